@@ -1,0 +1,225 @@
+"""The contract that every model family fulfils, and the values that cross it.
+
+How the families fit (only the first is built so far):
+
+============== ================================ ==========================================================
+family         vocabularies                     what the members do differently
+============== ================================ ==========================================================
+stable_diffusion ``clip_l`` (1.x), ``clip_h`` (2.x) ``target`` reads ``prediction_type``: epsilon or v
+ldm            ``bert``                          no ``encode_prompt`` in its pipeline: ids, then LDM-BERT;
+                                                 ``pipeline.vqvae`` is the autoencoder
+sdxl           ``clip_l``, ``clip_g``            ``Conditioning.pooled``, and time ids in ``extra``
+sd3            ``clip_l``, ``clip_g``, ``t5xxl`` ``sample_t`` maps u through a logit-normal and the shift to
+                                                 sigma; ``target`` is noise - x0; t is sigma x 1000
+flux           ``clip_l``, ``t5xxl``             as sd3, latents packed 2 x 2 inside ``predict``; guidance
+                                                 and position ids in ``extra``
+============== ================================ ==========================================================
+
+A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
+``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from oneword._typing import Latents, Pixels, Timesteps, Uniforms
+from oneword.config import ModelConfig, SamplingConfig, UserError
+from oneword.vocabulary import Vocabulary
+
+
+class ModelError(UserError):
+    """The base model cannot be loaded, or is not of a supported family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and standard deviation of the VAE's posterior, in scaled latent units, shape as Latents.
+
+    Caching moments rather than one sample keeps the training distribution of the paper.
+    """
+
+    mean: Latents
+    std: Latents
+
+    def sample(self, noise: Latents) -> Latents:
+        """``mean + std * noise``."""
+        return self.mean + self.std * noise
+
+    def __getitem__(self, index: Any) -> Moments:
+        return Moments(self.mean[index], self.std[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the denoiser knows of the prompts; every tensor's first axis is the batch."""
+
+    encoder_hidden_states: Tensor | tuple[Tensor, ...]
+    """(batch, tokens, dim), or one such tensor per cross-attention layer."""
+    pooled: Tensor | None = None
+    """(batch, dim), for families that use one."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """Further inputs of the family's denoiser, such as masks or time ids."""
+
+    def __getitem__(self, index: Any) -> Conditioning:
+        states = self.encoder_hidden_states
+        return Conditioning(
+            tuple(s[index] for s in states) if isinstance(states, tuple) else states[index],
+            None if self.pooled is None else self.pooled[index],
+            {name: value[index] for name, value in self.extra.items()},
+        )
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen text-to-image model: everything that differs between families hides here."""
+
+    family: str
+    """Name in the registry; "microworld" for the embedded model, which sets its presets apart."""
+    name: str
+    """What the user called the model: hub id, folder or file."""
+    pipeline: Any
+    """The loaded diffusers pipeline, for drawing."""
+    vocabularies: dict[str, Vocabulary]
+    """One per text encoder, by the name of its key in concept files."""
+    resolution: int
+    """Side of the model's pictures, px."""
+    sampling: SamplingConfig
+    """The family's default for drawing; no field but height and width is None."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Compute type of the denoiser."""
+        ...
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """Posterior of the VAE, float32, scaled; pixels are float32 in [-1, 1]."""
+        ...
+
+    def decode_latents(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, clamped to [-1, 1]."""
+        ...
+
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+        """Conditioning of prompts through the family's own road; differentiable.
+
+        Inside ``injected`` the prompts may hold placeholders.
+        """
+        ...
+
+    def sample_t(self, u: Uniforms) -> Timesteps:
+        """Map draws of U[0, 1) to the family's training distribution of timesteps."""
+        ...
+
+    def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents: ...
+
+    def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """What ``predict`` should return: noise, v or flow, as the model was trained."""
+        ...
+
+    def predict(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
+        """The denoiser's own prediction, float32."""
+        ...
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingConfig | None = None,
+        *,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Pixels:
+        """Draw one picture per (prompt, seed) pair through the family's pipeline.
+
+        A picture depends on its own prompt and seed only, not on the batch. Unset fields of
+        ``sampling`` take the family's default. ``on_step(done, total)`` reports denoising steps.
+        """
+        ...
+
+
+FAMILIES = {"StableDiffusionPipeline": "stable_diffusion"}
+"""Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
+
+
+def load(config: ModelConfig) -> Backbone:
+    """Load a base model behind the contract.
+
+    Raises:
+        ModelError: no pipeline is there, a file is missing, or the family is not supported.
+    """
+    module = importlib.import_module(f"oneword.backbones.{_family(config)}")
+    return module.load(config)
+
+
+def _family(config: ModelConfig) -> str:
+    """Module of the family, from the pipeline's own index where it lies on this machine."""
+    path = Path(config.model)
+    if config.model == "microworld" or path.is_file() or not path.exists():
+        local = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1
+        if local and not path.exists():
+            raise ModelError(
+                f"The model must be a hub id, a pipeline folder or a checkpoint file, got the path "
+                f"{config.model}, which does not exist."
+            )
+        if path.is_file() and path.suffix not in (".safetensors", ".ckpt"):
+            raise ModelError(
+                f"A single-file model must be a .safetensors or .ckpt checkpoint, got {config.model}."
+            )
+        return "stable_diffusion"
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"A model folder must be a diffusers pipeline with a model_index.json, got {path} "
+            "without one."
+        )
+    try:
+        found = json.loads(index.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{index} must name its pipeline class, got {error!r}.") from error
+    if found not in FAMILIES:
+        raise ModelError(
+            f"The model must be of a supported family ({', '.join(FAMILIES)}), got {found} in {path}."
+        )
+    return FAMILIES[found]
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    if name == "auto":
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The device must exist on this machine, got {name!r}; pass --device auto."
+        ) from error
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The compute type of a name; "auto" is bf16 on CUDA and fp32 elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -1,0 +1,66 @@
+"""The command line: finds the verb, reads its options, and turns errors into exit codes.
+
+Exit codes: 0 done; 1 the work itself failed (nothing learned, diverged); 2 a mistake in the request;
+130 stopped by Ctrl-C, with the state saved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from oneword import __version__
+from oneword.config import UserError
+
+
+VERBS = {
+    "demo": "learn a word from four shipped pictures, draw with it, score it: start here",
+    "train": "learn a word from a folder of pictures",
+    "generate": "draw pictures with learned words",
+    "evaluate": "score a learned word beside its references",
+    "microworld": "the embedded model: train, evaluate, card",
+    "models": "the model families and what was proven where",
+    "concept": "look into concept files",
+}
+
+HELP = f"""oneword {__version__}: teach a frozen text-to-image model one new word
+
+usage: oneword VERB [options]
+
+{chr(10).join(f"  {verb:<11} {text}" for verb, text in VERBS.items())}
+
+`oneword VERB --help` lists a verb's options with their units and defaults.
+Options may also come from a file: --config run.toml (the command line wins)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0 if arguments else 2
+    if arguments[0] in ("--version", "-V"):
+        print(f"oneword {__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        print(
+            f"The verb must be one of {', '.join(VERBS)}, got {verb!r}; see `oneword --help`.",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        return importlib.import_module(f"oneword.cli.{verb}").run(rest)
+    except UserError as error:
+        print(f"oneword {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\noneword {verb}: stopped.", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # tyro prints its own message
+        return stop.code if isinstance(stop.code, int) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

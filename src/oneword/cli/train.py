@@ -1,0 +1,157 @@
+"""``oneword train``: learn a word from a folder of pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oneword.cli import options
+from oneword.config import TrainConfig
+
+
+EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(TrainConfig):
+    """Learn a word from the pictures in a folder. Run the same command again to resume."""
+
+    dry_run: bool = False
+    """Print everything that would be done, and stop."""
+    json: Path | None = None
+    """File for the outcome in numbers."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train, with progress; the exit code says how it ended."""
+    chosen, notes = options.parse(TrainArguments, "train", arguments)
+    for note in notes:
+        options.say(note)
+    config = TrainConfig(
+        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(TrainConfig)}
+    )
+    with quiet_libraries():
+        from oneword import runs
+
+    if chosen.dry_run:
+        print(json.dumps(runs.dry_run(config), indent=1))
+        return 0
+    with shown_progress() as tell:
+        outcome = runs.train(config, on_event=tell)
+    if chosen.json is not None:
+        from oneword._files import write_json_atomic
+
+        write_json_atomic(chosen.json, summary(outcome))
+    write_run_report(outcome, command="oneword train " + " ".join(arguments))
+    if outcome.concept_file is not None:
+        token = outcome.result.job.config.placeholder_token
+        model = "" if config.model.model == "microworld" else f" --model {config.model.model}"
+        print(f"The word {token} is in {outcome.concept_file}. Draw with it:")
+        print(f"  oneword generate{model} --concepts {outcome.folder} --prompts 'a photo of {token}'")
+    return EXIT_CODES.get(outcome.result.status, 1)
+
+
+def summary(outcome: Any) -> dict[str, Any]:
+    """An outcome as plain numbers."""
+    result = outcome.result
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "losses": result.losses,
+        "seconds": round(outcome.seconds, 2),
+        "concept_file": str(outcome.concept_file) if outcome.concept_file else None,
+        "folder": str(outcome.folder),
+    }
+
+
+def write_run_report(outcome: Any, *, command: str) -> Path | None:
+    """Write the run's report.html, without scores."""
+    from oneword.cli import reports
+
+    return reports.write_run_report(outcome, command=command)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[str, Any], None]]:
+    """A progress line with step, loss on the fixed batch, distance moved and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as bar:
+        task: list[Any] = []
+
+        def tell(kind: str, data: Any) -> None:
+            if kind == "plan":
+                _show_plan(console, data)
+            elif kind == "message":
+                console.print(data, highlight=False, markup=False)
+            elif kind == "preview":
+                console.print(f"preview: {data}", highlight=False, markup=False)
+            elif kind == "progress":
+                if not task:
+                    task.append(bar.add_task("learning", total=data["max_train_steps"], numbers=""))
+                left = data["left_s"]
+                time_left = "" if left is None else f"  {_duration(left)} left"
+                bar.update(
+                    task[0],
+                    completed=data["step"],
+                    numbers=f"loss {data['loss']:.4f} (best {data['best_loss']:.4f} at "
+                    f"{data['best_step']})  moved {data['distance']:.2f}{time_left}",
+                )
+
+        yield tell
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
+
+
+def _show_plan(console: Any, plan: dict[str, Any]) -> None:
+    inversion = plan["config"]["inversion"]
+    rates = ", ".join(
+        f"{rate['absolute']:.3g} for {name} ({rate['relative']:.2g} of the vocabulary's deviation)"
+        for name, rate in plan["learning_rate"].items()
+    )
+    preset = inversion["preset"]
+    validated = "" if plan["preset_validated"] else " (published values, not validated here)"
+    lines = [
+        f"model {plan['config']['model']['model']} ({plan['family']}, {plan['dtype']} on "
+        f"{plan['device']}), preset {preset}{validated}",
+        f"{len(plan['pictures'])} pictures: {', '.join(plan['pictures'])}",
+        *(f"skipped {item}" for item in plan["skipped"]),
+        *plan["notes"],
+        f"learning rate {rates}; up to {inversion['max_train_steps']} steps of "
+        f"{inversion['train_batch_size']} samples",
+    ]
+    if plan["run"] == "resume":
+        lines.append("going on where this run stopped")
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence what the libraries print at import that a user can do nothing about."""
+    import logging
+
+    class _Quiet(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return "requires torchvision" not in record.getMessage()
+
+    logging.getLogger("transformers.utils.import_utils").addFilter(_Quiet())
+    yield

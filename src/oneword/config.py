@@ -1,0 +1,417 @@
+"""One frozen dataclass per verb, and the presets.
+
+The same dataclass is fed by the command line, a TOML file, the library and a run folder. A field
+that is ``None`` is filled by :meth:`InversionConfig.resolved` from the preset of the model's family,
+so that a resolved config rebuilds its run exactly. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+class UserError(ValueError):
+    """A mistake of the user's: the text says what must hold, what was given, and what to do."""
+
+
+class ConfigError(UserError):
+    """A setting is out of its range, or contradicts another."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which base model to load, and how."""
+
+    model: str = "microworld"
+    """Base model: "microworld" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint. Also --pretrained-model-name-or-path."""
+    vae: str | None = None
+    """Another VAE (hub id or folder) in place of the model's own."""
+    clip_skip: int | None = None
+    """Layers of the CLIP text encoder to skip from its end, 0 or more; unset: the model's own habit."""
+    variant: str | None = None
+    """Weight variant of a hub model, such as "fp16"."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA, fp32 elsewhere. Also --mixed-precision."""
+    device: str = "auto"
+    """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
+    safety_checker: bool = True
+    """Keep the model's safety checker, where it has one, for drawing."""
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.model),
+            "The model must be named, got an empty string; pass --model.",
+        )
+        if self.clip_skip is not None:
+            _require(
+                self.clip_skip >= 0,
+                f"clip_skip must be 0 or more, got {self.clip_skip}.",
+            )
+
+
+TemplateSet = Literal["paper27dot", "release27", "head81", "style17dot", "style19"]
+PresetName = Literal["paper", "release", "default"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InversionConfig:
+    """How one concept is learned. ``None`` means: as the preset says for the model's family."""
+
+    placeholder_token: str = "S*"
+    """The new word, without spaces, as it will stand in prompts."""
+    initializer_token: str | None = None
+    """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
+    num_vectors: int = 1
+    """Number of embedding rows that the word gets, 1 to 75."""
+    learnable_property: Literal["object", "style"] = "object"
+    """What the pictures have in common."""
+    preset: PresetName = "default"
+    """Source of every setting that is not given: "paper" (Gal et al. 2022), "release" (the authors' code), "default"."""
+    prompt_templates: TemplateSet | None = None
+    """Set of neutral sentences that the word is trained in."""
+    learning_rate: float | None = None
+    """Rate of the optimiser, absolute, in units of the embedding table's entries."""
+    relative_learning_rate: float | None = None
+    """Rate in units of the standard deviation of the vocabulary's entries; excludes learning_rate."""
+    scale_lr: bool | None = None
+    """Multiply the rate by the batch size, as the authors' code does."""
+    lr_scheduler: (
+        Literal["constant", "linear", "cosine", "constant_with_warmup"] | None
+    ) = None
+    """Course of the rate over max_train_steps."""
+    lr_warmup_steps: int | None = None
+    """Steps over which the rate rises from 0 (not with "constant")."""
+    max_train_steps: int | None = None
+    """Most optimiser steps; the run may end sooner."""
+    train_batch_size: int | None = None
+    """Samples of this concept per step."""
+    adam_beta1: float = 0.9
+    """First-moment decay of AdamW, in [0, 1)."""
+    adam_beta2: float = 0.999
+    """Second-moment decay of AdamW, in [0, 1)."""
+    adam_weight_decay: float | None = None
+    """Decay of the rows towards zero; 0 in every preset but "paper" and "release"."""
+    adam_epsilon: float = 1e-8
+    """Epsilon of AdamW."""
+    random_flip: bool | None = None
+    """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
+    keep: Literal["best", "last"] | None = None
+    """Which rows are kept: those with the lowest loss on the fixed evaluation batch, or the last ones."""
+    evaluation_steps: int = 10
+    """Steps between two scorings of the fixed evaluation batch."""
+    num_evaluation_samples: int = 16
+    """Size of the fixed evaluation batch."""
+    seed: int = 0
+    """Seed of every draw of this concept."""
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.placeholder_token)
+            and not any(c.isspace() for c in self.placeholder_token),
+            "The placeholder token must be non-empty and without spaces, got "
+            f"{self.placeholder_token!r}; pass for example --placeholder-token '<my-cat>'.",
+        )
+        _require(
+            "{}" not in self.placeholder_token,
+            f"The placeholder token must not contain '{{}}', got {self.placeholder_token!r}.",
+        )
+        if self.initializer_token is not None:
+            _require(
+                bool(self.initializer_token.strip()),
+                "The initializer token must be a word, got an empty string; leave it out to have "
+                "one chosen.",
+            )
+        _require(
+            1 <= self.num_vectors <= 75,
+            f"num_vectors must be in 1..75, got {self.num_vectors}.",
+        )
+        _require(
+            self.learning_rate is None or self.relative_learning_rate is None,
+            "Only one of learning_rate and relative_learning_rate may be given, got both.",
+        )
+        for name in ("learning_rate", "relative_learning_rate"):
+            rate = getattr(self, name)
+            _require(
+                rate is None or rate >= 0, f"{name} must be 0 or more, got {rate}."
+            )
+        for name in ("max_train_steps", "train_batch_size"):
+            value = getattr(self, name)
+            _require(
+                value is None or value >= 1, f"{name} must be 1 or more, got {value}."
+            )
+        for name in ("evaluation_steps", "num_evaluation_samples"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+        for name in ("adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
+        _require(
+            self.adam_epsilon > 0,
+            f"adam_epsilon must be positive, got {self.adam_epsilon}.",
+        )
+        for name in ("adam_weight_decay", "lr_warmup_steps"):
+            value = getattr(self, name)
+            _require(
+                value is None or value >= 0, f"{name} must be 0 or more, got {value}."
+            )
+        if self.prompt_templates is not None:
+            _require(
+                self.prompt_templates.startswith("style")
+                == (self.learnable_property == "style"),
+                f"Templates {self.prompt_templates!r} do not fit learnable_property "
+                f"{self.learnable_property!r}; choose a set of the same kind.",
+            )
+
+    def resolved(self, family: str) -> InversionConfig:
+        """Fill every unset field from the preset for a model family.
+
+        ``initializer_token`` alone may stay ``None`` (it is then chosen on the pictures), and of the
+        two rates the one that was not given. A second call changes nothing.
+        """
+        preset = preset_for(self.preset, family)
+        values: dict[str, Any] = {
+            name: value
+            for name, value in preset.items()
+            if getattr(self, name, None) is None
+        }
+        if self.learning_rate is not None or self.relative_learning_rate is not None:
+            values.pop("learning_rate", None)
+            values.pop("relative_learning_rate", None)
+        if self.prompt_templates is None:
+            values["prompt_templates"] = preset["prompt_templates"][
+                self.learnable_property
+            ]
+        return dataclasses.replace(self, **values)
+
+
+_PAPER_TEMPLATES = {"object": "paper27dot", "style": "style17dot"}
+_RELEASE_TEMPLATES = {"object": "release27", "style": "style19"}
+_COMMON: dict[str, Any] = {
+    "scale_lr": False,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+    "adam_weight_decay": 0.0,
+    "random_flip": True,
+    "keep": "best",
+    "prompt_templates": _RELEASE_TEMPLATES,
+}
+_PUBLISHED: dict[str, Any] = {
+    "scale_lr": True,
+    "adam_weight_decay": 1e-2,
+    "keep": "last",
+}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # Gal et al. 2022, section 3: base rate 5e-3 times 2 GPUs times batch 4, 5,000 steps.
+    "paper": {
+        "*": _COMMON
+        | _PUBLISHED
+        | {
+            "learning_rate": 5e-3,
+            "train_batch_size": 8,
+            "max_train_steps": 5000,
+            "prompt_templates": _PAPER_TEMPLATES,
+        },
+    },
+    # The authors' configuration files: v1-finetune.yaml for Stable Diffusion (batch 2) and
+    # txt2img-1p4B-finetune.yaml for the paper's model (batch 4 on one GPU).
+    "release": {
+        "*": _COMMON
+        | _PUBLISHED
+        | {
+            "learning_rate": 5e-3,
+            "train_batch_size": 2,
+            "max_train_steps": 6100,
+            "prompt_templates": {"object": "head81", "style": "style19"},
+        },
+        "ldm": _COMMON
+        | _PUBLISHED
+        | {
+            "learning_rate": 5e-3,
+            "train_batch_size": 4,
+            "max_train_steps": 6100,
+            "prompt_templates": {"object": "head81", "style": "style19"},
+        },
+    },
+    "default": {
+        # diffusers' textual-inversion README: 5e-4 scaled by batch 1 x accumulation 4, 3,000 steps.
+        # Not validated here.
+        "*": _COMMON
+        | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
+        "microworld": _COMMON
+        | {"learning_rate": 5e-3, "train_batch_size": 8, "max_train_steps": 300},
+    },
+}
+"""Presets by name, then by model family ("*": every other family)."""
+
+
+def preset_for(name: str, family: str) -> dict[str, Any]:
+    """Settings of a preset for a model family.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    _require(
+        name in PRESETS, f"preset must be one of {', '.join(PRESETS)}, got {name!r}."
+    )
+    by_family = PRESETS[name]
+    return by_family.get(family, by_family["*"])
+
+
+def is_validated(name: str, family: str) -> bool:
+    """Whether a preset's values were measured on this family here, rather than published."""
+    return family == "microworld" and family in PRESETS[name]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Learn a word from the pictures in a folder."""
+
+    train_data_dir: Path
+    """Folder with three to five pictures of one thing (captions in .txt files beside them are used)."""
+    output_dir: Path = Path("oneword-run")
+    """Run folder; run the same command again to resume."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    resolution: int | None = None
+    """Picture size in pixels; unset: the model's own."""
+    center_crop: bool = True
+    """Crop the middle square; otherwise the picture is squashed to a square."""
+    replace: bool = False
+    """Allow a placeholder that is already a word of the model."""
+    validation_prompt: str | None = None
+    """Prompt of the previews, with the placeholder; unset: "a photo of" it."""
+    num_validation_images: int = 4
+    """Previews drawn each time."""
+    validation_steps: int | None = None
+    """Steps between previews; 0: none; unset: a quarter of max_train_steps."""
+    checkpointing_steps: int = 50
+    """Steps between two writings of the resumable state."""
+
+    def __post_init__(self) -> None:
+        if self.resolution is not None:
+            _require(
+                self.resolution >= 8 and self.resolution % 8 == 0,
+                f"resolution must be a positive multiple of 8 px, got {self.resolution}.",
+            )
+        _require(
+            self.checkpointing_steps >= 1,
+            f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )
+        _require(
+            self.num_validation_images >= 1,
+            f"num_validation_images must be 1 or more, got {self.num_validation_images}.",
+        )
+        _require(
+            self.validation_steps is None or self.validation_steps >= 0,
+            f"validation_steps must be 0 or more, got {self.validation_steps}.",
+        )
+        if self.validation_prompt is not None:
+            _require(
+                self.inversion.placeholder_token in self.validation_prompt,
+                f"The validation prompt must contain {self.inversion.placeholder_token!r}, got "
+                f"{self.validation_prompt!r}.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """How pictures are drawn. ``None``: the family's default."""
+
+    guidance_scale: float | None = None
+    """Classifier-free guidance; 1 turns it off."""
+    num_inference_steps: int | None = None
+    """Denoising steps."""
+    negative_prompt: str = ""
+    """What the pictures should not show."""
+    height: int | None = None
+    """Height in pixels."""
+    width: int | None = None
+    """Width in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.guidance_scale is not None:
+            _require(
+                self.guidance_scale >= 0,
+                f"guidance_scale must be 0 or more, got {self.guidance_scale}.",
+            )
+        if self.num_inference_steps is not None:
+            _require(
+                self.num_inference_steps >= 1,
+                f"num_inference_steps must be 1 or more, got {self.num_inference_steps}.",
+            )
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            _require(
+                value is None or (value >= 8 and value % 8 == 0),
+                f"{name} must be a positive multiple of 8 px, got {value}.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateConfig:
+    """Draw pictures: every prompt with every seed."""
+
+    prompts: tuple[str, ...] = ()
+    """Prompts, each in quotes."""
+    prompts_file: Path | None = None
+    """Text file with one prompt a line, beside or in place of prompts."""
+    concepts: tuple[Path, ...] = ()
+    """Concept files, or run folders, whose words the prompts may use."""
+    output_dir: Path = Path("oneword-pictures")
+    """Folder for the pictures and their contact sheet."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    num_images_per_prompt: int = 4
+    """Pictures per prompt, with seeds seed, seed + 1, ..."""
+    seed: int = 0
+    """First seed."""
+    batch_size: int = 8
+    """Pictures drawn at once; it does not change them."""
+    replace: bool = False
+    """Allow a concept whose placeholder is already a word of the model."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_images_per_prompt", "batch_size"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Score a concept: image similarity, text similarity, and their references."""
+
+    concept: Path
+    """Concept file or run folder."""
+    train_data_dir: Path
+    """The pictures it was learned from."""
+    output_dir: Path = Path("oneword-scores")
+    """Folder for the table and the contact sheet."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    prompts: tuple[str, ...] = ()
+    """Edit prompts with the placeholder; none: the paper's kinds (place, style, composition)."""
+    num_images_per_prompt: int = 16
+    """Pictures per prompt (64 in the paper)."""
+    seed: int = 0
+    """First seed."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    judge: str | None = None
+    """CLIP that scores: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    plain_dir: Path | None = None
+    """Pictures of the thing alone on a plain background, for a score without backgrounds."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_images_per_prompt", "batch_size"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be 1 or more, got {value}.")

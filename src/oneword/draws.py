@@ -1,0 +1,117 @@
+"""Every random number of training: a pure function of (job's seed, own step, sample).
+
+Nothing here knows of slots, queues or neighbours, and there is no state to save: a resumed run
+draws what the unbroken one would have drawn. All draws are made on the CPU, so that every device
+sees the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from oneword._typing import Latents, Uniforms
+
+
+_TRAINING, _EVALUATION, _PERMUTATION = range(3)
+EVALUATION_SPAN = (0.1, 0.95)
+"""Part of the diffusion time that the fixed evaluation batch covers, as fractions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The draws of one concept for one step; sample ``i`` owns index ``i`` of each tensor."""
+
+    pictures: Int[Tensor, " batch"]
+    """Index of the picture."""
+    flips: Bool[Tensor, " batch"]
+    """Whether the picture is mirrored."""
+    sentences: Uniforms
+    """Which of the picture's sentences: ``floor(u * count)``."""
+    times: Uniforms
+    """Diffusion time, before the family's own map."""
+    posterior_noise: Latents
+    """Standard normal; picks the sample of the VAE's posterior."""
+    noise: Latents
+    """Standard normal; what the denoiser has to undo."""
+
+
+def generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
+    """A CPU generator that belongs to (seed, stream, index) alone.
+
+    Neighbouring seeds and steps give unrelated draws, because the triple is hashed.
+    """
+    sequence = np.random.SeedSequence(seed % 2**64, spawn_key=(stream, index))
+    high, low = (int(word) for word in sequence.generate_state(2))
+    return torch.Generator().manual_seed((high << 32 | low) & (2**63 - 1))
+
+
+def _balanced(seed: int, first: int, count: int, num_pictures: int) -> Int[Tensor, " batch"]:
+    """Pictures ``first .. first + count - 1`` of an endless row of shuffled decks."""
+    positions = range(first, first + count)
+    decks = {
+        deck: torch.randperm(num_pictures, generator=generator(seed, _PERMUTATION, deck))
+        for deck in {position // num_pictures for position in positions}
+    }
+    return torch.stack([decks[p // num_pictures][p % num_pictures] for p in positions])
+
+
+def step_draws(
+    seed: int,
+    step: int,
+    batch: int,
+    num_pictures: int,
+    latent_shape: tuple[int, ...],
+    *,
+    random_flip: bool,
+) -> Draws:
+    """Draws of a concept's own step.
+
+    Every picture is used equally often: the indices run through shuffled decks.
+
+    Args:
+        seed: The job's seed.
+        step: The concept's own step, 0 or more.
+        batch: Samples of this concept.
+        num_pictures: Pictures to choose from.
+        latent_shape: (channels, h, w) of one sample.
+        random_flip: Mirror half of the samples.
+    """
+    g = generator(seed, _TRAINING, step)
+    uniforms = torch.rand(3, batch, generator=g)
+    noise = torch.randn(2, batch, *latent_shape, generator=g)
+    return Draws(
+        pictures=_balanced(seed, step * batch, batch, num_pictures),
+        flips=(uniforms[0] < 0.5) if random_flip else torch.zeros(batch, dtype=torch.bool),
+        sentences=uniforms[1],
+        times=uniforms[2],
+        posterior_noise=noise[0],
+        noise=noise[1],
+    )
+
+
+def evaluation_draws(
+    seed: int, batch: int, num_pictures: int, latent_shape: tuple[int, ...]
+) -> Draws:
+    """Draws of the fixed evaluation batch: no mirror images, times at stratum centres.
+
+    Source:
+        The fixed batch is DVAR's (Voronov et al. 2023, arXiv:2302.04841); the strata are ours.
+    """
+    g = generator(seed, _EVALUATION)
+    low, high = EVALUATION_SPAN
+    centres = low + (high - low) * (torch.arange(batch) + 0.5) / batch
+    noise = torch.randn(2, batch, *latent_shape, generator=g)
+    return Draws(
+        # Neighbouring strata see different pictures, so that each picture meets every noise level.
+        pictures=torch.arange(batch) % num_pictures,
+        flips=torch.zeros(batch, dtype=torch.bool),
+        sentences=torch.rand(batch, generator=g),
+        times=centres,
+        posterior_noise=noise[0],
+        noise=noise[1],
+    )

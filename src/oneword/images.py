@@ -1,0 +1,233 @@
+"""Files to pixels and back: reading, cropping, contact sheets, and settings kept inside PNGs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
+
+from oneword._files import write_atomic
+from oneword._typing import Pixels
+from oneword.config import UserError
+
+
+MIN_SIDE_PX = 16
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused from their header: decoding one can fill the memory."""
+
+
+class ImageError(UserError):
+    """A picture, or a folder of pictures, cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSet:
+    """The pictures of a folder, in the order of their names."""
+
+    pixels: Pixels
+    names: tuple[str, ...]
+    captions: tuple[str | None, ...]
+    """From a .txt file of the same stem, where there is one."""
+    skipped: tuple[str, ...] = field(default=())
+    """Entries that are no pictures, each with the reason."""
+
+
+def read_folder(folder: Path, *, resolution: int, center_crop: bool = True) -> PictureSet:
+    """Read every picture of a folder as squares of ``resolution`` px.
+
+    Hidden files, folders and files of other kinds are skipped and listed; a damaged picture is an
+    error, since leaving it out would change the result silently.
+
+    Raises:
+        ImageError: there is no such folder, it holds no picture, or one cannot be used.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing there"
+        raise ImageError(f"The pictures must lie in a folder, got {folder} ({found}).")
+    squares, names, captions, skipped = [], [], [], []
+    for path in sorted(folder.iterdir(), key=lambda p: p.name):
+        if path.name.startswith(".") or (path.suffix == ".txt" and path.is_file()):
+            if path.suffix == ".txt" and not _has_picture(path):
+                skipped.append(f"{path.name} (a text file without its picture)")
+            continue
+        if path.is_dir():
+            skipped.append(f"{path.name} (a folder)")
+            continue
+        if path.suffix.lower() not in Image.registered_extensions():
+            skipped.append(f"{path.name} (no picture)")
+            continue
+        squares.append(to_pixels(read_image(path), resolution, center_crop=center_crop))
+        names.append(path.name)
+        caption = path.with_suffix(".txt")
+        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else None
+        captions.append(text or None)
+    if not squares:
+        also = f"; skipped {', '.join(skipped)}" if skipped else ""
+        raise ImageError(f"The folder must hold at least one picture, got none in {folder}{also}.")
+    return PictureSet(torch.cat(squares), tuple(names), tuple(captions), tuple(skipped))
+
+
+def _has_picture(text: Path) -> bool:
+    known = Image.registered_extensions()
+    return any(
+        p.suffix.lower() in known for p in text.parent.glob(f"{_escaped(text.stem)}.*")
+    )
+
+
+def _escaped(stem: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in stem)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read a picture as upright RGB; transparency becomes white, an animation its first frame.
+
+    Raises:
+        ImageError: it is no picture, is damaged, or is too small or too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(
+                f"A picture must have at most {MAX_PIXELS // 10**6} megapixels, got {path.name} of "
+                f"{width} x {height}; make it smaller."
+            )
+        if min(width, height) < MIN_SIDE_PX:
+            raise ImageError(
+                f"A picture must be at least {MIN_SIDE_PX} px wide and high, got {path.name} of "
+                f"{width} x {height}."
+            )
+        with image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"A picture must have at most {MAX_PIXELS // 10**6} megapixels, got {path.name}: "
+            f"{error}"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(
+            f"A picture must be whole and readable, got {path.name} ({error}); mend it or take it "
+            "out of the folder."
+        ) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow would clip 16 bits to 255 instead of scaling them
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max() > 255 else 255.0
+        image = Image.fromarray(np.clip(values / top * 255 + 0.5, 0, 255).astype(np.uint8))
+    if image.mode == "P" or "transparency" in image.info or image.mode in ("LA", "La", "PA"):
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def to_pixels(image: Image.Image, size: int, *, center_crop: bool = True) -> Pixels:
+    """One picture as (1, 3, size, size) in [-1, 1]: the middle square, or squashed to a square."""
+    if center_crop:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    values = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32).copy())
+    return (values / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
+
+
+def from_uint8(pictures: np.ndarray) -> Pixels:
+    """uint8 (batch, height, width, 3) as pixels in [-1, 1]."""
+    return torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
+
+
+def to_images(pixels: Pixels) -> list[Image.Image]:
+    """Pixels in [-1, 1] as pictures."""
+    values = ((pixels.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return [Image.fromarray(v.permute(1, 2, 0).numpy()) for v in values]
+
+
+def png_bytes(image: Image.Image, metadata: dict[str, str] | None = None) -> bytes:
+    """A picture as PNG, with text entries."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        info.add_itxt(key, value)
+    stream = io.BytesIO()
+    image.save(stream, format="PNG", pnginfo=info)
+    return stream.getvalue()
+
+
+def save_png(image: Image.Image, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a PNG atomically; what made it stays inside as text entries."""
+    write_atomic(path, png_bytes(image, metadata))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Text entries of a PNG."""
+    with Image.open(path) as image:
+        image.load()
+        texts = getattr(image, "text", {})
+    return {key: str(value) for key, value in texts.items()}
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture as a data URI, for pages that need no other file."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
+
+
+def contact_sheet(
+    pictures: Pixels | Sequence[Image.Image],
+    *,
+    columns: int | None = None,
+    row_labels: Sequence[str] | None = None,
+    cell_px: int = 128,
+) -> Image.Image:
+    """Pictures side by side, small ones enlarged so that a person can see them.
+
+    Args:
+        pictures: Pixels, or pictures of any size.
+        columns: Pictures a row; unset: nearly square.
+        row_labels: Text over each row.
+        cell_px: Least side of a picture on the sheet.
+    """
+    images = to_images(pictures) if isinstance(pictures, torch.Tensor) else list(pictures)
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    width = max(image.width for image in images)
+    factor = max(1, math.ceil(cell_px / width))
+    images = [
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+        if factor > 1
+        else image
+        for image in images
+    ]
+    cell_w, cell_h = max(i.width for i in images), max(i.height for i in images)
+    gap, label_px = 4, 22 if row_labels else 0
+    rows = math.ceil(len(images) / columns)
+    sheet = Image.new(
+        "RGB",
+        (gap + columns * (cell_w + gap), gap + rows * (cell_h + gap + label_px)),
+        (255, 255, 255),
+    )
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        y = gap + row * (cell_h + gap + label_px)
+        if row_labels and column == 0 and row < len(row_labels):
+            pen.text((gap, y + 2), row_labels[row], fill=(30, 30, 30), font=font)
+        sheet.paste(image, (gap + column * (cell_w + gap), y + label_px))
+    return sheet

@@ -1,0 +1,402 @@
+"""The one training loop: the rows of new words learn, everything else stays frozen.
+
+Written for N concepts that share a batch. The model is frozen, so samples of different concepts can
+ride one forward pass; the loss is a mean within a concept and a sum across concepts, so that each
+concept's gradient is what it would be alone. The loop knows no file, no preview and no extension:
+those come in as parts (``parts.py``), ``on_step`` and ``checkpoint``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneword._typing import Latents
+from oneword.backbones.base import Backbone
+from oneword.config import ConfigError, UserError
+from oneword.learner import Learner
+from oneword.parts import (
+    Batch,
+    Checkpoint,
+    Job,
+    JobError,
+    LossPart,
+    OnStep,
+    Parts,
+    Penalty,
+    Progress,
+    PromptsPart,
+    Result,
+    RowsPart,
+    State,
+    Status,
+    StopPart,
+    TimestepsPart,
+    captions_or_templates,
+    effective_learning_rate,
+    never,
+    rows_of_initializer,
+    squared_error,
+    uniform,
+)
+from oneword.prompts import COMMON_NOUNS
+from oneword.vocabulary import injected
+
+
+__all__ = [
+    "Job",
+    "Progress",
+    "Result",
+    "State",
+    "effective_learning_rate",
+    "invert",
+    "invert_many",
+]
+
+_SCORING_CHUNK = 32  # samples per forward pass without gradients; bounds memory
+_NUM_NOUNS = 12  # initialisers that are tried where none is given
+_NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
+_HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
+
+
+def invert_many(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    *,
+    slots: int = 8,
+    rows: RowsPart = rows_of_initializer,
+    prompts: PromptsPart = captions_or_templates,
+    timesteps: TimestepsPart = uniform,
+    loss: LossPart = squared_error,
+    penalties: Sequence[Penalty] = (),
+    stop: StopPart = never,
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[Result]:
+    """Learn many words, up to ``slots`` of them in one batch.
+
+    A concept's result does not depend on who shared its batch (fp32, within float tolerance). When
+    one ends, its slot takes the next job. A job that fails or diverges ends alone, with its reason.
+
+    Args:
+        backbone: The frozen model; nothing of it changes.
+        jobs: What to learn; several may share a placeholder.
+        slots: Most concepts that train at once.
+        rows: Initial rows.
+        prompts: Sentences that the word is trained in.
+        timesteps: Map of the drawn times.
+        loss: Per-sample loss.
+        penalties: Terms on the rows, added to each concept's loss.
+        stop: Asked after each scoring; ends a job early.
+        on_step: Called after every step of every job, and once before the first; see ``OnStep``.
+        checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
+            bits as an unbroken one (same machine, thread count and slots).
+
+    Returns:
+        One result per job, in the order of ``jobs``.
+
+    Raises:
+        ConfigError: ``slots`` is below 1, or the saved state belongs to other jobs.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, equation 2; the shared batch is ours.
+    """
+    if slots < 1:
+        raise ConfigError(f"slots must be 1 or more, got {slots}.")
+    parts = Parts(
+        rows=rows,
+        prompts=prompts,
+        timesteps=timesteps,
+        loss=loss,
+        penalties=penalties,
+        stop=stop,
+        on_step=on_step,
+        checkpoint=checkpoint,
+    )
+    return _Loop(backbone, list(jobs), slots, parts).run()
+
+
+def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
+    """Learn one word; ``parts`` as in :func:`invert_many`.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+    """
+    (result,) = invert_many(backbone, [job], **{"slots": 1} | parts)
+    if result.status == "failed":
+        raise JobError(result.reason)
+    return result
+
+
+class _Loop:
+    """The learners in their slots, the queue behind them, and the results so far."""
+
+    def __init__(self, backbone: Backbone, jobs: list[Job], slots: int, parts: Parts) -> None:
+        self.backbone, self.jobs, self.slots, self.parts = backbone, jobs, slots, parts
+        self.queue = deque(range(len(jobs)))
+        self.results: dict[int, Result] = {}
+        self.active: dict[int, Learner] = {}
+        self.latent_shape: tuple[int, ...] | None = None
+        self.rounds = 0
+        self.interrupted = False
+
+    def run(self) -> list[Result]:
+        state = self.parts.checkpoint.load() if self.parts.checkpoint else None
+        if state is not None:
+            self._resume(state)
+        while not self.interrupted and self._fill():
+            learners = [self.active[slot] for slot in sorted(self.active)]
+            with injected(self.backbone, [learner.live() for learner in learners]):
+                self._begin([learner for learner in learners if not learner.losses])
+                # Until a slot falls free: then the words of the batch change.
+                while not self.interrupted and len(self.active) == len(learners):
+                    self._round(learners)
+        if self.parts.checkpoint and not self.interrupted:
+            self.parts.checkpoint.save(self._state())
+        for learner in self.active.values():
+            self.results[learner.index] = learner.result("interrupted", "stopped before its end")
+        for index in self.queue:
+            self.results[index] = Result(
+                job=self.jobs[index], status="interrupted", concept=None, reason="never begun"
+            )
+        return [self.results[index] for index in range(len(self.jobs))]
+
+    def _fill(self) -> bool:
+        """Give each free slot the next job that can be trained; whether any slot is taken."""
+        for slot in range(self.slots):
+            while slot not in self.active and self.queue:
+                index = self.queue.popleft()
+                try:
+                    self.active[slot] = self._admit(index, slot)
+                except UserError as error:
+                    self._fail(index, error)
+        return bool(self.active)
+
+    def _admit(self, index: int, slot: int) -> Learner:
+        learner = self._learner(index, slot)
+        if learner.config.initializer_token is None:
+            self._choose_initializer(learner)
+        learner.start(self.parts.rows(self.backbone, learner.config))
+        return learner
+
+    def _learner(self, index: int, slot: int) -> Learner:
+        learner = Learner(
+            self.backbone, self.jobs[index], self.parts.prompts, index=index, slot=slot
+        )
+        shape = learner.latent_shape
+        if self.latent_shape is not None and shape != self.latent_shape:
+            raise JobError(
+                f"All jobs of a batch need pictures of one size: job {learner.job.name!r} has "
+                f"latents of {shape}, the others of {self.latent_shape}; resize its pictures."
+            )
+        self.latent_shape = shape
+        return learner
+
+    def _fail(self, index: int, error: UserError) -> None:
+        self.results[index] = Result(
+            job=self.jobs[index], status="failed", concept=None, reason=str(error)
+        )
+
+    def _choose_initializer(self, learner: Learner) -> None:
+        """Take the common noun that explains the pictures best, by the denoising loss."""
+        vocabularies = self.backbone.vocabularies.values()
+        nouns = [n for n in COMMON_NOUNS if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
+        if not nouns:
+            raise JobError(
+                f"No initializer could be chosen for job {learner.job.name!r}, since the model's "
+                "vocabulary holds none of the common nouns; pass --initializer-token."
+            )
+        batch = learner.fixed.spread(_NOUN_SAMPLES)
+        with torch.no_grad():
+            predictions = self._predict([(noun, batch) for noun in nouns], _SCORING_CHUNK)
+            losses = torch.stack(
+                [self.parts.loss(p, batch.target, batch.samples).mean() for p in predictions]
+            ).tolist()
+        finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
+        noun = nouns[finite.index(min(finite))]
+        learner.ranking = dict(zip(nouns, losses, strict=True))
+        learner.config = dataclasses.replace(learner.config, initializer_token=noun)
+        learner.say(
+            f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
+            f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
+        )
+
+    def _begin(self, learners: Sequence[Learner]) -> None:
+        """Check the new words in their sentences, and score them before the first step."""
+        able = []
+        for learner in learners:
+            try:
+                self._check_prompts(learner)
+                able.append(learner)
+            except UserError as error:
+                self._fail(learner.index, error)
+                del self.active[learner.slot]
+        self._report(able, self._score(able))
+
+    def _check_prompts(self, learner: Learner) -> None:
+        """Let the tokenizers refuse a sentence too long for its word, before any step."""
+        sentences = sorted({s for choices in learner.sentences for s in choices})
+        for vocabulary in self.backbone.vocabularies.values():
+            tokenizer = vocabulary.tokenizer
+            tokenizer(
+                [s.replace("{}", learner.token) for s in sentences],
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+            )
+
+    def _round(self, learners: Sequence[Learner]) -> None:
+        """One step of every learner, then the scorings that are due."""
+        self._train(learners)
+        self.rounds += 1
+        verdicts = self._score([learner for learner in learners if learner.is_due])
+        for learner in learners:
+            if learner.step == 1 and learner.dead is not None:
+                verdicts[learner.index] = (
+                    "nothing-learned",
+                    f"the gradient of the rows of text encoder {learner.dead!r} is exactly zero: "
+                    "the placeholder does not reach that encoder's output.",
+                )
+        self._report(learners, verdicts)
+        if (
+            self.parts.checkpoint
+            and not self.interrupted
+            and self.rounds % self.parts.checkpoint.steps == 0
+        ):
+            self.parts.checkpoint.save(self._state())
+
+    def _train(self, learners: Sequence[Learner]) -> None:
+        batches = [learner.next_batch(self.parts.timesteps) for learner in learners]
+        predictions = self._predict(
+            [(n.token, batch) for n, batch in zip(learners, batches, strict=True)]
+        )
+        losses = []
+        for learner, batch, prediction in zip(learners, batches, predictions, strict=True):
+            loss = self.parts.loss(prediction, batch.target, batch.samples).mean()
+            for penalty in self.parts.penalties:
+                loss = loss + penalty(learner.rows, learner.initial)
+            losses.append(loss)
+        parameters = [p for learner in learners for p in learner.rows.values()]
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        scale = _HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
+        total = torch.stack(losses).sum() * scale
+        if total.requires_grad:
+            # Not backward(): whatever else asks for a gradient must not get one.
+            gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
+        for learner, loss in zip(learners, losses, strict=True):
+            own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
+            learner.update(loss, [None if g is None else g / scale for g in own])
+
+    def _score(self, learners: Sequence[Learner]) -> dict[int, tuple[Status, str] | None]:
+        """Score the fixed batches of all learners in one go; verdicts by job index."""
+        if not learners:
+            return {}
+        with torch.no_grad():
+            predictions = self._predict([(n.token, n.fixed) for n in learners], _SCORING_CHUNK)
+            measures = torch.stack(
+                [
+                    learner.measures(
+                        self.parts.loss(
+                            prediction, learner.fixed.target, learner.fixed.samples
+                        ).mean()
+                    )
+                    for learner, prediction in zip(learners, predictions, strict=True)
+                ]
+            ).tolist()  # the one place where the loop waits for the device
+        return {
+            learner.index: learner.judge(loss, bool(bad), distance)
+            for learner, (loss, bad, distance) in zip(learners, measures, strict=True)
+        }
+
+    def _predict(
+        self, words: Sequence[tuple[str, Batch]], chunk: int | None = None
+    ) -> tuple[Latents, ...]:
+        """Predictions for each batch with its word; equal prompts are encoded once."""
+        prompts = [s.replace("{}", word) for word, batch in words for s in batch.sentences]
+        x_t = torch.cat([batch.samples.x_t for _, batch in words])
+        t = torch.cat([batch.samples.t for _, batch in words])
+        predictions = []
+        for first in range(0, len(prompts), chunk or len(prompts)):
+            part = slice(first, first + (chunk or len(prompts)))
+            places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts[part]))}
+            index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
+            conditioning = self.backbone.encode_prompt(list(places))[index]
+            predictions.append(self.backbone.predict(x_t[part], t[part], conditioning))
+        return torch.cat(predictions).split([len(batch.sentences) for _, batch in words])
+
+    def _report(
+        self, learners: Sequence[Learner], verdicts: dict[int, tuple[Status, str] | None]
+    ) -> None:
+        """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
+        ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
+        try:
+            for learner in learners:
+                evaluated = learner.index in verdicts
+                progress = learner.progress(evaluated=evaluated)
+                if evaluated and learner.losses and self.parts.stop(progress):
+                    ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
+                if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
+                    ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
+        except KeyboardInterrupt:
+            self.interrupted = True
+        for learner in learners:
+            if learner.index in ends:
+                self.results[learner.index] = learner.result(*ends[learner.index])
+                del self.active[learner.slot]
+        if self.interrupted and self.parts.checkpoint:
+            self.parts.checkpoint.save(self._state())
+
+    def _state(self) -> State:
+        tensors: dict[str, Tensor] = {}
+        active, done = [], []
+        for learner in self.active.values():
+            own, info = learner.state()
+            tensors |= {f"{learner.index}/{key}": value.cpu() for key, value in own.items()}
+            active.append(info)
+        for index, result in self.results.items():
+            own, info = result.state()
+            tensors |= {f"{index}/{key}": value for key, value in own.items()}
+            done.append(info | {"index": index})
+        return State(
+            tensors,
+            {
+                "jobs": [job.name for job in self.jobs],
+                "rounds": self.rounds,
+                "queue": list(self.queue),
+                "active": active,
+                "done": done,
+            },
+        )
+
+    def _resume(self, state: State) -> None:
+        info, names = state.info, [job.name for job in self.jobs]
+        if info["jobs"] != names:
+            raise ConfigError(
+                f"The saved state belongs to the jobs {info['jobs']}, got {names}; resume with the "
+                "same jobs, or start anew elsewhere."
+            )
+        self.rounds, self.queue = info["rounds"], deque(info["queue"])
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {
+                k.removeprefix(prefix): v for k, v in state.tensors.items() if k.startswith(prefix)
+            }
+
+        for plain in info["done"]:
+            index = plain["index"]
+            self.results[index] = Result.resume(self.jobs[index], below(f"{index}/"), plain)
+        for one in info["active"]:
+            if one["slot"] >= self.slots:
+                raise ConfigError(
+                    f"The saved state has a job in slot {one['slot']}, got {self.slots} slots; "
+                    "resume with as many slots as before."
+                )
+            learner = self._learner(one["index"], one["slot"])
+            learner.resume(below(f"{one['index']}/"), one)
+            self.active[learner.slot] = learner

@@ -1,0 +1,1 @@
+"""The embedded default model: its world, its recipe, its weights."""

@@ -1,0 +1,321 @@
+"""The parts that the training loop is made of: what each is told, what it returns, its default.
+
+An extension replaces a part by passing another callable of the same shape; the loop never names
+one. A part must be a function of its arguments alone (no state of its own, no global randomness),
+so that a resumed run equals an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from oneword._typing import Latents, PerSample, Pixels, Timesteps, Uniforms
+from oneword.backbones.base import Backbone
+from oneword.concept import Concept
+from oneword.config import InversionConfig, UserError
+from oneword.prompts import TEMPLATES, as_template
+from oneword.vocabulary import Vocabulary, initial_rows
+
+
+class JobError(UserError):
+    """A job cannot be trained as it was given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One word to learn: its pictures and its own settings."""
+
+    name: str
+    """How results and messages call the job."""
+    pictures: Pixels
+    """Pictures of the thing, float32 in [-1, 1], at the model's resolution."""
+    config: InversionConfig
+    captions: tuple[str, ...] | None = None
+    """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
+
+
+Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]
+"""How a job ended: "stopped" is early but well, "interrupted" can be resumed."""
+
+_PLAIN = ("status", "steps", "best_step", "losses", "reason", "messages")
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What became of a job."""
+
+    job: Job
+    status: Status
+    concept: Concept | None
+    """On the CPU; ``None`` only where the job never began."""
+    steps: int = 0
+    best_step: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    """(step, loss on the fixed batch)."""
+    reason: str = ""
+    """Why the job ended as it did; empty for "finished"."""
+    messages: list[str] = field(default_factory=list)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values from which ``resume`` rebuilds the result."""
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        if self.concept is None:
+            return {}, plain
+        return dict(self.concept.rows), plain | {"provenance": self.concept.provenance}
+
+    @classmethod
+    def resume(cls, job: Job, rows: dict[str, Tensor], plain: Mapping[str, Any]) -> Result:
+        """The result that ``state`` was called on."""
+        concept = None
+        if "provenance" in plain:
+            token = job.config.placeholder_token
+            concept = Concept(placeholder_token=token, rows=rows, provenance=plain["provenance"])
+        fields = {name: plain[name] for name in _PLAIN}
+        fields["losses"] = [(int(step), float(loss)) for step, loss in plain["losses"]]
+        return cls(job=job, concept=concept, **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where one job stands after a step."""
+
+    job: Job
+    config: InversionConfig
+    """The job's settings, resolved for the model's family."""
+    step: int
+    """Steps done; 0 before the first."""
+    evaluated: bool
+    """The fixed evaluation batch was scored at this step."""
+    losses: Sequence[tuple[int, float]]
+    """(step, loss on the fixed batch), oldest first."""
+    best_loss: float
+    best_step: int
+    distance: float
+    """How far the rows have moved, relative to the initial rows' norm, at the last scoring."""
+    learning_rate: float
+    """Absolute rate of the step just done, the first encoder's."""
+    rows: Mapping[str, Tensor]
+    """The rows as they are now, by text encoder; copy them to keep them."""
+    token: str
+    """Placeholder that stands for the rows now: ``on_step`` may draw prompts that hold it."""
+    message: str = ""
+    """What the person should know: an initialiser chosen, a roll-back."""
+
+    @property
+    def loss(self) -> float:
+        """Latest loss on the fixed batch; NaN before the first."""
+        return self.losses[-1][1] if self.losses else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """What a loss is told about the samples of one job."""
+
+    job: Job
+    pictures: Int[Tensor, " batch"]
+    """Index of each sample's picture in ``job.pictures``."""
+    flips: Bool[Tensor, " batch"]
+    """Whether the picture was mirrored; a mask must be mirrored with it."""
+    t: Timesteps
+    x0: Latents
+    noise: Latents
+    x_t: Latents
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Noised samples of one job, ready for the denoiser."""
+
+    sentences: list[str]
+    """One per sample, "{}" for the word."""
+    target: Latents
+    samples: Samples
+
+    def spread(self, count: int) -> Batch:
+        """``count`` of the samples, far apart, so that they differ in picture and in time."""
+        size = len(self.sentences)
+        count = min(count, size)
+        keep = [i * (size // count + 1) % size for i in range(count)]
+        s = self.samples
+        return Batch(
+            [self.sentences[i] for i in keep],
+            self.target[keep],
+            Samples(
+                job=s.job,
+                pictures=s.pictures[keep],
+                flips=s.flips[keep],
+                t=s.t[keep],
+                x0=s.x0[keep],
+                noise=s.noise[keep],
+                x_t=s.x_t[keep],
+            ),
+        )
+
+
+RowsPart = Callable[[Backbone, InversionConfig], dict[str, Tensor]]
+"""``rows(backbone, config)``: initial rows by text encoder, each (num_vectors, dim), float32.
+
+``config.initializer_token`` is set: the loop has chosen one where the user did not.
+"""
+
+PromptsPart = Callable[[Job, InversionConfig], Sequence[Sequence[str]]]
+"""``prompts(job, config)``: for each picture its sentences, with "{}" for the word."""
+
+TimestepsPart = Callable[[Uniforms], Uniforms]
+"""``timesteps(u)``: maps a concept's draws of U[0, 1), one per sample, to times in [0, 1)."""
+
+LossPart = Callable[[Latents, Latents, Samples], PerSample]
+"""``loss(prediction, target, samples)``: one number per sample; masks and weights live here."""
+
+Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+"""``penalty(rows, initial)``: a scalar that is added to the concept's loss in training."""
+
+StopPart = Callable[[Progress], bool]
+"""``stop(progress)``: asked after each scoring of the fixed batch; True ends the job."""
+
+OnStep = Callable[[Progress], Literal["stop"] | None]
+"""``on_step(progress)``: called after every step of every job; "stop" ends the job.
+
+Raising ``KeyboardInterrupt`` from it ends the loop: the state is saved as of that step, and the
+jobs under way come back as "interrupted".
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything a loop needs to go on as if it had never stopped."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    """JSON-able."""
+
+
+class Checkpoint(Protocol):
+    """Where the loop keeps its state."""
+
+    steps: int
+    """Steps of the loop between two calls of ``save``."""
+
+    def load(self) -> State | None:
+        """The state saved last, or ``None`` at a first start."""
+        ...
+
+    def save(self, state: State) -> None:
+        """Keep a state; it must replace the one before in one instant, or not at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one loop."""
+
+    rows: RowsPart
+    prompts: PromptsPart
+    timesteps: TimestepsPart
+    loss: LossPart
+    penalties: Sequence[Penalty]
+    stop: StopPart
+    on_step: OnStep | None
+    checkpoint: Checkpoint | None
+
+
+def rows_of_initializer(backbone: Backbone, config: InversionConfig) -> dict[str, Tensor]:
+    """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
+
+    Raises:
+        UserError: the tokenizer does not know the initialiser.
+    """
+    assert config.initializer_token is not None
+    return {
+        name: initial_rows(vocabulary, config.initializer_token, config.num_vectors)
+        for name, vocabulary in backbone.vocabularies.items()
+    }
+
+
+def captions_or_templates(job: Job, config: InversionConfig) -> list[tuple[str, ...]]:
+    """The picture's own caption where the job has captions, otherwise every template of the set.
+
+    Raises:
+        JobError: the captions do not match the pictures, or one lacks the placeholder.
+    """
+    count = len(job.pictures)
+    if job.captions is None:
+        assert config.prompt_templates is not None
+        return [tuple(TEMPLATES[config.prompt_templates])] * count
+    if len(job.captions) != count:
+        raise JobError(
+            f"Job {job.name!r} needs one caption per picture, got {len(job.captions)} captions for "
+            f"{count} pictures; pass one each, or none."
+        )
+    return [(as_template(caption, config.placeholder_token),) for caption in job.captions]
+
+
+def uniform(u: Uniforms) -> Uniforms:
+    """Times as drawn: the model's own training distribution."""
+    return u
+
+
+def squared_error(
+    prediction: Latents,
+    target: Latents,
+    samples: Samples,  # noqa: ARG001  (part of the shape of a loss)
+) -> PerSample:
+    """Mean squared error over channels and cells.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, equation 2.
+    """
+    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+
+
+def never(progress: Progress) -> bool:  # noqa: ARG001  (part of the shape of a stop)
+    """Train until ``max_train_steps``."""
+    return False
+
+
+def effective_learning_rate(config: InversionConfig, vocabulary: Vocabulary) -> tuple[float, float]:
+    """The rate that AdamW gets for one text encoder, before the scheduler.
+
+    Args:
+        config: A resolved config.
+        vocabulary: The encoder's vocabulary; its spread sets the scale of a relative rate.
+
+    Returns:
+        The absolute rate, and the same in standard deviations of the vocabulary's entries.
+    """
+    std = float(vocabulary.std())
+    if config.learning_rate is None:
+        assert config.relative_learning_rate is not None
+        rate = config.relative_learning_rate * std
+    else:
+        rate = config.learning_rate
+    if config.scale_lr:
+        assert config.train_batch_size is not None
+        rate *= config.train_batch_size
+    return rate, rate / std
+
+
+def schedule(config: InversionConfig, step: int) -> float:
+    """Factor on the rate at a step, as diffusers' schedulers of the same names give it.
+
+    Args:
+        config: A resolved config.
+        step: Steps already done, 0 or more.
+    """
+    total, warmup = config.max_train_steps or 1, config.lr_warmup_steps or 0
+    if config.lr_scheduler == "constant":
+        return 1.0
+    if step < warmup:
+        return step / warmup
+    if config.lr_scheduler == "constant_with_warmup":
+        return 1.0
+    done = min(1.0, (step - warmup) / max(1, total - warmup))
+    if config.lr_scheduler == "linear":
+        return 1.0 - done
+    return 0.5 * (1.0 + math.cos(math.pi * done))

@@ -1,0 +1,133 @@
+"""Sentences: the published template sets, captions as templates, and prompts without their word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from oneword.config import UserError
+
+
+class PromptError(UserError):
+    """A prompt or caption cannot be used."""
+
+
+_OBJECT = (
+    "a photo of a {}", "a rendering of a {}", "a cropped photo of the {}", "the photo of a {}",
+    "a photo of a clean {}", "a photo of a dirty {}", "a dark photo of the {}", "a photo of my {}",
+    "a photo of the cool {}", "a close-up photo of a {}", "a bright photo of the {}",
+    "a cropped photo of a {}", "a photo of the {}", "a good photo of the {}", "a photo of one {}",
+    "a close-up photo of the {}", "a rendition of the {}", "a photo of the clean {}",
+    "a rendition of a {}", "a photo of a nice {}", "a good photo of a {}", "a photo of the nice {}",
+    "a photo of the small {}", "a photo of the weird {}", "a photo of the large {}",
+    "a photo of a cool {}", "a photo of a small {}",
+)  # fmt: skip
+_STYLE = tuple(
+    f"{kind} in the style of {{}}"
+    for kind in (
+        "a painting", "a rendering", "a cropped painting", "the painting", "a clean painting",
+        "a dirty painting", "a dark painting", "a picture", "a cool painting",
+        "a close-up painting", "a bright painting", "a cropped painting", "a good painting",
+        "a close-up painting", "a rendition", "a nice painting", "a small painting",
+        "a weird painting", "a large painting",
+    )
+)  # fmt: skip
+
+
+def _depicted(kind: str) -> tuple[str, ...]:
+    """The 27 again, where those that begin with "a photo of" show another kind of picture."""
+    return tuple(
+        t.replace("a photo of", f"{kind} of") if t.startswith("a photo of") else t for t in _OBJECT
+    )
+
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    # the paper, appendix D: each ends with a full stop
+    "paper27dot": tuple(t + "." for t in _OBJECT),
+    "release27": _OBJECT,
+    "head81": _OBJECT + _depicted("an illustration") + _depicted("a depiction"),
+    "style17dot": tuple(dict.fromkeys(t + "." for t in _STYLE)),
+    "style19": _STYLE,
+}
+"""Named as in ``InversionConfig.prompt_templates``; "{}" stands for the word."""
+
+EDIT_PROMPTS = {
+    "microworld": (
+        "a photo of a {} on the moon",
+        "a photo of a {} on the beach",
+        "an oil painting of a {}",
+        "a photo of a {} next to a cat",
+    ),
+    # Gal et al. 2022, section 5.1: place, style, composition
+    "*": (
+        "a photo of {} on the moon",
+        "a photo of {} on the beach",
+        "an oil painting of {}",
+        "Elmo holding a {}",
+    ),
+}
+"""Prompts that editability is scored on, by model family."""
+
+COMMON_NOUNS = (
+    "cat", "dog", "mug", "teapot", "bird", "car", "house", "tree", "ball", "robot", "boat", "hat",
+    "fish", "mushroom", "chair", "statue", "toy", "bottle", "vase", "bag", "shoe", "clock",
+    "flower", "plant", "person", "man", "woman", "child", "horse", "bear", "rabbit", "elephant",
+    "doll", "lamp", "table", "sofa", "cup", "bowl", "book", "box", "phone", "guitar", "bicycle",
+    "train", "plane", "ship", "building", "bridge", "castle", "dress", "shirt", "watch", "ring",
+    "cake", "fruit", "bread", "stone", "painting",
+)  # fmt: skip
+"""Initialisers that are tried where none is given, in this order."""
+
+
+def fill(template: str, placeholder_token: str) -> str:
+    """Put a word into a template."""
+    return template.replace("{}", placeholder_token)
+
+
+def _word(token: str) -> re.Pattern[str]:
+    before = r"(?<![\w])" if token[0].isalnum() else ""
+    after = r"(?![\w])" if token[-1].isalnum() else ""
+    return re.compile(before + re.escape(token) + after)
+
+
+def names(prompt: str, placeholder_token: str) -> bool:
+    """Whether a prompt holds a placeholder, as the tokenizer will find it."""
+    return bool(_word(placeholder_token).search(prompt))
+
+
+def as_template(prompt: str, placeholder_token: str) -> str:
+    """A prompt with "{}" in its placeholder's place.
+
+    Raises:
+        PromptError: the prompt does not hold the placeholder.
+    """
+    if not names(prompt, placeholder_token):
+        raise PromptError(
+            f"A prompt or caption must contain the placeholder {placeholder_token!r}, got "
+            f"{prompt!r}."
+        )
+    return _word(placeholder_token).sub("{}", prompt)
+
+
+def without_placeholder(prompt: str, placeholder_tokens: Sequence[str]) -> str:
+    """A prompt without its pseudo-words, for scoring against CLIP's text: "A photo of on the moon"."""
+    for token in sorted(placeholder_tokens, key=len, reverse=True):
+        prompt = _word(token).sub("", prompt)
+    return re.sub(r"\s+", " ", prompt).strip()
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """One prompt a line; blank lines and lines that begin with # are left out.
+
+    Raises:
+        PromptError: the file cannot be read or holds no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f"The prompts must be a readable text file, got {path} ({error}).") from error
+    found = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not found:
+        raise PromptError(f"The prompts file must hold one prompt a line, got none in {path}.")
+    return found

@@ -1,0 +1,329 @@
+"""``train``: the function behind ``oneword train``, from a folder of pictures to a concept file.
+
+It prepares the job, lets the loop run inside a run folder, and tells of everything through one
+callback; it prints nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from oneword import formats
+from oneword.backbones.base import Backbone, load
+from oneword.concept import Concept
+from oneword.config import TrainConfig, is_validated
+from oneword.images import PictureSet, contact_sheet, read_folder, save_png
+from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
+from oneword.prompts import as_template, fill
+from oneword.run_folder import RunFolder, plain_settings, versions
+from oneword.vocabulary import injected
+
+
+OnEvent = Callable[[str, Any], None]
+"""``on_event(kind, data)``: "plan" (dict), "message" (str), "progress" (dict), "preview" (Path)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOutcome:
+    """What a call of ``train`` ended with."""
+
+    result: Result
+    folder: Path
+    concept_file: Path | None
+    """``None`` where there is nothing worth keeping, or the run is not at its end."""
+    seconds: float
+    """Time spent in this call, s."""
+    was_finished: bool = False
+    """The run had ended before, and nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    config: TrainConfig
+    backbone: Backbone
+    job: Job
+    plan: dict[str, Any]
+    record: dict[str, Any]
+
+
+def dry_run(config: TrainConfig) -> dict[str, Any]:
+    """Everything that ``train`` would do, without writing or training.
+
+    Returns:
+        JSON-able plan: resolved ``config``, ``family``, effective ``learning_rate`` both ways,
+        ``pictures`` found and ``skipped``, ``num_samples`` that training takes, ``run`` ("new",
+        "resume" or "finished").
+
+    Raises:
+        UserError: training could not begin.
+    """
+    prepared = _prepare(config)
+    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    return prepared.plan | {"run": folder.standing(prepared.record)}
+
+
+def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutcome:
+    """Learn a word from the pictures in a folder, in a run folder that can be resumed.
+
+    Ctrl-C and SIGTERM end the step, save the state, and give a result of status "interrupted".
+
+    Args:
+        config: What to do; ``output_dir`` may hold the same run, begun before.
+        on_event: Told of the plan, of messages, progress and previews.
+
+    Raises:
+        UserError: the folder, the pictures, the model or the settings cannot be used.
+    """
+    tell = on_event or _tell_nobody
+    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    folder.claim()
+    prepared = _prepare(config)
+    standing = folder.standing(prepared.record)
+    tell("plan", prepared.plan | {"run": standing})
+    if standing == "finished":
+        result = invert(prepared.backbone, prepared.job, checkpoint=folder.kept())
+        tell("message", f"The run in {folder.path} has ended before. {_ending(result)}")
+        return _outcome(result, folder, 0.0, was_finished=True)
+    if standing == "new":
+        folder.write_record(prepared.record)
+    started = time.monotonic()
+    with _asked_to_stop() as asked:
+        watch = _Watch(prepared, folder, tell, asked)
+        result = invert(
+            prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
+        )
+    if result.concept is not None and result.status in ("finished", "stopped", "diverged"):
+        more = {"train_time_s": round(watch.elapsed(), 1)}
+        provenance = result.concept.provenance | more
+        formats.save(dataclasses.replace(result.concept, provenance=provenance), folder.learned)
+    tell("message", _ending(result))
+    return _outcome(result, folder, time.monotonic() - started)
+
+
+def _tell_nobody(kind: str, data: Any) -> None:
+    """Stand in for an absent ``on_event``."""
+
+
+def _outcome(
+    result: Result, folder: RunFolder, seconds: float, *, was_finished: bool = False
+) -> TrainOutcome:
+    ended = result.status != "interrupted" and folder.learned.is_file()
+    return TrainOutcome(
+        result=result,
+        folder=folder.path,
+        concept_file=folder.learned if ended else None,
+        seconds=seconds,
+        was_finished=was_finished,
+    )
+
+
+def _ending(result: Result) -> str:
+    words = {
+        "finished": "Finished",
+        "stopped": "Stopped early",
+        "nothing-learned": "Nothing was learned",
+        "diverged": "Diverged",
+    }
+    if result.status == "interrupted":
+        return f"Stopped after step {result.steps}; run the same command again to go on."
+    reason = f": {result.reason.rstrip('.')}" if result.reason else ""
+    return f"{words[result.status]} at step {result.steps}{reason}."
+
+
+# --- before training -----------------------------------------------------------------------------
+
+
+def _prepare(config: TrainConfig) -> _Prepared:
+    backbone = load(config.model)
+    inversion = config.inversion.resolved(backbone.family)
+    assert inversion.max_train_steps is not None
+    token = inversion.placeholder_token
+    config = dataclasses.replace(
+        config,
+        inversion=inversion,
+        resolution=config.resolution or backbone.resolution,
+        validation_prompt=config.validation_prompt or f"a photo of a {token}",
+        validation_steps=(
+            max(1, inversion.max_train_steps // 4)
+            if config.validation_steps is None
+            else config.validation_steps
+        ),
+    )
+    assert config.validation_prompt is not None
+    assert config.resolution is not None
+    as_template(config.validation_prompt, token)  # refuses a prompt without the placeholder
+    pictures = read_folder(
+        config.train_data_dir, resolution=config.resolution, center_crop=config.center_crop
+    )
+    captions, notes = _captions(pictures, token)
+    # The official check of the placeholder, on rows that are never used.
+    empty = Concept(
+        placeholder_token=token,
+        rows={
+            name: torch.zeros(inversion.num_vectors, vocabulary.dim)
+            for name, vocabulary in backbone.vocabularies.items()
+        },
+        provenance={},
+    )
+    with injected(backbone, [empty], replace=config.replace):
+        pass
+    assert inversion.train_batch_size is not None
+    rates = {
+        name: dict(
+            zip(("absolute", "relative"), effective_learning_rate(inversion, v), strict=True)
+        )
+        for name, v in backbone.vocabularies.items()
+    }
+    plain = plain_settings(config)
+    plan = {
+        "config": plain,
+        "family": backbone.family,
+        "device": str(backbone.device),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "preset_validated": is_validated(inversion.preset, backbone.family),
+        "learning_rate": rates,
+        "pictures": list(pictures.names),
+        "skipped": [str(item) for item in pictures.skipped],
+        "captions": captions is not None,
+        "notes": notes,
+        "num_samples": inversion.max_train_steps * inversion.train_batch_size,
+    }
+    digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
+    digest.update(json.dumps(captions).encode())
+    record = {
+        "kind": "train",
+        "config": plain,
+        "pictures_sha256": digest.hexdigest(),
+        "versions": versions(),
+    }
+    job = Job(
+        name=token,
+        pictures=pictures.pixels,
+        config=inversion,
+        captions=None if captions is None else tuple(captions),
+    )
+    return _Prepared(config, backbone, job, plan, record)
+
+
+def _captions(pictures: PictureSet, token: str) -> tuple[list[str] | None, list[str]]:
+    """The captions, if every picture has one; and what to say about it."""
+    given = [caption for caption in pictures.captions or () if caption]
+    if not given:
+        return None, []
+    if len(given) < len(pictures.names):
+        return None, [
+            f"{len(given)} of {len(pictures.names)} pictures have a caption: captions are used "
+            "only where every picture has one, so the templates are."
+        ]
+    for caption in given:
+        as_template(caption, token)
+    return given, []
+
+
+# --- while training ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process as usual."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number: int, frame: Any) -> None:  # noqa: ARG001  (the shape of a handler)
+        asked.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        restore()
+
+
+class _Watch:
+    """Writes metrics and previews, and tells of progress, as the loop goes."""
+
+    def __init__(
+        self, prepared: _Prepared, folder: RunFolder, tell: OnEvent, asked: threading.Event
+    ) -> None:
+        self.prepared, self.folder, self.tell, self.asked = prepared, folder, tell, asked
+        self.config = prepared.config
+        self.started = time.monotonic()
+        state = folder.state.load()
+        active = state.info["active"] if state else []
+        self.first_step = active[0]["step"] if active else 0
+        self.before_s = folder.rewind_metrics(self.first_step if active else None)
+        if active:
+            tell("message", f"Going on from step {self.first_step}.")
+
+    def elapsed(self) -> float:
+        """Time spent on this run in all its parts, s."""
+        return self.before_s + time.monotonic() - self.started
+
+    def on_step(self, progress: Progress) -> Literal["stop"] | None:
+        if progress.message:
+            self.tell("message", progress.message)
+        numbers = {
+            "step": progress.step,
+            "loss": progress.loss,
+            "distance": progress.distance,
+            "lr": progress.learning_rate,
+            "time_s": round(self.elapsed(), 3),
+        }
+        # A scoring that was not finite has no loss of its own.
+        if progress.evaluated and progress.losses and progress.losses[-1][0] == progress.step:
+            self.folder.add_metrics(numbers)
+        total = progress.config.max_train_steps or 0
+        done = progress.step - self.first_step
+        step_s = (time.monotonic() - self.started) / done if done > 0 else None
+        more = {
+            "max_train_steps": total,
+            "best_loss": progress.best_loss,
+            "best_step": progress.best_step,
+            "evaluated": progress.evaluated,
+            "left_s": None if step_s is None else step_s * (total - progress.step),
+        }
+        self.tell("progress", numbers | more)
+        self._stop_if_asked()
+        every = self.config.validation_steps
+        if every and progress.step % every == 0:
+            self._preview(progress)
+        return None
+
+    def _stop_if_asked(self, *_: int) -> None:
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+
+    def _preview(self, progress: Progress) -> None:
+        """Draw with the rows as they are, through the sampler that ``oneword generate`` uses."""
+        config, count = self.config, self.config.num_validation_images
+        assert config.validation_prompt is not None
+        template = as_template(config.validation_prompt, progress.config.placeholder_token)
+        pixels = self.prepared.backbone.draw(
+            [fill(template, progress.token)] * count,
+            [progress.config.seed + i for i in range(count)],
+            on_step=self._stop_if_asked,
+        )
+        path = self.folder.preview(progress.step)
+        save_png(contact_sheet(pixels), path)
+        self.tell("preview", path)

@@ -1,0 +1,372 @@
+"""Words outside the model: rows spliced in at the embedding lookup, and tokenizers that know them.
+
+The frozen table is never resized. Inside ``injected`` a placeholder becomes one token of a copy of
+the tokenizer, then as many row ids as the concept has vectors; these ids lie beyond the table, and
+a hook on the lookup answers them from the concept's rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import AddedToken
+from torch import Tensor, nn
+from transformers import BatchEncoding
+
+from oneword._typing import Rows
+from oneword.concept import Concept
+from oneword.config import UserError
+
+
+class PlaceholderError(UserError):
+    """A placeholder cannot be used with this model or in this prompt."""
+
+
+@dataclass(slots=True, eq=False)
+class Vocabulary:
+    """One text encoder with its tokenizer: the words that a model has."""
+
+    name: str
+    """Key in concept files, such as "clip_l"."""
+    pipeline: Any
+    tokenizer_attribute: str
+    """Where the pipeline keeps the tokenizer, such as "tokenizer_2"."""
+    text_encoder: nn.Module
+
+    @property
+    def tokenizer(self) -> Any:
+        """The pipeline's tokenizer as it is now."""
+        return getattr(self.pipeline, self.tokenizer_attribute)
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen input table, (rows, dim)."""
+        return self.text_encoder.get_input_embeddings().weight  # type: ignore[operator]
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self.weight.shape[1]
+
+    def tables(self) -> list[nn.Embedding]:
+        """Every embedding module that reads the table; on T5 the one that runs is not the one named."""
+        weight = self.weight
+        modules = self.text_encoder.modules()
+        return [m for m in modules if isinstance(m, nn.Embedding) and m.weight is weight]
+
+    def std(self) -> float:
+        """Standard deviation of the table's entries: the scale of a relative learning rate."""
+        return float(self.weight.float().std())
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def rows_of(self, text: str) -> Rows:
+        """The table's rows for a text, one per token, float32."""
+        index = torch.tensor(self.ids(text), dtype=torch.long, device=self.weight.device)
+        return self.weight.detach()[index].float()
+
+    def is_word(self, text: str) -> bool:
+        """Whether a text is one existing token that holds a letter or digit."""
+        ids = self.ids(text)
+        known = len(ids) == 1 and ids[0] != _unknown_id(self.tokenizer)
+        return known and any(c.isalnum() for c in text)
+
+    def nearest(self, rows: Rows, count: int) -> list[list[tuple[str, float]]]:
+        """For each row the existing tokens with the highest cosine, best first."""
+        table = F.normalize(self.weight.detach().float()[: len(self.tokenizer)], dim=1)
+        cosines = F.normalize(rows.to(table), dim=1) @ table.T
+        best = cosines.topk(min(count, len(table)))
+        return [
+            [
+                (str(self.tokenizer.convert_ids_to_tokens(i)), round(v, 4))
+                for i, v in zip(index, value, strict=True)
+            ]
+            for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    # CLIP's tokenizer spells every word in bytes and names its end token as "unknown"
+    unknown = tokenizer.unk_token_id
+    return None if unknown in (tokenizer.eos_token_id, None) else unknown
+
+
+def initial_rows(vocabulary: Vocabulary, initializer_token: str, num_vectors: int) -> Rows:
+    """Rows that a new word starts from.
+
+    One vector is the mean of the initialiser's tokens; several are its tokens in order, the last one
+    repeated.
+
+    Raises:
+        PlaceholderError: the tokenizer does not know the initialiser.
+    """
+    ids = vocabulary.ids(initializer_token)
+    if not ids or _unknown_id(vocabulary.tokenizer) in ids:
+        raise PlaceholderError(
+            f"The initializer token must be known to the model's tokenizer {vocabulary.name}, got "
+            f"{initializer_token!r}; choose a common word, or leave it out to have one chosen."
+        )
+    rows = vocabulary.rows_of(initializer_token)
+    if num_vectors == 1:
+        return rows.mean(dim=0, keepdim=True)
+    return rows[[min(i, len(rows) - 1) for i in range(num_vectors)]]
+
+
+class _WordTokenizer:
+    """Mixed into a copy of a tokenizer: placeholders become row ids before truncation and padding."""
+
+    _expansions: dict[int, list[int]]  # id of the placeholder's token -> row ids
+    _spellings: dict[int, str]
+    _first_row: int
+    _original: Any
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        # diffusers would otherwise rewrite prompts that hold an added token
+        return self._original.added_tokens_encoder
+
+    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+        plain = super().__call__  # type: ignore[misc]
+        texts = [text] if isinstance(text, str) else text
+        is_prompts = isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts)
+        if args or not is_prompts or not self._names_one(texts):
+            return plain(text, *args, **kwargs)
+        special = kwargs.get("add_special_tokens", True)
+        encoded = [self._expanded(t, special) for t in texts]
+        limit = kwargs.get("max_length") or self.model_max_length  # type: ignore[attr-defined]
+        if kwargs.get("truncation"):
+            encoded = [
+                self._truncated(ids, limit, special, t)
+                for ids, t in zip(encoded, texts, strict=True)
+            ]
+        features = {"input_ids": encoded, "attention_mask": [[1] * len(ids) for ids in encoded]}
+        if "token_type_ids" in self.model_input_names:  # type: ignore[attr-defined]
+            features["token_type_ids"] = [[0] * len(ids) for ids in encoded]
+        padding = kwargs.get("padding", False)
+        batch = BatchEncoding(features)
+        if padding:
+            batch = self.pad(  # type: ignore[attr-defined]
+                batch,
+                padding=padding,
+                max_length=limit if padding == "max_length" else None,
+            )
+        data = {key: list(value) for key, value in batch.items()}
+        if kwargs.get("return_attention_mask") is False:
+            data.pop("attention_mask")
+        if isinstance(text, str) and kwargs.get("return_tensors") is None:
+            data = {key: value[0] for key, value in data.items()}
+        return BatchEncoding(data, tensor_type=kwargs.get("return_tensors"))
+
+    def _names_one(self, texts: Sequence[str]) -> bool:
+        return any(spelling in t for t in texts for spelling in self._spellings.values())
+
+    def _expanded(self, text: str, special: bool) -> list[int]:
+        encoded = super().__call__(  # type: ignore[misc]
+            text, add_special_tokens=special, return_offsets_mapping=True
+        )
+        ids: list[int] = []
+        for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
+            if token in self._expansions and _stands_alone(text, start, end, self._spellings[token]):
+                ids += self._expansions[token]
+            else:
+                ids.append(token)
+        return ids
+
+    def _truncated(self, ids: list[int], limit: int, special: bool, text: str) -> list[int]:
+        if len(ids) <= limit:
+            return ids
+        head, tail = self._special_lengths() if special else (0, 0)
+        kept = ids[: limit - tail] + ids[len(ids) - tail :]
+        if any(token >= self._first_row for token in ids[limit - tail : len(ids) - tail]):
+            raise PlaceholderError(
+                f"A prompt must fit {limit - head - tail} tokens up to its placeholder's last "
+                f"vector, got {len(ids) - head - tail} tokens in {text!r}; shorten the prompt or "
+                "move the placeholder to its front."
+            )
+        return kept
+
+    def _special_lengths(self) -> tuple[int, int]:
+        plain = super().__call__  # type: ignore[misc]
+        bare = plain("a", add_special_tokens=False).input_ids
+        full = plain("a").input_ids
+        head = full.index(bare[0])
+        return head, len(full) - head - len(bare)
+
+    def _readable(self, ids: Any) -> Any:
+        if isinstance(ids, Tensor):
+            ids = ids.tolist()
+        if isinstance(ids, int):
+            return self._owner(ids) if ids >= self._first_row else ids
+        return [self._readable(i) for i in ids]
+
+    def _owner(self, row: int) -> int:
+        return next(token for token, rows in self._expansions.items() if row in rows)
+
+    def decode(self, token_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().decode(self._readable(token_ids), *args, **kwargs)  # type: ignore[misc]
+
+    def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        readable = self._readable(sequences)
+        return super().batch_decode(readable, *args, **kwargs)  # type: ignore[misc]
+
+    def convert_ids_to_tokens(self, ids: Any, *args: Any, **kwargs: Any) -> Any:
+        readable = self._readable(ids)
+        return super().convert_ids_to_tokens(readable, *args, **kwargs)  # type: ignore[misc]
+
+
+def _is_single(token: str) -> bool:
+    """Whether a placeholder begins and ends like a word, so that it must not match inside one."""
+    return token[0].isalnum() and token[-1].isalnum()
+
+
+def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
+    """Whether a token is the placeholder itself and no piece of another word."""
+    if text[start:end] != spelling:
+        return False
+    neighbours = text[max(0, start - 1) : start] + text[end : end + 1]
+    return not (_is_single(spelling) and any(c.isalnum() or c == "_" for c in neighbours))
+
+
+def _with_words(tokenizer: Any, concepts: Sequence[Concept], first_row: int) -> Any:
+    """A copy of a tokenizer that turns each concept's placeholder into its row ids."""
+    words = copy.deepcopy(tokenizer)
+    words.__class__ = type(type(tokenizer).__name__, (_WordTokenizer, type(tokenizer)), {})
+    words._original = tokenizer
+    words._first_row = first_row
+    words._expansions, words._spellings = {}, {}
+    row = first_row
+    for concept in concepts:
+        token = concept.placeholder_token
+        words.add_tokens([AddedToken(token, normalized=False, single_word=_is_single(token))])
+        index = words.convert_tokens_to_ids(token)
+        words._expansions[index] = list(range(row, row + concept.num_vectors))
+        words._spellings[index] = token
+        row += concept.num_vectors
+    return words
+
+
+class _Splice:
+    """Hooks on one text encoder's lookups."""
+
+    def __init__(self, rows: Sequence[Tensor], first_row: int) -> None:
+        self.rows, self.first_row = rows, first_row
+        self.ids: Tensor | None = None
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002
+        self.ids = args[0]
+        return (args[0].masked_fill(args[0] >= self.first_row, 0), *args[1:])
+
+    def after(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
+        ids = self.ids
+        assert ids is not None
+        table = torch.cat([rows.to(output.device) for rows in self.rows])
+        # Gemma multiplies what it looks up
+        found = F.embedding((ids - self.first_row).clamp_min(0), table).to(output.dtype)
+        found = found * getattr(module, "embed_scale", 1.0)
+        return torch.where((ids >= self.first_row)[..., None], found, output)
+
+
+@contextmanager
+def injected(
+    backbone: Any, concepts: Sequence[Concept], *, replace: bool = False
+) -> Iterator[None]:
+    """Let prompts hold the concepts' placeholders, for as long as the context lasts.
+
+    The rows are used as they are, so that gradients reach them if they ask for gradients. CLIP's
+    pooled output is taken at the end-of-text token. On exit, by exception too, the tokenizers are
+    the old objects and no hook is left.
+
+    Args:
+        backbone: Anything with ``vocabularies``.
+        concepts: The words; none is fine.
+        replace: Allow a placeholder that is already a word of the model.
+
+    Raises:
+        PlaceholderError: two concepts share a placeholder, one is a word of the model, or its rows
+            are for another model.
+    """
+    vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
+    _check(backbone, vocabularies, concepts, replace=replace)
+    with ExitStack() as undo:
+        for name, vocabulary in vocabularies.items() if concepts else ():
+            own = [c for c in concepts if name in c.rows]
+            first_row = max(
+                vocabulary.weight.shape[0], len(vocabulary.tokenizer) + len(concepts)
+            )
+            original = vocabulary.tokenizer
+            setattr(
+                vocabulary.pipeline,
+                vocabulary.tokenizer_attribute,
+                _with_words(original, own, first_row),
+            )
+            undo.callback(
+                setattr, vocabulary.pipeline, vocabulary.tokenizer_attribute, original
+            )
+            splice = _Splice([c.rows[name] for c in own], first_row)
+            for table in vocabulary.tables():
+                undo.callback(table.register_forward_pre_hook(splice.before).remove)
+                undo.callback(table.register_forward_hook(splice.after).remove)
+            for module in vocabulary.text_encoder.modules():
+                before = module.__dict__.get("eos_token_id")
+                if before is not None and before != original.eos_token_id:
+                    module.eos_token_id = original.eos_token_id
+                    undo.callback(setattr, module, "eos_token_id", before)
+        yield
+
+
+def _check(
+    backbone: Any,
+    vocabularies: Mapping[str, Vocabulary],
+    concepts: Sequence[Concept],
+    *,
+    replace: bool,
+) -> None:
+    model = getattr(backbone, "name", "the model")
+    for first, second in itertools.combinations(concepts, 2):
+        if first.placeholder_token == second.placeholder_token:
+            raise PlaceholderError(
+                f"Placeholders must differ, got {first.placeholder_token!r} twice; load one of the "
+                "concepts under another word."
+            )
+    for concept in concepts:
+        token = concept.placeholder_token
+        if not token or any(c.isspace() for c in token):
+            raise PlaceholderError(
+                f"The placeholder must be non-empty and without spaces, got {token!r}."
+            )
+        fitting = concept.rows.keys() & vocabularies.keys()
+        for name in concept.rows if fitting != concept.rows.keys() else ():
+            width = concept.rows[name].shape[1]
+            own = {n: v.dim for n, v in vocabularies.items()}
+            if name not in vocabularies:
+                raise PlaceholderError(
+                    f"The concept {token!r} has rows of width {width} for the text encoder {name}, "
+                    f"got the model {model} with {own}; use the model it was learned on."
+                )
+        for name in fitting:
+            vocabulary, width = vocabularies[name], concept.rows[name].shape[1]
+            if width != vocabulary.dim:
+                raise PlaceholderError(
+                    f"The concept {token!r} has rows of width {width} for the text encoder {name}, "
+                    f"got the model {model} of width {vocabulary.dim}; use the model it was learned "
+                    "on."
+                )
+            if hasattr(vocabulary.tokenizer, "_expansions"):
+                raise PlaceholderError(
+                    "Concepts must be injected together, got an injection inside another; pass all "
+                    "of them at once."
+                )
+            if vocabulary.is_word(token) and not replace:
+                raise PlaceholderError(
+                    f"The placeholder must be new to the model, got {token!r}, which {model} knows "
+                    f"as a word; choose another such as '<{token}>', or pass --replace."
+                )
