@@ -42,6 +42,27 @@ def write_atomic(path: Path, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder, and sure that it can be written, before anything costly; empty ones may stay.
+
+    Raises:
+        OutputError: it is a file, or cannot be made or written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output folder {folder} is a file; pass another --output-dir.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=".oneword-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(b"x")
+        Path(probe).unlink()
+    except OSError as error:
+        raise OutputError(
+            f"The output folder {folder} must be writable, got: {error.strerror or error}; pass "
+            "another --output-dir."
+        ) from error
+
+
 def write_json_atomic(path: Path, value: Any) -> None:
     """Write JSON, indented; numbers that are not finite become null."""
     write_atomic(path, (json.dumps(_finite(value), indent=1) + "\n").encode())

@@ -356,6 +356,13 @@ class SamplingConfig:
                 f"{name} must be a positive multiple of 8 px, got {value}.",
             )
 
+    def overlaid(self, wishes: SamplingConfig | None) -> SamplingConfig:
+        """These settings, with those of ``wishes`` that are set put over them."""
+        if wishes is None:
+            return self
+        given = {f.name: getattr(wishes, f.name) for f in dataclasses.fields(wishes)}
+        return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateConfig:
@@ -366,7 +373,7 @@ class GenerateConfig:
     prompts_file: Path | None = None
     """Text file with one prompt a line, beside or in place of prompts."""
     concepts: tuple[Path, ...] = ()
-    """Concept files, or run folders, whose words the prompts may use."""
+    """Concept files, or run folders, whose words the prompts may use; PATH=TOKEN renames one."""
     output_dir: Path = Path("oneword-pictures")
     """Folder for the pictures and their contact sheet."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -410,6 +417,8 @@ class EvaluateConfig:
     """CLIP that scores: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
     plain_dir: Path | None = None
     """Pictures of the thing alone on a plain background, for a score without backgrounds."""
+    replace: bool = False
+    """Allow a placeholder that is already a word of the model."""
 
     def __post_init__(self) -> None:
         for name in ("num_images_per_prompt", "batch_size"):

@@ -52,22 +52,49 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 """Named as in ``InversionConfig.prompt_templates``; "{}" stands for the word."""
 
-EDIT_PROMPTS = {
-    "microworld": (
-        "a photo of a {} on the moon",
-        "a photo of a {} on the beach",
-        "an oil painting of a {}",
-        "a photo of a {} next to a cat",
-    ),
-    # Gal et al. 2022, section 5.1: place, style, composition
-    "*": (
-        "a photo of {} on the moon",
-        "a photo of {} on the beach",
-        "an oil painting of {}",
-        "Elmo holding a {}",
-    ),
+PHOTO_PROMPTS = {
+    "microworld": {"object": "a photo of a {}", "style": "a painting in the style of {}"},
+    # Gal et al. 2022, section 5.1
+    "*": {"object": "a photo of {}", "style": "a painting in the style of {}"},
 }
-"""Prompts that editability is scored on, by model family."""
+"""Prompt that image similarity is scored on, by model family and learnable property."""
+
+PLAIN_PROMPT = "a photo of a {} on a plain background"
+"""Prompt for the score without backgrounds."""
+
+EDIT_PROMPTS = {
+    "microworld": {
+        "object": (
+            "a photo of a {} on the moon",
+            "a photo of a {} on the beach",
+            "an oil painting of a {}",
+            "a photo of a {} next to a cat",
+        ),
+        "style": (
+            "a cat in the style of {}",
+            "a house in the style of {}",
+            "a boat on the beach in the style of {}",
+            "a tree in the snow in the style of {}",
+        ),
+    },
+    "*": {
+        # Gal et al. 2022, section 5.1: place, style, composition
+        "object": (
+            "a photo of {} on the moon",
+            "a photo of {} on the beach",
+            "an oil painting of {}",
+            "Elmo holding a {}",
+        ),
+        # the same, figure 6 and appendix
+        "style": (
+            "the streets of Paris in the style of {}",
+            "a cat in the style of {}",
+            "a house in the style of {}",
+            "a boat in the style of {}",
+        ),
+    },
+}
+"""Prompts that editability is scored on, by model family and learnable property."""
 
 COMMON_NOUNS = (
     "cat", "dog", "mug", "teapot", "bird", "car", "house", "tree", "ball", "robot", "boat", "hat",

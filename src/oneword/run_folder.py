@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 
 from oneword import __version__
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import check_writable, write_atomic, write_json_atomic
 from oneword.config import ConfigError, TrainConfig, UserError
 from oneword.formats import LEARNED
 from oneword.parts import State
@@ -65,32 +65,27 @@ class RunFolder:
         """Make the folder, and sure that it is ours to write, before anything costly.
 
         Raises:
-            RunError: it holds something else, or cannot be written, or its disk is full.
+            RunError: it holds something else, or its disk is full.
+            OutputError: it cannot be written.
         """
         path = self.path
-        if path.exists() and not path.is_dir():
-            raise RunError(f"The output folder {path} is a file; pass another --output-dir.")
         if path.is_dir() and any(path.iterdir()) and not self.record.is_file():
             raise RunError(
                 f"The output folder {path} must be empty or hold a run, got other files; pass a "
                 "new --output-dir."
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / ".oneword-probe"
-            probe.write_bytes(b"x")
-            probe.unlink()
-            free_mb = shutil.disk_usage(path).free / 1e6
-        except OSError as error:
-            raise RunError(
-                f"The output folder {path} must be writable, got: {error.strerror or error}; pass "
-                "another --output-dir."
-            ) from error
+        check_writable(path)
+        free_mb = shutil.disk_usage(path).free / 1e6
         if free_mb < _FREE_MB:
             raise RunError(
                 f"The disk of {path} must have {_FREE_MB} MB of room, got {free_mb:.1f} MB; free "
                 "some, or pass another --output-dir."
             )
+
+    def release(self) -> None:
+        """Take the folder away again where nothing was put into it."""
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def standing(self, record: Mapping[str, Any]) -> Literal["new", "resume", "finished"]:
         """How far the run in the folder has come, for someone who would run ``record``.

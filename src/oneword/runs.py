@@ -89,8 +89,12 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     tell = on_event or _tell_nobody
     folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
     folder.claim()
-    prepared = _prepare(config)
-    standing = folder.standing(prepared.record)
+    try:
+        prepared = _prepare(config)
+        standing = folder.standing(prepared.record)
+    except BaseException:
+        folder.release()
+        raise
     tell("plan", prepared.plan | {"run": standing})
     if standing == "finished":
         result = invert(prepared.backbone, prepared.job, checkpoint=folder.kept())
@@ -205,6 +209,7 @@ def _prepare(config: TrainConfig) -> _Prepared:
     record = {
         "kind": "train",
         "config": plain,
+        "pictures": list(pictures.names),
         "pictures_sha256": digest.hexdigest(),
         "versions": versions(),
     }

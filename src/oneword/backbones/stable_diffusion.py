@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.backbones.base import Conditioning, ModelError, Moments, pick_device, pick_dtype
@@ -38,20 +40,12 @@ def load(config: ModelConfig) -> StableDiffusion:
         from oneword.microworld import weights
 
         source = str(weights.pipeline_folder())
-    options: dict[str, Any] = {"torch_dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype}
     if not config.safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}
-    level = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
     try:
-        if config.vae is not None:
-            options["vae"] = AutoencoderKL.from_pretrained(config.vae, torch_dtype=dtype)
-        if Path(source).is_file():
-            pipeline = StableDiffusionPipeline.from_single_file(source, **options)
-        else:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                source, variant=config.variant, revision=config.revision, **options
-            )
+        with _quiet():
+            pipeline = _pipeline(source, config, options, dtype)
     except Exception as error:
         # the loaders raise a dozen kinds of error; the first line says what is missing
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -59,11 +53,37 @@ def load(config: ModelConfig) -> StableDiffusion:
             f"The model {config.model} must be a whole StableDiffusionPipeline (hub id, folder or "
             f"single file), got: {reason[:300]}"
         ) from error
-    finally:
-        diffusers_logging.set_verbosity(level)
     pipeline.set_progress_bar_config(disable=True)
     family = "microworld" if embedded else "stable_diffusion"
     return StableDiffusion(pipeline.to(device), config.model, family, config.clip_skip)
+
+
+def _pipeline(
+    source: str, config: ModelConfig, options: dict[str, Any], dtype: torch.dtype
+) -> StableDiffusionPipeline:
+    if config.vae is not None:
+        options["vae"] = AutoencoderKL.from_pretrained(config.vae, dtype=dtype)
+    if Path(source).is_file():
+        return StableDiffusionPipeline.from_single_file(source, **options)
+    return StableDiffusionPipeline.from_pretrained(
+        source, variant=config.variant, revision=config.revision, **options
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the loaders' notices and bars, which a user can do nothing about."""
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    libraries = (diffusers_logging, transformers_logging)
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+        for library in libraries:
+            library.enable_progress_bar()
 
 
 class StableDiffusion:
@@ -177,7 +197,7 @@ class StableDiffusion:
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair with DDIM."""
-        chosen = filled(sampling or self.sampling, self.sampling)
+        chosen = self.sampling.overlaid(sampling)
         assert chosen.height and chosen.width and chosen.num_inference_steps
         factor = self.pipeline.vae_scale_factor
         shape = (self.pipeline.unet.config.in_channels, chosen.height // factor, chosen.width // factor)
@@ -211,13 +231,3 @@ class StableDiffusion:
                 stacklevel=2,
             )
         return (drawn.images.float() * 2 - 1).clamp(-1, 1)
-
-
-def filled(sampling: SamplingConfig, default: SamplingConfig) -> SamplingConfig:
-    """A sampling config whose unset fields are the default's."""
-    unset = {
-        name: getattr(default, name)
-        for name in ("guidance_scale", "num_inference_steps", "height", "width")
-        if getattr(sampling, name) is None
-    }
-    return replace(sampling, **unset)

@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the work itself failed (nothing learned, diverged); 2 a mi
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    _hush()
     try:
         return importlib.import_module(f"oneword.cli.{verb}").run(rest)
     except UserError as error:
@@ -60,6 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:  # tyro prints its own message
         return stop.code if isinstance(stop.code, int) else 2
+
+
+class _NoTorchvision(logging.Filter):
+    """torchvision has no part here; that it is missing is no news to a user."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "requires torchvision" not in record.getMessage()
+
+
+def _hush() -> None:
+    logging.getLogger("transformers.utils.import_utils").addFilter(_NoTorchvision())
 
 
 if __name__ == "__main__":

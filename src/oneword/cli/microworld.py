@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oneword.cli import options
-from oneword.config import ConfigError
+from oneword._files import check_writable, write_atomic, write_json_atomic
+from oneword.cli import options, progress
+from oneword.config import ConfigError, ModelConfig, SamplingConfig
 
 
-HELP = """usage: oneword microworld {train,evaluate,card} [options]
+HELP = """usage: oneword microworld {train,evaluate,pictures,card} [options]
 
   train     run the recipe: draws pictures and trains every part, resumable, within --minutes
   evaluate  noun, colour, scene and style accuracy of generated pictures beside drawn ones
+  pictures  draw one of the held-out concepts, to learn from or to score against
   card      how the embedded model was made and what it scores"""
 
 
@@ -62,8 +64,35 @@ class EvaluateArguments:
     """Folder for the contact sheets: generated and drawn."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PicturesArguments:
+    """Draw a held-out concept, which the embedded model has never seen."""
+
+    concept: str
+    """Its name; a wrong one lists them all."""
+    output_dir: Path
+    """Folder for the pictures."""
+    plain: bool = False
+    """On plain backgrounds, for scoring, rather than in places, for training."""
+    num_images: int = 4
+    """Pictures to draw."""
+    seed: int = 0
+    """Seed of the pictures."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one of the sub-verbs."""
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name != "skia":
+            raise
+        raise ConfigError(
+            "Drawing needs skia-python, which is not installed; run: pip install 'oneword[microworld]'"
+        ) from error
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
         return 0 if arguments else 2
@@ -79,7 +108,9 @@ def run(arguments: Sequence[str]) -> int:
 
         print(json.dumps(weights.card(), indent=1))
         return 0
-    raise ConfigError(f"The sub-verb must be train, evaluate or card, got {verb!r}.")
+    if verb == "pictures":
+        return _pictures(options.parse(PicturesArguments, "microworld pictures", rest)[0])
+    raise ConfigError(f"The sub-verb must be train, pictures, evaluate or card, got {verb!r}.")
 
 
 def _train(arguments: TrainArguments) -> int:
@@ -116,4 +147,60 @@ def _report(stage: str, done: int, total: int, metrics: dict[str, float]) -> Non
 
 
 def _evaluate(arguments: EvaluateArguments) -> int:
-    raise NotImplementedError
+    from rich.console import Console
+    from rich.table import Table
+
+    from oneword.backbones.base import load
+    from oneword.evaluation import world
+    from oneword.images import contact_sheet, save_png
+
+    if arguments.num_prompts < 1 or arguments.batch_size < 1:
+        raise ConfigError(
+            f"num_prompts and batch_size must be 1 or more, got {arguments.num_prompts} and "
+            f"{arguments.batch_size}."
+        )
+    if arguments.output_dir is not None:
+        check_writable(arguments.output_dir)
+    backbone = load(ModelConfig(model=arguments.model))
+    with progress.counting("drawing") as show:
+        scores = world.evaluate_world(
+            backbone,
+            num_prompts=arguments.num_prompts,
+            seed=arguments.seed,
+            sampling=SamplingConfig(
+                guidance_scale=arguments.guidance_scale,
+                num_inference_steps=arguments.num_inference_steps,
+            ),
+            batch_size=arguments.batch_size,
+            on_picture=show,
+        )
+    table = Table(title=f"Attributes read from {arguments.num_prompts} pictures")
+    for head in ("", "generated", "drawn (ceiling)"):
+        table.add_column(head, justify="left" if not head else "right")
+    for name, numbers in scores.plain().items():
+        table.add_row(name, f"{numbers['value']:.1%}", f"{numbers['ceiling']:.1%}")
+    Console().print(table)
+    if arguments.json is not None:
+        write_json_atomic(arguments.json, scores.plain())
+    if arguments.output_dir is not None:
+        for name in ("generated", "drawn"):
+            sheet = contact_sheet(getattr(scores, name)[:64], columns=8)
+            save_png(sheet, arguments.output_dir / f"{name}.png")
+        prompts = "".join(f"{prompt}\n" for prompt in scores.prompts)
+        write_atomic(arguments.output_dir / "prompts.txt", prompts.encode())
+        options.say(f"Contact sheets in {arguments.output_dir}.")
+    return 0
+
+
+def _pictures(arguments: PicturesArguments) -> int:
+    from oneword.images import from_uint8, save_png, to_images
+    from oneword.microworld import concepts
+
+    concept = concepts.get(arguments.concept)
+    draw = concepts.concept_plain if arguments.plain else concepts.concept_pictures
+    check_writable(arguments.output_dir)
+    drawn = draw(concept, num=arguments.num_images, seed=arguments.seed)
+    for i, image in enumerate(to_images(from_uint8(drawn)), start=1):
+        save_png(image, arguments.output_dir / f"{i}.png")
+    options.say(f"{arguments.num_images} pictures of {concept.name} in {arguments.output_dir}.")
+    return 0

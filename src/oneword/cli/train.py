@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneword.cli import options
+from oneword.cli import options, reports
 from oneword.config import TrainConfig
 
 
@@ -35,8 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     config = TrainConfig(
         **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(TrainConfig)}
     )
-    with quiet_libraries():
-        from oneword import runs
+    from oneword import runs
 
     if chosen.dry_run:
         print(json.dumps(runs.dry_run(config), indent=1))
@@ -47,12 +46,17 @@ def run(arguments: Sequence[str]) -> int:
         from oneword._files import write_json_atomic
 
         write_json_atomic(chosen.json, summary(outcome))
-    write_run_report(outcome, command="oneword train " + " ".join(arguments))
+    model = [] if config.model.model == "microworld" else ["--model", config.model.model]
+    prompt = f"a photo of a {outcome.result.job.config.placeholder_token}"
+    draw = reports.command(
+        "generate", *model, "--concepts", outcome.folder, "--prompts", prompt
+    )
+    page = reports.write_run_report(
+        outcome, commands=[reports.command("train", *arguments), draw]
+    )
     if outcome.concept_file is not None:
-        token = outcome.result.job.config.placeholder_token
-        model = "" if config.model.model == "microworld" else f" --model {config.model.model}"
-        print(f"The word {token} is in {outcome.concept_file}. Draw with it:")
-        print(f"  oneword generate{model} --concepts {outcome.folder} --prompts 'a photo of {token}'")
+        print(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
+        print(f"  {draw}")
     return EXIT_CODES.get(outcome.result.status, 1)
 
 
@@ -69,13 +73,6 @@ def summary(outcome: Any) -> dict[str, Any]:
         "concept_file": str(outcome.concept_file) if outcome.concept_file else None,
         "folder": str(outcome.folder),
     }
-
-
-def write_run_report(outcome: Any, *, command: str) -> Path | None:
-    """Write the run's report.html, without scores."""
-    from oneword.cli import reports
-
-    return reports.write_run_report(outcome, command=command)
 
 
 @contextmanager
@@ -142,16 +139,3 @@ def _show_plan(console: Any, plan: dict[str, Any]) -> None:
         lines.append("going on where this run stopped")
     for line in lines:
         console.print(line, highlight=False, markup=False)
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Silence what the libraries print at import that a user can do nothing about."""
-    import logging
-
-    class _Quiet(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            return "requires torchvision" not in record.getMessage()
-
-    logging.getLogger("transformers.utils.import_utils").addFilter(_Quiet())
-    yield

@@ -119,6 +119,9 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     pipeline.save_pretrained(part / "pipeline", max_shard_size="14MB")
     CLIPModel.from_pretrained(folder / "judge").half().save_pretrained(part / "judge")
     models.tokenizer().save_pretrained(part / "judge")
+    (part / "judge" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})  # pixels as they are
+    )
     reader = load_file(folder / "reader" / "model.safetensors")
     save_file(
         {n: t.half() if t.is_floating_point() else t for n, t in reader.items()},

@@ -1,0 +1,132 @@
+"""``oneword demo``: the whole way on shipped pictures, in a minute or two."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from oneword.cli import options, progress, reports
+from oneword.cli.evaluate import score, show_scores
+from oneword.cli.train import EXIT_CODES, shown_progress
+from oneword.config import EvaluateConfig, InversionConfig, TrainConfig
+
+
+SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
+"""Held-out concepts whose pictures are in the package, and the word that each starts from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoArguments:
+    """Learn a held-out thing from four shipped pictures, draw with the word, score it."""
+
+    concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
+    """What to learn: things that the embedded model has never seen."""
+    output_dir: Path = Path("oneword-demo")
+    """Folder for everything; run the same command again to go on or to score anew."""
+    seed: int = 0
+    """Seed of the training and first seed of the pictures."""
+    num_images_per_prompt: int = 8
+    """Pictures drawn for each prompt of each row of the scores."""
+    json: Path | None = None
+    """File for the scores."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Learn, draw, score, and write ``report.html``."""
+    started = time.monotonic()
+    chosen, _ = options.parse(DemoArguments, "demo", arguments)
+    options.say("Loading the model ...")
+    from oneword import generation, runs
+    from oneword._files import check_writable, write_json_atomic
+    from oneword.backbones.base import load
+    from oneword.evaluation import report
+    from oneword.images import read_folder
+
+    check_writable(chosen.output_dir)
+    pictures, plain = copy_pictures(chosen.concept, chosen.output_dir)
+    train = TrainConfig(
+        train_data_dir=pictures,
+        output_dir=chosen.output_dir / "run",
+        inversion=InversionConfig(
+            placeholder_token="S*", initializer_token=SHIPPED[chosen.concept], seed=chosen.seed
+        ),
+    )
+    with shown_progress() as tell:
+        outcome = runs.train(train, on_event=tell)
+    if outcome.concept_file is None or outcome.result.concept is None:
+        options.say(outcome.result.reason)
+        return EXIT_CODES.get(outcome.result.status, 1)
+    backbone = load(train.model)
+    evaluate = EvaluateConfig(
+        concept=train.output_dir,
+        train_data_dir=pictures,
+        plain_dir=plain,
+        output_dir=chosen.output_dir / "scores",
+        num_images_per_prompt=chosen.num_images_per_prompt,
+        seed=chosen.seed,
+    )
+    evaluation, words = score(
+        evaluate,
+        backbone,
+        outcome.result.concept,
+        outcome.result.job.pictures,
+        read_folder(plain, resolution=backbone.resolution).pixels,
+    )
+    prompts = [t.replace("{}", "S*") for t in evaluation.protocol.edits]
+    with progress.counting("drawing the grid") as show:
+        drawing = generation.generate(
+            backbone,
+            prompts,
+            list(range(chosen.seed, chosen.seed + 4)),
+            concepts=[outcome.result.concept],
+            on_picture=show,
+        )
+    generation.save(drawing, chosen.output_dir / "pictures-of-S")
+    page = reports.run_report(outcome, commands=_commands(chosen, train, evaluate, prompts))
+    page.sections[1:1] = [report.drawings(evaluation, words), report.scores(evaluation, words)]
+    path = report.write(page, chosen.output_dir / reports.REPORT)
+    numbers = {"words": words} | evaluation.plain()
+    write_json_atomic(chosen.output_dir / "scores.json", numbers)
+    if chosen.json is not None:
+        write_json_atomic(chosen.json, numbers)
+    show_scores(evaluation, words)
+    print(f"Done in {time.monotonic() - started:.0f} s. Open {path.resolve()}")
+    return 0
+
+
+def copy_pictures(concept: str, target: Path) -> tuple[Path, Path]:
+    """Copy a shipped concept's training and plain pictures beside the results."""
+    source = Path(__file__).parents[1] / "microworld" / "pictures"
+    folders = target / "pictures", target / "pictures-plain"
+    for folder, name in zip(folders, (concept, f"{concept}-plain"), strict=True):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source / name, folder)
+    return folders
+
+
+def _commands(
+    chosen: DemoArguments, train: TrainConfig, evaluate: EvaluateConfig, prompts: Sequence[str]
+) -> list[str]:
+    out, seed = chosen.output_dir, chosen.seed
+    return [
+        reports.command("demo", "--concept", chosen.concept, "--seed", seed, "--output-dir", out),
+        "# or step by step:",
+        reports.command(
+            "train", "--train-data-dir", train.train_data_dir, "--placeholder-token", "S*",
+            "--initializer-token", train.inversion.initializer_token, "--seed", seed,
+            "--output-dir", train.output_dir,
+        ),
+        reports.command(
+            "generate", "--concepts", train.output_dir, "--num-images-per-prompt", 4,
+            "--seed", seed, "--output-dir", out / "pictures-of-S", "--prompts", *prompts,
+        ),
+        reports.command(
+            "evaluate", "--concept", train.output_dir, "--train-data-dir", evaluate.train_data_dir,
+            "--plain-dir", evaluate.plain_dir, "--num-images-per-prompt",
+            evaluate.num_images_per_prompt, "--seed", seed, "--output-dir", evaluate.output_dir,
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,137 @@
+"""``oneword evaluate``: score a learned word beside its references."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oneword.cli import options, progress, reports
+from oneword.config import EvaluateConfig
+
+
+if TYPE_CHECKING:
+    from oneword._typing import Pixels
+    from oneword.backbones.base import Backbone
+    from oneword.concept import Concept
+    from oneword.evaluation.harness import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(EvaluateConfig):
+    """Score a concept beside its initialiser, the best existing noun and the training pictures."""
+
+    json: Path | None = None
+    """File for the scores."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Score, print the table, and write the report."""
+    chosen, notes = options.parse(EvaluateArguments, "evaluate", arguments)
+    for note in notes:
+        options.say(note)
+    from oneword._files import check_writable, write_json_atomic
+    from oneword.backbones.base import load
+    from oneword.cli.generate import read_concept
+    from oneword.evaluation import report
+    from oneword.images import read_folder
+
+    config = EvaluateConfig(
+        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(EvaluateConfig)}
+    )
+    check_writable(config.output_dir)
+    concept = read_concept(config.concept)
+    backbone = load(config.model)
+    pictures = read_folder(config.train_data_dir, resolution=backbone.resolution)
+    plain = (
+        None
+        if config.plain_dir is None
+        else read_folder(config.plain_dir, resolution=backbone.resolution).pixels
+    )
+    evaluation, words = score(config, backbone, concept, pictures.pixels, plain)
+    page = report.Report(
+        title=f"One word: {concept.placeholder_token}",
+        sections=[
+            report.Section(
+                title="What it was shown", rows=[report.row("", pictures.pixels, pictures.names)]
+            ),
+            report.drawings(evaluation, words),
+            report.scores(evaluation, words),
+            report.Section(title="Again", commands=[reports.command("evaluate", *arguments)]),
+        ],
+    )
+    path = report.write(page, config.output_dir / reports.REPORT)
+    write_json_atomic(
+        config.output_dir / "scores.json", {"words": words} | evaluation.plain()
+    )
+    if chosen.json is not None:
+        write_json_atomic(chosen.json, {"words": words} | evaluation.plain())
+    show_scores(evaluation, words)
+    print(f"Report: {path}")
+    return 0
+
+
+def score(
+    config: EvaluateConfig,
+    backbone: Backbone,
+    concept: Concept,
+    pictures: Pixels,
+    plain: Pixels | None,
+) -> tuple[Evaluation, dict[str, str]]:
+    """Scores of a concept and its references, and the word of each method."""
+    from oneword.config import ConfigError
+    from oneword.evaluation import features, harness
+    from oneword.prompts import as_template
+
+    settings = concept.provenance.get("config", {})
+    kind = settings.get("learnable_property", "object") if isinstance(settings, dict) else "object"
+    if config.prompts and len(set(config.prompts)) < len(config.prompts):
+        raise ConfigError(f"The prompts must differ from each other, got {list(config.prompts)}.")
+    judge = features.load_judge(config.judge, backbone)
+    protocol = harness.protocol_for(
+        backbone.family,
+        learnable_property=kind,
+        edits=[as_template(p, concept.placeholder_token) for p in config.prompts],
+        plain=plain is not None,
+        seeds=range(config.seed, config.seed + config.num_images_per_prompt),
+    )
+    methods = harness.concept_methods(
+        backbone, concept, judge, pictures, sampling=config.sampling,
+        batch_size=config.batch_size, replace=config.replace,
+    )  # fmt: skip
+    names = list(methods)
+    with progress.counting("drawing and scoring, prompts") as show:
+
+        def tell(name: str, done: float, total: float) -> None:
+            show(names.index(name) * total + done, total * len(names))
+
+        evaluation = harness.evaluate(
+            {name: method for name, (_, method) in methods.items()},
+            pictures,
+            judge,
+            protocol,
+            plain=plain,
+            on_picture=tell,
+        )
+    return evaluation, {name: text for name, (text, _) in methods.items()}
+
+
+def show_scores(evaluation: Evaluation, words: Mapping[str, str]) -> None:
+    """Print the table of scores."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from oneword.evaluation import report
+
+    section = report.scores(evaluation, words)
+    table: Any = Table(title="Scores")
+    for i, head in enumerate(section.table[0]):
+        table.add_column(head, justify="left" if i == 0 else "right")
+    for line in section.table[1:]:
+        table.add_row(*line)
+    console = Console()
+    console.print(table)
+    if section.note:
+        console.print(section.note, highlight=False, markup=False)

@@ -1,0 +1,73 @@
+"""The report of a run, put together from its folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from oneword.evaluation.report import Report, Section
+    from oneword.runs import TrainOutcome
+
+REPORT = "report.html"
+
+
+def command(verb: str, *words: Any) -> str:
+    """A command as a person can paste it."""
+    return shlex.join(["oneword", *verb.split(), *(str(word) for word in words)])
+
+
+def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
+    """What a run was shown and how it learned; sections with drawings and scores may be put in."""
+    from oneword.evaluation import report
+
+    result = outcome.result
+    token = result.job.config.placeholder_token
+    provenance = {} if result.concept is None else result.concept.provenance
+    record = json.loads((outcome.folder / "config.json").read_text(encoding="utf-8"))
+    model = record["config"]["model"]["model"]
+    started = provenance.get("initializer_token")
+    lead = [
+        f"The word {token} was learned from {len(result.job.pictures)} pictures on {model}"
+        + (f", starting from the word “{started}”" if started else "")
+        + f", in {result.steps} steps"
+        + (f" and {provenance['train_time_s']:.0f} s" if "train_time_s" in provenance else "")
+        + f"; the rows of step {result.best_step} were kept.",
+    ]
+    if result.reason:
+        lead.append(f"It ended as “{result.status}”: {result.reason}")
+    sections: list[Section] = report.learning(
+        training=result.job.pictures,
+        names=record.get("pictures") or [""] * len(result.job.pictures),
+        previews=_previews(outcome.folder),
+        metrics=_metrics(outcome.folder),
+        best_step=result.best_step,
+    )
+    sections.append(report.Section(title="Again", commands=commands))
+    return report.Report(title=f"One word: {token}", lead=lead, sections=sections)
+
+
+def write_run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Path | None:
+    """Write ``report.html`` into the run folder, without scores; nothing where nothing was learned."""
+    from oneword.evaluation import report
+
+    if outcome.result.concept is None:
+        return None
+    return report.write(run_report(outcome, commands=commands), outcome.folder / REPORT)
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _previews(folder: Path) -> list[tuple[int, Any]]:
+    from oneword.images import read_image
+
+    found = sorted((folder / "previews").glob("step-*.png"))
+    return [(int(path.stem.removeprefix("step-")), read_image(path)) for path in found]

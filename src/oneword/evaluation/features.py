@@ -1,0 +1,132 @@
+"""The judge: a CLIP that turns pictures and prompts into features, apart from the model itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from oneword._typing import Pixels
+from oneword.backbones.base import Backbone
+from oneword.config import UserError
+
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+DEFAULT_JUDGE = "openai/clip-vit-base-patch32"
+"""The paper's."""
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_CHUNK = 64
+
+
+class JudgeError(UserError):
+    """The CLIP that scores cannot be loaded."""
+
+
+class Judge:
+    """A frozen CLIP pair.
+
+    Args:
+        model: The pair.
+        tokenizer: Its tokenizer.
+        mean: Per channel, of pixels in [0, 1].
+        std: Likewise.
+        name: What it is called in reports.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: Any,
+        *,
+        mean: Sequence[float] = _CLIP_MEAN,
+        std: Sequence[float] = _CLIP_STD,
+        name: str = "",
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.name = tokenizer, name
+        self.size_px: int = model.config.vision_config.image_size
+        self.mean = torch.tensor(list(mean), device=model.device)[:, None, None]
+        self.std = torch.tensor(list(std), device=model.device)[:, None, None]
+
+    @torch.no_grad()
+    def images(self, pixels: Pixels) -> Tensor:
+        """Features of pictures: (num, dim), float32, unit length, on the CPU.
+
+        They are resized with the shorter side to CLIP's size (bicubic, smoothed) and cropped.
+        """
+        return torch.cat([self._images(part) for part in pixels.split(_CHUNK)])
+
+    def _images(self, pixels: Pixels) -> Tensor:
+        values = (pixels.to(self.model.device).float() + 1) / 2
+        height, width = values.shape[-2:]
+        if (height, width) != (self.size_px, self.size_px):
+            factor = self.size_px / min(height, width)
+            size = (round(height * factor), round(width * factor))
+            values = F.interpolate(
+                values, size=size, mode="bicubic", antialias=True, align_corners=False
+            ).clamp(0, 1)
+            top, left = (size[0] - self.size_px) // 2, (size[1] - self.size_px) // 2
+            values = values[..., top : top + self.size_px, left : left + self.size_px]
+        seen = self.model.vision_model(pixel_values=(values - self.mean) / self.std).pooler_output
+        return F.normalize(self.model.visual_projection(seen), dim=-1).cpu()
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Features of texts: (num, dim), float32, unit length, on the CPU."""
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, return_tensors="pt"
+        ).to(self.model.device)
+        read = self.model.text_model(**batch).pooler_output
+        return F.normalize(self.model.text_projection(read), dim=-1).cpu()
+
+
+def load_judge(name: str | None, backbone: Backbone) -> Judge:
+    """The judge of a name; unset: microworld's own on microworld, the paper's CLIP elsewhere.
+
+    Args:
+        name: Hub id or folder of a CLIP.
+        backbone: Whose pictures will be scored; its device is used.
+
+    Raises:
+        JudgeError: there is no CLIP of that name.
+    """
+    from transformers import AutoTokenizer, CLIPModel
+
+    if name is None and backbone.family == "microworld":
+        from oneword.microworld import weights
+
+        source = str(weights.judge_folder())
+    else:
+        source = name or DEFAULT_JUDGE
+    try:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        model = CLIPModel.from_pretrained(source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise JudgeError(
+            f"The judge must be a CLIP (hub id or folder), got {source}: {reason[:200]}"
+        ) from error
+    finally:
+        logging.enable_progress_bar()
+    picture: dict[str, Any] = {}
+    settings = Path(source) / "preprocessor_config.json"
+    if settings.is_file():
+        picture = json.loads(settings.read_text())
+    return Judge(
+        model.to(backbone.device),
+        tokenizer,
+        mean=picture.get("image_mean", _CLIP_MEAN),
+        std=picture.get("image_std", _CLIP_STD),
+        name=name or ("microworld's judge" if backbone.family == "microworld" else DEFAULT_JUDGE),
+    )

@@ -1,0 +1,269 @@
+"""The paper's scores of a concept, beside the references without which they cannot be read.
+
+A method is a callable from a prompt template and seeds to pictures, so that a learned word, an
+existing word and a later baseline are scored by the same lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from oneword._typing import Pixels
+from oneword.backbones.base import Backbone
+from oneword.concept import Concept
+from oneword.config import SamplingConfig
+from oneword.evaluation import metrics
+from oneword.evaluation.features import Judge
+from oneword.generation import generate
+from oneword.prompts import COMMON_NOUNS, EDIT_PROMPTS, PHOTO_PROMPTS, PLAIN_PROMPT, fill
+
+
+Method = Callable[[str, Sequence[int]], Pixels]
+"""``method(template, seeds)``: one picture per seed, the template's "{}" being the subject."""
+
+OnPicture = Callable[[str, float, float], None]
+"""``on_picture(method, done, total)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """What is drawn and compared."""
+
+    photo: str
+    """Template of image similarity."""
+    edits: tuple[str, ...]
+    """Templates of text similarity."""
+    plain: str | None
+    """Template of plain similarity; ``None``: no such score."""
+    seeds: tuple[int, ...]
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """All templates, each drawn once per seed."""
+        return (self.photo, *self.edits, *([self.plain] if self.plain else []))
+
+
+def protocol_for(
+    family: str,
+    *,
+    learnable_property: str = "object",
+    edits: Sequence[str] = (),
+    plain: bool = False,
+    seeds: Sequence[int] = tuple(range(64)),
+) -> Protocol:
+    """The protocol of a model family.
+
+    Args:
+        family: Of the model.
+        learnable_property: "object" or "style".
+        edits: Templates in place of the family's.
+        plain: Score against plain-background pictures too.
+        seeds: One picture each; the paper draws 64.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 5.1.
+    """
+    photo = PHOTO_PROMPTS.get(family, PHOTO_PROMPTS["*"])[learnable_property]
+    return Protocol(
+        photo=photo,
+        edits=tuple(edits) or EDIT_PROMPTS.get(family, EDIT_PROMPTS["*"])[learnable_property],
+        plain=PLAIN_PROMPT if plain and learnable_property == "object" else None,
+        seeds=tuple(seeds),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Scores of one method; NaN where a score does not apply."""
+
+    image_similarity: float
+    """Mean pairwise cosine with the training pictures."""
+    plain_similarity: float
+    """The same on plain backgrounds, with drawings of the thing alone."""
+    text_similarity: float
+    """Mean over the edit prompts, in the paper's form."""
+    text_similarity_code: float
+    """The same in the form of the authors' code."""
+    by_prompt: dict[str, float]
+    """Text similarity, in the paper's form, by edit template."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Scores of all methods, and the pictures they were read from."""
+
+    protocol: Protocol
+    judge: str
+    scores: dict[str, Scores]
+    """By method, "training pictures" last."""
+    pictures: dict[str, dict[str, Pixels]] = field(repr=False)
+    """By method and template."""
+    reached: float
+    """Share of the way from the initialiser's plain similarity to the drawings' own; NaN without."""
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the pictures, JSON-able."""
+        names = Scores.__dataclass_fields__
+        return {
+            "judge": self.judge,
+            "photo_prompt": self.protocol.photo,
+            "edit_prompts": list(self.protocol.edits),
+            "plain_prompt": self.protocol.plain,
+            "num_images_per_prompt": len(self.protocol.seeds),
+            "seeds": list(self.protocol.seeds),
+            "scores": {
+                method: {name: getattr(s, name) for name in names}
+                for method, s in self.scores.items()
+            },
+            "reached": self.reached,
+        }
+
+
+CONCEPT, INITIALIZER, BEST_NOUN = "concept", "initializer", "best noun"
+TRAINING = "training pictures"
+
+
+def evaluate(
+    methods: Mapping[str, Method],
+    pictures: Pixels,
+    judge: Judge,
+    protocol: Protocol,
+    *,
+    plain: Pixels | None = None,
+    on_picture: OnPicture | None = None,
+) -> Evaluation:
+    """Score methods with the same templates and seeds.
+
+    Args:
+        methods: By name; "concept" and "initializer" also decide how far the word has ``reached``.
+        pictures: The training pictures.
+        judge: The CLIP that scores; it should have no part in training.
+        protocol: Templates and seeds.
+        plain: Pictures of the thing alone; needed where the protocol has a plain template.
+        on_picture: Told how far each method is.
+    """
+    training = judge.images(pictures)
+    plain_features = None if plain is None else judge.images(plain)
+    # Scored against a prompt without its subject, as the paper does: "a photo of on the moon".
+    texts = judge.texts([" ".join(fill(t, "").split()) for t in protocol.edits])
+    scores: dict[str, Scores] = {}
+    drawn: dict[str, dict[str, Pixels]] = {}
+    for name, method in methods.items():
+        drawn[name] = {}
+        for i, template in enumerate(protocol.templates):
+            drawn[name][template] = method(template, protocol.seeds)
+            if on_picture is not None:
+                on_picture(name, i + 1, len(protocol.templates))
+        features = {t: judge.images(p) for t, p in drawn[name].items()}
+        edits = [features[t] for t in protocol.edits]
+        scores[name] = Scores(
+            image_similarity=metrics.image_similarity(features[protocol.photo], training),
+            plain_similarity=(
+                math.nan
+                if protocol.plain is None or plain_features is None
+                else metrics.image_similarity(features[protocol.plain], plain_features)
+            ),
+            **_text_scores(protocol, edits, texts),
+        )
+    own_plain = math.nan if plain_features is None else metrics.self_similarity(plain_features)
+    scores[TRAINING] = Scores(
+        image_similarity=metrics.self_similarity(training),
+        plain_similarity=own_plain,
+        **_text_scores(protocol, [training] * len(protocol.edits), texts),
+    )
+    reached = math.nan
+    if CONCEPT in scores and INITIALIZER in scores:
+        reached = metrics.share_of_way(
+            scores[CONCEPT].plain_similarity, scores[INITIALIZER].plain_similarity, own_plain
+        )
+    return Evaluation(
+        protocol=protocol, judge=judge.name, scores=scores, pictures=drawn, reached=reached
+    )
+
+
+def _text_scores(protocol: Protocol, features: Sequence[Any], texts: Any) -> dict[str, Any]:
+    by_prompt = {
+        template: metrics.text_similarity(f, text)
+        for template, f, text in zip(protocol.edits, features, texts, strict=True)
+    }
+    by_code = [
+        metrics.text_similarity_code(f, text) for f, text in zip(features, texts, strict=True)
+    ]
+    return {
+        "text_similarity": math.fsum(by_prompt.values()) / len(by_prompt),
+        "text_similarity_code": math.fsum(by_code) / len(by_code),
+        "by_prompt": by_prompt,
+    }
+
+
+def word(
+    backbone: Backbone,
+    text: str,
+    concepts: Sequence[Concept] = (),
+    *,
+    sampling: SamplingConfig | None = None,
+    batch_size: int = 16,
+    replace: bool = False,
+) -> Method:
+    """The method that puts a word, learned or known, into the template and draws."""
+
+    def draw(template: str, seeds: Sequence[int]) -> Pixels:
+        return generate(
+            backbone,
+            [fill(template, text)],
+            seeds,
+            concepts=concepts,
+            sampling=sampling,
+            batch_size=batch_size,
+            replace=replace,
+        ).pixels
+
+    return draw
+
+
+def best_noun(backbone: Backbone, judge: Judge, pictures: Pixels) -> str | None:
+    """The common noun of the model's vocabulary that the judge finds nearest to the pictures.
+
+    ``None`` where the vocabulary has none of them as one token.
+    """
+    nouns = [
+        noun
+        for noun in COMMON_NOUNS
+        if all(vocabulary.is_word(noun) for vocabulary in backbone.vocabularies.values())
+    ]
+    if not nouns:
+        return None
+    texts = judge.texts([f"a photo of a {noun}" for noun in nouns])
+    cosines = (judge.images(pictures) @ texts.T).mean(0)
+    return nouns[int(cosines.argmax())]
+
+
+def concept_methods(
+    backbone: Backbone,
+    concept: Concept,
+    judge: Judge,
+    pictures: Pixels,
+    **options: Any,
+) -> dict[str, tuple[str, Method]]:
+    """The concept, its initialiser and the best existing noun: the word of each, and its method.
+
+    ``options`` as in :func:`word`. A concept that does not say what it started from has no
+    initialiser.
+    """
+    found = {
+        CONCEPT: (
+            concept.placeholder_token,
+            word(backbone, concept.placeholder_token, [concept], **options),
+        )
+    }
+    options.pop("replace", None)
+    initializer = concept.provenance.get("initializer_token")
+    if initializer:
+        found[INITIALIZER] = (initializer, word(backbone, initializer, **options))
+    noun = best_noun(backbone, judge, pictures)
+    if noun is not None:
+        found[BEST_NOUN] = (noun, word(backbone, noun, **options))
+    return found

@@ -1,0 +1,232 @@
+"""Reports a person reads: one HTML file that needs no other, pictures before numbers."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from oneword import __version__
+from oneword._files import write_atomic
+from oneword._typing import Pixels
+from oneword.evaluation.harness import TRAINING, Evaluation
+from oneword.images import data_uri, to_images
+from oneword.prompts import fill
+
+
+_PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+    """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ report.title }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; }
+figure { display: inline-block; margin: 0 .5rem .6rem 0; vertical-align: top; }
+figure img { display: block; width: var(--px); border-radius: 4px; }
+.pixelated img { image-rendering: pixelated; }
+figcaption { font-size: .85rem; max-width: var(--px); opacity: .8; }
+h3 { font-size: 1rem; font-weight: 600; margin: 1rem 0 .3rem; }
+table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: right; }
+td:first-child, th:first-child { text-align: left; }
+tbody tr { border-top: 1px solid #8885; } tbody tr.main { font-weight: 700; }
+pre { background: #8882; padding: .7rem 1rem; border-radius: 4px; overflow-x: auto; }
+.plot svg { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+footer { margin-top: 3rem; font-size: .85rem; opacity: .7; }
+</style></head><body>
+<h1>{{ report.title }}</h1>
+{% for line in report.lead %}<p>{{ line }}</p>
+{% endfor %}
+{% for section in report.sections %}
+<h2>{{ section.title }}</h2>
+{% if section.text %}<p>{{ section.text }}</p>{% endif %}
+{% for row in section.rows %}
+{% if row.label %}<h3>{{ row.label }}</h3>{% endif %}
+<div class="{{ 'pixelated' if row.small else '' }}" style="--px: {{ row.px }}px">
+{% for uri, caption in row.pictures %}<figure><img src="{{ uri }}" alt="{{ caption or row.label }}">
+{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>{% endfor %}
+</div>
+{% endfor %}
+{% if section.plot %}<div class="plot">{{ section.plot | safe }}</div>{% endif %}
+{% if section.table %}
+<table><thead><tr>{% for head in section.table[0] %}<th>{{ head }}</th>{% endfor %}</tr></thead>
+<tbody>{% for line in section.table[1:] %}
+<tr class="{{ 'main' if loop.first else '' }}">
+{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>{% endif %}
+{% if section.note %}<p>{{ section.note }}</p>{% endif %}
+{% if section.commands %}<pre>{{ section.commands | join("\n") }}</pre>{% endif %}
+{% endfor %}
+<footer>Made by oneword {{ version }}.</footer>
+</body></html>
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Pictures side by side, under a label."""
+
+    label: str
+    pictures: Sequence[tuple[str, str]]
+    """(data URI, caption) pairs."""
+    px: int = 144
+    small: bool = False
+    """Show the pixels of small pictures as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A heading with what belongs under it, in this order."""
+
+    title: str
+    text: str = ""
+    rows: Sequence[Row] = ()
+    plot: str = ""
+    """SVG."""
+    table: Sequence[Sequence[str]] = ()
+    """Head first; the first line is set in bold."""
+    note: str = ""
+    commands: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One page."""
+
+    title: str
+    lead: Sequence[str] = ()
+    sections: list[Section] = field(default_factory=list)
+
+
+def write(report: Report, path: Path) -> Path:
+    """Write a report as one HTML file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_atomic(path, _PAGE.render(report=report, version=__version__).encode())
+    return path
+
+
+def row(
+    label: str,
+    pictures: Pixels | Sequence[Image.Image],
+    captions: Sequence[str] = (),
+    *,
+    px: int = 144,
+) -> Row:
+    """A row of pictures, kept at their own size inside the file."""
+    images = list(pictures) if isinstance(pictures, Sequence) else to_images(pictures)
+    captions = captions or [""] * len(images)
+    pairs = [(data_uri(image), text) for image, text in zip(images, captions, strict=True)]
+    return Row(label, pairs, px, small=all(image.width < px for image in images))
+
+
+def curves(
+    losses: Sequence[tuple[int, float]], distances: Sequence[tuple[int, float]], best_step: int
+) -> str:
+    """Loss on the fixed batch and distance moved over steps, as SVG."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    FigureCanvasSVG(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot(*zip(*losses, strict=True))
+    left.axvline(best_step, color="grey", linestyle=":", label=f"kept: step {best_step}")
+    left.set(xlabel="step", ylabel="loss on the fixed batch")
+    left.legend()
+    if distances:
+        right.plot(*zip(*distances, strict=True), color="tab:orange")
+    right.set(xlabel="step", ylabel="distance moved, of the initial norm")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def drawings(
+    evaluation: Evaluation, words: Mapping[str, str], *, num_pictures: int = 6
+) -> Section:
+    """The first pictures of every method's prompts."""
+    first = next(iter(words))
+    rows = []
+    for template in evaluation.protocol.templates:
+        for method, text in words.items():
+            if method != first and template != evaluation.protocol.photo:
+                continue
+            label = fill(template, text) + ("" if method == first else f" ({method})")
+            rows.append(row(label, evaluation.pictures[method][template][:num_pictures]))
+    return Section(
+        title="What it draws",
+        text="The first seeds, not chosen. The initialiser and the best existing noun stand below "
+        "the word, with the same seeds.",
+        rows=rows,
+    )
+
+
+def scores(evaluation: Evaluation, words: Mapping[str, str]) -> Section:
+    """Scores of all methods, with what they mean."""
+    plain = any(not math.isnan(s.plain_similarity) for s in evaluation.scores.values())
+    head = ["", "image similarity", *(["plain similarity"] if plain else []), "text similarity",
+            "text similarity (code)"]  # fmt: skip
+    table = [head]
+    for method, score in evaluation.scores.items():
+        name = f"{method}: {words[method]}" if method in words else TRAINING
+        values = [score.image_similarity, *([score.plain_similarity] if plain else []),
+                  score.text_similarity, score.text_similarity_code]  # fmt: skip
+        table.append([name, *(_number(value) for value in values)])
+    note = ""
+    if not math.isnan(evaluation.reached):
+        note = (
+            f"On plain backgrounds the word has gone {evaluation.reached:.0%} of the way from its "
+            "initialiser to the drawings' own similarity to each other."
+        )
+    kinds = f"Cosines by {evaluation.judge}, {len(evaluation.protocol.seeds)} pictures per prompt. "
+    return Section(
+        title="Scores",
+        text=kinds + "Image similarity: pictures of the word against the training pictures; their "
+        "backgrounds count, so the training pictures' own similarity is the mark to read it by. "
+        + ("Plain similarity: the same without backgrounds. " if plain else "")
+        + "Text similarity: how well the edit prompts are obeyed, the placeholder left out.",
+        table=table,
+        note=note,
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def learning(
+    *,
+    training: Pixels,
+    names: Sequence[str],
+    previews: Sequence[tuple[int, Image.Image]],
+    metrics: Sequence[Mapping[str, Any]],
+    best_step: int,
+) -> list[Section]:
+    """Training pictures, previews over time and curves of a run."""
+    sections = [
+        Section(title="What it was shown", rows=[row("", training, names)]),
+    ]
+    if previews:
+        images = [image for _, image in previews]
+        captions = [f"step {step}" for step, _ in previews]
+        sections.append(
+            Section(title="How it was learned", rows=[row("", images, captions, px=220)])
+        )
+    losses = [(m["step"], m["loss"]) for m in metrics]
+    if losses:
+        distances = [(m["step"], m["distance"]) for m in metrics]
+        sections.append(Section(title="Curves", plot=curves(losses, distances, best_step)))
+    return sections

@@ -1,0 +1,150 @@
+"""Drawing: every prompt with every seed, with any number of learned words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from oneword import __version__, prompts as sentences
+from oneword._typing import Pixels
+from oneword.backbones.base import Backbone
+from oneword.concept import Concept
+from oneword.config import SamplingConfig
+from oneword.images import contact_sheet, save_png, to_images
+from oneword.vocabulary import injected
+
+
+OnPicture = Callable[[float, int], None]
+"""``on_picture(done, total)``: pictures drawn so far, a batch under way counted by its steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """Pictures, and everything that made them."""
+
+    pixels: Pixels
+    """One per (prompt, seed), seeds running fastest."""
+    prompts: tuple[str, ...]
+    """The prompt of each picture."""
+    seeds: tuple[int, ...]
+    """The seed of each picture."""
+    settings: dict[str, str]
+    """What all pictures share: model, concepts with their hashes, sampling."""
+
+    def metadata(self, index: int) -> dict[str, str]:
+        """Text entries for the PNG of one picture; "parameters" is what other tools read."""
+        own = {"prompt": self.prompts[index], "seed": str(self.seeds[index])} | self.settings
+        height, width = self.pixels.shape[-2:]
+        own["parameters"] = (
+            f"{own['prompt']}\nNegative prompt: {own['negative_prompt']}\n"
+            f"Steps: {own['num_inference_steps']}, Sampler: DDIM, CFG scale: "
+            f"{own['guidance_scale']}, Seed: {own['seed']}, Size: {width}x{height}, "
+            f"Model: {own['model']}"
+        )
+        return own
+
+
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    concepts: Sequence[Concept] = (),
+    sampling: SamplingConfig | None = None,
+    batch_size: int = 8,
+    replace: bool = False,
+    on_picture: OnPicture | None = None,
+) -> Drawing:
+    """Draw every prompt with every seed.
+
+    Args:
+        backbone: The model.
+        prompts: May hold the concepts' placeholders.
+        seeds: One picture per prompt and seed; a picture does not depend on the others.
+        concepts: Words that the prompts may use.
+        sampling: Guidance, steps, size; unset fields take the family's default.
+        batch_size: Pictures drawn at once.
+        replace: Allow a placeholder that is already a word of the model.
+        on_picture: Told how far the drawing is.
+
+    Raises:
+        PromptError: there is nothing to draw, or no prompt uses one of the concepts.
+        PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
+        ConceptError: a concept does not fit the model.
+    """
+    if not prompts or not seeds:
+        raise sentences.PromptError(
+            f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
+        )
+    for concept in concepts:
+        token = concept.placeholder_token
+        if not any(sentences.names(prompt, token) for prompt in prompts):
+            raise sentences.PromptError(
+                f"A prompt must contain the placeholder {token!r} of the concept, got "
+                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
+            )
+    chosen = backbone.sampling.overlaid(sampling)
+    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
+    batches = []
+    with injected(backbone, concepts, replace=replace):
+        for start in range(0, len(pairs), batch_size):
+            batch = pairs[start : start + batch_size]
+
+            def report(step: int, steps: int, first: int = start, size: int = len(batch)) -> None:
+                if on_picture is not None:
+                    on_picture(first + size * step / steps, len(pairs))
+
+            batches.append(
+                backbone.draw(
+                    [p for p, _ in batch], [s for _, s in batch], chosen, on_step=report
+                ).cpu()
+            )
+    return Drawing(
+        pixels=torch.cat(batches),
+        prompts=tuple(p for p, _ in pairs),
+        seeds=tuple(s for _, s in pairs),
+        settings={
+            "model": backbone.name,
+            "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
+            "guidance_scale": str(chosen.guidance_scale),
+            "num_inference_steps": str(chosen.num_inference_steps),
+            "negative_prompt": chosen.negative_prompt,
+            "software": f"oneword {__version__}",
+        },
+    )
+
+
+SHEET = "contact-sheet.png"
+
+
+def save(drawing: Drawing, folder: Path) -> list[Path]:
+    """Write each picture as a PNG that carries its settings, and a contact sheet of them all.
+
+    Returns:
+        The pictures' files, then the contact sheet.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(drawing.prompts))}
+    files = []
+    for i, image in enumerate(to_images(drawing.pixels)):
+        prompt, seed = drawing.prompts[i], drawing.seeds[i]
+        path = folder / f"{order[prompt]:03d}-{slug(prompt)}-seed{seed}.png"
+        save_png(image, path, drawing.metadata(i))
+        files.append(path)
+    sheet = contact_sheet(
+        drawing.pixels, columns=len(drawing.prompts) // len(order), row_labels=list(order)
+    )
+    save_png(sheet, folder / SHEET)
+    return [*files, folder / SHEET]
+
+
+def slug(text: str, most: int = 48) -> str:
+    """A text as part of a file name: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:most].rstrip("-") or "picture"
