@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -196,6 +196,7 @@ class State:
     """JSON-able."""
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """Where the loop keeps its state."""
 

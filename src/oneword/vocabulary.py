@@ -239,6 +239,9 @@ def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
 def _with_words(tokenizer: Any, concepts: Sequence[Concept], first_row: int) -> Any:
     """A copy of a tokenizer that turns each concept's placeholder into its row ids."""
     words = copy.deepcopy(tokenizer)
+    decoding = getattr(words, "_wrap_decode_method_backend_tokenizer", None)
+    if decoding is not None:  # CLIP's tokenizer patches its own decoding; a copy loses the patch
+        decoding()
     words.__class__ = type(type(tokenizer).__name__, (_WordTokenizer, type(tokenizer)), {})
     words._original = tokenizer
     words._first_row = first_row

@@ -184,12 +184,20 @@ def _family(config: ModelConfig) -> str:
             "without one."
         )
     try:
-        found = json.loads(index.read_text())["_class_name"]
+        entries = json.loads(index.read_text())
+        found = entries["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{index} must name its pipeline class, got {error!r}.") from error
     if found not in FAMILIES:
         raise ModelError(
             f"The model must be of a supported family ({', '.join(FAMILIES)}), got {found} in {path}."
+        )
+    parts = [n for n, kind in entries.items() if isinstance(kind, list) and all(kind)]
+    missing = [name for name in parts if not (path / name).is_dir()]
+    if missing:
+        raise ModelError(
+            f"A model folder must hold every part that its model_index.json names, got no "
+            f"{', no '.join(missing)} in {path}."
         )
     return FAMILIES[found]
 

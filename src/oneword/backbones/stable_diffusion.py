@@ -109,7 +109,16 @@ class StableDiffusion:
             )
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.requires_grad_(False).eval()
-        width = pipeline.text_encoder.config.hidden_size
+        encoder, tokens = pipeline.text_encoder, len(pipeline.tokenizer)
+        if 2 * tokens < encoder.config.vocab_size:
+            raise ModelError(
+                f"The tokenizer of {name} must know the {encoder.config.vocab_size} tokens of its "
+                f"text encoder, got {tokens}; its files are missing or belong to another model."
+            )
+        if not hasattr(encoder, "text_model"):
+            # clip_skip in diffusers looks for the last norm where transformers 4 had it
+            encoder.__dict__["text_model"] = encoder
+        width = encoder.config.hidden_size
         key = _TEXT_ENCODERS.get(width, "clip")
         self.vocabularies = {key: Vocabulary(key, pipeline, "tokenizer", pipeline.text_encoder)}
         self.resolution = pipeline.unet.config.sample_size * pipeline.vae_scale_factor

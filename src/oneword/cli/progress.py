@@ -19,7 +19,7 @@ def counting(what: str) -> Iterator[Callable[[float, float], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(what, total=1)
 
         def show(done: float, total: float) -> None:
             bar.update(task, completed=done, total=total)

@@ -52,22 +52,27 @@ def load(path: Path, placeholder_token: str | None = None) -> Concept:
             rows={_NAMES.get(rows.shape[1], "clip"): rows},
             provenance={"file": path.name},
         )
-    known: dict[str, Any] = json.loads(metadata["oneword"])
-    names = known["encoders"]
-    rows_by_name = (
-        {names[0]: next(iter(tensors.values()))}
-        if len(names) == 1
-        else {name: tensors[name] for name in names}
-    )
-    concept = Concept(
-        placeholder_token=placeholder_token or known["placeholder_token"],
-        rows=rows_by_name,
-        kind=known["kind"],
-        provenance=known["provenance"],
-    )
-    if concept.sha256() != known["sha256"]:
+    try:
+        known: dict[str, Any] = json.loads(metadata["oneword"])
+        names, expected = known["encoders"], known["sha256"]
+        concept = Concept(
+            placeholder_token=placeholder_token or known["placeholder_token"],
+            rows=(
+                {names[0]: next(iter(tensors.values()))}
+                if len(names) == 1
+                else {name: tensors[name] for name in names}
+            ),
+            kind=known["kind"],
+            provenance=known["provenance"],
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ConceptError(
-            f"The rows in {path} must match the file's SHA-256 {known['sha256'][:12]}..., got "
+            f"The metadata of {path} must say what the rows are, got something unreadable "
+            f"({error!r}); the file was changed or damaged."
+        ) from error
+    if concept.sha256() != expected:
+        raise ConceptError(
+            f"The rows in {path} must match the file's SHA-256 {expected[:12]}..., got "
             f"{concept.sha256()[:12]}...; the file was changed or damaged."
         )
     return concept

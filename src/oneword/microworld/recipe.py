@@ -131,6 +131,8 @@ class Workshop:
     num_processes: int = 1
     from_scratch: bool = False
     """Ignore the landed weights."""
+    compiled: bool = False
+    """Compile the denoiser, which pays after some minutes and needs a C++ compiler."""
 
     @property
     def amp(self) -> Any:
@@ -614,6 +616,7 @@ def train_denoiser(shop: Workshop) -> bool:
         {"unet": unet, "text": encoder},
         text=recipe.text_rate_factor,
     )
+    predict = torch.compile(unet) if shop.compiled else unet
     num = stage.batch_size // shop.num_processes
     for rng in run.steps():
         index = rng.integers(0, recipe.num_pictures, num)
@@ -645,7 +648,7 @@ def train_denoiser(shop: Workshop) -> bool:
         ).input_ids
         with shop.amp:
             states = encoder(ids.to(shop.device)).last_hidden_state
-            predicted = unet(x_t, t, states).sample
+            predicted = predict(x_t, t, states).sample
         run.update(F.mse_loss(predicted.float(), a * noise - s * x0))
     if shop.rank == 0:
         run.use_average()
@@ -684,6 +687,7 @@ def train(
     device: str = "cpu",
     num_processes: int = 1,
     from_scratch: bool = False,
+    compiled: bool = False,
     on_progress: Progress = lambda stage, done, total, metrics: None,
 ) -> bool:
     """Run the stages in order in a work folder, and stop in time.
@@ -696,6 +700,7 @@ def train(
         device: torch device.
         num_processes: CPU processes of one thread each, which share every batch.
         from_scratch: Begin at nothing even where landed weights exist.
+        compiled: Compile the denoiser; needs a C++ compiler.
         on_progress: Called with (stage, done steps, all steps, metrics).
 
     Returns:
@@ -704,7 +709,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     job = (
         folder, recipe or Recipe(), stages, time.monotonic() + 60 * minutes, device, num_processes,
-        from_scratch, on_progress,
+        from_scratch, compiled, on_progress,
     )  # fmt: skip
     if num_processes == 1:
         return _train_process(0, *job, None)
@@ -724,6 +729,7 @@ def _train_process(
     device: str,
     num_processes: int,
     from_scratch: bool,
+    compiled: bool,
     on_progress: Progress,
     port: int | None,
 ) -> bool:
@@ -745,6 +751,7 @@ def _train_process(
         rank,
         num_processes,
         from_scratch,
+        compiled,
     )
     complete = True
     for stage in STAGES:

@@ -1,0 +1,275 @@
+"""The contract of backbones.base on an epsilon and a v-prediction pipeline, against float64."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from diffusers import AutoencoderKL
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPImageProcessor
+
+from oneword.backbones.base import Backbone, ModelError, Moments, load, pick_device, pick_dtype
+from oneword.concept import Concept
+from oneword.config import ModelConfig, SamplingConfig
+from oneword.vocabulary import injected
+
+
+@pytest.fixture(params=["epsilon", "v_prediction"])
+def backbone(request, tiny_sd, tiny_sd_v):
+    return {"epsilon": tiny_sd, "v_prediction": tiny_sd_v}[request.param]
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def alphas_cumprod():
+    """The scaled-linear schedule of Stable Diffusion in float64, from its definition."""
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=np.float64) ** 2
+    return np.cumprod(1 - betas)
+
+
+def test_it_fulfils_the_contract(backbone):
+    assert isinstance(backbone, Backbone)
+    assert backbone.resolution == 32
+    assert list(backbone.vocabularies) == ["clip"]
+    gaps = [f for f in ("guidance_scale", "num_inference_steps", "height", "width")
+            if getattr(backbone.sampling, f) is None]  # fmt: skip
+    assert not gaps
+    frozen = (backbone.pipeline.unet, backbone.pipeline.vae, backbone.pipeline.text_encoder)
+    assert not any(p.requires_grad for part in frozen for p in part.parameters())
+
+
+def test_moments_are_the_vaes_scaled_posterior(backbone, pixels):
+    moments = backbone.encode_image(pixels)
+    vae = backbone.pipeline.vae
+    posterior = vae.encode(pixels).latent_dist
+    assert torch.allclose(moments.mean, posterior.mean * vae.config.scaling_factor)
+    assert torch.allclose(moments.std, posterior.std * vae.config.scaling_factor)
+    noise = normal(*moments.mean.shape)
+    assert torch.equal(moments.sample(noise), moments.mean + moments.std * noise)
+    assert isinstance(moments[1:], Moments)
+
+
+def test_decoding_undoes_the_scale(backbone):
+    latents = normal(2, 4, 16, 16)
+    vae = backbone.pipeline.vae
+    expected = vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
+    assert torch.allclose(backbone.decode_latents(latents), expected)
+
+
+def test_noise_and_targets_are_the_closed_form(backbone):
+    x0, noise = normal(4, 4, 16, 16), normal(4, 4, 16, 16, seed=1)
+    t = torch.tensor([0, 17, 500, 999])
+    a = alphas_cumprod()[t.numpy()][:, None, None, None]
+    x64, n64 = x0.double().numpy(), noise.double().numpy()
+    expected = np.sqrt(a) * x64 + np.sqrt(1 - a) * n64
+    assert np.allclose(backbone.add_noise(x0, noise, t).numpy(), expected, atol=1e-5)
+    target = backbone.target(x0, noise, t).double().numpy()
+    if backbone.prediction_type == "epsilon":
+        assert np.array_equal(target, n64)
+    else:
+        assert np.allclose(target, np.sqrt(a) * n64 - np.sqrt(1 - a) * x64, atol=1e-5)
+
+
+def test_timesteps_are_uniform_over_the_schedule(backbone):
+    u = torch.tensor([0.0, 0.4999, 0.5, 0.9999999])
+    assert backbone.sample_t(u).tolist() == [0, 499, 500, 999]
+
+
+def test_prediction_is_the_denoisers_and_rows_of_a_batch_do_not_mix(backbone):
+    x, t = normal(3, 4, 16, 16), torch.tensor([5, 400, 900])
+    cond = backbone.encode_prompt(["a cat", "a red dog", "a house on the moon"])
+    with torch.no_grad():
+        whole = backbone.predict(x, t, cond)
+        alone = torch.cat([backbone.predict(x[i : i + 1], t[i : i + 1], cond[i : i + 1])
+                           for i in range(3)])  # fmt: skip
+        stock = backbone.pipeline.unet(x, t, cond.encoder_hidden_states).sample
+    assert torch.equal(whole, stock)
+    assert torch.allclose(whole, alone, atol=1e-5)
+
+
+def test_conditioning_is_the_pipelines_own(backbone):
+    states = backbone.encode_prompt(["a photo of a cat"]).encoder_hidden_states
+    stock, _ = backbone.pipeline.encode_prompt("a photo of a cat", "cpu", 1, False)
+    assert states.shape == (1, 77, 32)
+    assert torch.equal(states, stock)
+
+
+def test_drawing_is_deterministic_and_does_not_depend_on_the_batch(backbone):
+    prompts, seeds = ["a cat", "a dog", "a cat"], [1, 2, 3]
+    few = SamplingConfig(num_inference_steps=3)
+    reports = []
+    whole = backbone.draw(prompts, seeds, few, on_step=lambda *step: reports.append(step))
+    alone = backbone.draw(prompts[1:2], seeds[1:2], few)
+    assert torch.equal(whole, backbone.draw(prompts, seeds, few))
+    assert torch.allclose(whole[1:2], alone, atol=1e-4)
+    assert not torch.allclose(whole[0], whole[2], atol=1e-2)
+    assert reports == [(1, 3), (2, 3), (3, 3)]
+    assert whole.min() >= -1
+    assert whole.max() <= 1
+
+
+def test_guidance_and_the_negative_prompt_count(backbone):
+    def draw(**wishes):
+        return backbone.draw(["a cat"], [0], SamplingConfig(num_inference_steps=2, **wishes))
+
+    plain = draw(guidance_scale=1.0)
+    assert not torch.equal(plain, draw(guidance_scale=9.0))
+    negative = draw(guidance_scale=9.0, negative_prompt="a dog")
+    assert not torch.equal(draw(guidance_scale=9.0), negative)
+    assert draw(height=16, width=64).shape == (1, 3, 16, 64)
+
+
+def test_a_word_draws_like_the_words_it_stands_for(backbone):
+    rows = backbone.vocabularies["clip"].rows_of("red cat")
+    few = SamplingConfig(num_inference_steps=2)
+    with injected(backbone, [Concept(placeholder_token="S*", rows={"clip": rows})]):
+        word = backbone.draw(["a S*"], [4], few)
+    assert torch.equal(word, backbone.draw(["a red cat"], [4], few))
+
+
+# --- loading
+
+
+def loaded(folder, **options):
+    return load(ModelConfig(model=str(folder), device="cpu", **options))
+
+
+def test_clip_skip_takes_an_earlier_layer(tiny_folder, tiny_sd):
+    skipped = loaded(tiny_folder, clip_skip=1).encode_prompt(["a cat"]).encoder_hidden_states
+    stock, _ = tiny_sd.pipeline.encode_prompt("a cat", "cpu", 1, False, clip_skip=1)
+    assert torch.equal(skipped, stock)
+    assert not torch.equal(skipped, tiny_sd.encode_prompt(["a cat"]).encoder_hidden_states)
+
+
+def test_another_vae(tiny_folder, tmp_path, tiny_sd):
+    vae = AutoencoderKL.from_config(tiny_sd.pipeline.vae.config)
+    vae.save_pretrained(tmp_path / "vae")
+    found = loaded(tiny_folder, vae=str(tmp_path / "vae")).pipeline.vae
+    assert torch.equal(found.decoder.conv_in.weight, vae.decoder.conv_in.weight)
+
+
+def test_compute_types(tiny_folder):
+    backbone = loaded(tiny_folder, dtype="bf16")
+    assert backbone.dtype == torch.bfloat16
+    cond = backbone.encode_prompt(["a cat"])
+    prediction = backbone.predict(normal(1, 4, 16, 16), torch.tensor([9]), cond)
+    assert prediction.dtype == torch.float32
+    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
+
+
+def test_a_weight_variant(tiny_sd, tmp_path):
+    tiny_sd.pipeline.save_pretrained(tmp_path, variant="fp16")
+    assert loaded(tmp_path, variant="fp16").resolution == 32
+
+
+def test_the_safety_checker_is_kept_for_drawing_and_can_be_turned_off(tmp_path):
+    pipeline = tiny.stable_diffusion()
+    config = CLIPConfig(
+        text_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                     "intermediate_size": 16},
+        vision_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                       "intermediate_size": 16, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )  # fmt: skip
+    checker = StableDiffusionSafetyChecker(config)
+    with torch.no_grad():
+        checker.concept_embeds_weights.fill_(-9.0)  # everything is flagged
+    pipeline.register_modules(
+        safety_checker=checker,
+        feature_extractor=CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
+    )
+    pipeline.register_to_config(requires_safety_checker=True)
+    tiny.save(pipeline, tmp_path / "checked")
+    few = SamplingConfig(num_inference_steps=1)
+    with pytest.warns(UserWarning, match=r"safety checker blackened picture\(s\) \[0\]"):
+        black = loaded(tmp_path / "checked").draw(["a cat"], [0], few)
+    assert black.eq(-1).all()
+    free = loaded(tmp_path / "checked", safety_checker=False).draw(["a cat"], [0], few)
+    assert not free.eq(-1).all()
+
+
+def broken(tmp_path, tiny_folder, change):
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_folder, folder)
+    change(folder)
+    return folder
+
+
+def rewrite(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "model_index.json").unlink(), "with a model_index.json"),
+        (lambda f: (f / "model_index.json").write_text("{"), "must name its pipeline class"),
+        (
+            lambda f: rewrite(f / "model_index.json", _class_name="KandinskyPipeline"),
+            "supported family .* got KandinskyPipeline",
+        ),
+        (
+            lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
+            "must be a whole StableDiffusionPipeline",
+        ),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "got no tokenizer in"),
+        (lambda f: (f / "tokenizer" / "tokenizer.json").unlink(), "must know the|must be a whole"),
+        (
+            lambda f: rewrite(f / "scheduler" / "scheduler_config.json", prediction_type="sample"),
+            "must predict epsilon or v_prediction, got 'sample'",
+        ),
+        (
+            lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut"),
+            "must be a whole StableDiffusionPipeline",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_whole_pipeline_is_refused(tmp_path, tiny_folder, change, message):
+    with pytest.raises(ModelError, match=message):
+        loaded(broken(tmp_path, tiny_folder, change))
+
+
+def test_an_inpainting_unet_is_refused(tmp_path, tiny_folder):
+    def widen(folder):
+        path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        state = load_file(path)
+        state["conv_in.weight"] = torch.cat([state["conv_in.weight"]] * 2, dim=1).contiguous()
+        save_file(state, path)
+        rewrite(folder / "unet" / "config.json", in_channels=8)
+
+    with pytest.raises(ModelError, match="inpainting models are not supported"):
+        loaded(broken(tmp_path, tiny_folder, widen))
+
+
+def test_paths_that_hold_no_model_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="which does not exist"):
+        loaded(tmp_path / "none")
+    (tmp_path / "model.txt").write_text("hi")
+    with pytest.raises(ModelError, match="checkpoint"):
+        loaded(tmp_path / "model.txt")
+    save_file({"x": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="must be a whole"):
+        loaded(tmp_path / "model.safetensors")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(ModelError, match="must exist on this machine, got 'warp'"):
+        pick_device("warp")

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from oneword.concept import Concept, ConceptError
+
+
+def concept(**rows):
+    return Concept(placeholder_token="S*", rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({}, "must have rows for a text encoder"),
+        ({"clip": torch.zeros(3)}, r"\(num_vectors, dim\) matrix"),
+        ({"clip": torch.zeros(1, 3, dtype=torch.long)}, "matrix of floats"),
+        ({"clip": torch.zeros(0, 3)}, "matrix"),
+        ({"clip": torch.full((1, 3), torch.nan)}, "must be finite"),
+        ({"a": torch.zeros(1, 3), "b": torch.zeros(2, 3)}, "as many vectors"),
+    ],
+)
+def test_a_concept_that_is_not_whole_is_refused(rows, message):
+    with pytest.raises(ConceptError, match=message):
+        concept(**rows)
+
+
+def test_the_hash_depends_on_encoders_and_values_but_not_on_storage():
+    rows = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    first = concept(clip=rows).sha256()
+    assert concept(clip=rows.double().t().contiguous().t()).sha256() == first
+    assert concept(clip_l=rows).sha256() != first
+    assert concept(clip=rows + 1e-6).sha256() != first
+
+
+def test_a_detached_concept_shares_nothing():
+    rows = torch.ones(1, 4, dtype=torch.float64, requires_grad=True)
+    own = concept(clip=rows).detached()
+    assert own.rows["clip"].dtype == torch.float32
+    assert not own.rows["clip"].requires_grad
+    with torch.no_grad():
+        rows.fill_(5.0)
+    assert own.rows["clip"].eq(1).all()
+    assert own.num_vectors == 1

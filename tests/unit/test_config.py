@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from oneword.config import (
+    PRESETS,
+    ConfigError,
+    EvaluateConfig,
+    GenerateConfig,
+    InversionConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainConfig,
+    is_validated,
+    preset_for,
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"placeholder_token": ""}, "non-empty and without spaces, got ''"),
+        ({"placeholder_token": "my cat"}, "without spaces, got 'my cat'"),
+        ({"placeholder_token": "a{}b"}, "must not contain"),
+        ({"initializer_token": "  "}, "must be a word"),
+        ({"num_vectors": 0}, "num_vectors must be in 1..75, got 0"),
+        ({"num_vectors": 76}, "got 76"),
+        ({"learning_rate": 1e-3, "relative_learning_rate": 0.1}, "Only one of"),
+        ({"learning_rate": -1.0}, "learning_rate must be 0 or more"),
+        ({"max_train_steps": 0}, "max_train_steps must be 1 or more"),
+        ({"train_batch_size": 0}, "train_batch_size must be 1 or more"),
+        ({"evaluation_steps": 0}, "evaluation_steps must be 1 or more"),
+        ({"adam_beta1": 1.0}, r"adam_beta1 must be in \[0, 1\)"),
+        ({"adam_epsilon": 0.0}, "adam_epsilon must be positive"),
+        ({"adam_weight_decay": -0.1}, "adam_weight_decay must be 0 or more"),
+        ({"prompt_templates": "style19"}, "do not fit"),
+        ({"prompt_templates": "head81", "learnable_property": "style"}, "do not fit"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        InversionConfig(**fields)
+
+
+@pytest.mark.parametrize("family", ["microworld", "stable_diffusion", "ldm"])
+@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("kind", ["object", "style"])
+def test_a_resolved_config_has_no_gaps_and_resolves_to_itself(preset, family, kind):
+    config = InversionConfig(preset=preset, learnable_property=kind).resolved(family)
+    gaps = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None}
+    assert gaps == {"initializer_token", "relative_learning_rate"}
+    assert config.prompt_templates.startswith("style") == (kind == "style")
+    assert config.resolved(family) == config
+
+
+def test_what_is_given_wins_over_the_preset():
+    config = InversionConfig(preset="paper", max_train_steps=7, relative_learning_rate=0.1)
+    resolved = config.resolved("ldm")
+    assert resolved.max_train_steps == 7
+    assert resolved.learning_rate is None
+    assert resolved.relative_learning_rate == 0.1
+    assert resolved.train_batch_size == 8
+
+
+def test_the_papers_numbers():
+    paper = InversionConfig(preset="paper").resolved("ldm")
+    rate = paper.learning_rate * paper.train_batch_size
+    assert (rate, paper.max_train_steps, paper.prompt_templates) == (0.04, 5000, "paper27dot")
+    assert paper.scale_lr
+    assert paper.keep == "last"
+
+
+def test_only_the_published_presets_decay_the_rows():
+    for name, families in PRESETS.items():
+        for preset in families.values():
+            assert (preset["adam_weight_decay"] > 0) == (name in ("paper", "release"))
+
+
+def test_only_microworlds_own_default_is_validated():
+    assert is_validated("default", "microworld")
+    assert not is_validated("default", "stable_diffusion")
+    assert not is_validated("paper", "microworld")
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ConfigError, match="preset must be one of paper, release, default"):
+        preset_for("fats", "ldm")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelConfig(model=""), "The model must be named"),
+        (lambda: ModelConfig(clip_skip=-1), "clip_skip must be 0 or more"),
+        (lambda: SamplingConfig(guidance_scale=-1.0), "guidance_scale must be 0 or more"),
+        (lambda: SamplingConfig(num_inference_steps=0), "num_inference_steps must be 1 or more"),
+        (lambda: SamplingConfig(height=100), "height must be a positive multiple of 8"),
+        (lambda: GenerateConfig(num_images_per_prompt=0), "num_images_per_prompt must be 1"),
+        (lambda: TrainConfig(train_data_dir=Path("x"), resolution=70), "multiple of 8 px, got 70"),
+        (lambda: TrainConfig(train_data_dir=Path("x"), checkpointing_steps=0), "checkpointing"),
+        (lambda: TrainConfig(train_data_dir=Path("x"), num_validation_images=0), "num_validation"),
+        (lambda: TrainConfig(train_data_dir=Path("x"), validation_steps=-1), "validation_steps"),
+        (
+            lambda: TrainConfig(train_data_dir=Path("x"), validation_prompt="a cat"),
+            r"must contain 'S\*', got 'a cat'",
+        ),
+        (
+            lambda: EvaluateConfig(concept=Path("x"), train_data_dir=Path("x"), batch_size=0),
+            "batch_size must be 1 or more",
+        ),
+    ],
+)
+def test_other_configs_refuse_what_cannot_be(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_sampling_settings_are_laid_over_each_other():
+    base = SamplingConfig(guidance_scale=5.0, num_inference_steps=50, height=64, width=64)
+    assert base.overlaid(None) is base
+    mixed = base.overlaid(SamplingConfig(num_inference_steps=9, negative_prompt="blurry"))
+    assert mixed == dataclasses.replace(base, num_inference_steps=9, negative_prompt="blurry")

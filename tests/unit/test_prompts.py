@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from oneword.prompts import (
+    EDIT_PROMPTS,
+    PHOTO_PROMPTS,
+    TEMPLATES,
+    PromptError,
+    as_template,
+    fill,
+    names,
+    read_prompts,
+    without_placeholder,
+)
+
+
+def test_the_published_sets_have_their_published_sizes():
+    sizes = {name: (len(found), len(set(found))) for name, found in TEMPLATES.items()}
+    assert sizes == {
+        "paper27dot": (27, 27),
+        "release27": (27, 27),
+        "head81": (81, 57),  # two thirds of its second and third part repeat the first
+        "style17dot": (17, 17),
+        "style19": (19, 17),
+    }
+
+
+def test_every_template_holds_the_word_once_and_the_papers_end_with_a_full_stop():
+    for name, found in TEMPLATES.items():
+        assert all(t.count("{}") == 1 for t in found)
+        assert all(t.endswith(".") == name.endswith("dot") for t in found)
+    for prompts in (EDIT_PROMPTS, PHOTO_PROMPTS):
+        for kinds in prompts.values():
+            for found in kinds.values():
+                assert all("{}" in t for t in ([found] if isinstance(found, str) else found))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "token", "found"),
+    [
+        ("a photo of S*", "S*", True),
+        ("a photo of S*.", "S*", True),
+        ("a photo of s*", "S*", False),
+        ("a cathedral", "cat", False),
+        ("a cat, sitting", "cat", True),
+        ("<a><b>", "<b>", True),
+        ("my_cat", "cat", False),
+        ("*", "*", True),
+    ],
+)
+def test_a_placeholder_is_found_as_the_tokenizer_finds_it(prompt, token, found):
+    assert names(prompt, token) is found
+
+
+def test_prompts_become_templates_and_back():
+    template = as_template("a photo of a S* beside S*", "S*")
+    assert template == "a photo of a {} beside {}"
+    assert fill(template, "<x>") == "a photo of a <x> beside <x>"
+
+
+def test_a_prompt_without_its_placeholder_is_refused():
+    with pytest.raises(PromptError, match=r"must contain the placeholder 'S\*', got 'a cat'"):
+        as_template("a cat", "S*")
+
+
+def test_the_placeholder_is_left_out_for_scoring():
+    assert without_placeholder("A photo of S* on the moon", ["S*"]) == "A photo of on the moon"
+    assert without_placeholder("S* in the style of S*2", ["S*", "S*2"]) == "in the style of"
+
+
+def test_prompt_files(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("# places\na S* on the moon\n\n  a S* at sea \n")
+    assert read_prompts(path) == ("a S* on the moon", "a S* at sea")
+    path.write_text("# nothing\n")
+    with pytest.raises(PromptError, match="one prompt a line, got none"):
+        read_prompts(path)
+    with pytest.raises(PromptError, match="readable text file"):
+        read_prompts(tmp_path / "missing.txt")

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from oneword.concept import Concept
+from oneword.vocabulary import PlaceholderError, initial_rows, injected
+
+
+@pytest.fixture
+def vocabulary(tiny_sd):
+    return tiny_sd.vocabularies["clip"]
+
+
+def concept(vocabulary, token="S*", text="red cat", num_vectors=2):
+    rows = initial_rows(vocabulary, text, num_vectors)
+    return Concept(placeholder_token=token, rows={"clip": rows})
+
+
+def states(backbone, prompt):
+    return backbone.encode_prompt([prompt]).encoder_hidden_states
+
+
+@pytest.mark.parametrize("token", ["S*", "*", "<my-Cat>", "Ünï", "s", "zebra-7"])
+def test_a_word_with_the_rows_of_known_words_conditions_like_them(tiny_sd, vocabulary, token):
+    word = concept(vocabulary, token)
+    expected = states(tiny_sd, "a photo of a red cat on the moon")
+    with injected(tiny_sd, [word], replace=True):
+        found = states(tiny_sd, f"a photo of a {token} on the moon")
+    assert torch.equal(found, expected)
+
+
+def test_punctuation_may_follow_the_word(tiny_sd, vocabulary):
+    expected = states(tiny_sd, "a photo of a red cat.")
+    with injected(tiny_sd, [concept(vocabulary)]):
+        assert torch.equal(states(tiny_sd, "a photo of a S*."), expected)
+
+
+def test_a_word_inside_another_word_is_no_placeholder(tiny_sd, vocabulary):
+    expected = states(tiny_sd, "a zebras and zebra7")
+    with injected(tiny_sd, [concept(vocabulary, "zebra")]):
+        assert torch.equal(states(tiny_sd, "a zebras and zebra7"), expected)
+        assert not torch.equal(states(tiny_sd, "a zebra"), states(tiny_sd, "a zebras"))
+
+
+def test_the_words_case_is_its_own(tiny_sd, vocabulary):
+    with injected(tiny_sd, [concept(vocabulary, "Blip"), concept(vocabulary, "blip", "dog", 1)]):
+        assert torch.equal(states(tiny_sd, "a Blip"), states(tiny_sd, "a red cat"))
+        assert torch.equal(states(tiny_sd, "a blip"), states(tiny_sd, "a dog"))
+
+
+def test_gradients_reach_the_rows_and_nothing_else(tiny_sd, vocabulary):
+    rows = initial_rows(vocabulary, "cat", 1).requires_grad_(True)
+    word = Concept(placeholder_token="S*", rows={"clip": rows})
+    with injected(tiny_sd, [word]):
+        states(tiny_sd, "a photo of a S*").square().sum().backward()
+    assert rows.grad is not None
+    assert rows.grad.abs().sum() > 0
+    assert all(p.grad is None for p in tiny_sd.pipeline.text_encoder.parameters())
+
+
+def test_everything_is_undone_on_exit_and_by_exception(tiny_sd, vocabulary):
+    tokenizer = tiny_sd.pipeline.tokenizer
+    size, table = len(tokenizer), vocabulary.weight.clone()
+    before = states(tiny_sd, "a photo of a S*")
+
+    def hooks():
+        modules = tiny_sd.pipeline.text_encoder.modules()
+        return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in modules]
+
+    there = hooks()
+    with pytest.raises(RuntimeError, match="boom"), injected(tiny_sd, [concept(vocabulary)]):
+        raise RuntimeError("boom")
+    assert tiny_sd.pipeline.tokenizer is tokenizer
+    assert len(tokenizer) == size
+    assert torch.equal(vocabulary.weight, table)
+    assert torch.equal(states(tiny_sd, "a photo of a S*"), before)
+    assert hooks() == there
+
+
+def test_seventy_five_vectors_fill_a_prompt_and_one_more_word_is_refused(tiny_sd, vocabulary):
+    word = concept(vocabulary, num_vectors=75)
+    with injected(tiny_sd, [word]):
+        assert states(tiny_sd, "S*").shape[1] == 77
+        with pytest.raises(PlaceholderError, match=r"got 76 tokens in 'a S\*'; shorten"):
+            states(tiny_sd, "a S*")
+
+
+def test_text_after_the_word_may_be_cut_off(tiny_sd, vocabulary):
+    long = "a S* " + "cat " * 90
+    with injected(tiny_sd, [concept(vocabulary)]):
+        assert torch.equal(states(tiny_sd, long), states(tiny_sd, "a red cat " + "cat " * 90))
+        with pytest.raises(PlaceholderError, match="must fit 75 tokens"):
+            states(tiny_sd, "cat " * 75 + "S*")
+
+
+def test_the_tokenizer_still_does_what_it_did(tiny_sd, vocabulary):
+    plain = tiny_sd.pipeline.tokenizer
+    prompts = ["a red cat", "a dog on the moon"]
+    with injected(tiny_sd, [concept(vocabulary)]):
+        words = tiny_sd.pipeline.tokenizer
+        assert words(prompts).input_ids == plain(prompts).input_ids
+        single = words("a S*")
+        assert single.input_ids[0] == plain.bos_token_id
+        assert len(single.input_ids) == len(plain("a red cat").input_ids)
+        bare = words("a S*", add_special_tokens=False).input_ids
+        assert len(bare) == 3
+        batch = words(["a S*", "a"], padding=True, return_tensors="pt")
+        assert batch.input_ids.shape == (2, 5)
+        assert batch.attention_mask.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+        decoded = words.batch_decode(batch.input_ids, skip_special_tokens=True)
+        assert decoded[1] == plain.decode(plain("a").input_ids, skip_special_tokens=True)
+        assert "S*" in decoded[0]
+        assert words.convert_ids_to_tokens(bare[1]) == "S*"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda v: [concept(v, "cat")], "must be new to the model, got 'cat'"),
+        (lambda v: [concept(v, "a b")], "without spaces"),
+        (lambda v: [concept(v), concept(v)], r"must differ, got 'S\*' twice"),
+        (
+            lambda v: [Concept(placeholder_token="x1", rows={"clip": torch.zeros(1, 48)})],
+            "rows of width 48 .* of width 32",
+        ),
+        (
+            lambda v: [Concept(placeholder_token="x1", rows={"t5": torch.zeros(1, 48)})],
+            "width 48 for the text encoder t5",
+        ),
+    ],
+)
+def test_what_cannot_be_injected_is_refused(tiny_sd, vocabulary, make, message):
+    with (
+        pytest.raises(PlaceholderError, match=message),
+        injected(tiny_sd, make(vocabulary)),
+    ):
+        pass
+
+
+def test_injections_do_not_nest(tiny_sd, vocabulary):
+    with (
+        injected(tiny_sd, [concept(vocabulary)]),
+        pytest.raises(PlaceholderError, match="injected together"),
+        injected(tiny_sd, [concept(vocabulary, "T*")]),
+    ):
+        pass
+
+
+def test_initial_rows(vocabulary):
+    red, cat = vocabulary.rows_of("red cat")
+    assert torch.equal(initial_rows(vocabulary, "red cat", 1)[0], (red + cat) / 2)
+    assert torch.equal(initial_rows(vocabulary, "red cat", 4), torch.stack([red, cat, cat, cat]))
+    assert torch.equal(initial_rows(vocabulary, "red cat", 2), torch.stack([red, cat]))
+    with pytest.raises(PlaceholderError, match="must be known to the model's tokenizer"):
+        initial_rows(vocabulary, "", 1)
+
+
+def test_nearest_words(vocabulary):
+    ((first, *_),) = vocabulary.nearest(vocabulary.rows_of("cat") * 3, 2)
+    assert first == ("cat</w>", 1.0)
+
+
+def test_words_and_their_scale(vocabulary):
+    assert vocabulary.is_word("cat")
+    assert not vocabulary.is_word("*")
+    assert not vocabulary.is_word("red cat")
+    assert vocabulary.std() == pytest.approx(float(vocabulary.weight.std()))
