@@ -15,12 +15,12 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
-WORDS = (
-    "a an the photo painting rendering rendition of cat dog mug bird car house tree ball robot boat "
-    "hat fish teapot mushroom chair red blue green on in at beach moon forest snow next to and my "
-    "cool nice good dark bright clean dirty cropped close up small large weird one depicting oil "
-    "style picture s"
-).split()
+WORDS = """
+a an the photo painting rendering rendition of cat dog mug bird car house tree ball robot boat
+hat fish teapot mushroom chair red blue green on in at beach moon forest snow next to and my
+cool nice good dark bright clean dirty cropped close up small large weird one depicting oil
+style picture s
+""".split()  # noqa: SIM905
 
 
 def tokenizer(context: int = 77) -> CLIPTokenizer:

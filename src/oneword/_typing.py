@@ -1,6 +1,7 @@
 """Named array types of the package; their shapes are checked in the tests.
 
-Axes: ``batch`` samples, ``height``/``width`` pixels, ``h``/``w`` latent cells, ``tokens`` positions.
+Axes: ``batch`` samples, ``height``/``width`` pixels, ``h``/``w`` latent cells,
+``tokens`` positions.
 """
 
 from jaxtyping import Float, Int

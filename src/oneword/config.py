@@ -85,9 +85,7 @@ class InversionConfig:
     """Rate in units of the standard deviation of the vocabulary's entries; excludes learning_rate."""
     scale_lr: bool | None = None
     """Multiply the rate by the batch size, as the authors' code does."""
-    lr_scheduler: (
-        Literal["constant", "linear", "cosine", "constant_with_warmup"] | None
-    ) = None
+    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"] | None = None
     """Course of the rate over max_train_steps."""
     lr_warmup_steps: int | None = None
     """Steps over which the rate rises from 0 (not with "constant")."""
@@ -116,8 +114,7 @@ class InversionConfig:
 
     def __post_init__(self) -> None:
         _require(
-            bool(self.placeholder_token)
-            and not any(c.isspace() for c in self.placeholder_token),
+            bool(self.placeholder_token) and not any(c.isspace() for c in self.placeholder_token),
             "The placeholder token must be non-empty and without spaces, got "
             f"{self.placeholder_token!r}; pass for example --placeholder-token '<my-cat>'.",
         )
@@ -141,14 +138,10 @@ class InversionConfig:
         )
         for name in ("learning_rate", "relative_learning_rate"):
             rate = getattr(self, name)
-            _require(
-                rate is None or rate >= 0, f"{name} must be 0 or more, got {rate}."
-            )
+            _require(rate is None or rate >= 0, f"{name} must be 0 or more, got {rate}.")
         for name in ("max_train_steps", "train_batch_size"):
             value = getattr(self, name)
-            _require(
-                value is None or value >= 1, f"{name} must be 1 or more, got {value}."
-            )
+            _require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
         for name in ("evaluation_steps", "num_evaluation_samples"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
@@ -161,13 +154,10 @@ class InversionConfig:
         )
         for name in ("adam_weight_decay", "lr_warmup_steps"):
             value = getattr(self, name)
-            _require(
-                value is None or value >= 0, f"{name} must be 0 or more, got {value}."
-            )
+            _require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
         if self.prompt_templates is not None:
             _require(
-                self.prompt_templates.startswith("style")
-                == (self.learnable_property == "style"),
+                self.prompt_templates.startswith("style") == (self.learnable_property == "style"),
                 f"Templates {self.prompt_templates!r} do not fit learnable_property "
                 f"{self.learnable_property!r}; choose a set of the same kind.",
             )
@@ -180,17 +170,13 @@ class InversionConfig:
         """
         preset = preset_for(self.preset, family)
         values: dict[str, Any] = {
-            name: value
-            for name, value in preset.items()
-            if getattr(self, name, None) is None
+            name: value for name, value in preset.items() if getattr(self, name, None) is None
         }
         if self.learning_rate is not None or self.relative_learning_rate is not None:
             values.pop("learning_rate", None)
             values.pop("relative_learning_rate", None)
         if self.prompt_templates is None:
-            values["prompt_templates"] = preset["prompt_templates"][
-                self.learnable_property
-            ]
+            values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
         return dataclasses.replace(self, **values)
 
 
@@ -245,8 +231,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
         # diffusers' textual-inversion README: 5e-4 scaled by batch 1 x accumulation 4, 3,000 steps.
         # Not validated here.
-        "*": _COMMON
-        | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
+        "*": _COMMON | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
         "microworld": _COMMON
         | {"learning_rate": 5e-3, "train_batch_size": 8, "max_train_steps": 300},
     },
@@ -260,9 +245,7 @@ def preset_for(name: str, family: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such preset.
     """
-    _require(
-        name in PRESETS, f"preset must be one of {', '.join(PRESETS)}, got {name!r}."
-    )
+    _require(name in PRESETS, f"preset must be one of {', '.join(PRESETS)}, got {name!r}.")
     by_family = PRESETS[name]
     return by_family.get(family, by_family["*"])
 

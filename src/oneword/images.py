@@ -77,9 +77,7 @@ def read_folder(folder: Path, *, resolution: int, center_crop: bool = True) -> P
 
 def _has_picture(text: Path) -> bool:
     known = Image.registered_extensions()
-    return any(
-        p.suffix.lower() in known for p in text.parent.glob(f"{_escaped(text.stem)}.*")
-    )
+    return any(p.suffix.lower() in known for p in text.parent.glob(f"{_escaped(text.stem)}.*"))
 
 
 def _escaped(stem: str) -> str:
@@ -153,7 +151,9 @@ def to_pixels(image: Image.Image, size: int, *, center_crop: bool = True) -> Pix
 
 def from_uint8(pictures: np.ndarray) -> Pixels:
     """uint8 (batch, height, width, 3) as pixels in [-1, 1]."""
-    return torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
+    return (
+        torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
+    )
 
 
 def to_images(pixels: Pixels) -> list[Image.Image]:

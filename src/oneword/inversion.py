@@ -128,7 +128,7 @@ def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
     Raises:
         UserError: the job cannot be trained as it was given.
     """
-    (result,) = invert_many(backbone, [job], **{"slots": 1} | parts)
+    (result,) = invert_many(backbone, [job], slots=parts.pop("slots", 1), **parts)
     if result.status == "failed":
         raise JobError(result.reason)
     return result

@@ -138,7 +138,7 @@ def as_template(prompt: str, placeholder_token: str) -> str:
 
 
 def without_placeholder(prompt: str, placeholder_tokens: Sequence[str]) -> str:
-    """A prompt without its pseudo-words, for scoring against CLIP's text: "A photo of on the moon"."""
+    """A prompt without its pseudo-words, for scoring: "A photo of on the moon"."""
     for token in sorted(placeholder_tokens, key=len, reverse=True):
         prompt = _word(token).sub("", prompt)
     return re.sub(r"\s+", " ", prompt).strip()
@@ -153,7 +153,9 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"The prompts must be a readable text file, got {path} ({error}).") from error
+        raise PromptError(
+            f"The prompts must be a readable text file, got {path} ({error})."
+        ) from error
     found = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not found:
         raise PromptError(f"The prompts file must hold one prompt a line, got none in {path}.")

@@ -56,7 +56,7 @@ class Vocabulary:
         return self.weight.shape[1]
 
     def tables(self) -> list[nn.Embedding]:
-        """Every embedding module that reads the table; on T5 the one that runs is not the one named."""
+        """Every embedding module that reads the table; on T5 it is not the one that is named."""
         weight = self.weight
         modules = self.text_encoder.modules()
         return [m for m in modules if isinstance(m, nn.Embedding) and m.weight is weight]
@@ -103,8 +103,8 @@ def _unknown_id(tokenizer: Any) -> int | None:
 def initial_rows(vocabulary: Vocabulary, initializer_token: str, num_vectors: int) -> Rows:
     """Rows that a new word starts from.
 
-    One vector is the mean of the initialiser's tokens; several are its tokens in order, the last one
-    repeated.
+    One vector is the mean of the initialiser's tokens; several are its tokens in order, the last
+    one repeated.
 
     Raises:
         PlaceholderError: the tokenizer does not know the initialiser.
@@ -122,7 +122,7 @@ def initial_rows(vocabulary: Vocabulary, initializer_token: str, num_vectors: in
 
 
 class _WordTokenizer:
-    """Mixed into a copy of a tokenizer: placeholders become row ids before truncation and padding."""
+    """Mixed into a copy of a tokenizer: placeholders become row ids before truncation."""
 
     _expansions: dict[int, list[int]]  # id of the placeholder's token -> row ids
     _spellings: dict[int, str]
@@ -175,7 +175,9 @@ class _WordTokenizer:
         )
         ids: list[int] = []
         for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
-            if token in self._expansions and _stands_alone(text, start, end, self._spellings[token]):
+            if token in self._expansions and _stands_alone(
+                text, start, end, self._spellings[token]
+            ):
                 ids += self._expansions[token]
             else:
                 ids.append(token)
@@ -302,18 +304,14 @@ def injected(
     with ExitStack() as undo:
         for name, vocabulary in vocabularies.items() if concepts else ():
             own = [c for c in concepts if name in c.rows]
-            first_row = max(
-                vocabulary.weight.shape[0], len(vocabulary.tokenizer) + len(concepts)
-            )
+            first_row = max(vocabulary.weight.shape[0], len(vocabulary.tokenizer) + len(concepts))
             original = vocabulary.tokenizer
             setattr(
                 vocabulary.pipeline,
                 vocabulary.tokenizer_attribute,
                 _with_words(original, own, first_row),
             )
-            undo.callback(
-                setattr, vocabulary.pipeline, vocabulary.tokenizer_attribute, original
-            )
+            undo.callback(setattr, vocabulary.pipeline, vocabulary.tokenizer_attribute, original)
             splice = _Splice([c.rows[name] for c in own], first_row)
             for table in vocabulary.tables():
                 undo.callback(table.register_forward_pre_hook(splice.before).remove)
@@ -360,8 +358,8 @@ def _check(
             if width != vocabulary.dim:
                 raise PlaceholderError(
                     f"The concept {token!r} has rows of width {width} for the text encoder {name}, "
-                    f"got the model {model} of width {vocabulary.dim}; use the model it was learned "
-                    "on."
+                    f"got the model {model} of width {vocabulary.dim}; use the model it was "
+                    "learned on."
                 )
             if hasattr(vocabulary.tokenizer, "_expansions"):
                 raise PlaceholderError(

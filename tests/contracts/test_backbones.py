@@ -7,13 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from diffusers import AutoencoderKL
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
 
+import tiny
 from oneword.backbones.base import Backbone, ModelError, Moments, load, pick_device, pick_dtype
 from oneword.concept import Concept
 from oneword.config import ModelConfig, SamplingConfig

@@ -1,1 +1,1 @@
-"""backbones"""
+"""Model families behind one contract."""

@@ -2,18 +2,19 @@
 
 How the families fit (only the first is built so far):
 
-============== ================================ ==========================================================
-family         vocabularies                     what the members do differently
-============== ================================ ==========================================================
-stable_diffusion ``clip_l`` (1.x), ``clip_h`` (2.x) ``target`` reads ``prediction_type``: epsilon or v
-ldm            ``bert``                          no ``encode_prompt`` in its pipeline: ids, then LDM-BERT;
-                                                 ``pipeline.vqvae`` is the autoencoder
-sdxl           ``clip_l``, ``clip_g``            ``Conditioning.pooled``, and time ids in ``extra``
-sd3            ``clip_l``, ``clip_g``, ``t5xxl`` ``sample_t`` maps u through a logit-normal and the shift to
-                                                 sigma; ``target`` is noise - x0; t is sigma x 1000
-flux           ``clip_l``, ``t5xxl``             as sd3, latents packed 2 x 2 inside ``predict``; guidance
-                                                 and position ids in ``extra``
-============== ================================ ==========================================================
+stable_diffusion
+    Vocabulary ``clip_l`` (1.x) or ``clip_h`` (2.x). ``target`` reads ``prediction_type``.
+ldm
+    ``bert``. No ``encode_prompt`` in its pipeline: ids, then LDM-BERT. ``pipeline.vqvae`` is the
+    autoencoder.
+sdxl
+    ``clip_l``, ``clip_g``. ``Conditioning.pooled``, and time ids in ``extra``.
+sd3
+    ``clip_l``, ``clip_g``, ``t5xxl``. ``sample_t`` maps u through a logit-normal and the shift to
+    sigma; ``target`` is noise - x0; t is sigma x 1000.
+flux
+    ``clip_l``, ``t5xxl``. As sd3, latents packed 2 x 2 inside ``predict``; guidance and position
+    ids in ``extra``.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
@@ -174,7 +175,8 @@ def _family(config: ModelConfig) -> str:
             )
         if path.is_file() and path.suffix not in (".safetensors", ".ckpt"):
             raise ModelError(
-                f"A single-file model must be a .safetensors or .ckpt checkpoint, got {config.model}."
+                "A single-file model must be a .safetensors or .ckpt checkpoint, got "
+                f"{config.model}."
             )
         return "stable_diffusion"
     index = path / "model_index.json"
@@ -190,7 +192,8 @@ def _family(config: ModelConfig) -> str:
         raise ModelError(f"{index} must name its pipeline class, got {error!r}.") from error
     if found not in FAMILIES:
         raise ModelError(
-            f"The model must be of a supported family ({', '.join(FAMILIES)}), got {found} in {path}."
+            f"The model must be of a supported family ({', '.join(FAMILIES)}), got {found} in "
+            f"{path}."
         )
     parts = [n for n, kind in entries.items() if isinstance(kind, list) and all(kind)]
     missing = [name for name in parts if not (path / name).is_dir()]

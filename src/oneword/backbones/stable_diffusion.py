@@ -90,12 +90,17 @@ class StableDiffusion:
     """A frozen Stable Diffusion pipeline behind the contract of ``backbones.base``."""
 
     def __init__(
-        self, pipeline: Any, name: str, family: str = "stable_diffusion", clip_skip: int | None = None
+        self,
+        pipeline: Any,
+        name: str,
+        family: str = "stable_diffusion",
+        clip_skip: int | None = None,
     ) -> None:
         self.pipeline, self.name, self.family, self.clip_skip = pipeline, name, family, clip_skip
         # the paper samples with DDIM; the schedule itself is the model's own
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        self.prediction_type = pipeline.scheduler.config.prediction_type
+        scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline.scheduler = scheduler
+        self.prediction_type = scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ModelError(
                 f"The model {name} must predict epsilon or v_prediction, got "
@@ -123,7 +128,7 @@ class StableDiffusion:
         self.vocabularies = {key: Vocabulary(key, pipeline, "tokenizer", pipeline.text_encoder)}
         self.resolution = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         self.sampling = replace(DEFAULTS[family], height=self.resolution, width=self.resolution)
-        self._alphas_cumprod = pipeline.scheduler.alphas_cumprod.to(self.device, torch.float32)
+        self._alphas_cumprod = scheduler.alphas_cumprod.to(self.device, torch.float32)
 
     @property
     def device(self) -> torch.device:
@@ -207,9 +212,15 @@ class StableDiffusion:
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair with DDIM."""
         chosen = self.sampling.overlaid(sampling)
-        assert chosen.height and chosen.width and chosen.num_inference_steps
+        assert chosen.height
+        assert chosen.width
+        assert chosen.num_inference_steps
         factor = self.pipeline.vae_scale_factor
-        shape = (self.pipeline.unet.config.in_channels, chosen.height // factor, chosen.width // factor)
+        shape = (
+            self.pipeline.unet.config.in_channels,
+            chosen.height // factor,
+            chosen.width // factor,
+        )
         latents = torch.stack(
             [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         )

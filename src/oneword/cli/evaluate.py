@@ -63,9 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)
-    write_json_atomic(
-        config.output_dir / "scores.json", {"words": words} | evaluation.plain()
-    )
+    write_json_atomic(config.output_dir / "scores.json", {"words": words} | evaluation.plain())
     if chosen.json is not None:
         write_json_atomic(chosen.json, {"words": words} | evaluation.plain())
     show_scores(evaluation, words)
@@ -104,7 +102,7 @@ def score(
     names = list(methods)
     with progress.counting("drawing and scoring, prompts") as show:
 
-        def tell(name: str, done: float, total: float) -> None:
+        def tell(name: str, done: int, total: int) -> None:
             show(names.index(name) * total + done, total * len(names))
 
         evaluation = harness.evaluate(
@@ -126,9 +124,9 @@ def show_scores(evaluation: Evaluation, words: Mapping[str, str]) -> None:
     from oneword.evaluation import report
 
     section = report.scores(evaluation, words)
-    table: Any = Table(title="Scores")
+    table: Any = Table(title="Similarities (cosines)")
     for i, head in enumerate(section.table[0]):
-        table.add_column(head, justify="left" if i == 0 else "right")
+        table.add_column(head.replace(" similarity", ""), justify="left" if i == 0 else "right")
     for line in section.table[1:]:
         table.add_row(*line)
     console = Console()

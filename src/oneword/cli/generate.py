@@ -58,9 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     files = generation.save(drawing, chosen.output_dir)
     if chosen.json is not None:
-        pictures = [
-            {"file": str(file)} | drawing.metadata(i) for i, file in enumerate(files[:-1])
-        ]
+        pictures = [{"file": str(file)} | drawing.metadata(i) for i, file in enumerate(files[:-1])]
         write_json_atomic(chosen.json, pictures)
     print(f"{len(files) - 1} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
     return 0

@@ -102,9 +102,7 @@ def _run(arguments: Sequence[str]) -> int:
     if verb == "train":
         return _train(options.parse(TrainArguments, "microworld train", rest)[0])
     if verb == "evaluate":
-        return _evaluate(
-            options.parse(EvaluateArguments, "microworld evaluate", rest)[0]
-        )
+        return _evaluate(options.parse(EvaluateArguments, "microworld evaluate", rest)[0])
     if verb == "card":
         from oneword.microworld import weights
 

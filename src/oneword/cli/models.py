@@ -41,15 +41,14 @@ FAMILIES = (
 def run(arguments: Sequence[str]) -> int:
     """Print the table."""
     from rich.console import Console
-    from rich.table import Table
 
     chosen, _ = options.parse(ModelsArguments, "models", arguments)
-    table = Table(title="Model families")
-    for column in FAMILIES[0]:
-        table.add_column(column.replace("_", " "))
+    console = Console()
     for family in FAMILIES:
-        table.add_row(*family.values())
-    Console().print(table)
+        console.print(f"[bold]{family['family']}[/bold]", highlight=False)
+        for name, value in family.items():
+            if name != "family":
+                console.print(f"  {name.replace('_', ' ')}: {value}", highlight=False)
     if chosen.json is not None:
         from oneword._files import write_json_atomic
 

@@ -6,18 +6,20 @@ underscores; what that script needs and oneword does not is accepted and explain
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import sys
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
 
 import tyro
 
-from oneword.config import ConfigError
+from oneword.config import ConfigError, UserError
 
 
 T = TypeVar("T")
@@ -41,7 +43,6 @@ NOT_NEEDED = {
     "--dataloader-num-workers": (1, "pictures are read once"),
     "--report-to": (1, "metrics are written to metrics.jsonl in the run folder"),
     "--logging-dir": (1, "metrics are written to metrics.jsonl in the run folder"),
-    "--save-as-full-pipeline": (0, "only the word is saved; the model is not changed"),
     "--num-train-epochs": (1, "max_train_steps decides"),
     "--resume-from-checkpoint": (1, "the same command again resumes"),
     "--checkpoints-total-limit": (1, "one state is kept"),
@@ -49,10 +50,22 @@ NOT_NEEDED = {
 """Options of diffusers' script that have nothing to do here: (number of values, why)."""
 
 
+ACCUMULATION = "--gradient-accumulation-steps"
+REFUSED = {
+    "--push-to-hub": "upload the concept file with `hf upload` instead",
+    "--hub-token": "upload the concept file with `hf upload` instead",
+    "--hub-model-id": "upload the concept file with `hf upload` instead",
+    "--use-8bit-adam": "the optimiser holds a few rows only, so there is nothing to save",
+    "--save-as-full-pipeline": "only the word is saved; the model is not changed",
+}
+"""Options of that script that would change the outcome and are not built."""
+
+
 def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
     """Bring other spellings to our option names; what is dropped is said in ``notes``."""
     out: list[str] = []
     queue = list(arguments)
+    accumulated = "1"
     while queue:
         word = queue.pop(0)
         if not word.startswith("--"):
@@ -61,6 +74,11 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
         name, equals, value = word.partition("=")
         name = name.replace("_", "-")
         name = ALIASES.get(name, name)
+        if name in REFUSED:
+            raise ConfigError(f"{name} is not supported: {REFUSED[name]}.")
+        if name == ACCUMULATION:
+            accumulated = value if equals else queue.pop(0) if queue else ""
+            continue
         if name in NOT_NEEDED:
             count, why = NOT_NEEDED[name]
             notes.append(f"{name} is not needed here: {why}.")
@@ -70,8 +88,24 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
         if not equals and queue and (name, queue[0]) in VALUES:
             out += [name, VALUES[(name, queue.pop(0))]]
             continue
-        out.append(f"{name}={VALUES.get((name, value), value)}" if equals else name)
-    return out
+        out += [name, VALUES.get((name, value), value)] if equals else [name]
+    return _accumulated(out, accumulated, notes)
+
+
+def _accumulated(words: list[str], steps: str, notes: list[str]) -> list[str]:
+    """Samples of several small steps are one larger batch here, at the same learning rate."""
+    if steps == "1":
+        return words
+    places = [i + 1 for i, word in enumerate(words[:-1]) if word == "--train-batch-size"]
+    if not places or not steps.isdecimal() or not words[places[-1]].isdecimal():
+        raise ConfigError(
+            f"{ACCUMULATION} multiplies --train-batch-size, which must be given as a number with "
+            f"it, got {steps or 'nothing'!r}; pass the product as --train-batch-size."
+        )
+    batch = int(words[places[-1]]) * int(steps)
+    notes.append(f"{ACCUMULATION} is not needed here: a step takes {batch} samples at once.")
+    words[places[-1]] = str(batch)
+    return words
 
 
 def _optional_flags(cls: type[Any]) -> set[str]:
@@ -109,39 +143,44 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
         The value, and notes about options that were dropped.
 
     Raises:
-        ConfigError: the TOML file cannot be read or names an unknown option.
+        UserError: a value is out of its range, or the TOML file cannot be used.
         SystemExit: tyro has printed help or an error.
     """
     notes: list[str] = []
-    words = _spell_flags(cls, normalised(arguments, notes=notes))
-    default: Any = None
+    words = list(arguments)
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == "--config":
             if not equals and i + 1 >= len(words):
-                raise ConfigError(
-                    "--config must be followed by a TOML file, got nothing."
-                )
+                raise ConfigError("--config must be followed by a TOML file, got nothing.")
             path = Path(value if equals else words[i + 1])
             del words[i : i + (1 if equals else 2)]
-            default = from_toml(cls, path)
+            words = _toml_words(cls, path) + words  # what comes later wins
             break
-    kwargs = {} if default is None else {"default": default}
+    words = _spell_flags(cls, normalised(words, notes=notes))
+    printed = io.StringIO()
     try:
-        value = tyro.cli(
-            cls,
-            prog=f"oneword {verb}",
-            args=words,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-            **kwargs,
-        )
-    except ConfigError:
+        with contextlib.redirect_stderr(printed):
+            value = tyro.cli(
+                cls,
+                prog=f"oneword {verb}",
+                args=words,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+            )
+    except SystemExit as stop:
+        # tyro draws a box around what a dataclass refuses; the sentence alone is clearer
+        cause: BaseException | None = stop
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, UserError):
+            raise cause from None
+        sys.stderr.write(printed.getvalue())
         raise
     return value, notes
 
 
-def from_toml(cls: type[T], path: Path) -> T:
-    """Read a dataclass from a flat TOML file, whose keys are the option names."""
+def _toml_words(cls: type[Any], path: Path) -> list[str]:
+    """The words of a flat TOML file, whose keys are option names."""
     try:
         table = tomllib.loads(path.read_text())
     except OSError as error:
@@ -150,37 +189,32 @@ def from_toml(cls: type[T], path: Path) -> T:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"The configuration {path} must be TOML: {error}.") from error
-    flat = {
-        ALIASES.get("--" + k.replace("_", "-"), "--" + k.replace("_", "-"))[2:].replace(
-            "-", "_"
-        ): v
-        for k, v in table.items()
-    }
-    value = _filled(cls, flat)
-    if flat:
+    known = {"--" + name.replace("_", "-") for name in _fields(cls)}
+    known |= ALIASES.keys() | NOT_NEEDED.keys() | {ACCUMULATION}
+    words, unknown = [], []
+    for key, value in table.items():
+        name = "--" + key.replace("_", "-")
+        if name not in known:
+            unknown.append(key)
+        elif isinstance(value, bool):
+            words.append(name if value else name.replace("--", "--no-", 1))
+        else:
+            words += [name, *(str(v) for v in (value if isinstance(value, list) else [value]))]
+    if unknown:
         raise ConfigError(
-            f"The configuration {path} must name only known options, got {', '.join(sorted(flat))}."
+            f"The configuration {path} must name only known options, got "
+            f"{', '.join(sorted(unknown))}."
         )
-    return value
+    return words
 
 
-def _filled(cls: type[Any], flat: dict[str, Any]) -> Any:
+def _fields(cls: type[Any]) -> Iterator[str]:
     hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            values[field.name] = _filled(typing.cast("type[Any]", hint), flat)
-        elif field.name in flat:
-            value = flat.pop(field.name)
-            value = tuple(value) if isinstance(value, list) else value
-            values[field.name] = Path(value) if "Path" in str(hint) and value else value
-        elif (
-            field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-        ):
-            values[field.name] = tyro.MISSING
-    return cls(**values)
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _fields(typing.cast("type[Any]", hints[field.name]))
+        else:
+            yield field.name
 
 
 def say(message: str) -> None:

@@ -48,12 +48,8 @@ def run(arguments: Sequence[str]) -> int:
         write_json_atomic(chosen.json, summary(outcome))
     model = [] if config.model.model == "microworld" else ["--model", config.model.model]
     prompt = f"a photo of a {outcome.result.job.config.placeholder_token}"
-    draw = reports.command(
-        "generate", *model, "--concepts", outcome.folder, "--prompts", prompt
-    )
-    page = reports.write_run_report(
-        outcome, commands=[reports.command("train", *arguments), draw]
-    )
+    draw = reports.command("generate", *model, "--concepts", outcome.folder, "--prompts", prompt)
+    page = reports.write_run_report(outcome, commands=[reports.command("train", *arguments), draw])
     if outcome.concept_file is not None:
         print(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
         print(f"  {draw}")

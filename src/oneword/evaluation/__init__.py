@@ -1,1 +1,1 @@
-"""evaluation"""
+"""Scores, what they are read from, and reports."""

@@ -52,7 +52,8 @@ class Judge:
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.name = tokenizer, name
-        self.size_px: int = model.config.vision_config.image_size
+        vision: Any = model.config.vision_config
+        self.size_px = int(vision.image_size)
         self.mean = torch.tensor(list(mean), device=model.device)[:, None, None]
         self.std = torch.tensor(list(std), device=model.device)[:, None, None]
 
@@ -81,9 +82,9 @@ class Judge:
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Features of texts: (num, dim), float32, unit length, on the CPU."""
-        batch = self.tokenizer(
-            list(texts), padding=True, truncation=True, return_tensors="pt"
-        ).to(self.model.device)
+        batch = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(
+            self.model.device
+        )
         read = self.model.text_model(**batch).pooler_output
         return F.normalize(self.model.text_projection(read), dim=-1).cpu()
 
@@ -99,6 +100,7 @@ def load_judge(name: str | None, backbone: Backbone) -> Judge:
         JudgeError: there is no CLIP of that name.
     """
     from transformers import AutoTokenizer, CLIPModel
+    from transformers.utils import logging
 
     if name is None and backbone.family == "microworld":
         from oneword.microworld import weights
@@ -106,11 +108,9 @@ def load_judge(name: str | None, backbone: Backbone) -> Judge:
         source = str(weights.judge_folder())
     else:
         source = name or DEFAULT_JUDGE
+    logging.disable_progress_bar()
     try:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        model = CLIPModel.from_pretrained(source, dtype=torch.float32)
+        model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]

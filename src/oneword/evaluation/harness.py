@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
 from oneword.concept import Concept
@@ -24,7 +27,7 @@ from oneword.prompts import COMMON_NOUNS, EDIT_PROMPTS, PHOTO_PROMPTS, PLAIN_PRO
 Method = Callable[[str, Sequence[int]], Pixels]
 """``method(template, seeds)``: one picture per seed, the template's "{}" being the subject."""
 
-OnPicture = Callable[[str, float, float], None]
+OnPicture = Callable[[str, int, int], None]
 """``on_picture(method, done, total)``."""
 
 
@@ -102,7 +105,7 @@ class Evaluation:
     pictures: dict[str, dict[str, Pixels]] = field(repr=False)
     """By method and template."""
     reached: float
-    """Share of the way from the initialiser's plain similarity to the drawings' own; NaN without."""
+    """Share of the way from the initialiser's plain similarity to the drawings'; NaN without."""
 
     def plain(self) -> dict[str, Any]:
         """Everything but the pictures, JSON-able."""
@@ -132,7 +135,7 @@ def evaluate(
     judge: Judge,
     protocol: Protocol,
     *,
-    plain: Pixels | None = None,
+    plain: Float[Tensor, "others 3 side side"] | None = None,
     on_picture: OnPicture | None = None,
 ) -> Evaluation:
     """Score methods with the same templates and seeds.

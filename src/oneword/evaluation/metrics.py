@@ -15,7 +15,7 @@ Features = Float[Tensor, "num dim"]
 """CLIP embeddings of unit length."""
 
 
-def image_similarity(drawn: Features, true: Features) -> float:
+def image_similarity(drawn: Features, true: Float[Tensor, "others dim"]) -> float:
     """Mean cosine over every pair of a drawn and a true picture.
 
     Source:

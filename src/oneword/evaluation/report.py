@@ -26,7 +26,8 @@ _PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto;
+  padding: 0 1rem; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; }
 figure { display: inline-block; margin: 0 .5rem .6rem 0; vertical-align: top; }
 figure img { display: block; width: var(--px); border-radius: 4px; }
@@ -154,9 +155,7 @@ def curves(
     return text[text.index("<svg") :]
 
 
-def drawings(
-    evaluation: Evaluation, words: Mapping[str, str], *, num_pictures: int = 6
-) -> Section:
+def drawings(evaluation: Evaluation, words: Mapping[str, str], *, num_pictures: int = 6) -> Section:
     """The first pictures of every method's prompts."""
     first = next(iter(words))
     rows = []

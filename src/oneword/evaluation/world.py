@@ -55,7 +55,7 @@ def evaluate_world(
     seed: int,
     sampling: SamplingConfig | None = None,
     batch_size: int = 16,
-    on_picture: Callable[[float, int], None] | None = None,
+    on_picture: Callable[[int, int], None] | None = None,
 ) -> WorldScores:
     """Generate a picture for each of a set of prompts, balanced over all attributes, and read it.
 
@@ -102,7 +102,5 @@ def drawn_twins(truth: Sequence[dict[str, str]], seed: int) -> Pixels:
         main, second, detail = thing.colours
         colour = attributes["colour"]
         thing = replace(thing, colours=(colour, colour if second == main else second, detail))
-        pictures.append(
-            scenes.render(replace(scene, things=(thing,), place=attributes["scene"]))
-        )
+        pictures.append(scenes.render(replace(scene, things=(thing,), place=attributes["scene"])))
     return from_uint8(np.stack(pictures))

@@ -1,8 +1,8 @@
 """The native file, which is also diffusers': one safetensors file, one key per word.
 
 With one text encoder the key is the placeholder in lower case (stock loaders lose vectors of
-mixed-case tokens) over a (num_vectors, dim) float32 tensor. With several, the keys are the encoders'
-names. True spelling, provenance and checksum stand in the metadata.
+mixed-case tokens) over a (num_vectors, dim) float32 tensor. With several, the keys are the
+encoders' names. True spelling, provenance and checksum stand in the metadata.
 """
 
 from __future__ import annotations

@@ -99,11 +99,7 @@ def _true_templates(scene: Scene) -> list[str]:
         excluded |= {"large", "close-up"}
     kept = [t for t in TEMPLATES if not excluded & set(t.split())]
     # a visible property is usually named where there is one
-    marked = [
-        t
-        for t in kept
-        if {"dark", "bright", "small", "large", "close-up"} & set(t.split())
-    ]
+    marked = [t for t in kept if {"dark", "bright", "small", "large", "close-up"} & set(t.split())]
     return kept + marked * 8
 
 

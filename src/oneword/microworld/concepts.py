@@ -26,9 +26,7 @@ class HeldOut:
 
 
 def _shape(shape: str, noun: str, colours: tuple[str, str, str]) -> HeldOut:
-    return HeldOut(
-        name=shape, noun=noun, kind="shape", thing=Thing(noun=shape, colours=colours)
-    )
+    return HeldOut(name=shape, noun=noun, kind="shape", thing=Thing(noun=shape, colours=colours))
 
 
 HELD_OUT: tuple[HeldOut, ...] = (
@@ -76,31 +74,19 @@ def _scene(concept: HeldOut, place: str, rng: np.random.Generator) -> Scene:
         x=0.5 + float(rng.uniform(-0.05, 0.05)),
         scale=float(rng.uniform(0.93, 1.07)),
     )
-    return Scene(
-        things=(drawn,), place=place, style=concept.style, seed=int(rng.integers(2**31))
-    )
+    return Scene(things=(drawn,), place=place, style=concept.style, seed=int(rng.integers(2**31)))
 
 
-def concept_pictures(
-    concept: HeldOut, num: int = 4, seed: int = 0, size: int = 64
-) -> np.ndarray:
+def concept_pictures(concept: HeldOut, num: int = 4, seed: int = 0, size: int = 64) -> np.ndarray:
     """Pictures to learn a concept from, each in another place: uint8 (num, size, size, 3)."""
-    rng = np.random.default_rng(
-        np.random.SeedSequence((seed, 31, HELD_OUT.index(concept)))
-    )
-    places = [
-        scenes.SCENES[1:][int(i)] for i in rng.permutation(len(scenes.SCENES) - 1)
-    ]
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 31, HELD_OUT.index(concept))))
+    places = [scenes.SCENES[1:][int(i)] for i in rng.permutation(len(scenes.SCENES) - 1)]
     drawn = [_scene(concept, places[i % len(places)], rng) for i in range(num)]
     return np.stack([scenes.render(scene, size) for scene in drawn])
 
 
-def concept_plain(
-    concept: HeldOut, num: int = 8, seed: int = 0, size: int = 64
-) -> np.ndarray:
+def concept_plain(concept: HeldOut, num: int = 8, seed: int = 0, size: int = 64) -> np.ndarray:
     """A concept alone on plain backgrounds, the truth for scoring: uint8 (num, size, size, 3)."""
-    rng = np.random.default_rng(
-        np.random.SeedSequence((seed, 32, HELD_OUT.index(concept)))
-    )
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 32, HELD_OUT.index(concept))))
     drawn = [_scene(concept, "plain", rng) for _ in range(num)]
     return np.stack([scenes.render(scene, size) for scene in drawn])

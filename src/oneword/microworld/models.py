@@ -5,10 +5,14 @@ that attends at 8 x 8 and 4 x 4 cells only, and a text encoder of context 77 so 
 length work as they do on the big models.
 """
 
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -34,9 +38,7 @@ CONTEXT = 77
 
 def tokenizer() -> CLIPTokenizer:
     """A byte-pair tokenizer in which every word of the captions is one token."""
-    words = sorted(
-        {w for text in captions.vocabulary() for w in text.replace(",", " ,").split()}
-    )
+    words = sorted({w for text in captions.vocabulary() for w in text.replace(",", " ,").split()})
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     # a hyphen splits a word in CLIP's own pre-tokenizer, so its halves are learned apart
@@ -72,7 +74,7 @@ def _merges(serialized: str) -> list[list[str]]:
 
 
 def autoencoder() -> AutoencoderKL:
-    """VAE 64 x 64 x 3 -> 16 x 16 x 4, about 0.65 M parameters, residual branches starting at zero."""
+    """VAE 64 x 64 x 3 -> 16 x 16 x 4, 0.65 M parameters; residual branches start at zero."""
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -93,10 +95,8 @@ def autoencoder() -> AutoencoderKL:
     return vae
 
 
-def clip(
-    tokens: CLIPTokenizer, *, width: int, layers: int, text_layers: int
-) -> CLIPModel:
-    """A CLIP pair on 64 px pictures in patches of 8 px; its text tower has ``TEXT_DIM`` channels."""
+def clip(tokens: CLIPTokenizer, *, width: int, layers: int, text_layers: int) -> CLIPModel:
+    """A CLIP pair on 64 px pictures in patches of 8 px; ``TEXT_DIM`` channels for text."""
     text: dict[str, Any] = text_config(tokens, text_layers).to_dict()
     vision = {
         "hidden_size": width,
@@ -107,9 +107,7 @@ def clip(
         "patch_size": 8,
         "projection_dim": TEXT_DIM,
     }
-    return CLIPModel(
-        CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_DIM)
-    )
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_DIM))
 
 
 def text_config(tokens: CLIPTokenizer, layers: int) -> CLIPTextConfig:
@@ -132,16 +130,14 @@ def text_encoder_of(pair: CLIPModel) -> CLIPTextModel:
     """The text tower of a CLIP pair as a model of its own."""
     encoder = CLIPTextModel(pair.config.text_config)
     prefix = "text_model."
-    state = {
-        k.removeprefix(prefix): v for k, v in pair.state_dict().items() if prefix in k
-    }
+    state = {k.removeprefix(prefix): v for k, v in pair.state_dict().items() if prefix in k}
     encoder.load_state_dict(state)
     return encoder
 
 
 def denoiser() -> UNet2DConditionModel:
     """UNet on 16 x 16 x 4 latents, about 8.5 M parameters."""
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
@@ -154,7 +150,6 @@ def denoiser() -> UNet2DConditionModel:
         attention_head_dim=4,  # diffusers' name for the NUMBER of heads
         norm_num_groups=16,
     )
-    return unet
 
 
 def scheduler() -> DDIMScheduler:
@@ -177,7 +172,7 @@ class Reader(nn.Module):
     choosing anything else.
     """
 
-    HEADS = {
+    HEADS: ClassVar[dict[str, tuple[str, ...]]] = {
         "noun": scenes.NOUNS,
         "colour": scenes.COLOURS,
         "scene": scenes.SCENES,
@@ -200,12 +195,8 @@ class Reader(nn.Module):
             ]
             channels = wide
         self.features = nn.Sequential(*layers)
-        self.hidden = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels * 16, 256), nn.SiLU()
-        )
-        self.heads = nn.ModuleDict(
-            {n: nn.Linear(256, len(v)) for n, v in self.HEADS.items()}
-        )
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(channels * 16, 256), nn.SiLU())
+        self.heads = nn.ModuleDict({n: nn.Linear(256, len(v)) for n, v in self.HEADS.items()})
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits of every attribute; pixels are in [-1, 1], 64 x 64."""

@@ -1,9 +1,14 @@
 """The recipe that makes the embedded model from nothing but drawn pictures.
 
-Stages run in order, and each keeps a resumable state in the work folder, so that the recipe survives
-being stopped at any moment: run it again. A stage without a state of its own starts from the landed
-weights where they exist, with a fresh optimiser. Every batch is a function of (seed, stage, step).
+Stages run in order, and each keeps a resumable state in the work folder, so that the recipe
+survives being stopped at any moment: run it again. A stage without a state of its own starts from
+the landed weights where they exist, with a fresh optimiser. Every batch is a function of (seed,
+stage, step).
 """
+
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOperatorIssue=false
 
 from __future__ import annotations
 
@@ -59,9 +64,7 @@ class Stage:
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, constant, linear decay to zero."""
         left = (self.num_steps - step) / max(1.0, self.num_steps * self.decay_fraction)
-        return self.learning_rate * min(
-            1.0, (step + 1) / self.warmup_steps, max(0.0, left)
-        )
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps, max(0.0, left))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,19 +83,13 @@ class Recipe:
         )
     )
     clip: Stage = field(
-        default_factory=lambda: Stage(
-            num_samples=200_000, batch_size=128, learning_rate=1.2e-3
-        )
+        default_factory=lambda: Stage(num_samples=200_000, batch_size=128, learning_rate=1.2e-3)
     )
     judge: Stage = field(
-        default_factory=lambda: Stage(
-            num_samples=200_000, batch_size=128, learning_rate=1e-3
-        )
+        default_factory=lambda: Stage(num_samples=200_000, batch_size=128, learning_rate=1e-3)
     )
     reader: Stage = field(
-        default_factory=lambda: Stage(
-            num_samples=200_000, batch_size=64, learning_rate=1.5e-3
-        )
+        default_factory=lambda: Stage(num_samples=200_000, batch_size=64, learning_rate=1.5e-3)
     )
     denoiser: Stage = field(
         default_factory=lambda: Stage(
@@ -176,9 +173,7 @@ class Run:
             fused=True,
         )
         self.parameters = [p for group in groups for p in group["params"]]
-        self.average = (
-            [p.detach().clone() for p in self.parameters] if stage.ema else []
-        )
+        self.average = [p.detach().clone() for p in self.parameters] if stage.ema else []
         self.step = 0
         self.saved_s = time.monotonic()
         self.losses: list[Tensor] = []
@@ -197,9 +192,7 @@ class Run:
         for key, part in self.parts.items():
             found |= {f"{key}.{n}": t for n, t in part.state_dict().items()}
         for i, p in enumerate(self.parameters):
-            found |= {
-                f"adam.{i}.{n}": t for n, t in self.optimizer.state.get(p, {}).items()
-            }
+            found |= {f"adam.{i}.{n}": t for n, t in self.optimizer.state.get(p, {}).items()}
         for i, t in enumerate(self.average):
             found[f"average.{i}"] = t
         return {n: t.detach().cpu().contiguous() for n, t in found.items()}
@@ -230,28 +223,18 @@ class Run:
         for key, part in self.parts.items():
             prefix = key + "."
             part.load_state_dict(
-                {
-                    n.removeprefix(prefix): t
-                    for n, t in state.items()
-                    if n.startswith(prefix)
-                }
+                {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
             )
         device = self.shop.device
         for i, p in enumerate(self.parameters):
             prefix = f"adam.{i}."
-            adam = {
-                n.removeprefix(prefix): t
-                for n, t in state.items()
-                if n.startswith(prefix)
-            }
+            adam = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
             if adam:
                 self.optimizer.state[p] = {
                     n: t if n == "step" and device.type == "cpu" else t.to(device)
                     for n, t in adam.items()
                 }
-        self.average = [
-            state[f"average.{i}"].to(device) for i in range(len(self.average))
-        ]
+        self.average = [state[f"average.{i}"].to(device) for i in range(len(self.average))]
         self.step = int(meta["step"])
         self.history = json.loads(meta["history"])
 
@@ -263,9 +246,7 @@ class Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             yield self.shop.rng(self.name, self.step)
-            if self.step % 20 == 0 and (
-                self.shop.late() or self.step == self.stage.num_steps
-            ):
+            if self.step % 20 == 0 and (self.shop.late() or self.step == self.stage.num_steps):
                 break
             if self.step % 100 == 0:
                 now = time.monotonic()
@@ -274,13 +255,9 @@ class Run:
                 loss = torch.stack(self.losses).mean().item()
                 self.losses.clear()
                 metrics = {"loss": loss, "steps_per_s": speed}
-                self.history.append(
-                    {"samples": self.step * self.stage.batch_size, "loss": loss}
-                )
+                self.history.append({"samples": self.step * self.stage.batch_size, "loss": loss})
                 if self.shop.rank == 0:
-                    self.shop.on_progress(
-                        self.name, self.step, self.stage.num_steps, metrics
-                    )
+                    self.shop.on_progress(self.name, self.step, self.stage.num_steps, metrics)
             if time.monotonic() - self.saved_s > 120:
                 self.save()
         self.save()
@@ -303,9 +280,7 @@ class Run:
         if self.average:
             # a short memory at first, so that the average is useful early
             decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(
-                self.average, [p.detach() for p in self.parameters], 1 - decay
-            )
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         self.losses.append(loss.detach())
         self.step += 1
 
@@ -327,16 +302,12 @@ def _seed_weights(recipe: Recipe, stage: str) -> None:
 
 def pixels_of(pictures: np.ndarray, device: torch.device) -> Tensor:
     """uint8 (batch, size, size, 3) to float32 (batch, 3, size, size) in [-1, 1], channels last."""
-    pixels = (
-        torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    )
+    pixels = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _draw(rng: np.random.Generator, num: int) -> tuple[np.ndarray, list[scenes.Scene]]:
-    return scenes.render_batch(
-        rng.integers(0, 2**40, num).tolist(), size=models.SIZE_PX
-    )
+    return scenes.render_batch(rng.integers(0, 2**40, num).tolist(), size=models.SIZE_PX)
 
 
 # --- autoencoder
@@ -367,9 +338,7 @@ def train_vae(shop: Workshop) -> bool:
         noise_seed = torch.Generator().manual_seed(int(rng.integers(2**62)))
         with shop.amp:
             posterior = vae.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=noise_seed).to(
-                shop.device
-            )
+            noise = torch.randn(posterior.mean.shape, generator=noise_seed).to(shop.device)
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
         run.update(_vae_loss(decoded.float(), pixels) + 3e-4 * kl)
@@ -398,10 +367,7 @@ def _normalise_latents(shop: Workshop, vae: AutoencoderKL) -> None:
     """
     pictures, _ = _draw(shop.rng("check", 0), 512)
     latents = torch.cat(
-        [
-            vae.encode(pixels_of(p, shop.device)).latent_dist.mean
-            for p in np.split(pictures, 8)
-        ]
+        [vae.encode(pixels_of(p, shop.device)).latent_dist.mean for p in np.split(pictures, 8)]
     )
     mean = latents.mean(dim=(0, 2, 3))
     std = latents.std(dim=(0, 2, 3))
@@ -459,25 +425,17 @@ def train_clip(shop: Workshop, name: str) -> bool:
         seeds = _alike(rng, num) if hard else rng.integers(0, 2**40, num).tolist()
         pictures, drawn = scenes.render_batch(seeds, size=models.SIZE_PX)
         texts = [captions.caption(scene, rng) for scene in drawn]
-        batch = tokens(texts, padding=True, truncation=True, return_tensors="pt").to(
-            shop.device
-        )
+        batch = tokens(texts, padding=True, truncation=True, return_tensors="pt").to(shop.device)
         with shop.amp:
-            seen = pair.vision_model(
-                pixel_values=pixels_of(pictures, shop.device)
-            ).pooler_output
+            seen = pair.vision_model(pixel_values=pixels_of(pictures, shop.device)).pooler_output
             read = pair.text_model(**batch).pooler_output
             image = F.normalize(pair.visual_projection(seen).float(), dim=-1)
             text = F.normalize(pair.text_projection(read).float(), dim=-1)
             logits = pair.logit_scale.exp().clamp(max=100.0) * image @ text.T
-            same = torch.tensor(
-                [[a == b for b in texts] for a in texts], device=shop.device
-            )
+            same = torch.tensor([[a == b for b in texts] for a in texts], device=shop.device)
             aim = same.float() / same.sum(dim=1, keepdim=True)
             loss = (F.cross_entropy(logits, aim) + F.cross_entropy(logits.T, aim)) / 2
-            loss = loss + 0.3 * attribute_loss(
-                {n: h(image * 8) for n, h in heads.items()}, drawn
-            )
+            loss = loss + 0.3 * attribute_loss({n: h(image * 8) for n, h in heads.items()}, drawn)
         run.update(loss)
     if shop.rank == 0:
         weights.save_part(shop.folder, name, pair)
@@ -539,9 +497,7 @@ def train_reader(shop: Workshop) -> bool:
             latents = vae.encode(pixels[some]).latent_dist.mean
             blur = 0.3 * torch.rand(len(latents), 1, 1, 1, generator=seed)
             noise = torch.randn(latents.shape, generator=seed)
-            pixels[some] = vae.decode(
-                latents + (blur * noise).to(latents)
-            ).sample.float()
+            pixels[some] = vae.decode(latents + (blur * noise).to(latents)).sample.float()
         shift = torch.randn(len(pixels), 3, 1, 1, generator=seed).to(pixels) * 0.03
         with shop.amp:
             loss = attribute_loss(reader(pixels + shift), drawn)
@@ -570,9 +526,7 @@ def make_latents(shop: Workshop) -> bool:
             pictures, _ = scenes.render_batch(seeds, size=models.SIZE_PX)
             with torch.inference_mode(), shop.amp:
                 posterior = vae.encode(pixels_of(pictures, shop.device)).latent_dist
-            moments.append(
-                torch.cat([posterior.mean, posterior.std], dim=1).half().cpu()
-            )
+            moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half().cpu())
         part = path.with_suffix(".part")
         save_file({"moments": torch.cat(moments).contiguous()}, part)
         os.replace(part, path)
@@ -603,10 +557,7 @@ def train_denoiser(shop: Workshop) -> bool:
     encoder = models.text_encoder_of(CLIPModel.from_pretrained(shop.folder / "clip"))
     encoder = encoder.to(shop.device)
     moments = torch.cat(
-        [
-            load_file(_shard(shop, i))["moments"]
-            for i in range(recipe.num_pictures // 4096)
-        ]
+        [load_file(_shard(shop, i))["moments"] for i in range(recipe.num_pictures // 4096)]
     )
     alphas = models.scheduler().alphas_cumprod.to(shop.device)
     run = Run(
@@ -623,9 +574,7 @@ def train_denoiser(shop: Workshop) -> bool:
         texts = [
             ""
             if rng.random() < recipe.caption_dropout
-            else captions.caption(
-                scenes.sample_scene(_picture_seed(recipe, int(i))), rng
-            )
+            else captions.caption(scenes.sample_scene(_picture_seed(recipe, int(i))), rng)
             for i in index
         ]
         seed = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -634,18 +583,12 @@ def train_denoiser(shop: Workshop) -> bool:
         noise = torch.randn(x0.shape, generator=seed)
         # stratified over the batch: the same distribution with less variance
         u = (torch.arange(num) + torch.rand(num, generator=seed)) / num
-        t = (
-            (u[torch.randperm(num, generator=seed)] * len(alphas))
-            .long()
-            .to(shop.device)
-        )
+        t = (u[torch.randperm(num, generator=seed)] * len(alphas)).long().to(shop.device)
         x0, noise = x0.to(shop.device), noise.to(shop.device)
         a = alphas[t].sqrt()[:, None, None, None]
         s = (1 - alphas[t]).sqrt()[:, None, None, None]
         x_t = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
-        ids = tokens(
-            texts, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
+        ids = tokens(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         with shop.amp:
             states = encoder(ids.to(shop.device)).last_hidden_state
             predicted = predict(x_t, t, states).sample
@@ -688,7 +631,7 @@ def train(
     num_processes: int = 1,
     from_scratch: bool = False,
     compiled: bool = False,
-    on_progress: Progress = lambda stage, done, total, metrics: None,
+    on_progress: Progress | None = None,
 ) -> bool:
     """Run the stages in order in a work folder, and stop in time.
 
@@ -709,7 +652,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     job = (
         folder, recipe or Recipe(), stages, time.monotonic() + 60 * minutes, device, num_processes,
-        from_scratch, compiled, on_progress,
+        from_scratch, compiled, on_progress or _tell_nobody,
     )  # fmt: skip
     if num_processes == 1:
         return _train_process(0, *job, None)
@@ -736,9 +679,7 @@ def _train_process(
     if port is not None:
         torch.set_num_threads(1)
         address = f"tcp://127.0.0.1:{port}"
-        dist.init_process_group(
-            "gloo", init_method=address, rank=rank, world_size=num_processes
-        )
+        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=num_processes)
     if device == "cpu":
         # small heads train a quarter faster without the flash kernel's backward pass
         torch.backends.cuda.enable_flash_sdp(False)
@@ -768,6 +709,10 @@ def _train_process(
     if port is not None:
         dist.destroy_process_group()
     return complete
+
+
+def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    """Stand in for an absent ``on_progress``."""
 
 
 def land(folder: Path, target: Path, scores: dict[str, Any] | None = None) -> Path:

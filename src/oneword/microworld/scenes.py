@@ -1,8 +1,8 @@
 """The world of the embedded model: what there is, and how it is drawn.
 
 A picture is a pure function of a :class:`Scene`, and a scene of a seed. Shapes are few and bold, so
-that a small model can learn them; many things have colours that their caption does not name, so that
-the model can draw what words cannot say.
+that a small model can learn them; many things have colours that their caption does not name, so
+that the model can draw what words cannot say.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def sample_scene(
     for i, noun in enumerate(chosen):
         x = 0.5 if count == 1 else (0.27, 0.73)[i]
         things.append(
-            _sample_thing(
-                rng, nouns[int(noun)], x, 1.0 if count == 1 else 0.74, single=count == 1
-            )
+            _sample_thing(rng, nouns[int(noun)], x, 1.0 if count == 1 else 0.74, single=count == 1)
         )
     plain = rng.random() < 0.08
     place = "plain" if plain else SCENES[int(rng.integers(len(SCENES)))]
@@ -125,9 +123,7 @@ def _sample_thing(
         colours, pattern = (main, main, NEUTRAL.get(noun, "grey")), "plain"
         kind = rng.random()
         if kind < 0.42:  # colours that no caption names
-            second, third = (
-                COLOURS[int(i)] for i in rng.integers(len(COLOURS), size=2)
-            )
+            second, third = (COLOURS[int(i)] for i in rng.integers(len(COLOURS), size=2))
             colours = (main, second, third)
         if rng.random() < 0.36:
             pattern = PATTERNS[1 + int(rng.integers(3))]
@@ -271,19 +267,13 @@ class _Painter:
         if pattern == "striped":
             x = bounds.left() + 2.5
             while x < bounds.right():
-                marks.addRect(
-                    skia.Rect.MakeLTRB(x, bounds.top(), x + 4, bounds.bottom())
-                )
+                marks.addRect(skia.Rect.MakeLTRB(x, bounds.top(), x + 4, bounds.bottom()))
                 x += 8
         else:
             step = 5.5 if pattern == "checkered" else 7.5
             row, y = 0, bounds.top() + (0 if pattern == "checkered" else 4)
             while y < bounds.bottom():
-                x = (
-                    bounds.left()
-                    + (step if row % 2 else 0)
-                    + (0 if pattern == "checkered" else 2)
-                )
+                x = bounds.left() + (step if row % 2 else 0) + (0 if pattern == "checkered" else 2)
                 while x < bounds.right():
                     if pattern == "checkered":
                         marks.addRect(skia.Rect.MakeXYWH(x, y, step, step))
@@ -344,7 +334,8 @@ def _same(a: _Rgb, b: _Rgb) -> float:
 
 
 def _mug(p: _Painter, a: _Rgb, b: _Rgb, c: _Rgb, pattern: str, d: float) -> None:
-    p.line(_curve((11, -27), (11 + 15 * d, -27), (11 + 12 * d, -16), (11 + 11 * d, -6), (11, -8)), _mix(b, (0, 0, 0), _same(a, b)), 4.6)  # fmt: skip
+    handle = _curve((11, -27), (11 + 15 * d, -27), (11 + 12 * d, -16), (11 + 11 * d, -6), (11, -8))
+    p.line(handle, _mix(b, (0, 0, 0), _same(a, b)), 4.6)
     p.patterned(_rect(-16, -36, 11, 0, 4), a, pattern)
     p.fill(_oval(-16, -40, 11, -32), c)
 
@@ -356,7 +347,8 @@ def _teapot(p: _Painter, a: _Rgb, b: _Rgb, c: _Rgb, pattern: str, d: float) -> N
         b,
         shade=s,
     )
-    p.line(_curve((13, -26), (25 * d, -26), (24 * d, -15), (22 * d, -6), (13, -7)), _mix(b, (0, 0, 0), s), 3.8)  # fmt: skip
+    handle = _curve((13, -26), (25 * d, -26), (24 * d, -15), (22 * d, -6), (13, -7))
+    p.line(handle, _mix(b, (0, 0, 0), s), 3.8)
     p.patterned(_oval(-17, -29, 17, 0), a, pattern)
     p.fill(_poly((-10, -26), (-6, -32), (6, -32), (10, -26)), c)
     p.fill(_disc(0, -35, 3.4), c)
@@ -373,17 +365,13 @@ def _cat(p: _Painter, a: _Rgb, b: _Rgb, c: _Rgb, pattern: str, d: float) -> None
     for x in (-6, 6):
         p.fill(_disc(x, -32, 2.7), (245, 240, 200), outline=False, flat=True)
         p.fill(_disc(x, -32, 1.4), (20, 20, 20), outline=False, flat=True)
-    p.fill(
-        _poly((-2, -27.5), (2, -27.5), (0, -25)), (90, 40, 50), outline=False, flat=True
-    )
+    p.fill(_poly((-2, -27.5), (2, -27.5), (0, -25)), (90, 40, 50), outline=False, flat=True)
 
 
 def _bird(p: _Painter, a: _Rgb, b: _Rgb, c: _Rgb, pattern: str, d: float) -> None:
     for x in (-3, 5):
         p.line(_poly((x, -8), (x, -1), close=False), RGB["orange"], 1.8)
-    p.fill(
-        _poly((12, -20), (25 * d, -27), (23 * d, -16), (13, -13)), b, shade=_same(a, b)
-    )
+    p.fill(_poly((12, -20), (25 * d, -27), (23 * d, -16), (13, -13)), b, shade=_same(a, b))
     p.patterned(_oval(-15, -26, 17, -5), a, pattern)
     p.fill(_poly((-18, -34), (-28, -29), (-18, -26)), c)
     p.fill(_disc(-12, -30, 9), a)
@@ -402,9 +390,7 @@ def _car(p: _Painter, a: _Rgb, b: _Rgb, c: _Rgb, pattern: str, d: float) -> None
         (190, 225, 245),
         outline=False,
     )
-    p.fill(
-        _poly((1, -18), (1, -27), (6, -27), (11, -18)), (190, 225, 245), outline=False
-    )
+    p.fill(_poly((1, -18), (1, -27), (6, -27), (11, -18)), (190, 225, 245), outline=False)
     p.patterned(_rect(-25, -19, 25, -6, 5), a, pattern)
     for x in (-14, 14):
         p.fill(_disc(x, -6, 6.5), (30, 30, 34))
@@ -531,9 +517,7 @@ def _cactus(p: _Painter, a: _Rgb, b: _Rgb, c: _Rgb, pattern: str, d: float) -> N
     p.fill(_poly((-12, -11), (12, -11), (9, 0), (-9, 0)), b)
 
 
-SHAPES: dict[str, _Shape] = {
-    name: globals()[f"_{name}"] for name in (*NOUNS, *HIDDEN_NOUNS)
-}
+SHAPES: dict[str, _Shape] = {name: globals()[f"_{name}"] for name in (*NOUNS, *HIDDEN_NOUNS)}
 
 
 # --- places
@@ -543,9 +527,7 @@ def _place(p: _Painter, scene: Scene, rng: np.random.Generator) -> None:
     place = scene.place
     shift = float(rng.uniform(-8, 8))
 
-    def band(
-        y0: float, y1: float, rgb: tuple[int, ...], to: tuple[int, ...] | None = None
-    ) -> None:
+    def band(y0: float, y1: float, rgb: tuple[int, ...], to: tuple[int, ...] | None = None) -> None:
         a, b = p.tone(rgb), p.tone(to or rgb)
         if p.style in ("poster", "pixel art", "sketch"):
             b = a
@@ -600,7 +582,7 @@ def _place(p: _Painter, scene: Scene, rng: np.random.Generator) -> None:
     elif place == "snow":
         band(0, 38, (176, 196, 216), (206, 220, 232))
         band(38, 64, (246, 248, 252), (226, 232, 242))
-        for i in range(9):
+        for _ in range(9):
             x, y = rng.uniform(2, 62), rng.uniform(2, 36)
             p.fill(_disc(x, y, 1.4), (255, 255, 255), outline=False, flat=True)
     else:
@@ -614,7 +596,8 @@ def _place(p: _Painter, scene: Scene, rng: np.random.Generator) -> None:
                     lit = (250, 214, 90) if (i + row + column) % 3 else (60, 60, 84)
                     y = top + 4 + 8 * row
                     if y < 40:
-                        p.fill(_rect(x + 1.5 + 5 * column, y, x + 4.5 + 5 * column, y + 4), lit, outline=False, flat=True)  # fmt: skip
+                        window = _rect(x + 1.5 + 5 * column, y, x + 4.5 + 5 * column, y + 4)
+                        p.fill(window, lit, outline=False, flat=True)
         p.fill(_disc(54 + shift / 2, 7, 4), (250, 246, 210), outline=False)
         for x in (4, 26, 48):
             p.fill(_rect(x, 58, x + 11, 60), (230, 220, 120), outline=False, flat=True)
@@ -628,9 +611,7 @@ def _thing(p: _Painter, thing: Thing, ground: float) -> None:
         soft.setMaskFilter(skia.MaskFilter.MakeBlur(skia.kNormal_BlurStyle, 1.6))
         half = 19 * thing.scale * thing.aspect
         p.canvas.drawOval(skia.Rect.MakeLTRB(-half, -2.2, half, 2.4), soft)
-    p.canvas.scale(
-        thing.scale * thing.aspect * (-1 if thing.flipped else 1), thing.scale
-    )
+    p.canvas.scale(thing.scale * thing.aspect * (-1 if thing.flipped else 1), thing.scale)
     a, b, c = (RGB[name] for name in thing.colours)
     SHAPES[thing.noun](p, a, b, c, thing.pattern, thing.detail)
     p.canvas.restore()
@@ -642,11 +623,7 @@ def _finish(picture: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.n
     image = picture.astype(np.float32)
     if scene.style == "pixel art":
         block = max(1, size // 16)
-        cells = (
-            image[: block * 16, : block * 16]
-            .reshape(16, block, 16, block, 3)
-            .mean((1, 3))
-        )
+        cells = image[: block * 16, : block * 16].reshape(16, block, 16, block, 3).mean((1, 3))
         cells = np.round(cells / 36) * 36
         image = cells.repeat(block, 0).repeat(block, 1)
     if scene.style == "watercolor":
@@ -692,9 +669,7 @@ def render(scene: Scene, size: int = 64) -> np.ndarray:
     return _finish(picture, scene, rng)
 
 
-def render_batch(
-    seeds: Sequence[int], size: int = 64
-) -> tuple[np.ndarray, list[Scene]]:
+def render_batch(seeds: Sequence[int], size: int = 64) -> tuple[np.ndarray, list[Scene]]:
     """Sample and draw one scene per seed: uint8 (batch, size, size, 3), and the scenes."""
     drawn = [sample_scene(seed) for seed in seeds]
     return np.stack([render(scene, size) for scene in drawn]), drawn

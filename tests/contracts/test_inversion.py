@@ -1,0 +1,371 @@
+"""The loop on both kinds of pipeline: what changes, what does not, and how it ends."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from oneword.config import ConfigError, InversionConfig
+from oneword.draws import step_draws
+from oneword.inversion import Job, invert, invert_many
+from oneword.learner import Learner
+from oneword.parts import (
+    JobError,
+    State,
+    captions_or_templates,
+    effective_learning_rate,
+    schedule,
+    squared_error,
+)
+from oneword.vocabulary import initial_rows
+
+
+@pytest.fixture(params=["epsilon", "v_prediction"])
+def backbone(request, tiny_sd, tiny_sd_v):
+    return {"epsilon": tiny_sd, "v_prediction": tiny_sd_v}[request.param]
+
+
+def pictures(seed=0, count=3):
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def job(name="a", seed=0, **fields):
+    settings = {
+        "initializer_token": "cat",
+        "max_train_steps": 6,
+        "train_batch_size": 2,
+        "evaluation_steps": 2,
+        "num_evaluation_samples": 4,
+        "learning_rate": 5e-3,
+        "keep": "last",
+        "seed": seed,
+    }
+    config = InversionConfig(**{"placeholder_token": f"<{name}>"} | settings | fields)
+    return Job(name=name, pictures=pictures(seed), config=config)
+
+
+class Memory:
+    """A checkpoint in memory, which can be cut at any save."""
+
+    steps = 1
+
+    def __init__(self):
+        self.saved = []
+
+    def load(self):
+        return self.saved[-1] if self.saved else None
+
+    def save(self, state):
+        self.saved.append(State({k: v.clone() for k, v in state.tensors.items()},
+                                copy.deepcopy(state.info)))  # fmt: skip
+
+
+def everything(backbone):
+    parts = (backbone.pipeline.unet, backbone.pipeline.vae, backbone.pipeline.text_encoder)
+    return [t.clone() for part in parts for t in part.state_dict().values()]
+
+
+def test_only_the_rows_change(backbone):
+    before = everything(backbone)
+    words = len(backbone.pipeline.tokenizer)
+    result = invert(backbone, job(num_vectors=2))
+    assert result.status == "finished"
+    start = initial_rows(backbone.vocabularies["clip"], "cat", 2)
+    assert not torch.equal(result.concept.rows["clip"], start)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(backbone), strict=True))
+    assert len(backbone.pipeline.tokenizer) == words
+    assert all(p.grad is None for p in backbone.pipeline.unet.parameters())
+
+
+def test_the_first_step_is_adamw_on_the_papers_loss(backbone):
+    """The gradient by hand in one plain forward pass, then Adam's closed form of step one."""
+    task = job(max_train_steps=1, random_flip=False, prompt_templates="release27")
+    result = invert(backbone, task)
+    start = initial_rows(backbone.vocabularies["clip"], "cat", 1)
+    config = task.config.resolved(backbone.family)
+    moments = backbone.encode_image(task.pictures)
+    draws = step_draws(0, 0, 2, 3, (4, 16, 16), random_flip=False)
+    x0 = moments[draws.pictures].sample(draws.posterior_noise)
+    t = backbone.sample_t(draws.times)
+    x_t = backbone.add_noise(x0, draws.noise, t)
+    templates = captions_or_templates(task, config)[0]
+    prompts = [templates[int(u * len(templates))].format("cat") for u in draws.sentences.tolist()]
+    table = backbone.vocabularies["clip"].weight
+    (cat,) = backbone.vocabularies["clip"].ids("cat")
+    table.requires_grad_(True)
+    try:
+        prediction = backbone.predict(x_t, t, backbone.encode_prompt(prompts))
+        loss = (prediction - backbone.target(x0, draws.noise, t)).square().mean()
+        (gradient,) = torch.autograd.grad(loss, table)
+    finally:
+        table.requires_grad_(False)
+    g = gradient[cat].double()
+    expected = start[0].double() - 5e-3 * g / (g.abs() + 1e-8)
+    assert torch.allclose(result.concept.rows["clip"][0].double(), expected, atol=1e-5)
+
+
+def test_the_loss_on_the_fixed_batch_falls(backbone):
+    result = invert(backbone, job(max_train_steps=60, learning_rate=2e-2, evaluation_steps=10))
+    assert result.losses[-1][1] < result.losses[0][1]
+    assert [step for step, _ in result.losses] == [0, 10, 20, 30, 40, 50, 60]
+
+
+def test_fifty_steps_among_seven_others_equal_fifty_alone(tiny_sd):
+    jobs = [
+        job(f"j{i}", seed=i, num_vectors=1 + i % 3, max_train_steps=50, evaluation_steps=50)
+        for i in range(8)
+    ]
+    together = invert_many(tiny_sd, jobs, slots=8)
+    alone = invert(tiny_sd, jobs[3])
+    rows, own = together[3].concept.rows["clip"], alone.concept.rows["clip"]
+    assert float((rows - own).norm() / own.norm()) < 1e-4
+
+
+def test_slots_take_the_next_job_and_a_bad_one_fails_alone(tiny_sd):
+    jobs = [
+        job("short", max_train_steps=2),
+        dataclasses.replace(job("bad"), captions=("no word here",) * 3),
+        job("long", max_train_steps=6),
+        job("last", max_train_steps=2),
+    ]
+    results = invert_many(tiny_sd, jobs, slots=2)
+    assert [r.status for r in results] == ["finished", "failed", "finished", "finished"]
+    assert "must contain the placeholder '<bad>'" in results[1].reason
+    assert [r.steps for r in results] == [2, 0, 6, 2]
+
+
+def test_jobs_may_share_a_placeholder(tiny_sd):
+    jobs = [job("one", placeholder_token="S*"), job("two", seed=1, placeholder_token="S*")]
+    first, second = invert_many(tiny_sd, jobs, slots=2)
+    assert first.concept.placeholder_token == second.concept.placeholder_token == "S*"
+    assert not torch.equal(first.concept.rows["clip"], second.concept.rows["clip"])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 5])
+def test_a_loop_cut_at_any_step_goes_on_to_the_same_bits(tiny_sd, cut):
+    jobs = [job("a", num_vectors=2), job("b", seed=5, max_train_steps=3), job("c", seed=6)]
+    whole = invert_many(tiny_sd, jobs, slots=2)
+    memory = Memory()
+    seen = []
+
+    def stop(progress):
+        seen.append(progress.step)
+        if sum(step > 0 for step in seen) >= 2 * cut:
+            raise KeyboardInterrupt
+
+    parts = invert_many(tiny_sd, jobs, slots=2, checkpoint=memory, on_step=stop)
+    assert any(r.status == "interrupted" for r in parts)
+    again = invert_many(tiny_sd, jobs, slots=2, checkpoint=memory)
+    for a, b in zip(whole, again, strict=True):
+        assert torch.equal(a.concept.rows["clip"], b.concept.rows["clip"])
+        assert a.losses == b.losses
+        assert a.status == b.status == "finished"
+
+
+def test_a_state_of_other_jobs_is_refused(tiny_sd):
+    memory = Memory()
+    invert(tiny_sd, job("a"), checkpoint=memory)
+    with pytest.raises(ConfigError, match=r"belongs to the jobs \['a'\], got \['b'\]"):
+        invert(tiny_sd, job("b"), checkpoint=memory)
+
+
+def test_the_best_rows_are_kept(tiny_sd):
+    result = invert(tiny_sd, job(max_train_steps=20, learning_rate=0.5, keep="best"))
+    best = min(result.losses, key=lambda pair: pair[1])
+    assert (result.best_step, result.concept.provenance["loss"]) == best
+    last = invert(tiny_sd, job(max_train_steps=20, learning_rate=0.5, keep="last"))
+    if result.best_step < 20:
+        assert not torch.equal(result.concept.rows["clip"], last.concept.rows["clip"])
+
+
+def explode_at(first, count=1):
+    """A loss that is not a number at some calls in training."""
+    calls = []
+
+    def loss(prediction, target, samples):
+        value = squared_error(prediction, target, samples)
+        if len(samples.t) == 2:  # a training batch, not the fixed one
+            calls.append(1)
+            if first <= len(calls) < first + count:
+                return value * math.nan
+        return value
+
+    return loss
+
+
+def test_one_nan_rolls_back_and_halves_the_rate(tiny_sd):
+    rates, messages = [], []
+
+    def watch(progress):
+        rates.append(progress.learning_rate)
+        messages.append(progress.message)
+
+    result = invert(tiny_sd, job(), loss=explode_at(3), on_step=watch)
+    assert result.status == "finished"
+    assert rates[-1] == pytest.approx(rates[1] / 2)
+    assert "back to the rows of step 2, with the learning rate halved" in "".join(messages)
+    assert result.concept.rows["clip"].isfinite().all()
+
+
+def test_two_nans_in_a_row_stop_with_the_last_good_rows(tiny_sd):
+    result = invert(tiny_sd, job(), loss=explode_at(3, count=99))
+    good = invert(tiny_sd, job(max_train_steps=2))
+    assert result.status == "diverged"
+    assert "a second time in a row; the rows are those of step 2" in result.reason
+    assert torch.equal(result.concept.rows["clip"], good.concept.rows["clip"])
+
+
+def test_pictures_that_are_not_finite_end_before_the_first_step(tiny_sd):
+    bad = dataclasses.replace(job(), pictures=pictures() * math.nan)
+    result = invert(tiny_sd, bad)
+    assert (result.status, result.steps) == ("diverged", 0)
+    assert "not a number before the first step" in result.reason
+
+
+def test_a_run_that_learns_nothing_is_ended_with_the_reason(tiny_sd):
+    result = invert(tiny_sd, job(max_train_steps=100, learning_rate=0.0, evaluation_steps=10))
+    assert (result.status, result.steps) == ("nothing-learned", 50)
+    assert "has not fallen" in result.reason
+    assert "Try a higher learning rate" in result.reason
+
+
+def test_a_word_that_does_not_reach_the_model_is_found_after_one_step(tiny_sd):
+    def deaf(prediction, target, samples):
+        return squared_error(target + 0 * prediction, target, samples)
+
+    result = invert(tiny_sd, job(), loss=deaf)
+    assert (result.status, result.steps) == ("nothing-learned", 1)
+    assert "the placeholder does not reach that encoder's output" in result.reason
+
+
+def test_without_an_initialiser_the_noun_with_the_lowest_loss_is_taken_and_said(tiny_sd):
+    messages = []
+    result = invert(
+        tiny_sd,
+        job(initializer_token=None),
+        on_step=lambda progress: messages.append(progress.message) and None,
+    )
+    ranking = result.concept.provenance["initializer_losses"]
+    chosen = result.concept.provenance["initializer_token"]
+    assert len(ranking) > 5
+    assert chosen == min(ranking, key=ranking.get)
+    assert f"{chosen!r} was chosen" in messages[0]
+
+
+def test_stop_and_on_step_end_a_job(tiny_sd):
+    asked = invert(tiny_sd, job(), on_step=lambda p: "stop" if p.step == 3 else None)
+    assert (asked.status, asked.steps, asked.reason) == ("stopped", 3, "on_step asked for it")
+    ruled = invert(tiny_sd, job(), stop=lambda p: p.step >= 4)
+    assert (ruled.status, ruled.steps) == ("stopped", 4)
+
+
+def test_penalties_pull_and_timesteps_are_mapped(tiny_sd):
+    def pull(rows, initial):
+        return 1e4 * sum((rows[n] - initial[n]).square().sum() for n in rows)
+
+    free = invert(tiny_sd, job(max_train_steps=20))
+    held = invert(tiny_sd, job(max_train_steps=20), penalties=(pull,))
+    start = initial_rows(tiny_sd.vocabularies["clip"], "cat", 1)
+    moved = [(r.concept.rows["clip"] - start).norm() for r in (free, held)]
+    assert moved[1] < moved[0]
+    late = []
+
+    def loss(prediction, target, samples):
+        if len(samples.t) == 2:
+            late.extend(samples.t.tolist())
+        return squared_error(prediction, target, samples)
+
+    invert(tiny_sd, job(), timesteps=lambda u: 0.9 + 0.1 * u, loss=loss)
+    assert min(late) >= 900
+
+
+def test_captions_are_used_as_they_are(tiny_sd):
+    captions = ("a red <a>", "a blue <a>", "a green <a>")
+    task = dataclasses.replace(job(), captions=captions)
+    prompts = captions_or_templates(task, task.config.resolved("x"))
+    assert prompts == [("a red {}",), ("a blue {}",), ("a green {}",)]
+    assert invert(tiny_sd, task).status == "finished"
+    with pytest.raises(JobError, match="one caption per picture, got 2 captions for 3"):
+        invert(tiny_sd, dataclasses.replace(task, captions=captions[:2]))
+
+
+@pytest.mark.parametrize(
+    ("change", "parts", "message"),
+    [
+        ({"pictures": torch.zeros(0, 3, 32, 32)}, {}, "needs at least one picture"),
+        ({}, {"prompts": lambda j, c: [("a cat",)] * 3}, "must hold '{}' where"),
+        ({}, {"prompts": lambda j, c: [("a {}",)] * 2}, "for each of its 3 pictures"),
+        ({}, {"prompts": lambda j, c: [("cat " * 80 + "{}",)] * 3}, "must fit 75 tokens"),
+    ],
+)
+def test_a_job_that_cannot_be_trained_says_why(tiny_sd, change, parts, message):
+    with pytest.raises(JobError, match=message):
+        invert(tiny_sd, dataclasses.replace(job(), **change), **parts)
+
+
+def test_a_batch_needs_pictures_of_one_size(tiny_sd):
+    other = dataclasses.replace(job("b"), pictures=torch.zeros(2, 3, 64, 64))
+    first, second = invert_many(tiny_sd, [job("a"), other], slots=2)
+    assert first.status == "finished"
+    assert "pictures of one size" in second.reason
+    with pytest.raises(ConfigError, match="slots must be 1 or more"):
+        invert_many(tiny_sd, [job()], slots=0)
+
+
+def test_flipped_pictures_have_moments_of_their_own(tiny_sd):
+    flipped = Learner(tiny_sd, job(random_flip=True), lambda j, c: [("a {}",)] * 3, index=0, slot=0)
+    mirrored = tiny_sd.encode_image(pictures().flip(-1))
+    assert torch.allclose(flipped.posterior.mean[3:], mirrored.mean, atol=1e-5)
+
+
+def test_weight_decay_shrinks_rows_only_in_the_published_presets(tiny_sd):
+    start = initial_rows(tiny_sd.vocabularies["clip"], "cat", 1)
+
+    def deaf(prediction, target, samples):
+        return 1e-12 * squared_error(prediction, target, samples)
+
+    kept = invert(tiny_sd, job(learning_rate=1e-2, adam_epsilon=1.0), loss=deaf)
+    assert torch.allclose(kept.concept.rows["clip"], start, atol=1e-6)
+    task = job(learning_rate=1e-2, adam_epsilon=1.0, preset="paper", scale_lr=False)
+    decayed = invert(tiny_sd, task, loss=deaf).concept.rows["clip"]
+    assert torch.allclose(decayed / start, torch.tensor((1 - 1e-4) ** 6), rtol=1e-5)
+
+
+def test_the_effective_rate_both_ways(tiny_sd):
+    vocabulary = tiny_sd.vocabularies["clip"]
+    std = vocabulary.std()
+    config = job(preset="paper", learning_rate=None, train_batch_size=None).config
+    absolute, relative = effective_learning_rate(config.resolved("ldm"), vocabulary)
+    assert absolute == pytest.approx(0.04)
+    assert relative == pytest.approx(0.04 / std)
+    config = job(learning_rate=None, relative_learning_rate=0.1).config.resolved("x")
+    assert effective_learning_rate(config, vocabulary) == pytest.approx((0.1 * std, 0.1))
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "constant_with_warmup"])
+def test_schedules_equal_diffusers(name):
+    from diffusers.optimization import get_scheduler
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=3, num_training_steps=12)
+    config = job(lr_scheduler=name, lr_warmup_steps=3, max_train_steps=12).config.resolved("x")
+    for step in range(12):
+        assert schedule(config, step) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+
+
+def test_half_precision_learns_the_same_rows_roughly(tiny_folder, tiny_sd):
+    from oneword.backbones.base import load
+    from oneword.config import ModelConfig
+
+    half = load(ModelConfig(model=str(tiny_folder), device="cpu", dtype="bf16"))
+    rows = [invert(b, job(max_train_steps=10)).concept.rows["clip"] for b in (tiny_sd, half)]
+    start = initial_rows(tiny_sd.vocabularies["clip"], "cat", 1)
+    steps = [r - start for r in rows]
+    assert torch.nn.functional.cosine_similarity(*steps).item() > 0.8

@@ -1,0 +1,262 @@
+"""The run folder: what it holds, how it is resumed, and what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oneword import _files, formats
+from oneword.config import ConfigError, InversionConfig, ModelConfig, TrainConfig, UserError
+from oneword.run_folder import RunError
+from oneword.runs import dry_run, train
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def make(photos, tiny_folder, tmp_path):
+    def config(output="run", inversion=None, **fields):
+        settings = {
+            "initializer_token": "cat",
+            "max_train_steps": 12,
+            "train_batch_size": 2,
+            "evaluation_steps": 3,
+            "num_evaluation_samples": 4,
+        } | (inversion or {})
+        return TrainConfig(**{
+            "train_data_dir": photos,
+            "output_dir": tmp_path / output,
+            "model": ModelConfig(model=str(tiny_folder), device="cpu"),
+            "inversion": InversionConfig(**settings),
+            "validation_steps": 0,
+            "checkpointing_steps": 4,
+        } | fields)  # fmt: skip
+
+    return config
+
+
+def rows(folder):
+    return formats.load(folder).rows["clip"]
+
+
+class Stop:
+    """Interrupts a run at a step, as Ctrl-C would."""
+
+    def __init__(self, step):
+        self.step, self.events = step, []
+
+    def __call__(self, kind, data):
+        self.events.append((kind, data))
+        if kind == "progress" and data["step"] == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_folder_holds_everything(make, tmp_path):
+    events = []
+    config = make(validation_steps=6, num_validation_images=2)
+    outcome = train(config, on_event=lambda kind, data: events.append((kind, data)))
+    folder = tmp_path / "run"
+    assert {p.name for p in folder.iterdir()} == {
+        "config.json", "learned_embeds.safetensors", "metrics.jsonl", "previews",
+        "state.safetensors",
+    }  # fmt: skip
+    assert outcome.concept_file == folder / "learned_embeds.safetensors"
+    record = json.loads((folder / "config.json").read_text())
+    assert record["config"]["inversion"]["learning_rate"] == 2e-3  # resolved, not null
+    assert record["versions"]["torch"] == torch.__version__
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 3, 6, 9, 12]
+    assert lines[-1]["distance"] > 0
+    previews = sorted(p.name for p in (folder / "previews").iterdir())
+    assert previews == ["step-000000.png", "step-000006.png", "step-000012.png"]
+    assert Image.open(folder / "previews" / previews[0]).width > 200
+    kinds = {kind for kind, _ in events}
+    assert kinds == {"plan", "message", "progress", "preview"}
+    plan = events[0][1]
+    assert plan["learning_rate"]["clip"]["absolute"] == pytest.approx(2e-3)
+    assert not plan["preset_validated"]
+    provenance = formats.load(folder).provenance
+    assert provenance["base_model"] == config.model.model
+    assert provenance["train_time_s"] > 0
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bits(make, tmp_path):
+    whole = train(make("whole"))
+    stopped = train(make("run"), on_event=Stop(7))
+    assert stopped.result.status == "interrupted"
+    assert stopped.concept_file is None
+    assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()
+    events = []
+    resumed = train(make("run"), on_event=lambda kind, data: events.append((kind, data)))
+    assert ("message", "Going on from step 7.") in events
+    assert resumed.result.status == "finished"
+    assert torch.equal(rows(tmp_path / "run"), rows(tmp_path / "whole"))
+    assert resumed.result.losses == whole.result.losses
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 3, 6, 9, 12]
+
+
+def test_a_finished_run_is_left_alone(make, tmp_path):
+    train(make())
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    again = train(make())
+    assert again.was_finished
+    assert again.concept_file is not None
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+
+def test_other_settings_or_pictures_are_refused_with_the_difference(make, photos):
+    train(make())
+    with pytest.raises(ConfigError, match="seed was 0 and is 5"):
+        train(make(inversion={"seed": 5}))
+    shutil.copy(photos / "0.png", photos / "9.png")
+    with pytest.raises(ConfigError, match="the pictures or their captions have changed"):
+        train(make())
+
+
+def test_a_moved_picture_folder_and_other_previews_are_no_difference(make, photos, tmp_path):
+    train(make(), on_event=Stop(5))
+    moved = photos.rename(tmp_path / "moved")
+    outcome = train(make(train_data_dir=moved, checkpointing_steps=9))
+    assert outcome.result.status == "finished"
+
+
+def test_a_dry_run_writes_nothing(make, tmp_path):
+    plan = dry_run(make())
+    assert plan["run"] == "new"
+    assert plan["num_samples"] == 24
+    assert plan["pictures"] == ["0.png", "1.png", "2.png"]
+    assert not (tmp_path / "run").exists()
+    train(make(), on_event=Stop(5))
+    assert dry_run(make())["run"] == "resume"
+
+
+def test_captions_are_used_only_where_every_picture_has_one(make, photos):
+    (photos / "0.txt").write_text("a red S*")
+    plan = dry_run(make())
+    assert not plan["captions"]
+    assert plan["notes"][0].startswith("1 of 3 pictures have a caption")
+    for i in (1, 2):
+        (photos / f"{i}.txt").write_text("a blue S*")
+    assert dry_run(make())["captions"]
+    (photos / "2.txt").write_text("a blue thing")
+    with pytest.raises(UserError, match=r"must contain the placeholder 'S\*', got 'a blue thing'"):
+        dry_run(make())
+
+
+def test_a_failed_start_leaves_nothing_behind(make, tmp_path):
+    with pytest.raises(UserError, match="must be new to the model, got 'cat'"):
+        train(make(inversion={"placeholder_token": "cat"}))
+    assert not (tmp_path / "run").exists()
+    replaced = train(make(inversion={"placeholder_token": "cat"}, replace=True))
+    assert replaced.result.status == "finished"
+
+
+def test_a_folder_with_other_files_is_refused(make, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "diary.txt").write_text("dear diary")
+    with pytest.raises(RunError, match="must be empty or hold a run"):
+        train(make())
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["diary.txt"]
+
+
+def test_a_file_in_the_folders_place_is_refused(make, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        train(make())
+
+
+def test_too_little_room_is_said_before_training(make, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(RunError, match=r"must have 16 MB of room, got 1\.0 MB"):
+        train(make())
+
+
+def test_a_disk_that_fills_up_keeps_the_last_state(make, tmp_path, monkeypatch):
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) > 4:  # record, metrics and the first states still fit
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.os, "fsync", fsync)
+        with pytest.raises(UserError, match="No space left on device; make room"):
+            train(make())
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
+    assert train(make()).result.status == "finished"
+    train(make("whole"))
+    assert torch.equal(rows(tmp_path / "run"), rows(tmp_path / "whole"))
+
+
+def test_a_damaged_state_is_said(make, tmp_path):
+    train(make(), on_event=Stop(5))
+    (tmp_path / "run" / "state.safetensors").write_bytes(b"torn")
+    with pytest.raises(RunError, match="delete it to begin this run anew"):
+        train(make())
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(RunError, match="must be the record of a run"):
+        train(make())
+
+
+def killed_and_resumed(make, tmp_path, delays):
+    """Kill the process with -9 after each delay counted from its first progress, then go on."""
+    config = make("killed", inversion={"max_train_steps": 60}, checkpointing_steps=2)
+    code = (
+        "import sys, pickle; from oneword.runs import train\n"
+        "config = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "train(config, on_event=lambda k, d: k == 'progress' and print(d['step'], flush=True))\n"
+    )
+    (tmp_path / "config.pickle").write_bytes(pickle.dumps(config))
+    command = [sys.executable, "-c", code, str(tmp_path / "config.pickle")]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    kills = 0
+    for delay in [*delays, None]:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            if delay is None:
+                process.communicate(timeout=240)
+                assert process.returncode == 0
+                break
+            process.stdout.readline()
+            time.sleep(delay)
+            kills += process.poll() is None
+            process.kill()
+            process.communicate()
+    train(make("whole", inversion={"max_train_steps": 60}, checkpointing_steps=2))
+    assert torch.equal(rows(tmp_path / "killed"), rows(tmp_path / "whole"))
+    return kills
+
+
+def test_killed_with_minus_nine_and_resumed_gives_the_same_bits(make, tmp_path):
+    assert killed_and_resumed(make, tmp_path, [0.3]) == 1
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_gives_the_same_bits(make, tmp_path):
+    delays = np.random.default_rng(0).uniform(0.02, 0.25, 10).tolist()
+    assert killed_and_resumed(make, tmp_path, delays) >= 8

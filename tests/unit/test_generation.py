@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from oneword.concept import Concept
+from oneword.config import SamplingConfig
+from oneword.generation import SHEET, generate, save, slug
+from oneword.images import read_metadata
+from oneword.prompts import PromptError
+
+
+FEW = SamplingConfig(num_inference_steps=2)
+
+
+@pytest.fixture(scope="module")
+def word(tiny_sd):
+    rows = tiny_sd.vocabularies["clip"].rows_of("red cat")
+    return Concept(placeholder_token="S*", rows={"clip": rows})
+
+
+def test_every_prompt_meets_every_seed_whatever_the_batch(tiny_sd, word):
+    prompts, told = ["a photo of a S*", "a house"], []
+
+    def tell(done, total):
+        told.append((done, total))
+
+    whole = generate(tiny_sd, prompts, [3, 4], concepts=[word], sampling=FEW, on_picture=tell)
+    single = generate(tiny_sd, prompts, [3, 4], concepts=[word], sampling=FEW, batch_size=1)
+    assert whole.prompts == ("a photo of a S*",) * 2 + ("a house",) * 2
+    assert whole.seeds == (3, 4, 3, 4)
+    assert torch.allclose(whole.pixels, single.pixels, atol=1e-4)
+    assert told == [(2, 4), (4, 4)]
+    known = generate(tiny_sd, ["a photo of a red cat"], [3], sampling=FEW)
+    assert torch.allclose(known.pixels, whole.pixels[:1], atol=1e-4)
+
+
+def test_two_words_in_one_prompt(tiny_sd, word):
+    dog = Concept(
+        placeholder_token="<d>", rows={"clip": tiny_sd.vocabularies["clip"].rows_of("dog")}
+    )
+    both = generate(tiny_sd, ["a S* and a <d>"], [0], concepts=[word, dog], sampling=FEW)
+    known = generate(tiny_sd, ["a red cat and a dog"], [0], sampling=FEW)
+    assert torch.equal(both.pixels, known.pixels)
+
+
+def test_a_concept_that_no_prompt_uses_is_refused(tiny_sd, word):
+    with pytest.raises(PromptError, match=r"must contain the placeholder 'S\*' of the concept"):
+        generate(tiny_sd, ["a cat", "a s*"], [0], concepts=[word], sampling=FEW)
+    with pytest.raises(PromptError, match="must be a prompt and a seed, got 0 prompts"):
+        generate(tiny_sd, [], [0])
+    with pytest.raises(PromptError, match="got 1 prompts and 0 seeds"):
+        generate(tiny_sd, ["a cat"], [])
+
+
+def test_pictures_carry_what_made_them(tiny_sd, word, tmp_path):
+    drawing = generate(tiny_sd, ["a S*", "a S* at sea"], [7, 8], concepts=[word], sampling=FEW)
+    files = save(drawing, tmp_path)
+    assert [f.name for f in files] == [
+        "000-a-s-seed7.png", "000-a-s-seed8.png", "001-a-s-at-sea-seed7.png",
+        "001-a-s-at-sea-seed8.png", SHEET,
+    ]  # fmt: skip
+    facts = read_metadata(files[3])
+    assert facts["prompt"] == "a S* at sea"
+    assert facts["seed"] == "8"
+    assert json.loads(facts["concepts"]) == {"S*": word.sha256()}
+    assert facts["num_inference_steps"] == "2"
+    assert facts["parameters"].startswith("a S* at sea\nNegative prompt: \nSteps: 2, Sampler: DDIM")
+
+
+def test_slugs():
+    assert slug("A photo of <S*>, at sea!") == "a-photo-of-s-at-sea"
+    assert slug("***") == "picture"
+    assert len(slug("word " * 50)) <= 48
