@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from oneword.concept import Concept
     from oneword.config import InversionConfig, ModelConfig, SamplingConfig, TrainConfig
     from oneword.formats import load as load_concept, save as save_concept
-    from oneword.generation import generate
+    from oneword.generation import generate, save as save_drawing
     from oneword.images import read_folder
     from oneword.inversion import Job, invert, invert_many
     from oneword.vocabulary import injected
@@ -33,6 +33,7 @@ _PUBLIC = {
     "load_concept": ("formats", "load"),
     "read_folder": ("images", "read_folder"),
     "save_concept": ("formats", "save"),
+    "save_drawing": ("generation", "save"),
 }
 __all__ = [
     "Concept",
@@ -49,6 +50,7 @@ __all__ = [
     "load_concept",
     "read_folder",
     "save_concept",
+    "save_drawing",
 ]
 
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
 
 import oneword
 
@@ -58,6 +60,13 @@ def test_a_module_imports_only_from_layers_above_it(path):
 def test_importing_the_package_and_its_configuration_loads_no_torch():
     code = "import sys, oneword, oneword.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_shapes_are_checked_while_tests_run():
+    from oneword.images import to_images
+
+    with pytest.raises(jaxtyping.TypeCheckError, match="pixels"):
+        to_images(torch.zeros(2, 2))
 
 
 def test_every_public_name_exists():

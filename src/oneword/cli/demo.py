@@ -40,11 +40,13 @@ def run(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     chosen, _ = options.parse(DemoArguments, "demo", arguments)
     options.say("Loading the model ...")
+    import torch
+
     from oneword import generation, runs
     from oneword._files import check_writable, write_json_atomic
     from oneword.backbones.base import load
     from oneword.evaluation import report
-    from oneword.images import read_folder
+    from oneword.images import contact_sheet, read_folder, save_png
 
     check_writable(chosen.output_dir)
     pictures, plain = copy_pictures(chosen.concept, chosen.output_dir)
@@ -86,6 +88,12 @@ def run(arguments: Sequence[str]) -> int:
             on_picture=show,
         )
     generation.save(drawing, chosen.output_dir / "pictures-of-S")
+    overview = contact_sheet(
+        torch.cat([outcome.result.job.pictures, drawing.pixels]),
+        columns=4,
+        row_labels=["learned from", *prompts],
+    )
+    save_png(overview, chosen.output_dir / "overview.png")
     page = reports.run_report(outcome, commands=_commands(chosen, train, evaluate, prompts))
     page.sections[1:1] = [report.drawings(evaluation, words), report.scores(evaluation, words)]
     path = report.write(page, chosen.output_dir / reports.REPORT)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int | float, int | float], None]]:
+def counting(what: str) -> Iterator[Callable[[float, float], None]]:
     """A bar of things done, with time left: ``show(done, total)``."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +21,7 @@ def counting(what: str) -> Iterator[Callable[[int | float, int | float], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=1)
 
-        def show(done: int | float, total: int | float) -> None:
+        def show(done: float, total: float) -> None:
             bar.update(task, completed=done, total=total)
 
         yield show

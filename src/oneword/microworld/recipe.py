@@ -1,9 +1,9 @@
 """The recipe that makes the embedded model from nothing but drawn pictures.
 
 Stages run in order, and each keeps a resumable state in the work folder, so that the recipe
-survives being stopped at any moment: run it again. A stage without a state of its own starts from
-the landed weights where they exist, with a fresh optimiser. Every batch is a function of (seed,
-stage, step).
+survives being stopped at any moment: run it again. Without ``from_scratch``
+the landed VAE, judge and reader are taken as they are, and the denoiser goes on from its landed
+weights with a fresh optimiser. Every batch is a function of (seed, stage, step, process).
 """
 
 # The libraries' own annotations are narrower than what they take and return.
@@ -103,6 +103,8 @@ class Recipe:
     )
     num_pictures: int = 65_536
     """Drawn pictures whose latents are made once for the denoiser; captions are new each time."""
+    shard_size: int = 4096
+    """Pictures whose latents share a file; it divides num_pictures."""
     text_rate_factor: float = 0.3
     """The text encoder's rate in units of the denoiser's."""
     caption_dropout: float = 0.1
@@ -209,10 +211,11 @@ class Run:
     def _start_from_landed(self) -> None:
         if self.shop.from_scratch:
             return
-        for key, part in self.parts.items():
-            landed = weights.landed_part(self.name, key)
-            if landed is not None:
-                part.load_state_dict({n: t.float() for n, t in landed.items()})
+        if self.name == "denoiser":
+            for key, part in self.parts.items():
+                landed = weights.landed_denoiser(key)
+                if landed is not None:
+                    part.load_state_dict({n: t.float() for n, t in landed.items()})
         if self.average:
             self.average = [p.detach().clone() for p in self.parameters]
 
@@ -225,16 +228,19 @@ class Run:
             part.load_state_dict(
                 {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
             )
-        device = self.shop.device
         for i, p in enumerate(self.parameters):
             prefix = f"adam.{i}."
             adam = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-            if adam:
-                self.optimizer.state[p] = {
-                    n: t if n == "step" and device.type == "cpu" else t.to(device)
-                    for n, t in adam.items()
-                }
-        self.average = [state[f"average.{i}"].to(device) for i in range(len(self.average))]
+            # the fused optimiser walks a parameter and its moments in memory side by side, so they
+            # must be laid out alike
+            self.optimizer.state[p] = {
+                n: torch.empty_like(p.data).copy_(t) if t.ndim else t.to(p.device)
+                for n, t in adam.items()
+            }
+        self.average = [
+            torch.empty_like(p.data).copy_(state[f"average.{i}"])
+            for i, p in enumerate(self.parameters[: len(self.average)])
+        ]
         self.step = int(meta["step"])
         self.history = json.loads(meta["history"])
 
@@ -513,7 +519,7 @@ def train_reader(shop: Workshop) -> bool:
 def make_latents(shop: Workshop) -> bool:
     """Encode the drawn pictures once, in shards that are skipped when they exist."""
     vae = weights.load_vae(shop.folder).to(shop.device).eval()
-    shard_size = 4096
+    shard_size = shop.recipe.shard_size
     num_shards = shop.recipe.num_pictures // shard_size
     started = time.monotonic()
     for shard in range(shop.rank, num_shards, shop.num_processes):
@@ -554,10 +560,14 @@ def train_denoiser(shop: Workshop) -> bool:
     _seed_weights(recipe, "denoiser")
     tokens = models.tokenizer()
     unet = models.denoiser().to(shop.device, memory_format=torch.channels_last)
-    encoder = models.text_encoder_of(CLIPModel.from_pretrained(shop.folder / "clip"))
+    if (shop.folder / "clip").exists():
+        pair = CLIPModel.from_pretrained(shop.folder / "clip")
+    else:  # the landed text encoder takes its place
+        pair = models.clip(tokens, width=128, layers=3, text_layers=3)
+    encoder = models.text_encoder_of(pair)
     encoder = encoder.to(shop.device)
     moments = torch.cat(
-        [load_file(_shard(shop, i))["moments"] for i in range(recipe.num_pictures // 4096)]
+        [load_file(_shard(shop, i))["moments"] for i in range(recipe.num_pictures // recipe.shard_size)]
     )
     alphas = models.scheduler().alphas_cumprod.to(shop.device)
     run = Run(
@@ -699,7 +709,8 @@ def _train_process(
         done = folder / f"{stage}.done"
         if stage not in stages or done.exists():
             continue
-        complete = _TRAIN[stage](shop)
+        if from_scratch or not weights.take(stage, folder):
+            complete = _TRAIN[stage](shop)
         if not complete:
             break
         if rank == 0:

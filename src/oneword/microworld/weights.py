@@ -83,7 +83,8 @@ def save_part(folder: Path, name: str, module: nn.Module) -> None:
         module.save_pretrained(part)
     else:
         part.mkdir()
-        save_file(module.state_dict(), part / "model.safetensors")
+        state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+        save_file(state, part / "model.safetensors")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(part, target)
 
@@ -106,7 +107,7 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        vae=load_vae(folder),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
         tokenizer=models.tokenizer(),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
@@ -144,22 +145,32 @@ def seal(folder: Path, details: dict[str, Any]) -> None:
 
 def load_vae(folder: Path) -> AutoencoderKL:
     """The autoencoder of a work folder."""
+    import torch
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(folder / "vae")
+    return AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32)
 
 
-def landed_part(stage: str, part: str) -> dict[str, torch.Tensor] | None:
-    """State dict of a landed part, from which a stage without a state of its own goes on."""
-    places = {
-        ("vae", "vae"): "pipeline/vae",
-        ("denoiser", "unet"): "pipeline/unet",
-        ("denoiser", "text"): "pipeline/text_encoder",
-        ("judge", "clip"): "judge",
-        ("clip", "clip"): None,
-    }
-    place = places.get((stage, part))
-    if place is None or not (WEIGHTS / place).exists():
+def take(stage: str, folder: Path) -> bool:
+    """Put the landed outcome of a stage into a work folder; whether there is one.
+
+    Everything but the denoiser is taken as it is: another VAE would not fit the landed denoiser.
+    """
+    if not (WEIGHTS / CARD).exists():
+        return False
+    if stage == "reader":
+        (folder / "reader").mkdir(exist_ok=True)
+        shutil.copy(WEIGHTS / "reader.safetensors", folder / "reader" / "model.safetensors")
+    elif stage in ("vae", "judge"):
+        source = WEIGHTS / ("pipeline/vae" if stage == "vae" else "judge")
+        shutil.copytree(source, folder / stage, dirs_exist_ok=True)
+    return stage in ("vae", "clip", "judge", "reader")
+
+
+def landed_denoiser(part: str) -> dict[str, torch.Tensor] | None:
+    """Landed weights of "unet" or "text", from which training goes on."""
+    place = {"unet": "pipeline/unet", "text": "pipeline/text_encoder"}[part]
+    if not (WEIGHTS / place).exists():
         return None
     from safetensors.torch import load_file
 
