@@ -3,9 +3,9 @@
     python benchmarks/concepts.py --json scores.json --markdown docs/concepts.md
 
 Every concept is learned from four pictures with each seed, the same sentences are drawn with the
-word, with its initialiser and with the best existing noun, and the judge compares them with drawings
-of the thing alone. "Reached" is the share of the way from the initialiser's plain similarity to the
-drawings' own similarity to each other.
+word, with its initialiser and with the best existing noun, and the judge compares them with
+drawings of the thing alone. "Reached" is the share of the way from the initialiser's plain
+similarity to the drawings' own similarity to each other.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def main() -> None:
             spent = time.monotonic() - started
             left = spent / len(runs) * (len(arguments.names) * len(arguments.seeds) - len(runs))
             print(
-                f"{job.name} seed {seed}: reached {runs[-1]['reached']:.2f}, {left / 60:.0f} min left",
+                f"{job.name} seed {seed}: reached {runs[-1]['reached']:.2f}, "
+                f"{left / 60:.0f} min left",
                 file=sys.stderr,
             )
     text = _table(arguments, runs)

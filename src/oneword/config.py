@@ -65,7 +65,7 @@ PresetName = Literal["paper", "release", "default"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InversionConfig:
-    """How one concept is learned. ``None`` means: as the preset says for the model's family."""
+    """How one concept is learned. What is not given is the preset's for the model's family."""
 
     placeholder_token: str = "S*"
     """The new word, without spaces, as it will stand in prompts."""
@@ -308,7 +308,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """How pictures are drawn. ``None``: the family's default."""
+    """How pictures are drawn. What is not given is the family's default."""
 
     guidance_scale: float | None = None
     """Classifier-free guidance; 1 turns it off."""

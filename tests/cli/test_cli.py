@@ -306,6 +306,7 @@ def test_every_verb_explains_itself(verb, capsys):
     assert main([verb, "--help"]) == 0
     out = capsys.readouterr().out
     assert "--json" in out
+    assert "None" not in out
     if verb == "train":
         assert "--train-data-dir" in out
         assert "Most optimiser steps" in out

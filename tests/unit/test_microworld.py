@@ -102,9 +102,10 @@ def test_held_out_concepts():
     assert np.array_equal(pictures, concepts.concept_pictures(gold, num=4))
     assert not np.array_equal(pictures, concepts.concept_pictures(gold, num=4, seed=1))
     plain = concepts.concept_plain(gold, num=3)
-    assert np.abs(plain[0].astype(int) - plain[1]).mean() < np.abs(
-        pictures[0].astype(int) - pictures[1]
-    ).mean()
+    assert (
+        np.abs(plain[0].astype(int) - plain[1]).mean()
+        < np.abs(pictures[0].astype(int) - pictures[1]).mean()
+    )
     style = concepts.get("neon")
     assert concepts.concept_pictures(style, num=2).shape == (2, 64, 64, 3)
     with pytest.raises(UserError, match="must be one of gold-mug"):

@@ -74,7 +74,9 @@ def test_a_stopped_stage_goes_on_to_the_same_bits(folder, tmp_path):
     state = load_file(tmp_path / "vae.state.safetensors")
     assert int(state["adam.0.step"]) == 20
     assert recipe.train(tmp_path, **options)
-    a, b = (load_file(x / "vae" / "diffusion_pytorch_model.safetensors") for x in (folder, tmp_path))
+    a, b = (
+        load_file(x / "vae" / "diffusion_pytorch_model.safetensors") for x in (folder, tmp_path)
+    )
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -113,7 +115,7 @@ def test_landing_makes_a_pipeline_with_checksums(folder, tmp_path, monkeypatch):
 
     unet = next((target / "pipeline" / "unet").glob("*.safetensors"))
     unet.write_bytes(unet.read_bytes()[:-1])
-    with pytest.raises(weights.WeightsError, match="must have SHA-256 .*; reinstall oneword"):
+    with pytest.raises(weights.WeightsError, match=r"must have SHA-256 .*; reinstall oneword"):
         weights.pipeline_folder()
     (target / weights.CARD).unlink()
     with pytest.raises(weights.WeightsError, match="its card is missing"):

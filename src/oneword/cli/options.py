@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import sys
 import tomllib
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from oneword.config import ConfigError, UserError
+from oneword.config import PRESETS, ConfigError, UserError
 
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ def _accumulated(words: list[str], steps: str, notes: list[str]) -> list[str]:
 def _optional_flags(cls: type[Any]) -> set[str]:
     """Names of the fields that are true, false or unset; on the command line they are flags."""
     found: set[str] = set()
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
@@ -136,6 +137,39 @@ def _spell_flags(cls: type[Any], arguments: list[str]) -> list[str]:
     return out
 
 
+def _explain(cls: type[Any]) -> None:
+    """Annotate the fields that may stay unset, so that help shows a type and where a value comes from.
+
+    Done here rather than in ``config``, which knows nothing of tyro.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            _explain(typing.cast("type[Any]", hint))
+            continue
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if typing.get_origin(hint) not in (UnionType, typing.Union) or len(kinds) != 1:
+            continue
+        choices = ("True", "False") if kinds[0] is bool else typing.get_args(kinds[0])
+        metavar = f"{{{','.join(choices)}}}" if choices else kinds[0].__name__.upper()
+        origin = tyro.conf.arg(metavar=metavar, help_behavior_hint=_default(field.name))
+        owner = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))
+        owner.__annotations__[field.name] = typing.Annotated[hint, origin]
+
+
+def _default(name: str) -> str:
+    """What an unset option comes to."""
+    ours, theirs = (PRESETS["default"][f] for f in ("microworld", "*"))
+    if name not in ours:
+        return ""
+    if name == "prompt_templates":
+        return f"(default: {' or '.join(ours[name].values())})"
+    if ours[name] == theirs[name]:
+        return f"(default: {ours[name]})"
+    return f"(default: {ours[name]} on microworld, {theirs[name]} elsewhere)"
+
+
 def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[str]]:
     """Build a verb's dataclass from its arguments, over the file named by --config.
 
@@ -158,6 +192,7 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
             words = _toml_words(cls, path) + words  # what comes later wins
             break
     words = _spell_flags(cls, normalised(words, notes=notes))
+    _explain(cls)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):

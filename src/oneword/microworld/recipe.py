@@ -16,6 +16,7 @@ import dataclasses
 import json
 import math
 import os
+import platform
 import socket
 import subprocess
 import time
@@ -567,7 +568,10 @@ def train_denoiser(shop: Workshop) -> bool:
     encoder = models.text_encoder_of(pair)
     encoder = encoder.to(shop.device)
     moments = torch.cat(
-        [load_file(_shard(shop, i))["moments"] for i in range(recipe.num_pictures // recipe.shard_size)]
+        [
+            load_file(_shard(shop, i))["moments"]
+            for i in range(recipe.num_pictures // recipe.shard_size)
+        ]
     )
     alphas = models.scheduler().alphas_cumprod.to(shop.device)
     run = Run(
@@ -737,6 +741,7 @@ def land(folder: Path, target: Path, scores: dict[str, Any] | None = None) -> Pa
         "history": made["history"],
         "commit": _commit(),
         "torch": torch.__version__,
+        "compute": f"{platform.machine()}, {os.cpu_count()} cores",
         "scores": scores or {},
     }
     return weights.land(folder, target, details)

@@ -98,7 +98,7 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
         details: What the card says besides the checksums: recipe, samples, compute, scores.
     """
     import torch
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
     from safetensors.torch import load_file, save_file
     from transformers import CLIPModel, CLIPTextModel
 

@@ -1,0 +1,108 @@
+"""End to end on the embedded model's landed weights: a word is learned, read back, and reported."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from oneword.backbones.base import load
+from oneword.cli.main import main
+from oneword.config import InversionConfig, ModelConfig
+from oneword.evaluation import harness
+from oneword.evaluation.features import load_judge
+from oneword.images import from_uint8, read_metadata
+from oneword.inversion import Job, invert
+from oneword.microworld import concepts, weights
+
+
+@pytest.fixture(scope="module")
+def microworld():
+    return load(ModelConfig(device="cpu"))
+
+
+def test_the_landed_model_is_small_and_says_how_it_was_made():
+    files = [p for p in weights.WEIGHTS.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 40e6
+    assert max(p.stat().st_size for p in files) < 15e6
+    card = weights.card()
+    assert {"recipe", "denoiser_samples", "commit", "scores", "sha256", "compute"} <= card.keys()
+    assert {"noun", "colour", "scene", "style"} <= card["scores"].keys()
+
+
+@pytest.mark.parametrize("name", ["gold-mug", "snowman"])
+def test_a_word_learned_in_eighty_steps_beats_its_initialiser(microworld, name):
+    held_out = concepts.get(name)
+    config = InversionConfig(initializer_token=held_out.noun, max_train_steps=80)
+    pictures = from_uint8(concepts.concept_pictures(held_out))
+    result = invert(microworld, Job(name=name, pictures=pictures, config=config))
+    judge = load_judge(None, microworld)
+    protocol = harness.protocol_for("microworld", plain=True, seeds=range(4))
+    methods = {
+        harness.CONCEPT: harness.word(microworld, "S*", [result.concept]),
+        harness.INITIALIZER: harness.word(microworld, held_out.noun),
+    }
+    plain = from_uint8(concepts.concept_plain(held_out))
+    found = harness.evaluate(methods, pictures, judge, protocol, plain=plain)
+    assert found.reached > 0.2
+    assert (
+        found.scores[harness.CONCEPT].image_similarity
+        > found.scores[harness.INITIALIZER].image_similarity
+    )
+
+
+def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
+    folder = tmp_path / "demo"
+    assert main(["demo", "--output-dir", str(folder), "--num-images-per-prompt", "2",
+                 "--json", str(tmp_path / "scores.json")]) == 0  # fmt: skip
+    out, err = capsys.readouterr()
+    assert "report.html" in out
+    assert "left" in err
+    text = (folder / "report.html").read_text()
+    for heading in ("What it was shown", "What it draws", "Scores", "How it was learned", "Curves",
+                    "Again"):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in text
+    assert "oneword train --train-data-dir" in text
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["words"]["concept"] == "S*"
+    assert found["reached"] > 0.3
+    facts = read_metadata(next((folder / "pictures-of-S").glob("000-*seed0.png")))
+    assert facts["model"] == "microworld"
+    assert (folder / "overview.png").exists()
+
+
+def test_microworld_evaluate_reads_attributes_beside_the_ceiling(tmp_path, capsys):
+    command = ["microworld", "evaluate", "--num-prompts", "28", "--seed", "1"]
+    files = ["--json", str(tmp_path / "w.json"), "--output-dir", str(tmp_path / "sheets")]
+    assert main([*command, *files]) == 0
+    found = json.loads((tmp_path / "w.json").read_text())
+    assert list(found) == ["noun", "colour", "scene", "style"]
+    for name, numbers in found.items():
+        assert numbers["ceiling"] > 0.8, name
+        assert numbers["value"] > 0.4, name
+    assert {p.name for p in (tmp_path / "sheets").iterdir()} == {
+        "generated.png", "drawn.png", "prompts.txt",
+    }  # fmt: skip
+
+
+def test_the_readmes_library_lines_run(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    monkeypatch.chdir(tmp_path)
+    main(["microworld", "pictures", "--concept", "gold-mug", "--output-dir",
+          "oneword-demo/pictures"])  # fmt: skip
+    names: dict[str, object] = {}
+    exec(code.replace('initializer_token="mug"', 'initializer_token="mug", max_train_steps=2'),
+         names)  # fmt: skip
+    assert (tmp_path / "mug.safetensors").exists()
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+
+
+def test_drawing_on_microworld_does_not_depend_on_the_batch(microworld):
+    prompts = ["a photo of a red mug", "a sketch of a cat on the moon"]
+    both = microworld.draw(prompts, [1, 2])
+    one = microworld.draw(prompts[1:], [2])
+    assert torch.allclose(both[1:], one, atol=2e-3)
