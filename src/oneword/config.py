@@ -36,6 +36,8 @@ class ModelConfig:
     """Another VAE (hub id or folder) in place of the model's own."""
     clip_skip: int | None = None
     """Layers of the CLIP text encoder to skip from its end, 0 or more; unset: the model's own habit."""
+    single_file_config: str | None = None
+    """Diffusers pipeline (folder or hub id) that a single-file checkpoint has the layout of; unset: found from its tensors, which asks the hub once."""
     variant: str | None = None
     """Weight variant of a hub model, such as "fp16"."""
     revision: str | None = None

@@ -13,6 +13,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
 
+import single_file
 import tiny
 from oneword.backbones.base import Backbone, ModelError, Moments, load, pick_device, pick_dtype
 from oneword.concept import Concept
@@ -152,6 +153,19 @@ def test_clip_skip_takes_an_earlier_layer(tiny_folder, tiny_sd):
     stock, _ = tiny_sd.pipeline.encode_prompt("a cat", "cpu", 1, False, clip_skip=1)
     assert torch.equal(skipped, stock)
     assert not torch.equal(skipped, tiny_sd.encode_prompt(["a cat"]).encoder_hidden_states)
+
+
+def test_a_single_file_checkpoint_is_the_same_model(tiny_folder, tiny_sd, tmp_path):
+    path = single_file.save(tiny_sd.pipeline, tmp_path / "model.safetensors")
+    found = load(ModelConfig(model=str(path), single_file_config=str(tiny_folder), device="cpu"))
+    x, t = normal(2, 4, 16, 16), torch.tensor([5, 900])
+    with torch.no_grad():
+        predictions = [
+            b.predict(x, t, b.encode_prompt(["a cat", "a dog"])) for b in (tiny_sd, found)
+        ]
+    assert torch.equal(*predictions)
+    decoded = [b.decode_latents(x) for b in (tiny_sd, found)]
+    assert torch.allclose(*decoded, atol=1e-6)
 
 
 def test_another_vae(tiny_folder, tmp_path, tiny_sd):

@@ -64,6 +64,8 @@ def _pipeline(
     if config.vae is not None:
         options["vae"] = AutoencoderKL.from_pretrained(config.vae, dtype=dtype)
     if Path(source).is_file():
+        if config.single_file_config is not None:
+            options["config"] = config.single_file_config
         return StableDiffusionPipeline.from_single_file(source, **options)
     return StableDiffusionPipeline.from_pretrained(
         source, variant=config.variant, revision=config.revision, **options
