@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -327,3 +329,17 @@ def test_the_installed_command_starts_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(training, tmp_path):
+    command = [sys.executable, "-m", "oneword.cli.main", *training, "--max-train-steps", "5000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in err.replace("\n", " ")
+    assert (tmp_path / "run" / "state.safetensors").exists()
+    assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()

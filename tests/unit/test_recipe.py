@@ -93,7 +93,7 @@ def test_two_processes_share_a_batch(folder, tmp_path):
 
 
 def test_landing_makes_a_pipeline_with_checksums(folder, tmp_path, monkeypatch):
-    target = recipe.land(folder, tmp_path / "weights", {"noun": 1.0})
+    target = recipe.land(folder, tmp_path / "weights")
     monkeypatch.setattr(weights, "WEIGHTS", target)
     backbone = load(ModelConfig(device="cpu"))
     assert backbone.family == "microworld"
@@ -101,7 +101,8 @@ def test_landing_makes_a_pipeline_with_checksums(folder, tmp_path, monkeypatch):
     assert weights.load_reader()(torch.zeros(2, 3, 64, 64))["noun"].shape == (2, 14)
     card = weights.card()
     assert card["denoiser_samples"] == 24
-    assert card["scores"] == {"noun": 1.0}
+    weights.add_scores({"noun": {"value": 0.5}})
+    assert weights.card() == card | {"scores": {"noun": {"value": 0.5}}}
     assert len(card["commit"]) in (7, 40)
 
     # another work folder goes on from what has landed

@@ -64,6 +64,8 @@ class EvaluateArguments:
     """File for the numbers."""
     output_dir: Path | None = None
     """Folder for the contact sheets: generated and drawn."""
+    save_to_card: bool = False
+    """Write the scores into the embedded model's card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,7 @@ def _evaluate(arguments: EvaluateArguments) -> int:
     from oneword.backbones.base import load
     from oneword.evaluation import world
     from oneword.images import contact_sheet, save_png
+    from oneword.microworld import weights
 
     if arguments.num_prompts < 1 or arguments.batch_size < 1:
         raise ConfigError(
@@ -183,6 +186,9 @@ def _evaluate(arguments: EvaluateArguments) -> int:
     Console().print(table)
     if arguments.json is not None:
         write_json_atomic(arguments.json, scores.plain())
+    if arguments.save_to_card:
+        how = {"num_prompts": arguments.num_prompts, "seed": arguments.seed}
+        weights.add_scores(scores.plain() | how)
     if arguments.output_dir is not None:
         for name in ("generated", "drawn"):
             sheet = contact_sheet(getattr(scores, name)[:64], columns=8)

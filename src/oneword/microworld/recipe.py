@@ -94,11 +94,11 @@ class Recipe:
     )
     denoiser: Stage = field(
         default_factory=lambda: Stage(
-            num_samples=4_000_000,
+            num_samples=307_200,
             batch_size=32,
             learning_rate=1e-3,
             warmup_steps=200,
-            decay_fraction=0.1,
+            decay_fraction=0.3,
             ema=0.999,
         )
     )
@@ -730,7 +730,7 @@ def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -
     """Stand in for an absent ``on_progress``."""
 
 
-def land(folder: Path, target: Path, scores: dict[str, Any] | None = None) -> Path:
+def land(folder: Path, target: Path) -> Path:
     """Put a work folder's model together in ``target``, with the card of how it was made."""
     made = json.loads((folder / "denoiser.json").read_text())
     details = {
@@ -742,7 +742,7 @@ def land(folder: Path, target: Path, scores: dict[str, Any] | None = None) -> Pa
         "commit": _commit(),
         "torch": torch.__version__,
         "compute": f"{platform.machine()}, {os.cpu_count()} cores",
-        "scores": scores or {},
+        "scores": {},
     }
     return weights.land(folder, target, details)
 

@@ -17,6 +17,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneword._files import write_json_atomic
 from oneword.config import UserError
 
 
@@ -71,6 +72,11 @@ def judge_folder() -> Path:
 def card() -> dict[str, Any]:
     """How the embedded model was made and what it scores."""
     return json.loads((WEIGHTS / CARD).read_text())
+
+
+def add_scores(scores: dict[str, Any]) -> None:
+    """Put scores into the embedded model's card."""
+    write_json_atomic(WEIGHTS / CARD, card() | {"scores": scores})
 
 
 def save_part(folder: Path, name: str, module: nn.Module) -> None:
