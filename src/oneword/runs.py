@@ -26,6 +26,7 @@ from oneword.concept import Concept
 from oneword.config import TrainConfig, is_validated
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
+from oneword.parts import rows_of_initializer
 from oneword.prompts import as_template, fill
 from oneword.run_folder import RunFolder, plain_settings, versions
 from oneword.vocabulary import injected
@@ -172,16 +173,17 @@ def _prepare(config: TrainConfig) -> _Prepared:
         config.train_data_dir, resolution=config.resolution, center_crop=config.center_crop
     )
     captions, notes = _captions(pictures, token)
-    # The official check of the placeholder, on rows that are never used.
-    empty = Concept(
-        placeholder_token=token,
-        rows={
+    # The official checks of initialiser and placeholder, before anything is written.
+    rows = (
+        {
             name: torch.zeros(inversion.num_vectors, vocabulary.dim)
             for name, vocabulary in backbone.vocabularies.items()
-        },
-        provenance={},
+        }
+        if inversion.initializer_token is None
+        else rows_of_initializer(backbone, inversion)
     )
-    with injected(backbone, [empty], replace=config.replace):
+    concept = Concept(placeholder_token=token, rows=rows, provenance={})
+    with injected(backbone, [concept], replace=config.replace):
         pass
     assert inversion.train_batch_size is not None
     rates = {

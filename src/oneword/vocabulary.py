@@ -109,12 +109,16 @@ def initial_rows(vocabulary: Vocabulary, initializer_token: str, num_vectors: in
     Raises:
         PlaceholderError: the tokenizer does not know the initialiser.
     """
-    ids = vocabulary.ids(initializer_token)
-    if not ids or _unknown_id(vocabulary.tokenizer) in ids:
-        raise PlaceholderError(
-            f"The initializer token must be known to the model's tokenizer {vocabulary.name}, got "
-            f"{initializer_token!r}; choose a common word, or leave it out to have one chosen."
-        )
+    for word in initializer_token.split() or [initializer_token]:
+        ids = vocabulary.ids(word)
+        # byte-level tokenizers spell what they do not know nearly letter by letter
+        spelled = len(ids) > 1 and len(word.encode()) < 2 * len(ids)
+        if not ids or spelled or _unknown_id(vocabulary.tokenizer) in ids:
+            raise PlaceholderError(
+                "The initializer token must be known to the model's tokenizer "
+                f"{vocabulary.name}, got {word!r}; choose a common word, or leave it out to have "
+                "one chosen."
+            )
     rows = vocabulary.rows_of(initializer_token)
     if num_vectors == 1:
         return rows.mean(dim=0, keepdim=True)

@@ -225,6 +225,7 @@ def wide(folder):
         (["--placeholder-token", ""], "non-empty and without spaces"),
         (["--placeholder-token", "my cat"], "without spaces, got 'my cat'"),
         (["--initializer-token", " "], "must be a word"),
+        (["--initializer-token", "zqé"], "must be known to the model's tokenizer clip, got 'zqé'"),
         (["--train-data-dir", "no/such/folder"], "nothing there"),
         (["--model", "/no/such/model"], "which does not exist"),
         (["--resolution", "33"], "multiple of 8 px, got 33"),

@@ -93,7 +93,7 @@ def test_two_processes_share_a_batch(folder, tmp_path):
 
 
 def test_landing_makes_a_pipeline_with_checksums(folder, tmp_path, monkeypatch):
-    target = recipe.land(folder, tmp_path / "weights")
+    target = recipe.land(folder, tmp_path / "weights", SMALL)
     monkeypatch.setattr(weights, "WEIGHTS", target)
     backbone = load(ModelConfig(device="cpu"))
     assert backbone.family == "microworld"
@@ -112,7 +112,8 @@ def test_landing_makes_a_pipeline_with_checksums(folder, tmp_path, monkeypatch):
     taken = load_file(again / "vae" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(landed[name], taken[name]) for name in landed)
     assert recipe.train(again, recipe=SMALL, stages=("denoiser",))
-    assert recipe.land(again, tmp_path / "better").exists()
+    better = json.loads((recipe.land(again, tmp_path / "better", SMALL) / weights.CARD).read_text())
+    assert better["denoiser_samples"] == 2 * card["denoiser_samples"]
 
     unet = next((target / "pipeline" / "unet").glob("*.safetensors"))
     unet.write_bytes(unet.read_bytes()[:-1])

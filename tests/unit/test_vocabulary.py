@@ -152,8 +152,9 @@ def test_initial_rows(vocabulary):
     assert torch.equal(initial_rows(vocabulary, "red cat", 1)[0], (red + cat) / 2)
     assert torch.equal(initial_rows(vocabulary, "red cat", 4), torch.stack([red, cat, cat, cat]))
     assert torch.equal(initial_rows(vocabulary, "red cat", 2), torch.stack([red, cat]))
-    with pytest.raises(PlaceholderError, match="must be known to the model's tokenizer"):
-        initial_rows(vocabulary, "", 1)
+    for unknown in ("", "zqé", "red zqé"):
+        with pytest.raises(PlaceholderError, match="must be known to the model's tokenizer"):
+            initial_rows(vocabulary, unknown, 1)
 
 
 def test_nearest_words(vocabulary):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class TrainArguments:
     """CPU processes of one thread each that share a batch."""
     seed: int = 0
     """Seed of the weights and of every batch."""
+    denoiser_samples: int = 307_200
+    """Pictures that the denoiser sees in this stage, over the last third of which its rate falls."""
     land: Path | None = None
     """Folder in which to put the finished model together afterwards."""
 
@@ -123,9 +126,12 @@ def _train(arguments: TrainArguments) -> int:
         raise ConfigError(
             f"stages must be among {', '.join(recipe.STAGES)}, got {', '.join(sorted(unknown))}."
         )
+    made = recipe.Recipe(seed=arguments.seed)
+    denoiser = dataclasses.replace(made.denoiser, num_samples=arguments.denoiser_samples)
+    made = dataclasses.replace(made, denoiser=denoiser)
     complete = recipe.train(
         arguments.output_dir,
-        recipe=recipe.Recipe(seed=arguments.seed),
+        recipe=made,
         stages=arguments.stages or recipe.STAGES,
         minutes=arguments.minutes,
         device=arguments.device,
@@ -135,7 +141,7 @@ def _train(arguments: TrainArguments) -> int:
         on_progress=_report,
     )
     if arguments.land is not None:
-        recipe.land(arguments.output_dir, arguments.land)
+        recipe.land(arguments.output_dir, arguments.land, made)
         options.say(f"The model lies in {arguments.land}.")
     if not complete:
         options.say("Time is up; the same command goes on from here.")

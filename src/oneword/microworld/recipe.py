@@ -95,7 +95,7 @@ class Recipe:
     denoiser: Stage = field(
         default_factory=lambda: Stage(
             num_samples=307_200,
-            batch_size=32,
+            batch_size=64,
             learning_rate=1e-3,
             warmup_steps=200,
             decay_fraction=0.3,
@@ -178,6 +178,7 @@ class Run:
         self.parameters = [p for group in groups for p in group["params"]]
         self.average = [p.detach().clone() for p in self.parameters] if stage.ema else []
         self.step = 0
+        self.earlier_samples = 0  # that the landed weights had seen
         self.saved_s = time.monotonic()
         self.losses: list[Tensor] = []
         self.history: list[dict[str, float]] = []
@@ -204,7 +205,11 @@ class Run:
         """Write the state atomically."""
         if self.shop.rank == 0:
             part = self.path.with_suffix(".part")
-            meta = {"step": str(self.step), "history": json.dumps(self.history)}
+            meta = {
+                "step": str(self.step),
+                "history": json.dumps(self.history),
+                "earlier_samples": str(self.earlier_samples),
+            }
             save_file(self._tensors(), part, metadata=meta)
             os.replace(part, self.path)
         self.saved_s = time.monotonic()
@@ -217,6 +222,8 @@ class Run:
                 landed = weights.landed_denoiser(key)
                 if landed is not None:
                     part.load_state_dict({n: t.float() for n, t in landed.items()})
+                    self.earlier_samples = weights.card()["denoiser_samples"]
+                    self.history = weights.card()["history"]
         if self.average:
             self.average = [p.detach().clone() for p in self.parameters]
 
@@ -244,6 +251,12 @@ class Run:
         ]
         self.step = int(meta["step"])
         self.history = json.loads(meta["history"])
+        self.earlier_samples = int(meta["earlier_samples"])
+
+    @property
+    def samples(self) -> int:
+        """Pictures seen, by the landed weights before too."""
+        return self.earlier_samples + self.step * self.stage.batch_size
 
     def steps(self) -> Iterator[np.random.Generator]:
         """Yield each step's generator until the stage is done or the time is up."""
@@ -262,7 +275,7 @@ class Run:
                 loss = torch.stack(self.losses).mean().item()
                 self.losses.clear()
                 metrics = {"loss": loss, "steps_per_s": speed}
-                self.history.append({"samples": self.step * self.stage.batch_size, "loss": loss})
+                self.history.append({"samples": self.samples, "loss": loss})
                 if self.shop.rank == 0:
                     self.shop.on_progress(self.name, self.step, self.stage.num_steps, metrics)
             if time.monotonic() - self.saved_s > 120:
@@ -582,6 +595,7 @@ def train_denoiser(shop: Workshop) -> bool:
         text=recipe.text_rate_factor,
     )
     predict = torch.compile(unet) if shop.compiled else unet
+    read = torch.compile(encoder) if shop.compiled else encoder
     num = stage.batch_size // shop.num_processes
     for rng in run.steps():
         index = rng.integers(0, recipe.num_pictures, num)
@@ -604,7 +618,7 @@ def train_denoiser(shop: Workshop) -> bool:
         x_t = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
         ids = tokens(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         with shop.amp:
-            states = encoder(ids.to(shop.device)).last_hidden_state
+            states = read(ids.to(shop.device)).last_hidden_state
             predicted = predict(x_t, t, states).sample
         run.update(F.mse_loss(predicted.float(), a * noise - s * x0))
     if shop.rank == 0:
@@ -614,7 +628,7 @@ def train_denoiser(shop: Workshop) -> bool:
         (shop.folder / "denoiser.json").write_text(
             json.dumps(
                 {
-                    "samples": run.step * stage.batch_size,
+                    "samples": run.samples,
                     "history": run.history[:: max(1, len(run.history) // 40)],
                 }
             )
@@ -730,13 +744,13 @@ def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -
     """Stand in for an absent ``on_progress``."""
 
 
-def land(folder: Path, target: Path) -> Path:
+def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     """Put a work folder's model together in ``target``, with the card of how it was made."""
     made = json.loads((folder / "denoiser.json").read_text())
     details = {
         "name": "microworld",
         "made_by": "oneword microworld train --from-scratch",
-        "recipe": dataclasses.asdict(Recipe()),
+        "recipe": dataclasses.asdict(recipe),
         "denoiser_samples": made["samples"],
         "history": made["history"],
         "commit": _commit(),
