@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -90,6 +92,15 @@ def test_two_processes_share_a_batch(folder, tmp_path):
     one = load_file(folder / "text_encoder" / "model.safetensors")
     two = load_file(tmp_path / "text_encoder" / "model.safetensors")
     assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_processes_take_landed_parts_without_waiting_for_each_other(tmp_path):
+    command = [sys.executable, "-m", "oneword.cli.main", "microworld", "train", "--output-dir",
+               str(tmp_path), "--num-processes", "2", "--stages", "vae", "clip", "judge",
+               "reader"]  # fmt: skip
+    assert subprocess.run(command, check=False, timeout=200).returncode == 0
+    taken = {p.name for p in tmp_path.iterdir() if p.is_dir()}
+    assert taken == {"vae", "judge", "reader"}
 
 
 def test_landing_makes_a_pipeline_with_checksums(folder, tmp_path, monkeypatch):

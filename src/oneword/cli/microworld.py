@@ -35,8 +35,6 @@ class TrainArguments:
     """Ignore the landed weights; otherwise every finished stage starts from them."""
     device: str = "cpu"
     """torch device."""
-    compiled: bool = False
-    """Compile the denoiser: a quarter faster after some minutes, needs a C++ compiler."""
     num_processes: int = 1
     """CPU processes of one thread each that share a batch."""
     seed: int = 0
@@ -137,7 +135,6 @@ def _train(arguments: TrainArguments) -> int:
         device=arguments.device,
         num_processes=arguments.num_processes,
         from_scratch=arguments.from_scratch,
-        compiled=arguments.compiled,
         on_progress=_report,
     )
     if arguments.land is not None:

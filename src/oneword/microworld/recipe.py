@@ -131,8 +131,6 @@ class Workshop:
     num_processes: int = 1
     from_scratch: bool = False
     """Ignore the landed weights."""
-    compiled: bool = False
-    """Compile the denoiser, which pays after some minutes and needs a C++ compiler."""
 
     @property
     def amp(self) -> Any:
@@ -594,8 +592,6 @@ def train_denoiser(shop: Workshop) -> bool:
         {"unet": unet, "text": encoder},
         text=recipe.text_rate_factor,
     )
-    predict = torch.compile(unet) if shop.compiled else unet
-    read = torch.compile(encoder) if shop.compiled else encoder
     num = stage.batch_size // shop.num_processes
     for rng in run.steps():
         index = rng.integers(0, recipe.num_pictures, num)
@@ -618,8 +614,8 @@ def train_denoiser(shop: Workshop) -> bool:
         x_t = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
         ids = tokens(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         with shop.amp:
-            states = read(ids.to(shop.device)).last_hidden_state
-            predicted = predict(x_t, t, states).sample
+            states = encoder(ids.to(shop.device)).last_hidden_state
+            predicted = unet(x_t, t, states).sample
         run.update(F.mse_loss(predicted.float(), a * noise - s * x0))
     if shop.rank == 0:
         run.use_average()
@@ -658,7 +654,6 @@ def train(
     device: str = "cpu",
     num_processes: int = 1,
     from_scratch: bool = False,
-    compiled: bool = False,
     on_progress: Progress | None = None,
 ) -> bool:
     """Run the stages in order in a work folder, and stop in time.
@@ -671,7 +666,6 @@ def train(
         device: torch device.
         num_processes: CPU processes of one thread each, which share every batch.
         from_scratch: Begin at nothing even where landed weights exist.
-        compiled: Compile the denoiser; needs a C++ compiler.
         on_progress: Called with (stage, done steps, all steps, metrics).
 
     Returns:
@@ -680,7 +674,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     job = (
         folder, recipe or Recipe(), stages, time.monotonic() + 60 * minutes, device, num_processes,
-        from_scratch, compiled, on_progress or _tell_nobody,
+        from_scratch, on_progress or _tell_nobody,
     )  # fmt: skip
     if num_processes == 1:
         return _train_process(0, *job, None)
@@ -700,7 +694,6 @@ def _train_process(
     device: str,
     num_processes: int,
     from_scratch: bool,
-    compiled: bool,
     on_progress: Progress,
     port: int | None,
 ) -> bool:
@@ -720,12 +713,14 @@ def _train_process(
         rank,
         num_processes,
         from_scratch,
-        compiled,
     )
     complete = True
     for stage in STAGES:
         done = folder / f"{stage}.done"
-        if stage not in stages or done.exists():
+        skipped = stage not in stages or done.exists()
+        if num_processes > 1:
+            dist.barrier()  # nobody marks a stage as done before everybody has looked
+        if skipped:
             continue
         if from_scratch or not weights.take(stage, folder):
             complete = _TRAIN[stage](shop)
@@ -733,8 +728,6 @@ def _train_process(
             break
         if rank == 0:
             done.touch()
-        if num_processes > 1:
-            dist.barrier()
     if port is not None:
         dist.destroy_process_group()
     return complete

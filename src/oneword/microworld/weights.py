@@ -142,6 +142,10 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
 
 def seal(folder: Path, details: dict[str, Any]) -> None:
     """Write the card of a weights folder, with the checksum of every other file in it."""
+    for path in folder.rglob("config.json"):  # diffusers notes where a part was loaded from
+        settings = json.loads(path.read_text())
+        if settings.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(settings, indent=2) + "\n")
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CARD)
     sums = {
         p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
