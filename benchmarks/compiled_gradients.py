@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from oneword.microworld import models
+from oneword.microworld.first import models
 
 
 def gradients(unet: torch.nn.Module, forward: object) -> dict[str, torch.Tensor]:

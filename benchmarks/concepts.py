@@ -27,7 +27,7 @@ from oneword.evaluation.features import load_judge
 from oneword.evaluation.metrics import Mean, mean_interval
 from oneword.images import contact_sheet, from_uint8, save_png
 from oneword.inversion import Job, invert_many
-from oneword.microworld import concepts
+from oneword.microworld.first import concepts
 
 
 NAMES = (

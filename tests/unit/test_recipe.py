@@ -1,19 +1,17 @@
-"""The recipe of the embedded model with a handful of samples per stage."""
+"""The recipe of the embedded models with a handful of samples per stage."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
+import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from oneword.backbones.base import load
-from oneword.config import ModelConfig
-from oneword.microworld import recipe, weights
-from oneword.microworld.recipe import Recipe, Stage
+from oneword.microworld import concepts, models, oracle, recipe, scenes, stages, weights
+from oneword.microworld.workshop import STAGES, Recipe, Stage
 
 
 def stage(num_samples, batch_size=8):
@@ -23,10 +21,11 @@ def stage(num_samples, batch_size=8):
 
 
 SMALL = Recipe(
+    model="microworld-nano",
     vae=stage(96, 4),
     clip=stage(16),
     judge=stage(16),
-    reader=stage(24),
+    oracle=stage(24),
     denoiser=stage(24, 4),
     num_pictures=128,
     shard_size=64,
@@ -47,8 +46,8 @@ def folder(tmp_path_factory):
 
 def test_every_stage_leaves_its_part(folder):
     parts = {p.name for p in folder.iterdir() if p.is_dir()}
-    assert parts == {"vae", "clip", "judge", "reader", "unet", "text_encoder"}
-    assert all((folder / f"{name}.done").exists() for name in recipe.STAGES)
+    assert parts == {"vae", "clip", "judge", "oracle", "unet", "text_encoder"}
+    assert all((folder / f"{name}.done").exists() for name in STAGES)
     assert json.loads((folder / "denoiser.json").read_text())["samples"] == 24
 
 
@@ -61,7 +60,7 @@ def test_a_finished_recipe_does_nothing_more(folder):
 def test_latents_have_mean_zero_and_deviation_one(folder):
     moments = load_file(folder / "latents-0000.safetensors")["moments"].float()
     mean, std = moments.chunk(2, dim=1)
-    assert moments.shape == (64, 8, 16, 16)
+    assert moments.shape == (64, 2 * models.NANO.latent_channels, 8, 8)
     assert (std > 0).all()
     channels = mean.permute(1, 0, 2, 3).flatten(1)
     # made on other pictures than those they were normalised on, in bf16
@@ -94,42 +93,99 @@ def test_two_processes_share_a_batch(folder, tmp_path):
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
-def test_two_processes_take_landed_parts_without_waiting_for_each_other(tmp_path):
-    command = [sys.executable, "-m", "oneword.cli.main", "microworld", "train", "--output-dir",
-               str(tmp_path), "--num-processes", "2", "--stages", "vae", "clip", "judge",
-               "reader"]  # fmt: skip
-    assert subprocess.run(command, check=False, timeout=200).returncode == 0
-    taken = {p.name for p in tmp_path.iterdir() if p.is_dir()}
-    assert taken == {"vae", "judge", "reader"}
+@pytest.fixture
+def landed(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
+    return recipe.land(folder, tmp_path / "weights" / SMALL.model, SMALL)
 
 
-def test_landing_makes_a_pipeline_with_checksums(folder, tmp_path, monkeypatch):
-    target = recipe.land(folder, tmp_path / "weights", SMALL)
-    monkeypatch.setattr(weights, "WEIGHTS", target)
-    backbone = load(ModelConfig(device="cpu"))
-    assert backbone.family == "microworld"
-    assert backbone.draw(["a mug"], [0]).shape == (1, 3, 64, 64)
-    assert weights.load_reader()(torch.zeros(2, 3, 64, 64))["noun"].shape == (2, 14)
-    card = weights.card()
+def test_landing_makes_a_stock_pipeline_with_checksums(landed):
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        weights.pipeline_folder(SMALL.model), dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline("a mug", num_inference_steps=2, output_type="np").images
+    assert drawn.shape == (1, 64, 64, 3)
+    found = weights.load_oracle(SMALL.model).read(torch.zeros(2, 3, 64, 64))
+    assert len(found) == 2
+    assert found[0].keys() == oracle.HEADS.keys()
+    card = weights.card(SMALL.model)
     assert card["denoiser_samples"] == 24
-    weights.add_scores({"noun": {"value": 0.5}})
-    assert weights.card() == card | {"scores": {"noun": {"value": 0.5}}}
-    assert len(card["commit"]) in (7, 40)
-
-    # another work folder goes on from what has landed
-    again = tmp_path / "again"
-    assert recipe.train(again, recipe=SMALL, stages=("vae", "clip", "judge", "reader", "latents"))
-    landed = load_file(target / "pipeline" / "vae" / "diffusion_pytorch_model.safetensors")
-    taken = load_file(again / "vae" / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(landed[name], taken[name]) for name in landed)
-    assert recipe.train(again, recipe=SMALL, stages=("denoiser",))
-    better = json.loads((recipe.land(again, tmp_path / "better", SMALL) / weights.CARD).read_text())
-    assert better["denoiser_samples"] == 2 * card["denoiser_samples"]
-
-    unet = next((target / "pipeline" / "unet").glob("*.safetensors"))
+    assert card["sizes"]["size_px"] == 64
+    weights.add_scores({"noun": {"value": 0.5}}, SMALL.model)
+    assert weights.card(SMALL.model) == card | {"scores": {"noun": {"value": 0.5}}}
+    unet = next((landed / "pipeline" / "unet").glob("*.safetensors"))
     unet.write_bytes(unet.read_bytes()[:-1])
     with pytest.raises(weights.WeightsError, match=r"must have SHA-256 .*; reinstall oneword"):
-        weights.pipeline_folder()
-    (target / weights.CARD).unlink()
+        weights.pipeline_folder(SMALL.model)
+    (landed / weights.CARD).unlink()
     with pytest.raises(weights.WeightsError, match="its card is missing"):
-        weights.pipeline_folder()
+        weights.pipeline_folder(SMALL.model)
+
+
+def test_another_work_folder_goes_on_from_what_has_landed(landed, tmp_path):
+    again = tmp_path / "again"
+    assert recipe.train(again, recipe=SMALL, stages=("vae", "clip", "judge", "oracle", "latents"))
+    before = load_file(landed / "pipeline" / "vae" / "diffusion_pytorch_model.safetensors")
+    taken = load_file(again / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(before[name], taken[name]) for name in before)
+    assert recipe.train(again, recipe=SMALL, stages=("denoiser",))
+    better = recipe.land(again, tmp_path / "better", SMALL)
+    assert json.loads((better / weights.CARD).read_text())["denoiser_samples"] == 48
+
+
+def test_parts_before_the_denoiser_land_alone(folder, tmp_path, monkeypatch):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in ("vae", "clip", "judge", "oracle"):
+        (begun / name).symlink_to(folder / name)
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
+    recipe.land(begun, tmp_path / "weights" / SMALL.model, SMALL)
+    assert weights.card(SMALL.model)["denoiser_samples"] == 0
+    assert weights.landed_denoiser("unet", SMALL.model) is None
+    assert weights.landed_denoiser("text", SMALL.model) is not None
+    assert recipe.train(tmp_path / "on", recipe=SMALL)
+    assert json.loads((tmp_path / "on" / "denoiser.json").read_text())["samples"] == 24
+
+
+def test_the_oracle_is_asked_for_what_a_picture_shows():
+    cat = scenes.Thing(noun="cat", colours=("red", "blue", "white"), pattern="dotted")
+    doctor = scenes.Thing(noun="doctor", colours=("red", "brown", "grey"), skin="dark", hair="long")
+    alone = oracle.truth(scenes.Scene(things=(cat,), place="moon", style="sketch"), "tiger")
+    assert alone == {
+        "noun": "cat", "second_noun": "none", "colour": "red", "second_colour": "blue",
+        "detail_colour": "white", "pattern": "dotted", "scene": "moon", "style": "sketch",
+        "count": "one", "relation": "alone", "concept": "tiger",
+    }  # fmt: skip
+    both = oracle.truth(scenes.Scene(things=(doctor, cat), relation="beside"))
+    assert (both["second_noun"], both["skin"], both["hair"]) == ("cat", "dark", "long")
+    assert "colour" not in both
+    counted = oracle.truth(scenes.Scene(things=(cat,) * 3, relation="count"))
+    assert (counted["count"], counted["second_noun"]) == ("three", "none")
+    hidden = scenes.Thing(noun="igloo", colours=("red", "blue", "white"))
+    assert oracle.truth(scenes.Scene(things=(hidden,)))["noun"] == "none"
+    assert "colour" not in oracle.truth(scenes.Scene(things=(cat,), style="blueprint"))
+
+
+def test_every_truth_is_a_value_that_the_oracle_knows():
+    pictures, told = stages.oracle_batch(np.random.default_rng(0), 300, 64)
+    assert pictures.shape == (300, 64, 64, 3)
+    for truth in told:
+        assert all(value in oracle.HEADS[name] for name, value in truth.items())
+    seen = {truth["concept"] for truth in told}
+    assert len(seen) > 0.8 * sum(c.thing is not None for c in concepts.HELD_OUT)
+    assert {truth["relation"] for truth in told} == set(scenes.RELATIONS)
+
+
+def test_agreement_counts_only_what_was_asked():
+    read = [{"noun": "cat", "scene": "moon"}, {"noun": "dog", "scene": "moon"}]
+    found = oracle.agreement(read, [{"noun": "cat"}, {"noun": "cat", "scene": "moon"}])
+    assert found == {"noun": 0.5, "scene": 1.0}
+
+
+def test_attributes_that_are_not_shown_have_no_loss():
+    logits = {"noun": torch.zeros(2, len(oracle.HEADS["noun"])), "skin": torch.zeros(2, 3)}
+    one = oracle.attribute_loss(logits, [{"noun": "cat"}, {"noun": "dog"}])
+    assert one == pytest.approx(np.log(len(oracle.HEADS["noun"])))
+    both = oracle.attribute_loss(logits, [{"noun": "cat", "skin": "dark"}, {"noun": "dog"}])
+    assert both - one == pytest.approx(np.log(3))

@@ -16,7 +16,7 @@ from oneword.evaluation import harness
 from oneword.evaluation.features import load_judge
 from oneword.images import from_uint8, read_metadata
 from oneword.inversion import Job, invert
-from oneword.microworld import concepts, weights
+from oneword.microworld.first import concepts, weights
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def load(config: ModelConfig) -> StableDiffusion:
     dtype = pick_dtype(config.dtype, device)
     source = config.model
     if embedded:
-        from oneword.microworld import weights
+        from oneword.microworld.first import weights
 
         source = str(weights.pipeline_folder())
     options: dict[str, Any] = {"dtype": dtype}

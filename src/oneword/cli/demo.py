@@ -108,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def copy_pictures(concept: str, target: Path) -> tuple[Path, Path]:
     """Copy a shipped concept's training and plain pictures beside the results."""
-    source = Path(__file__).parents[1] / "microworld" / "pictures"
+    source = Path(__file__).parents[1] / "microworld" / "first" / "pictures"
     folders = target / "pictures", target / "pictures-plain"
     for folder, name in zip(folders, (concept, f"{concept}-plain"), strict=True):
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from oneword._files import check_writable, write_atomic, write_json_atomic
 from oneword.cli import options, progress
 from oneword.config import ConfigError, ModelConfig, SamplingConfig
 
 
-HELP = """usage: oneword microworld {train,evaluate,pictures,card} [options]
+HELP = """usage: oneword microworld {train,evaluate,pictures,card,explore} [options]
 
   train     run the recipe: draws pictures and trains every part, resumable, within --minutes
   evaluate  noun, colour, scene and style accuracy of generated pictures beside drawn ones
   pictures  draw one of the held-out concepts, to learn from or to score against
-  card      how the embedded model was made and what it scores"""
+  card      how the embedded model was made and what it scores
+  explore   contact sheets of the second world, whose model is in the making"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
     """Run the recipe that makes the embedded model; run it again to go on."""
 
+    model: Literal["first", "microworld", "microworld-nano"] = "first"
+    """What to make: "first" is the model that ships; the others, of the second world, are in the making."""
     output_dir: Path = Path("microworld-work")
     """Work folder: resumable states, finished parts, latents."""
     minutes: float = 60.0
     """Time budget of this call, minutes."""
     stages: tuple[str, ...] = ()
-    """Stages to run, in order: vae clip judge reader latents denoiser; none: all."""
+    """Stages to run, in order: vae clip judge reader (or oracle) latents denoiser; none: all."""
     from_scratch: bool = False
     """Ignore the landed weights; otherwise every finished stage starts from them."""
     device: str = "cpu"
@@ -39,8 +44,8 @@ class TrainArguments:
     """CPU processes of one thread each that share a batch."""
     seed: int = 0
     """Seed of the weights and of every batch."""
-    denoiser_samples: int = 307_200
-    """Pictures that the denoiser sees in this stage, over the last third of which its rate falls."""
+    denoiser_samples: int | None = None
+    """Pictures that the denoiser sees in this stage, over the last third of which its rate falls; unset: the recipe's."""
     land: Path | None = None
     """Folder in which to put the finished model together afterwards."""
 
@@ -85,6 +90,16 @@ class PicturesArguments:
     """Seed of the pictures."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExploreArguments:
+    """Draw contact sheets of the second world: nouns, places, relations, held-out concepts."""
+
+    output_dir: Path = Path("microworld-sheets")
+    """Folder for the sheets."""
+    seed: int = 0
+    """Seed of colours and backgrounds."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one of the sub-verbs."""
     try:
@@ -107,26 +122,33 @@ def _run(arguments: Sequence[str]) -> int:
     if verb == "evaluate":
         return _evaluate(options.parse(EvaluateArguments, "microworld evaluate", rest)[0])
     if verb == "card":
-        from oneword.microworld import weights
+        from oneword.microworld.first import weights
 
         print(json.dumps(weights.card(), indent=1))
         return 0
     if verb == "pictures":
         return _pictures(options.parse(PicturesArguments, "microworld pictures", rest)[0])
-    raise ConfigError(f"The sub-verb must be train, pictures, evaluate or card, got {verb!r}.")
+    if verb == "explore":
+        return _explore(options.parse(ExploreArguments, "microworld explore", rest)[0])
+    raise ConfigError(
+        f"The sub-verb must be train, pictures, evaluate, card or explore, got {verb!r}."
+    )
 
 
 def _train(arguments: TrainArguments) -> int:
-    from oneword.microworld import recipe
-
+    first = arguments.model == "first"
+    name = "oneword.microworld.first.recipe" if first else "oneword.microworld.recipe"
+    recipe: Any = importlib.import_module(name)
+    model = {} if first else {"model": arguments.model}
+    made = recipe.Recipe(seed=arguments.seed, **model)
     unknown = set(arguments.stages) - set(recipe.STAGES)
     if unknown:
         raise ConfigError(
             f"stages must be among {', '.join(recipe.STAGES)}, got {', '.join(sorted(unknown))}."
         )
-    made = recipe.Recipe(seed=arguments.seed)
-    denoiser = dataclasses.replace(made.denoiser, num_samples=arguments.denoiser_samples)
-    made = dataclasses.replace(made, denoiser=denoiser)
+    if arguments.denoiser_samples is not None:
+        denoiser = dataclasses.replace(made.denoiser, num_samples=arguments.denoiser_samples)
+        made = dataclasses.replace(made, denoiser=denoiser)
     complete = recipe.train(
         arguments.output_dir,
         recipe=made,
@@ -159,7 +181,7 @@ def _evaluate(arguments: EvaluateArguments) -> int:
     from oneword.backbones.base import load
     from oneword.evaluation import world
     from oneword.images import contact_sheet, save_png
-    from oneword.microworld import weights
+    from oneword.microworld.first import weights
 
     if arguments.num_prompts < 1 or arguments.batch_size < 1:
         raise ConfigError(
@@ -204,7 +226,7 @@ def _evaluate(arguments: EvaluateArguments) -> int:
 
 def _pictures(arguments: PicturesArguments) -> int:
     from oneword.images import from_uint8, save_png, to_images
-    from oneword.microworld import concepts
+    from oneword.microworld.first import concepts
 
     concept = concepts.get(arguments.concept)
     draw = concepts.concept_plain if arguments.plain else concepts.concept_pictures
@@ -213,4 +235,26 @@ def _pictures(arguments: PicturesArguments) -> int:
     for i, image in enumerate(to_images(from_uint8(drawn)), start=1):
         save_png(image, arguments.output_dir / f"{i}.png")
     options.say(f"{arguments.num_images} pictures of {concept.name} in {arguments.output_dir}.")
+    return 0
+
+
+def _explore(arguments: ExploreArguments) -> int:
+    import numpy as np
+
+    from oneword.images import contact_sheet, from_uint8, save_png
+    from oneword.microworld import drawing, sheets
+
+    check_writable(arguments.output_dir)
+    found = {
+        name: {label: [p.scene for p in prompts] for label, prompts in rows.items()}
+        for name, rows in sheets.world(arguments.seed).items()
+    } | {"held-out": sheets.held_out(seed=arguments.seed)}
+    with progress.counting("drawing sheets") as show:
+        for i, (name, rows) in enumerate(found.items()):
+            drawn = [drawing.render(scene) for row in rows.values() for scene in row]
+            columns = len(next(iter(rows.values())))
+            sheet = contact_sheet(from_uint8(np.stack(drawn)), columns=columns, row_labels=[*rows])
+            save_png(sheet, arguments.output_dir / f"{name}.png")
+            show(i + 1, len(found))
+    print(f"{len(found)} sheets in {arguments.output_dir}: {', '.join(found)}.")
     return 0

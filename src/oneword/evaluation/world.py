@@ -12,8 +12,8 @@ from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
 from oneword.config import SamplingConfig
 from oneword.images import from_uint8
-from oneword.microworld import captions, scenes, weights
-from oneword.microworld.models import Reader
+from oneword.microworld.first import captions, scenes, weights
+from oneword.microworld.first.models import Reader
 
 
 ATTRIBUTES = tuple(Reader.HEADS)

@@ -1,7 +1,7 @@
 """The parts of the embedded model, built from the stock classes at small size.
 
-Sizes follow a trial on two CPU cores: an autoencoder that shrinks by 4 to 4 channels, a denoiser
-that attends at 8 x 8 and 4 x 4 cells only, and a text encoder of context 77 so that prompts of any
+Sizes follow measurements on two CPU cores: an autoencoder that shrinks by 8, a denoiser that
+attends at 8 x 8 and 4 x 4 cells only, and a text encoder of context 77 so that prompts of any
 length work as they do on the big models.
 """
 
@@ -11,12 +11,12 @@ length work as they do on the big models.
 
 from __future__ import annotations
 
-import itertools
-from typing import Any, ClassVar
+import re
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import (
     CLIPConfig,
@@ -26,65 +26,109 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from oneword.microworld import captions, scenes
+from oneword.microworld import captions
 
 
-SIZE_PX = 64
-LATENT_CHANNELS = 4
-LATENT_SIZE = SIZE_PX // 4
-TEXT_DIM = 128
 CONTEXT = 77
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """Widths and depths of one embedded model."""
+
+    size_px: int
+    """Side of a picture."""
+    latent_channels: int
+    vae_channels: tuple[int, ...]
+    """From the pixels inwards; the picture shrinks by 2 between two of them."""
+    unet_channels: tuple[int, ...]
+    text_dim: int
+    """Width of the text encoder, of its rows and of the CLIP pairs' common space."""
+    text_layers: int
+    clip_width: int
+    """Vision width of the pair that the text encoder comes from."""
+    clip_layers: int
+    judge_width: int
+    judge_layers: int
+    oracle_width: int
+    """First width of the oracle."""
+
+    @property
+    def factor(self) -> int:
+        """How many pixels wide a cell of the latents is."""
+        return 2 ** (len(self.vae_channels) - 1)
+
+    @property
+    def latent_size(self) -> int:
+        """Side of a picture's latents, cells."""
+        return self.size_px // self.factor
+
+
+MICROWORLD = Sizes(
+    size_px=128,
+    latent_channels=8,
+    vae_channels=(16, 32, 64, 96),
+    unet_channels=(64, 128, 256),
+    text_dim=128,
+    text_layers=4,
+    clip_width=128,
+    clip_layers=3,
+    judge_width=160,
+    judge_layers=4,
+    oracle_width=32,
+)
+NANO = Sizes(
+    size_px=64,
+    latent_channels=8,
+    vae_channels=(8, 16, 32, 48),
+    unet_channels=(48, 64),
+    text_dim=64,
+    text_layers=2,
+    clip_width=64,
+    clip_layers=2,
+    judge_width=64,
+    judge_layers=2,
+    oracle_width=12,
+)
+SIZES = {"microworld": MICROWORLD, "microworld-nano": NANO}
+
+
 def tokenizer() -> CLIPTokenizer:
-    """A byte-pair tokenizer in which every word of the captions is one token."""
-    words = sorted({w for text in captions.vocabulary() for w in text.replace(",", " ,").split()})
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # a hyphen splits a word in CLIP's own pre-tokenizer, so its halves are learned apart
-    corpus = [part for word in words for part in word.replace("-", " - ").split()]
-    learner.train_from_iterator(
-        corpus,
-        trainers.BpeTrainer(
-            vocab_size=100_000,
-            min_frequency=0,
-            show_progress=False,
-            end_of_word_suffix="</w>",
-        ),
-    )
-    merges = learner.to_str()
-    learned = [tuple(pair) for pair in _merges(merges)]
+    """A byte-pair tokenizer in which every word of the captions is one token.
+
+    Each word is built from its end, letter by letter, so that its merges apply in one order only
+    and whatever words there are besides. (The trainer of the tokenizers library breaks ties
+    differently each time.)
+    """
+    words = sorted({w for text in captions.vocabulary() for w in re.findall(r"\w+|[^\w\s]", text)})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = itertools.chain(
-        alphabet,
-        (letter + "</w>" for letter in alphabet),
-        ("".join(pair) for pair in learned),
-    )
-    vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    pieces = dict.fromkeys([*alphabet, *(letter + "</w>" for letter in alphabet)])
+    merges: dict[tuple[str, str], None] = {}
+    for word in words:
+        end = word[-1] + "</w>"
+        for letter in reversed(word[:-1]):
+            merges[letter, end] = None
+            end = letter + end
+            pieces[end] = None
+    vocab = {piece: index for index, piece in enumerate(pieces)}
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
-    return CLIPTokenizer(vocab=vocab, merges=learned, model_max_length=CONTEXT)
+    return CLIPTokenizer(vocab=vocab, merges=list(merges), model_max_length=CONTEXT)
 
 
-def _merges(serialized: str) -> list[list[str]]:
-    import json
-
-    merges = json.loads(serialized)["model"]["merges"]
-    return [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-
-
-def autoencoder() -> AutoencoderKL:
-    """VAE 64 x 64 x 3 -> 16 x 16 x 4, 0.65 M parameters; residual branches start at zero."""
+def autoencoder(sizes: Sizes) -> AutoencoderKL:
+    """VAE from pixels to latents; residual branches start at zero."""
+    depth = len(sizes.vae_channels)
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * depth,
+        up_block_types=("UpDecoderBlock2D",) * depth,
+        block_out_channels=sizes.vae_channels,
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=sizes.latent_channels,
         norm_num_groups=8,
-        sample_size=SIZE_PX,
+        sample_size=sizes.size_px,
         scaling_factor=1.0,
         mid_block_add_attention=False,
     )
@@ -95,31 +139,38 @@ def autoencoder() -> AutoencoderKL:
     return vae
 
 
-def clip(tokens: CLIPTokenizer, *, width: int, layers: int, text_layers: int) -> CLIPModel:
-    """A CLIP pair on 64 px pictures in patches of 8 px; ``TEXT_DIM`` channels for text."""
-    text: dict[str, Any] = text_config(tokens, text_layers).to_dict()
+def clip(tokens: CLIPTokenizer, sizes: Sizes, *, judge: bool) -> CLIPModel:
+    """A CLIP pair on pictures in 8 x 8 patches: the text encoder's teacher, or the judge."""
+    width, layers, text_layers = (
+        (sizes.judge_width, sizes.judge_layers, 2)
+        if judge
+        else (sizes.clip_width, sizes.clip_layers, sizes.text_layers)
+    )
+    text: dict[str, Any] = text_config(tokens, sizes, text_layers).to_dict()
     vision = {
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": width // 32,
-        "image_size": SIZE_PX,
-        "patch_size": 8,
-        "projection_dim": TEXT_DIM,
+        "image_size": sizes.size_px,
+        "patch_size": sizes.size_px // 8,
+        "projection_dim": sizes.text_dim,
     }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_DIM))
+    return CLIPModel(
+        CLIPConfig(text_config=text, vision_config=vision, projection_dim=sizes.text_dim)
+    )
 
 
-def text_config(tokens: CLIPTokenizer, layers: int) -> CLIPTextConfig:
+def text_config(tokens: CLIPTokenizer, sizes: Sizes, layers: int) -> CLIPTextConfig:
     """Configuration of the text towers; the true end-of-text id makes pooling right."""
     return CLIPTextConfig(
         vocab_size=len(tokens),
-        hidden_size=TEXT_DIM,
-        intermediate_size=4 * TEXT_DIM,
+        hidden_size=sizes.text_dim,
+        intermediate_size=4 * sizes.text_dim,
         num_hidden_layers=layers,
-        num_attention_heads=4,
+        num_attention_heads=sizes.text_dim // 32,
         max_position_embeddings=CONTEXT,
-        projection_dim=TEXT_DIM,
+        projection_dim=sizes.text_dim,
         eos_token_id=tokens.eos_token_id,
         bos_token_id=tokens.bos_token_id,
         pad_token_id=tokens.pad_token_id,
@@ -135,18 +186,19 @@ def text_encoder_of(pair: CLIPModel) -> CLIPTextModel:
     return encoder
 
 
-def denoiser() -> UNet2DConditionModel:
-    """UNet on 16 x 16 x 4 latents, about 8.5 M parameters."""
+def denoiser(sizes: Sizes) -> UNet2DConditionModel:
+    """UNet on latents; only its second level and its middle attend, since the first costs most."""
+    below = len(sizes.unet_channels) - 2
     return UNet2DConditionModel(
-        sample_size=LATENT_SIZE,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 128, 192),
+        sample_size=sizes.latent_size,
+        in_channels=sizes.latent_channels,
+        out_channels=sizes.latent_channels,
+        block_out_channels=sizes.unet_channels,
         layers_per_block=1,
         # attention at 16 x 16 would double the time of a step
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=TEXT_DIM,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", *("DownBlock2D",) * below),
+        up_block_types=(*("UpBlock2D",) * below, "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=sizes.text_dim,
         attention_head_dim=4,  # diffusers' name for the NUMBER of heads
         norm_num_groups=16,
     )
@@ -163,42 +215,3 @@ def scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-
-
-class Reader(nn.Module):
-    """Reads the attributes of a picture: noun(s), colour of the first thing, scene and style.
-
-    A plain convolutional classifier, trained on drawn pictures only and never used for training or
-    choosing anything else.
-    """
-
-    HEADS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "noun": scenes.NOUNS,
-        "colour": scenes.COLOURS,
-        "scene": scenes.SCENES,
-        "style": scenes.STYLES,
-    }
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for stage in range(4):
-            wide = width * min(2**stage, 4)
-            layers += [
-                nn.Conv2d(channels, wide, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.SiLU(),
-                nn.Conv2d(wide, wide, 3, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.SiLU(),
-            ]
-            channels = wide
-        self.features = nn.Sequential(*layers)
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(channels * 16, 256), nn.SiLU())
-        self.heads = nn.ModuleDict({n: nn.Linear(256, len(v)) for n, v in self.HEADS.items()})
-
-    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits of every attribute; pixels are in [-1, 1], 64 x 64."""
-        hidden = self.hidden(self.features(pixels))
-        return {name: head(hidden) for name, head in self.heads.items()}

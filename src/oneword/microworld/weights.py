@@ -1,7 +1,8 @@
-"""The embedded model's files: finished parts of the recipe, and the landed pipeline.
+"""The embedded models' files: finished parts of the recipe, and the landed pipelines.
 
-``weights/pipeline`` is a plain ``StableDiffusionPipeline`` folder, ``weights/judge`` a plain CLIP
-folder and ``weights/reader.safetensors`` the classifier that scores; all fp16, with their SHA-256.
+In the folder of a model, ``pipeline`` is a plain ``StableDiffusionPipeline`` folder, ``judge`` a
+plain CLIP folder and ``oracle.safetensors`` the classifier that scores; all fp16, with their
+SHA-256. What has landed of a model that is still in the making lies in the same places.
 """
 
 # The libraries' own annotations are narrower than what they take and return.
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from torch import nn
 
-    from oneword.microworld.models import Reader
+    from oneword.microworld.oracle import Oracle
 
 WEIGHTS = Path(__file__).parent / "weights"
+"""A folder for each model of ``models.SIZES``."""
 CARD = "card.json"
 
 
@@ -55,28 +57,29 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def pipeline_folder() -> Path:
-    """Folder of the embedded ``StableDiffusionPipeline``.
+def pipeline_folder(name: str = "microworld") -> Path:
+    """Folder of an embedded ``StableDiffusionPipeline``.
 
     Raises:
         WeightsError: a file is missing or does not match its SHA-256.
     """
-    return _checked(WEIGHTS) / "pipeline"
+    return _checked(WEIGHTS / name) / "pipeline"
 
 
-def judge_folder() -> Path:
-    """Folder of the CLIP that scores on the embedded model."""
-    return WEIGHTS / "judge"
+def judge_folder(name: str = "microworld") -> Path:
+    """Folder of the CLIP that scores on an embedded model."""
+    return WEIGHTS / name / "judge"
 
 
-def card() -> dict[str, Any]:
-    """How the embedded model was made and what it scores."""
-    return json.loads((WEIGHTS / CARD).read_text())
+def card(name: str = "microworld") -> dict[str, Any]:
+    """How an embedded model was made and what it scores; empty where none has landed."""
+    path = WEIGHTS / name / CARD
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def add_scores(scores: dict[str, Any]) -> None:
-    """Put scores into the embedded model's card."""
-    write_json_atomic(WEIGHTS / CARD, card() | {"scores": scores})
+def add_scores(scores: dict[str, Any], name: str = "microworld") -> None:
+    """Put scores into an embedded model's card."""
+    write_json_atomic(WEIGHTS / name / CARD, card(name) | {"scores": scores})
 
 
 def save_part(folder: Path, name: str, module: nn.Module) -> None:
@@ -98,6 +101,9 @@ def save_part(folder: Path, name: str, module: nn.Module) -> None:
 def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     """Put a work folder's finished parts together as the model that ships, fp16.
 
+    Where the denoiser is not begun yet, the parts before it are put in their places alone, so that
+    the recipe can go on from them.
+
     Args:
         folder: Work folder of the recipe.
         target: Folder to write; an existing one is replaced when the new one is complete.
@@ -112,27 +118,33 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
 
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    pipeline = StableDiffusionPipeline(
-        vae=load_vae(folder),
-        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
-        tokenizer=models.tokenizer(),
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
-        scheduler=models.scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.to(dtype=torch.float16)
-    pipeline.save_pretrained(part / "pipeline", max_shard_size="14MB")
+    vae = load_vae(folder)
+    if (folder / "unet").exists():
+        pipeline = StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+            tokenizer=models.tokenizer(),
+            unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+            scheduler=models.scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.to(dtype=torch.float16)
+        pipeline.save_pretrained(part / "pipeline", max_shard_size="14MB")
+    else:
+        vae.half().save_pretrained(part / "pipeline" / "vae")
+        pair = CLIPModel.from_pretrained(folder / "clip").half()
+        models.text_encoder_of(pair).half().save_pretrained(part / "pipeline" / "text_encoder")
     CLIPModel.from_pretrained(folder / "judge").half().save_pretrained(part / "judge")
     models.tokenizer().save_pretrained(part / "judge")
     (part / "judge" / "preprocessor_config.json").write_text(
         json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})  # pixels as they are
     )
-    reader = load_file(folder / "reader" / "model.safetensors")
+    oracle = load_file(folder / "oracle" / "model.safetensors")
     save_file(
-        {n: t.half() if t.is_floating_point() else t for n, t in reader.items()},
-        part / "reader.safetensors",
+        {n: t.half() if t.is_floating_point() else t for n, t in oracle.items()},
+        part / "oracle.safetensors",
     )
     seal(part, details)
     shutil.rmtree(target, ignore_errors=True)
@@ -161,42 +173,44 @@ def load_vae(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32)
 
 
-def take(stage: str, folder: Path) -> bool:
+def take(stage: str, folder: Path, name: str) -> bool:
     """Put the landed outcome of a stage into a work folder; whether there is one.
 
     Everything but the denoiser is taken as it is: another VAE would not fit the landed denoiser.
     """
-    if not (WEIGHTS / CARD).exists():
+    landed = WEIGHTS / name
+    if not (landed / CARD).exists():
         return False
-    if stage == "reader":
-        (folder / "reader").mkdir(exist_ok=True)
-        shutil.copy(WEIGHTS / "reader.safetensors", folder / "reader" / "model.safetensors")
+    if stage == "oracle":
+        (folder / "oracle").mkdir(exist_ok=True)
+        shutil.copy(landed / "oracle.safetensors", folder / "oracle" / "model.safetensors")
     elif stage in ("vae", "judge"):
-        source = WEIGHTS / ("pipeline/vae" if stage == "vae" else "judge")
+        source = landed / ("pipeline/vae" if stage == "vae" else "judge")
         shutil.copytree(source, folder / stage, dirs_exist_ok=True)
-    return stage in ("vae", "clip", "judge", "reader")
+    return stage in ("vae", "clip", "judge", "oracle")
 
 
-def landed_denoiser(part: str) -> dict[str, torch.Tensor] | None:
+def landed_denoiser(part: str, name: str) -> dict[str, torch.Tensor] | None:
     """Landed weights of "unet" or "text", from which training goes on."""
-    place = {"unet": "pipeline/unet", "text": "pipeline/text_encoder"}[part]
-    if not (WEIGHTS / place).exists():
+    place = WEIGHTS / name / {"unet": "pipeline/unet", "text": "pipeline/text_encoder"}[part]
+    if not place.exists():
         return None
     from safetensors.torch import load_file
 
     state: dict[str, torch.Tensor] = {}
-    for path in sorted((WEIGHTS / place).glob("*.safetensors")):
+    for path in sorted(place.glob("*.safetensors")):
         state |= load_file(path)
     return state
 
 
-def load_reader(path: Path | None = None) -> Reader:
+def load_oracle(name: str = "microworld", path: Path | None = None) -> Oracle:
     """The classifier that reads attributes; the landed one unless a file is named."""
     from safetensors.torch import load_file
 
-    from oneword.microworld.models import Reader
+    from oneword.microworld.models import SIZES
+    from oneword.microworld.oracle import Oracle
 
-    reader = Reader()
-    state = load_file(path or WEIGHTS / "reader.safetensors")
-    reader.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
-    return reader.eval().requires_grad_(False)
+    oracle = Oracle(SIZES[name].oracle_width, SIZES[name].size_px)
+    state = load_file(path or WEIGHTS / name / "oracle.safetensors")
+    oracle.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+    return oracle.eval().requires_grad_(False)
