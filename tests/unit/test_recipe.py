@@ -29,6 +29,7 @@ SMALL = Recipe(
     denoiser=stage(24, 4),
     num_pictures=128,
     shard_size=64,
+    num_check_pictures=48,
 )
 
 
@@ -112,6 +113,8 @@ def test_landing_makes_a_stock_pipeline_with_checksums(landed):
     card = weights.card(SMALL.model)
     assert card["denoiser_samples"] == 24
     assert card["sizes"]["size_px"] == 64
+    assert 0 < card["vae_psnr_db"]["all"] < 40
+    assert {"noun", "scene", "style", "concept"} <= card["oracle_accuracy"].keys()
     weights.add_scores({"noun": {"value": 0.5}}, SMALL.model)
     assert weights.card(SMALL.model) == card | {"scores": {"noun": {"value": 0.5}}}
     unet = next((landed / "pipeline" / "unet").glob("*.safetensors"))

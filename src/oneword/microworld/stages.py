@@ -114,11 +114,12 @@ def _normalise_latents(shop: Workshop, vae: AutoencoderKL) -> None:
 
 
 @torch.no_grad()
-def vae_psnr(folder: Path, recipe: Recipe, num: int = 512) -> dict[str, float]:
+def vae_psnr(folder: Path, recipe: Recipe) -> dict[str, float]:
     """Peak signal-to-noise ratio of unseen drawings through the VAE, dB, by style."""
     vae = weights.load_vae(folder)
     rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 51)))
-    pictures, drawn = drawing.render_batch(_seeds(rng, num), size=recipe.sizes.size_px)
+    seeds = _seeds(rng, recipe.num_check_pictures)
+    pictures, drawn = drawing.render_batch(seeds, size=recipe.sizes.size_px)
     errors: list[float] = []
     for pixels in pixels_of(pictures, torch.device("cpu")).split(16):
         decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
@@ -254,12 +255,12 @@ def softened(vae: AutoencoderKL, pixels: Tensor, seed: torch.Generator) -> Tenso
 
 
 @torch.no_grad()
-def oracle_accuracy(folder: Path, recipe: Recipe, num: int = 1024) -> dict[str, float]:
+def oracle_accuracy(folder: Path, recipe: Recipe) -> dict[str, float]:
     """How well the oracle reads unseen drawings that have gone through the VAE, by attribute."""
     vae = weights.load_vae(folder)
     reader = weights.load_oracle(recipe.model, folder / "oracle" / "model.safetensors")
     rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 52)))
-    pictures, told = oracle_batch(rng, num, recipe.sizes.size_px)
+    pictures, told = oracle_batch(rng, recipe.num_check_pictures, recipe.sizes.size_px)
     read: list[dict[str, str]] = []
     for pixels in pixels_of(pictures, torch.device("cpu")).split(16):
         decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)

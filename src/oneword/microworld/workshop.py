@@ -78,6 +78,8 @@ class Recipe:
     """Drawn pictures whose latents are made once for the denoiser; captions are new each time."""
     shard_size: int = 4096
     """Pictures whose latents share a file; it divides num_pictures."""
+    num_check_pictures: int = 1024
+    """Unseen drawings on which the VAE and the oracle are measured for the card."""
     text_rate_factor: float = 0.3
     """The text encoder's rate in units of the denoiser's."""
     caption_dropout: float = 0.1
