@@ -151,6 +151,16 @@ def test_parts_before_the_denoiser_land_alone(folder, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "on" / "denoiser.json").read_text())["samples"] == 24
 
 
+def test_landing_is_refused_without_parts_or_over_something_else(folder, tmp_path):
+    with pytest.raises(weights.WeightsError, match="got none of vae, clip, judge, oracle in"):
+        recipe.land(tmp_path / "empty", tmp_path / "model", SMALL)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "diary.txt").write_text("dear diary")
+    with pytest.raises(weights.WeightsError, match="may replace only an older one"):
+        recipe.land(folder, tmp_path / "home", SMALL)
+    assert (tmp_path / "home" / "diary.txt").exists()
+
+
 def test_the_oracle_is_asked_for_what_a_picture_shows():
     cat = scenes.Thing(noun="cat", colours=("red", "blue", "white"), pattern="dotted")
     doctor = scenes.Thing(noun="doctor", colours=("red", "brown", "grey"), skin="dark", hair="long")

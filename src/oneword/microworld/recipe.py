@@ -130,6 +130,7 @@ def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -
 
 def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     """Put a work folder's model together in ``target``, with the card of how it was made."""
+    weights.check_landing(folder, target)
     begun = folder / "denoiser.json"
     made = json.loads(begun.read_text()) if begun.exists() else {"samples": 0, "history": []}
     details = {

@@ -98,6 +98,26 @@ def save_part(folder: Path, name: str, module: nn.Module) -> None:
     os.replace(part, target)
 
 
+def check_landing(folder: Path, target: Path) -> None:
+    """Refuse to land a model that is not whole, or over a folder that holds no model.
+
+    Raises:
+        WeightsError: one of the two.
+    """
+    text = "text_encoder" if (folder / "unet").exists() else "clip"
+    missing = [name for name in ("vae", text, "judge", "oracle") if not (folder / name).exists()]
+    if missing:
+        raise WeightsError(
+            f"A model is landed when its parts are made, got none of {', '.join(missing)} in "
+            f"{folder}; run their stages first."
+        )
+    if target.exists() and not (target / CARD).exists():
+        raise WeightsError(
+            f"A model may replace only an older one, got {target} without a {CARD}; name another "
+            "folder."
+        )
+
+
 def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     """Put a work folder's finished parts together as the model that ships, fp16.
 

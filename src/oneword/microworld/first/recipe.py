@@ -739,6 +739,7 @@ def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -
 
 def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     """Put a work folder's model together in ``target``, with the card of how it was made."""
+    weights.check_landing(folder, target)
     made = json.loads((folder / "denoiser.json").read_text())
     details = {
         "name": "microworld",
