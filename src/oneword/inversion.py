@@ -45,7 +45,7 @@ from oneword.parts import (
     squared_error,
     uniform,
 )
-from oneword.prompts import COMMON_NOUNS
+from oneword.prompts import COMMON_WORDS, of_family
 from oneword.vocabulary import injected
 
 
@@ -206,7 +206,9 @@ class _Loop:
     def _choose_initializer(self, learner: Learner) -> None:
         """Take the common noun that explains the pictures best, by the denoising loss."""
         vocabularies = self.backbone.vocabularies.values()
-        nouns = [n for n in COMMON_NOUNS if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
+        kind = learner.config.learnable_property
+        common = of_family(COMMON_WORDS, self.backbone.family, kind)
+        nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
         if not nouns:
             raise JobError(
                 f"No initializer could be chosen for job {learner.job.name!r}, since the model's "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from oneword.config import UserError
 
@@ -96,15 +97,42 @@ EDIT_PROMPTS = {
 }
 """Prompts that editability is scored on, by model family and learnable property."""
 
-COMMON_NOUNS = (
-    "cat", "dog", "mug", "teapot", "bird", "car", "house", "tree", "ball", "robot", "boat", "hat",
-    "fish", "mushroom", "chair", "statue", "toy", "bottle", "vase", "bag", "shoe", "clock",
-    "flower", "plant", "person", "man", "woman", "child", "horse", "bear", "rabbit", "elephant",
-    "doll", "lamp", "table", "sofa", "cup", "bowl", "book", "box", "phone", "guitar", "bicycle",
-    "train", "plane", "ship", "building", "bridge", "castle", "dress", "shirt", "watch", "ring",
-    "cake", "fruit", "bread", "stone", "painting",
-)  # fmt: skip
-"""Initialisers that are tried where none is given, in this order."""
+COMMON_WORDS = {
+    "microworld": {
+        # all that its training knows, so that no untrained row is tried
+        "object": (
+            "cat", "dog", "mug", "teapot", "bird", "car", "house", "tree", "ball", "robot", "boat",
+            "hat", "fish", "mushroom", "chair", "rabbit", "turtle", "bus", "plane", "vase", "bowl",
+            "basket", "lamp", "flower", "drum", "castle", "shoe",
+        ),
+        "style": ("watercolor", "poster", "sketch", "cartoon", "chalk"),
+    },
+    "*": {
+        "object": (
+            "cat", "dog", "mug", "teapot", "bird", "car", "house", "tree", "ball", "robot", "boat",
+            "hat", "fish", "mushroom", "chair", "statue", "toy", "bottle", "vase", "bag", "shoe",
+            "clock", "flower", "plant", "person", "man", "woman", "child", "horse", "bear",
+            "rabbit", "elephant", "doll", "lamp", "table", "sofa", "cup", "bowl", "book", "box",
+            "phone", "guitar", "bicycle", "train", "plane", "ship", "building", "bridge", "castle",
+            "dress", "shirt", "watch", "ring", "cake", "fruit", "bread", "stone", "painting",
+        ),
+        "style": (
+            "watercolor", "sketch", "cartoon", "anime", "painting", "mosaic", "graffiti", "comic",
+            "engraving", "pastel", "ink", "poster",
+        ),
+    },
+}  # fmt: skip
+"""Words of the vocabulary that stand for many things, by model family and learnable property; the
+first ones are tried as initialisers where none is given."""
+
+_Entry = TypeVar("_Entry")
+
+
+def of_family(
+    table: Mapping[str, Mapping[str, _Entry]], family: str, learnable_property: str
+) -> _Entry:
+    """Look up a table by model family, "*" standing for every other, and learnable property."""
+    return table.get(family, table["*"])[learnable_property]
 
 
 def fill(template: str, placeholder_token: str) -> str:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
+from torch import nn
 
-from oneword.microworld import concepts, models, oracle, recipe, scenes, stages, weights
+from oneword.microworld import concepts, models, oracle, recipe, scenes, stages, weights, workshop
 from oneword.microworld.workshop import STAGES, Recipe, Stage
 
 
 def stage(num_samples, batch_size=8):
     return Stage(
-        num_samples=num_samples, batch_size=batch_size, learning_rate=1e-3, warmup_steps=2, ema=0.9
+        num_samples=num_samples,
+        batch_size=batch_size,
+        learning_rate=1e-3,
+        matrix_learning_rate=1e-3,
+        warmup_steps=2,
+        ema=0.9,
     )
 
 
@@ -75,6 +83,7 @@ def test_a_stopped_stage_goes_on_to_the_same_bits(folder, tmp_path):
     assert not recipe.train(tmp_path, minutes=0, **options)
     state = load_file(tmp_path / "vae.state.safetensors")
     assert int(state["adam.0.step"]) == 20
+    assert state["muon.0.momentum_buffer"].ndim == 2
     assert recipe.train(tmp_path, **options)
     a, b = (
         load_file(x / "vae" / "diffusion_pytorch_model.safetensors") for x in (folder, tmp_path)
@@ -202,3 +211,35 @@ def test_attributes_that_are_not_shown_have_no_loss():
     assert one == pytest.approx(np.log(len(oracle.HEADS["noun"])))
     both = oracle.attribute_loss(logits, [{"noun": "cat", "skin": "dark"}, {"noun": "dog"}])
     assert both - one == pytest.approx(np.log(3))
+
+
+def test_muon_steps_the_weights_in_place_whatever_their_layout():
+    """Every hidden matrix moves as a plain matrix does, in channels-last memory too."""
+    shop = workshop.Workshop(
+        SMALL, Path(), torch.device("cpu"), math.inf, lambda *_: None, from_scratch=True
+    )
+    part = nn.Sequential(nn.Conv2d(16, 24, 3), nn.Conv2d(3, 8, 3), nn.Embedding(40, 32))
+    part.append(nn.Linear(24, 16)).to(memory_format=torch.channels_last)
+    run = workshop.Run(shop, "clip", SMALL.clip, {"part": part})
+    assert [w.shape for w, _ in run.matrices] == [(24, 16, 3, 3), (16, 24)]
+    twins = [nn.Parameter(w.detach().flatten(1).clone()) for w, _ in run.matrices]
+    plain = torch.optim.Muon(
+        twins, lr=1e-3, adjust_lr_fn="match_rms_adamw", weight_decay=SMALL.clip.weight_decay
+    )
+    before = [p.detach().clone() for p in part.parameters()]
+    for _ in run.steps():
+        aim = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(run.step))
+        loss = part[0](aim).square().mean() + part[3](part[0](aim).mean((2, 3))).square().mean()
+        loss = loss + part[1](aim[:, :3]).square().mean() + part[2].weight.square().mean()
+        run.update(loss)
+        for twin, (weight, _) in zip(twins, run.matrices, strict=True):
+            twin.grad = weight.grad.flatten(1)
+        for group in plain.param_groups:
+            group["lr"] = run.muon.param_groups[0]["lr"]
+        plain.step()
+        if run.step == 2:
+            break
+    for twin, (weight, _) in zip(twins, run.matrices, strict=True):
+        # channels-last sums in another order
+        assert torch.allclose(weight.flatten(1), twin, atol=2e-4)
+    assert all(not torch.equal(a, p) for a, p in zip(before, part.parameters(), strict=True))

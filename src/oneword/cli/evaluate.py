@@ -83,14 +83,12 @@ def score(
     from oneword.evaluation import features, harness
     from oneword.prompts import as_template
 
-    settings = concept.provenance.get("config", {})
-    kind = settings.get("learnable_property", "object") if isinstance(settings, dict) else "object"
     if config.prompts and len(set(config.prompts)) < len(config.prompts):
         raise ConfigError(f"The prompts must differ from each other, got {list(config.prompts)}.")
     judge = features.load_judge(config.judge, backbone)
     protocol = harness.protocol_for(
         backbone.family,
-        learnable_property=kind,
+        learnable_property=harness.learnable_property(concept),
         edits=[as_template(p, concept.placeholder_token) for p in config.prompts],
         plain=plain is not None,
         seeds=range(config.seed, config.seed + config.num_images_per_prompt),

@@ -21,7 +21,14 @@ from oneword.config import SamplingConfig
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
 from oneword.generation import generate
-from oneword.prompts import COMMON_NOUNS, EDIT_PROMPTS, PHOTO_PROMPTS, PLAIN_PROMPT, fill
+from oneword.prompts import (
+    COMMON_WORDS,
+    EDIT_PROMPTS,
+    PHOTO_PROMPTS,
+    PLAIN_PROMPT,
+    fill,
+    of_family,
+)
 
 
 Method = Callable[[str, Sequence[int]], Pixels]
@@ -69,10 +76,9 @@ def protocol_for(
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.1.
     """
-    photo = PHOTO_PROMPTS.get(family, PHOTO_PROMPTS["*"])[learnable_property]
     return Protocol(
-        photo=photo,
-        edits=tuple(edits) or EDIT_PROMPTS.get(family, EDIT_PROMPTS["*"])[learnable_property],
+        photo=of_family(PHOTO_PROMPTS, family, learnable_property),
+        edits=tuple(edits) or of_family(EDIT_PROMPTS, family, learnable_property),
         plain=PLAIN_PROMPT if plain and learnable_property == "object" else None,
         seeds=tuple(seeds),
     )
@@ -227,21 +233,31 @@ def word(
     return draw
 
 
-def best_noun(backbone: Backbone, judge: Judge, pictures: Pixels) -> str | None:
-    """The common noun of the model's vocabulary that the judge finds nearest to the pictures.
+def best_noun(
+    backbone: Backbone, judge: Judge, pictures: Pixels, learnable_property: str = "object"
+) -> str | None:
+    """The common word of the model's vocabulary that the judge finds nearest to the pictures.
 
-    ``None`` where the vocabulary has none of them as one token.
+    Of a style, the word that it finds nearest as a style. ``None`` where the vocabulary has none of
+    them as one token.
     """
-    nouns = [
-        noun
-        for noun in COMMON_NOUNS
-        if all(vocabulary.is_word(noun) for vocabulary in backbone.vocabularies.values())
+    words = [
+        word
+        for word in of_family(COMMON_WORDS, backbone.family, learnable_property)
+        if all(vocabulary.is_word(word) for vocabulary in backbone.vocabularies.values())
     ]
-    if not nouns:
+    if not words:
         return None
-    texts = judge.texts([f"a photo of a {noun}" for noun in nouns])
+    template = "a photo of a {}" if learnable_property == "object" else "in the style of {}"
+    texts = judge.texts([fill(template, word) for word in words])
     cosines = (judge.images(pictures) @ texts.T).mean(0)
-    return nouns[int(cosines.argmax())]
+    return words[int(cosines.argmax())]
+
+
+def learnable_property(concept: Concept) -> str:
+    """What a concept was trained as: "object", where it does not say, or "style"."""
+    settings = concept.provenance.get("config")
+    return settings.get("learnable_property", "object") if isinstance(settings, dict) else "object"
 
 
 def concept_methods(
@@ -266,7 +282,7 @@ def concept_methods(
     initializer = concept.provenance.get("initializer_token")
     if initializer:
         found[INITIALIZER] = (initializer, word(backbone, initializer, **options))
-    noun = best_noun(backbone, judge, pictures)
+    noun = best_noun(backbone, judge, pictures, learnable_property(concept))
     if noun is not None:
         found[BEST_NOUN] = (noun, word(backbone, noun, **options))
     return found

@@ -23,7 +23,13 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import stages as making, weights
-from oneword.microworld.workshop import STAGES, Progress, Recipe, Workshop
+from oneword.microworld.workshop import (
+    CHECKSUMS,
+    STAGES,
+    Progress,
+    Recipe,
+    Workshop,
+)
 
 
 _TRAIN: dict[str, Callable[[Workshop], bool]] = {
@@ -133,6 +139,7 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     weights.check_landing(folder, target)
     begun = folder / "denoiser.json"
     made = json.loads(begun.read_text()) if begun.exists() else {"samples": 0, "history": []}
+    checksums = folder / CHECKSUMS
     details = {
         "name": recipe.model,
         "made_by": f"oneword microworld train --model {recipe.model} --from-scratch",
@@ -140,6 +147,8 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
         "sizes": dataclasses.asdict(recipe.sizes),
         "denoiser_samples": made["samples"],
         "history": made["history"],
+        "checksums": weights.card(recipe.model).get("checksums", {})
+        | (json.loads(checksums.read_text()) if checksums.exists() else {}),
         "commit": _commit(),
         "torch": torch.__version__,
         "compute": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -9,11 +9,12 @@ A stage can be stopped at any moment and goes on to the same bits: every batch i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ class Stage:
     batch_size: int
     """Pictures per step, all processes together."""
     learning_rate: float
-    """Peak rate of AdamW."""
+    """Peak rate of AdamW, which trains what is no matrix of hidden layers."""
+    matrix_learning_rate: float
+    """Peak rate of Muon, which trains the matrices of hidden layers."""
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     decay_fraction: float = 0.3
     """Last part of the stage, over which the rate falls to zero."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """Of both optimisers."""
     ema: float = 0.0
     """Decay of the averaged weights; 0: none."""
 
@@ -51,10 +54,10 @@ class Stage:
         """Optimiser steps of the whole stage."""
         return self.num_samples // self.batch_size
 
-    def rate(self, step: int) -> float:
-        """Learning rate: linear warm-up, constant, linear decay to zero."""
+    def rate_factor(self, step: int) -> float:
+        """Part of the peak rates: linear warm-up, constant, linear decay to zero."""
         left = (self.num_steps - step) / max(1.0, self.num_steps * self.decay_fraction)
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps, max(0.0, left))
+        return min(1.0, (step + 1) / self.warmup_steps, max(0.0, left))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,13 +69,29 @@ class Recipe:
     seed: int = 0
     """Seed of initialisation and of every batch."""
     vae: Stage = Stage(
-        num_samples=160_000, batch_size=16, learning_rate=2e-3, weight_decay=0.0, ema=0.998
+        num_samples=96_000,
+        batch_size=16,
+        learning_rate=2e-3,
+        matrix_learning_rate=4e-3,
+        weight_decay=0.0,
+        ema=0.998,
     )
-    clip: Stage = Stage(num_samples=200_000, batch_size=128, learning_rate=1.2e-3)
-    judge: Stage = Stage(num_samples=200_000, batch_size=128, learning_rate=1e-3)
-    oracle: Stage = Stage(num_samples=200_000, batch_size=64, learning_rate=1.5e-3)
+    clip: Stage = Stage(
+        num_samples=128_000, batch_size=128, learning_rate=1.2e-3, matrix_learning_rate=2e-3
+    )
+    judge: Stage = Stage(
+        num_samples=96_000, batch_size=128, learning_rate=1e-3, matrix_learning_rate=2e-3
+    )
+    oracle: Stage = Stage(
+        num_samples=96_000, batch_size=64, learning_rate=1.5e-3, matrix_learning_rate=3e-3
+    )
     denoiser: Stage = Stage(
-        num_samples=640_000, batch_size=64, learning_rate=1e-3, warmup_steps=200, ema=0.999
+        num_samples=640_000,
+        batch_size=64,
+        learning_rate=1e-3,
+        matrix_learning_rate=4e-3,
+        warmup_steps=200,
+        ema=0.998,
     )
     num_pictures: int = 65_536
     """Drawn pictures whose latents are made once for the denoiser; captions are new each time."""
@@ -91,7 +110,26 @@ class Recipe:
         return models.SIZES[self.model]
 
 
+def recipe_for(model: str, seed: int = 0) -> Recipe:
+    """Return the recipe of an embedded model; the tiny one sees fewer pictures."""
+    recipe = Recipe(model=model, seed=seed)
+    if model == "microworld":
+        return recipe
+    return replace(
+        recipe,
+        vae=replace(recipe.vae, num_samples=64_000),
+        clip=replace(recipe.clip, num_samples=64_000),
+        judge=replace(recipe.judge, num_samples=64_000),
+        oracle=replace(recipe.oracle, num_samples=64_000),
+        denoiser=replace(recipe.denoiser, num_samples=256_000),
+        num_pictures=16_384,
+    )
+
+
 STAGES = ("vae", "clip", "judge", "oracle", "latents", "denoiser")
+CHECKED_STEP = 100
+CHECKSUMS = "checksums.json"
+"""In the work folder and in the card: by stage, what its weights are after so many steps."""
 _STREAM = {name: index for index, name in enumerate((*STAGES, "check"))}
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
@@ -134,6 +172,32 @@ class Workshop:
         return bool(up.item())
 
 
+def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """See a weight or its gradient as (outputs, inputs), in the weight's order in memory."""
+    channels_last = weight.ndim == 4 and not weight.is_contiguous()
+    return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).reshape(len(weight), -1)
+
+
+def _hidden_matrices(part: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    """Find the weights of linear and convolutional layers, each with its view as a matrix.
+
+    Muon (Jordan et al. 2024) makes a step's update orthogonal, which suits these alone: tables of
+    rows, and layers with few inputs or outputs such as the one that ends in pixels, are left out.
+    """
+    found = []
+    for module in part.modules():
+        if not isinstance(module, (nn.Linear, nn.Conv2d)):
+            continue
+        matrix = _as_matrix(module.weight.detach(), module.weight)
+        if min(matrix.shape) >= 16:
+            found.append((module.weight, matrix))
+    return found
+
+
+def _all_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 class Run:
     """One stage's modules, optimiser, average and step, with their state on disk."""
 
@@ -146,18 +210,20 @@ class Run:
         **rates: float,
     ) -> None:
         self.shop, self.name, self.stage, self.parts = shop, name, stage, parts
-        groups = [
-            {"params": list(part.parameters()), "factor": rates.get(key, 1.0)}
-            for key, part in parts.items()
-        ]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=stage.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=stage.weight_decay,
-            fused=True,
-        )
-        self.parameters = [p for group in groups for p in group["params"]]
+        self.parameters = [p for part in parts.values() for p in part.parameters()]
+        self.matrices: list[tuple[nn.Parameter, Tensor]] = []  # with the view that Muon steps
+        muon, adam = [], []
+        for key, part in parts.items():
+            factor = rates.get(key, 1.0)
+            found = _hidden_matrices(part)
+            chosen = {id(p) for p, _ in found}
+            self.matrices += found
+            muon.append({"params": [view for _, view in found], "factor": factor})
+            rest = [p for p in part.parameters() if id(p) not in chosen]
+            adam.append({"params": rest, "factor": factor})
+        settings: dict[str, Any] = {"weight_decay": stage.weight_decay}
+        self.muon = torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw", **settings)
+        self.adam = torch.optim.AdamW(adam, betas=(0.9, 0.99), fused=True, **settings)
         self.average = [p.detach().clone() for p in self.parameters] if stage.ema else []
         self.step = 0
         self.earlier_samples = 0  # that the landed weights had seen
@@ -177,8 +243,9 @@ class Run:
         found = {}
         for key, part in self.parts.items():
             found |= {f"{key}.{n}": t for n, t in part.state_dict().items()}
-        for i, p in enumerate(self.parameters):
-            found |= {f"adam.{i}.{n}": t for n, t in self.optimizer.state.get(p, {}).items()}
+        for name, optimizer in (("muon", self.muon), ("adam", self.adam)):
+            for i, p in enumerate(_all_of(optimizer)):
+                found |= {f"{name}.{i}.{n}": t for n, t in optimizer.state.get(p, {}).items()}
         for i, t in enumerate(self.average):
             found[f"average.{i}"] = t
         return {n: t.detach().cpu().contiguous() for n, t in found.items()}
@@ -219,15 +286,16 @@ class Run:
             part.load_state_dict(
                 {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
             )
-        for i, p in enumerate(self.parameters):
-            prefix = f"adam.{i}."
-            adam = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-            # the fused optimiser walks a parameter and its moments in memory side by side, so they
-            # must be laid out alike
-            self.optimizer.state[p] = {
-                n: torch.empty_like(p.data).copy_(t) if t.ndim else t.to(p.device)
-                for n, t in adam.items()
-            }
+        for name, optimizer in (("muon", self.muon), ("adam", self.adam)):
+            for i, p in enumerate(_all_of(optimizer)):
+                prefix = f"{name}.{i}."
+                kept = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+                # the fused optimiser walks a parameter and its moments in memory side by side, so
+                # they must be laid out alike
+                optimizer.state[p] = {
+                    n: torch.empty_like(p.data).copy_(t) if t.ndim else t.to(p.device)
+                    for n, t in kept.items()
+                }
         self.average = [
             torch.empty_like(p.data).copy_(state[f"average.{i}"])
             for i, p in enumerate(self.parameters[: len(self.average)])
@@ -245,9 +313,13 @@ class Run:
         """Yield each step's generator until the stage is done or the time is up."""
         last, start = time.monotonic(), self.step
         while self.step < self.stage.num_steps:
-            rate = self.stage.rate(self.step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
+            factor = self.stage.rate_factor(self.step)
+            for optimizer, peak in (
+                (self.muon, self.stage.matrix_learning_rate),
+                (self.adam, self.stage.learning_rate),
+            ):
+                for group in optimizer.param_groups:
+                    group["lr"] = factor * peak * group["factor"]
             yield self.shop.rng(self.name, self.step)
             if self.step % 20 == 0 and (self.shop.late() or self.step == self.stage.num_steps):
                 break
@@ -261,13 +333,32 @@ class Run:
                 self.history.append({"samples": self.samples, "loss": loss})
                 if self.shop.rank == 0:
                     self.shop.on_progress(self.name, self.step, self.stage.num_steps, metrics)
+            if self.step == CHECKED_STEP:
+                self._note_checksum()
             if time.monotonic() - self.saved_s > 120:
                 self.save()
         self.save()
 
+    def _note_checksum(self) -> None:
+        """Write what the weights are after the first steps: the same again from the same seed."""
+        if self.shop.rank or self.earlier_samples:
+            return
+        digest = hashlib.sha256()
+        for p in self.parameters:
+            digest.update(p.detach().cpu().contiguous().numpy().tobytes())
+        path = self.shop.folder / CHECKSUMS
+        sums = json.loads(path.read_text()) if path.exists() else {}
+        sums[self.name] = {
+            "step": self.step,
+            "num_processes": self.shop.num_processes,
+            "sha256": digest.hexdigest(),
+        }
+        path.write_text(json.dumps(sums, indent=1))
+
     def update(self, loss: Tensor) -> None:
         """One optimiser step; gradients are averaged over processes."""
-        self.optimizer.zero_grad()
+        for p in self.parameters:
+            p.grad = None
         loss.backward()
         if self.shop.num_processes > 1:
             grads = [p.grad for p in self.parameters if p.grad is not None]
@@ -279,7 +370,10 @@ class Run:
             ):
                 grad.copy_(mean)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        for p, view in self.matrices:
+            view.grad = None if p.grad is None else _as_matrix(p.grad, p)
+        self.muon.step()
+        self.adam.step()
         if self.average:
             # a short memory at first, so that the average is useful early
             decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
