@@ -26,16 +26,12 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-EMBEDDED = ("microworld", "microworld-nano")
-"""Models that ship in the package; the second is a tiny one, for tests and quick trials."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """Which base model to load, and how."""
 
     model: str = "microworld"
-    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint. Also --pretrained-model-name-or-path."""
+    """Base model: "microworld" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint. Also --pretrained-model-name-or-path."""
     vae: str | None = None
     """Another VAE (hub id or folder) in place of the model's own."""
     clip_skip: int | None = None

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.config import EMBEDDED, ModelConfig, SamplingConfig, UserError
+from oneword.config import ModelConfig, SamplingConfig, UserError
 from oneword.vocabulary import Vocabulary
 
 
@@ -84,7 +84,7 @@ class Backbone(Protocol):
     """A frozen text-to-image model: everything that differs between families hides here."""
 
     family: str
-    """Name in the registry; "microworld" for the embedded models, whose presets are their own."""
+    """Name in the registry; "microworld" for the embedded model, which sets its presets apart."""
     name: str
     """What the user called the model: hub id, folder or file."""
     pipeline: Any
@@ -166,7 +166,7 @@ def load(config: ModelConfig) -> Backbone:
 def _family(config: ModelConfig) -> str:
     """Module of the family, from the pipeline's own index where it lies on this machine."""
     path = Path(config.model)
-    if config.model in EMBEDDED or path.is_file() or not path.exists():
+    if config.model == "microworld" or path.is_file() or not path.exists():
         local = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1
         if local and not path.exists():
             raise ModelError(

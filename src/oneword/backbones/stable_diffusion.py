@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded models, which are two of them in small."""
+"""Stable Diffusion 1.x and 2.x, and the embedded model, which is one of them in small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.backbones.base import Conditioning, ModelError, Moments, pick_device, pick_dtype
-from oneword.config import EMBEDDED, ModelConfig, SamplingConfig
+from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import Vocabulary
 
 
@@ -33,13 +33,13 @@ def load(config: ModelConfig) -> StableDiffusion:
     Raises:
         ModelError: it cannot be loaded, or predicts what the family does not train on.
     """
-    device, embedded = pick_device(config.device), config.model in EMBEDDED
+    device, embedded = pick_device(config.device), config.model == "microworld"
     dtype = pick_dtype(config.dtype, device)
     source = config.model
     if embedded:
-        from oneword.microworld import weights
+        from oneword.microworld.first import weights
 
-        source = str(weights.pipeline_folder(config.model))
+        source = str(weights.pipeline_folder())
     options: dict[str, Any] = {"dtype": dtype}
     if not config.safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}

@@ -23,7 +23,7 @@ FAMILIES = (
         "text_encoders": "clip",
         "prediction_type": "v_prediction",
         "proven": "trained weights, end to end",
-        "examples": "microworld, microworld-nano (embedded)",
+        "examples": "microworld (embedded)",
         "memory": "under 1 GB",
     },
     {

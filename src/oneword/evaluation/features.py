@@ -103,9 +103,9 @@ def load_judge(name: str | None, backbone: Backbone) -> Judge:
     from transformers.utils import logging
 
     if name is None and backbone.family == "microworld":
-        from oneword.microworld import weights
+        from oneword.microworld.first import weights
 
-        source = str(weights.judge_folder(backbone.name))
+        source = str(weights.judge_folder())
     else:
         source = name or DEFAULT_JUDGE
     logging.disable_progress_bar()
