@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +244,16 @@ def test_muon_steps_the_weights_in_place_whatever_their_layout():
         # channels-last sums in another order
         assert torch.allclose(weight.flatten(1), twin, atol=2e-4)
     assert all(not torch.equal(a, p) for a, p in zip(before, part.parameters(), strict=True))
+
+
+def test_the_checksum_is_the_seeds(tmp_path, monkeypatch):
+    """The same again from the same seed, another one from another."""
+    monkeypatch.setattr(workshop, "CHECKED_STEP", 2)
+    found = []
+    for i, seed in enumerate((0, 0, 1)):
+        made, folder = replace(SMALL, seed=seed), tmp_path / str(i)
+        assert recipe.train(folder, recipe=made, stages=("clip",), from_scratch=True)
+        sums = json.loads((folder / workshop.CHECKSUMS).read_text())
+        assert (sums["clip"]["step"], sums["clip"]["num_processes"]) == (2, 1)
+        found.append(sums["clip"]["sha256"])
+    assert found[0] == found[1] != found[2]

@@ -23,13 +23,7 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import stages as making, weights
-from oneword.microworld.workshop import (
-    CHECKSUMS,
-    STAGES,
-    Progress,
-    Recipe,
-    Workshop,
-)
+from oneword.microworld.workshop import CHECKSUMS, STAGES, Progress, Recipe, Workshop
 
 
 _TRAIN: dict[str, Callable[[Workshop], bool]] = {
