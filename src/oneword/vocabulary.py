@@ -304,6 +304,8 @@ def injected(
             are for another model.
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
+    dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
+    concepts = [concept.fitted(dims) for concept in concepts]
     _check(backbone, vocabularies, concepts, replace=replace)
     with ExitStack() as undo:
         for name, vocabulary in vocabularies.items() if concepts else ():

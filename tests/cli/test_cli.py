@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import layouts
 from oneword import formats
 from oneword.cli import options
 from oneword.cli.main import VERBS, main
@@ -275,7 +276,7 @@ def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
     [
         (["fly"], "The verb must be one of demo, train"),
         (["microworld", "fly"], "must be train, pictures, evaluate, card or explore"),
-        (["concept", "fly"], "must be inspect, got fly"),
+        (["concept", "fly"], "combine, got fly"),
         (["concept", "inspect", "/no/file"], "must exist"),
         (["microworld", "pictures", "--concept", "x", "--output-dir", "y"], "must be one of gold"),
         (["microworld", "train", "--stages", "bake"], "stages must be among vae"),
@@ -344,3 +345,40 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(training, tmp_path):
     assert "run the same command again to go on" in err.replace("\n", " ")
     assert (tmp_path / "run" / "state.safetensors").exists()
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()
+
+
+def test_files_of_learned_words_are_converted_merged_renamed_and_mixed(tmp_path, capsys):
+    for name in ("sdxl", "a1111 pt"):
+        (tmp_path / name).mkdir()
+    pair, cat = (layouts.write(name, tmp_path / name) for name in ("sdxl", "a1111 pt"))
+    assert main(["concept", "inspect", str(pair), "--json", str(tmp_path / "f.json")]) == 0
+    (facts,) = json.loads((tmp_path / "f.json").read_text())
+    assert (facts["placeholder_token"], facts["layout"]) == ("cat", "by_encoder")
+    assert facts["for"] == "Stable Diffusion XL"
+    capsys.readouterr()
+
+    out = tmp_path / "out"
+    words = ["concept", "convert", str(pair), "--to", "diffusers", "--output-dir", str(out)]
+    assert main(words) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["cat.safetensors", "cat_2.safetensors"]
+    assert main(words) == 2
+    assert "must not exist yet" in capsys.readouterr().err
+
+    many = str(tmp_path / "many.safetensors")
+    assert main(["concept", "merge", str(pair), str(pair), str(cat), "--output", many]) == 0
+    assert "'cat' was taken; it is 'cat-2'" in capsys.readouterr().out
+    assert [c.placeholder_token for c in formats.load_all(many)] == ["cat", "cat-2", "my-cat"]
+    assert main(["concept", "extract", many, "--output-dir", str(tmp_path / "each")]) == 0
+    assert len(list((tmp_path / "each").iterdir())) == 3
+
+    new = str(tmp_path / "new.safetensors")
+    renamed = ["concept", "rename", str(cat), "--placeholder-token", "<kitten>", "--output", new]
+    assert main(renamed) == 0
+    assert formats.load(new).placeholder_token == "<kitten>"
+    mixed = str(tmp_path / "mixed.safetensors")
+    mix = ["concept", "combine", str(cat), new, "--placeholder-token", "<m>", "--output", mixed]
+    assert main([*mix, "--concatenate"]) == 0
+    assert formats.load(mixed).num_vectors == 4
+    mix[-1] = str(tmp_path / "none.safetensors")
+    assert main([*mix, "--concatenate", "--weights", "1", "2"]) == 2
+    assert "Weights go with the average" in capsys.readouterr().err

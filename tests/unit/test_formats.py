@@ -1,13 +1,24 @@
+"""Reading what every tool writes, writing what the common ones read, refusing everything else."""
+
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 
+import layouts
 from oneword import formats
-from oneword.concept import Concept, ConceptError
+from oneword.concept import Concept, ConceptError, average, concatenated, distinct
+from oneword.config import UserError
 
 
 @pytest.fixture
@@ -16,6 +27,9 @@ def concept():
     return Concept(
         placeholder_token="<My-Cat>", rows={"clip": rows}, provenance={"steps": 3, "note": "π"}
     )
+
+
+# --- the native file
 
 
 def test_a_round_trip_keeps_rows_spelling_and_provenance(concept, tmp_path):
@@ -36,21 +50,26 @@ def test_the_key_is_the_placeholder_in_lower_case(concept, tmp_path):
 def test_several_encoders_are_keyed_by_their_names(tmp_path):
     rows = {"clip_l": torch.ones(1, 4), "t5xxl": torch.zeros(1, 6)}
     formats.save(Concept(placeholder_token="x", rows=rows), tmp_path / "c.safetensors")
+    assert set(load_file(tmp_path / "c.safetensors")) == {"clip_l", "t5xxl"}
     back = formats.load(tmp_path / "c.safetensors")
     assert {n: r.shape for n, r in back.rows.items()} == {n: r.shape for n, r in rows.items()}
+
+
+def test_several_words_share_a_file_even_if_they_differ_in_case_alone(concept, tmp_path):
+    pair = Concept(placeholder_token="b", rows={"clip_l": torch.ones(1, 4), "t5": torch.ones(1, 6)})
+    many = [concept, concept.named("<my-cat>"), pair]
+    formats.save(many, tmp_path / "c.safetensors")
+    back = formats.load_all(tmp_path / "c.safetensors")
+    assert [c.placeholder_token for c in back] == ["<My-Cat>", "<my-cat>", "b"]
+    assert [c.sha256() for c in back] == [c.sha256() for c in many]
+    with pytest.raises(formats.FormatError, match=r"one word here, got 3 .*extract"):
+        formats.load(tmp_path / "c.safetensors")
 
 
 def test_a_run_folder_and_another_name(concept, tmp_path):
     formats.save(concept, tmp_path / formats.LEARNED)
     assert formats.load(tmp_path).placeholder_token == "<My-Cat>"
     assert formats.load(tmp_path, "<b>").placeholder_token == "<b>"
-
-
-def test_a_file_of_diffusers_is_read(tmp_path):
-    save_file({"<toy>": torch.ones(768)}, tmp_path / "learned.safetensors")
-    concept = formats.load(tmp_path / "learned.safetensors")
-    assert concept.placeholder_token == "<toy>"
-    assert concept.rows["clip_l"].shape == (1, 768)
 
 
 def test_changed_rows_are_found(concept, tmp_path):
@@ -63,25 +82,290 @@ def test_changed_rows_are_found(concept, tmp_path):
         formats.load(path)
 
 
+@pytest.mark.parametrize("known", [{"x": 1}, [{"x": 1}], 3, "s", [3], None])
+def test_metadata_that_is_not_ours_does_no_harm(tmp_path, known):
+    path = tmp_path / "c.safetensors"
+    save_file({"s": torch.ones(1, 4)}, path, metadata={"oneword": json.dumps(known)})
+    with pytest.raises(ConceptError, match="metadata"):
+        formats.load(path)
+
+
+# --- other tools' files
+
+
+@pytest.mark.parametrize("name", layouts.LAYOUTS)
+def test_the_layouts_of_other_tools_are_read(tmp_path, name):
+    file = formats.read(layouts.write(name, tmp_path))
+    expected = layouts.LAYOUTS[name][2]
+    assert {c.placeholder_token for c in file.concepts} == set(expected)
+    for concept in file.concepts:
+        rows = expected[concept.placeholder_token]
+        assert concept.rows.keys() == rows.keys()
+        assert all(torch.equal(concept.rows[n], rows[n]) for n in rows)
+        assert all(r.dtype == torch.float32 for r in concept.rows.values())
+
+
+def test_what_is_not_used_is_said(tmp_path):
+    path = layouts.write("onetrainer", tmp_path)
+    with pytest.warns(UserWarning, match=r"'emp_params_out' \(2, 768\) .* not used"):
+        formats.load(path)
+    assert (
+        "other half of a pair" in formats.read(layouts.write("diffusers pair", tmp_path)).notes[0]
+    )
+    assert "3 other tensors" in formats.read(layouts.write("lora bundle", tmp_path)).notes[0]
+
+
+def test_steps_and_checkpoint_of_a1111_are_kept(tmp_path):
+    known = formats.load(layouts.write("a1111 pt", tmp_path)).provenance
+    assert known == {"file": "file.pt", "steps": 1200, "base_model": "v1-5-pruned-emaonly"}
+
+
+# --- writing
+
+
+def of(**rows):
+    return Concept(placeholder_token="<My-Cat>", rows=rows, provenance={"steps": 7})
+
+
+@pytest.mark.parametrize("layout", formats.WRITERS)
+def test_what_is_written_is_read_back(tmp_path, layout):
+    concept = of(clip_l=layouts.R)
+    (path,) = formats.save(concept, tmp_path / f"x{formats.WRITERS[layout][0]}", layout)
+    back = formats.load(path)
+    assert torch.equal(back.rows["clip_l"], layouts.R)
+    assert back.placeholder_token.lower() == "<my-cat>"
+
+
+@pytest.mark.parametrize("layout", ["oneword", "diffusers", "kohya"])
+def test_several_encoders_are_written_and_read_back(tmp_path, layout):
+    concept = of(clip_l=layouts.R, clip_g=layouts.G)
+    paths = formats.save(concept, tmp_path / "x.safetensors", layout)
+    back = formats.load_all(paths[0]) if layout != "diffusers" else formats.read(paths[0]).concepts
+    assert back[0].sha256() == concept.sha256()
+    assert len(paths) == (2 if layout == "diffusers" else 1)
+
+
+def test_the_keys_are_those_that_other_tools_document(tmp_path):
+    pair = of(clip_l=layouts.R, clip_g=layouts.G)
+    one = of(clip_l=layouts.R)
+    formats.save(pair, tmp_path / "p.safetensors", "diffusers")
+    assert list(load_file(tmp_path / "p.safetensors")) == ["<my-cat>"]
+    assert load_file(tmp_path / "p_2.safetensors")["<my-cat>"].shape == (2, 1280)
+    formats.save(one, tmp_path / "k.safetensors", "kohya")
+    assert list(load_file(tmp_path / "k.safetensors")) == ["emb_params"]
+    formats.save(of(clip_l=layouts.R, t5xxl=layouts.T), tmp_path / "f.safetensors", "kohya")
+    assert set(load_file(tmp_path / "f.safetensors")) == {"clip_l", "t5xxl"}
+    with (tmp_path / "k.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
+    assert header["modelspec.architecture"] == "stable-diffusion-v1/textual-inversion"
+    assert header["modelspec.trigger_phrase"] == "<My-Cat>"
+    formats.save(one, tmp_path / "a.pt", "a1111")
+    a1111 = torch.load(tmp_path / "a.pt", weights_only=True)  # noqa: TID251
+    assert torch.equal(a1111["string_to_param"]["*"], layouts.R)
+    assert (a1111["name"], a1111["step"]) == ("<My-Cat>", 7)
+    formats.save([one, one.named("b")], tmp_path / "p.pt", "authors")
+    authors = torch.load(tmp_path / "p.pt", weights_only=False)  # noqa: TID251
+    assert isinstance(authors["string_to_param"], torch.nn.ParameterDict)
+    assert torch.equal(authors["string_to_param"]["b"], layouts.R)
+
+
+@pytest.mark.parametrize(
+    ("layout", "concepts", "message"),
+    [
+        ("a1111", [of(clip_l=layouts.R, clip_g=layouts.G)], "one text encoder.*kohya"),
+        ("a1111", [of(clip_l=layouts.R)] * 2, "holds one word, got 2"),
+        ("kohya", [of(clip_l=layouts.R)] * 2, "holds one word, got 2"),
+        ("authors", [of(clip_l=layouts.R).named("a.b")], "without dots"),
+        ("authors", [of(clip_l=layouts.R)] * 2, "no word twice"),
+        ("diffusers", [of(clip_l=layouts.R)] * 2, "differ in lower case"),
+    ],
+)
+def test_what_a_layout_cannot_hold_is_refused(tmp_path, layout, concepts, message):
+    with pytest.raises(formats.FormatError, match=message):
+        formats.save(concepts, tmp_path / "x", layout)
+    assert not list(tmp_path.iterdir())
+
+
+# --- refusing
+
+
+def _zipped(data, name="archive/data.pkl"):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, data)
+        archive.writestr("archive/version", "3")
+    return buffer.getvalue()
+
+
+_PARAMETERS = torch.nn.ParameterDict({"a": torch.nn.Parameter(torch.ones(8))})
+
+
+class _Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("evil-was-here"),)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda p: None, "must exist"),
-        (lambda p: p.write_text("no embedding"), "must be an embedding"),
-        (lambda p: save_file({"a": torch.ones(1), "b": torch.ones(1)}, p), "must be an embedding"),
-        (lambda p: save_file({"a": torch.ones(1, 2, 3)}, p), "must be an embedding"),
+        (lambda p: p.write_text("no embedding"), "that begins with b'no embed'"),
+        (lambda p: p.write_bytes(b""), "that begins with b''"),
+        (lambda p: save_file({"a": torch.ones(1), "b": torch.ones(1)}, p), "known layout.*'a'"),
+        (lambda p: save_file({"a": torch.ones(1, 2, 3)}, p), r"known layout, got .*\(1, 2, 3\)"),
+        (lambda p: save_file({"a": torch.ones(2, 3).int()}, p), "the tensors none"),
         (lambda p: p.mkdir(), "has its training finished"),
+        (lambda p: save_file({k: torch.ones(8) for k in ("IN01", "IN02", "MID")}, p), "'IN01'"),
+        (lambda p: save_file({"x": torch.ones(2000, 8)}, p), "1 to 1024 vectors"),
+        (lambda p: p.write_bytes(struct.pack("<Q", 10 << 30) + b'{"a":' + b" " * 99), "claims 107"),
+        (lambda p: p.write_bytes(struct.pack("<Q", 40) + b"{" * 60), "damaged"),
+        (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40), "damaged"),
+        (lambda p: torch.save({"x": _Evil()}, p), r"pickled (builtins\.)?getattr, which could run"),
+        (lambda p: p.write_bytes(pickle.dumps(_Evil(), 2)), "pickled|damaged"),
+        (lambda p: torch.save(_PARAMETERS, p, _use_new_zipfile_serialization=False), "source code"),
+        (lambda p: p.write_bytes(_zipped(bytes(300 << 20))), "unpack to at most 256 MiB"),
+        (lambda p: p.write_bytes(_zipped(pickle.dumps([1 << 40], 2))), "the size 1099511627776"),
+        (lambda p: p.write_bytes(_zipped(b"\x80\x02")), "damaged"),
+        (lambda p: torch.save({"x": torch.ones(1).expand(9999, 9999)}, p), "size|1 to 1024"),
+        (lambda p: torch.save([[[[[[[[torch.ones(3)]]]]]]]], p), "larger or deeper"),
     ],
-)
-def test_what_is_no_concept_is_refused(tmp_path, make, message):
+)  # fmt: skip
+def test_what_is_no_embedding_is_refused(tmp_path, monkeypatch, make, message):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.safetensors"
     make(path)
     with pytest.raises(formats.FormatError, match=message):
         formats.load(path)
+    assert not Path("evil-was-here").exists()
 
 
-def test_metadata_that_is_not_ours_does_no_harm(tmp_path):
-    path = tmp_path / "c.safetensors"
-    save_file({"s": torch.ones(1, 4)}, path, metadata={"oneword": json.dumps({"x": 1})})
-    with pytest.raises(ConceptError, match="metadata"):
+def test_a_whole_model_is_refused_by_its_size(tmp_path):
+    path = tmp_path / "model.ckpt"
+    with path.open("wb") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(300 * 2**20)
+    with pytest.raises(formats.FormatError, match="is it a whole model"):
         formats.load(path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_rows_that_are_not_finite_are_refused(tmp_path, bad):
+    save_file({"<x>": torch.tensor([1.0, bad])}, tmp_path / "x.safetensors")
+    with pytest.raises(ConceptError, match="must be finite"):
+        formats.load(tmp_path / "x.safetensors")
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("layouts")
+    return [layouts.in_memory(name, folder) for name in layouts.LAYOUTS]
+
+
+def fuzzed(count):
+    unsafe = [HealthCheck.function_scoped_fixture]  # each example writes the file anew
+    return settings(max_examples=count, deadline=None, suppress_health_check=unsafe)
+
+
+def _survives(data, folder):
+    path = folder / "fuzzed"
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        formats.read(path)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_damaged_files_raise_only_our_own_errors(originals, tmp_path, data):
+    content = bytearray(data.draw(st.sampled_from(originals)))
+    # headers and pickles lie at the ends; the numbers between are less rewarding
+    edge = st.one_of(
+        st.integers(0, len(content) - 1),
+        st.integers(0, min(2000, len(content) - 1)),
+        st.integers(max(0, len(content) - 2000), len(content) - 1),
+    )
+    for place in data.draw(st.lists(edge, min_size=1, max_size=8)):
+        content[place] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del content[data.draw(edge) :]
+    _survives(bytes(content), tmp_path)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(header=st.binary(max_size=12), rest=st.binary(max_size=400))
+@example(header=b"\x80\x02", rest=b"")
+@example(header=b"PK\x03\x04", rest=b"")
+def test_noise_raises_only_our_own_errors(tmp_path, header, rest):
+    for start in (
+        b"",
+        b"\x80\x02",
+        b"PK\x03\x04",
+        b"\x89PNG\r\n\x1a\n",
+        struct.pack("<Q", 60) + b"{",
+    ):
+        _survives(start + header + rest, tmp_path)
+
+
+_NAMES = st.sampled_from(
+    ["emb_params", "clip_l", "clip_g", "t5", "<a>", "*", "string_to_param", "name", "x", ""]
+)
+_TENSORS = [
+    torch.ones(2, 8), torch.ones(8), torch.ones(0, 8), torch.ones(1, 1, 1, 8), torch.tensor(1.0),
+    torch.ones(3).int(), torch.full((2, 8), 9e99, dtype=torch.float64),
+    torch.ones(2, 3).to_sparse(),
+]  # fmt: skip
+_VALUES = st.recursive(
+    st.one_of(st.sampled_from(_TENSORS), st.text(max_size=5), st.integers(), st.none()),
+    lambda inner: st.dictionaries(_NAMES, inner, max_size=3) | st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(value=_VALUES)
+def test_unexpected_pickles_raise_only_our_own_errors(tmp_path, value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    _survives(buffer.getvalue(), tmp_path)
+
+
+# --- mixing
+
+
+def test_words_that_are_taken_get_a_number(concept):
+    words = ["<cat>", "dog", "<CAT>", "<cat>", "dog", "<cat-2>"]
+    found, renamed = distinct([concept.named(word) for word in words])
+    assert [c.placeholder_token for c in found] == [
+        "<cat>", "dog", "<CAT-3>", "<cat-4>", "dog-2", "<cat-2>",
+    ]  # fmt: skip
+    assert renamed == {2: "<CAT-3>", 3: "<cat-4>", 4: "dog-2"}
+
+
+def test_averages_and_concatenations(concept):
+    other = Concept(placeholder_token="o", rows={"clip": torch.zeros(2, 8)})
+    mixed = average([concept, other], "m", [3.0, 1.0])
+    assert torch.allclose(mixed.rows["clip"], 0.75 * concept.rows["clip"])
+    assert mixed.provenance["weights"] == [3.0, 1.0]
+    both = concatenated([other, concept], "b")
+    assert torch.equal(both.rows["clip"], torch.cat([torch.zeros(2, 8), concept.rows["clip"]]))
+    with pytest.raises(ConceptError, match="one weight for each of 2"):
+        average([concept, other], "m", [1.0])
+    with pytest.raises(ConceptError, match="not 0, got"):
+        average([concept, other], "m", [1.0, -1.0])
+    with pytest.raises(ConceptError, match="same text encoders and shapes"):
+        average([concept, both], "m")
+    with pytest.raises(ConceptError, match="same text encoders and widths"):
+        concatenated([concept, of(clip_l=layouts.R)], "m")
+
+
+def test_a_file_that_names_no_encoder_fits_the_only_one_of_its_width():
+    rows = torch.ones(1, 1280)
+    word = Concept(placeholder_token="w", rows={"clip_g": rows})
+    assert list(word.fitted({"bert": 1280}).rows) == ["bert"]
+    assert list(word.fitted({"bert": 768}).rows) == ["clip_g"]
+    assert list(word.fitted({"clip_l": 768, "clip_g": 1280}).rows) == ["clip_g"]

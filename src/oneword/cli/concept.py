@@ -1,89 +1,257 @@
-"""``oneword concept inspect``: what is inside concept files."""
+"""``oneword concept``: look into files of learned words, convert, merge and mix them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from oneword.cli import options
 from oneword.config import ConfigError, ModelConfig
 
 
+if TYPE_CHECKING:
+    from oneword.concept import Concept
+
+Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class InspectArguments:
-    """Say what concept files hold: word, rows, norms, nearest words, and how they were learned."""
+    """Say what files hold: word, layout, rows, norms, nearest words, how they were learned."""
 
     files: tuple[Path, ...]
-    """Concept files or run folders."""
+    """Embedding files of any tool, or run folders."""
     nearest: int = 0
     """Existing words nearest to each row to list, which loads the model; 0: none."""
+    compare: bool = False
+    """Load the model to compare norms and to find rows that were never trained."""
     model: ModelConfig = field(default_factory=ModelConfig)
     json: Path | None = None
-    """File for the numbers."""
+    """File for the facts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArguments:
+    """Write each word of some files in another tool's layout, one file a word."""
+
+    files: tuple[Path, ...]
+    """Embedding files of any tool, or run folders."""
+    to: Layout
+    """Layout: "oneword", "diffusers" (a pair for two text encoders), "kohya" (ComfyUI, Forge, SD.Next, A1111 for XL), "a1111" (.pt), "authors" (the paper's .pt)."""
+    output_dir: Path = Path("oneword-concepts")
+    """Folder for the files, which are named after the words; nothing is overwritten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractArguments:
+    """Write each word of a file (a LoRA that bundles embeddings, a merged file) on its own."""
+
+    files: tuple[Path, ...]
+    """Files that hold embeddings, among other things or several at once."""
+    to: Layout = "oneword"
+    """Layout of the files, as for convert."""
+    output_dir: Path = Path("oneword-concepts")
+    """Folder for the files; nothing is overwritten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeArguments:
+    """Put the words of many files into one; a word that is taken gets a number."""
+
+    files: tuple[Path, ...]
+    """Embedding files of any tool, or run folders."""
+    output: Path
+    """New file; it must not exist yet."""
+    to: Literal["oneword", "diffusers", "authors"] = "oneword"
+    """Layout; these hold several words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenameArguments:
+    """Give the word of a file another name."""
+
+    files: tuple[Path, ...]
+    """One embedding file."""
+    placeholder_token: str
+    """The new name, without spaces."""
+    output: Path
+    """New file; it must not exist yet."""
+    to: Layout = "oneword"
+    """Layout of the new file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineArguments:
+    """Mix words into a new one: the weighted average of their vectors, or all vectors in a row."""
+
+    files: tuple[Path, ...]
+    """Two or more embedding files of the same model."""
+    placeholder_token: str
+    """The new word."""
+    output: Path
+    """New file; it must not exist yet."""
+    weights: tuple[float, ...] = ()
+    """One for each file; they are divided by their sum. None: equal."""
+    concatenate: bool = False
+    """Keep every vector, one after the other, in place of averaging."""
+    to: Layout = "oneword"
+    """Layout of the new file."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the sub-verb."""
-    if not arguments or arguments[0] != "inspect":
-        given = arguments[0] if arguments else "nothing"
-        if given in ("-h", "--help"):
-            print("usage: oneword concept inspect FILE [FILE ...] [--nearest N] [--json FILE]")
-            return 0
-        raise ConfigError(f"The sub-verb must be inspect, got {given}.")
-    words = list(arguments[1:])
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: oneword concept VERB FILE [FILE ...] [options]\n")
+        for name, (kind, _) in _VERBS.items():
+            print(f"  {name:<8} {(kind.__doc__ or '').strip()}")
+        print("\n`oneword concept VERB --help` lists a verb's options.")
+        return 0 if arguments else 2
+    verb, words = arguments[0], list(arguments[1:])
+    if verb not in _VERBS:
+        raise ConfigError(f"The sub-verb must be one of {', '.join(_VERBS)}, got {verb}.")
+    kind, do = _VERBS[verb]
     files = []
     while words and not words[0].startswith("-"):
         files.append(words.pop(0))
-    chosen, _ = options.parse(
-        InspectArguments, "concept inspect", (["--files", *files] if files else []) + words
-    )
+    given = ["--files", *files] if files else []
+    chosen, _ = options.parse(kind, f"concept {verb}", given + words)
+    if not chosen.files:
+        raise ConfigError(f"concept {verb} must be given a file, got none.")
+    do(chosen)
+    return 0
+
+
+def _inspect(chosen: InspectArguments) -> None:
     from rich.console import Console
 
+    from oneword import formats, inspection
+
+    vocabularies = None
+    if chosen.nearest or chosen.compare:
+        from oneword.backbones import base
+
+        vocabularies = base.load(chosen.model).vocabularies
     console = Console()
     found = []
     for path in chosen.files:
-        facts = _facts(path, chosen)
-        found.append(facts)
-        console.print(f"[bold]{path}[/bold]", highlight=False)
-        for name, value in facts.items():
-            if name != "file":
-                console.print(f"  {name}: {value}", highlight=False, markup=False)
+        file = formats.read(path)
+        for concept in file.concepts:
+            facts = inspection.facts(file, concept, vocabularies, nearest=chosen.nearest)
+            found.append(facts)
+            console.print(f"[bold]{path}[/bold]", highlight=False)
+            for name, value in facts.items():
+                if name not in ("file", "warnings"):
+                    console.print(f"  {name}: {value}", highlight=False, markup=False)
+            for warning in facts["warnings"]:
+                console.print(f"  warning: {warning}", style="yellow", highlight=False)
     if chosen.json is not None:
         from oneword._files import write_json_atomic
 
         write_json_atomic(chosen.json, found)
-    return 0
 
 
-def _facts(path: Path, chosen: InspectArguments) -> dict[str, Any]:
+def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
     from oneword import formats
 
-    concept = formats.load(path)
-    provenance = concept.provenance
-    facts: dict[str, Any] = {
-        "file": str(path),
-        "placeholder_token": concept.placeholder_token,
-        "kind": concept.kind,
-        "num_vectors": concept.num_vectors,
-        "text_encoders": {name: list(rows.shape) for name, rows in concept.rows.items()},
-        "row_norms": {
-            name: [round(float(n), 4) for n in rows.norm(dim=1)]
-            for name, rows in concept.rows.items()
-        },
-        "sha256": concept.sha256(),
-    }
-    for key in ("base_model", "family", "initializer_token", "steps", "loss", "scores"):
-        if key in provenance:
-            facts[key] = provenance[key]
-    if chosen.nearest:
-        from oneword.backbones import base
+    ending = formats.WRITERS[chosen.to][0]
+    taken: set[Path] = set()
+    todo: list[tuple[Concept, Path]] = []
+    for path in chosen.files:
+        for concept in _read(path):
+            target = chosen.output_dir / (_file_name(concept.placeholder_token) + ending)
+            count = 2
+            while target in taken:
+                target = target.with_name(
+                    f"{_file_name(concept.placeholder_token)}-{count}{ending}"
+                )
+                count += 1
+            taken.add(target)
+            todo.append((concept, target))
+    for _, target in todo:
+        _must_be_new(target)
+    for concept, target in todo:
+        _write([concept], target, chosen.to)
 
-        backbone = base.load(chosen.model)
-        facts["nearest"] = {
-            name: backbone.vocabularies[name].nearest(rows, chosen.nearest)
-            for name, rows in concept.rows.items()
-            if name in backbone.vocabularies
-        }
-    return facts
+
+def _merge(chosen: MergeArguments) -> None:
+    from oneword.concept import distinct
+
+    _must_be_new(chosen.output)
+    concepts = [concept for path in chosen.files for concept in _read(path)]
+    found, renamed = distinct(concepts)
+    for index, token in renamed.items():
+        print(f"{concepts[index].placeholder_token!r} was taken; it is {token!r} in the new file.")
+    _write(found, chosen.output, chosen.to)
+
+
+def _rename(chosen: RenameArguments) -> None:
+    _must_be_new(chosen.output)
+    _write([_only(chosen.files).named(_word(chosen.placeholder_token))], chosen.output, chosen.to)
+
+
+def _combine(chosen: CombineArguments) -> None:
+    from oneword.concept import average, concatenated
+
+    _must_be_new(chosen.output)
+    if chosen.concatenate and chosen.weights:
+        raise ConfigError("Weights go with the average, got them with --concatenate; drop one.")
+    concepts = [concept for path in chosen.files for concept in _read(path)]
+    token = _word(chosen.placeholder_token)
+    if chosen.concatenate:
+        mixed = concatenated(concepts, token)
+    else:
+        mixed = average(concepts, token, chosen.weights or None)
+    _write([mixed], chosen.output, chosen.to)
+
+
+def _read(path: Path) -> list[Concept]:
+    from oneword import formats
+
+    file = formats.read(path)
+    for note in file.notes:
+        options.say(f"{path}: {note}")
+    return file.concepts
+
+
+def _only(files: Sequence[Path]) -> Concept:
+    concepts = [concept for path in files for concept in _read(path)]
+    if len(concepts) != 1:
+        raise ConfigError(
+            f"There must be one word to rename, got {len(concepts)}; extract them first."
+        )
+    return concepts[0]
+
+
+def _word(token: str) -> str:
+    if not token or any(c.isspace() for c in token):
+        raise ConfigError(f"The new word must be non-empty and without spaces, got {token!r}.")
+    return token
+
+
+def _file_name(token: str) -> str:
+    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in token).strip("-")
+    return kept or "word"
+
+
+def _must_be_new(path: Path) -> None:
+    if path.exists():
+        raise ConfigError(f"The new file must not exist yet, got {path}; nothing was overwritten.")
+
+
+def _write(concepts: Sequence[Concept], path: Path, layout: Layout) -> None:
+    from oneword import formats
+
+    for file in formats.save(concepts, path, layout):
+        print(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}")
+
+
+_VERBS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
+    "inspect": (InspectArguments, _inspect),
+    "convert": (ConvertArguments, _convert),
+    "merge": (MergeArguments, _merge),
+    "rename": (RenameArguments, _rename),
+    "extract": (ExtractArguments, _convert),
+    "combine": (CombineArguments, _combine),
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
             "There must be a prompt, got none; pass for example --prompts 'a photo of a S*'."
         )
     check_writable(chosen.output_dir)
-    concepts = [read_concept(path) for path in chosen.concepts]
+    concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
     backbone = load(chosen.model)
     seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
     with progress.counting("drawing") as show:
@@ -64,8 +63,16 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def read_concepts(path: Path) -> list[Concept]:
+    """The concepts of a file or run folder; ``PATH=TOKEN`` gives its only word another name."""
+    from oneword import formats
+
+    renames = not path.exists() and "=" in str(path)
+    return [read_concept(path)] if renames else formats.load_all(path)
+
+
 def read_concept(path: Path) -> Concept:
-    """The concept of a file or run folder; ``PATH=TOKEN`` gives its word another name."""
+    """The only concept of a file or run folder, as ``read_concepts``."""
     from oneword import formats
 
     if path.exists() or "=" not in str(path):
@@ -75,4 +82,4 @@ def read_concept(path: Path) -> Concept:
         raise ConfigError(
             f"--concepts takes PATH or PATH=TOKEN, the token without spaces, got {str(path)!r}."
         )
-    return dataclasses.replace(formats.load(Path(name)), placeholder_token=token)
+    return formats.load(Path(name), token)

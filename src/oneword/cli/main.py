@@ -22,7 +22,7 @@ VERBS = {
     "evaluate": "score a learned word beside its references",
     "microworld": "the embedded model: train, evaluate, card",
     "models": "the model families and what was proven where",
-    "concept": "look into concept files",
+    "concept": "files of learned words: inspect, convert, merge, rename, extract, combine",
 }
 
 HELP = f"""oneword {__version__}: teach a frozen text-to-image model one new word

@@ -1,49 +1,62 @@
-"""Files of learned words: one module per format, found by looking into the file."""
+"""Files of learned words: every layout that people have is read, the common ones are written.
+
+The layout is found by looking into the file, never by its name.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from oneword.concept import Concept
-from oneword.config import UserError
-from oneword.formats import diffusers_file
+from oneword.formats import bundle, by_encoder, by_token, native, string_to_param
+from oneword.formats.contents import Contents, FormatError, open_file
 
 
-class FormatError(UserError):
-    """A file is not an embedding that can be read."""
+__all__ = ["Concept", "EmbeddingFile", "FormatError", "load", "load_all", "read", "save"]
 
-
-FORMATS = {"diffusers": diffusers_file}
-"""By name; each module has ``matches(path)``, ``load(path, placeholder_token)``, ``save``."""
 LEARNED = "learned_embeds.safetensors"
+READERS = {
+    "oneword": native,
+    "bundle": bundle,
+    "string_to_param": string_to_param,
+    "by_encoder": by_encoder,
+    "diffusers": by_token,
+}
+"""Layouts in the order in which they are tried; each module has ``matches`` and ``load``."""
+WRITERS: dict[str, tuple[str, Callable[[Sequence[Concept], Path], list[Path]]]] = {
+    "oneword": (".safetensors", native.save),
+    "diffusers": (".safetensors", by_token.save),
+    "kohya": (".safetensors", by_encoder.save),
+    "a1111": (".pt", string_to_param.save_a1111),
+    "authors": (".pt", string_to_param.save_authors),
+}
+"""Layouts that can be written: the usual ending, and ``save(concepts, path)``."""
+Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
 
 
-def sniff(path: Path) -> str:
-    """Name of the format of a file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingFile:
+    """What a file was found to hold."""
+
+    path: Path
+    layout: str
+    """One of ``READERS``."""
+    concepts: list[Concept]
+    notes: list[str]
+    """What the file holds besides and is not used."""
+
+
+def read(path: Path | str) -> EmbeddingFile:
+    """Read every concept of a file, or of a run folder.
 
     Raises:
-        FormatError: the file is missing, damaged, or of no known format.
-    """
-    if not path.exists():
-        raise FormatError(f"The concept file must exist, got {path}; check the path.")
-    for name, module in FORMATS.items():
-        if module.matches(path):
-            return name
-    raise FormatError(
-        f"{path} must be an embedding in safetensors form ({{token: (num_vectors, dim)}}), got "
-        "something else or a damaged file."
-    )
-
-
-def load(path: Path | str, placeholder_token: str | None = None) -> Concept:
-    """Read a concept from a file, or from a run folder.
-
-    Args:
-        path: File, or folder that holds ``learned_embeds.safetensors``.
-        placeholder_token: Another word for it than the file says.
-
-    Raises:
-        FormatError: there is no such file, or it holds no embedding.
+        FormatError: there is no such file, it is damaged, or it holds no embedding.
+        ConceptError: rows are not finite, or do not match their checksum.
     """
     path = Path(path)
     if path.is_dir():
@@ -52,9 +65,69 @@ def load(path: Path | str, placeholder_token: str | None = None) -> Concept:
                 f"The folder {path} must hold {LEARNED}, got none; has its training finished?"
             )
         path = path / LEARNED
-    return FORMATS[sniff(path)].load(path, placeholder_token)
+    contents = open_file(path)
+    for name, module in READERS.items():
+        if module.matches(contents):
+            concepts, notes = module.load(contents)
+            return EmbeddingFile(path=path, layout=name, concepts=concepts, notes=notes)
+    raise _unknown(contents)
 
 
-def save(concept: Concept, path: Path | str) -> None:
-    """Write a concept in the native form, atomically."""
-    diffusers_file.save(concept, Path(path))
+def _unknown(contents: Contents) -> FormatError:
+    return FormatError(
+        f"{contents.path} must be an embedding of a known layout, got {contents.describe()}."
+    )
+
+
+def load_all(path: Path | str) -> list[Concept]:
+    """Every concept of a file or run folder; what is not used of it is warned of.
+
+    Raises:
+        FormatError: as :func:`read`.
+    """
+    found = read(path)
+    for note in found.notes:
+        warnings.warn(f"{found.path}: {note}", stacklevel=2)
+    return found.concepts
+
+
+def load(path: Path | str, placeholder_token: str | None = None) -> Concept:
+    """Read the one concept of a file, or of a run folder.
+
+    Args:
+        path: File, or folder that holds ``learned_embeds.safetensors``.
+        placeholder_token: Another word for it than the file says.
+
+    Raises:
+        FormatError: there is no such file, or it holds no embedding, or several.
+    """
+    concepts = load_all(path)
+    if len(concepts) != 1:
+        words = ", ".join(c.placeholder_token for c in concepts)
+        raise FormatError(
+            f"{path} must hold one word here, got {len(concepts)} ({words}); take them apart with "
+            "`oneword concept extract`."
+        )
+    if placeholder_token is None:
+        return concepts[0]
+    return dataclasses.replace(concepts[0], placeholder_token=placeholder_token)
+
+
+def save(
+    concepts: Concept | Sequence[Concept], path: Path | str, layout: Layout = "oneword"
+) -> list[Path]:
+    """Write concepts, atomically.
+
+    Args:
+        concepts: One, or several for the layouts that hold several.
+        path: File; the pair of a diffusers file for two encoders gets ``_2`` before its ending.
+        layout: One of ``WRITERS``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FormatError: the layout cannot hold these concepts.
+    """
+    many = [concepts] if isinstance(concepts, Concept) else list(concepts)
+    return WRITERS[layout][1](many, Path(path))

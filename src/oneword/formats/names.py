@@ -1,0 +1,54 @@
+"""Names in other tools' files: which text encoder a width means, and what the word is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+_WIDTHS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 2304: "gemma", 4096: "t5xxl"}
+ALIASES = {
+    "clip_l": "clip_l",
+    "clip_g": "clip_g",
+    "clip_h": "clip_h",
+    "t5": "t5xxl",
+    "t5xxl": "t5xxl",
+    "llama": "llama",
+    "gemma": "gemma",
+    "text_encoders_0": "clip_l",
+    "text_encoders_1": "clip_g",
+}
+"""Keys of files that name the text encoder, and our name of it."""
+_SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
+
+
+def encoder_of_width(dim: int, *, second: bool = False) -> str:
+    """Our name of the text encoder whose rows are so wide, where the file names none.
+
+    1280 is OpenCLIP-bigG or the paper's BERT; a model with one encoder takes either.
+    """
+    return _WIDTHS.get(dim, "clip_2" if second else "clip")
+
+
+def family_of(rows: dict[str, int]) -> str:
+    """The family that encoders of such widths belong to, in words."""
+    names = set(rows)
+    if names >= {"clip_l", "clip_g"}:
+        return "Stable Diffusion 3" if "t5xxl" in names else "Stable Diffusion XL"
+    if names >= {"clip_l", "t5xxl"}:
+        return "Flux"
+    return {
+        768: "Stable Diffusion 1 (or one encoder of XL, 3 or Flux)",
+        1024: "Stable Diffusion 2",
+        1280: "the paper's latent diffusion model, or half of a Stable Diffusion XL pair",
+        4096: "a T5 or Llama encoder alone",
+        2304: "a Gemma encoder (Sana, Lumina 2)",
+    }.get(next(iter(rows.values())), "unknown")
+
+
+def token_of(name: object, path: Path) -> str:
+    """A word without spaces from a name in a file, or else from the file's own name."""
+    word = str(name).strip() if isinstance(name, str) else ""
+    if word.lower() in _SAY_NOTHING:
+        stem = path.stem if path.stem.lower() not in _SAY_NOTHING else path.parent.name
+        word = stem or word
+    return "-".join(word.split()) or "S*"
