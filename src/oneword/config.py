@@ -44,6 +44,12 @@ class ModelConfig:
     """Branch, tag or commit of a hub model."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA, fp32 elsewhere. Also --mixed-precision."""
+    pool: Literal["eos", "legacy"] = "eos"
+    """Where CLIP's pooled output is taken (SDXL, SD3, Flux): "eos" (the end of the prompt), "legacy" (at the new word, as stock tools do on most models)."""
+    gradient_checkpointing: bool = False
+    """Keep less for the backward pass and compute it again: less memory, about half as slow again."""
+    offload: bool = False
+    """Let the VAE lie in the computer's memory while it has nothing to do."""
     device: str = "auto"
     """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
     safety_checker: bool = True
@@ -75,6 +81,8 @@ class InversionConfig:
     """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
     num_vectors: int = 1
     """Number of embedding rows that the word gets, 1 to 75."""
+    train_encoders: tuple[str, ...] = ()
+    """Text encoders whose rows are learned, such as clip_l t5xxl; none given: all. The others keep the initialiser's rows."""
     learnable_property: Literal["object", "style"] = "object"
     """What the pictures have in common."""
     preset: PresetName = "default"

@@ -249,7 +249,7 @@ class _Loop:
             tokenizer(
                 [s.replace("{}", learner.token) for s in sentences],
                 padding="max_length",
-                max_length=tokenizer.model_max_length,
+                max_length=vocabulary.max_length,
                 truncation=True,
             )
 
@@ -322,6 +322,7 @@ class _Loop:
         """Predictions for each batch with its word; equal prompts are encoded once."""
         prompts = [s.replace("{}", word) for word, batch in words for s in batch.sentences]
         x_t = torch.cat([batch.samples.x_t for _, batch in words])
+        crops = torch.cat([batch.samples.crops for _, batch in words])
         t = torch.cat([batch.samples.t for _, batch in words])
         predictions = []
         for first in range(0, len(prompts), chunk or len(prompts)):
@@ -329,7 +330,7 @@ class _Loop:
             places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts[part]))}
             index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
             conditioning = self.backbone.encode_prompt(list(places))[index]
-            predictions.append(self.backbone.predict(x_t[part], t[part], conditioning))
+            predictions.append(self.backbone.predict(x_t[part], t[part], conditioning, crops[part]))
         return torch.cat(predictions).split([len(batch.sentences) for _, batch in words])
 
     def _report(

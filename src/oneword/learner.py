@@ -85,6 +85,9 @@ class Learner:
         self.bad = torch.zeros((), dtype=torch.bool, device=self.backbone.device)
         self.sentences = [tuple(choices) for choices in prompts(job, self.config)]
         self._check()
+        height, width = self.job.pictures.shape[-2:]
+        whole = torch.tensor([[height, width, 0, 0]] * len(self.job.pictures))
+        self.crops = whole if self.job.crops is None else self.job.crops
         self.posterior = self._encode()
         self.rates = {
             name: effective_learning_rate(self.config, vocabulary)
@@ -107,6 +110,17 @@ class Learner:
                 f"The prompts of job {name!r} must hold one or more sentences for each of its "
                 f"{count} pictures, got {[len(choices) for choices in self.sentences]}."
             )
+        unknown = set(self.config.train_encoders) - self.backbone.vocabularies.keys()
+        if unknown:
+            raise JobError(
+                f"train_encoders must name text encoders of the model "
+                f"({', '.join(self.backbone.vocabularies)}), got {', '.join(sorted(unknown))}."
+            )
+        if self.job.crops is not None and self.job.crops.shape != (count, 4):
+            raise JobError(
+                f"Job {name!r} needs four numbers of crop for each of its {count} pictures, got "
+                f"{tuple(self.job.crops.shape)}."
+            )
         for sentence in sorted({s for choices in self.sentences for s in choices}):
             if "{}" not in sentence:
                 raise JobError(
@@ -124,9 +138,10 @@ class Learner:
         return Moments(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
 
     @property
-    def latent_shape(self) -> tuple[int, ...]:
+    def latent_shape(self) -> tuple[int, int, int]:
         """(channels, h, w) of one sample."""
-        return tuple(self.posterior.mean.shape[1:])
+        channels, height, width = self.posterior.mean.shape[1:]
+        return channels, height, width
 
     @property
     def max_steps(self) -> int:
@@ -148,8 +163,10 @@ class Learner:
         """Place the initial rows and a fresh optimiser."""
         config, device = self.config, self.backbone.device
         self.initial = {n: v.detach().to(device, torch.float32) for n, v in initial.items()}
-        self.rows = {n: nn.Parameter(v.clone()) for n, v in self.initial.items()}
-        self.best = {n: v.clone() for n, v in self.initial.items()}
+        chosen = config.train_encoders or tuple(self.initial)
+        self.rows = {n: nn.Parameter(v.clone()) for n, v in self.initial.items() if n in chosen}
+        self.kept = {n: v for n, v in self.initial.items() if n not in chosen}
+        self.best = {n: p.detach().clone() for n, p in self.rows.items()}
         assert config.adam_weight_decay is not None
         self.optimizer = torch.optim.AdamW(
             [{"params": [parameter]} for parameter in self.rows.values()],
@@ -188,7 +205,7 @@ class Learner:
         rows = draws.pictures + len(self.job.pictures) * draws.flips
         x0 = self.posterior[rows.to(device)].sample(draws.posterior_noise.to(device))
         noise = draws.noise.to(device)
-        t = backbone.sample_t(times.to(device))
+        t = backbone.sample_t(times.to(device), self.latent_shape[1:])
         x_t = backbone.add_noise(x0, noise, t)
         choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
         sentences = [
@@ -202,6 +219,7 @@ class Learner:
             x0=x0,
             noise=noise,
             x_t=x_t,
+            crops=self.crops[draws.pictures],
         )
         return Batch(sentences, backbone.target(x0, noise, t), samples)
 
@@ -254,7 +272,7 @@ class Learner:
     def measures(self, loss: Tensor) -> Tensor:
         """What a scoring reads from the device, in one piece: loss, bad, distance."""
         moved = sum((p.detach() - self.initial[n]).square().sum() for n, p in self.rows.items())
-        size = sum(v.square().sum() for v in self.initial.values())
+        size = sum(self.initial[n].square().sum() for n in self.rows)
         assert isinstance(moved, Tensor)
         return torch.stack([loss.double(), self.bad.double(), (moved / size).sqrt().double()])
 
@@ -364,7 +382,7 @@ class Learner:
 
     def live(self) -> Concept:
         """The rows under the slot's own placeholder, for ``injected``."""
-        return Concept(placeholder_token=self.token, rows=dict(self.rows), provenance={})
+        return Concept(placeholder_token=self.token, rows=self.rows | self.kept, provenance={})
 
     def result(self, status: Status, reason: str) -> Result:
         """The end of the job, with the rows that its ``keep`` names."""
@@ -376,10 +394,12 @@ class Learner:
             step = self.losses[-1][0]
         concept = Concept(
             placeholder_token=self.config.placeholder_token,
-            rows=self.best if best else {n: p.detach().clone() for n, p in self.rows.items()},
+            rows=(self.best if best else {n: p.detach().clone() for n, p in self.rows.items()})
+            | self.kept,
             provenance={
                 "base_model": self.backbone.name,
                 "family": self.backbone.family,
+                "pool": self.backbone.pool,
                 "initializer_token": self.config.initializer_token,
                 "initializer_losses": self.ranking,
                 "config": dataclasses.asdict(self.config),

@@ -36,6 +36,9 @@ class Job:
     pictures: Pixels
     """Pictures of the thing, float32 in [-1, 1], at the model's resolution."""
     config: InversionConfig
+    crops: Int[Tensor, "batch 4"] | None = None
+    """Original height and width, and top and left of the crop in the resized picture, px, of each
+    picture; ``None``: every picture is whole."""
     captions: tuple[str, ...] | None = None
     """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
 
@@ -126,6 +129,8 @@ class Samples:
     x0: Latents
     noise: Latents
     x_t: Latents
+    crops: Int[Tensor, "batch 4"]
+    """As ``Job.crops``, of each sample's picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,7 @@ class Batch:
                 x0=s.x0[keep],
                 noise=s.noise[keep],
                 x_t=s.x_t[keep],
+                crops=s.crops[keep],
             ),
         )
 

@@ -39,6 +39,13 @@ class Vocabulary:
     tokenizer_attribute: str
     """Where the pipeline keeps the tokenizer, such as "tokenizer_2"."""
     text_encoder: nn.Module
+    longest: int | None = None
+    """Tokens of the longest prompt, where the family's pipeline sets it."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest prompt."""
+        return self.longest or self.tokenizer.model_max_length
 
     @property
     def tokenizer(self) -> Any:
@@ -291,8 +298,9 @@ def injected(
     """Let prompts hold the concepts' placeholders, for as long as the context lasts.
 
     The rows are used as they are, so that gradients reach them if they ask for gradients. CLIP's
-    pooled output is taken at the end-of-text token. On exit, by exception too, the tokenizers are
-    the old objects and no hook is left.
+    pooled output is taken at the end-of-text token, unless the backbone's ``pool`` is
+    "legacy": then where stock tools take it, on most models at the word itself. On
+    exit, by exception too, the tokenizers are the old objects and no hook is left.
 
     Args:
         backbone: Anything with ``vocabularies``.
@@ -322,6 +330,8 @@ def injected(
             for table in vocabulary.tables():
                 undo.callback(table.register_forward_pre_hook(splice.before).remove)
                 undo.callback(table.register_forward_hook(splice.after).remove)
+            if getattr(backbone, "pool", "eos") == "legacy":
+                continue
             for module in vocabulary.text_encoder.modules():
                 before = module.__dict__.get("eos_token_id")
                 if before is not None and before != original.eos_token_id:

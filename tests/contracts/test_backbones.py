@@ -78,7 +78,7 @@ def test_noise_and_targets_are_the_closed_form(backbone):
     expected = np.sqrt(a) * x64 + np.sqrt(1 - a) * n64
     assert np.allclose(backbone.add_noise(x0, noise, t).numpy(), expected, atol=1e-5)
     target = backbone.target(x0, noise, t).double().numpy()
-    if backbone.prediction_type == "epsilon":
+    if backbone.noise.prediction_type == "epsilon":
         assert np.array_equal(target, n64)
     else:
         assert np.allclose(target, np.sqrt(a) * n64 - np.sqrt(1 - a) * x64, atol=1e-5)
@@ -86,7 +86,7 @@ def test_noise_and_targets_are_the_closed_form(backbone):
 
 def test_timesteps_are_uniform_over_the_schedule(backbone):
     u = torch.tensor([0.0, 0.4999, 0.5, 0.9999999])
-    assert backbone.sample_t(u).tolist() == [0, 499, 500, 999]
+    assert backbone.sample_t(u, (16, 16)).tolist() == [0, 499, 500, 999]
 
 
 def test_prediction_is_the_denoisers_and_rows_of_a_batch_do_not_mix(backbone):

@@ -90,7 +90,7 @@ def test_the_first_step_is_adamw_on_the_papers_loss(backbone):
     moments = backbone.encode_image(task.pictures)
     draws = step_draws(0, 0, 2, 3, (4, 16, 16), random_flip=False)
     x0 = moments[draws.pictures].sample(draws.posterior_noise)
-    t = backbone.sample_t(draws.times)
+    t = backbone.sample_t(draws.times, (16, 16))
     x_t = backbone.add_noise(x0, draws.noise, t)
     templates = captions_or_templates(task, config)[0]
     prompts = [templates[int(u * len(templates))].format("cat") for u in draws.sentences.tolist()]

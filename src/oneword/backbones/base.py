@@ -1,6 +1,6 @@
 """The contract that every model family fulfils, and the values that cross it.
 
-How the families fit (only the first is built so far):
+How the families fit:
 
 stable_diffusion
     Vocabulary ``clip_l`` (1.x) or ``clip_h`` (2.x). ``target`` reads ``prediction_type``.
@@ -8,13 +8,12 @@ ldm
     ``bert``. No ``encode_prompt`` in its pipeline: ids, then LDM-BERT. ``pipeline.vqvae`` is the
     autoencoder.
 sdxl
-    ``clip_l``, ``clip_g``. ``Conditioning.pooled``, and time ids in ``extra``.
+    ``clip_l``, ``clip_g``. ``Conditioning.pooled``; ``predict`` is told the crops.
 sd3
-    ``clip_l``, ``clip_g``, ``t5xxl``. ``sample_t`` maps u through a logit-normal and the shift to
-    sigma; ``target`` is noise - x0; t is sigma x 1000.
+    ``clip_l``, ``clip_g``, ``t5xxl``. ``sample_t`` maps u through a logit-normal and the shift;
+    ``target`` is noise - x0; times lie in (0, 1).
 flux
-    ``clip_l``, ``t5xxl``. As sd3, latents packed 2 x 2 inside ``predict``; guidance and position
-    ids in ``extra``.
+    ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
@@ -91,6 +90,8 @@ class Backbone(Protocol):
     """The loaded diffusers pipeline, for drawing."""
     vocabularies: dict[str, Vocabulary]
     """One per text encoder, by the name of its key in concept files."""
+    pool: str
+    """Where CLIP's pooled output is taken: "eos", or "legacy" as stock tools do."""
     resolution: int
     """Side of the model's pictures, px."""
     sampling: SamplingConfig
@@ -119,8 +120,11 @@ class Backbone(Protocol):
         """
         ...
 
-    def sample_t(self, u: Uniforms) -> Timesteps:
-        """Map draws of U[0, 1) to the family's training distribution of timesteps."""
+    def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:
+        """Map draws of U[0, 1) to the family's training distribution of timesteps.
+
+        Some families shift it with the size of the picture, here (h, w) in latent cells.
+        """
         ...
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents: ...
@@ -129,8 +133,18 @@ class Backbone(Protocol):
         """What ``predict`` should return: noise, v or flow, as the model was trained."""
         ...
 
-    def predict(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The denoiser's own prediction, float32."""
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The denoiser's own prediction, float32.
+
+        Args:
+            x_t: Noised latents.
+            t: Their times.
+            cond: Conditioning of as many prompts.
+            crops: (batch, 4) original height and width, and top and left of the crop in the
+                resized picture, px, for families that are told; ``None``: the whole picture.
+        """
         ...
 
     def draw(
@@ -139,18 +153,42 @@ class Backbone(Protocol):
         seeds: Sequence[int],
         sampling: SamplingConfig | None = None,
         *,
+        image: Pixels | None = None,
+        mask: Tensor | None = None,
+        strength: float = 0.8,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline.
 
-        A picture depends on its own prompt and seed only, not on the batch. Unset fields of
-        ``sampling`` take the family's default. ``on_step(done, total)`` reports denoising steps.
+        A picture depends on its own prompt and seed only, not on the batch.
+
+        Args:
+            prompts: May hold placeholders inside ``injected``.
+            seeds: As many.
+            sampling: Unset fields take the family's default.
+            image: Pictures to start from, as many, in the size that is drawn.
+            mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn anew, the rest of
+                ``image`` stays.
+            strength: How much of ``image`` is drawn over, in (0, 1].
+            on_step: ``on_step(done, total)`` reports denoising steps.
+
+        Raises:
+            ModelError: the family has no such pipeline.
         """
         ...
 
 
-FAMILIES = {"StableDiffusionPipeline": "stable_diffusion"}
+FAMILIES = {
+    "StableDiffusionPipeline": "stable_diffusion",
+    "LDMTextToImagePipeline": "ldm",
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+}
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
+_SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}
+_SINGLE_FILES |= {"sd35": "sd3", "xl_base": "sdxl", "flux": "flux", "playground": "sdxl"}
+"""The same by the beginning of diffusers' name of a single file's layout."""
 
 
 def load(config: ModelConfig) -> Backbone:
@@ -164,21 +202,63 @@ def load(config: ModelConfig) -> Backbone:
 
 
 def _family(config: ModelConfig) -> str:
-    """Module of the family, from the pipeline's own index where it lies on this machine."""
-    path = Path(config.model)
-    if config.model == "microworld" or path.is_file() or not path.exists():
-        local = config.model.startswith((".", "/", "~")) or config.model.count("/") > 1
-        if local and not path.exists():
-            raise ModelError(
-                f"The model must be a hub id, a pipeline folder or a checkpoint file, got the path "
-                f"{config.model}, which does not exist."
-            )
-        if path.is_file() and path.suffix not in (".safetensors", ".ckpt"):
-            raise ModelError(
-                "A single-file model must be a .safetensors or .ckpt checkpoint, got "
-                f"{config.model}."
-            )
+    """Module of the family, from the pipeline's own index or the file's tensors."""
+    if config.model == "microworld":
         return "stable_diffusion"
+    path = Path(config.model)
+    if path.is_file():
+        return _family_of_file(path)
+    if path.exists():
+        return _family_of_folder(path)
+    if config.model.startswith((".", "/", "~")) or config.model.count("/") > 1:
+        raise ModelError(
+            f"The model must be a hub id, a pipeline folder or a checkpoint file, got the path "
+            f"{config.model}, which does not exist."
+        )
+    from diffusers import DiffusionPipeline
+
+    try:
+        found: Any = DiffusionPipeline.load_config(config.model, revision=config.revision)
+    except Exception as error:
+        # no network, no such model, no right to it: the first line says which
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"The model {config.model} must be a whole pipeline on the hub or on this machine, "
+            f"got: {reason[:300]}"
+        ) from error
+    return _known(found.get("_class_name"), config.model)
+
+
+def _known(name: object, where: object) -> str:
+    if name not in FAMILIES:
+        raise ModelError(
+            f"The model must be of a supported family ({', '.join(FAMILIES)}), got {name} in "
+            f"{where}."
+        )
+    return FAMILIES[str(name)]
+
+
+def _family_of_file(path: Path) -> str:
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise ModelError(
+            f"A single-file model must be a .safetensors or .ckpt checkpoint, got {path}."
+        )
+    from diffusers.loaders import single_file_utils
+
+    try:
+        checkpoint = single_file_utils.load_single_file_checkpoint(str(path))
+        layout = single_file_utils.infer_diffusers_model_type(checkpoint)
+    except Exception as error:
+        # the loaders raise a dozen kinds of error; the first line says what is missing
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(f"{path} must be a whole checkpoint, got: {reason[:300]}") from error
+    for start, family in _SINGLE_FILES.items():
+        if layout.startswith(start):
+            return family
+    raise ModelError(f"A single-file model must be of a supported family, got {layout} in {path}.")
+
+
+def _family_of_folder(path: Path) -> str:
     index = path / "model_index.json"
     if not index.is_file():
         raise ModelError(
@@ -190,11 +270,7 @@ def _family(config: ModelConfig) -> str:
         found = entries["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{index} must name its pipeline class, got {error!r}.") from error
-    if found not in FAMILIES:
-        raise ModelError(
-            f"The model must be of a supported family ({', '.join(FAMILIES)}), got {found} in "
-            f"{path}."
-        )
+    family = _known(found, path)
     parts = [n for n, kind in entries.items() if isinstance(kind, list) and all(kind)]
     missing = [name for name in parts if not (path / name).is_dir()]
     if missing:
@@ -202,7 +278,7 @@ def _family(config: ModelConfig) -> str:
             f"A model folder must hold every part that its model_index.json names, got no "
             f"{', no '.join(missing)} in {path}."
         )
-    return FAMILIES[found]
+    return family
 
 
 def pick_device(name: str) -> torch.device:

@@ -40,7 +40,6 @@ NOT_NEEDED = {
         "attention is PyTorch's own fast kernel",
     ),
     "--allow-tf32": (0, "the rows are trained in fp32 over the model's own type"),
-    "--gradient-checkpointing": (0, "the frozen model keeps no weight gradients"),
     "--dataloader-num-workers": (1, "pictures are read once"),
     "--report-to": (1, "metrics are written to metrics.jsonl in the run folder"),
     "--logging-dir": (1, "metrics are written to metrics.jsonl in the run folder"),

@@ -1,0 +1,305 @@
+"""What all families share: loading a diffusers pipeline, its autoencoder, and drawing with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+)
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
+
+from oneword._typing import Latents, Pixels, Timesteps, Uniforms
+from oneword.backbones.base import ModelError, Moments, pick_device, pick_dtype
+from oneword.backbones.noise import Diffusion, Flow
+from oneword.config import ModelConfig, SamplingConfig
+from oneword.vocabulary import Vocabulary
+
+
+def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: Any) -> Any:
+    """Load a pipeline of one class, from the hub, a folder or a single file, onto the device.
+
+    Raises:
+        ModelError: it is not whole, or not of this class.
+    """
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    options = {"dtype": dtype} | options
+    try:
+        with quiet():
+            if config.vae is not None:
+                options["vae"] = AutoencoderKL.from_pretrained(config.vae, dtype=dtype)
+            if Path(source).is_file():
+                if not hasattr(kind, "from_single_file"):
+                    raise ValueError(f"diffusers reads no single files of {kind.__name__}")
+                if config.single_file_config is not None:
+                    options["config"] = config.single_file_config
+                pipeline = kind.from_single_file(source, **options)
+            else:
+                pipeline = kind.from_pretrained(
+                    source, variant=config.variant, revision=config.revision, **options
+                )
+    except Exception as error:
+        # the loaders raise a dozen kinds of error; the first line says what is missing
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"The model {config.model} must be a whole {kind.__name__} (hub id, folder or single "
+            f"file), got: {reason[:300]}"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the loaders' notices and bars, which a user can do nothing about."""
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    libraries = (diffusers_logging, transformers_logging)
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(level)
+        for library in libraries:
+            library.enable_progress_bar()
+
+
+class FrozenPipeline:
+    """A frozen pipeline behind the contract of ``backbones.base``, but for what a family decides.
+
+    A family adds ``encode_prompt`` and ``predict``.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        config: ModelConfig,
+        *,
+        family: str,
+        denoiser: nn.Module,
+        vae: nn.Module,
+        encoders: Mapping[str, tuple[str, Any, int | None]],
+        noise: Diffusion | Flow,
+        resolution: int,
+        sampling: SamplingConfig,
+    ) -> None:
+        """Freeze the parts.
+
+        Args:
+            pipeline: The loaded diffusers pipeline.
+            config: How it was asked for.
+            family: Name in the registry.
+            denoiser: UNet or transformer.
+            vae: Autoencoder.
+            encoders: By the name of the key in concept files: the pipeline's attribute of the
+                tokenizer, the text encoder, and the longest prompt where it is not the tokenizer's.
+            noise: How the family's pictures are noised.
+            resolution: Side of the model's pictures, px.
+            sampling: The family's default for drawing.
+        """
+        self.pipeline, self.config, self.family, self.name = pipeline, config, family, config.model
+        self.denoiser: Any = denoiser
+        self.vae: Any = vae
+        self.pool, self.clip_skip = config.pool, config.clip_skip
+        self.noise, self.resolution = noise, resolution
+        self.sampling = replace(sampling, height=resolution, width=resolution)
+        if noise.prediction_type not in ("epsilon", "v_prediction", "flow"):
+            raise ModelError(
+                f"The model {self.name} must predict epsilon or v_prediction, got "
+                f"{noise.prediction_type!r}."
+            )
+        self.vocabularies = {
+            name: Vocabulary(name, pipeline, attribute, encoder, longest)
+            for name, (attribute, encoder, longest) in encoders.items()
+        }
+        for vocabulary in self.vocabularies.values():
+            self._check_tokenizer(vocabulary)
+        for part in (denoiser, vae, *(v.text_encoder for v in self.vocabularies.values())):
+            part.requires_grad_(False).eval()
+        if config.gradient_checkpointing:
+            self.denoiser.enable_gradient_checkpointing()
+        if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
+            self.vae.to(torch.float32)
+        if config.offload:
+            self.vae.to("cpu")
+
+    def _check_tokenizer(self, vocabulary: Vocabulary) -> None:
+        known, expected = len(vocabulary.tokenizer), vocabulary.weight.shape[0]
+        if 2 * known < expected:
+            raise ModelError(
+                f"The tokenizer of {self.name} must know the {expected} tokens of its text "
+                f"encoder, got {known}; its files are missing or belong to another model."
+            )
+
+    def _check_channels(self) -> None:
+        """Refuse a UNet that takes more than the picture's latents."""
+        channels = self.vae.config.latent_channels
+        if self.denoiser.config.in_channels != channels:
+            raise ModelError(
+                f"The model {self.name} must take {channels} latent channels, got a UNet with "
+                f"{self.denoiser.config.in_channels}; inpainting models are not supported."
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.denoiser.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Compute type of the denoiser."""
+        return self.denoiser.dtype
+
+    @property
+    def vae_factor(self) -> int:
+        """How many pixels wide a cell of the latents is."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @contextmanager
+    def _autoencoder(self) -> Iterator[Any]:
+        """The VAE on the model's device; with ``offload`` it leaves again."""
+        if self.config.offload:
+            self.vae.to(self.device)
+        yield self.vae
+        if self.config.offload:
+            self.vae.to("cpu")
+
+    def _through_vae(self, run: Callable[[Any], Tensor]) -> Tensor:
+        """Run the VAE, in float32 from the first NaN on."""
+        with torch.no_grad(), self._autoencoder() as vae:
+            found = run(vae)
+            if vae.dtype != torch.float32 and not bool(torch.isfinite(found).all()):
+                warnings.warn(
+                    f"The VAE of {self.name} gave NaN or infinity in {vae.dtype}; it runs in fp32 "
+                    "from here on.",
+                    stacklevel=3,
+                )
+                vae.to(torch.float32)
+                found = run(vae)
+        return found
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """Posterior of the VAE, float32, scaled; pixels are float32 in [-1, 1]."""
+
+        def run(vae: Any) -> Tensor:
+            posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+            return torch.stack([posterior.mean.float(), posterior.std.float()])
+
+        mean, std = self._through_vae(run)
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
+        return Moments((mean - shift) * scale, std * scale)
+
+    def decode_latents(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, clamped to [-1, 1]."""
+        shift = self.vae.config.get("shift_factor") or 0.0
+        unscaled = latents / self.vae.config.scaling_factor + shift
+
+        def run(vae: Any) -> Tensor:
+            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
+
+        return self._through_vae(run).clamp(-1, 1)
+
+    def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:
+        """The noise's own distribution of times."""
+        return self.noise.sample_t(u, latent_size).to(self.device)
+
+    def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """As the family's noise says."""
+        return self.noise.add_noise(x0, noise, t)
+
+    def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """What ``predict`` should return."""
+        return self.noise.target(x0, noise, t)
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingConfig | None = None,
+        *,
+        image: Pixels | None = None,
+        mask: Tensor | None = None,
+        strength: float = 0.8,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Pixels:
+        """Draw one picture per (prompt, seed) pair through the family's pipeline."""
+        chosen = self.sampling.overlaid(sampling)
+        assert chosen.height
+        assert chosen.width
+        size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        options: dict[str, Any] = {
+            "prompt": list(prompts),
+            "guidance_scale": chosen.guidance_scale,
+            "num_inference_steps": chosen.num_inference_steps,
+            "height": chosen.height,
+            "width": chosen.width,
+            "output_type": "latent",
+            "callback_on_step_end": _reporter(on_step, chosen.num_inference_steps or 0),
+        }
+        if chosen.negative_prompt:
+            options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
+        pipeline = self.pipeline
+        if image is None:
+            options["latents"] = self._packed(self._noise(generators, size))
+        else:
+            pipeline = self._image_pipeline(mask is not None)
+            options |= {"image": (image + 1) / 2, "strength": strength, "generator": generators}
+            if mask is not None:
+                options["mask_image"] = mask
+            if "height" not in _parameters(pipeline):
+                options = {k: v for k, v in options.items() if k not in ("height", "width")}
+        with torch.no_grad(), self._autoencoder(), quiet():
+            latents = pipeline(**(options | self._draw_options(chosen))).images
+        return self.decode_latents(self._unpacked(latents, size))
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
+        """What the family's pipeline is told besides."""
+        return {}
+
+    def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
+        """Noise that depends on a picture's own seed only, and not on the compute type."""
+        shape = (self.vae.config.latent_channels, *size)
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        return noise.to(self.device, self.dtype)
+
+    def _packed(self, latents: Latents) -> Tensor:
+        return latents
+
+    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
+        return latents
+
+    def _image_pipeline(self, inpaints: bool) -> Any:
+        """The family's pipeline that starts from a picture, over the same parts."""
+        auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
+        with quiet():
+            pipeline: Any = auto.from_pipe(self.pipeline)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+def _parameters(pipeline: Any) -> set[str]:
+    code = type(pipeline).__call__
+    code = getattr(code, "__wrapped__", code).__code__
+    return set(code.co_varnames[: code.co_argcount])
+
+
+def _reporter(on_step: Callable[[int, int], None] | None, total: int) -> Callable[..., Any]:
+    def report(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if on_step is not None:
+            on_step(step + 1, total)
+        return values
+
+    return report

@@ -1,0 +1,91 @@
+"""Stable Diffusion XL: two CLIP text encoders, one of them pooled, and the picture's size.
+
+Podell et al. 2023, arXiv:2307.01952.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Timesteps
+from oneword.backbones.base import Conditioning
+from oneword.backbones.frozen import FrozenPipeline, load_pipeline
+from oneword.backbones.noise import Diffusion
+from oneword.config import ModelConfig, SamplingConfig
+
+
+# the default of diffusers' pipeline
+DEFAULTS = SamplingConfig(guidance_scale=5.0, num_inference_steps=50)
+
+
+def load(config: ModelConfig) -> StableDiffusionXL:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded, or predicts what the family does not train on.
+    """
+    return StableDiffusionXL(load_pipeline(config, StableDiffusionXLPipeline, config.model), config)
+
+
+class StableDiffusionXL(FrozenPipeline):
+    """A frozen Stable Diffusion XL pipeline behind the contract of ``backbones.base``."""
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        super().__init__(
+            pipeline,
+            config,
+            family="sdxl",
+            denoiser=pipeline.unet,
+            vae=pipeline.vae,
+            encoders={
+                "clip_l": ("tokenizer", pipeline.text_encoder, None),
+                "clip_g": ("tokenizer_2", pipeline.text_encoder_2, None),
+            },
+            noise=Diffusion(pipeline.scheduler, pipeline.unet.device),
+            resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS,
+        )
+        self._check_channels()
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Hidden states of both encoders side by side, and the second's pooled output."""
+        states, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt=list(prompts),
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+            clip_skip=self.clip_skip,
+        )
+        return Conditioning(states, pooled)
+
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The UNet's own prediction, float32, told the picture's size and the crop's place."""
+        states, pooled = cond.encoder_hidden_states, cond.pooled
+        assert isinstance(states, Tensor)
+        assert pooled is not None
+        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        if crops is None:
+            crops = torch.cat([size, torch.zeros_like(size)], dim=1)
+        time_ids = torch.cat([crops.to(size.dtype).cpu(), size], dim=1).to(self.device, self.dtype)
+        output = self.denoiser(
+            x_t.to(self.dtype),
+            t,
+            encoder_hidden_states=states.to(self.dtype),
+            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
+        )
+        return output.sample.float()
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
+        return {"clip_skip": self.clip_skip}

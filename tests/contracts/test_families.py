@@ -1,0 +1,375 @@
+"""The contract of backbones.base on every family, on tiny pipelines saved and loaded again."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal
+
+import tiny
+from oneword import formats
+from oneword.backbones import base
+from oneword.backbones.base import FAMILIES, Backbone, ModelError, load
+from oneword.concept import Concept
+from oneword.config import InversionConfig, ModelConfig, SamplingConfig
+from oneword.inversion import Job, invert
+from oneword.parts import JobError
+from oneword.vocabulary import injected
+
+
+STORED = Path(__file__).with_name("expected.json")
+FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
+POOLED = ("sdxl", "sd3", "flux")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families")
+    return {name: tiny.save(make(), folder / name) for name, make in tiny.FAMILIES.items()}
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def backbone(folders, family):
+    return load(ModelConfig(model=str(folders[family]), device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def loaded(folders):
+    return {n: load(ModelConfig(model=str(folders[n]), device="cpu")) for n in POOLED}
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def latents(backbone, count=2, seed=0):
+    return normal(count, backbone.vae.config.latent_channels, 8, 8, seed=seed)
+
+
+def times(backbone, count):
+    return backbone.sample_t(torch.linspace(0.1, 0.9, count), (8, 8))
+
+
+def job(**fields):
+    settings = {
+        "placeholder_token": "<Cat-Toy>",
+        "initializer_token": "cat",
+        "max_train_steps": 6,
+        "train_batch_size": 2,
+        "evaluation_steps": 3,
+        "num_evaluation_samples": 4,
+        "learning_rate": 5e-3,
+        "keep": "last",
+    }
+    pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    return Job(name="a", pictures=pictures, config=InversionConfig(**settings | fields))
+
+
+def everything(backbone):
+    modules = [m for m in backbone.pipeline.components.values() if isinstance(m, torch.nn.Module)]
+    return [t.clone() for module in modules for t in module.state_dict().values()]
+
+
+def test_it_fulfils_the_contract(backbone, family):
+    assert isinstance(backbone, Backbone)
+    assert family.startswith(backbone.family)
+    assert set(tiny.FAMILIES) >= set(FAMILIES.values())
+    for name in ("encode_prompt", "predict", "draw", "sample_t", "encode_image"):
+        own = inspect.signature(getattr(type(backbone), name)).parameters
+        agreed = inspect.signature(getattr(base.Backbone, name)).parameters
+        assert list(own) == list(agreed), name
+    gaps = [f for f in ("guidance_scale", "num_inference_steps", "height", "width")
+            if getattr(backbone.sampling, f) is None]  # fmt: skip
+    assert not gaps
+
+
+def test_fixed_cases_are_as_they_were(backbone, family):
+    """Sums of a fixed prediction: a change of any library or of ours that moves them is seen."""
+    with torch.no_grad():
+        cond = backbone.encode_prompt(["a photo of a cat on the moon", "a red dog"])
+        found = backbone.predict(latents(backbone), times(backbone, 2), cond)
+    numbers = [float(found.mean()), float(found.std()), *found[0, 0, 0, :4].tolist()]
+    stored = json.loads(STORED.read_text())[family]
+    assert np.allclose(numbers, stored, rtol=1e-3, atol=1e-4), numbers
+
+
+def test_noise_and_targets_are_the_closed_form(backbone):
+    x0, noise = latents(backbone, 3), latents(backbone, 3, seed=1)
+    t = times(backbone, 3)
+    x64, n64 = x0.double().numpy(), noise.double().numpy()
+    if backbone.noise.prediction_type == "flow":
+        s = t.double().numpy()[:, None, None, None]
+        noised, target = (1 - s) * x64 + s * n64, n64 - x64
+    else:
+        betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=np.float64) ** 2
+        a = np.cumprod(1 - betas)[t.numpy()][:, None, None, None]
+        noised = np.sqrt(a) * x64 + np.sqrt(1 - a) * n64
+        v = np.sqrt(a) * n64 - np.sqrt(1 - a) * x64
+        target = n64 if backbone.noise.prediction_type == "epsilon" else v
+    assert np.allclose(backbone.add_noise(x0, noise, t).numpy(), noised, atol=1e-5)
+    assert np.allclose(backbone.target(x0, noise, t).numpy(), target, atol=1e-5)
+
+
+def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone):
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    moments = backbone.encode_image(pixels)
+    config, posterior = backbone.vae.config, backbone.vae.encode(pixels).latent_dist
+    shift = config.shift_factor or 0.0
+    assert torch.allclose(moments.mean, (posterior.mean - shift) * config.scaling_factor)
+    assert torch.allclose(moments.std, posterior.std * config.scaling_factor)
+    decoded = backbone.vae.decode(moments.mean / config.scaling_factor + shift).sample
+    assert torch.allclose(backbone.decode_latents(moments.mean), decoded.clamp(-1, 1), atol=1e-5)
+
+
+def test_predictions_do_not_mix_within_a_batch(backbone):
+    x, t = latents(backbone, 3), times(backbone, 3)
+    cond = backbone.encode_prompt(["a cat", "a red dog", "a house on the moon"])
+    with torch.no_grad():
+        whole = backbone.predict(x, t, cond)
+        alone = [backbone.predict(x[i : i + 1], t[i : i + 1], cond[i : i + 1]) for i in range(3)]
+    assert whole.shape == x.shape
+    assert torch.allclose(whole, torch.cat(alone), atol=1e-5)
+
+
+def test_one_denoising_step_is_the_pipelines_own(backbone, family):
+    """Pure noise and one step: what the stock pipeline predicts is what ``predict`` gives."""
+    if backbone.family == "ldm":
+        pytest.skip("its pipeline shows nothing of a step")
+    seen = {}
+
+    def look(module, args, kwargs, output):
+        seen["prediction"] = output[0] if isinstance(output, tuple) else output.sample
+
+    handle = backbone.denoiser.register_forward_hook(look, with_kwargs=True)
+    one = SamplingConfig(num_inference_steps=1, height=64, width=64)
+    guidance = backbone.sampling.guidance_scale if backbone.family == "flux" else 1.0
+    try:
+        backbone.draw(["a cat"], [3], SamplingConfig(guidance_scale=guidance).overlaid(one))
+    finally:
+        handle.remove()
+    drawn = seen["prediction"]
+    size = (64 // backbone.vae_factor,) * 2
+    x = backbone._noise([torch.Generator().manual_seed(3)], size)
+    t = torch.ones(1) if backbone.noise.prediction_type == "flow" else torch.tensor([1])
+    with torch.no_grad():
+        own = backbone.predict(x, t, backbone.encode_prompt(["a cat"]))
+    assert torch.allclose(own, backbone._unpacked(drawn, size).float(), atol=1e-5)
+
+
+def test_drawing_is_deterministic_and_does_not_depend_on_the_batch(backbone):
+    prompts, seeds = ["a cat", "a dog", "a cat"], [1, 2, 3]
+    whole = backbone.draw(prompts, seeds, FEW)
+    alone = backbone.draw(prompts[1:2], seeds[1:2], FEW)
+    assert whole.shape == (3, 3, 64, 64)
+    assert torch.equal(whole, backbone.draw(prompts, seeds, FEW))
+    assert torch.allclose(whole[1:2], alone, atol=1e-4)
+    assert not torch.allclose(whole[0], whole[2], atol=1e-2)
+    assert -1 <= whole.min() <= whole.max() <= 1
+
+
+def test_pictures_are_drawn_over_and_inpainted(backbone):
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    if backbone.family == "ldm":
+        with pytest.raises(ModelError, match="draws from noise only"):
+            backbone.draw(["a cat"], [0], FEW, image=picture[:1])
+        return
+    more = SamplingConfig(num_inference_steps=4, height=64, width=64)
+    weak, strong = (
+        backbone.draw(["a cat", "a dog"], [1, 2], more, image=picture, strength=strength)
+        for strength in (0.3, 0.9)
+    )
+    rebuilt = backbone.decode_latents(backbone.encode_image(picture).mean)
+    assert (weak - rebuilt).square().mean() < (strong - rebuilt).square().mean()
+    mask = torch.zeros(2, 1, 64, 64)
+    kept, anew = (
+        [backbone.draw([prompt] * 2, [1, 2], more, image=picture, mask=mask + paint)
+         for prompt in ("a cat", "a red dog on the moon")]
+        for paint in (0, 1)
+    )  # fmt: skip
+    assert torch.equal(*kept)  # where nothing is painted the prompt does not count
+    assert not torch.equal(*anew)
+
+
+def test_a_word_is_what_it_stands_for(backbone):
+    """Rows copied from words condition and draw exactly like them, in every encoder at once."""
+    rows = {n: v.rows_of("red cat") for n, v in backbone.vocabularies.items()}
+    with injected(backbone, [Concept(placeholder_token="<Toy>", rows=rows)]):
+        word = backbone.encode_prompt(["a photo of a <Toy> on the moon"])
+        drawn = backbone.draw(["a <Toy>"], [4], FEW)
+    plain = backbone.encode_prompt(["a photo of a red cat on the moon"])
+    assert torch.allclose(word.encoder_hidden_states, plain.encoder_hidden_states, atol=1e-5)
+    if plain.pooled is not None:
+        assert torch.allclose(word.pooled, plain.pooled, atol=1e-5)
+    assert torch.allclose(drawn, backbone.draw(["a red cat"], [4], FEW), atol=1e-4)
+
+
+def test_only_the_rows_change_and_every_encoder_learns(backbone, tmp_path):
+    before = everything(backbone)
+    tokenizers = {n: v.tokenizer for n, v in backbone.vocabularies.items()}
+    result = invert(backbone, job(num_vectors=2))
+    assert result.status == "finished"
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(backbone), strict=True))
+    assert all(v.tokenizer is tokenizers[n] for n, v in backbone.vocabularies.items())
+    for name, vocabulary in backbone.vocabularies.items():
+        moved = result.concept.rows[name] - vocabulary.rows_of("cat")
+        assert moved.abs().min(dim=1).values.max() > 0, name
+    assert result.losses[-1][1] < result.losses[0][1]
+    formats.save(result.concept, tmp_path / "word.safetensors")
+    assert formats.load(tmp_path / "word.safetensors").sha256() == result.concept.sha256()
+
+
+def test_a_subset_of_the_encoders_is_trained(backbone):
+    first, *others = backbone.vocabularies
+    result = invert(backbone, job(train_encoders=(first,)))
+    assert not torch.equal(result.concept.rows[first], backbone.vocabularies[first].rows_of("cat"))
+    for name in others:
+        assert torch.equal(result.concept.rows[name], backbone.vocabularies[name].rows_of("cat"))
+    with pytest.raises(JobError, match=r"must name text encoders of the model .* got clip_x"):
+        invert(backbone, job(train_encoders=("clip_x",)))
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"gradient_checkpointing": True}, 1e-5),
+        ({"offload": True}, 1e-6),
+        ({"dtype": "bf16"}, 0.35),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_ways_to_save_memory_learn_the_same_rows(folders, family, backbone, options, tolerance):
+    """Distances are in units of how far training moved the rows."""
+    plain = invert(backbone, job())
+    other = load(ModelConfig(model=str(folders[family]), device="cpu", **options))
+    saved = invert(other, job())
+    for name, rows in plain.concept.rows.items():
+        moved = (rows - backbone.vocabularies[name].rows_of("cat")).norm()
+        assert (saved.concept.rows[name] - rows).norm() <= tolerance * moved, name
+
+
+def test_a_long_prompt_that_would_cut_the_word_off_is_refused_before_training(backbone):
+    long = " ".join(["a photo of a cat"] * 120) + " <Cat-Toy>"
+    pictures = job().pictures
+    settings = job().config
+    with pytest.raises(JobError, match=r"must fit .* tokens up to its placeholder"):
+        invert(backbone, Job(name="a", pictures=pictures, config=settings, captions=(long,) * 3))
+
+
+# --- details of single families
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_the_pooled_output_is_taken_at_the_end_of_the_prompt(folders, loaded, name):
+    """Stock tools pool at the new word, so that what follows it changes nothing."""
+    eos = loaded[name]
+    rows = {n: v.rows_of("red") + 0.1 for n, v in eos.vocabularies.items()}
+    word = Concept(placeholder_token="<w>", rows=rows)
+    prompts = ["a <w> in the cat", "a <w> in the dog"]
+    legacy = load(ModelConfig(model=str(folders[name]), device="cpu", pool="legacy"))
+    with injected(eos, [word]), injected(legacy, [word]):
+        ours = eos.encode_prompt(prompts).pooled
+        theirs = legacy.encode_prompt(prompts).pooled
+        plain = [b.encode_prompt(["a cat"]).pooled for b in (eos, legacy)]
+    assert not torch.allclose(ours[0], ours[1])
+    assert torch.equal(theirs[0], theirs[1])
+    assert torch.equal(*plain)
+    assert invert(legacy, job()).concept.provenance["pool"] == "legacy"
+
+
+def test_sdxl_is_told_the_true_crop(loaded):
+    backbone, seen = loaded["sdxl"], []
+
+    def look(module, args, kwargs):
+        seen.append(kwargs["added_cond_kwargs"]["time_ids"].tolist())
+
+    handle = backbone.denoiser.register_forward_pre_hook(look, with_kwargs=True)
+    cond = backbone.encode_prompt(["a cat"] * 2)
+    crops = torch.tensor([[480, 640, 0, 16], [64, 32, 8, 0]])
+    with torch.no_grad():
+        told = backbone.predict(latents(backbone), times(backbone, 2), cond, crops)
+        untold = backbone.predict(latents(backbone), times(backbone, 2), cond)
+    handle.remove()
+    assert seen[0] == [[480, 640, 0, 16, 16, 16], [64, 32, 8, 0, 16, 16]]
+    assert seen[1] == [[16, 16, 0, 0, 16, 16]] * 2
+    assert not torch.equal(told, untold)
+
+
+def test_flow_times_follow_the_schedulers_shift(loaded):
+    u = torch.tensor([0.1, 0.5, 0.9])
+    t = Normal(0.0, 1.0).icdf(u.double()).sigmoid()
+    found = loaded["sd3"].sample_t(u, (16, 16)).double()
+    assert torch.allclose(found, 3 * t / (1 + 2 * t), atol=1e-6)
+    tokens = (32 // 2) * (48 // 2)
+    mu = (1.15 - 0.5) / (4096 - 256) * (tokens - 256) + 0.5
+    found = loaded["flux"].sample_t(u, (32, 48)).double()
+    assert torch.allclose(found, np.exp(mu) / (np.exp(mu) + 1 / t - 1), atol=1e-6)
+
+
+def test_flux_without_guidance_and_sd3_without_t5(tmp_path):
+    schnell = load(ModelConfig(
+        model=str(tiny.save(tiny.flux(guidance=False), tmp_path / "schnell")), device="cpu"
+    ))  # fmt: skip
+    assert schnell.sampling.num_inference_steps == 4
+    assert invert(schnell, job()).status == "finished"
+    small = load(ModelConfig(
+        model=str(tiny.save(tiny.sd3(with_t5=False), tmp_path / "small")), device="cpu"
+    ))  # fmt: skip
+    assert list(small.vocabularies) == ["clip_l", "clip_g"]
+    assert invert(small, job()).status == "finished"
+
+
+@pytest.mark.parametrize("name", ["ldm", "flux"])
+def test_a_negative_prompt_is_refused_where_there_is_none(folders, name):
+    backbone = load(ModelConfig(model=str(folders[name]), device="cpu"))
+    with pytest.raises(ModelError, match="takes no negative prompt"):
+        backbone.draw(["a cat"], [0], replace(FEW, negative_prompt="a dog"))
+
+
+def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
+    backbone = load(ModelConfig(model=str(folders["flux"]), device="cpu", dtype="bf16"))
+    decode = backbone.vae.decode
+
+    def overflowing(z, *args, **kwargs):
+        out = decode(z, *args, **kwargs)
+        if z.dtype != torch.float32:
+            out.sample.mul_(float("inf"))
+        return out
+
+    backbone.vae.decode = overflowing
+    with pytest.warns(UserWarning, match="gave NaN or infinity in torch.bfloat16; it runs in fp32"):
+        drawn = backbone.draw(["a cat"], [0], FEW)
+    assert torch.isfinite(drawn).all()
+    assert backbone.vae.dtype == torch.float32
+
+
+def test_the_vae_leaves_the_device_while_it_has_nothing_to_do(folders, monkeypatch):
+    backbone = load(ModelConfig(model=str(folders["sdxl"]), device="cpu", offload=True))
+    moves = []
+    monkeypatch.setattr(backbone.vae, "to", lambda place: moves.append(str(place)))
+    backbone.encode_image(torch.zeros(1, 3, 64, 64))
+    assert moves == ["cpu", "cpu"]  # to the model's device, here the same, and away
+
+
+if __name__ == "__main__":  # prints what expected.json holds
+    import tempfile
+
+    found = {}
+    for family, make in tiny.FAMILIES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            model = load(ModelConfig(model=str(tiny.save(make(), Path(folder))), device="cpu"))
+        with torch.no_grad():
+            cond = model.encode_prompt(["a photo of a cat on the moon", "a red dog"])
+            out = model.predict(latents(model), times(model, 2), cond)
+        found[family] = [float(out.mean()), float(out.std()), *out[0, 0, 0, :4].tolist()]
+    STORED.write_text(json.dumps(found, indent=1) + "\n")
