@@ -10,6 +10,8 @@ from torch import Tensor
 
 Pixels = Float[Tensor, "batch 3 height width"]
 """RGB, float32, in [-1, 1]."""
+Masks = Float[Tensor, "batch 1 height width"]
+"""What of each picture counts, in [0, 1]."""
 Latents = Float[Tensor, "batch channels h w"]
 """Latent pictures, already scaled (and shifted) as the denoiser expects them."""
 TokenIds = Int[Tensor, "batch tokens"]

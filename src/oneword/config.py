@@ -270,7 +270,7 @@ class TrainConfig:
     """Learn a word from the pictures in a folder."""
 
     train_data_dir: Path
-    """Folder with three to five pictures of one thing (captions in .txt files beside them are used)."""
+    """Folder with three to five pictures of one thing (captions in .txt files beside them, or in metadata.jsonl, are used)."""
     output_dir: Path = Path("oneword-run")
     """Run folder; run the same command again to resume."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -279,6 +279,12 @@ class TrainConfig:
     """Picture size in pixels; unset: the model's own."""
     center_crop: bool = True
     """Crop the middle square; otherwise the picture is squashed to a square."""
+    masks: bool = True
+    """Count only what masks mark, where there are any: in mask_dir, as NAME.mask.png beside NAME.jpg, or a picture's own transparency."""
+    mask_dir: Path | None = None
+    """Folder with masks under the pictures' names, white where the thing is."""
+    prefix_captions: bool = False
+    """Put the placeholder in front of captions that lack it; otherwise they are an error."""
     replace: bool = False
     """Allow a placeholder that is already a word of the model."""
     validation_prompt: str | None = None
@@ -371,6 +377,12 @@ class GenerateConfig:
     """Folder for the pictures and their contact sheet."""
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    image: Path | None = None
+    """Picture to start from, which is drawn over; none: pictures are drawn from noise."""
+    mask_image: Path | None = None
+    """What of image to draw anew: white; the black rest stays."""
+    strength: float = 0.8
+    """How much of image is drawn over, in (0, 1]."""
     num_images_per_prompt: int = 4
     """Pictures per prompt, with seeds seed, seed + 1, ..."""
     seed: int = 0
@@ -381,6 +393,11 @@ class GenerateConfig:
     """Allow a concept whose placeholder is already a word of the model."""
 
     def __post_init__(self) -> None:
+        _require(0 < self.strength <= 1, f"strength must be in (0, 1], got {self.strength}.")
+        _require(
+            self.mask_image is None or self.image is not None,
+            "A mask goes with the picture that it is of, got --mask-image without --image.",
+        )
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from oneword import __version__, prompts as sentences
-from oneword._typing import Pixels
+from oneword._typing import Masks, Pixels
 from oneword.backbones.base import Backbone
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
@@ -56,6 +56,9 @@ def generate(
     *,
     concepts: Sequence[Concept] = (),
     sampling: SamplingConfig | None = None,
+    image: Pixels | None = None,
+    mask: Masks | None = None,
+    strength: float = 0.8,
     batch_size: int = 8,
     replace: bool = False,
     on_picture: OnPicture | None = None,
@@ -68,6 +71,9 @@ def generate(
         seeds: One picture per prompt and seed; a picture does not depend on the others.
         concepts: Words that the prompts may use.
         sampling: Guidance, steps, size; unset fields take the family's default.
+        image: One picture to start from, in the size that is drawn.
+        mask: What of it to draw anew: 1; the rest stays.
+        strength: How much of it is drawn over, in (0, 1].
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
         on_picture: Told how far the drawing is.
@@ -101,7 +107,13 @@ def generate(
 
             batches.append(
                 backbone.draw(
-                    [p for p, _ in batch], [s for _, s in batch], chosen, on_step=report
+                    [p for p, _ in batch],
+                    [s for _, s in batch],
+                    chosen,
+                    image=None if image is None else image.expand(len(batch), -1, -1, -1),
+                    mask=None if mask is None else mask.expand(len(batch), -1, -1, -1),
+                    strength=strength,
+                    on_step=report,
                 ).cpu()
             )
     return Drawing(
@@ -114,6 +126,7 @@ def generate(
             "guidance_scale": str(chosen.guidance_scale),
             "num_inference_steps": str(chosen.num_inference_steps),
             "negative_prompt": chosen.negative_prompt,
+            **({} if image is None else {"strength": str(strength)}),
             "software": f"oneword {__version__}",
         },
     )

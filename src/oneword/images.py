@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
+from torch import Tensor
 
 from oneword._files import write_atomic
-from oneword._typing import Pixels
+from oneword._typing import Masks, Pixels
 from oneword.config import UserError
 
 
@@ -35,16 +38,40 @@ class PictureSet:
     pixels: Pixels
     names: tuple[str, ...]
     captions: tuple[str | None, ...]
-    """From a .txt file of the same stem, where there is one."""
+    """From ``metadata.jsonl`` or a .txt file of the same stem, where there is one."""
+    crops: Int[Tensor, "batch 4"]
+    """Original height and width, and top and left of the crop in the resized picture, px."""
+    masks: Masks | None = None
+    """What of each picture counts, where any picture has a mask; those without count whole."""
     skipped: tuple[str, ...] = field(default=())
     """Entries that are no pictures, each with the reason."""
 
 
-def read_folder(folder: Path, *, resolution: int, center_crop: bool = True) -> PictureSet:
+_MASK = ".mask.png"
+_METADATA = "metadata.jsonl"
+
+
+def read_folder(
+    folder: Path,
+    *,
+    resolution: int,
+    center_crop: bool = True,
+    masks: bool = True,
+    mask_dir: Path | None = None,
+) -> PictureSet:
     """Read every picture of a folder as squares of ``resolution`` px.
 
     Hidden files, folders and files of other kinds are skipped and listed; a damaged picture is an
-    error, since leaving it out would change the result silently.
+    error, since leaving it out would change the result silently. Captions are a .txt file beside a
+    picture, or the field "text" in the ``metadata.jsonl`` of the Hugging Face imagefolder layout.
+
+    Args:
+        folder: Where the pictures lie.
+        resolution: Side of the squares, px.
+        center_crop: Take the middle square; otherwise the picture is squashed.
+        masks: Read masks: from ``mask_dir``, from ``NAME.mask.png`` beside ``NAME.jpg``, or from
+            the picture's own transparency, the first that there is.
+        mask_dir: Folder with a mask for pictures, under the picture's stem.
 
     Raises:
         ImageError: there is no such folder, it holds no picture, or one cannot be used.
@@ -52,11 +79,18 @@ def read_folder(folder: Path, *, resolution: int, center_crop: bool = True) -> P
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
         raise ImageError(f"The pictures must lie in a folder, got {folder} ({found}).")
-    squares, names, captions, skipped = [], [], [], []
+    if mask_dir is not None and not mask_dir.is_dir():
+        raise ImageError(f"The masks must lie in a folder, got {mask_dir}.")
+    listed = _listed_captions(folder / _METADATA)
+    squares, names, captions, crops, found_masks, skipped = [], [], [], [], [], []
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
-        if path.name.startswith(".") or (path.suffix == ".txt" and path.is_file()):
-            if path.suffix == ".txt" and not _has_picture(path):
-                skipped.append(f"{path.name} (a text file without its picture)")
+        if path.name.startswith(".") or path.name == _METADATA:
+            continue
+        beside = path.name.endswith(_MASK)
+        if (path.suffix == ".txt" or beside) and path.is_file():
+            if not _has_picture(path.with_name(path.name.removesuffix(_MASK)) if beside else path):
+                kind = "a mask" if beside else "a text file"
+                skipped.append(f"{path.name} ({kind} without its picture)")
             continue
         if path.is_dir():
             skipped.append(f"{path.name} (a folder)")
@@ -64,20 +98,114 @@ def read_folder(folder: Path, *, resolution: int, center_crop: bool = True) -> P
         if path.suffix.lower() not in Image.registered_extensions():
             skipped.append(f"{path.name} (no picture)")
             continue
-        squares.append(to_pixels(read_image(path), resolution, center_crop=center_crop))
+        upright = _upright(path)
+        squares.append(to_pixels(_rgb(upright), resolution, center_crop=center_crop))
+        crops.append(_crop(upright, resolution, center_crop=center_crop))
+        mask = _mask_of(path, upright, mask_dir) if masks else None
+        found_masks.append(_to_mask(mask, path, resolution, center_crop=center_crop))
         names.append(path.name)
         caption = path.with_suffix(".txt")
         text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else None
-        captions.append(text or None)
+        captions.append(text or listed.get(path.name))
     if not squares:
         also = f"; skipped {', '.join(skipped)}" if skipped else ""
         raise ImageError(f"The folder must hold at least one picture, got none in {folder}{also}.")
-    return PictureSet(torch.cat(squares), tuple(names), tuple(captions), tuple(skipped))
+    unknown = listed.keys() - set(names)
+    if unknown:
+        raise ImageError(
+            f"{folder / _METADATA} must name only pictures of its folder, got "
+            f"{', '.join(sorted(unknown)[:3])}."
+        )
+    return PictureSet(
+        torch.cat(squares),
+        tuple(names),
+        tuple(captions),
+        torch.tensor(crops),
+        torch.cat(found_masks) if any(not bool(m.all()) for m in found_masks) else None,
+        tuple(skipped),
+    )
+
+
+def _listed_captions(path: Path) -> dict[str, str]:
+    """Captions by file name from a ``metadata.jsonl``; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            found[entry["file_name"]] = str(entry["text"]).strip()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ImageError(
+                f"Each line of {path} must be JSON such as "
+                f'{{"file_name": "a.jpg", "text": "..."}}, '
+                f"got line {number}: {line[:80]!r}."
+            ) from error
+    return found
+
+
+def _crop(image: Image.Image, size: int, *, center_crop: bool) -> list[int]:
+    """Original height and width, and where the square lies in the resized picture, px."""
+    width, height = image.size
+    if not center_crop:
+        return [height, width, 0, 0]
+    scale = size / min(width, height)
+    top, left = (round((side * scale - size) / 2) for side in (height, width))
+    return [height, width, top, left]
+
+
+def _mask_of(path: Path, upright: Image.Image, mask_dir: Path | None) -> Image.Image | None:
+    places = [path.with_name(path.stem + _MASK)]
+    if mask_dir is not None:
+        known = Image.registered_extensions()
+        inside = [p for p in sorted(mask_dir.iterdir()) if p.suffix.lower() in known]
+        places = [p for p in inside if p.stem == path.stem] + places
+    for place in places:
+        if place.is_file():
+            mask = _upright(place)
+            if mask.size != upright.size:
+                raise ImageError(
+                    f"A mask must be as large as its picture, got {place.name} of {mask.width} x "
+                    f"{mask.height} for {path.name} of {upright.width} x {upright.height}."
+                )
+            transparent = mask.mode in ("RGBA", "LA") and _opacity(mask) is not None
+            return _opacity(mask) if transparent else _rgb(mask).convert("L")
+    return _opacity(upright)
+
+
+def _opacity(image: Image.Image) -> Image.Image | None:
+    """The alpha channel, where something of the picture is transparent."""
+    if (
+        image.mode == "P"
+        or "transparency" in image.info
+        or image.mode in ("LA", "La", "PA", "RGBa")
+    ):
+        image = image.convert("RGBA")
+    if image.mode != "RGBA":
+        return None
+    alpha = image.getchannel("A")
+    return alpha if alpha.getextrema() != (255, 255) else None
+
+
+def _to_mask(mask: Image.Image | None, path: Path, size: int, *, center_crop: bool) -> Masks:
+    if mask is None:
+        return torch.ones(1, 1, size, size)
+    found = (to_pixels(mask.convert("RGB"), size, center_crop=center_crop)[:, :1] + 1) / 2
+    if not bool((found > 0.5).any()):
+        raise ImageError(
+            f"A mask must mark some of its picture white (or opaque), got nothing marked inside "
+            f"the square of {path.name}."
+        )
+    return found.clamp(0, 1)
 
 
 def _has_picture(text: Path) -> bool:
     known = Image.registered_extensions()
-    return any(p.suffix.lower() in known for p in text.parent.glob(f"{_escaped(text.stem)}.*"))
+    stem = text.stem if text.suffix == ".txt" else text.name
+    beside = text.parent.glob(f"{_escaped(stem)}.*")
+    return any(p.suffix.lower() in known and not p.name.endswith(_MASK) for p in beside)
 
 
 def _escaped(stem: str) -> str:
@@ -90,6 +218,10 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ImageError: it is no picture, is damaged, or is too small or too large.
     """
+    return _rgb(_upright(path))
+
+
+def _upright(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -107,7 +239,7 @@ def read_image(path: Path) -> Image.Image:
             )
         with image:
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return ImageOps.exif_transpose(image)
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"A picture must have at most {MAX_PIXELS // 10**6} megapixels, got {path.name}: "

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneword import __version__
@@ -89,6 +90,7 @@ class Learner:
         whole = torch.tensor([[height, width, 0, 0]] * len(self.job.pictures))
         self.crops = whole if self.job.crops is None else self.job.crops
         self.posterior = self._encode()
+        self.masks = self._shrink_masks()
         self.rates = {
             name: effective_learning_rate(self.config, vocabulary)
             for name, vocabulary in self.backbone.vocabularies.items()
@@ -116,6 +118,11 @@ class Learner:
                 f"train_encoders must name text encoders of the model "
                 f"({', '.join(self.backbone.vocabularies)}), got {', '.join(sorted(unknown))}."
             )
+        if self.job.masks is not None and len(self.job.masks) != count:
+            raise JobError(
+                f"Job {name!r} needs one mask for each of its {count} pictures, got "
+                f"{len(self.job.masks)}."
+            )
         if self.job.crops is not None and self.job.crops.shape != (count, 4):
             raise JobError(
                 f"Job {name!r} needs four numbers of crop for each of its {count} pictures, got "
@@ -136,6 +143,16 @@ class Learner:
             pictures = torch.cat([pictures, pictures.flip(-1)])
         parts = [self.backbone.encode_image(chunk) for chunk in pictures.split(_ENCODE_CHUNK)]
         return Moments(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
+
+    def _shrink_masks(self) -> Tensor | None:
+        """The mask of each picture in latent cells, then of each mirror image."""
+        masks = self.job.masks
+        if masks is None:
+            return None
+        if self.config.random_flip:
+            masks = torch.cat([masks, masks.flip(-1)])
+        cells = F.interpolate(masks, self.latent_shape[1:], mode="area")
+        return cells.to(self.backbone.device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -220,6 +237,7 @@ class Learner:
             noise=noise,
             x_t=x_t,
             crops=self.crops[draws.pictures],
+            mask=None if self.masks is None else self.masks[rows.to(device)],
         )
         return Batch(sentences, backbone.target(x0, noise, t), samples)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oneword._typing import Latents, PerSample, Pixels, Timesteps, Uniforms
@@ -36,9 +36,11 @@ class Job:
     pictures: Pixels
     """Pictures of the thing, float32 in [-1, 1], at the model's resolution."""
     config: InversionConfig
-    crops: Int[Tensor, "batch 4"] | None = None
+    crops: Int[Tensor, "crops 4"] | None = None
     """Original height and width, and top and left of the crop in the resized picture, px, of each
     picture; ``None``: every picture is whole."""
+    masks: Float[Tensor, "masks 1 height width"] | None = None
+    """What of each picture, in [0, 1], the loss counts; ``None``: all of it."""
     captions: tuple[str, ...] | None = None
     """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
 
@@ -131,6 +133,8 @@ class Samples:
     x_t: Latents
     crops: Int[Tensor, "batch 4"]
     """As ``Job.crops``, of each sample's picture."""
+    mask: Float[Tensor, "batch 1 h w"] | None = None
+    """As ``Job.masks``, averaged over each latent cell, mirrored where the picture is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ class Batch:
                 noise=s.noise[keep],
                 x_t=s.x_t[keep],
                 crops=s.crops[keep],
+                mask=None if s.mask is None else s.mask[keep],
             ),
         )
 
@@ -268,17 +273,19 @@ def uniform(u: Uniforms) -> Uniforms:
     return u
 
 
-def squared_error(
-    prediction: Latents,
-    target: Latents,
-    samples: Samples,  # noqa: ARG001  (part of the shape of a loss)
-) -> PerSample:
-    """Mean squared error over channels and cells.
+def squared_error(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
+    """Mean squared error over channels and cells; over the mask's cells where there is a mask.
+
+    The masked mean is divided by the mask's own area, so that a small thing counts as a large one.
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, equation 2.
+        Gal et al. 2022, arXiv:2208.01618, equation 2; the mask is ours.
     """
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+    error = (prediction.float() - target.float()).square()
+    if samples.mask is None:
+        return error.flatten(1).mean(1)
+    weight = samples.mask / samples.mask.flatten(1).mean(1)[:, None, None, None].clamp_min(1e-6)
+    return (error * weight).flatten(1).mean(1)
 
 
 def never(progress: Progress) -> bool:  # noqa: ARG001  (part of the shape of a stop)

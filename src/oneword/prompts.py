@@ -160,7 +160,7 @@ def as_template(prompt: str, placeholder_token: str) -> str:
     if not names(prompt, placeholder_token):
         raise PromptError(
             f"A prompt or caption must contain the placeholder {placeholder_token!r}, got "
-            f"{prompt!r}."
+            f"{prompt!r}; for captions, --prefix-captions puts it in front."
         )
     return _word(placeholder_token).sub("{}", prompt)
 

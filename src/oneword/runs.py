@@ -27,7 +27,7 @@ from oneword.config import TrainConfig, is_validated
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
 from oneword.parts import rows_of_initializer
-from oneword.prompts import as_template, fill
+from oneword.prompts import as_template, fill, names
 from oneword.run_folder import RunFolder, plain_settings, versions
 from oneword.vocabulary import injected
 
@@ -170,9 +170,13 @@ def _prepare(config: TrainConfig) -> _Prepared:
     assert config.resolution is not None
     as_template(config.validation_prompt, token)  # refuses a prompt without the placeholder
     pictures = read_folder(
-        config.train_data_dir, resolution=config.resolution, center_crop=config.center_crop
+        config.train_data_dir,
+        resolution=config.resolution,
+        center_crop=config.center_crop,
+        masks=config.masks,
+        mask_dir=config.mask_dir,
     )
-    captions, notes = _captions(pictures, token)
+    captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
     # The official checks of initialiser and placeholder, before anything is written.
     rows = (
         {
@@ -203,11 +207,14 @@ def _prepare(config: TrainConfig) -> _Prepared:
         "pictures": list(pictures.names),
         "skipped": [str(item) for item in pictures.skipped],
         "captions": captions is not None,
+        "masks": pictures.masks is not None,
         "notes": notes,
         "num_samples": inversion.max_train_steps * inversion.train_batch_size,
     }
     digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
     digest.update(json.dumps(captions).encode())
+    if pictures.masks is not None:
+        digest.update(pictures.masks.contiguous().numpy().tobytes())
     record = {
         "kind": "train",
         "config": plain,
@@ -219,12 +226,16 @@ def _prepare(config: TrainConfig) -> _Prepared:
         name=token,
         pictures=pictures.pixels,
         config=inversion,
+        crops=pictures.crops,
+        masks=pictures.masks,
         captions=None if captions is None else tuple(captions),
     )
     return _Prepared(config, backbone, job, plan, record)
 
 
-def _captions(pictures: PictureSet, token: str) -> tuple[list[str] | None, list[str]]:
+def _captions(
+    pictures: PictureSet, token: str, *, prefix: bool
+) -> tuple[list[str] | None, list[str]]:
     """The captions, if every picture has one; and what to say about it."""
     given = [caption for caption in pictures.captions or () if caption]
     if not given:
@@ -234,6 +245,8 @@ def _captions(pictures: PictureSet, token: str) -> tuple[list[str] | None, list[
             f"{len(given)} of {len(pictures.names)} pictures have a caption: captions are used "
             "only where every picture has one, so the templates are."
         ]
+    if prefix:
+        given = [c if names(c, token) else f"{token}, {c}" for c in given]
     for caption in given:
         as_template(caption, token)
     return given, []

@@ -369,3 +369,35 @@ def test_half_precision_learns_the_same_rows_roughly(tiny_folder, tiny_sd):
     start = initial_rows(tiny_sd.vocabularies["clip"], "cat", 1)
     steps = [r - start for r in rows]
     assert torch.nn.functional.cosine_similarity(*steps).item() > 0.8
+
+
+def test_a_mask_counts_its_own_cells_alone_whatever_its_size(backbone):
+    """What lies outside changes nothing; the mean is over the mask's area; mirrors are mirrored."""
+    masks = torch.zeros(3, 1, 32, 32)
+    masks[:, :, 8:16, :8] = 1.0
+    task = job(random_flip=True)
+    plain = Learner(backbone, task, captions_or_templates, index=0, slot=0)
+    masked = Learner(
+        backbone, dataclasses.replace(task, masks=masks), captions_or_templates, index=0, slot=0
+    )
+    batch = masked.fixed
+    cells = batch.samples.mask
+    assert cells.shape == (4, 1, 16, 16)
+    flipped = batch.samples.flips
+    assert torch.equal(
+        cells[~flipped][:, :, 4:8, :4], torch.ones_like(cells[~flipped][:, :, 4:8, :4])
+    )
+    assert torch.equal(
+        cells[flipped][:, :, 4:8, -4:], torch.ones_like(cells[flipped][:, :, 4:8, :4])
+    )
+    prediction = batch.target + 1.0
+    assert torch.allclose(squared_error(prediction, batch.target, batch.samples), torch.ones(4))
+    outside = batch.target + 5.0 * (1 - cells)
+    assert squared_error(outside, batch.target, batch.samples).abs().max() == 0
+    assert plain.fixed.samples.mask is None
+    by_hand = ((prediction - batch.target) ** 2 * cells).sum((1, 2, 3)) / (4 * cells.sum((1, 2, 3)))
+    assert torch.allclose(by_hand, torch.ones(4))
+    result = invert(backbone, dataclasses.replace(task, masks=masks))
+    assert result.losses[0][1] != invert(backbone, task).losses[0][1]
+    with pytest.raises(JobError, match="one mask for each of its 3 pictures, got 2"):
+        invert(backbone, dataclasses.replace(task, masks=masks[:2]))

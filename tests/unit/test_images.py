@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 
@@ -96,6 +97,70 @@ def bomb(path, side):
         + chunk(b"IDAT", zlib.compress(bytes(100)))
         + chunk(b"IEND", b"")
     )
+
+
+def test_captions_may_be_listed_as_the_imagefolder_layout_lists_them(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        picture().save(tmp_path / name)
+    (tmp_path / "b.txt").write_text("beside")
+    lines = [{"file_name": n, "text": f" of {n} "} for n in ("a.png", "b.png")]
+    (tmp_path / "metadata.jsonl").write_text("\n\n".join(json.dumps(line) for line in lines))
+    assert read_folder(tmp_path, resolution=16).captions == ("of a.png", "beside", None)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "none.png", "text": "x"}')
+    with pytest.raises(ImageError, match=r"only pictures of its folder, got none\.png"):
+        read_folder(tmp_path, resolution=16)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}')
+    with pytest.raises(ImageError, match=r"must be JSON such as .* got line 1"):
+        read_folder(tmp_path, resolution=16)
+
+
+def test_crops_tell_the_original_size_and_the_place_in_the_resized_picture(tmp_path):
+    picture(80, 40).save(tmp_path / "a.png")
+    picture(40, 60).save(tmp_path / "b.png")
+    assert read_folder(tmp_path, resolution=20).crops.tolist() == [[40, 80, 0, 10], [60, 40, 5, 0]]
+    squashed = read_folder(tmp_path, resolution=20, center_crop=False)
+    assert squashed.crops.tolist() == [[40, 80, 0, 0], [60, 40, 0, 0]]
+
+
+def half(width=40, height=30):
+    """Left half marked."""
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (0, 0, width // 2, height))
+    return mask
+
+
+def test_masks_come_from_a_folder_from_beside_or_from_transparency(tmp_path):
+    folder, masks = tmp_path / "pictures", tmp_path / "masks"
+    folder.mkdir()
+    masks.mkdir()
+    for name in ("a.jpg", "b.jpg", "d.jpg"):
+        picture().save(folder / name)
+    clear = picture().convert("RGBA")
+    clear.putalpha(half())
+    clear.save(folder / "c.png")
+    half().save(folder / "a.mask.png")
+    half().transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(masks / "b.png")
+    half().save(folder / "x.mask.png")
+    found = read_folder(folder, resolution=16, mask_dir=masks)
+    assert found.names == ("a.jpg", "b.jpg", "c.png", "d.jpg")
+    assert found.skipped == ("x.mask.png (a mask without its picture)",)
+    left, right = found.masks[:, 0, 8, 2].tolist(), found.masks[:, 0, 8, 13].tolist()
+    assert left == [1, 0, 1, 1]
+    assert right == [0, 1, 0, 1]
+    assert read_folder(folder, resolution=16, masks=False).masks is None
+
+
+def test_masks_that_cannot_be_used_are_refused(tmp_path):
+    picture().save(tmp_path / "a.jpg")
+    assert read_folder(tmp_path, resolution=16).masks is None
+    half(30, 30).save(tmp_path / "a.mask.png")
+    with pytest.raises(ImageError, match=r"as large as its picture, got a\.mask\.png of 30 x 30"):
+        read_folder(tmp_path, resolution=16)
+    Image.new("L", (40, 30)).save(tmp_path / "a.mask.png")
+    with pytest.raises(ImageError, match=r"nothing marked inside the square of a\.jpg"):
+        read_folder(tmp_path, resolution=16)
+    with pytest.raises(ImageError, match="masks must lie in a folder"):
+        read_folder(tmp_path, resolution=16, mask_dir=tmp_path / "none")
 
 
 @pytest.mark.parametrize("side", [12_000, 40_000])

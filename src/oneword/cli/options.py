@@ -30,6 +30,7 @@ ALIASES = {
     "--pretrained-vae-model-name-or-path": "--vae",
     "--mixed-precision": "--dtype",
     "--save-steps": "--checkpointing-steps",
+    "--no-flip": "--no-random-flip",
 }
 """Other tools' names of our options."""
 VALUES = {("--dtype", "no"): "fp32"}
