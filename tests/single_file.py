@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -67,18 +67,24 @@ def _vae(name: str, blocks: int) -> str:
     return name
 
 
-def save(pipeline: StableDiffusionPipeline, path: Path) -> Path:
-    """Write the checkpoint."""
-    unet = pipeline.unet.state_dict()
-    per_block = pipeline.unet.config.layers_per_block
+def names(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, Tensor]:
+    """The tensors of UNet and VAE under their names in a checkpoint."""
+    state = unet.state_dict()
+    per_block = unet.config.layers_per_block
     tensors: dict[str, Tensor] = {
-        "model.diffusion_model." + _unet(name, per_block, set(unet)): value
-        for name, value in unet.items()
+        "model.diffusion_model." + _unet(name, per_block, set(state)): value
+        for name, value in state.items()
     }
-    blocks = len(pipeline.vae.config.block_out_channels)
-    for name, value in pipeline.vae.state_dict().items():
+    blocks = len(vae.config.block_out_channels)
+    for name, value in vae.state_dict().items():
         key = "first_stage_model." + _vae(name, blocks)
         tensors[key] = value[:, :, None, None] if "attn_1" in key and value.ndim == 2 else value
+    return tensors
+
+
+def save(pipeline: StableDiffusionPipeline, path: Path) -> Path:
+    """Write the checkpoint."""
+    tensors = names(pipeline.unet, pipeline.vae)
     for name, value in pipeline.text_encoder.state_dict().items():
         tensors["cond_stage_model.transformer.text_model." + name] = value
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)

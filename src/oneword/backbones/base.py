@@ -187,7 +187,7 @@ FAMILIES = {
 }
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
 _SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}
-_SINGLE_FILES |= {"sd35": "sd3", "xl_base": "sdxl", "flux": "flux", "playground": "sdxl"}
+_SINGLE_FILES |= {"sd35": "sd3", "xl_base": "sdxl", "flux-dev": "flux", "flux-schnell": "flux"}
 """The same by the beginning of diffusers' name of a single file's layout."""
 
 
