@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,13 @@ def generate(
             raise sentences.PromptError(
                 f"A prompt must contain the placeholder {token!r} of the concept, got "
                 f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
+            )
+        pool = concept.provenance.get("pool", backbone.pool)
+        if pool != backbone.pool and len(backbone.vocabularies) > 1:
+            warnings.warn(
+                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
+                f"{backbone.pool!r}; pass --pool {pool}.",
+                stacklevel=2,
             )
     chosen = backbone.sampling.overlaid(sampling)
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]

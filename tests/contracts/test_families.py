@@ -18,6 +18,7 @@ from oneword.backbones import base
 from oneword.backbones.base import FAMILIES, Backbone, ModelError, load
 from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig, SamplingConfig
+from oneword.generation import generate
 from oneword.inversion import Job, invert
 from oneword.parts import JobError
 from oneword.vocabulary import injected
@@ -284,7 +285,10 @@ def test_the_pooled_output_is_taken_at_the_end_of_the_prompt(folders, loaded, na
     assert not torch.allclose(ours[0], ours[1])
     assert torch.equal(theirs[0], theirs[1])
     assert torch.equal(*plain)
-    assert invert(legacy, job()).concept.provenance["pool"] == "legacy"
+    learned = invert(legacy, job()).concept
+    assert learned.provenance["pool"] == "legacy"
+    with pytest.warns(UserWarning, match="pooled 'legacy', and is drawn with 'eos'; pass --pool"):
+        generate(eos, ["a <Cat-Toy>"], [0], concepts=[learned], sampling=FEW)
 
 
 def test_sdxl_is_told_the_true_crop(loaded):
