@@ -75,7 +75,7 @@ MICROWORLD = Sizes(
     clip_layers=3,
     judge_width=128,
     judge_layers=4,
-    oracle_width=28,
+    oracle_width=32,
 )
 NANO = Sizes(
     size_px=64,

@@ -1,6 +1,6 @@
 """The oracle: reads from a picture what the embedded model's world lets one know.
 
-A plain convolutional classifier, trained on drawn scenes of which a part has gone through the VAE
+A small classifier, trained on drawn scenes of which a part has gone through the VAE
 and was softened as a generator softens. It scores, and is never used for training or choosing.
 """
 
@@ -80,33 +80,56 @@ def attribute_loss(logits: Mapping[str, Tensor], truths: Sequence[Mapping[str, s
     return total
 
 
+def _convolution(channels: int, wide: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, wide, 3, stride, padding=1, bias=False), nn.BatchNorm2d(wide), nn.SiLU()
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = _convolution(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
 class Oracle(nn.Module):
-    """Reads every attribute of ``HEADS``."""
+    """Reads every attribute of ``HEADS``.
+
+    Convolutions see the parts, and a few layers of attention let each attribute ask for its own:
+    the colour of the beak of what sits on top. One common hidden layer could not (see
+    ``docs/log.md``).
+    """
 
     def __init__(self, width: int, size_px: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels, side = 3, size_px
-        while side > 4:
+        while side > 8:
             wide = min(2 * channels if layers else width, 5 * width)
-            layers += [
-                nn.Conv2d(channels, wide, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.SiLU(),
-                nn.Conv2d(wide, wide, 3, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.SiLU(),
-            ]
+            layers += [_convolution(channels, wide, stride=2), _Residual(wide)]
             channels, side = wide, side // 2
-        hidden = 8 * width
         self.features = nn.Sequential(*layers)
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(channels * 16, hidden), nn.SiLU())
-        self.heads = nn.ModuleDict({n: nn.Linear(hidden, len(v)) for n, v in HEADS.items()})
+        self.places = nn.Parameter(0.02 * torch.randn(side * side, channels))
+        self.questions = nn.Parameter(0.02 * torch.randn(len(HEADS), channels))
+        self.attention = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(
+                channels, 4, 4 * channels, 0.0, "gelu", batch_first=True, norm_first=True
+            ),
+            num_layers=3,
+            norm=nn.LayerNorm(channels),
+            enable_nested_tensor=False,
+        )
+        self.heads = nn.ModuleDict({n: nn.Linear(channels, len(v)) for n, v in HEADS.items()})
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits of every attribute; pixels are in [-1, 1] and of the model's size."""
-        hidden = self.hidden(self.features(pixels))
-        return {name: head(hidden) for name, head in self.heads.items()}
+        cells = self.features(pixels).flatten(2).transpose(1, 2) + self.places
+        questions = self.questions.expand(len(cells), -1, -1)
+        answers = self.attention(torch.cat([questions.to(cells), cells], dim=1))
+        return {name: head(answers[:, i]) for i, (name, head) in enumerate(self.heads.items())}
 
     @torch.no_grad()
     def read(self, pixels: Pixels) -> list[dict[str, str]]:

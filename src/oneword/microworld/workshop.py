@@ -83,7 +83,7 @@ class Recipe:
         num_samples=96_000, batch_size=128, learning_rate=1e-3, matrix_learning_rate=2e-3
     )
     oracle: Stage = Stage(
-        num_samples=96_000, batch_size=64, learning_rate=1.5e-3, matrix_learning_rate=3e-3
+        num_samples=320_000, batch_size=64, learning_rate=1.5e-3, matrix_learning_rate=3e-3
     )
     denoiser: Stage = Stage(
         num_samples=640_000,
