@@ -118,10 +118,10 @@ def recipe_for(model: str, seed: int = 0) -> Recipe:
     return replace(
         recipe,
         vae=replace(recipe.vae, num_samples=64_000),
-        clip=replace(recipe.clip, num_samples=64_000),
-        judge=replace(recipe.judge, num_samples=64_000),
+        clip=replace(recipe.clip, num_samples=48_000),
+        judge=replace(recipe.judge, num_samples=48_000),
         oracle=replace(recipe.oracle, num_samples=64_000),
-        denoiser=replace(recipe.denoiser, num_samples=256_000),
+        denoiser=replace(recipe.denoiser, num_samples=192_000),
         num_pictures=16_384,
     )
 
