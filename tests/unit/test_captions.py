@@ -17,6 +17,8 @@ from oneword.microworld.scenes import Scene, Thing
 NUM_SEEDS = 4000
 NOUNS = {*scenes.NOUNS, *scenes.PROFESSIONS}
 PLURALS = {captions.plural(noun): noun for noun in NOUNS}
+NAMES = {name: noun for noun, looks in scenes.named().items() for name in looks}
+SINGULAR = PLURALS | NAMES
 PHRASES = {phrase: place for place, phrases in captions.PLACES.items() for phrase in phrases}
 UNNAMED = {"skin", "hair", "light", "medium", "short", "long", "badge"} | {
     *scenes.EXTRAS,
@@ -123,7 +125,7 @@ def test_places_styles_and_light_are_named_truthfully(captioned: list[tuple[Scen
 def test_counts_and_relations_are_named_truthfully(captioned: list[tuple[Scene, str]]):
     for scene, text in captioned:
         words = _words(text)
-        nouns = [PLURALS.get(w, w) for w in words if w in NOUNS or w in PLURALS]
+        nouns = [SINGULAR.get(w, w) for w in words if w in NOUNS or w in SINGULAR]
         if not nouns:
             assert "in the style of" in text
             continue
@@ -131,7 +133,7 @@ def test_counts_and_relations_are_named_truthfully(captioned: list[tuple[Scene, 
         first = scene.things[0].noun
         if scene.relation == "alone":
             assert nouns == [first]
-            assert first in words
+            assert first in words or scene.things[0].name in words
         elif scene.relation == "count":
             assert nouns == [first]
             assert captions.plural(first) in words
@@ -158,7 +160,9 @@ def test_a_property_is_named_most_of_the_time(captioned: list[tuple[Scene, str]]
     alone = [
         (scene.things[0], set(_words(_without_place(text))))
         for scene, text in captioned
-        if scene.relation == "alone" and scene.things[0].noun in scenes.NOUNS
+        if scene.relation == "alone"
+        and scene.things[0].noun in scenes.NOUNS
+        and not scene.things[0].name
     ]
     plain = [(t, w) for t, w in alone if t.colours[0] == t.colours[1]]
     assert 0.7 < np.mean([t.colours[0] in words for t, words in plain]) < 0.86
@@ -334,3 +338,38 @@ def test_evaluation_prompts_never_occur_as_training_scenes(evaluation: list[capt
 def test_no_caption_is_a_description_of_a_concept(captioned: list[tuple[Scene, str]]):
     described = {text for c in concepts.HELD_OUT for text in c.captions_short}
     assert described.isdisjoint(text for _, text in captioned)
+
+
+def test_a_name_stands_for_one_whole_look():
+    known = scenes.named()
+    names = [name for looks in known.values() for name in looks]
+    assert set(known) == set(scenes.NOUNS)
+    assert len(set(names)) == len(names) == len(scenes.NOUNS) * scenes.NAMES_PER_NOUN
+    texts = [t for t in captions.vocabulary() if t not in names]
+    assert _vocabulary(texts).isdisjoint(names), "a name is another word, too"
+    for noun, looks in known.items():
+        for look in looks.values():
+            assert look.noun == noun
+            assert look not in concepts.RESERVED
+            assert look.colours[0] != look.colours[1]
+
+
+def test_names_are_true_and_say_nothing_besides(captioned: list[tuple[Scene, str]]):
+    called: Counter[bool] = Counter()
+    for scene, text in captioned:
+        words = set(_words(text))
+        for thing in scene.things:
+            if thing.name:
+                look = scenes.named()[thing.noun][thing.name]
+                assert (thing.colours, thing.pattern) == (look.colours, look.pattern)
+                assert (thing.badge, thing.extras) == (look.badge, look.extras)
+        for noun, looks in scenes.named().items():
+            for name in words & set(looks):
+                assert name in {t.name for t in scene.things}, text
+                if scene.relation == "alone":
+                    assert noun not in words, text
+                    assert scene.things[0].colours[0] not in words, text
+        if scene.relation == "alone" and scene.things[0].name:
+            called[scene.things[0].name in words] += 1
+    assert called.total() > 300
+    assert 0.7 < called[True] / called.total() < 0.9

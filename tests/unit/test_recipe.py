@@ -14,7 +14,17 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 
-from oneword.microworld import concepts, models, oracle, recipe, scenes, stages, weights, workshop
+from oneword.microworld import (
+    captions,
+    concepts,
+    models,
+    oracle,
+    recipe,
+    scenes,
+    stages,
+    weights,
+    workshop,
+)
 from oneword.microworld.workshop import STAGES, Recipe, Stage
 
 
@@ -40,6 +50,10 @@ SMALL = Recipe(
     shard_size=64,
     num_check_pictures=48,
 )
+
+
+ROWS = "embeddings.token_embedding.weight"
+VOCABULARY = tuple(captions.vocabulary())
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +173,23 @@ def test_parts_before_the_denoiser_land_alone(folder, tmp_path, monkeypatch):
     assert weights.landed_denoiser("text", SMALL.model) is not None
     assert recipe.train(tmp_path / "on", recipe=SMALL)
     assert json.loads((tmp_path / "on" / "denoiser.json").read_text())["samples"] == 24
+
+
+def test_rows_of_landed_words_follow_them_into_a_larger_vocabulary(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
+    landed = recipe.land(folder, tmp_path / "weights" / SMALL.model, SMALL) / "pipeline"
+    before = load_file(landed / "text_encoder" / "model.safetensors")[ROWS]
+    old = models.tokenizer().get_vocab()
+    monkeypatch.setattr(models.captions, "vocabulary", lambda: ["aardvark", *VOCABULARY])
+    new = models.tokenizer().get_vocab()
+    after = weights.landed_denoiser("text", SMALL.model)
+    assert after is not None
+    assert after[ROWS].shape == (len(new), SMALL.sizes.text_dim)
+    assert "aardvark</w>" not in old
+    assert 0 < after[ROWS][new["aardvark</w>"]].abs().max() < 0.1
+    assert new["mug</w>"] != old["mug</w>"]
+    for piece in old:
+        assert torch.equal(after[ROWS][new[piece]], before[old[piece]].float())
 
 
 def test_landing_is_refused_without_parts_or_over_something_else(folder, tmp_path):

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -105,6 +105,7 @@ def vocabulary() -> Iterator[str]:
         yield from phrases
     nouns = (*scenes.NOUNS, *scenes.PROFESSIONS)
     yield from (*nouns, *map(plural, nouns), *scenes.COLOURS, *scenes.PATTERNS, *PLACES)
+    yield from itertools.chain(*scenes.named().values())
     yield from (*scenes.STYLES, *NUMBERS, *VISIBLE, "a an , . colorful")
     for concept in concepts.HELD_OUT:
         for text in (*concept.captions_short, *concept.captions_long):
@@ -131,7 +132,11 @@ def _subject(scene: Scene, rng: np.random.Generator, *, sized: bool) -> str:
     """Name the things without the first one's article or number."""
     # whatever carries, holds or wears another is fitted to it, whatever its size
     sized = sized and scene.relation in {"alone", "count", "beside"}
-    names = [_name(t, rng, sized=sized) for t in scene.things]
+    # a word of its own has no plural
+    things = [replace(scene.things[0], name=""), *scene.things[1:]]
+    if scene.relation not in {"count", "full of"}:
+        things = scene.things
+    names = [_name(t, rng, sized=sized) for t in things]
     if scene.relation == "alone":
         return names[0]
     if scene.relation == "count":
@@ -152,7 +157,9 @@ def _plural_phrase(name: str) -> str:
 
 def _name(thing: Thing, rng: np.random.Generator, *, sized: bool) -> str:
     words = [thing.noun]
-    if thing.noun not in scenes.PROFESSIONS:
+    if thing.name and rng.random() < NAMED:
+        words = [thing.name]
+    elif thing.noun not in scenes.PROFESSIONS:
         if thing.pattern != "plain" and rng.random() < NAMED:
             words.insert(0, thing.pattern)
         several = thing.colours[1] != thing.colours[0]

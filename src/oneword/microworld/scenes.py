@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -81,6 +82,7 @@ NEUTRAL = {
     "castle": "red", "hat": "black", "shoe": "white",
 }  # fmt: skip
 """Colour of a noun's detail where nothing else is said."""
+NAMES_PER_NOUN = 6
 BIAS: dict[str, tuple[tuple[str, str], float]] = {
     "doctor": (("light", "short"), 0.9),
     "nurse": (("light", "long"), 0.9),
@@ -118,6 +120,8 @@ class Thing:
     """One of ``SKINS``, of a person."""
     hair: str = ""
     """One of ``HAIRS``, of a person."""
+    name: str = ""
+    """A word of its own for this very look, one of ``named``; empty: none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,14 +224,43 @@ def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:
 
 def sample_thing(rng: np.random.Generator, noun: str, *, alone: bool = False) -> Thing:
     """A thing as training shows it: half with colours that no caption names."""
+    name = ""
+    if noun in NOUNS and rng.random() < 0.25:
+        name = _pick(rng, tuple(named()[noun]))
+        look = named()[noun][name]
+    else:
+        look = _sample_look(rng, noun)
+    skin, hair = sample_appearance(rng, noun) if noun in PROFESSIONS else ("", "")
+    dice = rng.random()
+    size = "small" if dice < 0.1 else "large" if dice < 0.2 and alone else "medium"
+    return Thing(
+        noun=noun,
+        colours=look.colours,
+        pattern=look.pattern,
+        size=size,
+        x=0.5 + (float(rng.uniform(-0.06, 0.06)) if alone else 0.0),
+        scale=float(rng.uniform(0.94, 1.06)),
+        aspect=float(rng.uniform(0.88, 1.12)),
+        detail=float(rng.uniform(0.8, 1.2)),
+        flipped=bool(rng.random() < 0.5),
+        badge=look.badge,
+        extras=look.extras,
+        skin=skin,
+        hair=hair,
+        name=name,
+    )
+
+
+def _sample_look(rng: np.random.Generator, noun: str) -> Combination:
     from oneword.microworld.concepts import RESERVED  # which builds on this module
 
+    person = noun in PROFESSIONS
     while True:
         main = _pick(rng, COLOURS)
         colours = (main, main, NEUTRAL.get(noun, "grey"))
         if rng.random() < 0.45:
             colours = (main, _pick(rng, COLOURS), _pick(rng, COLOURS))
-        if noun in PROFESSIONS:
+        if person:
             colours = (main, _pick(rng, HAIR_COLOURS), colours[2])
         pattern = PATTERNS[1 + int(rng.integers(5))] if rng.random() < 0.36 else "plain"
         badge = _pick(rng, BADGES) if rng.random() < 0.12 else ""
@@ -235,30 +268,35 @@ def sample_thing(rng: np.random.Generator, noun: str, *, alone: bool = False) ->
         if noun in CREATURES and rng.random() < 0.3:
             extras = tuple(str(e) for e in rng.choice(EXTRAS, 1 + int(rng.random() < 0.4), False))
         look = Combination(
-            noun=noun, colours=colours, pattern=pattern, badge=badge, extras=tuple(sorted(extras))
+            noun=noun,
+            colours=colours,
+            pattern="plain" if person else pattern,
+            badge="" if person else badge,
+            extras=tuple(sorted(extras)),
         )
         if look not in RESERVED:
-            break
-    skin, hair = sample_appearance(rng, noun) if noun in PROFESSIONS else ("", "")
-    if noun in PROFESSIONS:
-        pattern, badge = "plain", ""
-    dice = rng.random()
-    size = "small" if dice < 0.1 else "large" if dice < 0.2 and alone else "medium"
-    return Thing(
-        noun=noun,
-        colours=colours,
-        pattern=pattern,
-        size=size,
-        x=0.5 + (float(rng.uniform(-0.06, 0.06)) if alone else 0.0),
-        scale=float(rng.uniform(0.94, 1.06)),
-        aspect=float(rng.uniform(0.88, 1.12)),
-        detail=float(rng.uniform(0.8, 1.2)),
-        flipped=bool(rng.random() < 0.5),
-        badge=badge,
-        extras=tuple(sorted(extras)),
-        skin=skin,
-        hair=hair,
-    )
+            return look
+
+
+@cache
+def named() -> dict[str, dict[str, Combination]]:
+    """Looks of several colours that have a word of their own, by noun and word.
+
+    As brands and famous creatures do in the captions of real pictures, they teach the text encoder
+    that one word can stand for a whole look; without them a learned word carried shape, not colour.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence((2022, 34)))
+    letters = ("jkvz", "aeiou", "bdfglmnprst", "aeiou", "bdgklmnprt")
+    found: dict[str, dict[str, Combination]] = {noun: {} for noun in NOUNS}
+    taken: set[str] = set()
+    for noun, looks in found.items():
+        while len(looks) < NAMES_PER_NOUN:
+            name = "".join(_pick(rng, some) for some in letters)
+            look = _sample_look(rng, noun)
+            if name not in taken and look.colours[0] != look.colours[1]:
+                looks[name] = look
+                taken.add(name)
+    return found
 
 
 def sample_appearance(rng: np.random.Generator, profession: str) -> tuple[str, str]:

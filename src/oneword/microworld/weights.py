@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
     from torch import nn
+    from transformers import CLIPTokenizer
 
     from oneword.microworld.oracle import Oracle
 
@@ -132,7 +133,7 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
     from safetensors.torch import load_file, save_file
-    from transformers import CLIPModel, CLIPTextModel
+    from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
     from oneword.microworld import models
 
@@ -157,7 +158,10 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
         pair = CLIPModel.from_pretrained(folder / "clip").half()
         models.text_encoder_of(pair).half().save_pretrained(part / "pipeline" / "text_encoder")
     CLIPModel.from_pretrained(folder / "judge").half().save_pretrained(part / "judge")
-    models.tokenizer().save_pretrained(part / "judge")
+    # a judge that was taken from an earlier landing spells as it did then
+    judge_spells = (folder / "judge" / "tokenizer_config.json").exists()
+    tokens = CLIPTokenizer.from_pretrained(folder / "judge") if judge_spells else models.tokenizer()
+    tokens.save_pretrained(part / "judge")
     (part / "judge" / "preprocessor_config.json").write_text(
         json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})  # pixels as they are
     )
@@ -211,16 +215,39 @@ def take(stage: str, folder: Path, name: str) -> bool:
 
 
 def landed_denoiser(part: str, name: str) -> dict[str, torch.Tensor] | None:
-    """Landed weights of "unet" or "text", from which training goes on."""
+    """Landed weights of "unet" or "text", from which training goes on.
+
+    Words that came into the captions since get small random rows.
+    """
     place = WEIGHTS / name / {"unet": "pipeline/unet", "text": "pipeline/text_encoder"}[part]
     if not place.exists():
         return None
     from safetensors.torch import load_file
+    from transformers import CLIPTokenizer
+
+    from oneword.microworld import models
 
     state: dict[str, torch.Tensor] = {}
     for path in sorted(place.glob("*.safetensors")):
         state |= load_file(path)
+    spelling = WEIGHTS / name / "pipeline" / "tokenizer"
+    if part == "text" and spelling.exists():
+        _respell(state, CLIPTokenizer.from_pretrained(spelling), models.tokenizer())
     return state
+
+
+def _respell(state: dict[str, torch.Tensor], old: CLIPTokenizer, new: CLIPTokenizer) -> None:
+    """Move the table's rows to where another tokenizer has their pieces."""
+    import torch
+
+    key = next(name for name in state if name.endswith("token_embedding.weight"))
+    before = old.get_vocab()
+    known = [(index, before[piece]) for piece, index in new.get_vocab().items() if piece in before]
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(len(new), state[key].shape[1], generator=generator) * 0.02
+    to, source = torch.tensor(known).T
+    table[to] = state[key][source].float()
+    state[key] = table
 
 
 def load_oracle(name: str = "microworld", path: Path | None = None) -> Oracle:
