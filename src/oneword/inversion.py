@@ -38,6 +38,7 @@ from oneword.parts import (
     Status,
     StopPart,
     TimestepsPart,
+    below,
     captions_or_templates,
     effective_learning_rate,
     never,
@@ -96,7 +97,8 @@ def invert_many(
         stop: Asked after each scoring; ends a job early.
         on_step: Called after every step of every job, and once before the first; see ``OnStep``.
         checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
-            bits as an unbroken one (same machine, thread count and slots).
+            bits as an unbroken one (same machine, thread count and slots). It is saved, too,
+            whenever a job has ended.
 
     Returns:
         One result per job, in the order of ``jobs``.
@@ -142,6 +144,9 @@ class _Loop:
         self.queue = deque(range(len(jobs)))
         self.results: dict[int, Result] = {}
         self.active: dict[int, Learner] = {}
+        self.waiting: dict[
+            int, tuple[dict[str, Tensor], dict[str, Any]]
+        ] = {}  # begun, in the queue
         self.latent_shape: tuple[int, ...] | None = None
         self.rounds = 0
         self.interrupted = False
@@ -157,13 +162,15 @@ class _Loop:
                 # Until a slot falls free: then the words of the batch change.
                 while not self.interrupted and len(self.active) == len(learners):
                     self._round(learners)
-        if self.parts.checkpoint and not self.interrupted:
-            self.parts.checkpoint.save(self._state())
+            # what has ended is kept at once, whoever else still trains
+            if self.parts.checkpoint and not self.interrupted:
+                self.parts.checkpoint.save(self._state())
         for learner in self.active.values():
             self.results[learner.index] = learner.result("interrupted", "stopped before its end")
         for index in self.queue:
+            reason = "stopped before its end" if index in self.waiting else "never begun"
             self.results[index] = Result(
-                job=self.jobs[index], status="interrupted", concept=None, reason="never begun"
+                job=self.jobs[index], status="interrupted", concept=None, reason=reason
             )
         return [self.results[index] for index in range(len(self.jobs))]
 
@@ -180,6 +187,9 @@ class _Loop:
 
     def _admit(self, index: int, slot: int) -> Learner:
         learner = self._learner(index, slot)
+        if index in self.waiting:
+            learner.resume(*self.waiting.pop(index))
+            return learner
         if learner.config.initializer_token is None:
             self._choose_initializer(learner)
         learner.start(self.parts.rows(self.backbone, learner.config))
@@ -362,6 +372,9 @@ class _Loop:
             own, info = learner.state()
             tensors |= {f"{learner.index}/{key}": value.cpu() for key, value in own.items()}
             active.append(info)
+        for index, (own, info) in self.waiting.items():
+            tensors |= {f"{index}/{key}": value for key, value in own.items()}
+            active.append(info)
         for index, result in self.results.items():
             own, info = result.state()
             tensors |= {f"{index}/{key}": value for key, value in own.items()}
@@ -371,7 +384,7 @@ class _Loop:
             {
                 "jobs": [job.name for job in self.jobs],
                 "rounds": self.rounds,
-                "queue": list(self.queue),
+                "queue": [index for index in self.queue if index not in self.waiting],
                 "active": active,
                 "done": done,
             },
@@ -384,22 +397,14 @@ class _Loop:
                 f"The saved state belongs to the jobs {info['jobs']}, got {names}; resume with the "
                 "same jobs, or start anew elsewhere."
             )
-        self.rounds, self.queue = info["rounds"], deque(info["queue"])
-
-        def below(prefix: str) -> dict[str, Tensor]:
-            return {
-                k.removeprefix(prefix): v for k, v in state.tensors.items() if k.startswith(prefix)
-            }
+        begun = sorted(info["active"], key=lambda one: one["slot"])
+        self.rounds = info["rounds"]
+        self.queue = deque([*(one["index"] for one in begun), *info["queue"]])
 
         for plain in info["done"]:
             index = plain["index"]
-            self.results[index] = Result.resume(self.jobs[index], below(f"{index}/"), plain)
-        for one in info["active"]:
-            if one["slot"] >= self.slots:
-                raise ConfigError(
-                    f"The saved state has a job in slot {one['slot']}, got {self.slots} slots; "
-                    "resume with as many slots as before."
-                )
-            learner = self._learner(one["index"], one["slot"])
-            learner.resume(below(f"{one['index']}/"), one)
-            self.active[learner.slot] = learner
+            self.results[index] = Result.resume(
+                self.jobs[index], below(state.tensors, f"{index}/"), plain
+            )
+        for one in begun:
+            self.waiting[one["index"]] = (below(state.tensors, f"{one['index']}/"), one)

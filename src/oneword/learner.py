@@ -29,6 +29,7 @@ from oneword.parts import (
     Samples,
     Status,
     TimestepsPart,
+    below,
     effective_learning_rate,
     schedule,
 )
@@ -361,20 +362,13 @@ class Learner:
         device = self.backbone.device
         self.config = dataclasses.replace(self.config, initializer_token=info["initializer_token"])
 
-        def below(prefix: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(prefix): value
-                for key, value in tensors.items()
-                if key.startswith(prefix)
-            }
-
-        self.start(below("initial/"))
+        self.start(below(tensors, "initial/"))
         self.restore(dict(tensors))
         self.good = {
             key: value if key.startswith("step/") else value.to(device)
-            for key, value in below("good/").items()
+            for key, value in below(tensors, "good/").items()
         }
-        self.best = {name: value.to(device) for name, value in below("best/").items()}
+        self.best = {name: value.to(device) for name, value in below(tensors, "best/").items()}
         for name in _RECORD:
             setattr(self, name, info[name])
         self.losses = [(int(step), float(loss)) for step, loss in info["losses"]]

@@ -207,6 +207,11 @@ class State:
     """JSON-able."""
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, under the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 @runtime_checkable
 class Checkpoint(Protocol):
     """Where the loop keeps its state."""

@@ -51,7 +51,9 @@ class TrainOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
+    """A run that can begin."""
+
     config: TrainConfig
     backbone: Backbone
     job: Job
@@ -59,7 +61,7 @@ class _Prepared:
     record: dict[str, Any]
 
 
-def dry_run(config: TrainConfig) -> dict[str, Any]:
+def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, Any]:
     """Everything that ``train`` would do, without writing or training.
 
     Returns:
@@ -70,7 +72,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UserError: training could not begin.
     """
-    prepared = _prepare(config)
+    prepared = prepare(config, backbone)
     folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
     return prepared.plan | {"run": folder.standing(prepared.record)}
 
@@ -87,11 +89,11 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     Raises:
         UserError: the folder, the pictures, the model or the settings cannot be used.
     """
-    tell = on_event or _tell_nobody
+    tell = on_event or tell_nobody
     folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
     folder.claim()
     try:
-        prepared = _prepare(config)
+        prepared = prepare(config)
         standing = folder.standing(prepared.record)
     except BaseException:
         folder.release()
@@ -99,31 +101,36 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     tell("plan", prepared.plan | {"run": standing})
     if standing == "finished":
         result = invert(prepared.backbone, prepared.job, checkpoint=folder.kept())
-        tell("message", f"The run in {folder.path} has ended before. {_ending(result)}")
-        return _outcome(result, folder, 0.0, was_finished=True)
+        tell("message", f"The run in {folder.path} has ended before. {ending(result)}")
+        return outcome_of(result, folder, 0.0, was_finished=True)
     if standing == "new":
         folder.write_record(prepared.record)
     started = time.monotonic()
-    with _asked_to_stop() as asked:
-        watch = _Watch(prepared, folder, tell, asked)
+    with asked_to_stop() as asked:
+        watch = Watch(prepared, folder, tell, asked)
         result = invert(
             prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
         )
+    keep(result, folder, watch.elapsed())
+    tell("message", ending(result))
+    return outcome_of(result, folder, time.monotonic() - started)
+
+
+def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
+    """Write the concept file of a run that has ended with something worth keeping."""
     if result.concept is not None and result.status in ("finished", "stopped", "diverged"):
-        more = {"train_time_s": round(watch.elapsed(), 1)}
-        provenance = result.concept.provenance | more
+        provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
         formats.save(dataclasses.replace(result.concept, provenance=provenance), folder.learned)
-    tell("message", _ending(result))
-    return _outcome(result, folder, time.monotonic() - started)
 
 
-def _tell_nobody(kind: str, data: Any) -> None:
+def tell_nobody(kind: str, data: Any) -> None:
     """Stand in for an absent ``on_event``."""
 
 
-def _outcome(
+def outcome_of(
     result: Result, folder: RunFolder, seconds: float, *, was_finished: bool = False
 ) -> TrainOutcome:
+    """What a call ended with, by what lies in the folder."""
     ended = result.status != "interrupted" and folder.learned.is_file()
     return TrainOutcome(
         result=result,
@@ -134,7 +141,8 @@ def _outcome(
     )
 
 
-def _ending(result: Result) -> str:
+def ending(result: Result) -> str:
+    """How a run ended, in a sentence."""
     words = {
         "finished": "Finished",
         "stopped": "Stopped early",
@@ -150,8 +158,17 @@ def _ending(result: Result) -> str:
 # --- before training -----------------------------------------------------------------------------
 
 
-def _prepare(config: TrainConfig) -> _Prepared:
-    backbone = load(config.model)
+def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
+    """Read the pictures and check everything that can be checked before training.
+
+    Args:
+        config: What to do.
+        backbone: Its model, where it is loaded already.
+
+    Raises:
+        UserError: training could not begin.
+    """
+    backbone = backbone or load(config.model)
     inversion = config.inversion.resolved(backbone.family)
     assert inversion.max_train_steps is not None
     token = inversion.placeholder_token
@@ -230,7 +247,7 @@ def _prepare(config: TrainConfig) -> _Prepared:
         masks=pictures.masks,
         captions=None if captions is None else tuple(captions),
     )
-    return _Prepared(config, backbone, job, plan, record)
+    return Prepared(config, backbone, job, plan, record)
 
 
 def _captions(
@@ -256,7 +273,7 @@ def _captions(
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
+def asked_to_stop() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process as usual."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only it may set handlers
@@ -280,11 +297,11 @@ def _asked_to_stop() -> Iterator[threading.Event]:
         restore()
 
 
-class _Watch:
+class Watch:
     """Writes metrics and previews, and tells of progress, as the loop goes."""
 
     def __init__(
-        self, prepared: _Prepared, folder: RunFolder, tell: OnEvent, asked: threading.Event
+        self, prepared: Prepared, folder: RunFolder, tell: OnEvent, asked: threading.Event
     ) -> None:
         self.prepared, self.folder, self.tell, self.asked = prepared, folder, tell, asked
         self.config = prepared.config

@@ -13,7 +13,7 @@ import io
 import sys
 import tomllib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
@@ -189,7 +189,7 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
                 raise ConfigError("--config must be followed by a TOML file, got nothing.")
             path = Path(value if equals else words[i + 1])
             del words[i : i + (1 if equals else 2)]
-            words = _toml_words(cls, path) + words  # what comes later wins
+            words = words_of(cls, read_toml(path), path) + words  # what comes later wins
             break
     words = _spell_flags(cls, normalised(words, notes=notes))
     _explain(cls)
@@ -214,16 +214,28 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
     return value, notes
 
 
-def _toml_words(cls: type[Any], path: Path) -> list[str]:
-    """The words of a flat TOML file, whose keys are option names."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a file of options.
+
+    Raises:
+        ConfigError: it is not there, or is no TOML.
+    """
     try:
-        table = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"The configuration must be a readable TOML file, got {path} ({error.strerror})."
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # of the encoding, or of TOML
         raise ConfigError(f"The configuration {path} must be TOML: {error}.") from error
+
+
+def words_of(cls: type[Any], table: Mapping[str, Any], where: object) -> list[str]:
+    """Turn a flat table, whose keys are option names, into command-line words.
+
+    Raises:
+        ConfigError: a key is no option.
+    """
     known = {"--" + name.replace("_", "-") for name in _fields(cls)}
     known |= ALIASES.keys() | NOT_NEEDED.keys() | {ACCUMULATION}
     words, unknown = [], []
@@ -237,7 +249,7 @@ def _toml_words(cls: type[Any], path: Path) -> list[str]:
             words += [name, *(str(v) for v in (value if isinstance(value, list) else [value]))]
     if unknown:
         raise ConfigError(
-            f"The configuration {path} must name only known options, got "
+            f"The configuration {where} must name only known options, got "
             f"{', '.join(sorted(unknown))}."
         )
     return words

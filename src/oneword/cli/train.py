@@ -1,4 +1,4 @@
-"""``oneword train``: learn a word from a folder of pictures."""
+"""``oneword train``: learn a word from a folder of pictures, or many words (``--jobs``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(TrainConfig):
-    """Learn a word from the pictures in a folder. Run the same command again to resume."""
+    """Learn a word from the pictures in a folder. Run the same command again to resume.
+
+    Many words at once: oneword train --jobs FOLDER_OF_FOLDERS (see oneword train --jobs . --help).
+    """
 
     dry_run: bool = False
     """Print everything that would be done, and stop."""
@@ -29,6 +32,10 @@ class TrainArguments(TrainConfig):
 
 def run(arguments: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
+    if any(word.partition("=")[0] == "--jobs" for word in arguments):
+        from oneword.cli import jobs
+
+        return jobs.run(arguments)
     chosen, notes = options.parse(TrainArguments, "train", arguments)
     for note in notes:
         options.say(note)
@@ -98,7 +105,7 @@ def shown_progress() -> Iterator[Callable[[str, Any], None]]:
                 if not task:
                     task.append(bar.add_task("learning", total=data["max_train_steps"], numbers=""))
                 left = data["left_s"]
-                time_left = "" if left is None else f"  {_duration(left)} left"
+                time_left = "" if left is None else f"  {duration(left)} left"
                 bar.update(
                     task[0],
                     completed=data["step"],
@@ -109,7 +116,8 @@ def shown_progress() -> Iterator[Callable[[str, Any], None]]:
         yield tell
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes and seconds, as a person says them."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
 

@@ -1,0 +1,41 @@
+"""A small folder of pictures, and runs on it that take seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oneword.config import InversionConfig, ModelConfig, TrainConfig
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def make(photos, tiny_folder, tmp_path):
+    def config(output="run", inversion=None, **fields):
+        settings = {
+            "initializer_token": "cat",
+            "max_train_steps": 12,
+            "train_batch_size": 2,
+            "evaluation_steps": 3,
+            "num_evaluation_samples": 4,
+        } | (inversion or {})
+        return TrainConfig(**{
+            "train_data_dir": photos,
+            "output_dir": tmp_path / output,
+            "model": ModelConfig(model=str(tiny_folder), device="cpu"),
+            "inversion": InversionConfig(**settings),
+            "validation_steps": 0,
+            "checkpointing_steps": 4,
+        } | fields)  # fmt: skip
+
+    return config

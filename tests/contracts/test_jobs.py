@@ -1,0 +1,208 @@
+"""Many words at once: a run folder each, failures alone, resumed from where each stood."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from oneword import formats
+from oneword.cli.main import main
+from oneword.config import ConfigError, ModelConfig
+from oneword.jobs import train_many
+from oneword.runs import train
+
+
+def rows(folder):
+    return formats.load(folder).rows["clip"]
+
+
+@pytest.fixture
+def jobs(make, tmp_path):
+    """Four jobs of different lengths; one folder of pictures does not exist."""
+
+    def configs(output):
+        made = [
+            make(f"{output}/{name}", inversion={"max_train_steps": steps, "seed": seed})
+            for seed, (name, steps) in enumerate({"a": 6, "b": 12, "c": 9}.items())
+        ]
+        bad = make(f"{output}/bad", train_data_dir=tmp_path / "nowhere")
+        return [made[0], bad, *made[1:]]
+
+    return configs
+
+
+def test_each_word_is_what_it_would_be_alone_and_a_bad_folder_fails_alone(jobs, make, tmp_path):
+    told = []
+    outcomes = train_many(jobs("many"), slots=2, on_event=lambda *event: told.append(event))
+    assert [one.name for one in outcomes] == ["a", "bad", "b", "c"]
+    assert outcomes[1].outcome is None
+    assert "nowhere" in outcomes[1].error
+    assert not (tmp_path / "many" / "bad").exists()
+    ended = [name for name, kind, _ in told if kind == "ended"]
+    assert ended == ["bad", "a", "b", "c"]
+    for one in (outcomes[0], *outcomes[2:]):
+        assert one.outcome.result.status == "finished"
+        assert one.outcome.concept_file.parent == tmp_path / "many" / one.name
+    for config in jobs("alone")[2:]:
+        train(config)
+        alone, many = (rows(tmp_path / w / config.output_dir.name) for w in ("alone", "many"))
+        assert (alone - many).norm() / alone.norm() < 1e-4
+
+
+def test_a_word_is_kept_when_it_ends_and_not_when_all_have_ended(jobs, tmp_path):
+    there = []
+
+    def tell(name, kind, data):
+        if kind == "ended" and name == "a":
+            there.append((tmp_path / "many" / "a" / "learned_embeds.safetensors").exists())
+            there.append((tmp_path / "many" / "c" / "learned_embeds.safetensors").exists())
+
+    train_many(jobs("many"), slots=2, on_event=tell)
+    assert there == [True, False]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_stopped_call_goes_on_where_each_word_stood(jobs, tmp_path, slots):
+    train_many(jobs("whole"), slots=slots)
+
+    def stop(name, kind, data):
+        if kind == "progress" and name == "b" and data["step"] == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = {o.name: o for o in train_many(jobs("many"), slots=slots, on_event=stop)}
+    assert stopped["b"].outcome.result.status == "interrupted"
+    assert stopped["a"].outcome.result.status == "finished"
+    told = []
+    again = {
+        o.name: o
+        for o in train_many(jobs("many"), slots=3, on_event=lambda *event: told.append(event))
+    }
+    assert ("b", "message", "Going on from step 7.") in told
+    assert again["a"].outcome.was_finished
+    assert {again[name].outcome.result.status for name in "abc"} == {"finished"}
+    for name in "abc":
+        whole, parts = rows(tmp_path / "whole" / name), rows(tmp_path / "many" / name)
+        assert (whole - parts).norm() / whole.norm() < 1e-4
+    lines = (tmp_path / "many" / "b" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 3, 6, 9, 12]
+
+
+def test_one_slot_resumed_ends_with_the_same_bits(jobs, tmp_path):
+    train_many(jobs("whole"), slots=1)
+
+    def stop(name, kind, data):
+        if kind == "progress" and name == "b" and data["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    train_many(jobs("many"), slots=1, on_event=stop)
+    train_many(jobs("many"), slots=1)
+    for name in "abc":
+        assert torch.equal(rows(tmp_path / "whole" / name), rows(tmp_path / "many" / name))
+
+
+def test_a_word_of_many_can_go_on_alone(jobs, tmp_path):
+    def stop(name, kind, data):
+        if kind == "progress" and name == "b" and data["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    train_many(jobs("many"), slots=2, on_event=stop)
+    config = next(c for c in jobs("many") if c.output_dir.name == "b")
+    assert train(config).result.status == "finished"
+    assert len(rows(tmp_path / "many" / "b")) == 1
+
+
+def test_jobs_that_do_not_belong_together_are_refused(make):
+    with pytest.raises(ConfigError, match="at least one job, got none"):
+        train_many([])
+    with pytest.raises(ConfigError, match="another name, got a twice"):
+        train_many([make("x/a"), make("y/a")])
+    with pytest.raises(ConfigError, match="must have one model"):
+        train_many([make("a"), make("b", model=ModelConfig(model="microworld"))])
+
+
+@pytest.fixture
+def command(photos, tiny_folder):
+    return [
+        "train", "--model", str(tiny_folder), "--device", "cpu", "--max-train-steps", "2",
+        "--train-batch-size", "1", "--num-evaluation-samples", "2",
+    ]  # fmt: skip
+
+
+def test_a_folder_of_folders_from_the_command_line(command, photos, tmp_path, capsys):
+    for name in ("my cat", "dog"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for picture in photos.iterdir():
+            (tmp_path / "all" / name / picture.name).write_bytes(picture.read_bytes())
+    (tmp_path / "all" / "empty").mkdir()
+    words = [*command, "--jobs", str(tmp_path / "all"), "--output-dir", str(tmp_path / "out"),
+             "--initializer-token", "cat"]  # fmt: skip
+    assert main([*words, "--dry-run"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert plans["my-cat"]["config"]["inversion"]["placeholder_token"] == "<my-cat>"
+    assert plans["empty"]["status"] == "failed"
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--slots", "2", "--json", str(tmp_path / "n.json")]) == 1
+    out, err = capsys.readouterr()
+    assert "2 of 3 words are learned" in out
+    assert "empty: failed: The folder must hold at least one picture" in out
+    assert "dog: Finished at step 2." in err
+    numbers = json.loads((tmp_path / "n.json").read_text())
+    assert {name: one["status"] for name, one in numbers.items()} == {
+        "dog": "finished", "my-cat": "finished", "empty": "failed",
+    }  # fmt: skip
+    assert formats.load(tmp_path / "out" / "my-cat").placeholder_token == "<my-cat>"
+    assert (tmp_path / "out" / "dog" / "report.html").exists()
+
+
+def test_a_jobs_file_gives_each_word_its_own_settings(command, photos, tmp_path, capsys):
+    path = tmp_path / "jobs.toml"
+    path.write_text(
+        f'''
+        [[jobs]]
+        train_data_dir = "{photos}"
+        name = "one"
+        placeholder_token = "<x>"
+        initializer_token = "cat"
+        num_vectors = 2
+        [[jobs]]
+        train_data_dir = "{photos}"
+        name = "two"
+        initializer_token = "dog"
+        num_vectors = 0
+        '''
+    )
+    assert main([*command, f"--jobs={path}", "--output-dir", str(tmp_path / "out")]) == 1
+    out = capsys.readouterr().out
+    assert "1 of 2 words are learned" in out
+    assert "two: failed: num_vectors must be in 1..75, got 0." in out
+    concept = formats.load(tmp_path / "out" / "one")
+    assert (concept.placeholder_token, concept.num_vectors) == ("<x>", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "nothing besides, got x"),
+        ("[[jobs]]\nnum_vectors = 1", "needs a train_data_dir"),
+        ("[[jobs]]\ntrain_data_dir = 'a'\nfly = 1", "only known options, got fly"),
+        ("[[jobs]]\ntrain_data_dir = 'a'\nmodel = 'b'", "must leave model to the command line"),
+        ("jobs = []", "at least one job, got none"),
+        ("[[", "must be TOML"),
+    ],
+)
+def test_a_wrong_jobs_file_is_one_sentence(command, tmp_path, capsys, text, message):
+    path = tmp_path / "jobs.toml"
+    path.write_text(text)
+    assert main([*command, "--jobs", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_slots_and_folders_are_one_sentence(command, tmp_path, capsys):
+    assert main([*command, "--jobs", str(tmp_path / "none")]) == 2
+    assert "which does not exist" in capsys.readouterr().err
+    assert main([*command, "--jobs", str(tmp_path), "--slots", "many"]) == 2
+    assert "--slots must be auto or a number" in capsys.readouterr().err
