@@ -26,12 +26,16 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+EMBEDDED = ("microworld", "microworld-nano")
+"""Models that ship in the package; the second is a tiny one, for tests and quick trials."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """Which base model to load, and how."""
 
     model: str = "microworld"
-    """Base model: "microworld" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint. Also --pretrained-model-name-or-path."""
+    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint. Also --pretrained-model-name-or-path."""
     vae: str | None = None
     """Another VAE (hub id or folder) in place of the model's own."""
     clip_skip: int | None = None
@@ -115,6 +119,16 @@ class InversionConfig:
     """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
     keep: Literal["best", "last"] | None = None
     """Which rows are kept: those with the lowest loss on the fixed evaluation batch, or the last ones."""
+    early_stopping: bool | None = None
+    """Stop when the loss on the fixed evaluation batch has come to rest."""
+    stop_window: int = 10
+    """Scorings of that batch, evaluation_steps apart, whose variance is compared with that of all; 2 or more."""
+    stop_threshold: float = 0.15
+    """Share of the whole variance below which training stops, in (0, 1)."""
+    stratified_timesteps: bool | None = None
+    """Spread a step's samples evenly over the diffusion time."""
+    timestep_bias: float | None = None
+    """Preference for noisy times, in [0, 1]; 0: none."""
     evaluation_steps: int = 10
     """Steps between two scorings of the fixed evaluation batch."""
     num_evaluation_samples: int = 16
@@ -158,6 +172,15 @@ class InversionConfig:
         for name in ("adam_beta1", "adam_beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
+        _require(self.stop_window >= 2, f"stop_window must be 2 or more, got {self.stop_window}.")
+        _require(
+            0 < self.stop_threshold < 1,
+            f"stop_threshold must be in (0, 1), got {self.stop_threshold}.",
+        )
+        _require(
+            self.timestep_bias is None or 0 <= self.timestep_bias <= 1,
+            f"timestep_bias must be in [0, 1], got {self.timestep_bias}.",
+        )
         _require(
             self.adam_epsilon > 0,
             f"adam_epsilon must be positive, got {self.adam_epsilon}.",
@@ -199,6 +222,9 @@ _COMMON: dict[str, Any] = {
     "adam_weight_decay": 0.0,
     "random_flip": True,
     "keep": "best",
+    "early_stopping": False,
+    "stratified_timesteps": False,
+    "timestep_bias": 0.0,
     "prompt_templates": _RELEASE_TEMPLATES,
 }
 _PUBLISHED: dict[str, Any] = {

@@ -20,6 +20,8 @@ from torch import Tensor
 from oneword._typing import Latents
 from oneword.backbones.base import Backbone
 from oneword.config import ConfigError, UserError
+from oneword.extensions.early_stopping import variance
+from oneword.extensions.timesteps import sampled
 from oneword.learner import Learner
 from oneword.parts import (
     Batch,
@@ -41,10 +43,8 @@ from oneword.parts import (
     below,
     captions_or_templates,
     effective_learning_rate,
-    never,
     rows_of_initializer,
     squared_error,
-    uniform,
 )
 from oneword.prompts import COMMON_WORDS, of_family
 from oneword.vocabulary import injected
@@ -73,10 +73,10 @@ def invert_many(
     slots: int = 8,
     rows: RowsPart = rows_of_initializer,
     prompts: PromptsPart = captions_or_templates,
-    timesteps: TimestepsPart = uniform,
+    timesteps: TimestepsPart = sampled,
     loss: LossPart = squared_error,
     penalties: Sequence[Penalty] = (),
-    stop: StopPart = never,
+    stop: StopPart = variance,
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Result]:
@@ -91,10 +91,10 @@ def invert_many(
         slots: Most concepts that train at once.
         rows: Initial rows.
         prompts: Sentences that the word is trained in.
-        timesteps: Map of the drawn times.
+        timesteps: Map of the drawn times; by default what the job's settings say.
         loss: Per-sample loss.
         penalties: Terms on the rows, added to each concept's loss.
-        stop: Asked after each scoring; ends a job early.
+        stop: Asked after each scoring; ends a job early. By default what the job's settings say.
         on_step: Called after every step of every job, and once before the first; see ``OnStep``.
         checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
             bits as an unbroken one (same machine, thread count and slots). It is saved, too,

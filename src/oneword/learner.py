@@ -253,7 +253,7 @@ class Learner:
             self.latent_shape,
             random_flip=bool(self.config.random_flip),
         )
-        return self.batch(draws, timesteps(draws.times))
+        return self.batch(draws, timesteps(draws.times, self.config))
 
     def rate(self, name: str, step: int) -> float:
         """Absolute rate of an encoder's rows at a step."""

@@ -178,8 +178,8 @@ RowsPart = Callable[[Backbone, InversionConfig], dict[str, Tensor]]
 PromptsPart = Callable[[Job, InversionConfig], Sequence[Sequence[str]]]
 """``prompts(job, config)``: for each picture its sentences, with "{}" for the word."""
 
-TimestepsPart = Callable[[Uniforms], Uniforms]
-"""``timesteps(u)``: maps a concept's draws of U[0, 1), one per sample, to times in [0, 1)."""
+TimestepsPart = Callable[[Uniforms, InversionConfig], Uniforms]
+"""``timesteps(u, config)``: maps a step's draws of U[0, 1), one per sample, to times in [0, 1)."""
 
 LossPart = Callable[[Latents, Latents, Samples], PerSample]
 """``loss(prediction, target, samples)``: one number per sample; masks and weights live here."""
@@ -273,11 +273,6 @@ def captions_or_templates(job: Job, config: InversionConfig) -> list[tuple[str, 
     return [(as_template(caption, config.placeholder_token),) for caption in job.captions]
 
 
-def uniform(u: Uniforms) -> Uniforms:
-    """Times as drawn: the model's own training distribution."""
-    return u
-
-
 def squared_error(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
     """Mean squared error over channels and cells; over the mask's cells where there is a mask.
 
@@ -291,11 +286,6 @@ def squared_error(prediction: Latents, target: Latents, samples: Samples) -> Per
         return error.flatten(1).mean(1)
     weight = samples.mask / samples.mask.flatten(1).mean(1)[:, None, None, None].clamp_min(1e-6)
     return (error * weight).flatten(1).mean(1)
-
-
-def never(progress: Progress) -> bool:  # noqa: ARG001  (part of the shape of a stop)
-    """Train until ``max_train_steps``."""
-    return False
 
 
 def effective_learning_rate(config: InversionConfig, vocabulary: Vocabulary) -> tuple[float, float]:

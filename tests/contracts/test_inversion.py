@@ -11,6 +11,7 @@ import torch
 
 from oneword.config import ConfigError, InversionConfig
 from oneword.draws import step_draws
+from oneword.extensions.timesteps import sampled
 from oneword.inversion import Job, invert, invert_many
 from oneword.learner import Learner
 from oneword.parts import (
@@ -20,7 +21,6 @@ from oneword.parts import (
     effective_learning_rate,
     schedule,
     squared_error,
-    uniform,
 )
 from oneword.vocabulary import initial_rows
 
@@ -280,7 +280,7 @@ def test_penalties_pull_and_timesteps_are_mapped(tiny_sd):
             late.extend(samples.t.tolist())
         return squared_error(prediction, target, samples)
 
-    invert(tiny_sd, job(), timesteps=lambda u: 0.9 + 0.1 * u, loss=loss)
+    invert(tiny_sd, job(), timesteps=lambda u, config: 0.9 + 0.1 * u, loss=loss)
     assert min(late) >= 900
 
 
@@ -389,7 +389,7 @@ def test_a_mask_counts_its_own_cells_alone_whatever_its_size(backbone):
     assert int((cells > 0).sum()) == 4 * 16
     trained = []
     for masked.step in range(6):
-        trained.append(masked.next_batch(uniform).samples)
+        trained.append(masked.next_batch(sampled).samples)
     flips = torch.cat([samples.flips for samples in trained])
     both = torch.cat([samples.mask for samples in trained])
     assert flips.any()

@@ -16,8 +16,9 @@ import oneword
 
 ORDER = (
     "_typing", "config", "_files", "concept", "images", "prompts", "formats", "vocabulary",
-    "inspection", "microworld", "backbones", "draws", "parts", "learner", "inversion",
-    "run_folder", "runs", "jobs", "extensions", "generation", "editing", "baselines", "evaluation",
+    "inspection", "microworld", "backbones", "draws", "parts", "extensions",
+    "learner", "inversion",
+    "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation",
     "cluster", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent

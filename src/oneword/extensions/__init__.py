@@ -1,0 +1,1 @@
+"""One published idea per file, each a part of the training loop that the settings switch on."""
