@@ -89,7 +89,7 @@ def train_many(
         UserError: the model cannot be loaded.
     """
     tell = on_event or _tell_nobody
-    _check(configs)
+    check_jobs(configs)
     backbone = load(configs[0].model)
     outcomes: dict[str, JobOutcome] = {}
     begun: list[_Run] = []
@@ -129,7 +129,12 @@ def _tell_nobody(name: str, kind: str, data: Any) -> None:  # noqa: ARG001  (an 
     tell_nobody(kind, data)
 
 
-def _check(configs: Sequence[TrainConfig]) -> None:
+def check_jobs(configs: Sequence[TrainConfig]) -> None:
+    """Refuse jobs that cannot be told apart or share no model.
+
+    Raises:
+        ConfigError: see ``train_many``.
+    """
     if not configs:
         raise ConfigError("There must be at least one job, got none.")
     models = {config.model for config in configs}

@@ -21,7 +21,7 @@ from oneword.config import ConfigError, TrainConfig, UserError
 if TYPE_CHECKING:
     from oneword.jobs import JobOutcome
 
-_OWN = ("--jobs", "--slots", "--json", "--output-dir")  # each with one value
+_OWN = ("--jobs", "--slots", "--cluster", "--workers", "--json", "--output-dir")  # with one value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,10 @@ class JobsArguments(TrainArguments):
     """Folder with a folder of pictures for each word, or a TOML file with a [[jobs]] table for each, whose keys are options of oneword train."""
     slots: str = "auto"
     """Words that train at once in one batch; auto: as many as a GPU's memory holds, 4 on a CPU."""
+    cluster: str | None = None
+    """Train on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folders."""
+    workers: int | None = None
+    """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
 
 
@@ -45,6 +49,11 @@ def run(arguments: Sequence[str]) -> int:
     for note in notes:
         options.say(note)
     slots = _slots(chosen.slots)
+    if chosen.workers is not None and (chosen.workers < 1 or chosen.cluster is None):
+        raise ConfigError(
+            f"--workers must be 1 or more and goes with --cluster, got {chosen.workers} and "
+            f"{chosen.cluster}."
+        )
     configs, failed = _configs(chosen, _shared(arguments))
     if chosen.dry_run:
         return _dry_run(configs, failed)
@@ -55,9 +64,19 @@ def run(arguments: Sequence[str]) -> int:
     with _shown_progress(len(configs) + len(failed)) as tell:
         for outcome in outcomes:
             tell(outcome.name, "ended", outcome)
-        if configs:
+        if configs and chosen.cluster is None:
             outcomes += jobs.train_many(configs, slots=slots, on_event=tell)
-    _write_reports(outcomes)
+        elif configs:
+            from oneword.cluster import train_on_cluster
+
+            outcomes += train_on_cluster(
+                configs,
+                address=chosen.cluster,
+                workers=chosen.workers,
+                slots=slots,
+                on_event=tell,
+            )
+    _write_reports(outcomes, configs)
     numbers = {o.name: summary(o.outcome) if o.outcome else _failure(o.error) for o in outcomes}
     if chosen.json is not None:
         from oneword._files import write_json_atomic
@@ -179,14 +198,23 @@ def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) 
     return 0
 
 
-def _write_reports(outcomes: Sequence[JobOutcome]) -> None:
+def _write_reports(outcomes: Sequence[JobOutcome], configs: Sequence[TrainConfig]) -> None:
+    from oneword.images import read_folder
+
+    by_name = {config.output_dir.name: config for config in configs}
     for one in outcomes:
-        if one.outcome is None or one.outcome.was_finished:
+        if one.outcome is None or one.outcome.was_finished or one.outcome.concept_file is None:
             continue
-        token = one.outcome.result.job.config.placeholder_token
-        prompt = f"a photo of a {token}"
+        config, result = by_name[one.name], one.outcome.result
+        if not len(result.job.pictures):  # left behind on a worker
+            pictures = read_folder(config.train_data_dir, resolution=128).pixels
+            result = dataclasses.replace(
+                result, job=dataclasses.replace(result.job, pictures=pictures)
+            )
+        prompt = f"a photo of a {result.job.config.placeholder_token}"
         draw = reports.command("generate", "--concepts", one.outcome.folder, "--prompts", prompt)
-        reports.write_run_report(one.outcome, commands=[draw])
+        outcome = dataclasses.replace(one.outcome, result=result)
+        reports.write_run_report(outcome, commands=[draw])
 
 
 @contextmanager

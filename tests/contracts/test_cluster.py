@@ -1,0 +1,64 @@
+"""Many words on Ray: what each ends with does not depend on the workers, nor on their deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+import torch
+
+from oneword import formats
+from oneword.cluster import WORKER, ClusterError, train_on_cluster
+from oneword.jobs import train_many
+
+
+pytest.importorskip("ray")
+
+
+def rows(folder):
+    return formats.load(folder).rows["clip"]
+
+
+def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
+    def jobs(output):
+        good = [
+            make(f"{output}/{i}", inversion={"max_train_steps": 30, "seed": i},
+                 checkpointing_steps=3)
+            for i in range(3)
+        ]  # fmt: skip
+        return [*good, make(f"{output}/bad", train_data_dir=tmp_path / "nowhere")]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker has
+    try:
+        train_many(jobs("alone"), slots=1)
+    finally:
+        torch.set_num_threads(threads)
+    workers, killed, ended = [], [], []
+
+    def tell(name, kind, data):
+        if kind == WORKER:
+            workers.append(data)
+        elif kind == "ended" and data.error == "":
+            ended.append(name)
+        elif kind == "progress" and data["step"] >= 6 and not killed:
+            killed.append(workers[-1])
+            os.kill(workers[-1], signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+
+    outcomes = train_on_cluster(jobs("many"), workers=1, slots=1, on_event=tell)
+    assert killed
+    assert len(set(workers)) == 2
+    assert [o.outcome and o.outcome.result.status for o in outcomes] == [*["finished"] * 3, None]
+    assert "nowhere" in outcomes[3].error
+    assert set(ended) == {"0", "1", "2"}
+    for i in range(3):
+        assert torch.equal(rows(tmp_path / "many" / str(i)), rows(tmp_path / "alone" / str(i)))
+        lines = (tmp_path / "many" / str(i) / "metrics.jsonl").read_text().splitlines()
+        assert len(lines) == 11
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(make):
+    with pytest.raises(ClusterError, match="must be local, auto or the address"):
+        train_on_cluster([make("a")], address="nowhere at all")
