@@ -8,6 +8,7 @@ so that a resolved config rebuilds its run exactly. This module imports no torch
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -129,8 +130,8 @@ class InversionConfig:
     """Spread a step's samples evenly over the diffusion time."""
     timestep_bias: float | None = None
     """Preference for noisy times, in [0, 1]; 0: none."""
-    evaluation_steps: int = 10
-    """Steps between two scorings of the fixed evaluation batch."""
+    evaluation_steps: int | None = None
+    """Steps between two scorings of the fixed evaluation batch; unset: 10, or more where batches are so small that scoring would cost over an eighth of the training."""
     num_evaluation_samples: int = 16
     """Size of the fixed evaluation batch."""
     seed: int = 0
@@ -163,12 +164,15 @@ class InversionConfig:
         for name in ("learning_rate", "relative_learning_rate"):
             rate = getattr(self, name)
             _require(rate is None or rate >= 0, f"{name} must be 0 or more, got {rate}.")
-        for name in ("max_train_steps", "train_batch_size"):
+        names = (
+            "max_train_steps",
+            "train_batch_size",
+            "evaluation_steps",
+            "num_evaluation_samples",
+        )
+        for name in names:
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
-        for name in ("evaluation_steps", "num_evaluation_samples"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name} must be 1 or more, got {value}.")
         for name in ("adam_beta1", "adam_beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
@@ -210,7 +214,14 @@ class InversionConfig:
             values.pop("relative_learning_rate", None)
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
-        return dataclasses.replace(self, **values)
+        resolved = dataclasses.replace(self, **values)
+        if resolved.evaluation_steps is None:
+            # a sample costs a third of what it does in training, where it has a backward pass
+            assert resolved.train_batch_size is not None
+            least = math.ceil(resolved.num_evaluation_samples / (0.4 * resolved.train_batch_size))
+            steps = 10 * math.ceil(least / 10)
+            resolved = dataclasses.replace(resolved, evaluation_steps=steps)
+        return resolved
 
 
 _PAPER_TEMPLATES = {"object": "paper27dot", "style": "style17dot"}

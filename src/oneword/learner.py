@@ -170,6 +170,7 @@ class Learner:
     @property
     def is_due(self) -> bool:
         """Whether the fixed batch is to be scored now."""
+        assert self.config.evaluation_steps is not None
         return self.step % self.config.evaluation_steps == 0 or self.step >= self.max_steps
 
     def say(self, message: str) -> None:

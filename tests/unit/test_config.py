@@ -123,3 +123,10 @@ def test_sampling_settings_are_laid_over_each_other():
     assert base.overlaid(None) is base
     mixed = base.overlaid(SamplingConfig(num_inference_steps=9, negative_prompt="blurry"))
     assert mixed == dataclasses.replace(base, num_inference_steps=9, negative_prompt="blurry")
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 40), (2, 20), (4, 10), (8, 10), (64, 10)])
+def test_scorings_are_rarer_where_batches_are_small(batch, steps):
+    config = InversionConfig(train_batch_size=batch).resolved("sdxl")
+    assert config.evaluation_steps == steps
+    assert InversionConfig(evaluation_steps=3).resolved("sdxl").evaluation_steps == 3

@@ -1,0 +1,277 @@
+"""`oneword train` beside diffusers' own textual-inversion script, run as it is.
+
+    git clone https://github.com/huggingface/diffusers
+    python benchmarks/vs_diffusers.py --diffusers diffusers --json vs_diffusers.json
+
+Both learn from the same pictures on the same pipeline folder, at the same resolution, batch,
+precision and number of steps, in alternation. Each command is timed as a whole process at two
+lengths: the difference gives the cost of a step, the longer one the wall time with start-up.
+oneword's steps include its scorings of the fixed batch; neither draws previews. Peak memory is the
+process's largest resident set (host), as the kernel counts it.
+
+The script wants torchvision, for one random mirroring of PIL pictures; where it is missing a
+stand-in of that one class is put in its place before the script begins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from oneword._files import write_json_atomic
+from oneword.evaluation.metrics import mean_interval
+from oneword.images import from_uint8, save_png, to_images
+from oneword.microworld import concepts, weights
+from oneword.run_folder import versions
+
+
+_LAUNCH = """
+import random, runpy, sys, types
+from PIL import ImageOps
+import diffusers
+from transformers.utils import import_utils
+
+class RandomHorizontalFlip:
+    def __init__(self, p=0.5):
+        self.p = p
+    def __call__(self, picture):
+        return ImageOps.mirror(picture) if random.random() < self.p else picture
+
+if not import_utils.is_torchvision_available():  # which is asked once
+    stand_in = types.ModuleType("torchvision")
+    stand_in.transforms = types.ModuleType("torchvision.transforms")
+    stand_in.transforms.RandomHorizontalFlip = RandomHorizontalFlip
+    sys.modules |= {"torchvision": stand_in, "torchvision.transforms": stand_in.transforms}
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Time both trainers."""
+
+    diffusers: Path
+    """Checkout of huggingface/diffusers, or the script itself."""
+    model: Literal["microworld", "sd15"] = "microworld"
+    """The embedded pipeline, or Stable Diffusion 1.5's architecture with random weights."""
+    models_dir: Path = Path("benchmark-models")
+    """Where the random weights are kept (4 GB)."""
+    resolution: int = 128
+    """Side of the pictures, px."""
+    batch: int = 4
+    """Samples per step."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Compute type of both."""
+    steps: tuple[int, int] = (10, 60)
+    """The two lengths."""
+    repeats: int = 5
+    """Times that both are run at both lengths."""
+    json: Path | None = None
+    """File for all numbers."""
+
+
+@dataclass(frozen=True)
+class _Time:
+    short_s: float
+    long_s: float
+    peak_mb: float
+
+    def step_s(self, steps: tuple[int, int]) -> float:
+        return (self.long_s - self.short_s) / (steps[1] - steps[0])
+
+
+def main() -> None:
+    """Run, print a table of both and of their ratios."""
+    arguments = tyro.cli(Arguments)
+    script = arguments.diffusers
+    if script.is_dir():
+        script = script / "examples" / "textual_inversion" / "textual_inversion.py"
+    model = _model(arguments)
+    found: dict[str, list[_Time]] = {"diffusers": [], "oneword": []}
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        pictures = _pictures(work / "pictures")
+        for repeat in range(arguments.repeats):
+            for trainer, times in found.items():
+                times.append(_run(trainer, arguments, script, model, pictures, work))
+                print(f"{trainer} {repeat + 1}/{arguments.repeats}: {times[-1]}", file=sys.stderr)
+    print(_table(arguments, found))
+    if arguments.json is not None:
+        write_json_atomic(
+            arguments.json,
+            {
+                "command": sys.argv,
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "versions": versions(),
+                "times": {k: [dataclasses.asdict(t) for t in v] for k, v in found.items()},
+            },
+        )
+
+
+def _run(
+    trainer: str,
+    arguments: Arguments,
+    script: Path,
+    model: Path,
+    pictures: Path,
+    work: Path,
+) -> _Time:
+    walls, peak = [], 0.0
+    for steps in arguments.steps:
+        target = Path(tempfile.mkdtemp(dir=work))
+        common = {
+            "train_data_dir": pictures,
+            "placeholder_token": "<mug>",
+            "initializer_token": "mug",
+            "learnable_property": "object",
+            "resolution": arguments.resolution,
+            "train_batch_size": arguments.batch,
+            "max_train_steps": steps,
+            "learning_rate": 5e-4,
+            "output_dir": target,
+            "seed": 0,
+            "checkpointing_steps": 10_000,
+        }
+        if trainer == "diffusers":
+            precision = "no" if arguments.dtype == "fp32" else arguments.dtype
+            more = {
+                "pretrained_model_name_or_path": model,
+                "mixed_precision": precision,
+                "lr_warmup_steps": 0,
+                "save_steps": 10_000,
+            }
+            command = [sys.executable, "-c", _LAUNCH, str(script)]
+        else:
+            more = {"model": model, "dtype": arguments.dtype, "validation_steps": 0}
+            command = [sys.executable, "-m", "oneword.cli.main", "train"]
+        command += [f"--{key}={value}" for key, value in (common | more).items()]
+        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+        started = time.monotonic()
+        log = (target.with_suffix(".log")).open("w")
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        walls.append(time.monotonic() - started)
+        if status != 0:
+            sys.exit(f"{trainer} failed:\n{Path(log.name).read_text()[-3000:]}")
+        peak = max(peak, usage.ru_maxrss / 1024)
+    return _Time(*walls, peak)
+
+
+def _table(arguments: Arguments, found: dict[str, list[_Time]]) -> str:
+    rows = {
+        "a step, s": lambda t: t.step_s(arguments.steps),
+        f"{arguments.steps[1]} steps with start-up, s": lambda t: t.long_s,
+        "peak memory, MB": lambda t: t.peak_mb,
+    }
+    lines = [
+        f"{arguments.model}, {arguments.resolution} px, batch {arguments.batch}, "
+        f"{arguments.dtype}, {os.cpu_count()} cores, {arguments.repeats} alternations",
+        "",
+        "| | diffusers' script | oneword | ratio (95 % interval) |",
+        "|---|---|---|---|",
+    ]
+    for name, value in rows.items():
+        theirs, ours = ([value(t) for t in found[k]] for k in ("diffusers", "oneword"))
+        ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+        spread = mean_interval(ratios)
+        width = f" ± {spread.half_width:.2f}" if len(ratios) > 1 else ""
+        cells = (f"{sum(v) / len(v):.3g}" for v in (theirs, ours))
+        lines.append(f"| {name} | {' | '.join(cells)} | {spread.value:.2f}{width} |")
+    return "\n".join(lines)
+
+
+def _pictures(folder: Path) -> Path:
+    folder.mkdir()
+    drawn = from_uint8(concepts.concept_pictures(concepts.get("gold-mug"), 5))
+    for i, picture in enumerate(to_images(drawn)):
+        save_png(picture, folder / f"{i}.png")
+    return folder
+
+
+def _model(arguments: Arguments) -> Path:
+    if arguments.model == "microworld":
+        return weights.pipeline_folder()
+    folder = arguments.models_dir / "sd15"
+    if not (folder / "model_index.json").exists():
+        print(f"Making random weights in {folder} ...", file=sys.stderr)
+        _random_sd15().save_pretrained(folder)
+    return folder
+
+
+def _random_sd15() -> Any:
+    """Build Stable Diffusion 1.5's architecture, with a tokenizer of as many pieces."""
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    from oneword.microworld import models
+
+    torch.manual_seed(0)  # noqa: TID251  (weights of an empty model)
+    small = models.tokenizer()
+    tokenizer_data = json.loads(small.backend_tokenizer.to_str())["model"]
+    pieces = sorted(tokenizer_data["vocab"], key=tokenizer_data["vocab"].get)
+    specials = ["<|startoftext|>", "<|endoftext|>"]
+    pieces = [p for p in pieces if p not in specials]
+    pieces += [f"<filler-{i}>" for i in range(49_408 - len(pieces) - len(specials))] + specials
+    tokenizer = CLIPTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[tuple(m) for m in tokenizer_data["merges"]],
+        model_max_length=77,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49_408,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            bos_token_id=49_406,
+            eos_token_id=49_407,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=64,
+        cross_attention_dim=768,
+        attention_head_dim=8,
+        block_out_channels=(320, 640, 1280, 1280),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        sample_size=512,
+    )
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
