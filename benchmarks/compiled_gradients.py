@@ -7,24 +7,28 @@ Compares each weight's gradient, compiled against eager, float32, on one batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from oneword.microworld.first import models
+from oneword.microworld import models
 
 
-def gradients(unet: torch.nn.Module, forward: object) -> dict[str, torch.Tensor]:
+def gradients(unet: torch.nn.Module, forward: Any) -> dict[str, torch.Tensor]:
     """Gradient of each weight of the UNet on a fixed batch."""
     draws = torch.Generator().manual_seed(0)
-    x_t = torch.randn(4, 4, 16, 16, generator=draws).contiguous(memory_format=torch.channels_last)
-    states = torch.randn(4, models.CONTEXT, models.TEXT_DIM, generator=draws)
+    sizes = models.MICROWORLD
+    shape = (4, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
+    x_t = torch.randn(shape, generator=draws).contiguous(memory_format=torch.channels_last)
+    states = torch.randn(4, models.CONTEXT, sizes.text_dim, generator=draws)
     unet.zero_grad()
-    forward(x_t, torch.tensor([1, 200, 500, 900]), states).sample.square().mean().backward()  # type: ignore[operator]
+    forward(x_t, torch.tensor([1, 200, 500, 900]), states).sample.square().mean().backward()
     return {name: p.grad.clone() for name, p in unet.named_parameters() if p.grad is not None}
 
 
 def main() -> None:
     """Compare and print."""
-    unet = models.denoiser().to(memory_format=torch.channels_last)
+    unet = models.denoiser(models.MICROWORLD).to(memory_format=torch.channels_last)
     eager = gradients(unet, unet)
     compiled = gradients(unet, torch.compile(unet))
     errors = {

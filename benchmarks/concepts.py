@@ -1,50 +1,60 @@
-"""How well the default preset learns microworld's held-out concepts: scores with 95 % intervals.
+"""How well the default preset learns microworld's held-out concepts, with 95 % intervals.
 
-    python benchmarks/concepts.py --json scores.json --markdown docs/concepts.md
+    python benchmarks/concepts.py --half test --markdown docs/concepts.md --json scores.json
 
-Every concept is learned from four pictures with each seed, the same sentences are drawn with the
-word, with its initialiser and with the best existing noun, and the judge compares them with
-drawings of the thing alone. "Reached" is the share of the way from the initialiser's plain
-similarity to the drawings' own similarity to each other.
+Every concept is learned from five pictures with each seed. The same sentences are drawn with the
+word, with its initialiser and with the best existing noun, and the oracle says in how many pictures
+it sees the concept, and whether the rest of the sentence was obeyed. The judge's scores stand
+beside: "reached" is the share of the way from the initialiser's plain similarity to the drawings'
+own similarity to each other.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import multiprocessing
 import sys
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.backbones.base import load
+from oneword.backbones.base import Backbone, load
+from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig
-from oneword.evaluation import harness
-from oneword.evaluation.features import load_judge
-from oneword.evaluation.metrics import Mean, mean_interval
+from oneword.evaluation import harness, world
+from oneword.evaluation.features import Judge, load_judge
+from oneword.evaluation.metrics import mean_interval
 from oneword.images import contact_sheet, from_uint8, save_png
 from oneword.inversion import Job, invert_many
-from oneword.microworld.first import concepts
-
-
-NAMES = (
-    "gold-mug", "harlequin-cat", "parrot", "candy-house", "taxi", "snowman", "rocket", "cactus",
-)  # fmt: skip
+from oneword.microworld import concepts, weights
+from oneword.microworld.oracle import Oracle
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Learn and score held-out concepts."""
 
-    names: tuple[str, ...] = NAMES
-    """Held-out concepts that are things."""
+    half: concepts.Half = "test"
+    """Which half: presets are tuned on "development", numbers are reported on "test"."""
+    names: tuple[str, ...] = ()
+    """Held-out concepts in place of the half's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training, each with other pictures of the concept."""
     num_images: int = 8
     """Pictures per prompt."""
+    slots: int = 4
+    """Concepts learned at once by a process."""
+    num_processes: int = 2
+    """Processes of one thread each."""
     inversion: tyro.conf.OmitArgPrefixes[InversionConfig] = dataclasses.field(
         default_factory=InversionConfig
     )
@@ -57,120 +67,192 @@ class Arguments:
     """Folder for contact sheets."""
 
 
+@dataclass(frozen=True)
+class _Bench:
+    """What every run is scored with."""
+
+    arguments: Arguments
+    backbone: Backbone
+    judge: Judge
+    oracle: Oracle
+
+
+@cache
+def _bench(arguments: Arguments) -> _Bench:
+    torch.set_num_threads(1)
+    backbone = load(ModelConfig())
+    return _Bench(arguments, backbone, load_judge(None, backbone), weights.load_oracle())
+
+
 def main() -> None:
     """Learn, score, print."""
     arguments = tyro.cli(Arguments)
-    backbone = load(ModelConfig())
-    judge = load_judge(None, backbone)
+    chosen = arguments.names or tuple(
+        c.name for c in concepts.HELD_OUT if concepts.half(c) == arguments.half
+    )
+    pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
+    parts = [pairs[i : i + arguments.slots] for i in range(0, len(pairs), arguments.slots)]
     runs: list[dict[str, Any]] = []
     started = time.monotonic()
-    for seed in arguments.seeds:
-        jobs = []
-        for name in arguments.names:
-            held_out = concepts.get(name)
-            config = dataclasses.replace(
-                arguments.inversion, initializer_token=held_out.noun, seed=seed
-            )
-            pictures = from_uint8(concepts.concept_pictures(held_out, seed=seed))
-            jobs.append(Job(name=name, pictures=pictures, config=config))
-        results = invert_many(backbone, jobs, slots=len(jobs))
-        for job, result in zip(jobs, results, strict=True):
-            assert result.concept is not None, result.reason
-            runs.append(_scored(arguments, backbone, judge, job, result, seed))
-            spent = time.monotonic() - started
-            left = spent / len(runs) * (len(arguments.names) * len(arguments.seeds) - len(runs))
-            print(
-                f"{job.name} seed {seed}: reached {runs[-1]['reached']:.2f}, "
-                f"{left / 60:.0f} min left",
-                file=sys.stderr,
-            )
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.num_processes, mp_context=context) as pool:
+        for part in pool.map(partial(_learn_and_score, arguments), parts):
+            runs += part
+            left = (time.monotonic() - started) / len(runs) * (len(pairs) - len(runs))
+            for run in part:
+                print(
+                    f"{run['concept']} seed {run['seed']}: seen in "
+                    f"{run['seen'][harness.CONCEPT]:.0%}, initialiser "
+                    f"{run['seen'].get(harness.INITIALIZER, 0.0):.0%}, reached "
+                    f"{run['reached']:.2f}, {run['steps']} steps; {left / 60:.0f} min left",
+                    file=sys.stderr,
+                )
+            if arguments.json is not None:
+                write_json_atomic(arguments.json, runs)
     text = _table(arguments, runs)
     print(text)
     if arguments.markdown is not None:
         write_atomic(arguments.markdown, text.encode())
-    if arguments.json is not None:
-        write_json_atomic(arguments.json, runs)
+
+
+def _learn_and_score(
+    arguments: Arguments, pairs: Sequence[tuple[int, str]]
+) -> list[dict[str, Any]]:
+    bench = _bench(arguments)
+    chosen = [(seed, concepts.get(name)) for seed, name in pairs]
+    jobs = [_job(bench, concept, seed) for seed, concept in chosen]
+    runs = []
+    for (seed, concept), job, result in zip(
+        chosen, jobs, invert_many(bench.backbone, jobs, slots=arguments.slots), strict=True
+    ):
+        assert result.concept is not None, result.reason
+        run = _scored(bench, concept, job, result.concept, seed)
+        runs.append(run | {"steps": result.steps, "best_step": result.best_step})
+    return runs
+
+
+def _job(bench: _Bench, concept: concepts.HeldOut, seed: int) -> Job:
+    style = concept.thing is None
+    config = dataclasses.replace(
+        bench.arguments.inversion,
+        initializer_token=concept.noun,
+        learnable_property="style" if style else "object",
+        seed=seed,
+    )
+    drawn = concepts.concept_pictures(concept, seed=seed, size=bench.backbone.resolution)
+    return Job(name=concept.name, pictures=from_uint8(drawn), config=config)
 
 
 def _scored(
-    arguments: Arguments, backbone: Any, judge: Any, job: Job, result: Any, seed: int
+    bench: _Bench, concept: concepts.HeldOut, job: Job, learned: Concept, seed: int
 ) -> dict[str, Any]:
-    held_out = concepts.get(job.name)
-    plain = from_uint8(concepts.concept_plain(held_out, num=8))
+    plain = from_uint8(concepts.concept_plain(concept, size=bench.backbone.resolution))
+    is_style = concept.thing is None
     protocol = harness.protocol_for(
-        backbone.family, plain=True, seeds=range(1000 * seed, 1000 * seed + arguments.num_images)
+        bench.backbone.family,
+        learnable_property="style" if is_style else "object",
+        plain=not is_style,
+        seeds=range(1000 * seed, 1000 * seed + bench.arguments.num_images),
     )
-    methods = harness.concept_methods(backbone, result.concept, judge, job.pictures)
-    evaluation = harness.evaluate(
+    methods = harness.concept_methods(bench.backbone, learned, bench.judge, job.pictures)
+    found = harness.evaluate(
         {name: method for name, (_, method) in methods.items()},
         job.pictures,
-        judge,
+        bench.judge,
         protocol,
-        plain=plain,
+        plain=None if is_style else plain,
     )
-    if arguments.sheets is not None:
-        drawn = evaluation.pictures[harness.CONCEPT]
-        rows = [plain[:6], job.pictures, *(pixels[:6] for pixels in drawn.values())]
-        labels = ["drawings", "training pictures", *(t.format("S*") for t in drawn)]
-        for label, pixels in zip(labels, rows, strict=True):
-            sheet = contact_sheet(pixels, columns=6)
-            folder = arguments.sheets / f"{job.name}-{seed}"
-            save_png(sheet, folder / f"{label.replace(' ', '-').replace('*', '')}.png")
+    if bench.arguments.sheets is not None:
+        drawn = found.pictures[harness.CONCEPT]
+        columns = len(job.pictures)
+        rows = [job.pictures, *(pixels[:columns] for pixels in drawn.values())]
+        labels = ["training pictures", *(t.format("S*") for t in drawn)]
+        sheet = contact_sheet(torch.cat(rows), columns=columns, row_labels=labels)
+        save_png(sheet, bench.arguments.sheets / f"{concept.name}-{seed}.png")
+    read = {
+        method: {t: bench.oracle.read(pixels) for t, pixels in pictures.items()}
+        for method, pictures in found.pictures.items()
+    }
+    seen = {method: world.concept_seen(r, concept) for method, r in read.items()}
     return {
-        "concept": job.name,
-        "kind": held_out.kind,
+        "concept": concept.name,
+        "family": concept.family,
         "seed": seed,
-        "steps": result.steps,
-        "best_step": result.best_step,
-    } | evaluation.plain()
+        "words": {name: text for name, (text, _) in methods.items()},
+        "seen": {method: share[protocol.photo] for method, share in seen.items()},
+        "seen_by_prompt": seen[harness.CONCEPT],
+        "edits": world.edits_obeyed(read[harness.CONCEPT]),
+    } | found.plain()
 
 
 def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
-    """Means over seeds for each concept, then over all runs."""
+    """Means over seeds for each concept, then over concepts."""
 
-    def score(run: dict[str, Any], method: str, name: str) -> float:
-        return run["scores"][method][name]
+    def seen(method: str) -> Callable[[dict[str, Any]], float]:
+        return lambda run: run["seen"].get(method, math.nan)
 
-    def mean(values: list[float]) -> str:
-        found: Mean = mean_interval(values)
-        return f"{found.value:.3f}" if found.num == 1 else str(found)
+    def edit(name: str) -> Callable[[dict[str, Any]], float]:
+        return lambda run: run["edits"].get(name, math.nan)
+
+    def score(method: str, name: str) -> Callable[[dict[str, Any]], float]:
+        return lambda run: run["scores"].get(method, {}).get(name, math.nan)
 
     columns = {
-        "plain: initialiser": lambda r: score(r, harness.INITIALIZER, "plain_similarity"),
-        "plain: word": lambda r: score(r, harness.CONCEPT, "plain_similarity"),
-        "plain: drawings": lambda r: score(r, harness.TRAINING, "plain_similarity"),
-        "reached": lambda r: r["reached"],
-        "image: initialiser": lambda r: score(r, harness.INITIALIZER, "image_similarity"),
-        "image: word": lambda r: score(r, harness.CONCEPT, "image_similarity"),
-        "image: training pictures": lambda r: score(r, harness.TRAINING, "image_similarity"),
-        "text: initialiser": lambda r: score(r, harness.INITIALIZER, "text_similarity"),
-        "text: word": lambda r: score(r, harness.CONCEPT, "text_similarity"),
+        "seen: word": seen(harness.CONCEPT),
+        "seen: initialiser": seen(harness.INITIALIZER),
+        "seen: best noun": seen(harness.BEST_NOUN),
+        "scene kept": edit("scene"),
+        "style kept": edit("style"),
+        "reached": lambda run: run["reached"],
+        "steps": lambda run: run["steps"],
+        "image: word": score(harness.CONCEPT, "image_similarity"),
+        "image: initialiser": score(harness.INITIALIZER, "image_similarity"),
+        "image: training pictures": score(harness.TRAINING, "image_similarity"),
+        "text: word": score(harness.CONCEPT, "text_similarity"),
+        "text: initialiser": score(harness.INITIALIZER, "text_similarity"),
     }
-    lines = ["| concept | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    groups = [(name, [r for r in runs if r["concept"] == name]) for name in arguments.names]
-    for name, group in groups:
-        cells = [mean([column(r) for r in group]) for column in columns.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    # Concepts, not runs, are what the mean is over: seeds of one concept are not independent of it.
-    means = {
-        head: [sum(column(r) for r in group) / len(group) for _, group in groups]
-        for head, column in columns.items()
-    }
-    cells = [mean(values) for values in means.values()]
-    lines.append("| **all** | " + " | ".join(cells) + " |")
-    reached = [r["reached"] for r in runs]
-    half = sum(value >= 0.5 for value in reached)
-    higher = sum(value > 0 for value in reached)
+    lines = [
+        "| concept | family | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    names = list(dict.fromkeys(run["concept"] for run in runs))
+    groups = [[run for run in runs if run["concept"] == name] for name in names]
+    for name, group in zip(names, groups, strict=True):
+        cells = [_mean([column(run) for run in group]) for column in columns.values()]
+        lines.append(f"| {name} | {group[0]['family']} | " + " | ".join(cells) + " |")
+    for family in (*dict.fromkeys(run["family"] for run in runs), "all"):
+        those = [g for g in groups if family in ("all", g[0]["family"])]
+        # concepts, not runs, are what the mean is over: a concept's seeds depend on it
+        cells = [
+            _mean([value for g in those if (value := _average(column, g)) == value])
+            for column in columns.values()
+        ]
+        lines.append(f"| **{family}** | | " + " | ".join(cells) + " |")
+    better = sum(run["seen"]["concept"] > run["seen"].get("initializer", 0) for run in runs)
     lines += [
         "",
-        f"{len(runs)} runs: {len(arguments.names)} concepts with {len(arguments.seeds)} seeds, "
-        f"preset {arguments.inversion.preset}, {arguments.num_images} pictures per prompt, judged "
-        f"by {runs[0]['judge']}. The word beat its initialiser in {higher} of {len(runs)} runs "
-        f"and went at least half of the way in {half} of {len(runs)}. Per concept: mean over "
-        "seeds; all: mean over concepts; ± is the half-width of the 95 % interval (Student's t).",
+        f"{len(runs)} runs: {len(names)} concepts with {len(arguments.seeds)} seeds, preset "
+        f"{arguments.inversion.preset}, 5 pictures each, {arguments.num_images} pictures per "
+        'prompt. Seen: share of pictures of the photo prompt (of a style: "a painting in the '
+        'style of S*") in which the oracle sees the concept. Kept: share of pictures of edit '
+        f"prompts that show the scene or style that is asked for. The word was seen in more "
+        f"pictures than its initialiser in {better} of {len(runs)} runs. Image and text: the "
+        f"judge's cosines ({runs[0]['judge']}). Per concept: mean over seeds; then over concepts; "
+        "± is the half-width of the 95 % interval (Student's t).",
         "",
     ]
     return "\n".join(lines)
+
+
+def _average(column: Callable[[dict[str, Any]], float], runs: list[dict[str, Any]]) -> float:
+    return sum(column(run) for run in runs) / len(runs)
+
+
+def _mean(values: list[float]) -> str:
+    if not values or any(math.isnan(value) for value in values):
+        return ""
+    found = mean_interval(values)
+    return f"{found.value:.2f}" if found.num == 1 else f"{found.value:.2f} ± {found.half_width:.2f}"
 
 
 if __name__ == "__main__":

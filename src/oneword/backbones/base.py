@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.config import ModelConfig, SamplingConfig, UserError
+from oneword.config import EMBEDDED, ModelConfig, SamplingConfig, UserError
 from oneword.vocabulary import Vocabulary
 
 
@@ -83,7 +83,7 @@ class Backbone(Protocol):
     """A frozen text-to-image model: everything that differs between families hides here."""
 
     family: str
-    """Name in the registry; "microworld" for the embedded model, which sets its presets apart."""
+    """Name in the registry; "microworld" for the embedded models, whose presets are their own."""
     name: str
     """What the user called the model: hub id, folder or file."""
     pipeline: Any
@@ -203,7 +203,7 @@ def load(config: ModelConfig) -> Backbone:
 
 def _family(config: ModelConfig) -> str:
     """Module of the family, from the pipeline's own index or the file's tensors."""
-    if config.model == "microworld":
+    if config.model in EMBEDDED:
         return "stable_diffusion"
     path = Path(config.model)
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded model, which is one of them in small."""
+"""Stable Diffusion 1.x and 2.x, and the embedded models, which are two of them in small."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oneword._typing import Latents, Pixels, Timesteps
 from oneword.backbones.base import Conditioning
 from oneword.backbones.frozen import FrozenPipeline, load_pipeline
 from oneword.backbones.noise import Diffusion
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.config import EMBEDDED, ModelConfig, SamplingConfig
 
 
 DEFAULTS = {
@@ -30,11 +30,11 @@ def load(config: ModelConfig) -> StableDiffusion:
     Raises:
         ModelError: it cannot be loaded, or predicts what the family does not train on.
     """
-    embedded, source = config.model == "microworld", config.model
+    embedded, source = config.model in EMBEDDED, config.model
     if embedded:
-        from oneword.microworld.first import weights
+        from oneword.microworld import weights
 
-        source = str(weights.pipeline_folder())
+        source = str(weights.pipeline_folder(config.model))
     options: dict[str, Any] = {}
     if not config.safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}

@@ -21,7 +21,7 @@ SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
 
 @dataclass(frozen=True, kw_only=True)
 class DemoArguments:
-    """Learn a held-out thing from four shipped pictures, draw with the word, score it."""
+    """Learn a held-out thing from five shipped pictures, draw with the word, score it."""
 
     concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
     """What to learn: things that the embedded model has never seen."""
@@ -108,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def copy_pictures(concept: str, target: Path) -> tuple[Path, Path]:
     """Copy a shipped concept's training and plain pictures beside the results."""
-    source = Path(__file__).parents[1] / "microworld" / "first" / "pictures"
+    source = Path(__file__).parents[1] / "microworld" / "pictures"
     folders = target / "pictures", target / "pictures-plain"
     for folder, name in zip(folders, (concept, f"{concept}-plain"), strict=True):
         shutil.rmtree(folder, ignore_errors=True)

@@ -25,7 +25,7 @@ FAMILIES = (
         "prediction_type": "v_prediction",
         "draws": "from noise, over a picture, inpaints",
         "proven": "trained weights, end to end",
-        "examples": "microworld (embedded)",
+        "examples": "microworld, microworld-nano (embedded)",
         "memory": "under 1 GB",
     },
     {

@@ -103,9 +103,9 @@ def load_judge(name: str | None, backbone: Backbone) -> Judge:
     from transformers.utils import logging
 
     if name is None and backbone.family == "microworld":
-        from oneword.microworld.first import weights
+        from oneword.microworld import weights
 
-        source = str(weights.judge_folder())
+        source = str(weights.judge_folder(backbone.name))
     else:
         source = name or DEFAULT_JUDGE
     logging.disable_progress_bar()

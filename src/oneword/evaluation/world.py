@@ -1,9 +1,11 @@
-"""How well pictures of the embedded model show what their prompts say, by a trained reader."""
+"""How well pictures of an embedded model show what their prompts say, read by the oracle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,40 +14,71 @@ from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
 from oneword.config import SamplingConfig
 from oneword.images import from_uint8
-from oneword.microworld.first import captions, scenes, weights
-from oneword.microworld.first.models import Reader
+from oneword.microworld import captions, drawing, scenes, weights
+from oneword.microworld.captions import Prompt
+from oneword.microworld.concepts import HeldOut
 
 
-ATTRIBUTES = tuple(Reader.HEADS)
+BARS = {
+    "noun": 0.95,
+    "colour": 0.92,
+    "scene": 0.97,
+    "style": 0.93,
+    "both nouns": 0.8,
+    "relation": 0.7,
+}
+"""What the embedded model should reach on prompts that never occurred in training."""
+
+Reading = Mapping[str, str]
+"""One picture's attributes, as ``Oracle.read`` gives them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldScores:
-    """Accuracy of each attribute on generated pictures, and the reader's own on drawn ones."""
+    """Share of prompts obeyed by attribute, and the same for drawings through the VAE."""
 
     value: dict[str, float]
     ceiling: dict[str, float]
+    num: dict[str, int]
+    """Prompts that ask for the attribute."""
+    appearance: dict[str, dict[str, float]]
+    """By profession with a documented bias: its usual appearance's share of generated pictures,
+    of drawn ones, and in the world."""
     prompts: tuple[str, ...]
     generated: Pixels
     drawn: Pixels
 
-    def plain(self) -> dict[str, dict[str, float]]:
-        """``{"noun": {"value": 0.9, "ceiling": 0.98}, ...}``."""
-        return {
-            name: {"value": self.value[name], "ceiling": self.ceiling[name]} for name in ATTRIBUTES
+    def plain(self) -> dict[str, Any]:
+        """``{"noun": {"value": 0.9, "ceiling": 0.98, "num": 340, "bar": 0.95}, ...}``."""
+        rows: dict[str, Any] = {
+            name: {"value": self.value[name], "ceiling": self.ceiling[name], "num": self.num[name]}
+            | ({"bar": BARS[name]} if name in BARS else {})
+            for name in self.value
         }
+        return rows | {"appearance": self.appearance}
 
 
-def accuracy(reader: Reader, pixels: Pixels, truth: Sequence[dict[str, str]]) -> dict[str, float]:
-    """Share of pictures whose attributes are read as their prompts name them, in 0..1."""
-    with torch.no_grad():
-        logits = reader(pixels)
-    found = {}
-    for name, values in Reader.HEADS.items():
-        read = [values[i] for i in logits[name].argmax(dim=1).tolist()]
-        hits = [r == t[name] for r, t in zip(read, truth, strict=True)]
-        found[name] = sum(hits) / len(hits)
-    return found
+def obeyed(read: Sequence[Reading], prompts: Sequence[Prompt]) -> dict[str, list[bool]]:
+    """Whether each prompt that asks for an attribute got it, by attribute.
+
+    "noun" is asked of prompts with one noun, "both nouns" of those with two; a relation counts only
+    where the oracle reads that very relation.
+    """
+    found: dict[str, list[bool]] = {name: [] for name in (*BARS, "count")}
+    for picture, prompt in zip(read, prompts, strict=True):
+        right = {name: picture[name] == value for name, value in prompt.truth.items()}
+        if "second_noun" in right:
+            both = right.pop("noun"), right.pop("second_noun")
+            right["both nouns"] = all(both)
+        for name, hit in right.items():
+            found[name].append(hit)
+    return {name: hits for name, hits in found.items() if hits}
+
+
+def usual_share(read: Sequence[Reading], profession: str) -> float:
+    """Share of pictures whose person looks as the world's bias has it, in 0..1."""
+    (skin, hair), _ = scenes.BIAS[profession]
+    return sum(r["skin"] == skin and r["hair"] == hair for r in read) / len(read)
 
 
 def evaluate_world(
@@ -53,54 +86,101 @@ def evaluate_world(
     *,
     num_prompts: int,
     seed: int,
+    num_people: int = 100,
     sampling: SamplingConfig | None = None,
     batch_size: int = 16,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> WorldScores:
-    """Generate a picture for each of a set of prompts, balanced over all attributes, and read it.
+    """Generate a picture for each of a set of prompts that training never saw, and read it.
 
     Args:
-        backbone: The embedded model or one made by its recipe.
+        backbone: An embedded model.
         num_prompts: Prompts, one picture each.
-        seed: Of the prompts, of the pictures and of the drawings beside them.
+        seed: Of the prompts and of the pictures.
+        num_people: Pictures of each profession that has a documented bias.
         sampling: Unset fields take the model's default.
         batch_size: Pictures drawn at once.
         on_picture: Told how far the drawing is.
     """
-    reader = weights.load_reader()
-    pairs = captions.evaluation_prompts(num_prompts, seed)
-    truth = [attributes for _, attributes in pairs]
+    oracle = weights.load_oracle(backbone.name)
+    prompts = captions.evaluation_prompts(num_prompts, seed)
+    people = {name: f"a photo of a {name}" for name in scenes.BIAS if num_people}
+    texts = [p.text for p in prompts]
+    for text in people.values():
+        texts += [text] * num_people
     batches: list[Pixels] = []
-    for start in range(0, num_prompts, batch_size):
-        part = pairs[start : start + batch_size]
+    for start in range(0, len(texts), batch_size):
+        part = texts[start : start + batch_size]
         seeds = [seed * 1_000_003 + start + i for i in range(len(part))]
-        batches.append(backbone.draw([p for p, _ in part], seeds, sampling).cpu())
+        batches.append(backbone.draw(part, seeds, sampling).cpu())
         if on_picture is not None:
-            on_picture(start + len(part), num_prompts)
-    generated = torch.cat(batches)
-    drawn = drawn_twins(truth, seed)
+            on_picture(start + len(part), len(texts))
+    drawn = [p.scene for p in prompts]
+    for name in people:
+        drawn += [_person(name, seed, i) for i in range(num_people)]
+    pictures = np.stack([drawing.render(scene, size=backbone.resolution) for scene in drawn])
+    every = torch.cat(batches), _through_vae(backbone, from_uint8(pictures), batch_size)
+    generated, ceiling = ([r for p in x.split(64) for r in oracle.read(p)] for x in every)
+    hits, best = (obeyed(r[:num_prompts], prompts) for r in (generated, ceiling))
+    appearance = {}
+    for i, name in enumerate(people):
+        those = slice(num_prompts + i * num_people, num_prompts + (i + 1) * num_people)
+        appearance[name] = {
+            "generated": usual_share(generated[those], name),
+            "drawn": usual_share(ceiling[those], name),
+            "world": scenes.BIAS[name][1],
+        }
     return WorldScores(
-        value=accuracy(reader, generated, truth),
-        ceiling=accuracy(reader, drawn, truth),
-        prompts=tuple(p for p, _ in pairs),
-        generated=generated,
-        drawn=drawn,
+        value={name: sum(x) / len(x) for name, x in hits.items()},
+        ceiling={name: sum(x) / len(x) for name, x in best.items()},
+        num={name: len(x) for name, x in hits.items()},
+        appearance=appearance,
+        prompts=tuple(texts[:num_prompts]),
+        generated=every[0][:num_prompts],
+        drawn=every[1][:num_prompts],
     )
 
 
-def drawn_twins(truth: Sequence[dict[str, str]], seed: int) -> Pixels:
-    """Drawn pictures of the same attributes: what the reader reads at best."""
-    pictures = []
-    for i, attributes in enumerate(truth):
-        scene = scenes.sample_scene(
-            seed * 1_000_003 + i,
-            nouns=(attributes["noun"],),
-            styles=(attributes["style"],),
-            num_things=1,
-        )
-        (thing,) = scene.things
-        main, second, detail = thing.colours
-        colour = attributes["colour"]
-        thing = replace(thing, colours=(colour, colour if second == main else second, detail))
-        pictures.append(scenes.render(replace(scene, things=(thing,), place=attributes["scene"])))
-    return from_uint8(np.stack(pictures))
+def _person(profession: str, seed: int, index: int) -> scenes.Scene:
+    """Draw a person as training shows them, in a photo."""
+    key = seed * 1_000_003 + index
+    return scenes.sample_scene(key, nouns=(profession,), styles=("photo",), relation="alone")
+
+
+def _through_vae(backbone: Backbone, pixels: Pixels, batch_size: int) -> Pixels:
+    return torch.cat(
+        [backbone.decode_latents(backbone.encode_image(p).mean) for p in pixels.split(batch_size)]
+    ).cpu()
+
+
+def asked(template: str) -> dict[str, str]:
+    """What a prompt template asks for besides its word: "scene", "style", "noun", "second_noun"."""
+    found = {}
+    for place, phrases in captions.PLACES.items():
+        if any(template.endswith(f" {phrase}") for phrase in phrases):
+            found["scene"] = place
+    for style, forms in captions.STYLED.items():
+        if template in forms:
+            found["style"] = style
+    nouns = [noun for noun in scenes.NOUNS if re.search(rf"\ba {noun}\b", template)]
+    if nouns:
+        found["noun" if template.endswith("{}") else "second_noun"] = nouns[0]
+    return found
+
+
+def concept_seen(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dict[str, float]:
+    """Share of pictures in which a held-out concept is read, by template."""
+    head, value = ("concept", concept.name) if concept.thing else ("style", concept.style)
+    return {
+        template: sum(picture[head] == value for picture in pictures) / len(pictures)
+        for template, pictures in read.items()
+    }
+
+
+def edits_obeyed(read: Mapping[str, Sequence[Reading]]) -> dict[str, float]:
+    """Share of pictures that show what their template asks for, by attribute."""
+    hits: dict[str, list[bool]] = {}
+    for template, pictures in read.items():
+        for name, value in asked(template).items():
+            hits.setdefault(name, []).extend(picture[name] == value for picture in pictures)
+    return {name: sum(values) / len(values) for name, values in hits.items()}

@@ -1,1 +1,0 @@
-"""The first embedded model and its drawn world, which ships until the second is trained."""
