@@ -164,8 +164,8 @@ def _scored(
     )
     if bench.arguments.sheets is not None:
         drawn = found.pictures[harness.CONCEPT]
-        columns = len(job.pictures)
-        rows = [job.pictures, *(pixels[:columns] for pixels in drawn.values())]
+        columns = min(len(job.pictures), bench.arguments.num_images)
+        rows = [job.pictures[:columns], *(pixels[:columns] for pixels in drawn.values())]
         labels = ["training pictures", *(t.format("S*") for t in drawn)]
         sheet = contact_sheet(torch.cat(rows), columns=columns, row_labels=labels)
         save_png(sheet, bench.arguments.sheets / f"{concept.name}-{seed}.png")

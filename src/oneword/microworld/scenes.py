@@ -225,7 +225,7 @@ def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:
 def sample_thing(rng: np.random.Generator, noun: str, *, alone: bool = False) -> Thing:
     """A thing as training shows it: half with colours that no caption names."""
     name = ""
-    if noun in NOUNS and rng.random() < 0.25:
+    if noun in NOUNS and rng.random() < 0.5:
         name = _pick(rng, tuple(named()[noun]))
         look = named()[noun][name]
     else:
