@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stratified": {"stratified_timesteps": True},
     "noisy times": {"timestep_bias": 0.5},
     "stratified, noisy": {"stratified_timesteps": True, "timestep_bias": 0.5},
-    "a third of the rate": {"learning_rate": 5e-3},
+    "three times the rate": {"learning_rate": 1.5e-2},
     "falling rate": {"lr_scheduler": "linear"},
 }
 STOP = "where the criterion stops"

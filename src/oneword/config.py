@@ -280,7 +280,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # Not validated here.
         "*": _COMMON | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
         "microworld": _COMMON
-        | {"learning_rate": 1.5e-2, "train_batch_size": 8, "max_train_steps": 300},
+        | {"learning_rate": 5e-3, "train_batch_size": 8, "max_train_steps": 150},
     },
 }
 """Presets by name, then by model family ("*": every other family)."""

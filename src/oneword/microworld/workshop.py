@@ -86,7 +86,7 @@ class Recipe:
         num_samples=320_000, batch_size=64, learning_rate=1.5e-3, matrix_learning_rate=3e-3
     )
     denoiser: Stage = Stage(
-        num_samples=640_000,
+        num_samples=960_000,
         batch_size=64,
         learning_rate=1e-3,
         matrix_learning_rate=4e-3,
