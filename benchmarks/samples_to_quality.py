@@ -45,8 +45,8 @@ from oneword.run_folder import versions
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "stratified": {"stratified_timesteps": True},
-    "noisy times": {"timestep_bias": 0.5},
-    "stratified, noisy": {"stratified_timesteps": True, "timestep_bias": 0.5},
+    "plain times": {"timestep_bias": 0.0},
+    "noisier times": {"timestep_bias": 1.0},
     "three times the rate": {"learning_rate": 1.5e-2},
     "falling rate": {"lr_scheduler": "linear"},
 }
