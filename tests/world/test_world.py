@@ -39,10 +39,10 @@ def test_the_landed_model_is_small_and_says_how_it_was_made():
     assert card["vae_psnr_db"]["all"] > 24
 
 
-@pytest.mark.parametrize("name", ["gold-mug", "snowman"])
-def test_a_word_learned_in_eighty_steps_beats_its_initialiser(microworld, name):
+@pytest.mark.parametrize("name", ["parrot", "snowman"])
+def test_a_word_learned_with_the_preset_beats_its_initialiser(microworld, name):
     held_out = concepts.get(name)
-    config = InversionConfig(initializer_token=held_out.noun, max_train_steps=80)
+    config = InversionConfig(initializer_token=held_out.noun)
     pictures = from_uint8(concepts.concept_pictures(held_out))
     result = invert(microworld, Job(name=name, pictures=pictures, config=config))
     judge = load_judge(None, microworld)
