@@ -79,18 +79,19 @@ def run(arguments: Sequence[str]) -> int:
         read_folder(plain, resolution=backbone.resolution).pixels,
     )
     prompts = [t.replace("{}", "S*") for t in evaluation.protocol.edits]
+    columns = len(outcome.result.job.pictures)
     with progress.counting("drawing the grid") as show:
         drawing = generation.generate(
             backbone,
             prompts,
-            list(range(chosen.seed, chosen.seed + 4)),
+            list(range(chosen.seed, chosen.seed + columns)),
             concepts=[outcome.result.concept],
             on_picture=show,
         )
     generation.save(drawing, chosen.output_dir / "pictures-of-S")
     overview = contact_sheet(
         torch.cat([outcome.result.job.pictures, drawing.pixels]),
-        columns=4,
+        columns=columns,
         row_labels=["learned from", *prompts],
     )
     save_png(overview, chosen.output_dir / "overview.png")
@@ -129,7 +130,7 @@ def _commands(
             "--output-dir", train.output_dir,
         ),
         reports.command(
-            "generate", "--concepts", train.output_dir, "--num-images-per-prompt", 4,
+            "generate", "--concepts", train.output_dir, "--num-images-per-prompt", 5,
             "--seed", seed, "--output-dir", out / "pictures-of-S", "--prompts", *prompts,
         ),
         reports.command(

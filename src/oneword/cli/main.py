@@ -16,7 +16,7 @@ from oneword.config import UserError
 
 
 VERBS = {
-    "demo": "learn a word from four shipped pictures, draw with it, score it: start here",
+    "demo": "learn a word from five shipped pictures, draw with it, score it: start here",
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
     "evaluate": "score a learned word beside its references",
