@@ -54,7 +54,7 @@ def train_on_cluster(
         on_event: Told of each job's events, and of each worker that begins.
 
     Raises:
-        ClusterError: Ray is not installed, or its cluster cannot be reached.
+        ClusterError: Ray is not installed, its cluster cannot be reached, or it is too small.
         ConfigError: as of ``jobs.train_many``.
     """
     check_jobs(configs)
@@ -63,13 +63,20 @@ def train_on_cluster(
         from ray.util.queue import Queue
 
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        count = min(workers or gpus or int(ray.cluster_resources()["CPU"]), len(configs))
+        most = gpus or int(ray.cluster_resources()["CPU"])
+        if workers is not None and workers > most:
+            # Ray would wait for ever for the machine of the last one
+            raise ClusterError(
+                f"The cluster must have a {'GPU' if gpus else 'core'} for each worker, got "
+                f"{workers} workers for {most}; ask for fewer."
+            )
+        count = min(workers or most, len(configs))
         kind = ray.remote(max_restarts=-1, max_task_retries=_RETRIES)(_Worker)
         events = Queue()
         needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
         pool = ActorPool([kind.options(**needs).remote() for _ in range(count)])
         share = -(-len(configs) // count)
-        size = max(1, min(share, _CHUNK * (slots or 1)))
+        size = max(1, min(share, _CHUNK * (slots or _CHUNK)))
         chunks = [list(configs[i : i + size]) for i in range(0, len(configs), size)]
         for chunk in chunks:
             pool.submit(lambda actor, jobs: actor.train.remote(jobs, slots, events), chunk)

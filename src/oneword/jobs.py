@@ -28,8 +28,8 @@ from oneword.runs import (
     Watch,
     asked_to_stop,
     keep,
+    opened,
     outcome_of,
-    prepare,
     tell_nobody,
 )
 
@@ -155,14 +155,7 @@ def _begin(
     config: TrainConfig, backbone: Backbone, tell: OnEvent, asked: threading.Event
 ) -> _Run | TrainOutcome:
     """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
-    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
-    folder.claim()
-    try:
-        prepared = prepare(config, backbone)
-        standing = folder.standing(prepared.record)
-    except BaseException:
-        folder.release()
-        raise
+    folder, prepared, standing = opened(config, backbone)
     tell("plan", prepared.plan | {"run": standing})
     if standing == "finished":
         result = invert(backbone, prepared.job, checkpoint=folder.kept())

@@ -90,14 +90,7 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
         UserError: the folder, the pictures, the model or the settings cannot be used.
     """
     tell = on_event or tell_nobody
-    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
-    folder.claim()
-    try:
-        prepared = prepare(config)
-        standing = folder.standing(prepared.record)
-    except BaseException:
-        folder.release()
-        raise
+    folder, prepared, standing = opened(config)
     tell("plan", prepared.plan | {"run": standing})
     if standing == "finished":
         result = invert(prepared.backbone, prepared.job, checkpoint=folder.kept())
@@ -114,6 +107,24 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     keep(result, folder, watch.elapsed())
     tell("message", ending(result))
     return outcome_of(result, folder, time.monotonic() - started)
+
+
+def opened(
+    config: TrainConfig, backbone: Backbone | None = None
+) -> tuple[RunFolder, Prepared, Literal["new", "resume", "finished"]]:
+    """The run's folder, claimed; what ``prepare`` found; and how far the run has come.
+
+    Raises:
+        UserError: training could not begin; no empty folder stays behind.
+    """
+    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    folder.claim()
+    try:
+        prepared = prepare(config, backbone)
+        return folder, prepared, folder.standing(prepared.record)
+    except BaseException:
+        folder.release()
+        raise
 
 
 def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:

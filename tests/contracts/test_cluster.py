@@ -62,3 +62,8 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
 def test_a_cluster_that_is_not_there_is_one_sentence(make):
     with pytest.raises(ClusterError, match="must be local, auto or the address"):
         train_on_cluster([make("a")], address="nowhere at all")
+
+
+def test_more_workers_than_cores_are_refused(make):
+    with pytest.raises(ClusterError, match="got 1000 workers for"):
+        train_on_cluster([make("a")], workers=1000)
