@@ -36,11 +36,13 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
         train_many(jobs("alone"), slots=1)
     finally:
         torch.set_num_threads(threads)
-    workers, killed, ended = [], [], []
+    workers, killed, ended, said = [], [], [], []
 
     def tell(name, kind, data):
         if kind == WORKER:
             workers.append(data)
+        elif kind == "message":
+            said.append(data)
         elif kind == "ended" and data.error == "":
             ended.append(name)
         elif kind == "progress" and data["step"] >= 6 and not killed:
@@ -50,6 +52,7 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
     outcomes = train_on_cluster(jobs("many"), workers=1, slots=1, on_event=tell)
     assert killed
     assert len(set(workers)) == 2
+    assert any(text.startswith("Going on from step") for text in said)
     assert [o.outcome and o.outcome.result.status for o in outcomes] == [*["finished"] * 3, None]
     assert "nowhere" in outcomes[3].error
     assert set(ended) == {"0", "1", "2"}

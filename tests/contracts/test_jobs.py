@@ -99,7 +99,9 @@ def test_one_slot_resumed_ends_with_the_same_bits(jobs, tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     train_many(jobs("many"), slots=1, on_event=stop)
-    train_many(jobs("many"), slots=1)
+    told = []
+    train_many(jobs("many"), slots=1, on_event=lambda *event: told.append(event))
+    assert ("b", "message", "Going on from step 5.") in told  # and not anew, to the same bits
     for name in "abc":
         assert torch.equal(rows(tmp_path / "whole" / name), rows(tmp_path / "many" / name))
 
