@@ -57,7 +57,9 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
     assert "nowhere" in outcomes[3].error
     assert set(ended) == {"0", "1", "2"}
     for i in range(3):
-        assert torch.equal(rows(tmp_path / "many" / str(i)), rows(tmp_path / "alone" / str(i)))
+        # matrix libraries round by a buffer's place in memory; a step lost or done twice is 1e-3
+        found, expected = rows(tmp_path / "many" / str(i)), rows(tmp_path / "alone" / str(i))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         lines = (tmp_path / "many" / str(i) / "metrics.jsonl").read_text().splitlines()
         assert len(lines) == 11
 

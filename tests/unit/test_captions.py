@@ -28,10 +28,13 @@ UNNAMED = {"skin", "hair", "light", "medium", "short", "long", "badge"} | {
 
 @pytest.fixture(scope="module")
 def captioned() -> list[tuple[Scene, str]]:
+    """Captions without asides, which claim nothing."""
     pairs = []
-    for seed in range(NUM_SEEDS):
-        scene = scenes.sample_scene(seed)
-        pairs.append((scene, captions.caption(scene, np.random.default_rng(seed))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(captions, "ASIDES", 0.0)
+        for seed in range(NUM_SEEDS):
+            scene = scenes.sample_scene(seed)
+            pairs.append((scene, captions.caption(scene, np.random.default_rng(seed))))
     return pairs
 
 
@@ -69,6 +72,21 @@ def test_captions_are_short_enough_and_name_nothing_unnamed(
         patterns = {t.pattern for t in scene.things} - {"plain"}
         named = set(_words(_without_place(text))) & set(scenes.PATTERNS)
         assert named <= patterns, text
+
+
+def test_asides_add_words_that_nothing_goes_by(captioned: list[tuple[Scene, str]]):
+    strange = set(captions.strange_words())
+    assert len(strange) > 200
+    assert not strange & (NOUNS | {*scenes.COLOURS, *scenes.PATTERNS} | NAMES.keys())
+    longer = 0
+    for seed, (scene, plain) in enumerate(captioned):
+        text = captions.caption(scene, np.random.default_rng(seed))
+        assert len(_words(text)) < 30
+        if text.rstrip(".") != plain.rstrip("."):
+            longer += 1
+            aside = text.rstrip(".").removeprefix(plain.rstrip("."))
+            assert set(_words(aside)) <= strange | {"with", "a", "an", "and"}, text
+    assert 0.5 * captions.ASIDES < longer / NUM_SEEDS <= 1.2 * captions.ASIDES
 
 
 def test_articles_are_right(captioned: list[tuple[Scene, str]]):

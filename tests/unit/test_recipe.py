@@ -161,6 +161,21 @@ def test_another_work_folder_goes_on_from_what_has_landed(landed, tmp_path):
     assert json.loads((better / weights.CARD).read_text())["denoiser_samples"] == 48
 
 
+def test_the_oracle_trains_on_from_what_has_landed(landed, tmp_path):
+    again = tmp_path / "again"
+    stages = ("vae", "oracle")
+    gentle = replace(SMALL, oracle=replace(SMALL.oracle, num_samples=SMALL.oracle.batch_size))
+    assert recipe.train(again, recipe=gentle, stages=stages, further_oracle=True)
+    before = load_file(landed / "oracle.safetensors")
+    after = load_file(again / "oracle" / "model.safetensors")
+    moved = {
+        n: (after[n].float() - t.float()).abs().max().item()
+        for n, t in before.items()
+        if n.endswith("weight")
+    }
+    assert 0 < max(moved.values()) < 0.05, moved  # one warm-up step away, not begun anew
+
+
 def test_parts_before_the_denoiser_land_alone(folder, tmp_path, monkeypatch):
     begun = tmp_path / "begun"
     begun.mkdir()

@@ -56,6 +56,8 @@ class TrainArguments:
     """Seed of the weights and of every batch."""
     denoiser_samples: int | None = None
     """Pictures that the denoiser sees in this stage, over the last third of which its rate falls; unset: the recipe's."""
+    oracle_samples: int | None = None
+    """Pictures for which the oracle is trained on from its landed weights; unset: it is taken as it is."""
     land: Path | None = None
     """Folder in which to put the finished model together afterwards."""
 
@@ -191,6 +193,9 @@ def _train(arguments: TrainArguments) -> int:
     if arguments.denoiser_samples is not None:
         denoiser = dataclasses.replace(made.denoiser, num_samples=arguments.denoiser_samples)
         made = dataclasses.replace(made, denoiser=denoiser)
+    if arguments.oracle_samples is not None:
+        oracle = dataclasses.replace(made.oracle, num_samples=arguments.oracle_samples)
+        made = dataclasses.replace(made, oracle=oracle)
     complete = recipe.train(
         arguments.output_dir,
         recipe=made,
@@ -199,6 +204,7 @@ def _train(arguments: TrainArguments) -> int:
         device=arguments.device,
         num_processes=arguments.num_processes,
         from_scratch=arguments.from_scratch,
+        further_oracle=arguments.oracle_samples is not None,
         on_progress=_report,
     )
     if arguments.land is not None:

@@ -1,7 +1,9 @@
-"""What a scene's picture is called: varied sentences, every word of which is true.
+"""What a scene's picture is called: varied sentences, every known word of which is true.
 
 The paper's templates and its kinds of edit prompts are among them. What a caption does not name
-(part colours, badges, what creatures have on, skin and hair) is what a new word can stand for.
+(part colours, badges, what creatures have on, skin and hair) is what a new word can stand for. Now
+and then a caption ends in words that nothing in the world goes by, as captions from the web do: so
+the model learns to pass over what it does not know.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -90,6 +93,8 @@ VISIBLE = {"dark", "bright", "small", "large", "close-up"}
 """Words of templates that a picture bears out or not."""
 NAMED = 0.8
 """How often a caption names a property that it can name."""
+ASIDES = 0.08
+"""How often a caption ends in words that the world does not know."""
 _IRREGULAR = {"fish": "fish", "bus": "buses"}
 
 
@@ -100,6 +105,22 @@ def plural(noun: str) -> str:
 
 def vocabulary() -> Iterator[str]:
     """List texts that hold every word of a caption or of a held-out concept's description."""
+    yield from _own_texts()
+    for concept in concepts.HELD_OUT:
+        for text in (*concept.captions_short, *concept.captions_long):
+            # a tokenizer learns whole words from these texts, without the signs beside them
+            yield " ".join(re.findall(r"\w+|[^\w\s]", text))
+
+
+@cache
+def strange_words() -> tuple[str, ...]:
+    """Words of the held-out concepts' descriptions that nothing in the world goes by."""
+    known = {word for text in _own_texts() for word in re.findall(r"\w+", text.lower())}
+    described = {word for text in vocabulary() for word in re.findall(r"[a-z]{3,}", text.lower())}
+    return tuple(sorted(described - known - {"with", "and"}))
+
+
+def _own_texts() -> Iterator[str]:
     yield from (*TEMPLATES, *prompts.TEMPLATES["style19"], prompts.PLAIN_PROMPT)
     for phrases in itertools.chain(*(d.values() for d in (PLACES, STYLED, STYLE_NAMES, JOINTS))):
         yield from phrases
@@ -107,10 +128,6 @@ def vocabulary() -> Iterator[str]:
     yield from (*nouns, *map(plural, nouns), *scenes.COLOURS, *scenes.PATTERNS, *PLACES)
     yield from itertools.chain(*scenes.named().values())
     yield from (*scenes.STYLES, *NUMBERS, *VISIBLE, "a an , . colorful")
-    for concept in concepts.HELD_OUT:
-        for text in (*concept.captions_short, *concept.captions_long):
-            # a tokenizer learns whole words from these texts, without the signs beside them
-            yield " ".join(re.findall(r"\w+|[^\w\s]", text))
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -125,7 +142,20 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         subject = f"{subject} {where}"
     form = _form(scene, rng, sized=in_form)
     text = _filled(form, subject, scene.num)
-    return _articles((f"{where}, {text}" if first else text) + ("." if rng.random() < 0.1 else ""))
+    text = f"{where}, {text}" if first else text
+    if rng.random() < ASIDES and len(text.split()) < 20:
+        text += _aside(rng)
+    return _articles(text + ("." if rng.random() < 0.1 else ""))
+
+
+def _aside(rng: np.random.Generator) -> str:
+    """One or two descriptions of one or two words each, without meaning."""
+    parts = [
+        " ".join(_choice(strange_words(), rng) for _ in range(1 + int(rng.integers(2))))
+        for _ in range(1 + int(rng.integers(2)))
+    ]
+    joint = (" with a ", ", ", " and ")
+    return "".join(_choice(joint, rng) + part for part in parts)
 
 
 def _subject(scene: Scene, rng: np.random.Generator, *, sized: bool) -> str:

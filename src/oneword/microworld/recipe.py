@@ -2,8 +2,8 @@
 
 Stages run in order, and each keeps a resumable state in the work folder, so that the recipe
 survives being stopped at any moment: run it again. Without ``from_scratch`` the landed VAE, judge
-and oracle are taken as they are, and the denoiser goes on from its landed weights with a fresh
-optimiser.
+and oracle are taken as they are, unless the oracle is to be trained further, and the denoiser goes
+on from its landed weights with a fresh optimiser.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def train(
     device: str = "cpu",
     num_processes: int = 1,
     from_scratch: bool = False,
+    further_oracle: bool = False,
     on_progress: Progress | None = None,
 ) -> bool:
     """Run the stages in order in a work folder, and stop in time.
@@ -57,6 +58,7 @@ def train(
         device: torch device.
         num_processes: CPU processes of one thread each, which share every batch.
         from_scratch: Begin at nothing even where landed weights exist.
+        further_oracle: Train the oracle on from its landed weights, with a fresh optimiser.
         on_progress: Called with (stage, done steps, all steps, metrics).
 
     Returns:
@@ -65,7 +67,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     job = (
         folder, recipe or Recipe(), stages, time.monotonic() + 60 * minutes, device, num_processes,
-        from_scratch, on_progress or _tell_nobody,
+        from_scratch, further_oracle, on_progress or _tell_nobody,
     )  # fmt: skip
     if num_processes == 1:
         return _train_process(0, *job, None)
@@ -85,6 +87,7 @@ def _train_process(
     device: str,
     num_processes: int,
     from_scratch: bool,
+    further_oracle: bool,
     on_progress: Progress,
     port: int | None,
 ) -> bool:
@@ -113,7 +116,8 @@ def _train_process(
             dist.barrier()  # nobody marks a stage as done before everybody has looked
         if skipped:
             continue
-        if from_scratch or not weights.take(stage, folder, recipe.model):
+        trained = from_scratch or (further_oracle and stage == "oracle")
+        if trained or not weights.take(stage, folder, recipe.model):
             complete = _TRAIN[stage](shop)
         if not complete:
             break

@@ -189,7 +189,7 @@ def _sample(
     lamp = rng.random()
     light = 0.6 if lamp < 0.05 else 1.25 if lamp < 0.1 else 1.0
     if relation is None:
-        shares = (0.56, 0.08, 0.14, 0.07, 0.05, 0.04, 0.06)
+        shares = (0.42, 0.08, 0.22, 0.09, 0.07, 0.05, 0.07)
         relation = RELATIONS[int(rng.choice(len(RELATIONS), p=shares))]
     return Scene(
         things=_things(rng, nouns, relation),
@@ -225,7 +225,8 @@ def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:
 def sample_thing(rng: np.random.Generator, noun: str, *, alone: bool = False) -> Thing:
     """A thing as training shows it: half with colours that no caption names."""
     name = ""
-    if noun in NOUNS and rng.random() < 0.5:
+    # beside others fewer have a name: at half, prompts of two things lost their second noun
+    if noun in NOUNS and rng.random() < (0.5 if alone else 0.2):
         name = _pick(rng, tuple(named()[noun]))
         look = named()[noun][name]
     else:

@@ -264,10 +264,12 @@ class Run:
         self.saved_s = time.monotonic()
 
     def _start_from_landed(self) -> None:
-        if self.shop.from_scratch:
+        name = self.shop.recipe.model
+        if self.shop.from_scratch or not (weights.WEIGHTS / name / weights.CARD).exists():
             return
+        if self.name == "oracle":
+            self.parts["oracle"].load_state_dict(weights.load_oracle(name).state_dict())
         if self.name == "denoiser":
-            name = self.shop.recipe.model
             for key, part in self.parts.items():
                 landed = weights.landed_denoiser(key, name)
                 if landed is not None:
