@@ -81,6 +81,7 @@ def train_on_cluster(
         for chunk in chunks:
             pool.submit(lambda actor, jobs: actor.train.remote(jobs, slots, events), chunk)
         outcomes: dict[str, JobOutcome] = {}
+        ended: set[str] = set()
         while pool.has_next():
             try:
                 for outcome in pool.get_next_unordered(timeout=_WAIT_S):
@@ -90,8 +91,8 @@ def train_on_cluster(
             except ray.exceptions.RayError as error:
                 if on_event is not None:
                     on_event("cluster", "message", f"A worker was lost for good: {error}")
-            _tell(events, on_event)
-        _tell(events, on_event)
+            _tell(events, on_event, ended)
+        _tell(events, on_event, ended)
     return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
 
 
@@ -100,11 +101,16 @@ def _lost(name: str) -> JobOutcome:
     return JobOutcome(name=name, outcome=None, error=reason)
 
 
-def _tell(events: Any, on_event: OnJobEvent | None) -> None:
+def _tell(events: Any, on_event: OnJobEvent | None, ended: set[str]) -> None:
+    """Pass events on; a repeated call finds words that ended before, and says so once more."""
     while not events.empty():
-        event = events.get()
+        name, kind, data = events.get()
+        if kind == "ended":
+            if name in ended:
+                continue
+            ended.add(name)
         if on_event is not None:
-            on_event(*event)
+            on_event(name, kind, data)
 
 
 class _Worker:
