@@ -16,6 +16,7 @@ from typing import Any
 
 from oneword.config import TrainConfig, UserError
 from oneword.jobs import JobOutcome, OnJobEvent, check_jobs, train_many
+from oneword.runs import folder_of
 
 
 class ClusterError(UserError):
@@ -46,7 +47,8 @@ def train_on_cluster(
     """Learn many words on a Ray cluster; arguments and outcomes as of ``jobs.train_many``.
 
     Args:
-        configs: The jobs; their folders must be seen by every machine under the same path.
+        configs: The jobs; every machine must see their folders under the same path. Of jobs with a
+            mirror it need not see the run folders.
         address: "local" (a cluster on this machine, for this call), "auto" (the one that this
             machine belongs to), or a Ray address.
         workers: How many; ``None``: one for each GPU, or for each core where there is none.
@@ -93,6 +95,9 @@ def train_on_cluster(
                     on_event("cluster", "message", f"A worker was lost for good: {error}")
             _tell(events, on_event, ended)
         _tell(events, on_event, ended)
+    for config in configs:
+        if config.mirror is not None:  # what another machine wrote
+            folder_of(config).claim()
     return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
 
 
