@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oneword import deltas
 from oneword.config import UserError
 
 
@@ -21,20 +22,23 @@ class ConceptError(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Concept:
-    """A new word for a frozen model.
+    """A new word for a model, with the changes to its weights that its method makes, if any.
 
     Raises:
         ConceptError: there are no rows, or they are not finite (num_vectors, dim) matrices with as
             many vectors for every text encoder.
+        DeltaError: the weight deltas are not whole.
     """
 
     placeholder_token: str
     rows: dict[str, Tensor]
     """By text encoder, such as "clip_l": (num_vectors, dim), float32."""
     kind: str = "textual-inversion"
-    """What the tensors are; rows of an embedding table so far."""
+    """The method that made it; "textual-inversion" where it is rows and nothing else."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON-able."""
+    deltas: dict[str, Tensor] = field(default_factory=dict)
+    """Changes to the model's weights that go with the word, as ``deltas.py`` names them."""
 
     def __post_init__(self) -> None:
         name = repr(self.placeholder_token)
@@ -56,6 +60,7 @@ class Concept:
             raise ConceptError(
                 f"Concept {name} must have as many vectors for every text encoder, got {counts}."
             )
+        deltas.check(self.deltas, f"concept {name}")
 
     @property
     def num_vectors(self) -> int:
@@ -63,18 +68,23 @@ class Concept:
         return len(next(iter(self.rows.values())))
 
     def sha256(self) -> str:
-        """Hash of the encoders' names and the rows' float32 bytes."""
+        """Hash of the encoders' names and the rows' float32 bytes, and of the weight deltas."""
         digest = hashlib.sha256()
         for encoder in sorted(self.rows):
             digest.update(encoder.encode())
             rows = self.rows[encoder].detach().to("cpu", torch.float32).contiguous()
             digest.update(rows.numpy().astype("<f4").tobytes())
+        for name in sorted(self.deltas):
+            digest.update(name.encode())
+            delta = self.deltas[name].detach().to("cpu", torch.float32).contiguous()
+            digest.update(delta.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
     def detached(self) -> Concept:
-        """The same concept with its own float32 rows on the CPU."""
+        """The same concept with its own float32 rows, and its own deltas, on the CPU."""
         rows = {n: r.detach().to("cpu", torch.float32, copy=True) for n, r in self.rows.items()}
-        return dataclasses.replace(self, rows=rows)
+        own = {n: d.detach().to("cpu", copy=True) for n, d in self.deltas.items()}
+        return dataclasses.replace(self, rows=rows, deltas=own)
 
     def named(self, placeholder_token: str) -> Concept:
         """The same rows under another word."""
@@ -126,6 +136,12 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
     """Refuse to combine concepts of different models, or of different lengths."""
     if not concepts:
         raise ConceptError("There must be a concept to combine, got none.")
+    for concept in concepts:
+        if concept.deltas:
+            raise ConceptError(
+                "Only words that leave the model's weights alone can be combined, got "
+                f"{concept.placeholder_token!r} with {len(concept.deltas)} weight deltas."
+            )
     shapes = [
         {name: (len(rows) if vectors else "n", rows.shape[1]) for name, rows in c.rows.items()}
         for c in concepts

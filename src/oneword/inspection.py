@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oneword.concept import Concept
+from oneword.deltas import is_lora, size_mb
 from oneword.formats import EmbeddingFile
 from oneword.formats.names import family_of
 from oneword.vocabulary import Vocabulary
@@ -48,6 +49,13 @@ def facts(
         },
         "sha256": concept.sha256(),
     }
+    if concept.deltas:
+        found["weight_deltas"] = {
+            "tensors": len(concept.deltas),
+            "lora": sum(map(is_lora, concept.deltas)),
+            "size_mb": round(size_mb(concept.deltas), 3),
+            "parts": sorted({name.partition(".")[0] for name in concept.deltas}),
+        }
     found |= {key: concept.provenance[key] for key in _TOLD if key in concept.provenance}
     doubts = _doubts(concept)
     if vocabularies is not None:

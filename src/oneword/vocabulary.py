@@ -20,6 +20,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
+from oneword import deltas
 from oneword._typing import Rows
 from oneword.concept import Concept
 from oneword.config import UserError
@@ -299,23 +300,28 @@ def injected(
 
     The rows are used as they are, so that gradients reach them if they ask for gradients. CLIP's
     pooled output is taken at the end-of-text token, unless the backbone's ``pool`` is
-    "legacy": then where stock tools take it, on most models at the word itself. On
-    exit, by exception too, the tokenizers are the old objects and no hook is left.
+    "legacy": then where stock tools take it, on most models at the word itself. Weight deltas
+    change the model for every prompt. On exit, by exception too, the tokenizers and the model's
+    parameters are the old objects and no hook is left.
 
     Args:
-        backbone: Anything with ``vocabularies``.
+        backbone: Anything with ``vocabularies``, and with ``pipeline`` where a concept has deltas.
         concepts: The words; none is fine.
         replace: Allow a placeholder that is already a word of the model.
 
     Raises:
         PlaceholderError: two concepts share a placeholder, one is a word of the model, or its rows
             are for another model.
+        DeltaError: a concept's weight deltas are for another model.
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
     concepts = [concept.fitted(dims) for concept in concepts]
     _check(backbone, vocabularies, concepts, replace=replace)
+    changes = [concept.deltas for concept in concepts if concept.deltas]
     with ExitStack() as undo:
+        if changes:
+            undo.enter_context(deltas.applied(backbone.pipeline, changes))
         for name, vocabulary in vocabularies.items() if concepts else ():
             own = [c for c in concepts if name in c.rows]
             first_row = max(vocabulary.weight.shape[0], len(vocabulary.tokenizer) + len(concepts))

@@ -36,6 +36,8 @@ WRITERS: dict[str, tuple[str, Callable[[Sequence[Concept], Path], list[Path]]]] 
     "authors": (".pt", string_to_param.save_authors),
 }
 """Layouts that can be written: the usual ending, and ``save(concepts, path)``."""
+WITH_DELTAS = ("oneword", "diffusers")
+"""Layouts that hold weight deltas; diffusers' a LoRA only."""
 Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
 
 
@@ -120,7 +122,8 @@ def save(
 
     Args:
         concepts: One, or several for the layouts that hold several.
-        path: File; the pair of a diffusers file for two encoders gets ``_2`` before its ending.
+        path: File; the pair of a diffusers file for two encoders gets ``_2`` before its ending, its
+            LoRA ``_lora``.
         layout: One of ``WRITERS``.
 
     Returns:
@@ -130,4 +133,10 @@ def save(
         FormatError: the layout cannot hold these concepts.
     """
     many = [concepts] if isinstance(concepts, Concept) else list(concepts)
+    for concept in many if layout not in WITH_DELTAS else ():
+        if concept.deltas:
+            raise FormatError(
+                f"A {layout} file holds rows and nothing else, got {concept.placeholder_token!r} "
+                f"with {len(concept.deltas)} weight deltas; write it as {' or '.join(WITH_DELTAS)}."
+            )
     return WRITERS[layout][1](many, Path(path))
