@@ -60,10 +60,10 @@ __all__ = [
     "invert_many",
 ]
 
-_SCORING_CHUNK = 32  # samples per forward pass without gradients; bounds memory
+SCORING_CHUNK = 32  # samples per forward pass without gradients; bounds memory
 _NUM_NOUNS = 12  # initialisers that are tried where none is given
 _NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
-_HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
+HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
 
 
 def invert_many(
@@ -191,7 +191,7 @@ class _Loop:
             learner.resume(*self.waiting.pop(index))
             return learner
         if learner.config.initializer_token is None:
-            self._choose_initializer(learner)
+            choose_initializer(self.backbone, learner, self.parts.loss)
         learner.start(self.parts.rows(self.backbone, learner.config))
         return learner
 
@@ -211,32 +211,6 @@ class _Loop:
     def _fail(self, index: int, error: UserError) -> None:
         self.results[index] = Result(
             job=self.jobs[index], status="failed", concept=None, reason=str(error)
-        )
-
-    def _choose_initializer(self, learner: Learner) -> None:
-        """Take the common noun that explains the pictures best, by the denoising loss."""
-        vocabularies = self.backbone.vocabularies.values()
-        kind = learner.config.learnable_property
-        common = of_family(COMMON_WORDS, self.backbone.family, kind)
-        nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
-        if not nouns:
-            raise JobError(
-                f"No initializer could be chosen for job {learner.job.name!r}, since the model's "
-                "vocabulary holds none of the common nouns; pass --initializer-token."
-            )
-        batch = learner.fixed.spread(_NOUN_SAMPLES)
-        with torch.no_grad():
-            predictions = self._predict([(noun, batch) for noun in nouns], _SCORING_CHUNK)
-            losses = torch.stack(
-                [self.parts.loss(p, batch.target, batch.samples).mean() for p in predictions]
-            ).tolist()
-        finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
-        noun = nouns[finite.index(min(finite))]
-        learner.ranking = dict(zip(nouns, losses, strict=True))
-        learner.config = dataclasses.replace(learner.config, initializer_token=noun)
-        learner.say(
-            f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
-            f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
         )
 
     def _begin(self, learners: Sequence[Learner]) -> None:
@@ -285,18 +259,18 @@ class _Loop:
 
     def _train(self, learners: Sequence[Learner]) -> None:
         batches = [learner.next_batch(self.parts.timesteps) for learner in learners]
-        predictions = self._predict(
+        found = predictions(self.backbone, 
             [(n.token, batch) for n, batch in zip(learners, batches, strict=True)]
         )
         losses = []
-        for learner, batch, prediction in zip(learners, batches, predictions, strict=True):
+        for learner, batch, prediction in zip(learners, batches, found, strict=True):
             loss = self.parts.loss(prediction, batch.target, batch.samples).mean()
             for penalty in self.parts.penalties:
                 loss = loss + penalty(learner.rows, learner.initial)
             losses.append(loss)
         parameters = [p for learner in learners for p in learner.rows.values()]
         gradients: list[Tensor | None] = [None] * len(parameters)
-        scale = _HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
+        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
         total = torch.stack(losses).sum() * scale
         if total.requires_grad:
             # Not backward(): whatever else asks for a gradient must not get one.
@@ -310,7 +284,7 @@ class _Loop:
         if not learners:
             return {}
         with torch.no_grad():
-            predictions = self._predict([(n.token, n.fixed) for n in learners], _SCORING_CHUNK)
+            found = predictions(self.backbone, [(n.token, n.fixed) for n in learners], SCORING_CHUNK)
             measures = torch.stack(
                 [
                     learner.measures(
@@ -318,30 +292,13 @@ class _Loop:
                             prediction, learner.fixed.target, learner.fixed.samples
                         ).mean()
                     )
-                    for learner, prediction in zip(learners, predictions, strict=True)
+                    for learner, prediction in zip(learners, found, strict=True)
                 ]
             ).tolist()  # the one place where the loop waits for the device
         return {
             learner.index: learner.judge(loss, bool(bad), distance)
             for learner, (loss, bad, distance) in zip(learners, measures, strict=True)
         }
-
-    def _predict(
-        self, words: Sequence[tuple[str, Batch]], chunk: int | None = None
-    ) -> tuple[Latents, ...]:
-        """Predictions for each batch with its word; equal prompts are encoded once."""
-        prompts = [s.replace("{}", word) for word, batch in words for s in batch.sentences]
-        x_t = torch.cat([batch.samples.x_t for _, batch in words])
-        crops = torch.cat([batch.samples.crops for _, batch in words])
-        t = torch.cat([batch.samples.t for _, batch in words])
-        predictions = []
-        for first in range(0, len(prompts), chunk or len(prompts)):
-            part = slice(first, first + (chunk or len(prompts)))
-            places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts[part]))}
-            index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
-            conditioning = self.backbone.encode_prompt(list(places))[index]
-            predictions.append(self.backbone.predict(x_t[part], t[part], conditioning, crops[part]))
-        return torch.cat(predictions).split([len(batch.sentences) for _, batch in words])
 
     def _report(
         self, learners: Sequence[Learner], verdicts: dict[int, tuple[Status, str] | None]
@@ -408,3 +365,54 @@ class _Loop:
             )
         for one in begun:
             self.waiting[one["index"]] = (below(state.tensors, f"{one['index']}/"), one)
+
+
+def choose_initializer(
+    backbone: Backbone, learner: Learner, loss: LossPart = squared_error
+) -> None:
+    """Take the common noun that explains the pictures best, by the denoising loss.
+
+    Raises:
+        JobError: the model's vocabulary holds none of the common nouns.
+    """
+    vocabularies = backbone.vocabularies.values()
+    kind = learner.config.learnable_property
+    common = of_family(COMMON_WORDS, backbone.family, kind)
+    nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
+    if not nouns:
+        raise JobError(
+            f"No initializer could be chosen for job {learner.job.name!r}, since the model's "
+            "vocabulary holds none of the common nouns; pass --initializer-token."
+        )
+    batch = learner.fixed.spread(_NOUN_SAMPLES)
+    with torch.no_grad():
+        found = predictions(backbone, [(noun, batch) for noun in nouns], SCORING_CHUNK)
+        losses = torch.stack(
+            [loss(p, batch.target, batch.samples).mean() for p in found]
+        ).tolist()
+    finite = [one if math.isfinite(one) else math.inf for one in losses]
+    noun = nouns[finite.index(min(finite))]
+    learner.ranking = dict(zip(nouns, losses, strict=True))
+    learner.config = dataclasses.replace(learner.config, initializer_token=noun)
+    learner.say(
+        f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
+        f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
+    )
+
+
+def predictions(
+    backbone: Backbone, words: Sequence[tuple[str, Batch]], chunk: int | None = None
+) -> tuple[Latents, ...]:
+    """Predictions for each batch with its word; equal prompts are encoded once."""
+    prompts = [s.replace("{}", word) for word, batch in words for s in batch.sentences]
+    x_t = torch.cat([batch.samples.x_t for _, batch in words])
+    crops = torch.cat([batch.samples.crops for _, batch in words])
+    t = torch.cat([batch.samples.t for _, batch in words])
+    found = []
+    for first in range(0, len(prompts), chunk or len(prompts)):
+        part = slice(first, first + (chunk or len(prompts)))
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts[part]))}
+        index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
+        conditioning = backbone.encode_prompt(list(places))[index]
+        found.append(backbone.predict(x_t[part], t[part], conditioning, crops[part]))
+    return torch.cat(found).split([len(batch.sentences) for _, batch in words])
