@@ -259,8 +259,8 @@ class _Loop:
 
     def _train(self, learners: Sequence[Learner]) -> None:
         batches = [learner.next_batch(self.parts.timesteps) for learner in learners]
-        found = predictions(self.backbone, 
-            [(n.token, batch) for n, batch in zip(learners, batches, strict=True)]
+        found = predictions(
+            self.backbone, [(n.token, batch) for n, batch in zip(learners, batches, strict=True)]
         )
         losses = []
         for learner, batch, prediction in zip(learners, batches, found, strict=True):
@@ -284,7 +284,9 @@ class _Loop:
         if not learners:
             return {}
         with torch.no_grad():
-            found = predictions(self.backbone, [(n.token, n.fixed) for n in learners], SCORING_CHUNK)
+            found = predictions(
+                self.backbone, [(n.token, n.fixed) for n in learners], SCORING_CHUNK
+            )
             measures = torch.stack(
                 [
                     learner.measures(
@@ -387,9 +389,7 @@ def choose_initializer(
     batch = learner.fixed.spread(_NOUN_SAMPLES)
     with torch.no_grad():
         found = predictions(backbone, [(noun, batch) for noun in nouns], SCORING_CHUNK)
-        losses = torch.stack(
-            [loss(p, batch.target, batch.samples).mean() for p in found]
-        ).tolist()
+        losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
     finite = [one if math.isfinite(one) else math.inf for one in losses]
     noun = nouns[finite.index(min(finite))]
     learner.ranking = dict(zip(nouns, losses, strict=True))

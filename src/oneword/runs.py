@@ -22,10 +22,11 @@ import torch
 
 from oneword import formats
 from oneword.backbones.base import Backbone, load
+from oneword.baselines import method
 from oneword.concept import Concept
 from oneword.config import TrainConfig, is_validated
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
-from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
+from oneword.inversion import Job, Progress, Result, effective_learning_rate
 from oneword.parts import rows_of_initializer
 from oneword.prompts import as_template, fill, names
 from oneword.run_folder import RunFolder, plain_settings, versions
@@ -77,7 +78,9 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
     return prepared.plan | {"run": folder.standing(prepared.record)}
 
 
-def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutcome:
+def train(
+    config: TrainConfig, *, on_event: OnEvent | None = None, backbone: Backbone | None = None
+) -> TrainOutcome:
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
     Ctrl-C and SIGTERM end the step, save the state, and give a result of status "interrupted".
@@ -85,15 +88,17 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     Args:
         config: What to do; ``output_dir`` may hold the same run, begun before.
         on_event: Told of the plan, of messages, progress and previews.
+        backbone: Its model, where it is loaded already.
 
     Raises:
         UserError: the folder, the pictures, the model or the settings cannot be used.
     """
     tell = on_event or tell_nobody
-    folder, prepared, standing = opened(config)
+    folder, prepared, standing = opened(config, backbone)
+    learn = method(prepared.job.config.setup)
     tell("plan", prepared.plan | {"run": standing})
     if standing == "finished":
-        result = invert(prepared.backbone, prepared.job, checkpoint=folder.kept())
+        result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
         tell("message", f"The run in {folder.path} has ended before. {ending(result)}")
         return outcome_of(result, folder, 0.0, was_finished=True)
     if standing == "new":
@@ -101,7 +106,7 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     started = time.monotonic()
     with asked_to_stop() as asked:
         watch = Watch(prepared, folder, tell, asked)
-        result = invert(
+        result = learn(
             prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
         )
     keep(result, folder, watch.elapsed())
@@ -183,15 +188,16 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     inversion = config.inversion.resolved(backbone.family)
     assert inversion.max_train_steps is not None
     token = inversion.placeholder_token
+    steps = inversion.max_train_steps
+    if inversion.setup == "pivotal":
+        steps += inversion.tuning.tuning_steps or 0
     config = dataclasses.replace(
         config,
         inversion=inversion,
         resolution=config.resolution or backbone.resolution,
         validation_prompt=config.validation_prompt or f"a photo of a {token}",
         validation_steps=(
-            max(1, inversion.max_train_steps // 4)
-            if config.validation_steps is None
-            else config.validation_steps
+            max(1, steps // 4) if config.validation_steps is None else config.validation_steps
         ),
     )
     assert config.validation_prompt is not None
@@ -237,7 +243,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "captions": captions is not None,
         "masks": pictures.masks is not None,
         "notes": notes,
-        "num_samples": inversion.max_train_steps * inversion.train_batch_size,
+        "num_samples": steps * inversion.train_batch_size,
     }
     digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
     digest.update(json.dumps(captions).encode())

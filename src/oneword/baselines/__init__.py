@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+from oneword import inversion
 from oneword.parts import Result
 
 
@@ -16,8 +17,8 @@ BASELINES = {
 """Module of this folder by the name of its setup; each has ``invert(backbone, job, ...)``."""
 
 
-def method(setup: str) -> Callable[..., Result] | None:
-    """``invert`` of a setup that changes weights; ``None`` for the others."""
+def method(setup: str) -> Callable[..., Result]:
+    """``invert`` of a setup: one of this folder, or the word's own loop for all others."""
     if setup not in BASELINES:
-        return None
+        return inversion.invert
     return importlib.import_module(f"oneword.baselines.{BASELINES[setup]}").invert

@@ -13,9 +13,6 @@ from oneword.baselines import tuning
 from oneword.parts import Checkpoint, Job, OnStep, Result
 
 
-KIND = "custom-diffusion"
-
-
 def invert(
     backbone: Backbone,
     job: Job,
@@ -37,4 +34,4 @@ def invert(
     Source:
         Kumari et al. 2022, arXiv:2212.04488, sections 3.2 and 3.3.
     """
-    return tuning.tune_named(backbone, job, KIND, on_step=on_step, checkpoint=checkpoint)
+    return tuning.tune_named(backbone, job, on_step=on_step, checkpoint=checkpoint)

@@ -12,9 +12,6 @@ from oneword.baselines import tuning
 from oneword.parts import Checkpoint, Job, OnStep, Result
 
 
-KIND = "lora-dreambooth"
-
-
 def invert(
     backbone: Backbone,
     job: Job,
@@ -36,4 +33,4 @@ def invert(
     Source:
         Ruiz et al. 2022, arXiv:2208.12242; Hu et al. 2021, arXiv:2106.09685.
     """
-    return tuning.tune_named(backbone, job, KIND, on_step=on_step, checkpoint=checkpoint)
+    return tuning.tune_named(backbone, job, on_step=on_step, checkpoint=checkpoint)

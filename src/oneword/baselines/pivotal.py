@@ -11,12 +11,9 @@ from typing import Any
 
 from oneword.backbones.base import Backbone
 from oneword.baselines import tuning
-from oneword.concept import Concept
+from oneword.concept import ROWS, Concept
 from oneword.inversion import invert as learn_word
-from oneword.parts import Checkpoint, Job, OnStep, Progress, Result, State
-
-
-KIND = "pivotal"
+from oneword.parts import Checkpoint, Job, JobError, OnStep, Progress, Result, State
 
 
 def invert(
@@ -68,7 +65,6 @@ def invert(
     prior = bool(learner.config.tuning.prior_loss_weight)
     start = dataclasses.replace(
         start,
-        kind=KIND,
         deltas=tuning.changes_of(backbone, learner.config),
         class_prompt=tuning.class_prompt(learner.config, noun) if prior else None,
     )
@@ -76,14 +72,18 @@ def invert(
 
 
 def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuning.Start:
+    if word.kind != ROWS or word.deltas:
+        raise JobError(
+            "Pivotal tuning must be given a word of rows and nothing else, got "
+            f"{word.placeholder_token!r} of kind {word.kind} with {len(word.deltas)} weight deltas."
+        )
     fitted = word.fitted({name: v.dim for name, v in backbone.vocabularies.items()})
     kept = {"word_sha256": fitted.sha256()}
     if "learning_rate" in word.provenance:
         kept["learning_rate"] = word.provenance["learning_rate"]
     if first is None:
-        return tuning.Start(kind=KIND, rows=dict(fitted.rows), deltas={}, provenance=kept)
+        return tuning.Start(rows=dict(fitted.rows), deltas={}, provenance=kept)
     return tuning.Start(
-        kind=KIND,
         rows=dict(fitted.rows),
         deltas={},
         first_step=first.steps,
@@ -135,7 +135,9 @@ class _FirstStage:
     def save(self, state: State) -> None:
         """Keep it as a run that goes on."""
         inner = state.info
-        (step,) = [one["step"] for one in inner["active"]] or [one["steps"] for one in inner["done"]]
+        (step,) = [one["step"] for one in inner["active"]] or [
+            one["steps"] for one in inner["done"]
+        ]
         info = {name: inner[name] for name in ("jobs", "rounds", "queue")}
         active = {"active": [{"step": step}], "done": [], "first_stage": inner}
         self.outer.save(State(state.tensors, info | active))

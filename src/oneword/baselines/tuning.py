@@ -1,8 +1,8 @@
 """The loop that changes a model's weights, one concept at a time; the methods beside it call it.
 
 It trains changes rather than weights (``deltas.py``), so that what it saves is what a concept file
-holds, and the model is its old self as soon as the loop ends. The pictures, the sentences, the draws
-and the fixed batch are those of the word's own loop (``learner.py``), so that losses compare.
+holds, and the model is its old self as soon as the loop ends. The pictures, the sentences, the
+draws and the fixed batch are those of the word's own loop (``learner.py``): losses compare.
 """
 
 from __future__ import annotations
@@ -57,8 +57,6 @@ _TEXT_KEYS = ("attn2.to_k", "attn2.to_v", "add_k_proj", "add_v_proj")
 class Start:
     """What a method begins with."""
 
-    kind: str
-    """``Concept.kind`` of what comes out."""
     rows: dict[str, Tensor]
     """The word, by text encoder."""
     num_learned: int = 0
@@ -186,7 +184,6 @@ def rare_word(backbone: Backbone) -> str:
 def tune_named(
     backbone: Backbone,
     job: Job,
-    kind: str,
     *,
     on_step: OnStep | None,
     checkpoint: Checkpoint | None,
@@ -199,7 +196,7 @@ def tune_named(
     learner = learner_of(backbone, job)
     start = begun(state, learner) or _named_start(backbone, learner)
     changes = changes_of(backbone, learner.config)
-    start = dataclasses.replace(start, kind=kind, deltas=changes)
+    start = dataclasses.replace(start, deltas=changes)
     return tune(backbone, learner, start, on_step=on_step, checkpoint=checkpoint)
 
 
@@ -215,7 +212,6 @@ def _named_start(backbone: Backbone, learner: Learner) -> Start:
     num = config.num_vectors or 1
     learner.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
     return Start(
-        kind="",
         rows={
             name: torch.cat([initial_rows(v, rare, num), initial_rows(v, noun, length)])
             for name, v in vocabularies.items()
@@ -349,9 +345,7 @@ class _Tuner:
     def _rate(self, name: str, step: int) -> float:
         kind, _, rest = name.partition("/")
         assert self.tuning.tuning_learning_rate is not None
-        rate = (
-            self.learner.rates[rest][0] if kind == "rows" else self.tuning.tuning_learning_rate
-        )
+        rate = self.learner.rates[rest][0] if kind == "rows" else self.tuning.tuning_learning_rate
         own = dataclasses.replace(self.config, max_train_steps=self._total)
         return rate * schedule(own, step)
 
@@ -445,9 +439,7 @@ class _Tuner:
     def _score(self) -> tuple[Status, str] | None:
         """Score the fixed batch; an ending where it is not finite."""
         fixed = self.learner.fixed
-        (found,) = predictions(
-            self.backbone, [(self.learner.token, fixed)], SCORING_CHUNK
-        )
+        (found,) = predictions(self.backbone, [(self.learner.token, fixed)], SCORING_CHUNK)
         loss = float(squared_error(found, fixed.target, fixed.samples).mean())
         step = self.start.first_step + self.step
         if self.bad or not math.isfinite(loss):
@@ -550,7 +542,6 @@ class _Tuner:
             placeholder_token=self.config.placeholder_token,
             rows=rows,
             deltas=compact(below(kept, "deltas/")),
-            kind=self.start.kind,
             provenance={
                 "base_model": self.backbone.name,
                 "family": self.backbone.family,
@@ -619,7 +610,7 @@ class _Tuner:
 
 
 def begun(state: State | None, learner: Learner) -> Start | None:
-    """What a run under way began with, but for its kind and its changes.
+    """What a run under way began with, but for its changes.
 
     The learner takes over the initializer that was chosen then.
     """
@@ -630,7 +621,6 @@ def begun(state: State | None, learner: Learner) -> Start | None:
     )
     start = state.info["start"]
     return Start(
-        kind="",
         rows=below(state.tensors, "0/word/"),
         deltas={},
         **(start | {"losses": [(int(step), float(loss)) for step, loss in start["losses"]]}),
@@ -652,9 +642,7 @@ def state_of(result: Result) -> State:
 
 
 @torch.no_grad()
-def class_pictures(
-    backbone: Backbone, prompt: str, count: int, seed: int, side: int
-) -> Pixels:
+def class_pictures(backbone: Backbone, prompt: str, count: int, seed: int, side: int) -> Pixels:
     """Pictures of a class as the model draws them, with seeds ``seed``, ``seed + 1``, ...
 
     Source:

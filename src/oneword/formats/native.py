@@ -41,6 +41,10 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
                 placeholder_token=entry["placeholder_token"],
                 rows={name: contents.rows(key) for name, key in entry["keys"].items()},
                 kind=entry["kind"],
+                tensors={
+                    name: contents.read(key).float()
+                    for name, key in entry.get("tensors", {}).items()
+                },
                 provenance=entry["provenance"],
                 deltas={n: contents.read(key) for n, key in entry.get("deltas", {}).items()},
             )
@@ -75,12 +79,15 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
         tensors |= {key: concept.rows[name].contiguous() for name, key in keys.items()}
         changes = {n: n if len(concepts) == 1 else f"{token}.{n}" for n in sorted(concept.deltas)}
         tensors |= {key: concept.deltas[name].contiguous() for name, key in changes.items()}
+        more = {name: f"{token}.{name}" for name in sorted(concept.tensors)}
+        tensors |= {key: concept.tensors[name].contiguous() for name, key in more.items()}
         entries.append(
             {
                 "placeholder_token": concept.placeholder_token,
                 "kind": concept.kind,
                 "keys": keys,
                 **({"deltas": changes} if changes else {}),
+                **({"tensors": more} if more else {}),
                 "sha256": concept.sha256(),
                 "provenance": concept.provenance,
             }
