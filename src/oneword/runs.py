@@ -22,9 +22,9 @@ import torch
 
 from oneword import formats
 from oneword.backbones.base import Backbone, load
-from oneword.baselines import method
+from oneword.baselines import BASELINES, method
 from oneword.concept import Concept
-from oneword.config import TrainConfig, is_validated
+from oneword.config import InversionConfig, TrainConfig, is_validated
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate
 from oneword.parts import rows_of_initializer
@@ -242,7 +242,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "skipped": [str(item) for item in pictures.skipped],
         "captions": captions is not None,
         "masks": pictures.masks is not None,
-        "notes": notes,
+        "notes": notes + _tuning_notes(inversion),
         "num_samples": steps * inversion.train_batch_size,
     }
     digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
@@ -265,6 +265,27 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         captions=None if captions is None else tuple(captions),
     )
     return Prepared(config, backbone, job, plan, record)
+
+
+def _tuning_notes(inversion: InversionConfig) -> list[str]:
+    """What a setup that changes weights will do, in a sentence."""
+    if inversion.setup not in BASELINES:
+        return []
+    tuning = inversion.tuning
+    what = {
+        "full": "every weight of the denoiser",
+        "lora": f"a LoRA of rank {tuning.rank} of the denoiser's attention",
+        "kv": "the denoiser's keys and values of the text",
+    }[tuning.tuned_weights or "full"]
+    prior = ""
+    if tuning.prior_loss_weight:
+        source = tuning.class_data_dir or f"{tuning.num_class_images} drawn ones"
+        prior = f", and as many of pictures of the class ({source})"
+    then = "then " if inversion.setup == "pivotal" else ""
+    return [
+        f"{inversion.setup}: {then}{tuning.tuning_steps} steps of {inversion.train_batch_size} "
+        f"samples{prior} change {what}, at the rate {tuning.tuning_learning_rate:.3g}"
+    ]
 
 
 def _captions(
