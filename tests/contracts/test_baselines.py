@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from oneword.draws import step_draws
 from oneword.extensions.timesteps import sampled
 from oneword.inversion import Job, invert, predictions
 from oneword.jobs import train_many
-from oneword.parts import JobError, squared_error
+from oneword.parts import JobError, captions_or_templates, squared_error
+from oneword.prompts import fill
 from oneword.runs import dry_run, train
 from oneword.vocabulary import PlaceholderError, injected
 
@@ -77,7 +79,9 @@ def fixed_loss(backbone, one, concept):
     """Loss of a concept on the job's fixed batch, as a user of its file would have it."""
     learner = tuning.learner_of(backbone, one)
     with torch.no_grad(), injected(backbone, [concept]):
-        (found,) = predictions(backbone, [(concept.placeholder_token, learner.fixed)])
+        (found,) = predictions(
+            backbone, [(partial(fill, placeholder_token=concept.placeholder_token), learner.fixed)]
+        )
     return float(squared_error(found, learner.fixed.target, learner.fixed.samples).mean())
 
 
@@ -128,8 +132,8 @@ def test_the_model_is_restored_when_on_step_raises(backbone, setup):
             raise ZeroDivisionError
 
     before = standing(backbone)
+    one = job(setup, {"tuning_steps": 6}, max_train_steps=3)
     with pytest.raises(ZeroDivisionError):
-        one = job(setup, {"tuning_steps": 6}, max_train_steps=3)
         method(setup)(backbone, one, on_step=fail)
     unchanged(before, backbone)
 
@@ -239,7 +243,7 @@ def test_the_first_step_is_adamw_on_the_sum_of_both_losses(backbone):
             moments = backbone.encode_image(images)
             x0 = moments[draws.pictures].sample(draws.posterior_noise)
             t = backbone.sample_t(sampled(draws.times, config), (16, 16))
-            choices = tuning.captions_or_templates(one, config)[0]
+            choices = captions_or_templates(one, config)[0]
             prompts = [
                 "a photo of a cat" if word is None else choices[int(u * len(choices))].format(word)
                 for u in draws.sentences.tolist()
@@ -371,6 +375,8 @@ def test_mistakes_are_said(backbone):
     nameless = Concept(placeholder_token="S*", rows={"clip": torch.ones(1, 32)})
     with pytest.raises(JobError, match="must know the class of the thing"):
         pivotal.invert(backbone, one, word=nameless)
+    with pytest.raises(JobError, match="must have a word of rows, got the form 'xti'"):
+        pivotal.invert(backbone, job("pivotal", form="xti"))
     with pytest.raises(JobError, match="needs at least one picture"):
         method("custom-diffusion")(backbone, job("custom-diffusion", pictures=0))
     bare = load(ModelConfig(model=backbone.name, device="cpu"))

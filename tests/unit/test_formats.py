@@ -380,5 +380,7 @@ def test_tensors_of_a_kind_survive_in_our_layout_and_are_refused_in_others(tmp_p
     assert (found.kind, found.sha256()) == ("neti", word.sha256())
     assert found.tensors["net/w"].shape == (2, 3, 4)
     for layout in ("diffusers", "kohya", "a1111", "authors"):
-        with pytest.raises(FormatError, match=f"layout {layout} holds rows only, .* of kind neti"):
+        with pytest.raises(
+            formats.FormatError, match=f"layout {layout} holds rows only, .* of kind neti"
+        ):
             formats.save(word, tmp_path / "y", layout)

@@ -15,9 +15,9 @@ import oneword
 
 
 ORDER = (
-    "_typing", "config", "_files", "deltas", "concept", "images", "prompts", "formats",
-    "vocabulary", "inspection", "microworld", "backbones", "draws", "parts", "extensions",
-    "learner", "inversion", "baselines",
+    "_typing", "config", "_files", "deltas", "concept", "descriptions", "images", "prompts",
+    "formats", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
+    "extensions", "learner", "inversion", "baselines",
     "run_folder", "runs", "jobs", "generation", "editing", "evaluation",
     "cluster", "web", "cli",
 )  # fmt: skip

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from oneword import __version__, deltas
+from oneword import __version__, deltas, extensions
 from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
 from oneword.concept import Concept
 from oneword.config import InversionConfig, SamplingConfig
 from oneword.draws import generator
-from oneword.extensions.timesteps import sampled
 from oneword.images import from_uint8, read_folder
 from oneword.inversion import HALF_SCALE, SCORING_CHUNK, choose_initializer, predictions
 from oneword.learner import GUARD_MARGIN, GUARD_MIN_STEPS, Learner
@@ -32,12 +32,13 @@ from oneword.parts import (
     Job,
     JobError,
     OnStep,
+    Parts,
     Progress,
+    PromptsPart,
     Result,
     State,
     Status,
     below,
-    captions_or_templates,
     schedule,
     squared_error,
 )
@@ -232,7 +233,29 @@ def learner_of(backbone: Backbone, job: Job) -> Learner:
     Raises:
         JobError: the job cannot be trained as it was given.
     """
-    return Learner(backbone, job, captions_or_templates, index=0, slot=0)
+    config = job.config.resolved(backbone.family)
+    if config.form != "rows":
+        raise JobError(
+            f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
+            "leave --form out."
+        )
+    return Learner(backbone, job, _parts(), index=0, slot=0)
+
+
+def _parts(prompts: PromptsPart | None = None) -> Parts:
+    """What a learner is told that only hands out batches."""
+    return Parts(
+        form=extensions.form,
+        rows=None,
+        prompts=prompts,
+        timesteps=extensions.TIMESTEPS,
+        loss=squared_error,
+        penalties=(),
+        after=(),
+        stop=extensions.STOP,
+        on_step=None,
+        checkpoint=None,
+    )
 
 
 def ended(job: Job, state: State | None) -> Result | None:
@@ -385,14 +408,16 @@ class _Tuner:
         return self.step % self.config.evaluation_steps == 0 or self.step >= self._total
 
     def _train(self, live: deltas.Applied) -> None:
-        words: list[tuple[str, Batch]] = []
+        words: list[tuple[Callable[[str], str], Batch]] = []
         self.learner.step = self.start.first_step + self.step
-        words.append((self.learner.token, self.learner.next_batch(sampled)))
-        if self.start.class_prompt is not None:
+        words.append((self.learner.fill, self.learner.next_batch(extensions.TIMESTEPS)))
+        prompt = self.start.class_prompt
+        if prompt is not None:
             if self.prior is None:
                 self.prior = self._prior()
             self.prior.step = self.step
-            words.append((self.start.class_prompt, self.prior.next_batch(sampled)))
+            batch = self.prior.next_batch(extensions.TIMESTEPS)
+            words.append((partial(fill, placeholder_token=prompt), batch))
         found = predictions(self.backbone, words)
         losses = [
             squared_error(prediction, batch.target, batch.samples).mean()
@@ -439,7 +464,7 @@ class _Tuner:
     def _score(self) -> tuple[Status, str] | None:
         """Score the fixed batch; an ending where it is not finite."""
         fixed = self.learner.fixed
-        (found,) = predictions(self.backbone, [(self.learner.token, fixed)], SCORING_CHUNK)
+        (found,) = predictions(self.backbone, [(self.learner.fill, fixed)], SCORING_CHUNK)
         loss = float(squared_error(found, fixed.target, fixed.samples).mean())
         step = self.start.first_step + self.step
         if self.bad or not math.isfinite(loss):
@@ -509,9 +534,9 @@ class _Tuner:
             # draws unlike the word's own
             config=dataclasses.replace(self.config, seed=self.config.seed ^ 0x5EED),
         )
-        return Learner(
-            self.backbone, job, lambda job, _: [("{}",)] * len(job.pictures), index=1, slot=1
-        )
+        # the word of a class picture's sentence is the whole of it
+        parts = _parts(lambda job, _: [("{}",)] * len(job.pictures))
+        return Learner(self.backbone, job, parts, index=1, slot=1)
 
     def _class_pixels(self) -> Pixels:
         tuning, side = self.tuning, self.learner.job.pictures.shape[-1]

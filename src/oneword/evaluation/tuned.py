@@ -1,4 +1,4 @@
-"""What changed weights do besides their word: drift of everything else, and editing under guidance."""
+"""What changed weights do besides their word: how all else drifts, and editing under guidance."""
 
 from __future__ import annotations
 
