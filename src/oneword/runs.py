@@ -22,7 +22,7 @@ import torch
 
 from oneword import descriptions, formats
 from oneword.backbones.base import Backbone, load
-from oneword.baselines import BASELINES, method
+from oneword.baselines import BASELINES, method, tuning
 from oneword.concept import Concept
 from oneword.config import InversionConfig, SamplingConfig, TrainConfig, is_validated
 from oneword.extensions import form
@@ -186,6 +186,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     """
     backbone = backbone or load(config.model)
     inversion = config.inversion.resolved(backbone.family)
+    if inversion.setup in BASELINES:
+        tuning.check(backbone, inversion)
     assert inversion.max_train_steps is not None
     token = inversion.placeholder_token
     steps = inversion.max_train_steps
@@ -265,20 +267,20 @@ def _tuning_notes(inversion: InversionConfig) -> list[str]:
     """What a setup that changes weights will do, in a sentence."""
     if inversion.setup not in BASELINES:
         return []
-    tuning = inversion.tuning
+    own = inversion.tuning
     what = {
         "full": "every weight of the denoiser",
-        "lora": f"a LoRA of rank {tuning.rank} of the denoiser's attention",
+        "lora": f"a LoRA of rank {own.rank} of the denoiser's attention",
         "kv": "the denoiser's keys and values of the text",
-    }[tuning.tuned_weights or "full"]
+    }[own.tuned_weights or "full"]
     prior = ""
-    if tuning.prior_loss_weight:
-        source = tuning.class_data_dir or f"{tuning.num_class_images} drawn ones"
+    if own.prior_loss_weight:
+        source = own.class_data_dir or f"{own.num_class_images} drawn ones"
         prior = f", and as many of pictures of the class ({source})"
     then = "then " if inversion.setup == "pivotal" else ""
     return [
-        f"{inversion.setup}: {then}{tuning.tuning_steps} steps of {inversion.train_batch_size} "
-        f"samples{prior} change {what}, at the rate {tuning.tuning_learning_rate:.3g}"
+        f"{inversion.setup}: {then}{own.tuning_steps} steps of {inversion.train_batch_size} "
+        f"samples{prior} change {what}, at the rate {own.tuning_learning_rate:.3g}"
     ]
 
 

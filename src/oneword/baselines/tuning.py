@@ -126,18 +126,24 @@ def _low_rank(denoiser: nn.Module, part: str, rank: int, seed: int) -> dict[str,
 
 
 def compact(changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Changes as a file holds them: whole ones in half precision, which spares half of the room.
+    """Changes as a file holds them: whole ones in half the room, and none that changes nothing.
 
-    A change is some thousandth of its weight, so that half precision leaves an error near that of
-    the weight's own float32. What changes nothing is left out.
+    A change is some hundredth or thousandth of its weight, so that three digits of it are five or
+    six of the weight.
     """
     kept = {}
     for name, change in changes.items():
         stem = name.removesuffix(deltas.LORA_A).removesuffix(deltas.LORA_B)
         moved = changes[stem + deltas.LORA_B] if deltas.is_lora(name) else change
         if moved.any():
-            kept[name] = change.float() if deltas.is_lora(name) else change.half()
+            kept[name] = change.float() if deltas.is_lora(name) else _halved(change)
     return kept
+
+
+def _halved(change: Tensor) -> Tensor:
+    """Half precision, or bfloat16 for numbers so small that they lose less in it."""
+    forms = (change.half(), change.bfloat16())
+    return min(forms, key=lambda form: float((form.float() - change).norm()))
 
 
 def class_prompt(config: InversionConfig, noun: str | None) -> str:
@@ -227,18 +233,30 @@ def _named_start(backbone: Backbone, learner: Learner) -> Start:
 # --- the loop ------------------------------------------------------------------------------------
 
 
+def check(backbone: Backbone, config: InversionConfig) -> None:
+    """Refuse settings that a setup of this folder cannot work with, before anything costly.
+
+    Raises:
+        JobError: the word is not to be of rows.
+        PlaceholderError: the model does not know the rare token.
+    """
+    if config.form != "rows":
+        raise JobError(
+            f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
+            "leave --form out."
+        )
+    if config.tuning.rare_token is not None:
+        for vocabulary in backbone.vocabularies.values():
+            initial_rows(vocabulary, config.tuning.rare_token, 1)
+
+
 def learner_of(backbone: Backbone, job: Job) -> Learner:
     """The job's pictures and sentences, its draws and its fixed batch.
 
     Raises:
         JobError: the job cannot be trained as it was given.
     """
-    config = job.config.resolved(backbone.family)
-    if config.form != "rows":
-        raise JobError(
-            f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
-            "leave --form out."
-        )
+    check(backbone, job.config.resolved(backbone.family))
     return Learner(backbone, job, _parts(), index=0, slot=0)
 
 
@@ -298,7 +316,7 @@ def tune(
             return tuner.run(live)
 
 
-_RECORD = ("step", "losses", "best_loss", "best_step", "messages", "unsaid")
+_RECORD = ("step", "first_loss", "losses", "best_loss", "best_step", "messages", "unsaid")
 
 
 class _Tuner:
@@ -324,7 +342,8 @@ class _Tuner:
         self.initial = self._copies()
         self.step = 0
         self.losses: list[tuple[int, float]] = list(start.losses)
-        self.best_loss, self.best_step = math.inf, start.first_step
+        self.first_loss = self.best_loss = math.inf
+        self.best_step = start.first_step
         self.best = self.initial
         self.messages: list[str] = list(learner.messages)
         self.unsaid: list[str] = list(learner.unsaid)
@@ -384,9 +403,11 @@ class _Tuner:
         live.refresh()
         verdict: tuple[Status, str] | None = None
         try:
-            if math.isinf(self.best_loss):
+            if math.isinf(self.first_loss):
                 verdict = self._score()
-                verdict = self._report(evaluated=True) or verdict
+                self.first_loss = self.best_loss
+                if not self.start.first_step:  # the word's own end was told of before
+                    verdict = self._report(evaluated=True) or verdict
             while verdict is None and self.step < self._total:
                 self._train(live)
                 due = self._is_due()
@@ -480,7 +501,7 @@ class _Tuner:
         return None
 
     def _verdict(self) -> tuple[Status, str]:
-        first = dict(self.losses)[self.start.first_step]
+        first = self.first_loss
         if self._total >= GUARD_MIN_STEPS and self.best_loss > first * (1 - GUARD_MARGIN):
             return "nothing-learned", (
                 f"after {self._total} steps of tuning the loss on the fixed batch has not fallen: "

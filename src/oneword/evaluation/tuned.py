@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -39,6 +40,11 @@ class Drift:
     before: Pixels = field(repr=False)
     """One per (prompt, seed), seeds running fastest."""
     after: Pixels = field(repr=False)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the pictures, JSON-able."""
+        pictures = ("before", "after")
+        return {n: getattr(self, n) for n in self.__dataclass_fields__ if n not in pictures}
 
 
 def unrelated_prompts(backbone: Backbone, concept: Concept) -> tuple[str, ...]:
