@@ -16,7 +16,8 @@ from oneword.vocabulary import Vocabulary
 
 _SAME = 1e-3  # relative distance below which a row counts as a word of the model
 _FAR = 8.0  # times the vocabulary's median norm above which a row is suspicious
-_TOLD = ("base_model", "family", "initializer_token", "steps", "loss", "scores", "made_by")
+_TOLD = ("base_model", "family", "initializer_token", "stands_for", "steps", "loss", "scores",
+         "made_by", "tuning")  # fmt: skip
 
 
 def facts(
