@@ -21,7 +21,7 @@ from torch import Tensor
 from oneword import extensions
 from oneword._typing import Latents
 from oneword.backbones.base import Backbone
-from oneword.config import ConfigError, UserError
+from oneword.config import TUNING, ConfigError, UserError
 from oneword.learner import Learner
 from oneword.parts import (
     AfterPart,
@@ -224,6 +224,12 @@ class _Loop:
         return learner
 
     def _learner(self, index: int, slot: int) -> Learner:
+        setup = self.jobs[index].config.setup
+        if setup in TUNING:
+            raise JobError(
+                "Setups of this loop leave the model's weights alone, got "
+                f"{setup!r}; call oneword.baselines.method({setup!r}), or runs.train."
+            )
         learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
         shape = learner.latent_shape
         if self.latent_shape is not None and shape != self.latent_shape:

@@ -13,8 +13,9 @@ import tiny
 from oneword import formats
 from oneword.backbones.base import load
 from oneword.backbones.by_layer import cross_attentions
+from oneword.baselines import BASELINES, method
 from oneword.concept import Concept
-from oneword.config import SETUPS, InversionConfig, ModelConfig, SamplingConfig
+from oneword.config import SETUPS, InversionConfig, ModelConfig, SamplingConfig, TuningConfig
 from oneword.descriptions import Descriptions
 from oneword.extensions import per_image, progressive, xti
 from oneword.generation import generate
@@ -46,7 +47,10 @@ def job(name="a", seed=0, count=3, **fields):
     }
     if fields.get("setup") == "neti":
         settings.pop("relative_learning_rate")
-    config = InversionConfig(**{"placeholder_token": f"<{name}>"} | settings | fields)
+    own = TuningConfig(tuning_steps=5, tuning_learning_rate=1e-2, num_class_images=1)
+    config = InversionConfig(
+        **{"placeholder_token": f"<{name}>", "tuning": own} | settings | fields
+    )
     pictures = torch.rand(count, 3, 32, 32, generator=g) * 2 - 1
     return Job(name=name, pictures=pictures, config=config, descriptions=DESCRIBED)
 
@@ -84,6 +88,7 @@ def stop_at(step):
 @pytest.mark.parametrize("setup", list(SETUPS))
 def test_every_setup_learns_resumes_and_draws_and_leaves_the_model_alone(tiny_sd, tmp_path, setup):
     before, tokenizer = model(tiny_sd), tiny_sd.pipeline.tokenizer
+    invert = method(setup)
     whole = invert(tiny_sd, job(setup=setup))
     assert whole.status == "finished"
     memory = Memory()
@@ -114,7 +119,8 @@ def test_every_setup_learns_resumes_and_draws_and_leaves_the_model_alone(tiny_sd
 
 
 def test_setups_that_share_a_batch_learn_what_they_learn_alone(tiny_sd):
-    names = [n for n in SETUPS if n not in ("high-lr", "low-lr", "two-words", "captions-long")]
+    left_out = {"high-lr", "low-lr", "two-words", "captions-long", *BASELINES}
+    names = [n for n in SETUPS if n not in left_out]
     jobs = [job(f"j{i}", seed=i, setup=name) for i, name in enumerate(names)]
     for one, together in zip(jobs, invert_many(tiny_sd, jobs, slots=len(jobs)), strict=True):
         assert together.status == "finished", together.reason

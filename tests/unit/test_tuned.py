@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
 
 import tiny
 from oneword.concept import Concept
@@ -24,17 +23,7 @@ KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 
 @pytest.fixture(scope="module")
 def judge():
-    tokens = tiny.tokenizer()
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-            "num_attention_heads": 2}  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # noqa: TID251
-        config = CLIPConfig(
-            text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
-            vision_config=size | {"image_size": 24, "patch_size": 8},
-            projection_dim=12,
-        )
-        return Judge(CLIPModel(config), tokens)
+    return Judge(tiny.judge(), tiny.tokenizer())
 
 
 @pytest.fixture(scope="module")

@@ -49,10 +49,10 @@ def invert(
         first = None
         if word is None:
             first = _first_stage(backbone, job, on_step, checkpoint)
-            if first.status != "interrupted" and not _goes_on(first) and checkpoint:
-                checkpoint.save(tuning.state_of(first))
             if not _goes_on(first):
-                return first
+                if first.status != "interrupted" and checkpoint:
+                    checkpoint.save(tuning.state_of(first))
+                return dataclasses.replace(first, job=job)
             word = first.concept
         assert word is not None
         start = _start(backbone, word, first)
@@ -104,18 +104,19 @@ def _first_stage(
     backbone: Backbone, job: Job, on_step: OnStep | None, checkpoint: Checkpoint | None
 ) -> Result:
     """The word's own loop, whose end is not the run's."""
-    more = job.config.resolved(backbone.family).tuning.tuning_steps or 0
+    config = job.config.resolved(backbone.family)
+    more = config.tuning.tuning_steps or 0
 
     def counted(progress: Progress) -> Any:
         assert on_step is not None
         assert progress.config.max_train_steps is not None
         total = progress.config.max_train_steps + more
-        config = dataclasses.replace(progress.config, max_train_steps=total)
-        return on_step(dataclasses.replace(progress, config=config))
+        whole = dataclasses.replace(progress.config, max_train_steps=total)
+        return on_step(dataclasses.replace(progress, job=job, config=whole))
 
     return learn_word(
         backbone,
-        job,
+        dataclasses.replace(job, config=dataclasses.replace(config, setup="one-word")),
         on_step=None if on_step is None else counted,
         checkpoint=None if checkpoint is None else _FirstStage(checkpoint),
     )
