@@ -8,6 +8,7 @@ so that a resolved config rebuilds its run exactly. This module imports no torch
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -673,3 +674,8 @@ class EvaluateConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+
+def plain_settings(config: InversionConfig | TrainConfig) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from oneword import __version__
 from oneword.backbones.base import Backbone, Moments
 from oneword.concept import ROWS, Concept
+from oneword.config import plain_settings
 from oneword.draws import Draws, evaluation_draws, step_draws
 from oneword.parts import (
     AVERAGE,
@@ -501,7 +502,7 @@ class Learner:
                 "pool": self.backbone.pool,
                 "initializer_token": self.config.initializer_token,
                 "initializer_losses": self.ranking,
-                "config": dataclasses.asdict(self.config),
+                "config": plain_settings(self.config),
                 "learning_rate": {
                     n: {"absolute": a, "relative": r} for n, (a, r) in self.rates.items()
                 },

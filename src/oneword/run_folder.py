@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -21,7 +20,7 @@ import safetensors.torch
 
 from oneword import __version__
 from oneword._files import check_writable, write_atomic, write_json_atomic
-from oneword.config import ConfigError, TrainConfig, UserError
+from oneword.config import ConfigError, UserError
 from oneword.formats import LEARNED
 from oneword.mirror import Mirror
 from oneword.parts import State
@@ -224,11 +223,6 @@ class KeptState:
 
     def save(self, state: State) -> None:
         """Nothing was done, so there is nothing to keep."""
-
-
-def plain_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings as JSON has them."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def versions() -> dict[str, str]:

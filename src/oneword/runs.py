@@ -24,13 +24,19 @@ from oneword import descriptions, formats
 from oneword.backbones.base import Backbone, load
 from oneword.baselines import BASELINES, method, tuning
 from oneword.concept import Concept
-from oneword.config import InversionConfig, SamplingConfig, TrainConfig, is_validated
+from oneword.config import (
+    InversionConfig,
+    SamplingConfig,
+    TrainConfig,
+    is_validated,
+    plain_settings,
+)
 from oneword.extensions import form
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate
 from oneword.mirror import Mirror
 from oneword.prompts import as_template, fill, names
-from oneword.run_folder import RunFolder, plain_settings, versions
+from oneword.run_folder import RunFolder, versions
 from oneword.vocabulary import injected
 
 

@@ -21,7 +21,7 @@ from oneword import __version__, deltas, extensions
 from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
 from oneword.concept import Concept
-from oneword.config import InversionConfig, SamplingConfig
+from oneword.config import InversionConfig, SamplingConfig, plain_settings
 from oneword.draws import generator
 from oneword.images import from_uint8, read_folder
 from oneword.inversion import HALF_SCALE, SCORING_CHUNK, choose_initializer, predictions
@@ -335,7 +335,9 @@ class _Tuner:
         self.config, self.tuning = learner.config, learner.config.tuning
         device = backbone.device
         self.rows = {
-            n: nn.Parameter(r.to(device, torch.float32), requires_grad=start.num_learned > 0)
+            n: nn.Parameter(
+                r.detach().to(device, torch.float32, copy=True), requires_grad=start.num_learned > 0
+            )
             for n, r in start.rows.items()
         }
         self.deltas = {n: nn.Parameter(d.to(device)) for n, d in start.deltas.items()}
@@ -593,7 +595,7 @@ class _Tuner:
                 "family": self.backbone.family,
                 "pool": self.backbone.pool,
                 "initializer_token": self.config.initializer_token,
-                "config": dataclasses.asdict(self.config),
+                "config": plain_settings(self.config),
                 "steps": step,
                 "initial_loss": self.losses[0][1] if self.losses else None,
                 "loss": losses.get(step),
