@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from oneword.backbones.base import load as load_backbone
     from oneword.concept import Concept
     from oneword.config import InversionConfig, ModelConfig, SamplingConfig, TrainConfig
+    from oneword.evaluation.choosing import choose
+    from oneword.evaluation.features import load_judge
+    from oneword.evaluation.gallery import save_gallery
     from oneword.formats import load as load_concept, save as save_concept
     from oneword.generation import generate, save as save_drawing
     from oneword.images import read_folder
@@ -25,14 +28,17 @@ _PUBLIC = {
     "ModelConfig": ("config", "ModelConfig"),
     "SamplingConfig": ("config", "SamplingConfig"),
     "TrainConfig": ("config", "TrainConfig"),
+    "choose": ("evaluation.choosing", "choose"),
     "generate": ("generation", "generate"),
     "injected": ("vocabulary", "injected"),
     "invert": ("inversion", "invert"),
     "invert_many": ("inversion", "invert_many"),
     "load_backbone": ("backbones.base", "load"),
+    "load_judge": ("evaluation.features", "load_judge"),
     "load_concept": ("formats", "load"),
     "read_folder": ("images", "read_folder"),
     "save_concept": ("formats", "save"),
+    "save_gallery": ("evaluation.gallery", "save_gallery"),
     "save_drawing": ("generation", "save"),
 }
 __all__ = [
@@ -42,15 +48,18 @@ __all__ = [
     "ModelConfig",
     "SamplingConfig",
     "TrainConfig",
+    "choose",
     "generate",
     "injected",
     "invert",
     "invert_many",
     "load_backbone",
     "load_concept",
+    "load_judge",
     "read_folder",
     "save_concept",
     "save_drawing",
+    "save_gallery",
 ]
 
 

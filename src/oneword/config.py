@@ -411,7 +411,7 @@ class GenerateConfig:
     """Draw pictures: every prompt with every seed."""
 
     prompts: tuple[str, ...] = ()
-    """Prompts, each in quotes."""
+    """Prompts, each in quotes; "{}" is filled with every loaded word; paper:fig1, fig3, fig4, fig5, fig6, fig14, section5.1 and microworld:edits are lists of them."""
     prompts_file: Path | None = None
     """Text file with one prompt a line, beside or in place of prompts."""
     concepts: tuple[Path, ...] = ()
@@ -434,8 +434,30 @@ class GenerateConfig:
     """Pictures drawn at once; it does not change them."""
     replace: bool = False
     """Allow a concept whose placeholder is already a word of the model."""
+    gallery: bool = False
+    """Write everything that was drawn, not chosen, as one page (gallery.html) and as sheets."""
+    keep: int | None = None
+    """Pictures kept of the num_images_per_prompt drawn of each prompt (16 in the paper); the others go to the folder "dropped"."""
+    rank_by: Literal["image", "text", "mean"] | None = None
+    """What keep ranks by: similarity to the training pictures, to the prompt, or the mean of the two; unset: the mean where training pictures are known, else text."""
+    diversity: float = 0.0
+    """Keep pictures that differ, in [0, 1]; 0: those with the highest scores."""
+    train_data_dir: tuple[Path, ...] = ()
+    """Training pictures of each word to rank by, one folder for each loaded word; none: those that their run folders name."""
+    judge: str | None = None
+    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
+            f"keep must be in 1..{self.num_images_per_prompt}, the pictures drawn of each prompt, "
+            f"got {self.keep}; raise --num-images-per-prompt (the paper draws 16).",
+        )
+        _require(0 <= self.diversity <= 1, f"diversity must be in [0, 1], got {self.diversity}.")
+        _require(
+            self.keep is not None or (self.rank_by is None and not self.diversity),
+            "rank_by and diversity choose among candidates, got them without --keep.",
+        )
         _require(0 < self.strength <= 1, f"strength must be in (0, 1], got {self.strength}.")
         _require(
             self.mask_image is None or self.image is not None,

@@ -211,6 +211,16 @@ class KeptState:
         """Nothing was done, so there is nothing to keep."""
 
 
+def pictures_of(folder: Path) -> Path | None:
+    """The training pictures that a run folder names, where they are still there."""
+    try:
+        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        pictures = Path(record["config"]["train_data_dir"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pictures if pictures.is_dir() else None
+
+
 def plain_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings as JSON has them."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
