@@ -499,3 +499,55 @@ class EvaluateConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebiasConfig:
+    """Learn a fairer word from a small diverse set, and compare what it and the old word draw."""
+
+    word: str
+    """Existing word whose pictures are one-sided, such as "doctor"; the new word starts from it."""
+    images: Path
+    """Folder with a small, diverse set of pictures of it."""
+    output_dir: Path = Path("oneword-fair")
+    """Folder for the run, the pictures and the report; run the same command again to resume."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(
+        default_factory=lambda: InversionConfig(placeholder_token="<fair>")
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    prompt: str = "a photo of a {}"
+    """What is drawn with each word in place of {}."""
+    num_images: int = 64
+    """Pictures drawn with each word, with the same seeds."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    attributes: tuple[str, ...] = ()
+    """What to read, each NAME=TEXT|TEXT|..., by the CLIP that judges; none: the oracle's skin and hair on microworld, gender presentation, skin tone and age elsewhere."""
+    judge: str | None = None
+    """CLIP that reads attributes: hub id or folder; unset: as for evaluate."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.word.strip()), "The word to be made fairer must be given, got none.")
+        _require(
+            "{}" in self.prompt,
+            f"The prompt must hold {{}} where the word stands, got {self.prompt!r}.",
+        )
+        _require(
+            self.inversion.learnable_property == "object",
+            "A fairer word is one for things or people, got learnable_property 'style'.",
+        )
+        for name, least in (("num_images", 2), ("batch_size", 1)):
+            value = getattr(self, name)
+            _require(value >= least, f"{name} must be {least} or more, got {value}.")
+        for text in self.attributes:
+            name, _, values = text.partition("=")
+            texts = [value.strip() for value in values.split("|")]
+            _require(
+                bool(name.strip())
+                and len(texts) > 1
+                and all(texts)
+                and len({*texts}) == len(texts),
+                "An attribute must be NAME=TEXT|TEXT with two or more different texts, got "
+                f"{text!r}.",
+            )

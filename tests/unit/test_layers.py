@@ -15,10 +15,10 @@ import oneword
 
 
 ORDER = (
-    "_typing", "config", "_files", "concept", "images", "prompts", "formats", "vocabulary",
+    "_typing", "config", "_files", "hub", "concept", "images", "prompts", "formats", "vocabulary",
     "inspection", "microworld", "backbones", "draws", "parts", "extensions",
     "learner", "inversion",
-    "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation",
+    "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation", "sharing",
     "cluster", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent
