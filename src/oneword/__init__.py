@@ -10,8 +10,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from oneword.backbones.base import load as load_backbone
+    from oneword.composition import compose, invert_together
     from oneword.concept import Concept
     from oneword.config import (
+        ComposeConfig,
         DebiasConfig,
         InversionConfig,
         ModelConfig,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Concept": ("concept", "Concept"),
+    "ComposeConfig": ("config", "ComposeConfig"),
     "DebiasConfig": ("config", "DebiasConfig"),
     "InversionConfig": ("config", "InversionConfig"),
     "Job": ("inversion", "Job"),
@@ -39,10 +42,12 @@ _PUBLIC = {
     "TrainConfig": ("config", "TrainConfig"),
     "choose": ("evaluation.choosing", "choose"),
     "compare_fairness": ("evaluation.fairness", "compare"),
+    "compose": ("composition", "compose"),
     "debias": ("evaluation.fairness", "debias"),
     "generate": ("generation", "generate"),
     "injected": ("vocabulary", "injected"),
     "invert": ("inversion", "invert"),
+    "invert_together": ("composition", "invert_together"),
     "invert_many": ("inversion", "invert_many"),
     "load_backbone": ("backbones.base", "load"),
     "load_judge": ("evaluation.features", "load_judge"),
@@ -55,6 +60,7 @@ _PUBLIC = {
     "save_drawing": ("generation", "save"),
 }
 __all__ = [
+    "ComposeConfig",
     "Concept",
     "DebiasConfig",
     "InversionConfig",
@@ -64,11 +70,13 @@ __all__ = [
     "TrainConfig",
     "choose",
     "compare_fairness",
+    "compose",
     "debias",
     "generate",
     "injected",
     "invert",
     "invert_many",
+    "invert_together",
     "load_backbone",
     "load_concept",
     "load_judge",

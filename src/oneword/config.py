@@ -551,3 +551,44 @@ class DebiasConfig:
                 "An attribute must be NAME=TEXT|TEXT with two or more different texts, got "
                 f"{text!r}.",
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposeConfig:
+    """Learn several words together, so that they can stand in one picture."""
+
+    images: tuple[Path, ...]
+    """Folders with pictures, one for each word."""
+    placeholder_tokens: tuple[str, ...]
+    """The new words, in the order of the folders."""
+    initializer_tokens: tuple[str, ...]
+    """Existing words that they start from, in the same order."""
+    together: Path | None = None
+    """Folder with pictures that show several of the things, each with a caption that names their new words."""
+    paste: float = 0.1
+    """Share of the samples in which a picture of one thing is pasted into one of another, in [0, 1); 0: none."""
+    output_dir: Path = Path("oneword-composition")
+    """Run folder; run the same command again to resume. All words are in its one file."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    """Settings that all words share; its own placeholder and initialiser are not used."""
+    checkpointing_steps: int = 50
+    """Steps between two writings of the resumable state."""
+
+    def __post_init__(self) -> None:
+        counts = [len(x) for x in (self.images, self.placeholder_tokens, self.initializer_tokens)]
+        _require(
+            len(set(counts)) == 1 and counts[0] >= 2,
+            "Words that are learned together need a folder, a placeholder and an initializer each, "
+            f"for two or more words, got {counts[0]} folders, {counts[1]} placeholders and "
+            f"{counts[2]} initializers.",
+        )
+        _require(
+            len({token.lower() for token in self.placeholder_tokens}) == counts[1],
+            f"The placeholder tokens must differ, got {' '.join(self.placeholder_tokens)}.",
+        )
+        _require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
+        _require(
+            self.checkpointing_steps >= 1,
+            f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )

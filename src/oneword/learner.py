@@ -55,6 +55,11 @@ _RECORD = (
 """Plain attributes of a learner that its state carries."""
 
 
+def slot_token(slot: int) -> str:
+    """Placeholder that stands for the word of a slot while it trains."""
+    return f"<slot-{slot}>"
+
+
 class Learner:
     """A job in a slot: its rows, its optimiser, its fixed batch and its record."""
 
@@ -75,7 +80,7 @@ class Learner:
         """
         self.backbone, self.job, self.index, self.slot = backbone, job, index, slot
         self.config = self.job.config.resolved(self.backbone.family)
-        self.token = f"<slot-{slot}>"
+        self.token = slot_token(slot)
         self.step = self.setbacks = 0
         self.rate_factor = 1.0
         self.losses: list[tuple[int, float]] = []

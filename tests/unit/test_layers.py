@@ -18,7 +18,8 @@ ORDER = (
     "_typing", "config", "_files", "hub", "concept", "images", "prompts", "formats", "vocabulary",
     "inspection", "microworld", "backbones", "draws", "parts", "extensions",
     "learner", "inversion",
-    "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation", "sharing",
+    "run_folder", "runs", "jobs", "composition", "generation", "editing",
+    "baselines", "evaluation", "sharing",
     "cluster", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent
