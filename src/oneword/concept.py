@@ -83,6 +83,13 @@ class Concept:
         """Rows per text encoder."""
         return len(next(iter(self.rows.values())))
 
+    @property
+    def learnable_property(self) -> str:
+        """What it was trained as: "object", where it does not say, or "style"."""
+        settings = self.provenance.get("config")
+        found = settings.get("learnable_property") if isinstance(settings, dict) else None
+        return found if found in ("object", "style") else "object"
+
     def sha256(self) -> str:
         """Hash of the names and float32 bytes of the rows, of other tensors, of weight deltas."""
         digest = hashlib.sha256()

@@ -608,7 +608,7 @@ class GenerateConfig:
     """Draw pictures: every prompt with every seed."""
 
     prompts: tuple[str, ...] = ()
-    """Prompts, each in quotes."""
+    """Prompts, each in quotes; "{}" is filled with every loaded word; paper:fig1, fig3, fig4, fig5, fig6, fig14, section5.1 and microworld:edits are lists of them."""
     prompts_file: Path | None = None
     """Text file with one prompt a line, beside or in place of prompts."""
     concepts: tuple[Path, ...] = ()
@@ -631,8 +631,30 @@ class GenerateConfig:
     """Pictures drawn at once; it does not change them."""
     replace: bool = False
     """Allow a concept whose placeholder is already a word of the model."""
+    gallery: bool = False
+    """Write everything that was drawn, not chosen, as one page (gallery.html) and as sheets."""
+    keep: int | None = None
+    """Pictures kept of the num_images_per_prompt drawn of each prompt (16 in the paper); the others go to the folder "dropped"."""
+    rank_by: Literal["image", "text", "mean"] | None = None
+    """What keep ranks by: similarity to the training pictures, to the prompt, or the mean of the two; unset: the mean where training pictures are known, else text."""
+    diversity: float = 0.0
+    """Keep pictures that differ, in [0, 1]; 0: those with the highest scores."""
+    train_data_dir: tuple[Path, ...] = ()
+    """Training pictures of each word to rank by, one folder for each loaded word; none: those that their run folders name."""
+    judge: str | None = None
+    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
+            f"keep must be in 1..{self.num_images_per_prompt}, the pictures drawn of each prompt, "
+            f"got {self.keep}; raise --num-images-per-prompt (the paper draws 16).",
+        )
+        _require(0 <= self.diversity <= 1, f"diversity must be in [0, 1], got {self.diversity}.")
+        _require(
+            self.keep is not None or (self.rank_by is None and not self.diversity),
+            "rank_by and diversity choose among candidates, got them without --keep.",
+        )
         _require(0 < self.strength <= 1, f"strength must be in (0, 1], got {self.strength}.")
         _require(
             self.mask_image is None or self.image is not None,
@@ -676,6 +698,99 @@ class EvaluateConfig:
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
 
 
-def plain_settings(config: InversionConfig | TrainConfig) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebiasConfig:
+    """Learn a fairer word from a small diverse set, and compare what it and the old word draw."""
+
+    word: str
+    """Existing word whose pictures are one-sided, such as "doctor"; the new word starts from it."""
+    images: Path
+    """Folder with a small, diverse set of pictures of it."""
+    output_dir: Path = Path("oneword-fair")
+    """Folder for the run, the pictures and the report; run the same command again to resume."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(
+        default_factory=lambda: InversionConfig(placeholder_token="<fair>")
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    prompt: str = "a photo of a {}"
+    """What is drawn with each word in place of {}."""
+    num_images: int = 64
+    """Pictures drawn with each word, with the same seeds."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    attributes: tuple[str, ...] = ()
+    """What to read, each NAME=TEXT|TEXT|..., by the CLIP that judges; none: the oracle's skin and hair on microworld, gender presentation, skin tone and age elsewhere."""
+    judge: str | None = None
+    """CLIP that reads attributes: hub id or folder; unset: as for evaluate."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.word.strip()), "The word to be made fairer must be given, got none.")
+        _require(
+            "{}" in self.prompt,
+            f"The prompt must hold {{}} where the word stands, got {self.prompt!r}.",
+        )
+        _require(
+            self.inversion.learnable_property == "object",
+            "A fairer word is one for things or people, got learnable_property 'style'.",
+        )
+        for name, least in (("num_images", 2), ("batch_size", 1)):
+            value = getattr(self, name)
+            _require(value >= least, f"{name} must be {least} or more, got {value}.")
+        for text in self.attributes:
+            name, _, values = text.partition("=")
+            texts = [value.strip() for value in values.split("|")]
+            _require(
+                bool(name.strip())
+                and len(texts) > 1
+                and all(texts)
+                and len({*texts}) == len(texts),
+                "An attribute must be NAME=TEXT|TEXT with two or more different texts, got "
+                f"{text!r}.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposeConfig:
+    """Learn several words together, so that they can stand in one picture."""
+
+    images: tuple[Path, ...]
+    """Folders with pictures, one for each word."""
+    placeholder_tokens: tuple[str, ...]
+    """The new words, in the order of the folders."""
+    initializer_tokens: tuple[str, ...]
+    """Existing words that they start from, in the same order."""
+    together: Path | None = None
+    """Folder with pictures that show several of the things, each with a caption that names their new words."""
+    paste: float = 0.1
+    """Share of the samples in which a picture of one thing is pasted into one of another, in [0, 1); 0: none."""
+    output_dir: Path = Path("oneword-composition")
+    """Run folder; run the same command again to resume. All words are in its one file."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    """Settings that all words share; its own placeholder and initialiser are not used."""
+    checkpointing_steps: int = 50
+    """Steps between two writings of the resumable state."""
+
+    def __post_init__(self) -> None:
+        counts = [len(x) for x in (self.images, self.placeholder_tokens, self.initializer_tokens)]
+        _require(
+            len(set(counts)) == 1 and counts[0] >= 2,
+            "Words that are learned together need a folder, a placeholder and an initializer each, "
+            f"for two or more words, got {counts[0]} folders, {counts[1]} placeholders and "
+            f"{counts[2]} initializers.",
+        )
+        _require(
+            len({token.lower() for token in self.placeholder_tokens}) == counts[1],
+            f"The placeholder tokens must differ, got {' '.join(self.placeholder_tokens)}.",
+        )
+        _require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
+        _require(
+            self.checkpointing_steps >= 1,
+            f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )
+
+
+def plain_settings(config: InversionConfig | TrainConfig | ComposeConfig) -> dict[str, Any]:
     """The settings as JSON has them."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -60,6 +60,11 @@ _RECORD = (
 """Plain attributes of a learner that its state carries."""
 
 
+def slot_token(slot: int) -> str:
+    """Placeholder that stands for the word of a slot while it trains."""
+    return f"<slot-{slot}>"
+
+
 class Live:
     """A word that is being learned, for ``injected``: its tensors are those of the moment."""
 
@@ -106,7 +111,7 @@ class Learner:
         self.backbone, self.job, self.index, self.slot = backbone, job, index, slot
         self.config = self.job.config.resolved(self.backbone.family)
         self.form, self.after = parts.form(self.config), parts.after
-        self.token = f"<slot-{slot}>"
+        self.token = slot_token(slot)
         self.others: tuple[str, ...] = ()
         self.step = self.setbacks = 0
         self.rate_factor = 1.0

@@ -225,6 +225,16 @@ class KeptState:
         """Nothing was done, so there is nothing to keep."""
 
 
+def pictures_of(folder: Path) -> Path | None:
+    """The training pictures that a run folder names, where they are still there."""
+    try:
+        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        pictures = Path(record["config"]["train_data_dir"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pictures if pictures.is_dir() else None
+
+
 def versions() -> dict[str, str]:
     """Versions of this package and of those that move its numbers."""
     others = {name: importlib.metadata.version(name) for name in _MATTER}

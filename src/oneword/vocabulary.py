@@ -443,7 +443,8 @@ def _check(
         if first.placeholder_token == second.placeholder_token:
             raise PlaceholderError(
                 f"Placeholders must differ, got {first.placeholder_token!r} twice; load one of the "
-                "concepts under another word."
+                "concepts under another word, with FILE=OTHER-WORD on the command line or "
+                "concept.named(...) in Python."
             )
     for concept in concepts:
         token = concept.placeholder_token
