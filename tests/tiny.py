@@ -9,13 +9,22 @@ from pathlib import Path
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     DDIMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     LDMTextToImagePipeline,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -32,6 +41,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -82,6 +94,50 @@ def t5_tokenizer() -> T5Tokenizer:
     vocab += [(word, -2.0) for word in words if len(word) > 2] + [(c, -8.0) for c in letters]
     vocab += [(word, -3.0) for word in words if len(word) == 2]
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=64)
+
+
+# words of the texts that Sana and Lumina 2 put in front of a prompt
+INSTRUCTIONS = """
+given user prompt prompts generate enhanced that provides detailed visual descriptions suitable
+for image generation evaluate level detail in if is simple focus adding specifics about colors
+shapes sizes textures spatial relationships create vivid concrete scenes already refine enhance
+existing details slightly without overcomplicating here are examples how transform or fluffy white
+curled up round shape sleeping peacefully warm sunny windowsill surrounded by pots blooming flowers
+busy city street bustling scene dusk featuring glowing lamps diverse crowd people colorful clothing
+double-decker bus passing towering glass skyscrapers please only description below avoid including
+any additional commentary evaluations you assistant designed superior images with degree
+image-text alignment based textual start
+""".split()  # noqa: SIM905
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """Gemma's tokenizer: words with the space before them; without it they are spelled."""
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation, "\u2581", "\n"]
+    pieces = dict.fromkeys(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *letters])
+    merges: dict[tuple[str, str], None] = {}
+    for word in dict.fromkeys([*WORDS, *INSTRUCTIONS, *(w.capitalize() for w in INSTRUCTIONS)]):
+        piece = "\u2581"
+        for letter in word:
+            merges.setdefault((piece, letter))
+            piece += letter
+            pieces.setdefault(piece)
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    return GemmaTokenizer(vocab=vocab, merges=list(merges), add_bos_token=True)
+
+
+def gemma(width: int = 32) -> Gemma2Model:
+    """A Gemma, which multiplies what it looks up by the root of its width."""
+    return Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(gemma_tokenizer()),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+        )
+    )
 
 
 def clip(width: int = 32, *, projection: bool = False, context: int = 77) -> CLIPTextModel:
@@ -264,6 +320,92 @@ def flux(seed: int = 0, *, guidance: bool = True) -> FluxPipeline:
         )
 
 
+def pixart(kind: type = PixArtSigmaPipeline, seed: int = 0, *, size: int = 8) -> DiffusionPipeline:
+    """A T5 of width 48; Alpha of size 128 is told the picture's size."""
+    with _seeded(seed):
+        return kind(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            vae=vae(4, scaling_factor=0.13025),
+            transformer=PixArtTransformer2DModel(
+                sample_size=size,
+                num_layers=2,
+                patch_size=2,
+                attention_head_dim=8,
+                num_attention_heads=3,
+                caption_channels=48,
+                in_channels=4,
+                out_channels=8,
+                cross_attention_dim=24,
+                attention_bias=True,
+            ),
+            scheduler=DPMSolverMultistepScheduler(),
+        )
+
+
+def sana(seed: int = 0) -> SanaPipeline:
+    """A Gemma of width 32, an autoencoder without a posterior, the solver of the real one."""
+    levels = 4
+    with _seeded(seed):
+        return SanaPipeline(
+            tokenizer=gemma_tokenizer(),
+            text_encoder=gemma(),
+            vae=AutoencoderDC(
+                latent_channels=8,
+                attention_head_dim=2,
+                encoder_block_types="ResBlock",
+                decoder_block_types="ResBlock",
+                encoder_block_out_channels=(8, 8, 16, 16),
+                decoder_block_out_channels=(8, 8, 16, 16),
+                encoder_layers_per_block=(1,) * levels,
+                decoder_layers_per_block=(1,) * levels,
+                encoder_qkv_multiscales=((),) * levels,
+                decoder_qkv_multiscales=((),) * levels,
+                scaling_factor=0.41407,
+            ),
+            transformer=SanaTransformer2DModel(
+                in_channels=8,
+                out_channels=8,
+                num_attention_heads=4,
+                attention_head_dim=8,
+                num_layers=2,
+                num_cross_attention_heads=4,
+                cross_attention_head_dim=8,
+                cross_attention_dim=32,
+                caption_channels=32,
+                sample_size=8,
+            ),
+            scheduler=DPMSolverMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+            ),
+        )
+
+
+def lumina2(seed: int = 0) -> Lumina2Pipeline:
+    """A Gemma of width 32, a transformer of two layers."""
+    with _seeded(seed):
+        return Lumina2Pipeline(
+            tokenizer=gemma_tokenizer(),
+            text_encoder=gemma(),
+            vae=vae(4, channels=16, scaling_factor=0.3611, shift_factor=0.1159),
+            transformer=Lumina2Transformer2DModel(
+                sample_size=8,
+                patch_size=2,
+                in_channels=16,
+                hidden_size=32,
+                num_layers=2,
+                num_refiner_layers=1,
+                num_attention_heads=4,
+                num_kv_heads=2,
+                multiple_of=16,
+                axes_dim_rope=(4, 2, 2),
+                axes_lens=(300, 32, 32),
+                cap_feat_dim=32,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -271,6 +413,10 @@ FAMILIES = {
     "sdxl": sdxl,
     "sd3": sd3,
     "flux": flux,
+    "pixart": pixart,
+    "pixart_alpha": lambda: pixart(PixArtAlphaPipeline, size=128),
+    "sana": sana,
+    "lumina2": lumina2,
 }
 
 

@@ -14,6 +14,13 @@ sd3
     ``target`` is noise - x0; times lie in (0, 1).
 flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
+pixart
+    ``t5xxl``, whose mask is in ``Conditioning.extra``. Alpha and Sigma, told apart by the pipeline.
+sana
+    ``gemma`` behind an instruction, masked. The autoencoder has no posterior: ``Moments.std`` is 0.
+lumina2
+    ``gemma`` behind a system prompt, masked. The model runs from noise at 0 to the picture at 1,
+    towards the picture: ``predict`` turns both round.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
@@ -184,6 +191,10 @@ FAMILIES = {
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
+    "PixArtAlphaPipeline": "pixart",
+    "PixArtSigmaPipeline": "pixart",
+    "SanaPipeline": "sana",
+    "Lumina2Pipeline": "lumina2",
 }
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
 _SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}

@@ -23,7 +23,7 @@ from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.backbones.base import ModelError, Moments, pick_device, pick_dtype
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import Vocabulary
+from oneword.vocabulary import Vocabulary, around_words
 
 
 def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: Any) -> Any:
@@ -247,7 +247,6 @@ class FrozenPipeline:
             "height": chosen.height,
             "width": chosen.width,
             "output_type": "latent",
-            "callback_on_step_end": _reporter(on_step, chosen.num_inference_steps or 0),
         }
         if chosen.negative_prompt:
             options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
@@ -261,6 +260,7 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
+        options |= _reporter(pipeline, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._autoencoder(), quiet():
             latents = pipeline(**(options | self._draw_options(chosen))).images
         return self.decode_latents(self._unpacked(latents, size))
@@ -284,8 +284,14 @@ class FrozenPipeline:
     def _image_pipeline(self, inpaints: bool) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
         auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
-        with quiet():
-            pipeline: Any = auto.from_pipe(self.pipeline)
+        try:
+            with quiet():
+                pipeline: Any = auto.from_pipe(self.pipeline)
+        except ValueError as error:
+            raise ModelError(
+                f"The family {self.family} draws from noise only, got a picture to start from; "
+                "diffusers has no such pipeline for it."
+            ) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -296,10 +302,50 @@ def _parameters(pipeline: Any) -> set[str]:
     return set(code.co_varnames[: code.co_argcount])
 
 
-def _reporter(on_step: Callable[[int, int], None] | None, total: int) -> Callable[..., Any]:
+def _reporter(
+    pipeline: Any, on_step: Callable[[int, int], None] | None, total: int
+) -> dict[str, Any]:
+    """The option that has a pipeline tell its steps; PixArt's has the older of the two."""
+
     def report(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
             on_step(step + 1, total)
         return values
 
-    return report
+    if "callback_on_step_end" in _parameters(pipeline):
+        return {"callback_on_step_end": report}
+    return {"callback": lambda step, _, __: report(None, step, None, {})}
+
+
+def spare_words(pipeline: Any) -> None:
+    """Let a pipeline lower-case and clean everything of a prompt but the words of concepts.
+
+    Otherwise ``<Cat>`` would become ``<cat>``, and nothing at all where the prompt is cleaned of
+    what looks like HTML.
+    """
+    stock = pipeline._text_preprocessing
+
+    def preprocessed(text: Any, clean_caption: bool = False) -> list[str]:
+        def change(part: str) -> str:
+            # what stands beside a word keeps its space
+            head = part[: len(part) - len(part.lstrip())]
+            tail = part[len(part.rstrip()) :] if part.strip() else ""
+            return head + stock(part, clean_caption=clean_caption)[0] + tail
+
+        texts = [text] if isinstance(text, str) else text
+        return [around_words(pipeline.tokenizer, one, change).strip() for one in texts]
+
+    pipeline._text_preprocessing = preprocessed
+
+
+def refuse_clip_skip(config: ModelConfig, family: str) -> None:
+    """Refuse to skip layers of CLIP in a family that has none.
+
+    Raises:
+        ModelError: ``clip_skip`` was given.
+    """
+    if config.clip_skip is not None:
+        raise ModelError(
+            f"{family} has no CLIP that layers could be skipped of, got clip_skip "
+            f"{config.clip_skip}; leave it out."
+        )

@@ -68,7 +68,7 @@ class Flow:
         u = u.double().clamp(1e-6, 1 - 1e-6)
         t = torch.special.ndtri(u).sigmoid()
         config = self.scheduler.config
-        if config.use_dynamic_shifting:
+        if config.get("use_dynamic_shifting"):
             num_tokens = (latent_size[0] // 2) * (latent_size[1] // 2)
             mu = calculate_shift(
                 num_tokens,
@@ -78,7 +78,9 @@ class Flow:
                 config.max_shift,
             )
             return self.scheduler.time_shift(mu, 1.0, t).float()
-        return (config.shift * t / (1 + (config.shift - 1) * t)).float()
+        # Sana's solver has its own name for it
+        shift = config.get("shift", config.get("flow_shift", 1.0))
+        return (shift * t / (1 + (shift - 1) * t)).float()
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         """``(1 - t) x0 + t noise``."""
