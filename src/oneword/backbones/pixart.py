@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, PixArtSigmaPipeline
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, PixArtSigmaPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning
+from oneword.backbones.base import Conditioning, ModelError
 from oneword.backbones.frozen import FrozenPipeline, load_pipeline, refuse_clip_skip, spare_words
 from oneword.backbones.noise import Diffusion
 from oneword.config import ModelConfig, SamplingConfig
@@ -98,7 +98,14 @@ class PixArt(FrozenPipeline):
             for name, value in told.items()
         }
 
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        solver = isinstance(self.pipeline.scheduler, DPMSolverMultistepScheduler)
+        if solver and self.t5_tokens == ALPHA_TOKENS and sampling.num_inference_steps == 1:
+            # its pipeline then asks for what only the schedulers of one-step models return
+            raise ModelError(
+                "PixArt-Alpha must be drawn in 2 steps or more with the scheduler of "
+                f"{self.name}, got 1; pass --num-inference-steps 20."
+            )
         return {
             "clean_caption": False,
             "use_resolution_binning": False,

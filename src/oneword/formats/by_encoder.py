@@ -16,7 +16,7 @@ import safetensors.torch
 from oneword._files import write_atomic
 from oneword.concept import Concept
 from oneword.formats.contents import Contents, FormatError
-from oneword.formats.names import ALIASES, encoder_of_width, token_of
+from oneword.formats.names import ALIASES, NAMED_ALONE, encoder_of_width, token_of
 
 
 _SINGLE = ("emb_params", "emp_params")
@@ -76,7 +76,9 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
     concept = concepts[0].detached()
     names = sorted(concept.rows)
     tensors = {
-        name if len(names) > 1 or name == "t5xxl" else "emb_params": concept.rows[name].contiguous()
+        name if len(names) > 1 or name in NAMED_ALONE else "emb_params": (
+            concept.rows[name].contiguous()
+        )
         for name in names
     }
     architecture = _ARCHITECTURES.get(tuple(names), "unknown")

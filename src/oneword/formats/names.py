@@ -6,18 +6,23 @@ from pathlib import Path
 
 
 _WIDTHS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 2304: "gemma", 4096: "t5xxl"}
+_WIDTHS |= {2048: "pile_t5xl"}
 ALIASES = {
     "clip_l": "clip_l",
     "clip_g": "clip_g",
     "clip_h": "clip_h",
     "t5": "t5xxl",
     "t5xxl": "t5xxl",
+    "pile_t5xl": "pile_t5xl",
     "llama": "llama",
+    "gemma2_2b": "gemma",
     "gemma": "gemma",
     "text_encoders_0": "clip_l",
     "text_encoders_1": "clip_g",
 }
 """Keys of files that name the text encoder, and our name of it."""
+NAMED_ALONE = {"t5xxl", "pile_t5xl", "gemma"}
+"""Encoders that files name even where they are the only one."""
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
 
 
@@ -40,7 +45,8 @@ def family_of(rows: dict[str, int]) -> str:
         768: "Stable Diffusion 1 (or one encoder of XL, 3 or Flux)",
         1024: "Stable Diffusion 2",
         1280: "the paper's latent diffusion model, or half of a Stable Diffusion XL pair",
-        4096: "a T5 or Llama encoder alone",
+        4096: "a T5 encoder alone (PixArt, Chroma), or a Llama",
+        2048: "a Pile-T5 encoder (AuraFlow)",
         2304: "a Gemma encoder (Sana, Lumina 2)",
     }.get(next(iter(rows.values())), "unknown")
 
