@@ -11,6 +11,8 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
@@ -406,6 +408,30 @@ def lumina2(seed: int = 0) -> Lumina2Pipeline:
         )
 
 
+def chroma(seed: int = 0) -> ChromaPipeline:
+    """T5 of width 48, a transformer of one double and one single block."""
+    with _seeded(seed):
+        return ChromaPipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            vae=vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+            transformer=ChromaTransformer2DModel(
+                patch_size=1,
+                in_channels=16,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=48,
+                axes_dims_rope=(4, 4, 8),
+                approximator_num_channels=8,
+                approximator_hidden_dim=16,
+                approximator_layers=1,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -417,6 +443,7 @@ FAMILIES = {
     "pixart_alpha": lambda: pixart(PixArtAlphaPipeline, size=128),
     "sana": sana,
     "lumina2": lumina2,
+    "chroma": chroma,
 }
 
 

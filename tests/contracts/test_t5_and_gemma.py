@@ -1,4 +1,4 @@
-"""PixArt, Sana and Lumina 2: what sets families with a T5 or a Gemma apart from the others."""
+"""What sets families with a T5 or a Gemma alone apart from the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oneword.vocabulary import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
-NAMES = ("pixart", "pixart_alpha", "sana", "lumina2")
+NAMES = ("pixart", "pixart_alpha", "sana", "lumina2", "chroma")
 LOWERED = ("pixart", "pixart_alpha", "sana")
 
 
@@ -61,7 +61,7 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
         seen.update(kwargs)
 
     stock.transformer.register_forward_pre_hook(look, with_kwargs=True)
-    size = {} if name == "lumina2" else {"use_resolution_binning": False}
+    size = {"use_resolution_binning": False} if name in LOWERED else {}
     prompt = "A photo of a Red cat, on the MOON"
     stock(
         prompt, num_inference_steps=2, guidance_scale=1.0, height=64, width=64,
@@ -69,7 +69,11 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
     )  # fmt: skip
     found = backbone.encode_prompt([prompt, "a dog"])[:1]
     assert torch.allclose(found.encoder_hidden_states, seen["encoder_hidden_states"], atol=1e-6)
-    assert torch.equal(found.extra["mask"], seen["encoder_attention_mask"])
+    if name == "chroma":  # whose own mask counts the picture's patches, too
+        ours, theirs = found.extra["mask"], seen["attention_mask"]
+        assert torch.equal(ours, theirs[:, : ours.shape[1]])
+    else:
+        assert torch.equal(found.extra["mask"], seen["encoder_attention_mask"])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,8 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
 )
 def test_a_row_takes_the_place_of_a_word_with_its_space(backbone, prompt):
     # T5's tokenizer puts a space before whatever follows an added token, as in stock pipelines
-    apart = prompt.replace(",", " ,") if backbone.family == "pixart" else prompt
+    gapped = backbone.family in ("pixart", "chroma")
+    apart = prompt.replace(",", " ,") if gapped else prompt
     plain = states(backbone, apart.format("red cat"))
     with injected(backbone, [word(backbone)]):
         found = states(backbone, prompt.format("<Cat-Toy>"))
@@ -197,6 +202,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("pixart", {"clip_skip": 1}, "PixArt has no CLIP .* got clip_skip 1; leave it out"),
         ("sana", {"clip_skip": 2}, "Sana has no CLIP"),
         ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
+        ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
         ("sana", {"vae": "x"}, "own VAE must be used with this family"),
     ],
 )
@@ -205,7 +211,9 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         load(ModelConfig(model=str(folders[name]), device="cpu", **fields))
 
 
-@pytest.mark.parametrize(("name", "key"), [("pixart", "t5xxl"), ("sana", "gemma")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("pixart", "t5xxl"), ("sana", "gemma"), ("chroma", "t5xxl")]
+)
 def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):
     """And the word of any such file fits the model, without being told the family."""
     backbone = loaded[name]
@@ -213,8 +221,8 @@ def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):
     formats.save(concept, tmp_path / "cat-toy.safetensors", "kohya")
     assert list(load_file(tmp_path / "cat-toy.safetensors")) == [key]
     plain = states(backbone, "a red cat")
-    aliases = {"t5xxl": ("t5xxl", "t5", "emb_params"), "gemma": ("gemma", "gemma2_2b", "x")}
-    for alias in aliases[key]:
+    aliases = {"t5xxl": ("t5",), "gemma": ("gemma2_2b",)}
+    for alias in (key, "emb_params", "x", *aliases[key]):
         save_file({alias: concept.rows[key]}, tmp_path / f"{alias}.safetensors")
         read = formats.load(tmp_path / f"{alias}.safetensors").named("<Cat-Toy>")
         with injected(backbone, [read]):

@@ -12,8 +12,6 @@ sdxl
 sd3
     ``clip_l``, ``clip_g``, ``t5xxl``. ``sample_t`` maps u through a logit-normal and the shift;
     ``target`` is noise - x0; times lie in (0, 1).
-flux
-    ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
 pixart
     ``t5xxl``, whose mask is in ``Conditioning.extra``. Alpha and Sigma, told apart by the pipeline.
 sana
@@ -21,6 +19,10 @@ sana
 lumina2
     ``gemma`` behind a system prompt, masked. The model runs from noise at 0 to the picture at 1,
     towards the picture: ``predict`` turns both round.
+chroma
+    ``t5xxl``. As flux, without CLIP; its mask, which leaves one token of padding, is in ``extra``.
+flux
+    ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
@@ -190,11 +192,12 @@ FAMILIES = {
     "LDMTextToImagePipeline": "ldm",
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
     "PixArtAlphaPipeline": "pixart",
     "PixArtSigmaPipeline": "pixart",
     "SanaPipeline": "sana",
     "Lumina2Pipeline": "lumina2",
+    "ChromaPipeline": "chroma",
+    "FluxPipeline": "flux",
 }
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
 _SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}
