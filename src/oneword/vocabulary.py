@@ -73,8 +73,9 @@ class Vocabulary:
         return float(self.weight.float().std())
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        """Token ids of a text, as it stands inside a sentence, without special tokens."""
+        # Gemma and byte-level tokenizers have other tokens for words that no space precedes
+        return list(self.tokenizer(f" {text}", add_special_tokens=False).input_ids)
 
     def rows_of(self, text: str) -> Rows:
         """The table's rows for a text, one per token, float32."""
@@ -83,8 +84,9 @@ class Vocabulary:
 
     def is_word(self, text: str) -> bool:
         """Whether a text is one existing token that holds a letter or digit."""
-        ids = self.ids(text)
-        known = len(ids) == 1 and ids[0] != _unknown_id(self.tokenizer)
+        bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        unknown = _unknown_id(self.tokenizer)
+        known = any(len(ids) == 1 and ids[0] != unknown for ids in (bare, self.ids(text)))
         return known and any(c.isalnum() for c in text)
 
     def nearest(self, rows: Rows, count: int) -> list[list[tuple[str, float]]]:
@@ -185,13 +187,18 @@ class _WordTokenizer:
             text, add_special_tokens=special, return_offsets_mapping=True
         )
         ids: list[int] = []
+        before: tuple[int, int] | None = None
         for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
             if token in self._expansions and _stands_alone(
                 text, start, end, self._spellings[token]
             ):
+                if before == (start - 1, start) and text[start - 1] == " ":
+                    # Gemma's words hold the space before them; a row takes such a word's place
+                    ids.pop()
                 ids += self._expansions[token]
             else:
                 ids.append(token)
+            before = start, end
         return ids
 
     def _truncated(self, ids: list[int], limit: int, special: bool, text: str) -> list[int]:
