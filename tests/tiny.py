@@ -176,7 +176,8 @@ def mistral_processor(context: int = 96) -> LlavaProcessor:
     )
 
 
-def _language_model(width: int, layers: int, **options: object) -> dict[str, object]:
+def language_model(width: int, layers: int, **options: object) -> dict[str, object]:
+    """Settings that the language models' configurations share."""
     return {
         "vocab_size": len(qwen_tokenizer()) + 9,  # the real tables have spare rows, too
         "hidden_size": width,
@@ -377,7 +378,7 @@ def qwen_image(seed: int = 0) -> QwenImagePipeline:
         rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
         encoder = Qwen2_5_VLForConditionalGeneration(
             Qwen2_5_VLConfig(
-                text_config=_language_model(32, 2, rope_parameters=rope),
+                text_config=language_model(32, 2, rope_parameters=rope),
                 vision_config={
                     "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
                     "out_hidden_size": 32, "fullatt_block_indexes": [0],
@@ -432,7 +433,7 @@ def z_image(seed: int = 0) -> ZImagePipeline:
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             vae=vae(scaling_factor=0.3611, shift_factor=0.1159),
-            text_encoder=Qwen3Model(Qwen3Config(**_language_model(32, 3))),
+            text_encoder=Qwen3Model(Qwen3Config(**language_model(32, 3))),
             tokenizer=qwen_tokenizer(),
         )
 
@@ -471,7 +472,7 @@ def flux2_klein(seed: int = 0, *, distilled: bool = True) -> Flux2KleinPipeline:
     with _seeded(seed):
         return Flux2KleinPipeline(
             **_flux2_parts(16, guidance=False),
-            text_encoder=Qwen3ForCausalLM(Qwen3Config(**_language_model(16, 28))),
+            text_encoder=Qwen3ForCausalLM(Qwen3Config(**language_model(16, 28))),
             tokenizer=qwen_tokenizer(),
             is_distilled=distilled,
         )
@@ -481,7 +482,7 @@ def flux2_dev(seed: int = 0) -> Flux2Pipeline:
     """Mistral of width 16, with as many layers as the pipeline looks for, and a processor."""
     with _seeded(seed):
         processor = mistral_processor()
-        text = _language_model(16, 31, vocab_size=len(processor.tokenizer) + 9)
+        text = language_model(16, 31, vocab_size=len(processor.tokenizer) + 9)
         vision = {
             "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "head_dim": 8,
             "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,

@@ -325,6 +325,20 @@ def test_models_lists_the_families(tmp_path, capsys):
     }  # fmt: skip
 
 
+def test_models_probes_a_folder(tiny_folder, tmp_path, capsys):
+    command = ["models", "--probe", str(tiny_folder), "--json", str(tmp_path / "p.json")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "text_encoder: CLIPTextModel, with tokenizer of" in out
+    assert "read by embeddings.token_embedding" in out
+    assert "a gradient returns to the row: yes" in out
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert found["reaches"]
+    assert found["family"] == "stable_diffusion"
+    assert main(["models", "--probe", str(tmp_path)]) == 2
+    assert "must be a diffusers pipeline with a model_index.json" in capsys.readouterr().err
+
+
 def test_the_installed_command_starts_without_torch():
     code = (
         "import sys; from oneword.cli.main import main; main(['--help']);"
