@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -9,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from tokenizers.processors import ByteLevel
 from torch.distributions import Normal
 
 import tiny
 from oneword import formats
 from oneword.backbones.base import ModelError, load
 from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig
+from oneword.config import InversionConfig, ModelConfig, is_validated
 from oneword.inversion import Job, invert
-from oneword.parts import JobError
+from oneword.parts import JobError, effective_learning_rate
 from oneword.vocabulary import PlaceholderError, injected
 
 
@@ -73,6 +75,30 @@ def test_a_list_of_prompts_is_left_as_it_was(backbone):
     prompts = list(PROMPTS)
     backbone.encode_prompt(prompts)
     assert prompts == PROMPTS
+
+
+def test_the_space_is_taken_where_the_tokenizer_gives_it_no_width(loaded):
+    backbone = loaded["z_image"]
+    vocabulary = vocabulary_of(backbone)
+    original = vocabulary.tokenizer
+    trimming = copy.deepcopy(original)
+    trimming.backend_tokenizer.post_processor = ByteLevel(trim_offsets=True)
+    vocabulary.pipeline.tokenizer = trimming
+    try:
+        with injected(backbone, [word(backbone)]):
+            ids = vocabulary.tokenizer("a photo of a <Toy> on the moon").input_ids
+    finally:
+        vocabulary.pipeline.tokenizer = original
+    assert len(ids) == len(original("a photo of a red cat on the moon").input_ids)
+
+
+def test_the_default_rate_is_in_units_of_the_table(backbone):
+    config = InversionConfig().resolved(backbone.family)
+    assert config.learning_rate is None
+    absolute, relative = effective_learning_rate(config, vocabulary_of(backbone))
+    assert relative == pytest.approx(0.14)
+    assert absolute == pytest.approx(0.14 * vocabulary_of(backbone).std())
+    assert not is_validated("default", backbone.family)
 
 
 @pytest.mark.parametrize("prompt", ["{} on the moon", "a photo of a {}", "a {}, a {} and a dog"])
