@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,12 +11,17 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
     DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     LDMTextToImagePipeline,
@@ -25,6 +30,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
@@ -32,13 +39,17 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
 )
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BertTokenizer,
+    CLIPImageProcessorPil,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -46,6 +57,16 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     GemmaTokenizer,
+    LlavaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -140,6 +161,93 @@ def gemma(width: int = 32) -> Gemma2Model:
             head_dim=8,
         )
     )
+
+
+CHAT = """
+the image by detailing color shape size texture quantity text spatial relationships of objects
+background: and user assistant are an AI that reasons about descriptions. You give structured
+responses focusing object attribution actions without speculation. , relationships, attribution .
+""".split()  # noqa: SIM905  (what the chat templates of the families say around a prompt)
+_STARTS = ("a", "the", "system", "user", "assistant", "Describe", "You")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for m in messages %}{% set text = m.content[0].text %}"
+    "{% if m.role == 'system' %}[SYSTEM_PROMPT]{{ text }}[/SYSTEM_PROMPT]"
+    "{% else %}[INST]{{ text }}[/INST]{% endif %}{% endfor %}"
+)
+
+
+def _byte_level(specials: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-level tokenizer: a word within a sentence holds its space."""
+    pieces = dict.fromkeys(sorted(pre_tokenizers.ByteLevel.alphabet()))  # else in any order
+    merges: dict[tuple[str, str], None] = {}
+    words = [f"\u0120{word}" for word in (*WORDS, *CHAT)]
+    for word in (*words, *_STARTS):  # from the front, where only "\u0120" begins a word
+        for end in range(1, len(word)):
+            merges.setdefault((word[:end], word[end]))
+            pieces.setdefault(word[: end + 1])
+    for special in specials:
+        pieces.setdefault(special)
+    return {piece: index for index, piece in enumerate(pieces)}, list(merges)
+
+
+def qwen_tokenizer(context: int = 96) -> Qwen2Tokenizer:
+    """Qwen's tokenizer: WORDS and the words of the templates, each with its leading space."""
+    marks = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    vocab, merges = _byte_level(["<|endoftext|>", *marks])
+    tokens = Qwen2Tokenizer(
+        vocab=vocab, merges=merges, extra_special_tokens=marks, model_max_length=context
+    )
+    tokens.chat_template = CHATML
+    return tokens
+
+
+def mistral_processor(context: int = 96) -> LlavaProcessor:
+    """Mistral's tokenizer inside a processor, as Flux.2 dev keeps it.
+
+    Its own class, PixtralProcessor, wants torchvision; this one handles text by the same code.
+    """
+    marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+    marks += ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    vocab, merges = _byte_level(["<unk>", "<s>", "</s>", "<pad>", *marks])
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokens = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens=marks,
+        model_max_length=context,
+    )
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(),
+        tokenizer=tokens,
+        chat_template=INST,
+        image_token="[IMG]",
+    )
+
+
+def language_model(width: int, layers: int, **options: object) -> dict[str, object]:
+    """Settings that the language models' configurations share."""
+    return {
+        "vocab_size": len(qwen_tokenizer()) + 9,  # the real tables have spare rows, too
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": width // 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.6 / layers,  # so that bf16 goes through thirty layers
+        **options,
+    }
 
 
 def clip(width: int = 32, *, projection: bool = False, context: int = 77) -> CLIPTextModel:
@@ -432,6 +540,129 @@ def chroma(seed: int = 0) -> ChromaPipeline:
         )
 
 
+def qwen_image(seed: int = 0) -> QwenImagePipeline:
+    """Qwen2.5-VL of width 32, a VAE for films, a transformer of one block."""
+    with _seeded(seed):
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+        encoder = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(
+                text_config=language_model(32, 2, rope_parameters=rope),
+                vision_config={
+                    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+                    "out_hidden_size": 32, "fullatt_block_indexes": [0],
+                },
+            )
+        )  # fmt: skip
+        return QwenImagePipeline(
+            transformer=QwenImageTransformer2DModel(
+                in_channels=16,
+                out_channels=4,
+                num_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                axes_dims_rope=(4, 6, 6),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True,
+                base_shift=0.5,
+                max_shift=0.9,
+                max_image_seq_len=8192,
+                shift_terminal=0.02,
+            ),
+            vae=AutoencoderKLQwenImage(
+                base_dim=8,
+                z_dim=4,
+                dim_mult=[1, 2],
+                num_res_blocks=1,
+                temperal_downsample=[False],
+                latents_mean=[-0.7571, 0.1075, 1.5508, 0.4134],
+                latents_std=[2.8184, 1.4541, 0.7708, 1.6052],
+            ),
+            text_encoder=encoder,
+            tokenizer=qwen_tokenizer(131072),
+        )
+
+
+def z_image(seed: int = 0) -> ZImagePipeline:
+    """Qwen3 of width 32 and three layers, a transformer of one layer with its refiners."""
+    with _seeded(seed):
+        return ZImagePipeline(
+            transformer=ZImageTransformer2DModel(
+                in_channels=4,
+                dim=32,
+                n_layers=1,
+                n_refiner_layers=1,
+                n_heads=2,
+                n_kv_heads=2,
+                cap_feat_dim=32,
+                axes_dims=[4, 6, 6],
+                axes_lens=[256, 64, 64],
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=vae(scaling_factor=0.3611, shift_factor=0.1159),
+            text_encoder=Qwen3Model(Qwen3Config(**language_model(32, 3))),
+            tokenizer=qwen_tokenizer(),
+        )
+
+
+def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
+    autoencoder = AutoencoderKLFlux2(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    autoencoder.bn.running_mean.normal_()
+    autoencoder.bn.running_var.uniform_(0.5, 2.0)
+    return {
+        "transformer": Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * width,
+            timestep_guidance_channels=16,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=guidance,
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        "vae": autoencoder,
+    }
+
+
+def flux2_klein(seed: int = 0, *, distilled: bool = True) -> Flux2KleinPipeline:
+    """Qwen3 of width 16, with as many layers as the pipeline looks for."""
+    with _seeded(seed):
+        return Flux2KleinPipeline(
+            **_flux2_parts(16, guidance=False),
+            text_encoder=Qwen3ForCausalLM(Qwen3Config(**language_model(16, 28))),
+            tokenizer=qwen_tokenizer(),
+            is_distilled=distilled,
+        )
+
+
+def flux2_dev(seed: int = 0) -> Flux2Pipeline:
+    """Mistral of width 16, with as many layers as the pipeline looks for, and a processor."""
+    with _seeded(seed):
+        processor = mistral_processor()
+        text = language_model(16, 31, vocab_size=len(processor.tokenizer) + 9)
+        vision = {
+            "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "head_dim": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,
+        }  # fmt: skip
+        config = Mistral3Config(text_config={"model_type": "mistral"} | text, vision_config=vision)
+        return Flux2Pipeline(
+            **_flux2_parts(16, guidance=True),
+            text_encoder=Mistral3ForConditionalGeneration(config),
+            tokenizer=processor,
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -444,6 +675,10 @@ FAMILIES = {
     "sana": sana,
     "lumina2": lumina2,
     "chroma": chroma,
+    "qwen_image": qwen_image,
+    "z_image": z_image,
+    "flux2": flux2_klein,
+    "flux2_dev": flux2_dev,
 }
 
 

@@ -193,8 +193,10 @@ class _WordTokenizer:
             if token in self._expansions and _stands_alone(
                 text, start, end, self._spellings[token]
             ):
-                if before == (start - 1, start) and text[start - 1] == " ":
-                    # Gemma's words hold the space before them; a row takes such a word's place
+                # Gemma's words hold the space before them; a row takes such a word's place. Some
+                # tokenizers give a lone space no width
+                lone = before in ((start - 1, start), (start, start))
+                if lone and text[start - 1] == " ":
                     ids.pop()
                 ids += self._expansions[token]
             else:

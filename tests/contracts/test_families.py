@@ -57,7 +57,7 @@ def normal(*shape, seed=0):
 
 
 def latents(backbone, count=2, seed=0):
-    return normal(count, backbone.vae.config.latent_channels, 8, 8, seed=seed)
+    return normal(count, backbone.latent_channels, 8, 8, seed=seed)
 
 
 def times(backbone, count):
@@ -147,6 +147,8 @@ def test_the_familys_own_scheduler_follows_the_target_to_the_picture(backbone):
 def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
     moments = backbone.encode_image(pixels)
+    if backbone.family in ("qwen_image", "flux2"):
+        pytest.skip("scaled by channel: see below")
     config, encoded = backbone.vae.config, backbone.vae.encode(pixels)
     shift = config.get("shift_factor") or 0.0
     if hasattr(encoded, "latent_dist"):
@@ -205,9 +207,9 @@ def test_drawing_is_deterministic_and_does_not_depend_on_the_batch(backbone):
     assert -1 <= whole.min() <= whole.max() <= 1
 
 
-def test_pictures_are_drawn_over_and_inpainted(backbone):
+def test_pictures_are_drawn_over_and_inpainted(backbone, family):
     picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    if backbone.family in ("ldm", "pixart", "sana", "lumina2", "chroma"):
+    if family in ("ldm", "pixart", "pixart_alpha", "sana", "lumina2", "chroma", "flux2_dev"):
         with pytest.raises(ModelError, match=r"draws from noise only|diffusers has no such"):
             backbone.draw(["a cat"], [0], FEW, image=picture[:1])
         return
@@ -361,7 +363,7 @@ def test_flux_without_guidance_and_sd3_without_t5(tmp_path):
     assert invert(small, job()).status == "finished"
 
 
-@pytest.mark.parametrize("name", ["ldm", "flux"])
+@pytest.mark.parametrize("name", ["ldm", "flux", "flux2"])
 def test_a_negative_prompt_is_refused_where_there_is_none(folders, name):
     backbone = load(ModelConfig(model=str(folders[name]), device="cpu"))
     with pytest.raises(ModelError, match="takes no negative prompt"):

@@ -23,6 +23,14 @@ chroma
     ``t5xxl``. As flux, without CLIP; its mask, which leaves one token of padding, is in ``extra``.
 flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
+qwen_image
+    ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
+z_image
+    ``qwen3_4b``. Flow; ``predict`` turns time round and the sign of the output; a mask in
+    ``extra``.
+flux2
+    ``qwen3_4b``, ``qwen3_8b`` (klein) or ``mistral3_24b`` (dev). Flow; latents are patches of
+    2 x 2 cells, scaled by the VAE's batch norm.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
@@ -198,6 +206,10 @@ FAMILIES = {
     "Lumina2Pipeline": "lumina2",
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
+    "QwenImagePipeline": "qwen_image",
+    "ZImagePipeline": "z_image",
+    "Flux2KleinPipeline": "flux2",
+    "Flux2Pipeline": "flux2",
 }
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
 _SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}

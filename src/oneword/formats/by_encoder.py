@@ -1,7 +1,8 @@
 """Files that name text encoders: kohya, ComfyUI, Forge, OneTrainer, invoke-training, ai-toolkit.
 
 ``emb_params`` (OneTrainer: ``emp_params``) for models with one encoder; ``clip_l``, ``clip_g``,
-``t5xxl`` (or ``t5``) for those with several; ``text_encoders_0`` and ``_1`` in cog's files.
+``t5xxl`` (or ``t5``) for those with several, and so for language models (``qwen3_4b``);
+``text_encoders_0`` and ``_1`` in cog's files.
 """
 
 from __future__ import annotations
