@@ -440,6 +440,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "default": {
+        # No recipe is published for words of language models. The rate is the one below in units of
+        # Stable Diffusion's table, since theirs lie on another scale. Not validated here.
+        **dict.fromkeys(
+            ("qwen_image", "z_image", "flux2"),
+            _COMMON
+            | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},
+        ),
         # diffusers' textual-inversion README: 5e-4 scaled by batch 1 x accumulation 4, 3,000 steps.
         # Not validated here.
         "*": _COMMON | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},

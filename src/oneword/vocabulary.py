@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -99,8 +100,9 @@ class Vocabulary:
         return float(self.weight.float().std())
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        """Token ids of a text, as it stands inside a sentence, without special tokens."""
+        # Gemma and byte-level tokenizers have other tokens for words that no space precedes
+        return list(self.tokenizer(f" {text}", add_special_tokens=False).input_ids)
 
     def rows_of(self, text: str) -> Rows:
         """The table's rows for a text, one per token, float32."""
@@ -109,8 +111,9 @@ class Vocabulary:
 
     def is_word(self, text: str) -> bool:
         """Whether a text is one existing token that holds a letter or digit."""
-        ids = self.ids(text)
-        known = len(ids) == 1 and ids[0] != _unknown_id(self.tokenizer)
+        bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        unknown = _unknown_id(self.tokenizer)
+        known = any(len(ids) == 1 and ids[0] != unknown for ids in (bare, self.ids(text)))
         return known and any(c.isalnum() for c in text)
 
     def nearest(self, rows: Rows, count: int) -> list[list[tuple[str, float]]]:
@@ -211,13 +214,20 @@ class _WordTokenizer:
             text, add_special_tokens=special, return_offsets_mapping=True
         )
         ids: list[int] = []
+        before: tuple[int, int] | None = None
         for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
             if token in self._expansions and _stands_alone(
                 text, start, end, self._spellings[token]
             ):
+                # Gemma's words hold the space before them; a row takes such a word's place. Some
+                # tokenizers give a lone space no width
+                lone = before in ((start - 1, start), (start, start))
+                if lone and text[start - 1] == " ":
+                    ids.pop()
                 ids += self._expansions[token]
             else:
                 ids.append(token)
+            before = start, end
         return ids
 
     def _truncated(self, ids: list[int], limit: int, special: bool, text: str) -> list[int]:
@@ -334,8 +344,12 @@ class Splice:
         else:
             tables = self._tables(self.place, output.device)
             found = tables.gather(1, index[..., None].expand(-1, -1, tables.shape[2]))
-        # Gemma multiplies what it looks up
-        found = found.to(output.dtype) * getattr(module, "embed_scale", 1.0)
+        found = found.to(output.dtype)
+        # Gemma multiplies what it looks up, by a number in the table's own type
+        scale = getattr(module, "embed_scale", None)
+        if isinstance(scale, Tensor):
+            scale = scale.to(output.dtype)
+        found = found if scale is None else found * scale
         return torch.where((ids >= self.first_row)[..., None], found, output)
 
     def _tables(self, place: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
@@ -349,6 +363,25 @@ class Splice:
                 rows = word.rows[self.encoder].expand(len(place[0]), -1, -1)
             parts.append(rows.to(device))
         return torch.cat(parts, dim=1)
+
+
+def around_words(tokenizer: Any, text: str, change: Callable[[str], str]) -> str:
+    """A text with everything changed but the placeholders that the tokenizer knows.
+
+    Args:
+        tokenizer: A pipeline's, inside ``injected`` or not.
+        text: A prompt.
+        change: What is done to each stretch between placeholders.
+    """
+    spellings = sorted(getattr(tokenizer, "_spellings", {}).values(), key=len, reverse=True)
+    if not spellings:
+        return change(text)
+    done, last = "", 0
+    for found in re.finditer("|".join(map(re.escape, spellings)), text):
+        if _stands_alone(text, *found.span(), found[0]):
+            done += change(text[last : found.start()]) + found[0]
+            last = found.end()
+    return done + change(text[last:])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,11 +25,25 @@ from oneword.backbones.base import Conditioning, ModelError, Moments, pick_devic
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import Splice, Vocabulary
+from oneword.vocabulary import Splice, Vocabulary, around_words
 
 
-def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: Any) -> Any:
+def load_pipeline(
+    config: ModelConfig,
+    kind: type[Any],
+    source: str,
+    *,
+    autoencoder: type[Any] = AutoencoderKL,
+    **options: Any,
+) -> Any:
     """Load a pipeline of one class, from the hub, a folder or a single file, onto the device.
+
+    Args:
+        config: How it is asked for.
+        kind: Class of the pipeline.
+        source: Hub id, folder or file.
+        autoencoder: Class of the family's VAE, for ``config.vae``.
+        options: What the loader is told besides.
 
     Raises:
         ModelError: it is not whole, or not of this class.
@@ -39,7 +54,7 @@ def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: 
     try:
         with quiet():
             if config.vae is not None:
-                options["vae"] = AutoencoderKL.from_pretrained(config.vae, dtype=dtype)
+                options["vae"] = autoencoder.from_pretrained(config.vae, dtype=dtype)
             if Path(source).is_file():
                 if not hasattr(kind, "from_single_file"):
                     raise ValueError(f"diffusers reads no single files of {kind.__name__}")
@@ -61,19 +76,43 @@ def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: 
     return pipeline.to(device)
 
 
+def chat_tokens(
+    tokenizer: Any, name: str, messages: Sequence[dict[str, Any]] | None = None, **options: Any
+) -> int:
+    """How many tokens of a prompt's length a chat template takes for itself.
+
+    Args:
+        tokenizer: The tokenizer, or the processor around it, that fills the template.
+        name: The model, for the message.
+        messages: What the family's pipeline says for an empty prompt.
+        options: What it tells the template besides.
+
+    Raises:
+        ModelError: the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {name} must have the chat template that its family's prompts are "
+            "put into, got none; its chat_template.jinja is missing."
+        )
+    empty = [{"role": "user", "content": ""}]
+    text = tokenizer.apply_chat_template(messages or empty, tokenize=False, **options)
+    return len(getattr(tokenizer, "tokenizer", tokenizer)(text).input_ids)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the loaders' notices and bars, which a user can do nothing about."""
-    level = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+    """Hold back the libraries' notices and bars, which a user can do nothing about."""
     libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
     for library in libraries:
+        library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(level)
-        for library in libraries:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
             library.enable_progress_bar()
 
 
@@ -105,7 +144,8 @@ class FrozenPipeline:
             denoiser: UNet or transformer.
             vae: Autoencoder.
             encoders: By the name of the key in concept files: the pipeline's attribute of the
-                tokenizer, the text encoder, and the longest prompt where it is not the tokenizer's.
+                tokenizer ("tokenizer.tokenizer" inside a processor), the text encoder, and the
+                longest prompt where it is not the tokenizer's.
             noise: How the family's pictures are noised.
             resolution: Side of the model's pictures, px.
             sampling: The family's default for drawing.
@@ -122,10 +162,11 @@ class FrozenPipeline:
                 f"The model {self.name} must predict epsilon or v_prediction, got "
                 f"{noise.prediction_type!r}."
             )
-        self.vocabularies = {
-            name: Vocabulary(name, pipeline, attribute, encoder, longest)
-            for name, (attribute, encoder, longest) in encoders.items()
-        }
+        self.vocabularies = {}
+        for name, (place, encoder, longest) in encoders.items():
+            *path, attribute = place.split(".")
+            holder = functools.reduce(getattr, path, pipeline)
+            self.vocabularies[name] = Vocabulary(name, holder, attribute, encoder, longest)
         for vocabulary in self.vocabularies.values():
             self._check_tokenizer(vocabulary)
         for part in (denoiser, vae, *(v.text_encoder for v in self.vocabularies.values())):
@@ -233,6 +274,11 @@ class FrozenPipeline:
         """How many pixels wide a cell of the latents is."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the scaled latents."""
+        return self.vae.config.latent_channels
+
     @contextmanager
     def _autoencoder(self) -> Iterator[Any]:
         """The VAE on the model's device; with ``offload`` it leaves again."""
@@ -313,7 +359,6 @@ class FrozenPipeline:
             "height": chosen.height,
             "width": chosen.width,
             "output_type": "latent",
-            "callback_on_step_end": _reporter(on_step, chosen.num_inference_steps or 0),
         }
         if chosen.negative_prompt:
             options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
@@ -327,9 +372,10 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
+        options |= _reporter(pipeline, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._autoencoder(), self._following(prompts), quiet():
             latents = pipeline(**(options | self._draw_options(chosen))).images
-        return self.decode_latents(self._unpacked(latents, size))
+        return self.decode_latents(self._drawn(latents, size))
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""
@@ -337,7 +383,7 @@ class FrozenPipeline:
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
         """Noise that depends on a picture's own seed only, and not on the compute type."""
-        shape = (self.vae.config.latent_channels, *size)
+        shape = (self.latent_channels, *size)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return noise.to(self.device, self.dtype)
 
@@ -347,11 +393,21 @@ class FrozenPipeline:
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
         return latents
 
+    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        """Scaled latents of what the pipeline returns."""
+        return self._unpacked(latents, size)
+
     def _image_pipeline(self, inpaints: bool) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
         auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
-        with quiet():
-            pipeline: Any = auto.from_pipe(self.pipeline)
+        try:
+            with quiet():
+                pipeline: Any = auto.from_pipe(self.pipeline)
+        except ValueError as error:
+            raise ModelError(
+                f"The family {self.family} draws from noise only, got a picture to start from; "
+                "diffusers has no such pipeline for it."
+            ) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -362,10 +418,50 @@ def _parameters(pipeline: Any) -> set[str]:
     return set(code.co_varnames[: code.co_argcount])
 
 
-def _reporter(on_step: Callable[[int, int], None] | None, total: int) -> Callable[..., Any]:
+def _reporter(
+    pipeline: Any, on_step: Callable[[int, int], None] | None, total: int
+) -> dict[str, Any]:
+    """The option that has a pipeline tell its steps; PixArt's has the older of the two."""
+
     def report(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
             on_step(step + 1, total)
         return values
 
-    return report
+    if "callback_on_step_end" in _parameters(pipeline):
+        return {"callback_on_step_end": report}
+    return {"callback": lambda step, _, __: report(None, step, None, {})}
+
+
+def spare_words(pipeline: Any) -> None:
+    """Let a pipeline lower-case and clean everything of a prompt but the words of concepts.
+
+    Otherwise ``<Cat>`` would become ``<cat>``, and nothing at all where the prompt is cleaned of
+    what looks like HTML.
+    """
+    stock = pipeline._text_preprocessing
+
+    def preprocessed(text: Any, clean_caption: bool = False) -> list[str]:
+        def change(part: str) -> str:
+            # what stands beside a word keeps its space
+            head = part[: len(part) - len(part.lstrip())]
+            tail = part[len(part.rstrip()) :] if part.strip() else ""
+            return head + stock(part, clean_caption=clean_caption)[0] + tail
+
+        texts = [text] if isinstance(text, str) else text
+        return [around_words(pipeline.tokenizer, one, change).strip() for one in texts]
+
+    pipeline._text_preprocessing = preprocessed
+
+
+def refuse_clip_skip(config: ModelConfig, family: str) -> None:
+    """Refuse to skip layers of CLIP in a family that has none.
+
+    Raises:
+        ModelError: ``clip_skip`` was given.
+    """
+    if config.clip_skip is not None:
+        raise ModelError(
+            f"{family} has no CLIP that layers could be skipped of, got clip_skip "
+            f"{config.clip_skip}; leave it out."
+        )
