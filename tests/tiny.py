@@ -49,7 +49,9 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BertTokenizer,
+    CLIPConfig,
     CLIPImageProcessorPil,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -661,6 +663,20 @@ def flux2_dev(seed: int = 0) -> Flux2Pipeline:
             text_encoder=Mistral3ForConditionalGeneration(config),
             tokenizer=processor,
         )
+
+
+def judge(image_size: int = 24, seed: int = 0) -> CLIPModel:
+    """A CLIP pair that scores; its tokenizer is ``tokenizer()``."""
+    tokens = tokenizer()
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2}  # fmt: skip
+    config = CLIPConfig(
+        text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
+        vision_config=size | {"image_size": image_size, "patch_size": 8},
+        projection_dim=12,
+    )
+    with _seeded(seed):
+        return CLIPModel(config)
 
 
 FAMILIES = {

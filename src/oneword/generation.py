@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as changed
 from pathlib import Path
 
 import torch
@@ -36,10 +36,23 @@ class Drawing:
     """The seed of each picture."""
     settings: dict[str, str]
     """What all pictures share: model, concepts with their hashes, sampling."""
+    facts: tuple[dict[str, str], ...] = ()
+    """More text entries of each picture, such as its similarities; none, or one for each."""
+
+    def only(self, indices: Sequence[int]) -> Drawing:
+        """Some of the pictures, in that order."""
+        return Drawing(
+            pixels=self.pixels[list(indices)],
+            prompts=tuple(self.prompts[i] for i in indices),
+            seeds=tuple(self.seeds[i] for i in indices),
+            settings=self.settings,
+            facts=tuple(self.facts[i] for i in indices) if self.facts else (),
+        )
 
     def metadata(self, index: int) -> dict[str, str]:
         """Text entries for the PNG of one picture; "parameters" is what other tools read."""
         own = {"prompt": self.prompts[index], "seed": str(self.seeds[index])} | self.settings
+        own |= self.facts[index] if self.facts else {}
         height, width = self.pixels.shape[-2:]
         own["parameters"] = (
             f"{own['prompt']}\nNegative prompt: {own['negative_prompt']}\n"
@@ -80,7 +93,8 @@ def generate(
         on_picture: Told how far the drawing is.
 
     Raises:
-        PromptError: there is nothing to draw, or no prompt uses one of the concepts.
+        PromptError: there is nothing to draw, no prompt uses one of the concepts, or a prompt names
+            a word that is not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ConceptError: a concept does not fit the model.
     """
@@ -102,7 +116,15 @@ def generate(
                 f"{backbone.pool!r}; pass --pool {pool}.",
                 stacklevel=2,
             )
-    chosen = backbone.sampling.overlaid(sampling)
+    for prompt in prompts:
+        strange = sentences.strangers(prompt, [c.placeholder_token for c in concepts])
+        if strange:
+            raise sentences.PromptError(
+                f"A prompt must name only words that are loaded, got {strange[0]!r} in {prompt!r} "
+                f"with {_listed(concepts)} loaded; check the spelling, or load its file (on the "
+                "command line with --concepts)."
+            )
+    chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
     with injected(backbone, concepts, replace=replace):
@@ -138,6 +160,17 @@ def generate(
             "software": f"oneword {__version__}",
         },
     )
+
+
+def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> SamplingConfig:
+    """Sampling with the concepts' negative words in its negative prompt."""
+    tokens = [c.negative_token for c in concepts if c.negative_token is not None]
+    negative = ", ".join([*filter(None, [sampling.negative_prompt]), *tokens])
+    return changed(sampling, negative_prompt=negative)
+
+
+def _listed(concepts: Sequence[Concept]) -> str:
+    return ", ".join(repr(c.placeholder_token) for c in concepts) or "no word"
 
 
 SHEET = "contact-sheet.png"

@@ -281,8 +281,11 @@ def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
     ("arguments", "message"),
     [
         (["fly"], "The verb must be one of demo, train"),
-        (["microworld", "fly"], "must be one of sample, explore, pictures, evaluate, card, train"),
-        (["concept", "fly"], "combine, got fly"),
+        (
+            ["microworld", "fly"],
+            "must be one of sample, explore, pictures, people, evaluate, card, train",
+        ),
+        (["concept", "fly"], "combine, card, push, got fly"),
         (["concept", "inspect", "/no/file"], "must exist"),
         (["microworld", "pictures", "--concept", "x", "--output-dir", "y"], "must be one of gold"),
         (["microworld", "train", "--stages", "bake"], "stages must be among vae"),

@@ -15,10 +15,11 @@ import oneword
 
 
 ORDER = (
-    "_typing", "config", "_files", "concept", "images", "prompts", "formats", "vocabulary",
-    "inspection", "microworld", "backbones", "draws", "parts", "extensions",
-    "learner", "inversion",
-    "mirror", "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation",
+    "_typing", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
+    "formats", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
+    "extensions", "learner", "inversion", "baselines",
+    "mirror", "run_folder", "runs", "jobs", "composition", "generation", "editing",
+    "evaluation", "sharing",
     "cluster", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent

@@ -33,7 +33,8 @@ flux2
     2 x 2 cells, scaled by the VAE's batch norm.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
-``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
+``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
+(``by_layer.py``; the families with a UNet).
 """
 
 from __future__ import annotations
