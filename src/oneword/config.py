@@ -345,16 +345,19 @@ class InversionConfig:
         two rates the one that was not given. A second call changes nothing.
         """
         preset = preset_for(self.preset, family) | SETUPS[self.setup]
+        if "learning_rate" in SETUPS[self.setup]:
+            preset.pop("relative_learning_rate", None)
         values: dict[str, Any] = {
             name: value for name, value in preset.items() if getattr(self, name, None) is None
         }
         if self.learning_rate is not None or self.relative_learning_rate is not None:
             values.pop("learning_rate", None)
             values.pop("relative_learning_rate", None)
-        elif "learning_rate" in values:
+        else:
             ratio = self.learning_rate_ratio
             ratio = preset["learning_rate_ratio"] if ratio is None else ratio
-            values["learning_rate"] *= ratio
+            for name in values.keys() & {"learning_rate", "relative_learning_rate"}:
+                values[name] *= ratio
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
         resolved = dataclasses.replace(self, **values)
@@ -440,10 +443,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "default": {
-        # No recipe is published for words of language models. The rate is the one below in units of
-        # Stable Diffusion's table, since theirs lie on another scale. Not validated here.
+        # No recipe is published for words of T5 alone or of language models. The rate is the one
+        # below in units of Stable Diffusion's table, since theirs lie on another scale. Not
+        # validated here.
         **dict.fromkeys(
-            ("qwen_image", "z_image", "flux2"),
+            ("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
             _COMMON
             | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},
         ),
