@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from oneword._typing import Latents
-from oneword.backbones.base import Backbone
+from oneword.backbones.base import Backbone, sent
 from oneword.config import ConfigError, UserError
 from oneword.extensions.early_stopping import variance
 from oneword.extensions.timesteps import sampled
-from oneword.learner import Learner
+from oneword.learner import Learner, update
 from oneword.parts import (
     Batch,
     Checkpoint,
@@ -301,9 +301,11 @@ class _Loop:
         if total.requires_grad:
             # Not backward(): whatever else asks for a gradient must not get one.
             gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
+        checked = []
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            learner.update(loss, [None if g is None else g / scale for g in own])
+            checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
+        update(learners, checked)
 
     def _score(self, learners: Sequence[Learner]) -> dict[int, tuple[Status, str] | None]:
         """Score the fixed batches of all learners in one go; verdicts by job index."""
@@ -338,7 +340,7 @@ class _Loop:
         for first in range(0, len(prompts), chunk or len(prompts)):
             part = slice(first, first + (chunk or len(prompts)))
             places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts[part]))}
-            index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
+            index = sent(torch.tensor([places[p] for p in prompts[part]]), x_t.device)
             conditioning = self.backbone.encode_prompt(list(places))[index]
             predictions.append(self.backbone.predict(x_t[part], t[part], conditioning, crops[part]))
         return torch.cat(predictions).split([len(batch.sentences) for _, batch in words])

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from oneword import __version__
-from oneword.backbones.base import Backbone, Moments
+from oneword.backbones.base import Backbone, Moments, sent
 from oneword.concept import Concept
 from oneword.draws import Draws, evaluation_draws, step_draws
 from oneword.parts import (
@@ -186,28 +188,22 @@ class Learner:
         self.rows = {n: nn.Parameter(v.clone()) for n, v in self.initial.items() if n in chosen}
         self.kept = {n: v for n, v in self.initial.items() if n not in chosen}
         self.best = {n: p.detach().clone() for n, p in self.rows.items()}
-        assert config.adam_weight_decay is not None
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [parameter]} for parameter in self.rows.values()],
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            weight_decay=config.adam_weight_decay,
-            foreach=False,
-        )
-        for parameter in self.rows.values():
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros(()),
+        self.moments = {
+            name: {
+                # the fused step wants its count beside the rows
+                "step": torch.zeros((), device=device if _is_fused(device) else None),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
+            for name, parameter in self.rows.items()
+        }
         self.good = self.trained()
 
     def trained(self) -> dict[str, Tensor]:
         """A copy of everything that a step changes."""
         copies = {f"rows/{name}": p.detach().clone() for name, p in self.rows.items()}
-        for name, parameter in self.rows.items():
-            for key, value in self.optimizer.state[parameter].items():
-                copies[f"{key}/{name}"] = value.clone()
+        for name, moments in self.moments.items():
+            copies |= {f"{key}/{name}": value.clone() for key, value in moments.items()}
         return copies
 
     @torch.no_grad()
@@ -215,16 +211,17 @@ class Learner:
         """Undo every step since ``trained`` was copied."""
         for name, parameter in self.rows.items():
             parameter.copy_(trained[f"rows/{name}"])
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self.moments[name].items():
                 value.copy_(trained[f"{key}/{name}"])
 
     def batch(self, draws: Draws, times: Tensor) -> Batch:
         """Noise the pictures that the draws name."""
         backbone, device = self.backbone, self.backbone.device
         rows = draws.pictures + len(self.job.pictures) * draws.flips
-        x0 = self.posterior[rows.to(device)].sample(draws.posterior_noise.to(device))
-        noise = draws.noise.to(device)
-        t = backbone.sample_t(times.to(device), self.latent_shape[1:])
+        places = sent(rows, device)
+        x0 = self.posterior[places].sample(sent(draws.posterior_noise, device))
+        noise = sent(draws.noise, device)
+        t = backbone.sample_t(sent(times, device), self.latent_shape[1:])
         x_t = backbone.add_noise(x0, noise, t)
         choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
         sentences = [
@@ -239,7 +236,7 @@ class Learner:
             noise=noise,
             x_t=x_t,
             crops=self.crops[draws.pictures],
-            mask=None if self.masks is None else self.masks[rows.to(device)],
+            mask=None if self.masks is None else self.masks[places],
         )
         return Batch(sentences, backbone.target(x0, noise, t), samples)
 
@@ -260,8 +257,8 @@ class Learner:
         """Absolute rate of an encoder's rows at a step."""
         return self.rates[name][0] * self.rate_factor * schedule(self.config, step)
 
-    def update(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> None:
-        """One AdamW step, without waiting for the device.
+    def checked(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+        """The gradients for a step, without waiting for the device.
 
         Where a number is not finite the gradient counts as zero and ``bad`` is raised; the next
         scoring reads it and rolls back.
@@ -276,17 +273,14 @@ class Learner:
             self.dead = next(
                 (n for n, g in zip(self.rows, given, strict=True) if not g.any()), None
             )
-        for (name, parameter), group, gradient in zip(
-            self.rows.items(), self.optimizer.param_groups, given, strict=True
-        ):
-            group["lr"] = self.rate(name, self.step)
-            parameter.grad = torch.where(finite, gradient, 0.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for parameter in self.rows.values():  # a rate so high that the rows overflow
-                self.bad |= ~parameter.isfinite().all()
-                parameter.nan_to_num_(0.0, 0.0, 0.0)
+        return [torch.where(finite, gradient, 0.0) for gradient in given]
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Count the step that ``update`` has made."""
+        for parameter in self.rows.values():  # a rate so high that the rows overflow
+            self.bad |= ~parameter.isfinite().all()
+            parameter.nan_to_num_(0.0, 0.0, 0.0)
         self.step += 1
 
     def measures(self, loss: Tensor) -> Tensor:
@@ -436,3 +430,49 @@ class Learner:
             reason=reason,
             messages=self.messages,
         )
+
+
+def _is_fused(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+@torch.no_grad()
+def update(learners: Sequence[Learner], gradients: Sequence[Sequence[Tensor]]) -> None:
+    """One AdamW step of the rows of all learners at once.
+
+    Rows with the same settings share a call, which on a GPU is one kernel.
+
+    Args:
+        learners: Who has trained.
+        gradients: Of each learner's rows, as ``checked`` gave them.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = defaultdict(
+        list
+    )
+    for learner, own in zip(learners, gradients, strict=True):
+        c = learner.config
+        for (name, parameter), gradient in zip(learner.rows.items(), own, strict=True):
+            rate = learner.rate(name, learner.step)
+            settings = (rate, c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.adam_weight_decay)
+            groups[settings].append((parameter, gradient, learner.moments[name]))
+    for (rate, beta1, beta2, epsilon, decay), members in groups.items():
+        fused = _is_fused(members[0][0].device)
+        adamw(
+            [parameter for parameter, _, _ in members],
+            [gradient for _, gradient, _ in members],
+            [moments["exp_avg"] for _, _, moments in members],
+            [moments["exp_avg_sq"] for _, _, moments in members],
+            [],
+            [moments["step"] for _, _, moments in members],
+            foreach=False,
+            fused=fused,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=rate,
+            weight_decay=decay,
+            eps=epsilon,
+            maximize=False,
+        )
+    for learner in learners:
+        learner.stepped()

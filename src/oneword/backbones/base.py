@@ -281,6 +281,16 @@ def _family_of_folder(path: Path) -> str:
     return family
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way from the CPU to a device.
+
+    To a GPU it goes through pinned memory, so that nobody waits for the work queued there.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def pick_device(name: str) -> torch.device:
     """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU.
 
