@@ -25,6 +25,9 @@ from oneword.concept import Concept
 from oneword.config import UserError
 
 
+_CPU = torch.device("cpu")
+
+
 class PlaceholderError(UserError):
     """A placeholder cannot be used with this model or in this prompt."""
 
@@ -139,6 +142,8 @@ class _WordTokenizer:
     _spellings: dict[int, str]
     _first_row: int
     _original: Any
+    _device: torch.device
+    _known: dict[tuple[str, bool], list[int]]
 
     @property
     def added_tokens_encoder(self) -> dict[str, int]:
@@ -175,12 +180,19 @@ class _WordTokenizer:
             data.pop("attention_mask")
         if isinstance(text, str) and kwargs.get("return_tensors") is None:
             data = {key: value[0] for key, value in data.items()}
-        return BatchEncoding(data, tensor_type=kwargs.get("return_tensors"))
+        found = BatchEncoding(data, tensor_type=kwargs.get("return_tensors"))
+        if self._device.type == "cuda" and kwargs.get("return_tensors") == "pt":
+            # pipelines move ids as they are, for which the CPU would wait in every step
+            for key, value in found.items():
+                found[key] = value.pin_memory().to(self._device, non_blocking=True)
+        return found
 
     def _names_one(self, texts: Sequence[str]) -> bool:
         return any(spelling in t for t in texts for spelling in self._spellings.values())
 
     def _expanded(self, text: str, special: bool) -> list[int]:
+        if (text, special) in self._known:
+            return self._known[text, special]
         encoded = super().__call__(  # type: ignore[misc]
             text, add_special_tokens=special, return_offsets_mapping=True
         )
@@ -192,6 +204,7 @@ class _WordTokenizer:
                 ids += self._expansions[token]
             else:
                 ids.append(token)
+        self._known[text, special] = ids
         return ids
 
     def _truncated(self, ids: list[int], limit: int, special: bool, text: str) -> list[int]:
@@ -249,7 +262,9 @@ def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
     return not (_is_single(spelling) and any(c.isalnum() or c == "_" for c in neighbours))
 
 
-def _with_words(tokenizer: Any, concepts: Sequence[Concept], first_row: int) -> Any:
+def _with_words(
+    tokenizer: Any, concepts: Sequence[Concept], first_row: int, device: torch.device
+) -> Any:
     """A copy of a tokenizer that turns each concept's placeholder into its row ids."""
     words = copy.deepcopy(tokenizer)
     decoding = getattr(words, "_wrap_decode_method_backend_tokenizer", None)
@@ -257,7 +272,7 @@ def _with_words(tokenizer: Any, concepts: Sequence[Concept], first_row: int) -> 
         decoding()
     words.__class__ = type(type(tokenizer).__name__, (_WordTokenizer, type(tokenizer)), {})
     words._original = tokenizer
-    words._first_row = first_row
+    words._first_row, words._device, words._known = first_row, device, {}
     words._expansions, words._spellings = {}, {}
     row = first_row
     for concept in concepts:
@@ -323,7 +338,7 @@ def injected(
             setattr(
                 vocabulary.pipeline,
                 vocabulary.tokenizer_attribute,
-                _with_words(original, own, first_row),
+                _with_words(original, own, first_row, getattr(backbone, "device", _CPU)),
             )
             undo.callback(setattr, vocabulary.pipeline, vocabulary.tokenizer_attribute, original)
             splice = _Splice([c.rows[name] for c in own], first_row)
