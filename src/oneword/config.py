@@ -51,10 +51,16 @@ class ModelConfig:
     """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA, fp32 elsewhere. Also --mixed-precision."""
     pool: Literal["eos", "legacy"] = "eos"
     """Where CLIP's pooled output is taken (SDXL, SD3, Flux): "eos" (the end of the prompt), "legacy" (at the new word, as stock tools do on most models)."""
-    gradient_checkpointing: bool = False
+    memory: Literal["auto", "low", "lowest"] = "auto"
+    """How to need less memory: "auto" (the fastest way that fits what is free), "low" (recompute, and let the VAE and text encoders leave the GPU), "lowest" (the least of all ways: 4-bit weights, or layers that visit the GPU one by one). What was picked is printed with the expected peak; the next three options fix parts of it."""
+    gradient_checkpointing: bool | None = None
     """Keep less for the backward pass and compute it again: less memory, about half as slow again."""
-    offload: bool = False
-    """Let the VAE lie in the computer's memory while it has nothing to do."""
+    offload: Literal["none", "vae", "text", "all"] | None = None
+    """What lies in the computer's memory while it has nothing to do: the VAE; "text": the text encoders' layers too; "all": the denoiser's layers too, each of which visits the GPU in turn (slow)."""
+    weights: Literal["full", "8bit", "4bit"] | None = None
+    """Store the linear layers of denoiser and text encoders in fewer bits (pip install 'oneword[quant]')."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the denoiser for training, with CUDA graphs on a GPU; the first step then takes a minute or two. auto: on CUDA, where the layers stay and are whole."""
     device: str = "auto"
     """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
     safety_checker: bool = True
@@ -70,6 +76,22 @@ class ModelConfig:
                 self.clip_skip >= 0,
                 f"clip_skip must be 0 or more, got {self.clip_skip}.",
             )
+        moves = self.offload in ("text", "all")
+        _require(
+            not moves or self.gradient_checkpointing is not False,
+            f"Layers that visit the device must be computed again in the backward pass, got offload "
+            f"{self.offload!r} without gradient checkpointing; leave one of them out.",
+        )
+        _require(
+            not moves or self.weights in (None, "full"),
+            f"Packed weights must stay on the device, got {self.weights!r} with offload "
+            f"{self.offload!r}; leave one of them out.",
+        )
+        _require(
+            self.compile != "on" or self.offload != "all",
+            "A compiled denoiser must stay on the device, got compile 'on' with offload 'all'; leave "
+            "one of them out.",
+        )
 
 
 TemplateSet = Literal["paper27dot", "release27", "head81", "style17dot", "style19"]

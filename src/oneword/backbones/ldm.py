@@ -107,7 +107,7 @@ class LatentDiffusion(FrozenPipeline):
         assert chosen.width
         size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with self._autoencoder():
+        with self._present(self.vae):
             drawn = self.pipeline(
                 list(prompts),
                 height=chosen.height,
