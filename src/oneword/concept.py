@@ -19,6 +19,10 @@ class ConceptError(UserError):
     """A concept is not whole."""
 
 
+INPUT_ROWS = "textual-inversion"
+OUTPUT_VECTORS = "output-vectors"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Concept:
     """A new word for a frozen model.
@@ -30,9 +34,12 @@ class Concept:
 
     placeholder_token: str
     rows: dict[str, Tensor]
-    """By text encoder, such as "clip_l": (num_vectors, dim), float32."""
-    kind: str = "textual-inversion"
-    """What the tensors are; rows of an embedding table so far."""
+    """By text encoder, such as "clip_l": (num_vectors, dim), float32. Output vectors: by encoder
+    and place of its output, such as "clip_l.last_hidden_state"."""
+    kind: str = INPUT_ROWS
+    """What the tensors are: rows of an embedding table, or (OUTPUT_VECTORS) vectors that stand in
+    the encoder's output where the word stands, which the encoder reads as its initialiser. The
+    latter work in this package alone."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON-able."""
 
@@ -89,7 +96,8 @@ class Concept:
         Args:
             dims: Width of each text encoder's rows, by the model's name of it.
         """
-        if len(self.rows) != 1 or self.rows.keys() & dims.keys():
+        is_named = self.kind != INPUT_ROWS or self.rows.keys() & dims.keys()
+        if len(self.rows) != 1 or is_named:
             return self
         (rows,) = self.rows.values()
         fitting = [name for name, dim in dims.items() if dim == rows.shape[1]]
@@ -126,6 +134,11 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
     """Refuse to combine concepts of different models, or of different lengths."""
     if not concepts:
         raise ConceptError("There must be a concept to combine, got none.")
+    if any(concept.kind != INPUT_ROWS for concept in concepts):
+        raise ConceptError(
+            "Concepts must be rows of the embedding table to be combined, got output vectors; "
+            "learn them with --vectors-at input."
+        )
     shapes = [
         {name: (len(rows) if vectors else "n", rows.shape[1]) for name, rows in c.rows.items()}
         for c in concepts

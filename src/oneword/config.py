@@ -108,6 +108,8 @@ class InversionConfig:
     """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
     num_vectors: int = 1
     """Number of embedding rows that the word gets, 1 to 75."""
+    vectors_at: Literal["input", "output"] = "input"
+    """Where the word's vectors stand: in the embedding table ("input"), or in the text encoder's output, which then needs no gradient and reads each prompt once (for large encoders; such a word works in oneword alone)."""
     train_encoders: tuple[str, ...] = ()
     """Text encoders whose rows are learned, such as clip_l t5xxl; none given: all. The others keep the initialiser's rows."""
     learnable_property: Literal["object", "style"] = "object"

@@ -31,6 +31,7 @@ from oneword.runs import (
     opened,
     outcome_of,
     tell_nobody,
+    work_of,
 )
 
 
@@ -90,7 +91,7 @@ def train_many(
     """
     tell = on_event or _tell_nobody
     check_jobs(configs)
-    backbone = load(configs[0].model)
+    backbone = load(configs[0].model, work_of(configs[0], slots or 1))
     outcomes: dict[str, JobOutcome] = {}
     begun: list[_Run] = []
 

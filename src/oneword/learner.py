@@ -19,7 +19,7 @@ from torch.optim.adamw import adamw
 
 from oneword import __version__
 from oneword.backbones.base import Backbone, Moments, sent
-from oneword.concept import Concept
+from oneword.concept import INPUT_ROWS, OUTPUT_VECTORS, Concept
 from oneword.draws import Draws, evaluation_draws, step_draws
 from oneword.parts import (
     Batch,
@@ -185,8 +185,13 @@ class Learner:
         config, device = self.config, self.backbone.device
         self.initial = {n: v.detach().to(device, torch.float32) for n, v in initial.items()}
         chosen = config.train_encoders or tuple(self.initial)
-        self.rows = {n: nn.Parameter(v.clone()) for n, v in self.initial.items() if n in chosen}
-        self.kept = {n: v for n, v in self.initial.items() if n not in chosen}
+        learns = {n: n in chosen or n.partition(".")[0] in chosen for n in self.initial}
+        self.rows = {n: nn.Parameter(v.clone()) for n, v in self.initial.items() if learns[n]}
+        self.kept = {n: v for n, v in self.initial.items() if not learns[n]}
+        if self.kind == OUTPUT_VECTORS:
+            # as large a step in units of the vectors' own spread as rows take in theirs
+            relative = {n: self.rates[n.partition(".")[0]][1] for n in self.initial}
+            self.rates = {n: (r * float(self.initial[n].std()), r) for n, r in relative.items()}
         self.best = {n: p.detach().clone() for n, p in self.rows.items()}
         self.moments = {
             name: {
@@ -389,7 +394,17 @@ class Learner:
 
     def live(self) -> Concept:
         """The rows under the slot's own placeholder, for ``injected``."""
-        return Concept(placeholder_token=self.token, rows=self.rows | self.kept, provenance={})
+        return Concept(
+            placeholder_token=self.token,
+            rows=self.rows | self.kept,
+            kind=self.kind,
+            provenance={"initializer_token": self.config.initializer_token},
+        )
+
+    @property
+    def kind(self) -> str:
+        """What is learned."""
+        return OUTPUT_VECTORS if self.config.vectors_at == "output" else INPUT_ROWS
 
     def result(self, status: Status, reason: str) -> Result:
         """The end of the job, with the rows that its ``keep`` names."""
@@ -403,7 +418,9 @@ class Learner:
             placeholder_token=self.config.placeholder_token,
             rows=(self.best if best else {n: p.detach().clone() for n, p in self.rows.items()})
             | self.kept,
+            kind=self.kind,
             provenance={
+                "portable": self.kind == INPUT_ROWS,
                 "base_model": self.backbone.name,
                 "family": self.backbone.family,
                 "pool": self.backbone.pool,

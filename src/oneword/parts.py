@@ -17,10 +17,10 @@ from torch import Tensor
 
 from oneword._typing import Latents, PerSample, Pixels, Timesteps, Uniforms
 from oneword.backbones.base import Backbone
-from oneword.concept import Concept
+from oneword.concept import INPUT_ROWS, Concept
 from oneword.config import InversionConfig, UserError
 from oneword.prompts import TEMPLATES, as_template
-from oneword.vocabulary import Vocabulary, initial_rows
+from oneword.vocabulary import Vocabulary, initial_outputs, initial_rows
 
 
 class JobError(UserError):
@@ -45,6 +45,7 @@ class Job:
     """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
 
 
+_SENTENCES = 8  # templates that output vectors begin from
 Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]
 """How a job ended: "stopped" is early but well, "interrupted" can be resumed."""
 
@@ -72,7 +73,8 @@ class Result:
         plain = {name: getattr(self, name) for name in _PLAIN}
         if self.concept is None:
             return {}, plain
-        return dict(self.concept.rows), plain | {"provenance": self.concept.provenance}
+        more = {"provenance": self.concept.provenance, "kind": self.concept.kind}
+        return dict(self.concept.rows), plain | more
 
     @classmethod
     def resume(cls, job: Job, rows: dict[str, Tensor], plain: Mapping[str, Any]) -> Result:
@@ -80,7 +82,12 @@ class Result:
         concept = None
         if "provenance" in plain:
             token = job.config.placeholder_token
-            concept = Concept(placeholder_token=token, rows=rows, provenance=plain["provenance"])
+            concept = Concept(
+                placeholder_token=token,
+                rows=rows,
+                kind=plain.get("kind", INPUT_ROWS),
+                provenance=plain["provenance"],
+            )
         fields = {name: plain[name] for name in _PLAIN}
         fields["losses"] = [(int(step), float(loss)) for step, loss in plain["losses"]]
         return cls(job=job, concept=concept, **fields)
@@ -245,10 +252,16 @@ class Parts:
 def rows_of_initializer(backbone: Backbone, config: InversionConfig) -> dict[str, Tensor]:
     """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
 
+    Output vectors begin as what the encoders say of it, the mean over some of the templates.
+
     Raises:
         UserError: the tokenizer does not know the initialiser.
     """
     assert config.initializer_token is not None
+    if config.vectors_at == "output":
+        assert config.prompt_templates is not None
+        sentences = TEMPLATES[config.prompt_templates][:_SENTENCES]
+        return initial_outputs(backbone, config.initializer_token, config.num_vectors, sentences)
     return {
         name: initial_rows(vocabulary, config.initializer_token, config.num_vectors)
         for name, vocabulary in backbone.vocabularies.items()

@@ -22,6 +22,7 @@ import torch
 
 from oneword import formats
 from oneword.backbones.base import Backbone, load
+from oneword.backbones.memory import Work
 from oneword.concept import Concept
 from oneword.config import TrainConfig, is_validated
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
@@ -32,6 +33,7 @@ from oneword.run_folder import RunFolder, plain_settings, versions
 from oneword.vocabulary import injected
 
 
+_USUAL_BATCH = 8  # the larger one of the presets
 OnEvent = Callable[[str, Any], None]
 """``on_event(kind, data)``: "plan" (dict), "message" (str), "progress" (dict), "preview" (Path)."""
 
@@ -169,6 +171,16 @@ def ending(result: Result) -> str:
 # --- before training -----------------------------------------------------------------------------
 
 
+def work_of(config: TrainConfig, slots: int = 1) -> Work:
+    """What a run will ask of its model, by which its memory is planned."""
+    inversion = config.inversion
+    return Work(
+        samples=slots * (inversion.train_batch_size or _USUAL_BATCH),
+        resolution=config.resolution,
+        through_encoders=inversion.vectors_at == "input",
+    )
+
+
 def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     """Read the pictures and check everything that can be checked before training.
 
@@ -179,7 +191,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     Raises:
         UserError: training could not begin.
     """
-    backbone = backbone or load(config.model)
+    backbone = backbone or load(config.model, work_of(config))
     inversion = config.inversion.resolved(backbone.family)
     assert inversion.max_train_steps is not None
     token = inversion.placeholder_token
@@ -212,7 +224,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
             for name, vocabulary in backbone.vocabularies.items()
         }
         if inversion.initializer_token is None
-        else rows_of_initializer(backbone, inversion)
+        else rows_of_initializer(backbone, dataclasses.replace(inversion, vectors_at="input"))
     )
     concept = Concept(placeholder_token=token, rows=rows, provenance={})
     with injected(backbone, [concept], replace=config.replace):
@@ -224,12 +236,19 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         )
         for name, v in backbone.vocabularies.items()
     }
+    if inversion.vectors_at == "output":
+        notes = [
+            *notes,
+            "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
+            "and the rate is in units of these vectors' own spread",
+        ]
     plain = plain_settings(config)
     plan = {
         "config": plain,
         "family": backbone.family,
         "device": str(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        "memory": backbone.memory,
         "preset_validated": is_validated(inversion.preset, backbone.family),
         "learning_rate": rates,
         "pictures": list(pictures.names),

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from transformers import BatchEncoding
 
 from oneword._typing import Rows
-from oneword.concept import Concept
+from oneword.concept import INPUT_ROWS, OUTPUT_VECTORS, Concept
 from oneword.config import UserError
+from oneword.outputs import OutputSplice, Word, ids_of, places, replaced
 
 
 _CPU = torch.device("cpu")
@@ -328,7 +330,8 @@ def injected(
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
-    concepts = [concept.fitted(dims) for concept in concepts]
+    given = [concept.fitted(dims) for concept in concepts]
+    concepts = [_as_read(concept, vocabularies) for concept in given]
     _check(backbone, vocabularies, concepts, replace=replace)
     with ExitStack() as undo:
         for name, vocabulary in vocabularies.items() if concepts else ():
@@ -341,6 +344,7 @@ def injected(
                 _with_words(original, own, first_row, getattr(backbone, "device", _CPU)),
             )
             undo.callback(setattr, vocabulary.pipeline, vocabulary.tokenizer_attribute, original)
+            _splice_outputs(vocabulary, given, own, first_row, undo)
             splice = _Splice([c.rows[name] for c in own], first_row)
             for table in vocabulary.tables():
                 undo.callback(table.register_forward_pre_hook(splice.before).remove)
@@ -353,6 +357,113 @@ def injected(
                     module.eos_token_id = original.eos_token_id
                     undo.callback(setattr, module, "eos_token_id", before)
         yield
+
+
+def _as_read(concept: Concept, vocabularies: Mapping[str, Vocabulary]) -> Concept:
+    """The rows that text encoders read: a word with output vectors is read as its initialiser."""
+    if concept.kind == INPUT_ROWS:
+        return concept
+    token, word = concept.placeholder_token, concept.provenance.get("initializer_token")
+    encoders = {key.partition(".")[0] for key in concept.rows}
+    unknown = sorted(encoders - vocabularies.keys())
+    if concept.kind != OUTPUT_VECTORS or unknown or not word:
+        raise PlaceholderError(
+            f"The concept {token!r} must be output vectors of the model's text encoders "
+            f"({', '.join(vocabularies)}) with their initializer token, got {concept.kind} for "
+            f"{', '.join(sorted(encoders))} and {word!r}; use the model it was learned on."
+        )
+    rows = {n: initial_rows(v, word, concept.num_vectors) for n, v in vocabularies.items()}
+    return Concept(placeholder_token=token, rows=rows)
+
+
+def _splice_outputs(
+    vocabulary: Vocabulary,
+    given: Sequence[Concept],
+    read: Sequence[Concept],
+    first_row: int,
+    undo: ExitStack,
+) -> None:
+    """Let the encoder's output hold the vectors of those words that have some there."""
+    vectors = {
+        concept.placeholder_token: {
+            key.partition(".")[2]: rows
+            for key, rows in concept.rows.items()
+            if concept.kind == OUTPUT_VECTORS and key.partition(".")[0] == vocabulary.name
+        }
+        for concept in given
+    }
+    words, row = [], first_row
+    for concept in read:
+        own = vectors[concept.placeholder_token]
+        if own:
+            words.append(Word(row, own))
+        row += concept.num_vectors
+    if not words:
+        return
+    encoder = vocabulary.text_encoder
+    before = encoder.__dict__.get("forward")
+    encoder.forward = OutputSplice(encoder, words, first_row)
+    if before is None:
+        undo.callback(delattr, encoder, "forward")
+    else:
+        undo.callback(setattr, encoder, "forward", before)
+
+
+def initial_outputs(
+    backbone: Any, initializer_token: str, num_vectors: int, sentences: Sequence[str]
+) -> dict[str, Tensor]:
+    """What the text encoders say of an initialiser, wherever the model listens.
+
+    Which places of an encoder's output the model uses (the last layer, an earlier one, several) is
+    found by asking which of them its conditioning depends on.
+
+    Args:
+        backbone: The model.
+        initializer_token: Existing word or words.
+        num_vectors: As many as the word's.
+        sentences: With "{}" for the word; the vectors are means over them.
+
+    Returns:
+        By encoder and place, such as "clip_l.last_hidden_state": (num_vectors, dim), float32.
+
+    Raises:
+        PlaceholderError: the tokenizer does not know the initialiser, or the model uses no place of
+            any encoder's output.
+    """
+    vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
+    rows = {n: initial_rows(v, initializer_token, num_vectors) for n, v in vocabularies.items()}
+    heard: dict[str, tuple[Tensor, Tensor]] = {}  # ids of the word's vectors from 0 on; leaf
+
+    def listen(name: str, module: Any, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ARG001
+        ids = ids_of(args, kwargs)
+        leaves = {p: x.detach().requires_grad_() for p, x in places(output, ids).items()}
+        word = ids - vocabularies[name].tokenizer._first_row
+        heard.update({f"{name}.{place}": (word, leaf) for place, leaf in leaves.items()})
+        return replaced(output, leaves)
+
+    with injected(backbone, [Concept(placeholder_token="<probe>", rows=rows)]), ExitStack() as undo:
+        for name, vocabulary in vocabularies.items():
+            hook = vocabulary.text_encoder.register_forward_hook(
+                partial(listen, name), with_kwargs=True
+            )
+            undo.callback(hook.remove)
+        with torch.enable_grad():
+            said = backbone.encode_prompt([s.replace("{}", "<probe>") for s in sentences])
+            states = said.encoder_hidden_states
+            tensors = [*(states if isinstance(states, tuple) else [states]), said.pooled]
+            total = sum(x.float().sum() for x in tensors if x is not None and x.requires_grad)
+        if not isinstance(total, Tensor):
+            raise PlaceholderError(
+                "Output vectors need a model that reads its text encoders' output token by token, "
+                "got none; learn rows with --vectors-at input."
+            )
+        leaves = [leaf for _, leaf in heard.values()]
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    return {
+        key: torch.stack([leaf.detach()[word == i].float().mean(0) for i in range(num_vectors)])
+        for (key, (word, leaf)), gradient in zip(heard.items(), gradients, strict=True)
+        if gradient is not None
+    }
 
 
 def _check(

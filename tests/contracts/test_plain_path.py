@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import pytest
 import torch
 
@@ -100,10 +103,19 @@ def test_a_word_among_others_equals_the_plain_path(tiny_folder, plain):
     assert losses_of(tiny_folder, tasks)["w0"] == pytest.approx(plain, rel=1e-4)
 
 
+@pytest.mark.slow
+def test_the_compiled_loop_equals_the_plain_path(tiny_folder, plain):
+    """Compiled once, for the batch of training, and found to agree with the plain denoiser."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=DeprecationWarning)  # of the compiler itself
+        warnings.filterwarnings("error", "The denoiser is not compiled")
+        assert losses_of(tiny_folder, [job(0)], compile="on")["w0"] == pytest.approx(
+            plain, rel=1e-4
+        )
+
+
 def test_the_comparison_can_fail(tiny_folder, plain):
     """A learning rate a tenth higher moves the losses further than the tolerance."""
-    import dataclasses
-
     task = job(0)
     config = dataclasses.replace(task.config, learning_rate=1.1 * RATE)
     other = losses_of(tiny_folder, [dataclasses.replace(task, config=config)])["w0"]

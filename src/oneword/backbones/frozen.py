@@ -157,6 +157,8 @@ class FrozenPipeline:
             self._check_tokenizer(vocabulary)
         for part in (denoiser, vae, *(v.text_encoder for v in self.vocabularies.values())):
             part.requires_grad_(False).eval()
+            if getattr(part.config, "use_cache", False):
+                part.config.use_cache = False  # of what decoders have said so far
         if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
             self.vae.to(torch.float32)
         self.memory = ""

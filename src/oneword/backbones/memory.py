@@ -1,9 +1,10 @@
 """What a model needs of a device's memory, and the ways of needing less.
 
-The expected peak is that of the loop's own tensors: weights by the real parameters' sizes, plus what
-autograd keeps for one step. The latter is found by running the denoiser and the text encoders on
-shapes alone (fake tensors: no arithmetic, no memory) and adding up what is saved for the backward
-pass. A tenth is added for temporaries and fragments; what the driver itself takes is not counted.
+The expected peak is that of the loop's own tensors: weights by the real parameters' sizes, plus
+what autograd keeps for one step. The latter is found by running the denoiser and the text encoders
+on shapes alone (fake tensors: no arithmetic, no memory) and adding up what is saved for the
+backward pass. A tenth is added for temporaries and fragments; what the driver itself takes is not
+counted.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Work:
     """Side of the pictures, px; ``None``: the model's own."""
     trains: bool = True
     """Whether gradients are wanted."""
+    through_encoders: bool = True
+    """Whether they go through the text encoders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,9 @@ class Plan:
     def __str__(self) -> str:
         config = self.config
         said = [
-            {"full": "", "8bit": "8-bit weights", "4bit": "4-bit weights"}[config.weights or "full"],
+            {"full": "", "8bit": "8-bit weights", "4bit": "4-bit weights"}[
+                config.weights or "full"
+            ],
             "gradient checkpointing" if config.gradient_checkpointing else "",
             {
                 "none": "",
@@ -225,7 +230,9 @@ class _Costs:
             )
             resident, guests = resident + at_home, max(guests, largest)
         denoises = self.kept_by_denoiser.peak(checkpointed=checkpointed, trains=work.trains)
-        encodes = self.kept_by_encoders.peak(checkpointed=checkpointed, trains=work.trains)
+        encodes = self.kept_by_encoders.peak(
+            checkpointed=checkpointed, trains=work.trains and work.through_encoders
+        )
         vae, _ = _sizes(self.vae, "full", visits=False)
         pictures = 1 if checkpointed else min(work.samples, 8)
         through_vae = vae + pictures * self.picture
@@ -399,16 +406,17 @@ def without_weights(
 def _layers(module: nn.Module, *, linear: bool = False) -> list[Any]:
     """Linear and convolution layers with weights of their own and of some size.
 
-    Those at the top stay out: the first of them says where the model lies. So does what a model
-    names as too delicate for a narrow type.
+    A model's first parameter stays as it is, since it says where the model lies and of which type
+    it is. So does what a model names as too delicate for a narrow type.
     """
+    first = next(module.parameters(), None)
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     delicate = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if linear else set()
     return [
         layer
         for name, layer in module.named_modules()
         if type(layer) in ((nn.Linear,) if linear else (nn.Linear, nn.Conv2d))
-        and "." in name
+        and layer.weight is not first
         and layer.weight.numel() >= _LEAST
         and id(layer.weight) not in tables
         and not delicate & set(name.split("."))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oneword.concept import Concept
+from oneword.concept import INPUT_ROWS, Concept
 from oneword.formats import bundle, by_encoder, by_token, native, string_to_param
 from oneword.formats.contents import Contents, FormatError, open_file
 
@@ -130,4 +130,11 @@ def save(
         FormatError: the layout cannot hold these concepts.
     """
     many = [concepts] if isinstance(concepts, Concept) else list(concepts)
+    for concept in many if layout != "oneword" else ():
+        if concept.kind != INPUT_ROWS:
+            raise FormatError(
+                f"The layout {layout} must hold rows of the embedding table, got "
+                f"{concept.placeholder_token!r} with output vectors, which no other tool reads; "
+                "keep the layout oneword, or learn the word with --vectors-at input."
+            )
     return WRITERS[layout][1](many, Path(path))
