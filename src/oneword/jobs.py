@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from oneword.backbones.base import Backbone, load
+from oneword.backbones.compiled import Compiled
 from oneword.config import ConfigError, TrainConfig, UserError
 from oneword.inversion import Progress, invert, invert_many
 from oneword.parts import Result, State, below
@@ -175,7 +177,9 @@ def _slots_for(runs: Sequence[_Run]) -> int:
     torch.cuda.reset_peak_memory_stats(backbone.device)
     before = torch.cuda.memory_allocated(backbone.device)
     trial = replace(job, config=replace(job.config, max_train_steps=1))
-    invert_many(backbone, [trial], slots=1)
+    denoiser = getattr(backbone, "denoiser", None)
+    with denoiser.aside() if isinstance(denoiser, Compiled) else nullcontext():
+        invert_many(backbone, [trial], slots=1)
     one = max(1, torch.cuda.max_memory_allocated(backbone.device) - before)
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(backbone.device)

@@ -188,6 +188,12 @@ class Learner:
         learns = {n: n in chosen or n.partition(".")[0] in chosen for n in self.initial}
         self.rows = {n: nn.Parameter(v.clone()) for n, v in self.initial.items() if learns[n]}
         self.kept = {n: v for n, v in self.initial.items() if not learns[n]}
+        if not self.rows:
+            raise JobError(
+                f"Text encoders that are trained must have output which the model reads token by "
+                f"token, got {', '.join(chosen)}, of which it reads none; name one of "
+                f"{', '.join(sorted({n.partition('.')[0] for n in self.initial}))}."
+            )
         if self.kind == OUTPUT_VECTORS:
             # as large a step in units of the vectors' own spread as rows take in theirs
             relative = {n: self.rates[n.partition(".")[0]][1] for n in self.initial}

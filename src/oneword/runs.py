@@ -22,6 +22,7 @@ import torch
 
 from oneword import formats
 from oneword.backbones.base import Backbone, load
+from oneword.backbones.compiled import Compiled
 from oneword.backbones.memory import Work
 from oneword.concept import Concept
 from oneword.config import TrainConfig, is_validated
@@ -242,6 +243,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
             "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
             "and the rate is in units of these vectors' own spread",
         ]
+    if isinstance(getattr(backbone, "denoiser", None), Compiled):
+        notes = [*notes, "the first step compiles the denoiser, which takes a minute or two"]
     plain = plain_settings(config)
     plan = {
         "config": plain,

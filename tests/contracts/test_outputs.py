@@ -16,6 +16,7 @@ from oneword.formats.contents import FormatError
 from oneword.generation import generate
 from oneword.inversion import Job, invert
 from oneword.outputs import OutputsError
+from oneword.parts import JobError
 from oneword.vocabulary import PlaceholderError, initial_outputs, injected
 
 
@@ -126,6 +127,13 @@ def test_a_file_brings_the_word_back_and_it_draws(backbone, tmp_path):
     )
     assert torch.equal(drawn, same)
     assert not torch.allclose(drawn, initial, atol=1e-3)
+
+
+def test_an_encoder_that_is_read_for_its_pooled_output_alone_has_nothing_to_learn(tmp_path):
+    folder = tiny.save(tiny.flux(), tmp_path / "flux")
+    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    with pytest.raises(JobError, match="got clip_l, of which it reads none; name one of t5xxl"):
+        invert(backbone, job(train_encoders=("clip_l",)))
 
 
 @pytest.fixture(scope="module")

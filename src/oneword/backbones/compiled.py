@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,6 +45,15 @@ class Compiled:
         if self.is_plain or shapes != self._shapes:
             return self.module(*args, **kwargs)
         return self._run(*args, **kwargs)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, everything is plain: for trials whose shape is not the one that will train."""
+        before, self.is_plain = self.is_plain, True
+        try:
+            yield
+        finally:
+            self.is_plain = before
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()

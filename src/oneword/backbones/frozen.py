@@ -83,7 +83,9 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
             memory.let_layers_visit(part, device)
         else:
             part.to(device)
-        if is_denoiser and device.type == "cuda" and all(p.ndim < 5 for p in part.parameters()):
+        is_whole = config.weights in (None, "full") and config.offload != "all"
+        flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
+        if is_denoiser and is_whole and flat and device.type == "cuda":
             part.to(memory_format=torch.channels_last)
 
 
