@@ -18,7 +18,7 @@ ORDER = (
     "_typing", "config", "_files", "concept", "images", "prompts", "formats", "outputs",
     "vocabulary", "inspection", "microworld", "backbones", "draws", "parts", "extensions",
     "learner", "inversion",
-    "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation",
+    "mirror", "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation",
     "cluster", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent
