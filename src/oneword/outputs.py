@@ -65,13 +65,15 @@ class Word:
 
     first: int
     """Id of its first vector; the others follow."""
+    num_vectors: int
+    """As many ids are its own."""
     vectors: Mapping[str, Tensor]
-    """(num_vectors, dim) by place."""
+    """(num_vectors, dim) by place; none where the model uses the pooled output alone."""
 
     @property
     def stop(self) -> int:
         """Id after its last vector."""
-        return self.first + len(next(iter(self.vectors.values())))
+        return self.first + self.num_vectors
 
 
 class OutputSplice:

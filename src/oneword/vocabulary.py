@@ -388,15 +388,16 @@ def _splice_outputs(
         concept.placeholder_token: {
             key.partition(".")[2]: rows
             for key, rows in concept.rows.items()
-            if concept.kind == OUTPUT_VECTORS and key.partition(".")[0] == vocabulary.name
+            if key.partition(".")[0] == vocabulary.name
         }
         for concept in given
+        if concept.kind == OUTPUT_VECTORS
     }
     words, row = [], first_row
     for concept in read:
-        own = vectors[concept.placeholder_token]
-        if own:
-            words.append(Word(row, own))
+        if concept.placeholder_token in vectors:
+            own = vectors[concept.placeholder_token]
+            words.append(Word(row, concept.num_vectors, own))
         row += concept.num_vectors
     if not words:
         return

