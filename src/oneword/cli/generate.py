@@ -32,6 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     from oneword import generation
     from oneword._files import check_writable, write_json_atomic
     from oneword.backbones.base import load
+    from oneword.backbones.memory import Work
     from oneword.prompts import read_prompts
 
     prompts = [*chosen.prompts]
@@ -43,7 +44,11 @@ def run(arguments: Sequence[str]) -> int:
         )
     check_writable(chosen.output_dir)
     concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
-    backbone = load(chosen.model)
+    # guidance draws each picture twice
+    work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
+    backbone = load(chosen.model, work)
+    if backbone.memory:
+        options.say(backbone.memory)
     size = backbone.sampling.overlaid(chosen.sampling)
     assert size.height
     assert size.width
