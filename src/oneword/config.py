@@ -52,10 +52,16 @@ class ModelConfig:
     """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA, fp32 elsewhere. Also --mixed-precision."""
     pool: Literal["eos", "legacy"] = "eos"
     """Where CLIP's pooled output is taken (SDXL, SD3, Flux): "eos" (the end of the prompt), "legacy" (at the new word, as stock tools do on most models)."""
-    gradient_checkpointing: bool = False
+    memory: Literal["auto", "low", "lowest"] = "auto"
+    """How to need less memory: "auto" (the fastest way that fits what is free), "low" (recompute, and let the VAE and text encoders leave the GPU), "lowest" (the least of all ways: 4-bit weights, or layers that visit the GPU one by one). What was picked is printed with the expected peak; the next three options fix parts of it."""
+    gradient_checkpointing: bool | None = None
     """Keep less for the backward pass and compute it again: less memory, about half as slow again."""
-    offload: bool = False
-    """Let the VAE lie in the computer's memory while it has nothing to do."""
+    offload: Literal["none", "vae", "text", "all"] | None = None
+    """What lies in the computer's memory while it has nothing to do: the VAE; "text": the text encoders' layers too; "all": the denoiser's layers too, each of which visits the GPU in turn (slow)."""
+    weights: Literal["full", "8bit", "4bit"] | None = None
+    """Store the linear layers of denoiser and text encoders in fewer bits (pip install 'oneword[quant]')."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the denoiser for training, with CUDA graphs on a GPU; the first step then takes a minute or two. auto: on CUDA, where the layers stay and are whole."""
     device: str = "auto"
     """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
     safety_checker: bool = True
@@ -71,6 +77,22 @@ class ModelConfig:
                 self.clip_skip >= 0,
                 f"clip_skip must be 0 or more, got {self.clip_skip}.",
             )
+        moves = self.offload in ("text", "all")
+        _require(
+            not moves or self.gradient_checkpointing is not False,
+            f"Layers that visit the device must be computed again in the backward pass, got offload "
+            f"{self.offload!r} without gradient checkpointing; leave one of them out.",
+        )
+        _require(
+            not moves or self.weights in (None, "full"),
+            f"Packed weights must stay on the device, got {self.weights!r} with offload "
+            f"{self.offload!r}; leave one of them out.",
+        )
+        _require(
+            self.compile != "on" or self.offload != "all",
+            "A compiled denoiser must stay on the device, got compile 'on' with offload 'all'; leave "
+            "one of them out.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +210,8 @@ class InversionConfig:
     """What the word is made of: "rows", or what an extension of that name makes of it."""
     num_vectors: int | None = None
     """Number of embedding rows that the word gets, 1 to 75."""
+    vectors_at: Literal["input", "output"] = "input"
+    """Where the word's vectors stand: in the embedding table ("input"), or in the text encoder's output, which then needs no gradient and reads each prompt once (for large encoders; such a word works in oneword alone)."""
     num_negative_vectors: int | None = None
     """Rows of the negative word, 1 to 75 (form "dreamartist")."""
     training_guidance_scale: float | None = None
@@ -270,6 +294,19 @@ class InversionConfig:
             not (self.norm_pull and self.form == "neti"),
             "norm_pull draws rows, got it with form neti, whose tensors are a network's weights.",
         )
+        if self.vectors_at == "output":
+            others = {
+                f"setup {self.setup}": self.setup in TUNING,
+                f"form {self.form}": self.form not in (None, "rows"),
+                "cross_initialization": self.cross_initialization,
+                "norm_pull": self.norm_pull,
+            }
+            _require(
+                not any(others.values()),
+                "Vectors in the text encoders' output must stand alone, got vectors_at 'output' "
+                f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
+                "out.",
+            )
         if self.initializer_token is not None:
             _require(
                 bool(self.initializer_token.strip()),

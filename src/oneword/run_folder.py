@@ -34,6 +34,10 @@ _FREE_MB = 16  # least room on the disk; state, previews and result of a run tak
 
 _UNBOUND = (
     "output_dir",
+    "model.memory",
+    "model.gradient_checkpointing",
+    "model.offload",
+    "model.compile",
     "train_data_dir",
     "checkpointing_steps",
     "validation_prompt",

@@ -273,7 +273,9 @@ def test_a_subset_of_the_encoders_is_trained(backbone):
     ("options", "tolerance"),
     [
         ({"gradient_checkpointing": True}, 1e-5),
-        ({"offload": True}, 1e-6),
+        ({"offload": "vae"}, 1e-6),
+        ({"offload": "text"}, 1e-5),
+        ({"offload": "all", "memory": "lowest"}, 1e-5),
         ({"dtype": "bf16"}, 0.35),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -388,7 +390,7 @@ def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
 
 
 def test_the_vae_leaves_the_device_while_it_has_nothing_to_do(folders, monkeypatch):
-    backbone = load(ModelConfig(model=str(folders["sdxl"]), device="cpu", offload=True))
+    backbone = load(ModelConfig(model=str(folders["sdxl"]), device="cpu", offload="vae"))
     moves = []
     monkeypatch.setattr(backbone.vae, "to", lambda place: moves.append(str(place)))
     backbone.encode_image(torch.zeros(1, 3, 64, 64))

@@ -16,7 +16,7 @@ import oneword
 
 ORDER = (
     "_typing", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
-    "formats", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
+    "formats", "outputs", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
     "extensions", "learner", "inversion", "baselines",
     "mirror", "run_folder", "runs", "jobs", "composition", "generation", "editing",
     "evaluation", "sharing",

@@ -44,7 +44,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -52,6 +52,10 @@ from torch import Tensor
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config import EMBEDDED, ModelConfig, SamplingConfig, UserError
 from oneword.vocabulary import Vocabulary
+
+
+if TYPE_CHECKING:
+    from oneword.backbones.memory import Work
 
 
 class ModelError(UserError):
@@ -114,6 +118,8 @@ class Backbone(Protocol):
     """Side of the model's pictures, px."""
     sampling: SamplingConfig
     """The family's default for drawing; no field but height and width is None."""
+    memory: str
+    """How memory is saved, and the expected peak, in words; empty where nothing was asked."""
 
     @property
     def device(self) -> torch.device: ...
@@ -218,14 +224,27 @@ _SINGLE_FILES |= {"sd35": "sd3", "xl_base": "sdxl", "flux-dev": "flux", "flux-sc
 """The same by the beginning of diffusers' name of a single file's layout."""
 
 
-def load(config: ModelConfig) -> Backbone:
-    """Load a base model behind the contract.
+def load(config: ModelConfig, work: Work | None = None) -> Backbone:
+    """Load a base model behind the contract, in the way that ``config.memory`` picks.
+
+    Args:
+        config: Which model, and how.
+        work: What it will be asked for, by which the way is picked; ``None``: training on four
+            samples a step.
 
     Raises:
-        ModelError: no pipeline is there, a file is missing, or the family is not supported.
+        ModelError: no pipeline is there, a file is missing, the family is not supported, or what
+            was asked for cannot be done on this machine.
     """
+    from oneword.backbones import memory  # it needs the contract
+
     module = importlib.import_module(f"oneword.backbones.{_family(config)}")
-    return module.load(config)
+    plan = memory.plan(module.load, config, work or memory.Work())
+    if plan is None:
+        return module.load(config)
+    backbone = module.load(plan.config)
+    backbone.memory = str(plan)
+    return backbone
 
 
 def _family(config: ModelConfig) -> str:
@@ -306,6 +325,16 @@ def _family_of_folder(path: Path) -> str:
             f"{', no '.join(missing)} in {path}."
         )
     return family
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way from the CPU to a device.
+
+    To a GPU it goes through pinned memory, so that nobody waits for the work queued there.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def pick_device(name: str) -> torch.device:

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
+from oneword.backbones import memory
 from oneword.backbones.base import Conditioning, ModelError, Moments, pick_device, pick_dtype
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
+from oneword.backbones.compiled import Compiled
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import Splice, Vocabulary, around_words
@@ -53,6 +55,8 @@ def load_pipeline(
     options = {"dtype": dtype} | options
     try:
         with quiet():
+            if memory.has_shapes_alone():
+                return memory.without_weights(kind, source, revision=config.revision, **options)
             if config.vae is not None:
                 options["vae"] = autoencoder.from_pretrained(config.vae, dtype=dtype)
             if Path(source).is_file():
@@ -73,7 +77,32 @@ def load_pipeline(
             f"file), got: {reason[:300]}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    if device.type == "cuda" and dtype == torch.float32:
+        torch.set_float32_matmul_precision("high")  # TF32
+    _place(pipeline, config, device, dtype)
+    return pipeline
+
+
+def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Bring each part where it is to lie."""
+    for name, part in pipeline.components.items():
+        if not isinstance(part, nn.Module):
+            continue
+        is_encoder = name.startswith(("text_encoder", "bert"))
+        is_denoiser = name in ("unet", "transformer")
+        if not is_encoder and not is_denoiser:
+            part.to("cpu" if config.offload not in (None, "none") else device)
+            continue
+        if config.weights in ("8bit", "4bit"):
+            memory.pack_weights(part, config.weights, dtype)
+        if config.offload == "all" or (config.offload == "text" and is_encoder):
+            memory.let_layers_visit(part, device)
+        else:
+            part.to(device)
+        is_whole = config.weights in (None, "full") and config.offload != "all"
+        flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
+        if is_denoiser and is_whole and flat and device.type == "cuda":
+            part.to(memory_format=torch.channels_last)
 
 
 def chat_tokens(
@@ -154,6 +183,8 @@ class FrozenPipeline:
         self.denoiser: Any = denoiser
         self._layers = cross_attentions(denoiser)
         self.vae: Any = vae
+        self._device: torch.device = self.denoiser.device
+        self._dtype: torch.dtype = self.denoiser.dtype
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.noise, self.resolution = noise, resolution
         self.sampling = replace(sampling, height=resolution, width=resolution)
@@ -171,12 +202,24 @@ class FrozenPipeline:
             self._check_tokenizer(vocabulary)
         for part in (denoiser, vae, *(v.text_encoder for v in self.vocabularies.values())):
             part.requires_grad_(False).eval()
-        if config.gradient_checkpointing:
-            self.denoiser.enable_gradient_checkpointing()
+            if getattr(part.config, "use_cache", False):
+                part.config.use_cache = False  # of what decoders have said so far
         if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
             self.vae.to(torch.float32)
-        if config.offload:
-            self.vae.to("cpu")
+        self.memory = ""
+        if memory.has_shapes_alone():
+            return
+        if config.gradient_checkpointing:
+            self.denoiser.enable_gradient_checkpointing()
+            for vocabulary in self.vocabularies.values():
+                memory.recompute_layers(vocabulary.text_encoder)
+            if hasattr(self.vae, "enable_slicing"):
+                self.vae.enable_slicing()
+        whole = config.weights in (None, "full") and config.offload != "all"
+        if config.compile == "on" or (
+            config.compile == "auto" and whole and self.device.type == "cuda"
+        ):
+            self.denoiser = Compiled(self.denoiser)
 
     def _check_tokenizer(self, vocabulary: Vocabulary) -> None:
         known, expected = len(vocabulary.tokenizer), vocabulary.weight.shape[0]
@@ -261,13 +304,13 @@ class FrozenPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
-        return self.denoiser.device
+        """Where the model runs."""
+        return self._device
 
     @property
     def dtype(self) -> torch.dtype:
         """Compute type of the denoiser."""
-        return self.denoiser.dtype
+        return self._dtype
 
     @property
     def vae_factor(self) -> int:
@@ -280,17 +323,19 @@ class FrozenPipeline:
         return self.vae.config.latent_channels
 
     @contextmanager
-    def _autoencoder(self) -> Iterator[Any]:
-        """The VAE on the model's device; with ``offload`` it leaves again."""
-        if self.config.offload:
-            self.vae.to(self.device)
-        yield self.vae
-        if self.config.offload:
-            self.vae.to("cpu")
+    def _present(self, *parts: Any) -> Iterator[None]:
+        """Parts that wait off the device come to it; with ``offload`` they leave again."""
+        leave = self.config.offload not in (None, "none")
+        for part in parts if leave else ():
+            part.to(self.device)
+        yield
+        for part in parts if leave else ():
+            part.to("cpu")
 
     def _through_vae(self, run: Callable[[Any], Tensor]) -> Tensor:
         """Run the VAE, in float32 from the first NaN on."""
-        with torch.no_grad(), self._autoencoder() as vae:
+        vae = self.vae
+        with torch.no_grad(), self._present(vae):
             found = run(vae)
             if vae.dtype != torch.float32 and not bool(torch.isfinite(found).all()):
                 warnings.warn(
@@ -373,7 +418,7 @@ class FrozenPipeline:
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
         options |= _reporter(pipeline, on_step, chosen.num_inference_steps or 0)
-        with torch.no_grad(), self._autoencoder(), self._following(prompts), quiet():
+        with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet():
             latents = pipeline(**(options | self._draw_options(chosen))).images
         return self.decode_latents(self._drawn(latents, size))
 

@@ -104,7 +104,7 @@ class LatentDiffusion(FrozenPipeline):
         assert chosen.width
         size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with self._autoencoder(), self._following(prompts):
+        with self._present(self.vae), self._following(prompts):
             drawn = self.pipeline(
                 list(prompts),
                 height=chosen.height,

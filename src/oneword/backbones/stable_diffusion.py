@@ -104,9 +104,11 @@ class StableDiffusion(FrozenPipeline):
         drawn = super().draw(
             prompts, seeds, sampling, image=image, mask=mask, strength=strength, on_step=on_step
         )
-        checked, flagged = self.pipeline.run_safety_checker(
-            (drawn + 1) / 2, self.device, self.dtype
-        )
+        checker = self.pipeline.safety_checker
+        with self._present(*([] if checker is None else [checker])):
+            checked, flagged = self.pipeline.run_safety_checker(
+                (drawn + 1) / 2, self.device, self.dtype
+            )
         found = [i for i, bad in enumerate(flagged or ()) if bad]
         if found:
             warnings.warn(

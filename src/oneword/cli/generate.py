@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     from oneword import generation
     from oneword._files import check_writable, write_json_atomic
     from oneword.backbones.base import load
+    from oneword.backbones.memory import Work
     from oneword.evaluation import choosing, gallery, report
     from oneword.prompts import expanded, names, read_prompts
 
@@ -51,7 +52,11 @@ def run(arguments: Sequence[str]) -> int:
     plain = [p for p in prompts if words and not any(names(p, word) for word in words)]
     if plain and len(plain) < len(prompts):
         options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
-    backbone = load(chosen.model)
+    # guidance draws each picture twice
+    work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
+    backbone = load(chosen.model, work)
+    if backbone.memory:
+        options.say(backbone.memory)
     size = backbone.sampling.overlaid(chosen.sampling)
     assert size.height
     assert size.width

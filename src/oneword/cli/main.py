@@ -75,6 +75,8 @@ class _NoTorchvision(logging.Filter):
 
 def _hush() -> None:
     logging.getLogger("transformers.utils.import_utils").addFilter(_NoTorchvision())
+    # bitsandbytes tells at every start that one of its kernels for the CPU is not there
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR + 1)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ NOT_NEEDED = {
         0,
         "attention is PyTorch's own fast kernel",
     ),
-    "--allow-tf32": (0, "the rows are trained in fp32 over the model's own type"),
+    "--allow-tf32": (0, "it is what --dtype fp32 uses on CUDA"),
     "--dataloader-num-workers": (1, "pictures are read once"),
     "--report-to": (1, "metrics are written to metrics.jsonl in the run folder"),
     "--logging-dir": (1, "metrics are written to metrics.jsonl in the run folder"),

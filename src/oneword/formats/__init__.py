@@ -142,7 +142,7 @@ def save(
         if concept.kind != ROWS:
             raise FormatError(
                 f"The layout {layout} holds rows only, got {concept.placeholder_token!r} of kind "
-                f"{concept.kind}; write it in the layout oneword."
+                f"{concept.kind}, which no other tool reads; write it in the layout oneword."
             )
         if concept.deltas and layout not in WITH_DELTAS:
             raise FormatError(
