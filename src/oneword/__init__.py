@@ -10,8 +10,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from oneword.backbones.base import load as load_backbone
+    from oneword.bipartite import bipartite
     from oneword.concept import Concept
     from oneword.config import InversionConfig, ModelConfig, SamplingConfig, TrainConfig
+    from oneword.editing import edit, read_picture, save as save_edits
     from oneword.formats import load as load_concept, save as save_concept
     from oneword.generation import generate, save as save_drawing
     from oneword.images import read_folder
@@ -25,6 +27,8 @@ _PUBLIC = {
     "ModelConfig": ("config", "ModelConfig"),
     "SamplingConfig": ("config", "SamplingConfig"),
     "TrainConfig": ("config", "TrainConfig"),
+    "bipartite": ("bipartite", "bipartite"),
+    "edit": ("editing", "edit"),
     "generate": ("generation", "generate"),
     "injected": ("vocabulary", "injected"),
     "invert": ("inversion", "invert"),
@@ -32,8 +36,10 @@ _PUBLIC = {
     "load_backbone": ("backbones.base", "load"),
     "load_concept": ("formats", "load"),
     "read_folder": ("images", "read_folder"),
+    "read_picture": ("editing", "read_picture"),
     "save_concept": ("formats", "save"),
     "save_drawing": ("generation", "save"),
+    "save_edits": ("editing", "save"),
 }
 __all__ = [
     "Concept",
@@ -42,6 +48,8 @@ __all__ = [
     "ModelConfig",
     "SamplingConfig",
     "TrainConfig",
+    "bipartite",
+    "edit",
     "generate",
     "injected",
     "invert",
@@ -49,8 +57,10 @@ __all__ = [
     "load_backbone",
     "load_concept",
     "read_folder",
+    "read_picture",
     "save_concept",
     "save_drawing",
+    "save_edits",
 ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from oneword import __version__, prompts as sentences
-from oneword._typing import Masks, Pixels
+from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
@@ -57,9 +57,6 @@ def generate(
     *,
     concepts: Sequence[Concept] = (),
     sampling: SamplingConfig | None = None,
-    image: Pixels | None = None,
-    mask: Masks | None = None,
-    strength: float = 0.8,
     batch_size: int = 8,
     replace: bool = False,
     on_picture: OnPicture | None = None,
@@ -72,9 +69,6 @@ def generate(
         seeds: One picture per prompt and seed; a picture does not depend on the others.
         concepts: Words that the prompts may use.
         sampling: Guidance, steps, size; unset fields take the family's default.
-        image: One picture to start from, in the size that is drawn.
-        mask: What of it to draw anew: 1; the rest stays.
-        strength: How much of it is drawn over, in (0, 1].
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
         on_picture: Told how far the drawing is.
@@ -88,20 +82,7 @@ def generate(
         raise sentences.PromptError(
             f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
         )
-    for concept in concepts:
-        token = concept.placeholder_token
-        if not any(sentences.names(prompt, token) for prompt in prompts):
-            raise sentences.PromptError(
-                f"A prompt must contain the placeholder {token!r} of the concept, got "
-                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
-            )
-        pool = concept.provenance.get("pool", backbone.pool)
-        if pool != backbone.pool and len(backbone.vocabularies) > 1:
-            warnings.warn(
-                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
-                f"{backbone.pool!r}; pass --pool {pool}.",
-                stacklevel=2,
-            )
+    check_words(backbone, prompts, concepts)
     chosen = backbone.sampling.overlaid(sampling)
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
@@ -118,9 +99,6 @@ def generate(
                     [p for p, _ in batch],
                     [s for _, s in batch],
                     chosen,
-                    image=None if image is None else image.expand(len(batch), -1, -1, -1),
-                    mask=None if mask is None else mask.expand(len(batch), -1, -1, -1),
-                    strength=strength,
                     on_step=report,
                 ).cpu()
             )
@@ -128,16 +106,44 @@ def generate(
         pixels=torch.cat(batches),
         prompts=tuple(p for p, _ in pairs),
         seeds=tuple(s for _, s in pairs),
-        settings={
-            "model": backbone.name,
-            "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
-            "guidance_scale": str(chosen.guidance_scale),
-            "num_inference_steps": str(chosen.num_inference_steps),
-            "negative_prompt": chosen.negative_prompt,
-            **({} if image is None else {"strength": str(strength)}),
-            "software": f"oneword {__version__}",
-        },
+        settings=settings_of(backbone, concepts, chosen),
     )
+
+
+def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
+    """Refuse a concept that no prompt uses; warn of one that was learned with another pooling.
+
+    Raises:
+        PromptError: no prompt uses one of the concepts.
+    """
+    for concept in concepts:
+        token = concept.placeholder_token
+        if not any(sentences.names(prompt, token) for prompt in prompts):
+            raise sentences.PromptError(
+                f"A prompt must contain the placeholder {token!r} of the concept, got "
+                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
+            )
+        pool = concept.provenance.get("pool", backbone.pool)
+        if pool != backbone.pool and len(backbone.vocabularies) > 1:
+            warnings.warn(
+                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
+                f"{backbone.pool!r}; pass --pool {pool}.",
+                stacklevel=3,
+            )
+
+
+def settings_of(
+    backbone: Backbone, concepts: Sequence[Concept], sampling: SamplingConfig
+) -> dict[str, str]:
+    """What made a set of pictures, as text for their files."""
+    return {
+        "model": backbone.name,
+        "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
+        "guidance_scale": str(sampling.guidance_scale),
+        "num_inference_steps": str(sampling.num_inference_steps),
+        "negative_prompt": sampling.negative_prompt,
+        "software": f"oneword {__version__}",
+    }
 
 
 SHEET = "contact-sheet.png"

@@ -179,7 +179,7 @@ def test_drawing_is_deterministic_and_does_not_depend_on_the_batch(backbone):
     assert -1 <= whole.min() <= whole.max() <= 1
 
 
-def test_pictures_are_drawn_over_and_inpainted(backbone):
+def test_pictures_are_drawn_over(backbone):
     picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
     if backbone.family == "ldm":
         with pytest.raises(ModelError, match="draws from noise only"):
@@ -192,14 +192,73 @@ def test_pictures_are_drawn_over_and_inpainted(backbone):
     )
     rebuilt = backbone.decode_latents(backbone.encode_image(picture).mean)
     assert (weak - rebuilt).square().mean() < (strong - rebuilt).square().mean()
-    mask = torch.zeros(2, 1, 64, 64)
-    kept, anew = (
-        [backbone.draw([prompt] * 2, [1, 2], more, image=picture, mask=mask + paint)
-         for prompt in ("a cat", "a red dog on the moon")]
-        for paint in (0, 1)
-    )  # fmt: skip
-    assert torch.equal(*kept)  # where nothing is painted the prompt does not count
-    assert not torch.equal(*anew)
+
+
+def test_latents_are_seen_before_every_step_and_at_the_end(backbone):
+    """Times fall from the first step's to none, and what is given back is what goes on."""
+    sampling = SamplingConfig(num_inference_steps=3, height=64, width=64)
+    seen, steps = [], []
+
+    def look(x, t):
+        seen.append((t, x.clone()))
+        return x
+
+    plain = backbone.draw(["a cat"] * 2, [1, 2], sampling)
+    watched = backbone.draw(
+        ["a cat"] * 2, [1, 2], sampling, on_latents=look, on_step=lambda *s: steps.append(s)
+    )
+    assert torch.equal(plain, watched)
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    times = [t for t, _ in seen]
+    assert times[-1] is None
+    assert times[:-1] == sorted(times[:-1], reverse=True)
+    assert len(times) == 4
+    assert torch.allclose(backbone.decode_latents(seen[-1][1]), watched, atol=1e-5)
+    size = (64 // backbone.vae_factor,) * 2
+    noise = backbone._noise([torch.Generator().manual_seed(s) for s in (1, 2)], size)
+    assert torch.equal(seen[0][1], noise)
+    again = backbone.draw(["a cat"] * 2, [8, 9], sampling, latents=noise)
+    assert torch.equal(again, plain)
+    x0 = latents(backbone)
+    x0 = torch.nn.functional.interpolate(x0, size)
+    held = backbone.draw(
+        ["a cat"] * 2, [1, 2], sampling, on_latents=lambda x, t: x0 if t is None else x
+    )
+    assert torch.allclose(held, backbone.decode_latents(x0), atol=1e-5)
+
+
+def test_the_time_of_a_step_is_the_noise_that_its_latents_have(backbone):
+    """A denoiser that always says "this picture" leaves its picture at each time's own noise."""
+    sampling = SamplingConfig(num_inference_steps=4, height=64, width=64, guidance_scale=1.0)
+    size = (64 // backbone.vae_factor,) * 2
+    x0 = torch.nn.functional.interpolate(latents(backbone, 1), size)
+    noise = backbone._noise([torch.Generator().manual_seed(3)], size)
+    off = []
+
+    def follow(x, t):
+        if t is not None:
+            expected = backbone.add_noise(x0, noise, torch.full((1,), t))
+            off.append(float((x - expected).abs().max()) if off else 0.0)
+            return expected
+        return x
+
+    def perfect(module, args, kwargs, output):
+        t = args[1] if len(args) > 1 else kwargs["timestep"]
+        t = torch.as_tensor(t).reshape(-1)[:1]
+        if backbone.noise.prediction_type == "flow" and backbone.family == "sd3":
+            t = t / 1000
+        target = backbone._packed(backbone.target(x0, noise, t))
+        if isinstance(output, tuple):
+            return (target, *output[1:])
+        return type(output)(sample=target)
+
+    handle = backbone.denoiser.register_forward_hook(perfect, with_kwargs=True)
+    try:
+        backbone.draw(["a cat"], [3], sampling, on_latents=follow)
+    finally:
+        handle.remove()
+    assert len(off) == 4
+    assert max(off) < 1e-4
 
 
 def test_a_word_is_what_it_stands_for(backbone):

@@ -78,6 +78,10 @@ class Conditioning:
         )
 
 
+OnLatents = Callable[[Latents, float | None], Latents]
+"""``on_latents(latents, t)``: what to go on with, at the family's time t; ``None``: finished."""
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """A frozen text-to-image model: everything that differs between families hides here."""
@@ -92,6 +96,8 @@ class Backbone(Protocol):
     """One per text encoder, by the name of its key in concept files."""
     pool: str
     """Where CLIP's pooled output is taken: "eos", or "legacy" as stock tools do."""
+    vae: Any
+    """The autoencoder, for those who decode with a copy of it."""
     resolution: int
     """Side of the model's pictures, px."""
     sampling: SamplingConfig
@@ -154,8 +160,9 @@ class Backbone(Protocol):
         sampling: SamplingConfig | None = None,
         *,
         image: Pixels | None = None,
-        mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline.
@@ -167,9 +174,10 @@ class Backbone(Protocol):
             seeds: As many.
             sampling: Unset fields take the family's default.
             image: Pictures to start from, as many, in the size that is drawn.
-            mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn anew, the rest of
-                ``image`` stays.
             strength: How much of ``image`` is drawn over, in (0, 1].
+            latents: What to denoise, at the first step's noise, in place of the seeds' noise.
+            on_latents: May change what goes into every step but an ``image``'s first, and the
+                finished latents.
             on_step: ``on_step(done, total)`` reports denoising steps.
 
         Raises:

@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoPipelineForImage2Image,
-    AutoPipelineForInpainting,
-)
+from diffusers import AutoencoderKL, AutoPipelineForImage2Image
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.backbones.base import ModelError, Moments, pick_device, pick_dtype
+from oneword.backbones.base import ModelError, Moments, OnLatents, pick_device, pick_dtype
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import Vocabulary
@@ -58,6 +54,11 @@ def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: 
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def unscale(vae: Any, latents: Latents) -> Latents:
+    """What the autoencoder decodes, of latents as the denoiser knows them."""
+    return latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
 
 
 @contextmanager
@@ -203,8 +204,7 @@ class FrozenPipeline:
 
     def decode_latents(self, latents: Latents) -> Pixels:
         """Pictures of scaled latents, clamped to [-1, 1]."""
-        shift = self.vae.config.get("shift_factor") or 0.0
-        unscaled = latents / self.vae.config.scaling_factor + shift
+        unscaled = unscale(self.vae, latents)
 
         def run(vae: Any) -> Tensor:
             return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
@@ -230,8 +230,9 @@ class FrozenPipeline:
         sampling: SamplingConfig | None = None,
         *,
         image: Pixels | None = None,
-        mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline."""
@@ -247,23 +248,24 @@ class FrozenPipeline:
             "height": chosen.height,
             "width": chosen.width,
             "output_type": "latent",
-            "callback_on_step_end": _reporter(on_step, chosen.num_inference_steps or 0),
+            "callback_on_step_end": self._on_step_end(
+                on_step, on_latents, chosen.num_inference_steps or 0, size
+            ),
         }
         if chosen.negative_prompt:
             options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
         pipeline = self.pipeline
         if image is None:
-            options["latents"] = self._packed(self._noise(generators, size))
+            start = self._start(latents, generators, size, on_latents, chosen)
+            options["latents"] = self._packed(start)
         else:
-            pipeline = self._image_pipeline(mask is not None)
+            pipeline = self._image_pipeline()
             options |= {"image": (image + 1) / 2, "strength": strength, "generator": generators}
-            if mask is not None:
-                options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
         with torch.no_grad(), self._autoencoder(), quiet():
-            latents = pipeline(**(options | self._draw_options(chosen))).images
-        return self.decode_latents(self._unpacked(latents, size))
+            drawn = pipeline(**(options | self._draw_options(chosen))).images
+        return self.decode_latents(self._unpacked(drawn, size))
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""
@@ -281,11 +283,45 @@ class FrozenPipeline:
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
         return latents
 
-    def _image_pipeline(self, inpaints: bool) -> Any:
+    def _start(
+        self,
+        latents: Latents | None,
+        generators: Sequence[torch.Generator],
+        size: tuple[int, int],
+        on_latents: OnLatents | None,
+        sampling: SamplingConfig,
+    ) -> Latents:
+        """What the first step of a drawing from noise denoises."""
+        if latents is None:
+            latents = self._noise(generators, size)
+        latents = latents.to(self.device, self.dtype)
+        if on_latents is None:
+            return latents
+        first = self.noise.first(self.pipeline.scheduler, sampling.num_inference_steps or 1)
+        return on_latents(latents, first).to(latents)
+
+    def _on_step_end(
+        self,
+        on_step: Callable[[int, int], None] | None,
+        on_latents: OnLatents | None,
+        total: int,
+        size: tuple[int, int],
+    ) -> Callable[..., Any]:
+        def report(pipeline: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+            if on_latents is not None:
+                latents = self._unpacked(values["latents"], size)
+                after = self.noise.after(pipeline.scheduler, t)
+                values["latents"] = self._packed(on_latents(latents, after).to(latents))
+            if on_step is not None:
+                on_step(step + 1, total)
+            return values
+
+        return report
+
+    def _image_pipeline(self) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
-        auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
         with quiet():
-            pipeline: Any = auto.from_pipe(self.pipeline)
+            pipeline: Any = AutoPipelineForImage2Image.from_pipe(self.pipeline)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -294,12 +330,3 @@ def _parameters(pipeline: Any) -> set[str]:
     code = type(pipeline).__call__
     code = getattr(code, "__wrapped__", code).__code__
     return set(code.co_varnames[: code.co_argcount])
-
-
-def _reporter(on_step: Callable[[int, int], None] | None, total: int) -> Callable[..., Any]:
-    def report(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
-        if on_step is not None:
-            on_step(step + 1, total)
-        return values
-
-    return report

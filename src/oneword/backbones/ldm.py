@@ -5,7 +5,9 @@ Rombach et al. 2021, arXiv:2112.10752; on the hub as CompVis/ldm-text2im-large-2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from diffusers import DDIMScheduler, LDMTextToImagePipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, ModelError
+from oneword.backbones.base import Conditioning, ModelError, OnLatents
 from oneword.backbones.frozen import FrozenPipeline, load_pipeline
 from oneword.backbones.noise import Diffusion
 from oneword.config import ModelConfig, SamplingConfig
@@ -88,13 +90,14 @@ class LatentDiffusion(FrozenPipeline):
         sampling: SamplingConfig | None = None,
         *,
         image: Pixels | None = None,
-        mask: Tensor | None = None,
         strength: float = 0.8,  # noqa: ARG002  (part of the contract)
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw from noise; the family's pipeline has no other road, and no negative prompt."""
         chosen = self.sampling.overlaid(sampling)
-        if image is not None or mask is not None:
+        if image is not None:
             raise ModelError(
                 "The paper's model draws from noise only, got a picture to start from; diffusers "
                 "has no such pipeline for it."
@@ -107,16 +110,34 @@ class LatentDiffusion(FrozenPipeline):
         assert chosen.width
         size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with self._autoencoder():
+        start = self._start(latents, generators, size, on_latents, chosen)
+        steps = chosen.num_inference_steps or 1
+        report = self._on_step_end(on_step, on_latents, steps, size)
+        with self._autoencoder(), self._watched(report):
             drawn = self.pipeline(
                 list(prompts),
                 height=chosen.height,
                 width=chosen.width,
-                num_inference_steps=chosen.num_inference_steps,
+                num_inference_steps=steps,
                 guidance_scale=chosen.guidance_scale,
-                latents=self._noise(generators, size),
+                latents=start,
                 output_type="pt",
             ).images
-        if on_step is not None:  # the pipeline reports no steps
-            on_step(chosen.num_inference_steps or 1, chosen.num_inference_steps or 1)
         return drawn.float() * 2 - 1
+
+    @contextmanager
+    def _watched(self, on_step_end: Callable[..., Any]) -> Iterator[None]:
+        """Call back after each of the scheduler's steps, which the family's pipeline cannot do."""
+        scheduler, done = self.pipeline.scheduler, itertools.count()
+
+        def step(prediction: Tensor, t: Any, latents: Tensor, **options: Any) -> Any:
+            found = type(scheduler).step(scheduler, prediction, t, latents, **options)
+            values = {"latents": found.prev_sample}
+            found.prev_sample = on_step_end(self.pipeline, next(done), t, values)["latents"]
+            return found
+
+        scheduler.step = step
+        try:
+            yield
+        finally:
+            del scheduler.step

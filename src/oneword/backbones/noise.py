@@ -26,6 +26,16 @@ class Diffusion:
         count = len(self.alphas_cumprod)
         return (u * count).long().clamp(0, count - 1).to(self.alphas_cumprod.device)
 
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:
+        """Time of the first step of so many."""
+        scheduler.set_timesteps(num_inference_steps)
+        return int(scheduler.timesteps[0])
+
+    def after(self, scheduler: Any, timestep: Any) -> float | None:
+        """Time to which a scheduler's step leads; ``None``: the last one's."""
+        following = _following(scheduler, timestep)
+        return None if following is None else int(following)
+
     def _signal_and_noise(self, t: Timesteps) -> tuple[Tensor, Tensor]:
         power = self.alphas_cumprod[t][:, None, None, None]
         return power.sqrt(), (1 - power).sqrt()
@@ -80,6 +90,15 @@ class Flow:
             return self.scheduler.time_shift(mu, 1.0, t).float()
         return (config.shift * t / (1 + (config.shift - 1) * t)).float()
 
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:  # noqa: ARG002
+        """Time of the first step: nothing but noise."""
+        return 1.0
+
+    def after(self, scheduler: Any, timestep: Any) -> float | None:
+        """Time to which a scheduler's step leads; ``None``: the last one's."""
+        following = _following(scheduler, timestep)
+        return None if following is None else following / scheduler.config.num_train_timesteps
+
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         """``(1 - t) x0 + t noise``."""
         t = t[:, None, None, None]
@@ -88,3 +107,10 @@ class Flow:
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:  # noqa: ARG002
         """``noise - x0``."""
         return noise - x0
+
+
+def _following(scheduler: Any, timestep: Any) -> float | None:
+    """The timestep after one of a scheduler's; ``None`` after the last."""
+    times = scheduler.timesteps.tolist()
+    place = times.index(float(timestep)) + 1
+    return times[place] if place < len(times) else None

@@ -12,7 +12,6 @@ from oneword.config import ConfigError, GenerateConfig
 
 
 if TYPE_CHECKING:
-    from oneword._typing import Pixels
     from oneword.concept import Concept
 
 
@@ -44,14 +43,6 @@ def run(arguments: Sequence[str]) -> int:
     check_writable(chosen.output_dir)
     concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
     backbone = load(chosen.model)
-    size = backbone.sampling.overlaid(chosen.sampling)
-    assert size.height
-    assert size.width
-    image = mask = None
-    if chosen.image is not None:
-        image = fitted(chosen.image, size.width, size.height)
-    if chosen.mask_image is not None:
-        mask = (fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
     seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
     with progress.counting("drawing") as show:
         drawing = generation.generate(
@@ -60,9 +51,6 @@ def run(arguments: Sequence[str]) -> int:
             list(seeds),
             concepts=concepts,
             sampling=chosen.sampling,
-            image=image,
-            mask=mask,
-            strength=chosen.strength,
             batch_size=chosen.batch_size,
             replace=chosen.replace,
             on_picture=show,
@@ -73,17 +61,6 @@ def run(arguments: Sequence[str]) -> int:
         write_json_atomic(chosen.json, pictures)
     print(f"{len(files) - 1} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
     return 0
-
-
-def fitted(path: Path, width: int, height: int) -> Pixels:
-    """A picture's middle, as large as what is drawn, as pixels."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    from oneword.images import from_uint8, read_image
-
-    picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
-    return from_uint8(np.asarray(picture)[None])
 
 
 def read_concepts(path: Path) -> list[Concept]:

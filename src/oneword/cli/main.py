@@ -19,6 +19,7 @@ VERBS = {
     "demo": "learn a word from five shipped pictures, draw with it, score it: start here",
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
+    "edit": "change a picture: inside a mask, drawn over, or inverted",
     "evaluate": "score a learned word beside its references",
     "microworld": "the embedded model: train, evaluate, card",
     "models": "the model families and what was proven where",
