@@ -16,6 +16,7 @@ from typing import Any
 
 from oneword.config import TrainConfig, UserError
 from oneword.jobs import JobOutcome, OnJobEvent, check_jobs, train_many
+from oneword.runs import folder_of
 
 
 class ClusterError(UserError):
@@ -46,7 +47,8 @@ def train_on_cluster(
     """Learn many words on a Ray cluster; arguments and outcomes as of ``jobs.train_many``.
 
     Args:
-        configs: The jobs; their folders must be seen by every machine under the same path.
+        configs: The jobs; every machine must see their folders under the same path. Of jobs with a
+            mirror it need not see the run folders.
         address: "local" (a cluster on this machine, for this call), "auto" (the one that this
             machine belongs to), or a Ray address.
         workers: How many; ``None``: one for each GPU, or for each core where there is none.
@@ -81,6 +83,7 @@ def train_on_cluster(
         for chunk in chunks:
             pool.submit(lambda actor, jobs: actor.train.remote(jobs, slots, events), chunk)
         outcomes: dict[str, JobOutcome] = {}
+        ended: set[str] = set()
         while pool.has_next():
             try:
                 for outcome in pool.get_next_unordered(timeout=_WAIT_S):
@@ -90,8 +93,11 @@ def train_on_cluster(
             except ray.exceptions.RayError as error:
                 if on_event is not None:
                     on_event("cluster", "message", f"A worker was lost for good: {error}")
-            _tell(events, on_event)
-        _tell(events, on_event)
+            _tell(events, on_event, ended)
+        _tell(events, on_event, ended)
+    for config in configs:
+        if config.mirror is not None:  # what another machine wrote
+            folder_of(config).claim()
     return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
 
 
@@ -100,11 +106,16 @@ def _lost(name: str) -> JobOutcome:
     return JobOutcome(name=name, outcome=None, error=reason)
 
 
-def _tell(events: Any, on_event: OnJobEvent | None) -> None:
+def _tell(events: Any, on_event: OnJobEvent | None, ended: set[str]) -> None:
+    """Pass events on; a repeated call finds words that ended before, and says so once more."""
     while not events.empty():
-        event = events.get()
+        name, kind, data = events.get()
+        if kind == "ended":
+            if name in ended:
+                continue
+            ended.add(name)
         if on_event is not None:
-            on_event(*event)
+            on_event(name, kind, data)
 
 
 class _Worker:

@@ -26,6 +26,7 @@ from oneword.concept import Concept
 from oneword.config import TrainConfig, is_validated
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
+from oneword.mirror import Mirror
 from oneword.parts import rows_of_initializer
 from oneword.prompts import as_template, fill, names
 from oneword.run_folder import RunFolder, plain_settings, versions
@@ -73,7 +74,7 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
         UserError: training could not begin.
     """
     prepared = prepare(config, backbone)
-    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    folder = folder_of(config)
     return prepared.plan | {"run": folder.standing(prepared.record)}
 
 
@@ -109,6 +110,16 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     return outcome_of(result, folder, time.monotonic() - started)
 
 
+def folder_of(config: TrainConfig) -> RunFolder:
+    """The run's folder, with its mirror.
+
+    Raises:
+        MirrorError: its URL names no file system that is installed.
+    """
+    mirror = None if config.mirror is None else Mirror(config.mirror)
+    return RunFolder(config.output_dir, steps=config.checkpointing_steps, mirror=mirror)
+
+
 def opened(
     config: TrainConfig, backbone: Backbone | None = None
 ) -> tuple[RunFolder, Prepared, Literal["new", "resume", "finished"]]:
@@ -117,7 +128,7 @@ def opened(
     Raises:
         UserError: training could not begin; no empty folder stays behind.
     """
-    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    folder = folder_of(config)
     folder.claim()
     try:
         prepared = prepare(config, backbone)
@@ -132,6 +143,7 @@ def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
     if result.concept is not None and result.status in ("finished", "stopped", "diverged"):
         provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
         formats.save(dataclasses.replace(result.concept, provenance=provenance), folder.learned)
+        folder.push()
 
 
 def tell_nobody(kind: str, data: Any) -> None:

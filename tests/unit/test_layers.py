@@ -18,8 +18,8 @@ ORDER = (
     "_typing", "config", "_files", "concept", "images", "prompts", "formats", "vocabulary",
     "inspection", "microworld", "backbones", "draws", "parts", "extensions",
     "learner", "inversion",
-    "run_folder", "runs", "jobs", "generation", "bipartite", "blending", "editing", "baselines",
-    "evaluation", "cluster", "web", "cli",
+    "mirror", "run_folder", "runs", "jobs", "generation", "bipartite", "blending", "editing",
+    "baselines", "evaluation", "cluster", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent
 
