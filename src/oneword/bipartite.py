@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMInverseScheduler
+from diffusers import DDIMInverseScheduler, DDIMScheduler
+from jaxtyping import Float
+from torch import Tensor
 
 from oneword._typing import Latents, Pixels
 from oneword.backbones.base import Backbone, ModelError
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
-from oneword.generation import check_words
+from oneword.generation import away_from, check_words
 from oneword.vocabulary import injected
 
 
@@ -60,14 +62,19 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, num_inference_steps
     Inside ``injected`` the sentence may hold placeholders.
 
     Raises:
-        ModelError: the family is not drawn by DDIM.
+        ModelError: the family is not drawn by DDIM, or not in so many steps.
     """
     scheduler = backbone.pipeline.scheduler
-    if not hasattr(scheduler, "alphas_cumprod"):
+    if not isinstance(scheduler, DDIMScheduler):
         raise ModelError(
             f"Inversion needs a model that DDIM draws with, got {backbone.name} of the family "
-            f"{backbone.family}, whose pictures lie on straight paths; edit with a mask or a "
-            "strength."
+            f"{backbone.family}, which another solver draws; edit with a mask or a strength."
+        )
+    most = scheduler.config.num_train_timesteps // 2
+    if num_inference_steps > most:
+        raise ModelError(
+            f"Inversion takes at most {most} steps on {backbone.name}, half of those that it was "
+            f"trained with, got {num_inference_steps}."
         )
     with torch.no_grad():
         cond = backbone.encode_prompt([sentence] * len(x0))
@@ -89,7 +96,7 @@ def bipartite(
     concepts: Sequence[Concept] = (),
     num_inference_steps: int = 250,
     replace: bool = False,
-) -> dict[float, Pixels]:
+) -> dict[float, Float[Tensor, "prompts 3 height width"]]:
     """Keep a picture's noise, change the sentence: one drawing per prompt, at each guidance.
 
     The paper finds structure kept only at low guidance, where the text counts for little.
@@ -114,6 +121,7 @@ def bipartite(
         Gal et al. 2022, arXiv:2208.01618, appendix A ("bipartite inversion").
     """
     check_words(backbone, [invert, *prompts], concepts)
+    negative = away_from(concepts, backbone.sampling).negative_prompt
     height, width = picture.shape[-2:]
     size = {"height": height, "width": width, "num_inference_steps": num_inference_steps}
     found = {}
@@ -122,7 +130,7 @@ def bipartite(
         start = inverted(backbone, x0, invert, num_inference_steps)
         start = start.expand(len(prompts), -1, -1, -1)
         for scale in guidance_scales:
-            sampling = SamplingConfig(guidance_scale=scale, **size)
+            sampling = SamplingConfig(guidance_scale=scale, negative_prompt=negative, **size)
             seeds = [0] * len(prompts)  # not drawn from: the noise is the picture's
             found[scale] = backbone.draw(prompts, seeds, sampling, latents=start).cpu()
     return found

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oneword import deltas
 from oneword.config import UserError
+
+
+ROWS = "textual-inversion"
+"""Kind of a concept that is rows of an embedding table and nothing else."""
+
+_NEGATIVE = "negative/"  # before the encoder's name, among the tensors of a word with a negative
 
 
 class ConceptError(UserError):
@@ -21,20 +28,26 @@ class ConceptError(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Concept:
-    """A new word for a frozen model.
+    """A new word for a model, with the changes to its weights that its method makes, if any.
 
     Raises:
         ConceptError: there are no rows, or they are not finite (num_vectors, dim) matrices with as
             many vectors for every text encoder.
+        DeltaError: the weight deltas are not whole.
     """
 
     placeholder_token: str
     rows: dict[str, Tensor]
     """By text encoder, such as "clip_l": (num_vectors, dim), float32."""
-    kind: str = "textual-inversion"
-    """What the tensors are; rows of an embedding table so far."""
+    kind: str = ROWS
+    """What the concept is made of: rows alone, or rows and ``tensors`` that only the kind's own
+    code can use."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """What the kind needs besides the rows, by its own names; float32 of any shape."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON-able."""
+    deltas: dict[str, Tensor] = field(default_factory=dict)
+    """Changes to the model's weights that go with the word, as ``deltas.py`` names them."""
 
     def __post_init__(self) -> None:
         name = repr(self.placeholder_token)
@@ -51,30 +64,70 @@ class Concept:
                     f"Rows of concept {name} for {encoder} must be finite, got NaN or infinity; "
                     "the file is damaged or its training diverged."
                 )
+        for key, tensor in self.tensors.items():
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise ConceptError(
+                    f"Tensors of concept {name} must be finite floats, got {key} of "
+                    f"{tensor.dtype} with NaN, infinity or no floats; the file is damaged or its "
+                    "training diverged."
+                )
         counts = {encoder: len(rows) for encoder, rows in self.rows.items()}
         if len(set(counts.values())) > 1:
             raise ConceptError(
                 f"Concept {name} must have as many vectors for every text encoder, got {counts}."
             )
+        deltas.check(self.deltas, f"concept {name}")
 
     @property
     def num_vectors(self) -> int:
         """Rows per text encoder."""
         return len(next(iter(self.rows.values())))
 
+    @property
+    def learnable_property(self) -> str:
+        """What it was trained as: "object", where it does not say, or "style"."""
+        settings = self.provenance.get("config")
+        found = settings.get("learnable_property") if isinstance(settings, dict) else None
+        return found if found in ("object", "style") else "object"
+
     def sha256(self) -> str:
-        """Hash of the encoders' names and the rows' float32 bytes."""
+        """Hash of the names and float32 bytes of the rows, of other tensors, of weight deltas."""
         digest = hashlib.sha256()
-        for encoder in sorted(self.rows):
-            digest.update(encoder.encode())
-            rows = self.rows[encoder].detach().to("cpu", torch.float32).contiguous()
-            digest.update(rows.numpy().astype("<f4").tobytes())
+        for group in (self.rows, self.tensors, self.deltas):
+            for name in sorted(group):
+                digest.update(name.encode())
+                values = group[name].detach().to("cpu", torch.float32).contiguous()
+                digest.update(values.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
     def detached(self) -> Concept:
-        """The same concept with its own float32 rows on the CPU."""
-        rows = {n: r.detach().to("cpu", torch.float32, copy=True) for n, r in self.rows.items()}
-        return dataclasses.replace(self, rows=rows)
+        """The same concept with its own float32 tensors, and its own deltas, on the CPU."""
+        rows, tensors = (
+            {n: t.detach().to("cpu", torch.float32, copy=True) for n, t in group.items()}
+            for group in (self.rows, self.tensors)
+        )
+        own = {n: d.detach().to("cpu", copy=True) for n, d in self.deltas.items()}
+        return dataclasses.replace(self, rows=rows, tensors=tensors, deltas=own)
+
+    @property
+    def negative_token(self) -> str | None:
+        """Word that pictures of this one are drawn away from, in the negative prompt."""
+        if not any(name.startswith(_NEGATIVE) for name in self.tensors):
+            return None
+        token = self.placeholder_token
+        return f"{token[:-1]}-negative>" if token.endswith(">") else f"{token}-negative"
+
+    def companions(self) -> list[Concept]:
+        """The further words that this one brings along."""
+        token = self.negative_token
+        if token is None:
+            return []
+        rows = {
+            name.removeprefix(_NEGATIVE): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(_NEGATIVE)
+        }
+        return [Concept(placeholder_token=token, rows=rows)]
 
     def named(self, placeholder_token: str) -> Concept:
         """The same rows under another word."""
@@ -126,6 +179,13 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
     """Refuse to combine concepts of different models, or of different lengths."""
     if not concepts:
         raise ConceptError("There must be a concept to combine, got none.")
+    for concept in concepts:
+        if concept.kind != ROWS or concept.deltas:
+            more = f" and {len(concept.deltas)} weight deltas" if concept.deltas else ""
+            raise ConceptError(
+                f"Only concepts of rows can be combined, got {concept.placeholder_token!r} of kind "
+                f"{concept.kind}{more}."
+            )
     shapes = [
         {name: (len(rows) if vectors else "n", rows.shape[1]) for name, rows in c.rows.items()}
         for c in concepts

@@ -8,6 +8,7 @@ so that a resolved config rebuilds its run exactly. This module imports no torch
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +73,105 @@ class ModelConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuningConfig:
+    """How the setups that change the model's weights do it; the others do not look at it."""
+
+    tuned_weights: Literal["full", "lora", "kv"] | None = None
+    """What of the denoiser is tuned: "full" (every weight), "lora" (low-rank changes of its attention), "kv" (keys and values of the text)."""
+    rank: int = 4
+    """Rank of a LoRA."""
+    tuning_steps: int | None = None
+    """Steps that change weights; unset: as many as max_train_steps in pivotal, the setup's own number in the others, where max_train_steps says the same."""
+    tuning_learning_rate: float | None = None
+    """Rate of the weights, absolute."""
+    train_word: bool | None = None
+    """Let the word learn along with the weights (not in pivotal)."""
+    rare_token: str | None = None
+    """Existing word that stands for the thing before its class; unset: the last short one of the vocabulary (not in pivotal)."""
+    prior_loss_weight: float | None = None
+    """Weight of the loss on pictures of the class, which keep the model from forgetting it; 0: none."""
+    num_class_images: int | None = None
+    """Pictures of the class that the model draws before."""
+    class_prompt: str | None = None
+    """What they show; unset: "a photo of a" initializer token."""
+    class_data_dir: Path | None = None
+    """Folder with pictures of the class, in place of drawn ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "tuning_steps", "num_class_images"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
+        for name in ("tuning_learning_rate", "prior_loss_weight"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
+        _require(
+            self.rare_token is None or len(self.rare_token.split()) == 1,
+            f"rare_token must be one word, got {self.rare_token!r}.",
+        )
+
+    def resolved(self, setup: str, family: str, max_train_steps: int) -> TuningConfig:
+        """Fill every unset field but the class's for a setup and a model family."""
+        own = TUNING[setup]
+        values: dict[str, Any] = {"tuning_steps": max_train_steps} | own.get(family, own["*"])
+        weights = self.tuned_weights or values["tuned_weights"]
+        rates = TUNING_RATES[weights]
+        values["tuning_learning_rate"] = rates.get(family, rates["*"])
+        unset = {name: value for name, value in values.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **unset)
+
+
+TUNING_RATES: dict[str, dict[str, float]] = {
+    # the authors' public pivotal tuning of Stable Diffusion, as they advise it in its threads
+    "full": {"*": 1e-6, "microworld": 1e-4},
+    # diffusers' README of LoRA DreamBooth
+    "lora": {"*": 1e-4, "microworld": 1e-3},
+    # Kumari et al. 2022, arXiv:2212.04488, appendix: 1e-5 times a batch of 8
+    "kv": {"*": 8e-5, "microworld": 1e-3},
+}
+"""Rates of weights by what is tuned, then by model family; other families' are not validated here."""
+_PRIOR = {"prior_loss_weight": 1.0, "num_class_images": 100}
+TUNING: dict[str, dict[str, dict[str, Any]]] = {
+    "pivotal": {
+        "*": {
+            "tuned_weights": "full",
+            "train_word": False,
+            "prior_loss_weight": 0.0,
+            "num_class_images": 100,
+        },
+    },
+    # Ruiz et al. 2022, arXiv:2208.12242, with the numbers of diffusers' script
+    "lora-dreambooth": {
+        "*": {"tuned_weights": "lora", "train_word": False, "tuning_steps": 500} | _PRIOR,
+        "microworld": {"tuned_weights": "lora", "train_word": False, "tuning_steps": 150}
+        | _PRIOR
+        | {"num_class_images": 24},
+    },
+    # Kumari et al. 2022, arXiv:2212.04488, section 4
+    "custom-diffusion": {
+        "*": {"tuned_weights": "kv", "train_word": True, "tuning_steps": 250}
+        | _PRIOR
+        | {"num_class_images": 200},
+        "microworld": {"tuned_weights": "kv", "train_word": True, "tuning_steps": 150}
+        | _PRIOR
+        | {"num_class_images": 24},
+    },
+}
+"""What is unset in ``TuningConfig``, by setup, then by model family ("*": every other family)."""
+
+
 TemplateSet = Literal["paper27dot", "release27", "head81", "style17dot", "style19"]
 PresetName = Literal["paper", "release", "default"]
+Form = Literal[
+    "rows",
+    "progressive",
+    "per-image",
+    "captions-short",
+    "captions-long",
+    "xti",
+    "neti",
+    "dreamartist",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +182,24 @@ class InversionConfig:
     """The new word, without spaces, as it will stand in prompts."""
     initializer_token: str | None = None
     """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
-    num_vectors: int = 1
+    setup: str = "one-word"
+    """Way to find the word, by name (SETUPS): "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
+    form: Form | None = None
+    """What the word is made of: "rows", or what an extension of that name makes of it."""
+    num_vectors: int | None = None
     """Number of embedding rows that the word gets, 1 to 75."""
+    num_negative_vectors: int | None = None
+    """Rows of the negative word, 1 to 75 (form "dreamartist")."""
+    training_guidance_scale: float | None = None
+    """Guidance from the negative word to the word in training (form "dreamartist")."""
+    dual_prompt_probability: float | None = None
+    """Share of the sentences that name the picture's own word as well, in [0, 1] (form "per-image")."""
+    regularization_weight: float | None = None
+    """Weight of the squared distance of the rows to their initial ones in the loss; 0: none."""
+    cross_initialization: bool | None = None
+    """Start from the text encoder's output for the initializer, not from its rows."""
+    norm_pull: float | None = None
+    """How far each step draws the rows' spread to the vocabulary's, in [0, 1]: the exponent of their ratio; 0: not at all."""
     train_encoders: tuple[str, ...] = ()
     """Text encoders whose rows are learned, such as clip_l t5xxl; none given: all. The others keep the initialiser's rows."""
     learnable_property: Literal["object", "style"] = "object"
@@ -98,6 +212,8 @@ class InversionConfig:
     """Rate of the optimiser, absolute, in units of the embedding table's entries."""
     relative_learning_rate: float | None = None
     """Rate in units of the standard deviation of the vocabulary's entries; excludes learning_rate."""
+    learning_rate_ratio: float | None = None
+    """Factor on the preset's rate, where neither of the two rates is given."""
     scale_lr: bool | None = None
     """Multiply the rate by the batch size, as the authors' code does."""
     lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"] | None = None
@@ -118,8 +234,10 @@ class InversionConfig:
     """Epsilon of AdamW."""
     random_flip: bool | None = None
     """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
-    keep: Literal["best", "last"] | None = None
-    """Which rows are kept: those with the lowest loss on the fixed evaluation batch, or the last ones."""
+    keep: Literal["best", "last", "average"] | None = None
+    """Which rows are kept: those with the lowest loss on the fixed evaluation batch, the last ones, or the average of the last ones."""
+    average_decay: float = 0.98
+    """What each step leaves of the average of the last rows, in [0, 1); the average is over some 1 / (1 - average_decay) steps."""
     early_stopping: bool | None = None
     """Stop when the loss on the fixed evaluation batch has come to rest."""
     stop_window: int = 10
@@ -136,6 +254,7 @@ class InversionConfig:
     """Size of the fixed evaluation batch."""
     seed: int = 0
     """Seed of every draw of this concept."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
 
     def __post_init__(self) -> None:
         _require(
@@ -147,6 +266,10 @@ class InversionConfig:
             "{}" not in self.placeholder_token,
             f"The placeholder token must not contain '{{}}', got {self.placeholder_token!r}.",
         )
+        _require(
+            not (self.norm_pull and self.form == "neti"),
+            "norm_pull draws rows, got it with form neti, whose tensors are a network's weights.",
+        )
         if self.initializer_token is not None:
             _require(
                 bool(self.initializer_token.strip()),
@@ -154,14 +277,25 @@ class InversionConfig:
                 "one chosen.",
             )
         _require(
-            1 <= self.num_vectors <= 75,
-            f"num_vectors must be in 1..75, got {self.num_vectors}.",
+            self.setup in SETUPS,
+            f"setup must be one of {', '.join(SETUPS)}, got {self.setup!r}.",
+        )
+        for name in ("num_vectors", "num_negative_vectors"):
+            value = getattr(self, name)
+            _require(value is None or 1 <= value <= 75, f"{name} must be in 1..75, got {value}.")
+        for name in ("dual_prompt_probability", "norm_pull"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value <= 1, f"{name} must be in [0, 1], got {value}.")
+        _require(
+            not (self.cross_initialization and self.norm_pull),
+            "Only one of cross_initialization and norm_pull may be given, got both: the text "
+            "encoder's output is many times longer than the vocabulary's rows.",
         )
         _require(
             self.learning_rate is None or self.relative_learning_rate is None,
             "Only one of learning_rate and relative_learning_rate may be given, got both.",
         )
-        for name in ("learning_rate", "relative_learning_rate"):
+        for name in ("learning_rate", "relative_learning_rate", "learning_rate_ratio"):
             rate = getattr(self, name)
             _require(rate is None or rate >= 0, f"{name} must be 0 or more, got {rate}.")
         names = (
@@ -173,7 +307,7 @@ class InversionConfig:
         for name in names:
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
-        for name in ("adam_beta1", "adam_beta2"):
+        for name in ("adam_beta1", "adam_beta2", "average_decay"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
         _require(self.stop_window >= 2, f"stop_window must be 2 or more, got {self.stop_window}.")
@@ -189,7 +323,12 @@ class InversionConfig:
             self.adam_epsilon > 0,
             f"adam_epsilon must be positive, got {self.adam_epsilon}.",
         )
-        for name in ("adam_weight_decay", "lr_warmup_steps"):
+        for name in (
+            "adam_weight_decay",
+            "lr_warmup_steps",
+            "regularization_weight",
+            "training_guidance_scale",
+        ):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
         if self.prompt_templates is not None:
@@ -200,21 +339,27 @@ class InversionConfig:
             )
 
     def resolved(self, family: str) -> InversionConfig:
-        """Fill every unset field from the preset for a model family.
+        """Fill every unset field from the setup, then from the preset for a model family.
 
         ``initializer_token`` alone may stay ``None`` (it is then chosen on the pictures), and of the
         two rates the one that was not given. A second call changes nothing.
         """
-        preset = preset_for(self.preset, family)
+        preset = preset_for(self.preset, family) | SETUPS[self.setup]
         values: dict[str, Any] = {
             name: value for name, value in preset.items() if getattr(self, name, None) is None
         }
         if self.learning_rate is not None or self.relative_learning_rate is not None:
             values.pop("learning_rate", None)
             values.pop("relative_learning_rate", None)
+        elif "learning_rate" in values:
+            ratio = self.learning_rate_ratio
+            ratio = preset["learning_rate_ratio"] if ratio is None else ratio
+            values["learning_rate"] *= ratio
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
         resolved = dataclasses.replace(self, **values)
+        if self.setup in TUNING:
+            resolved = resolved._with_tuning(family, self.max_train_steps)
         if resolved.evaluation_steps is None:
             # a sample costs a third of what it does in training, where it has a backward pass
             assert resolved.train_batch_size is not None
@@ -223,10 +368,29 @@ class InversionConfig:
             resolved = dataclasses.replace(resolved, evaluation_steps=steps)
         return resolved
 
+    def _with_tuning(self, family: str, wished_steps: int | None) -> InversionConfig:
+        """Fill ``tuning``; where there is no stage before it, its steps are the run's."""
+        tuning, alone = self.tuning, self.setup != "pivotal"
+        if alone and tuning.tuning_steps is None:
+            tuning = dataclasses.replace(tuning, tuning_steps=wished_steps)
+        assert self.max_train_steps is not None
+        tuning = tuning.resolved(self.setup, family, self.max_train_steps)
+        steps = tuning.tuning_steps if alone else self.max_train_steps
+        return dataclasses.replace(self, tuning=tuning, max_train_steps=steps)
+
 
 _PAPER_TEMPLATES = {"object": "paper27dot", "style": "style17dot"}
 _RELEASE_TEMPLATES = {"object": "release27", "style": "style19"}
 _COMMON: dict[str, Any] = {
+    "form": "rows",
+    "num_vectors": 1,
+    "num_negative_vectors": 1,
+    "training_guidance_scale": 5.0,
+    "dual_prompt_probability": 0.25,
+    "regularization_weight": 0.0,
+    "cross_initialization": False,
+    "norm_pull": 0.0,
+    "learning_rate_ratio": 1.0,
     "scale_lr": False,
     "lr_scheduler": "constant",
     "lr_warmup_steps": 0,
@@ -276,6 +440,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "default": {
+        # No recipe is published for words of language models. The rate is the one below in units of
+        # Stable Diffusion's table, since theirs lie on another scale. Not validated here.
+        **dict.fromkeys(
+            ("qwen_image", "z_image", "flux2"),
+            _COMMON
+            | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},
+        ),
         # diffusers' textual-inversion README: 5e-4 scaled by batch 1 x accumulation 4, 3,000 steps.
         # Not validated here.
         "*": _COMMON | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
@@ -290,6 +461,37 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Presets by name, then by model family ("*": every other family)."""
+
+
+SETUPS: dict[str, dict[str, Any]] = {
+    "one-word": {},
+    # Gal et al. 2022, section 5.2
+    "two-words": {"num_vectors": 2},
+    "three-words": {"num_vectors": 3},
+    "progressive": {"form": "progressive", "num_vectors": 3},
+    # the paper does not tell its weight
+    "regularized": {"regularization_weight": 1e-2},
+    "per-image": {"form": "per-image"},
+    # 2e-2 and 1e-4 where the method has 5e-3
+    "high-lr": {"learning_rate_ratio": 4.0},
+    "low-lr": {"learning_rate_ratio": 0.02},
+    # the description is the word: nothing is trained
+    "captions-short": {"form": "captions-short"},
+    "captions-long": {"form": "captions-long"},
+    # Voynov et al. 2023, arXiv:2303.09522
+    "xti": {"form": "xti"},
+    # Alaluf et al. 2023, arXiv:2305.15391; the rate is that of a network's weights
+    "neti": {"form": "neti", "learning_rate": 8e-3, "scale_lr": False},
+    # Pang et al. 2023, arXiv:2312.15905
+    "cross-init": {"cross_initialization": True},
+    # Dong et al. 2022, arXiv:2211.11337
+    "dreamartist": {"form": "dreamartist", "num_vectors": 3, "num_negative_vectors": 3},
+    # they change the model's weights: see TuningConfig and TUNING
+    "pivotal": {},
+    "lora-dreambooth": {},
+    "custom-diffusion": {},
+}
+"""Ways to find a word, by name: the settings in which each differs from the method itself."""
 
 
 def preset_for(name: str, family: str) -> dict[str, Any]:
@@ -413,7 +615,7 @@ class GenerateConfig:
     """Draw pictures: every prompt with every seed."""
 
     prompts: tuple[str, ...] = ()
-    """Prompts, each in quotes."""
+    """Prompts, each in quotes; "{}" is filled with every loaded word; paper:fig1, fig3, fig4, fig5, fig6, fig14, section5.1 and microworld:edits are lists of them."""
     prompts_file: Path | None = None
     """Text file with one prompt a line, beside or in place of prompts."""
     concepts: tuple[Path, ...] = ()
@@ -422,6 +624,12 @@ class GenerateConfig:
     """Folder for the pictures and their contact sheet."""
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    image: Path | None = None
+    """Picture to start from, which is drawn over; none: pictures are drawn from noise."""
+    mask_image: Path | None = None
+    """What of image to draw anew: white; the black rest stays."""
+    strength: float = 0.8
+    """How much of image is drawn over, in (0, 1]."""
     num_images_per_prompt: int = 4
     """Pictures per prompt, with seeds seed, seed + 1, ..."""
     seed: int = 0
@@ -430,8 +638,35 @@ class GenerateConfig:
     """Pictures drawn at once; it does not change them."""
     replace: bool = False
     """Allow a concept whose placeholder is already a word of the model."""
+    gallery: bool = False
+    """Write everything that was drawn, not chosen, as one page (gallery.html) and as sheets."""
+    keep: int | None = None
+    """Pictures kept of the num_images_per_prompt drawn of each prompt (16 in the paper); the others go to the folder "dropped"."""
+    rank_by: Literal["image", "text", "mean"] | None = None
+    """What keep ranks by: similarity to the training pictures, to the prompt, or the mean of the two; unset: the mean where training pictures are known, else text."""
+    diversity: float = 0.0
+    """Keep pictures that differ, in [0, 1]; 0: those with the highest scores."""
+    train_data_dir: tuple[Path, ...] = ()
+    """Training pictures of each word to rank by, one folder for each loaded word; none: those that their run folders name."""
+    judge: str | None = None
+    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
+            f"keep must be in 1..{self.num_images_per_prompt}, the pictures drawn of each prompt, "
+            f"got {self.keep}; raise --num-images-per-prompt (the paper draws 16).",
+        )
+        _require(0 <= self.diversity <= 1, f"diversity must be in [0, 1], got {self.diversity}.")
+        _require(
+            self.keep is not None or (self.rank_by is None and not self.diversity),
+            "rank_by and diversity choose among candidates, got them without --keep.",
+        )
+        _require(0 < self.strength <= 1, f"strength must be in (0, 1], got {self.strength}.")
+        _require(
+            self.mask_image is None or self.image is not None,
+            "A mask goes with the picture that it is of, got --mask-image without --image.",
+        )
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
@@ -541,3 +776,101 @@ class EvaluateConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebiasConfig:
+    """Learn a fairer word from a small diverse set, and compare what it and the old word draw."""
+
+    word: str
+    """Existing word whose pictures are one-sided, such as "doctor"; the new word starts from it."""
+    images: Path
+    """Folder with a small, diverse set of pictures of it."""
+    output_dir: Path = Path("oneword-fair")
+    """Folder for the run, the pictures and the report; run the same command again to resume."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(
+        default_factory=lambda: InversionConfig(placeholder_token="<fair>")
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    prompt: str = "a photo of a {}"
+    """What is drawn with each word in place of {}."""
+    num_images: int = 64
+    """Pictures drawn with each word, with the same seeds."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    attributes: tuple[str, ...] = ()
+    """What to read, each NAME=TEXT|TEXT|..., by the CLIP that judges; none: the oracle's skin and hair on microworld, gender presentation, skin tone and age elsewhere."""
+    judge: str | None = None
+    """CLIP that reads attributes: hub id or folder; unset: as for evaluate."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.word.strip()), "The word to be made fairer must be given, got none.")
+        _require(
+            "{}" in self.prompt,
+            f"The prompt must hold {{}} where the word stands, got {self.prompt!r}.",
+        )
+        _require(
+            self.inversion.learnable_property == "object",
+            "A fairer word is one for things or people, got learnable_property 'style'.",
+        )
+        for name, least in (("num_images", 2), ("batch_size", 1)):
+            value = getattr(self, name)
+            _require(value >= least, f"{name} must be {least} or more, got {value}.")
+        for text in self.attributes:
+            name, _, values = text.partition("=")
+            texts = [value.strip() for value in values.split("|")]
+            _require(
+                bool(name.strip())
+                and len(texts) > 1
+                and all(texts)
+                and len({*texts}) == len(texts),
+                "An attribute must be NAME=TEXT|TEXT with two or more different texts, got "
+                f"{text!r}.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposeConfig:
+    """Learn several words together, so that they can stand in one picture."""
+
+    images: tuple[Path, ...]
+    """Folders with pictures, one for each word."""
+    placeholder_tokens: tuple[str, ...]
+    """The new words, in the order of the folders."""
+    initializer_tokens: tuple[str, ...]
+    """Existing words that they start from, in the same order."""
+    together: Path | None = None
+    """Folder with pictures that show several of the things, each with a caption that names their new words."""
+    paste: float = 0.1
+    """Share of the samples in which a picture of one thing is pasted into one of another, in [0, 1); 0: none."""
+    output_dir: Path = Path("oneword-composition")
+    """Run folder; run the same command again to resume. All words are in its one file."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    """Settings that all words share; its own placeholder and initialiser are not used."""
+    checkpointing_steps: int = 50
+    """Steps between two writings of the resumable state."""
+
+    def __post_init__(self) -> None:
+        counts = [len(x) for x in (self.images, self.placeholder_tokens, self.initializer_tokens)]
+        _require(
+            len(set(counts)) == 1 and counts[0] >= 2,
+            "Words that are learned together need a folder, a placeholder and an initializer each, "
+            f"for two or more words, got {counts[0]} folders, {counts[1]} placeholders and "
+            f"{counts[2]} initializers.",
+        )
+        _require(
+            len({token.lower() for token in self.placeholder_tokens}) == counts[1],
+            f"The placeholder tokens must differ, got {' '.join(self.placeholder_tokens)}.",
+        )
+        _require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
+        _require(
+            self.checkpointing_steps >= 1,
+            f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )
+
+
+def plain_settings(config: InversionConfig | TrainConfig | ComposeConfig) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from oneword.bipartite import inverted
 from oneword.blending import Background, Blend, rejoined
 from oneword.concept import Concept
 from oneword.config import SamplingConfig, UserError, check_way
-from oneword.generation import SHEET, Drawing, OnPicture, check_words, settings_of, slug
+from oneword.generation import SHEET, Drawing, OnPicture, away_from, check_words, settings_of, slug
 from oneword.images import contact_sheet, from_uint8, read_image, save_png, to_images
 from oneword.prompts import as_template, fill, names, without_placeholder
 from oneword.vocabulary import injected
@@ -35,6 +35,7 @@ class EditError(UserError):
     """A picture cannot be edited as it was asked for."""
 
 
+@runtime_checkable
 class Judge(Protocol):
     """What ranks candidates; ``evaluation.features.Judge`` is one."""
 
@@ -113,9 +114,9 @@ def edit(
         arXiv:2108.01073 (strength); Gal et al. 2022, arXiv:2208.01618, appendix A (inversion).
     """
     _check(picture, mask, strength, invert, len(seeds))
-    check_words(backbone, [prompt, invert or ""], concepts)
+    check_words(backbone, [prompt, *filter(None, [invert])], concepts)
     height, width = picture.shape[-2:]
-    chosen = backbone.sampling.overlaid(sampling)
+    chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
     chosen = dataclasses.replace(chosen, height=height, width=width)
     steps = int((chosen.num_inference_steps or 1) * strength)
     if steps < 1:

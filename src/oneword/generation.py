@@ -6,13 +6,13 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as changed
 from pathlib import Path
 
 import torch
 
 from oneword import __version__, prompts as sentences
-from oneword._typing import Pixels
+from oneword._typing import Masks, Pixels
 from oneword.backbones.base import Backbone
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
@@ -36,10 +36,23 @@ class Drawing:
     """The seed of each picture."""
     settings: dict[str, str]
     """What all pictures share: model, concepts with their hashes, sampling."""
+    facts: tuple[dict[str, str], ...] = ()
+    """More text entries of each picture, such as its similarities; none, or one for each."""
+
+    def only(self, indices: Sequence[int]) -> Drawing:
+        """Some of the pictures, in that order."""
+        return Drawing(
+            pixels=self.pixels[list(indices)],
+            prompts=tuple(self.prompts[i] for i in indices),
+            seeds=tuple(self.seeds[i] for i in indices),
+            settings=self.settings,
+            facts=tuple(self.facts[i] for i in indices) if self.facts else (),
+        )
 
     def metadata(self, index: int) -> dict[str, str]:
         """Text entries for the PNG of one picture; "parameters" is what other tools read."""
         own = {"prompt": self.prompts[index], "seed": str(self.seeds[index])} | self.settings
+        own |= self.facts[index] if self.facts else {}
         height, width = self.pixels.shape[-2:]
         own["parameters"] = (
             f"{own['prompt']}\nNegative prompt: {own['negative_prompt']}\n"
@@ -57,6 +70,9 @@ def generate(
     *,
     concepts: Sequence[Concept] = (),
     sampling: SamplingConfig | None = None,
+    image: Pixels | None = None,
+    mask: Masks | None = None,
+    strength: float = 0.8,
     batch_size: int = 8,
     replace: bool = False,
     on_picture: OnPicture | None = None,
@@ -69,12 +85,16 @@ def generate(
         seeds: One picture per prompt and seed; a picture does not depend on the others.
         concepts: Words that the prompts may use.
         sampling: Guidance, steps, size; unset fields take the family's default.
+        image: One picture to start from, in the size that is drawn.
+        mask: What of it to draw anew: 1; the rest stays.
+        strength: How much of it is drawn over, in (0, 1].
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
         on_picture: Told how far the drawing is.
 
     Raises:
-        PromptError: there is nothing to draw, or no prompt uses one of the concepts.
+        PromptError: there is nothing to draw, no prompt uses one of the concepts, or a prompt names
+            a word that is not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ConceptError: a concept does not fit the model.
     """
@@ -83,7 +103,7 @@ def generate(
             f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
         )
     check_words(backbone, prompts, concepts)
-    chosen = backbone.sampling.overlaid(sampling)
+    chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
     with injected(backbone, concepts, replace=replace):
@@ -99,6 +119,9 @@ def generate(
                     [p for p, _ in batch],
                     [s for _, s in batch],
                     chosen,
+                    image=None if image is None else image.expand(len(batch), -1, -1, -1),
+                    mask=None if mask is None else mask.expand(len(batch), -1, -1, -1),
+                    strength=strength,
                     on_step=report,
                 ).cpu()
             )
@@ -106,15 +129,17 @@ def generate(
         pixels=torch.cat(batches),
         prompts=tuple(p for p, _ in pairs),
         seeds=tuple(s for _, s in pairs),
-        settings=settings_of(backbone, concepts, chosen),
+        settings=settings_of(backbone, concepts, chosen)
+        | ({} if image is None else {"strength": str(strength)}),
     )
 
 
 def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
-    """Refuse a concept that no prompt uses; warn of one that was learned with another pooling.
+    """Refuse words that are missing on one side; warn of one learned with another pooling.
 
     Raises:
-        PromptError: no prompt uses one of the concepts.
+        PromptError: no prompt uses one of the concepts, or a prompt names a word that is not
+            loaded.
     """
     for concept in concepts:
         token = concept.placeholder_token
@@ -130,6 +155,14 @@ def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[C
                 f"{backbone.pool!r}; pass --pool {pool}.",
                 stacklevel=3,
             )
+    for prompt in prompts:
+        strange = sentences.strangers(prompt, [c.placeholder_token for c in concepts])
+        if strange:
+            raise sentences.PromptError(
+                f"A prompt must name only words that are loaded, got {strange[0]!r} in {prompt!r} "
+                f"with {_listed(concepts)} loaded; check the spelling, or load its file (on the "
+                "command line with --concepts)."
+            )
 
 
 def settings_of(
@@ -144,6 +177,17 @@ def settings_of(
         "negative_prompt": sampling.negative_prompt,
         "software": f"oneword {__version__}",
     }
+
+
+def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> SamplingConfig:
+    """Sampling with the concepts' negative words in its negative prompt."""
+    tokens = [c.negative_token for c in concepts if c.negative_token is not None]
+    negative = ", ".join([*filter(None, [sampling.negative_prompt]), *tokens])
+    return changed(sampling, negative_prompt=negative)
+
+
+def _listed(concepts: Sequence[Concept]) -> str:
+    return ", ".join(repr(c.placeholder_token) for c in concepts) or "no word"
 
 
 SHEET = "contact-sheet.png"

@@ -20,16 +20,23 @@ from typing import Any, Literal
 
 import torch
 
-from oneword import formats
+from oneword import descriptions, formats
 from oneword.backbones.base import Backbone, load
+from oneword.baselines import BASELINES, method, tuning
 from oneword.concept import Concept
-from oneword.config import TrainConfig, is_validated
+from oneword.config import (
+    InversionConfig,
+    SamplingConfig,
+    TrainConfig,
+    is_validated,
+    plain_settings,
+)
+from oneword.extensions import form
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
-from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
+from oneword.inversion import Job, Progress, Result, effective_learning_rate
 from oneword.mirror import Mirror
-from oneword.parts import rows_of_initializer
 from oneword.prompts import as_template, fill, names
-from oneword.run_folder import RunFolder, plain_settings, versions
+from oneword.run_folder import RunFolder, versions
 from oneword.vocabulary import injected
 
 
@@ -78,7 +85,9 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
     return prepared.plan | {"run": folder.standing(prepared.record)}
 
 
-def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutcome:
+def train(
+    config: TrainConfig, *, on_event: OnEvent | None = None, backbone: Backbone | None = None
+) -> TrainOutcome:
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
     Ctrl-C and SIGTERM end the step, save the state, and give a result of status "interrupted".
@@ -86,15 +95,17 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     Args:
         config: What to do; ``output_dir`` may hold the same run, begun before.
         on_event: Told of the plan, of messages, progress and previews.
+        backbone: Its model, where it is loaded already.
 
     Raises:
         UserError: the folder, the pictures, the model or the settings cannot be used.
     """
     tell = on_event or tell_nobody
-    folder, prepared, standing = opened(config)
+    folder, prepared, standing = opened(config, backbone)
+    learn = method(prepared.job.config.setup)
     tell("plan", prepared.plan | {"run": standing})
     if standing == "finished":
-        result = invert(prepared.backbone, prepared.job, checkpoint=folder.kept())
+        result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
         tell("message", f"The run in {folder.path} has ended before. {ending(result)}")
         return outcome_of(result, folder, 0.0, was_finished=True)
     if standing == "new":
@@ -102,7 +113,7 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     started = time.monotonic()
     with asked_to_stop() as asked:
         watch = Watch(prepared, folder, tell, asked)
-        result = invert(
+        result = learn(
             prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
         )
     keep(result, folder, watch.elapsed())
@@ -193,17 +204,20 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     """
     backbone = backbone or load(config.model)
     inversion = config.inversion.resolved(backbone.family)
+    if inversion.setup in BASELINES:
+        tuning.check(backbone, inversion)
     assert inversion.max_train_steps is not None
     token = inversion.placeholder_token
+    steps = inversion.max_train_steps
+    if inversion.setup == "pivotal":
+        steps += inversion.tuning.tuning_steps or 0
     config = dataclasses.replace(
         config,
         inversion=inversion,
         resolution=config.resolution or backbone.resolution,
         validation_prompt=config.validation_prompt or f"a photo of a {token}",
         validation_steps=(
-            max(1, inversion.max_train_steps // 4)
-            if config.validation_steps is None
-            else config.validation_steps
+            max(1, steps // 4) if config.validation_steps is None else config.validation_steps
         ),
     )
     assert config.validation_prompt is not None
@@ -217,17 +231,17 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         mask_dir=config.mask_dir,
     )
     captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
-    # The official checks of initialiser and placeholder, before anything is written.
-    rows = (
-        {
-            name: torch.zeros(inversion.num_vectors, vocabulary.dim)
-            for name, vocabulary in backbone.vocabularies.items()
-        }
-        if inversion.initializer_token is None
-        else rows_of_initializer(backbone, inversion)
+    described = descriptions.read(config.train_data_dir)
+    job = Job(
+        name=token,
+        pictures=pictures.pixels,
+        config=inversion,
+        crops=pictures.crops,
+        masks=pictures.masks,
+        captions=None if captions is None else tuple(captions),
+        descriptions=described,
     )
-    concept = Concept(placeholder_token=token, rows=rows, provenance={})
-    with injected(backbone, [concept], replace=config.replace):
+    with injected(backbone, [_first_word(backbone, job)], replace=config.replace):
         pass
     assert inversion.train_batch_size is not None
     rates = {
@@ -248,11 +262,13 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "skipped": [str(item) for item in pictures.skipped],
         "captions": captions is not None,
         "masks": pictures.masks is not None,
-        "notes": notes,
-        "num_samples": inversion.max_train_steps * inversion.train_batch_size,
+        "notes": notes + _tuning_notes(inversion),
+        "num_samples": steps * inversion.train_batch_size,
     }
     digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
     digest.update(json.dumps(captions).encode())
+    if form(inversion).described and described is not None:
+        digest.update(json.dumps(dataclasses.asdict(described)).encode())
     if pictures.masks is not None:
         digest.update(pictures.masks.contiguous().numpy().tobytes())
     record = {
@@ -262,15 +278,47 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "pictures_sha256": digest.hexdigest(),
         "versions": versions(),
     }
-    job = Job(
-        name=token,
-        pictures=pictures.pixels,
-        config=inversion,
-        crops=pictures.crops,
-        masks=pictures.masks,
-        captions=None if captions is None else tuple(captions),
-    )
     return Prepared(config, backbone, job, plan, record)
+
+
+def _tuning_notes(inversion: InversionConfig) -> list[str]:
+    """What a setup that changes weights will do, in a sentence."""
+    if inversion.setup not in BASELINES:
+        return []
+    own = inversion.tuning
+    what = {
+        "full": "every weight of the denoiser",
+        "lora": f"a LoRA of rank {own.rank} of the denoiser's attention",
+        "kv": "the denoiser's keys and values of the text",
+    }[own.tuned_weights or "full"]
+    prior = ""
+    if own.prior_loss_weight:
+        source = own.class_data_dir or f"{own.num_class_images} drawn ones"
+        prior = f", and as many of pictures of the class ({source})"
+    then = "then " if inversion.setup == "pivotal" else ""
+    return [
+        f"{inversion.setup}: {then}{own.tuning_steps} steps of {inversion.train_batch_size} "
+        f"samples{prior} change {what}, at the rate {own.tuning_learning_rate:.3g}"
+    ]
+
+
+def _first_word(backbone: Backbone, job: Job) -> Concept:
+    """What the job starts from, so that initialiser and placeholder are checked by those who know.
+
+    An initialiser that is yet to be chosen counts as zeros.
+    """
+    config = job.config
+    assert config.num_vectors is not None
+    token, own = config.placeholder_token, form(config)
+    if config.initializer_token is None and not own.described:
+        rows = {
+            name: torch.zeros(config.num_vectors, vocabulary.dim)
+            for name, vocabulary in backbone.vocabularies.items()
+        }
+        return Concept(placeholder_token=token, rows=rows, provenance={})
+    words = own.words(own.rows(backbone, job, config), config, 0)
+    tensors = dict(words.tensors)
+    return Concept(placeholder_token=token, rows=dict(words.rows), kind=words.kind, tensors=tensors)
 
 
 def _captions(
@@ -382,6 +430,7 @@ class Watch:
         pixels = self.prepared.backbone.draw(
             [fill(template, progress.token)] * count,
             [progress.config.seed + i for i in range(count)],
+            SamplingConfig(negative_prompt=progress.negative_prompt),
             on_step=self._stop_if_asked,
         )
         path = self.folder.preview(progress.step)

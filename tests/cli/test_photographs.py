@@ -58,12 +58,16 @@ def test_photographs_are_learned_and_drawn(photographs, tmp_path, family, capsys
         "--width", "64", "--num-images-per-prompt", "1",
     ]  # fmt: skip
     assert main([*draw, "--output-dir", str(tmp_path / "a")]) == 0
-    over = ["edit", str(photographs / "IMG_1.JPG"), "--prompt", "a <thing> on the moon"]
-    over += ["--strength", "0.6", *draw[1:7], *draw[9:]]
-    assert main([*over, "--output-dir", str(tmp_path / "b")]) == 0
-    paint = [*over, "--mask", str(photographs / "IMG_1.mask.png")]
-    assert main([*paint, "--output-dir", str(tmp_path / "c")]) == 0
+    over = ["--image", str(photographs / "IMG_1.JPG"), "--strength", "0.6"]
+    assert main([*draw, *over, "--output-dir", str(tmp_path / "b")]) == 0
+    paint = [*over, "--mask-image", str(photographs / "IMG_1.mask.png")]
+    assert main([*draw, *paint, "--output-dir", str(tmp_path / "c")]) == 0
     pictures = [np.asarray(Image.open(next((tmp_path / x).glob("*0*.png")))) for x in "abc"]
     assert not np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[1], pictures[2])
     assert torch.isfinite(torch.tensor([p.mean() for p in pictures])).all()
+
+
+def test_a_mask_without_its_picture_is_refused(tmp_path, capsys):
+    assert main(["generate", "--prompts", "x", "--mask-image", "m.png"]) == 2
+    assert "--mask-image without --image" in capsys.readouterr().err

@@ -15,11 +15,13 @@ import oneword
 
 
 ORDER = (
-    "_typing", "config", "_files", "concept", "images", "prompts", "formats", "vocabulary",
-    "inspection", "microworld", "backbones", "draws", "parts", "extensions",
-    "learner", "inversion",
-    "mirror", "run_folder", "runs", "jobs", "generation", "bipartite", "blending", "editing",
-    "baselines", "evaluation", "cluster", "web", "cli",
+    "_typing", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
+    "formats", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
+    "extensions", "learner", "inversion", "baselines",
+    "mirror", "run_folder", "runs", "jobs", "composition", "generation",
+    "bipartite", "blending", "editing",
+    "evaluation", "sharing",
+    "cluster", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent
 

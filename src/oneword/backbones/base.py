@@ -12,11 +12,29 @@ sdxl
 sd3
     ``clip_l``, ``clip_g``, ``t5xxl``. ``sample_t`` maps u through a logit-normal and the shift;
     ``target`` is noise - x0; times lie in (0, 1).
+pixart
+    ``t5xxl``, whose mask is in ``Conditioning.extra``. Alpha and Sigma, told apart by the pipeline.
+sana
+    ``gemma`` behind an instruction, masked. The autoencoder has no posterior: ``Moments.std`` is 0.
+lumina2
+    ``gemma`` behind a system prompt, masked. The model runs from noise at 0 to the picture at 1,
+    towards the picture: ``predict`` turns both round.
+chroma
+    ``t5xxl``. As flux, without CLIP; its mask, which leaves one token of padding, is in ``extra``.
 flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
+qwen_image
+    ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
+z_image
+    ``qwen3_4b``. Flow; ``predict`` turns time round and the sign of the output; a mask in
+    ``extra``.
+flux2
+    ``qwen3_4b``, ``qwen3_8b`` (klein) or ``mistral3_24b`` (dev). Flow; latents are patches of
+    2 x 2 cells, scaled by the VAE's batch norm.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
-``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
+``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
+(``by_layer.py``; the families with a UNet).
 """
 
 from __future__ import annotations
@@ -96,8 +114,6 @@ class Backbone(Protocol):
     """One per text encoder, by the name of its key in concept files."""
     pool: str
     """Where CLIP's pooled output is taken: "eos", or "legacy" as stock tools do."""
-    vae: Any
-    """The autoencoder, for those who decode with a copy of it."""
     resolution: int
     """Side of the model's pictures, px."""
     sampling: SamplingConfig
@@ -160,6 +176,7 @@ class Backbone(Protocol):
         sampling: SamplingConfig | None = None,
         *,
         image: Pixels | None = None,
+        mask: Tensor | None = None,
         strength: float = 0.8,
         latents: Latents | None = None,
         on_latents: OnLatents | None = None,
@@ -174,6 +191,8 @@ class Backbone(Protocol):
             seeds: As many.
             sampling: Unset fields take the family's default.
             image: Pictures to start from, as many, in the size that is drawn.
+            mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn anew, the rest of
+                ``image`` stays.
             strength: How much of ``image`` is drawn over, in (0, 1].
             latents: What to denoise, at the first step's noise, in place of the seeds' noise.
             on_latents: May change what goes into every step but an ``image``'s first, and the
@@ -191,7 +210,16 @@ FAMILIES = {
     "LDMTextToImagePipeline": "ldm",
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
+    "PixArtAlphaPipeline": "pixart",
+    "PixArtSigmaPipeline": "pixart",
+    "SanaPipeline": "sana",
+    "Lumina2Pipeline": "lumina2",
+    "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
+    "QwenImagePipeline": "qwen_image",
+    "ZImagePipeline": "z_image",
+    "Flux2KleinPipeline": "flux2",
+    "Flux2Pipeline": "flux2",
 }
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
 _SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoPipelineForImage2Image
+from diffusers import (
+    AutoencoderKL,
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+)
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.backbones.base import ModelError, Moments, OnLatents, pick_device, pick_dtype
+from oneword.backbones.base import (
+    Conditioning,
+    ModelError,
+    Moments,
+    OnLatents,
+    pick_device,
+    pick_dtype,
+)
+from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import Vocabulary
+from oneword.vocabulary import Splice, Vocabulary, around_words
 
 
-def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: Any) -> Any:
+def load_pipeline(
+    config: ModelConfig,
+    kind: type[Any],
+    source: str,
+    *,
+    autoencoder: type[Any] = AutoencoderKL,
+    **options: Any,
+) -> Any:
     """Load a pipeline of one class, from the hub, a folder or a single file, onto the device.
+
+    Args:
+        config: How it is asked for.
+        kind: Class of the pipeline.
+        source: Hub id, folder or file.
+        autoencoder: Class of the family's VAE, for ``config.vae``.
+        options: What the loader is told besides.
 
     Raises:
         ModelError: it is not whole, or not of this class.
@@ -34,7 +62,7 @@ def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: 
     try:
         with quiet():
             if config.vae is not None:
-                options["vae"] = AutoencoderKL.from_pretrained(config.vae, dtype=dtype)
+                options["vae"] = autoencoder.from_pretrained(config.vae, dtype=dtype)
             if Path(source).is_file():
                 if not hasattr(kind, "from_single_file"):
                     raise ValueError(f"diffusers reads no single files of {kind.__name__}")
@@ -56,24 +84,48 @@ def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: 
     return pipeline.to(device)
 
 
+def chat_tokens(
+    tokenizer: Any, name: str, messages: Sequence[dict[str, Any]] | None = None, **options: Any
+) -> int:
+    """How many tokens of a prompt's length a chat template takes for itself.
+
+    Args:
+        tokenizer: The tokenizer, or the processor around it, that fills the template.
+        name: The model, for the message.
+        messages: What the family's pipeline says for an empty prompt.
+        options: What it tells the template besides.
+
+    Raises:
+        ModelError: the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {name} must have the chat template that its family's prompts are "
+            "put into, got none; its chat_template.jinja is missing."
+        )
+    empty = [{"role": "user", "content": ""}]
+    text = tokenizer.apply_chat_template(messages or empty, tokenize=False, **options)
+    return len(getattr(tokenizer, "tokenizer", tokenizer)(text).input_ids)
+
+
 def unscale(vae: Any, latents: Latents) -> Latents:
-    """What the autoencoder decodes, of latents as the denoiser knows them."""
+    """What a plain autoencoder decodes, of latents as the denoiser knows them."""
     return latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the loaders' notices and bars, which a user can do nothing about."""
-    level = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+    """Hold back the libraries' notices and bars, which a user can do nothing about."""
     libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
     for library in libraries:
+        library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(level)
-        for library in libraries:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
             library.enable_progress_bar()
 
 
@@ -105,13 +157,15 @@ class FrozenPipeline:
             denoiser: UNet or transformer.
             vae: Autoencoder.
             encoders: By the name of the key in concept files: the pipeline's attribute of the
-                tokenizer, the text encoder, and the longest prompt where it is not the tokenizer's.
+                tokenizer ("tokenizer.tokenizer" inside a processor), the text encoder, and the
+                longest prompt where it is not the tokenizer's.
             noise: How the family's pictures are noised.
             resolution: Side of the model's pictures, px.
             sampling: The family's default for drawing.
         """
         self.pipeline, self.config, self.family, self.name = pipeline, config, family, config.model
         self.denoiser: Any = denoiser
+        self._layers = cross_attentions(denoiser)
         self.vae: Any = vae
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.noise, self.resolution = noise, resolution
@@ -121,10 +175,11 @@ class FrozenPipeline:
                 f"The model {self.name} must predict epsilon or v_prediction, got "
                 f"{noise.prediction_type!r}."
             )
-        self.vocabularies = {
-            name: Vocabulary(name, pipeline, attribute, encoder, longest)
-            for name, (attribute, encoder, longest) in encoders.items()
-        }
+        self.vocabularies = {}
+        for name, (place, encoder, longest) in encoders.items():
+            *path, attribute = place.split(".")
+            holder = functools.reduce(getattr, path, pipeline)
+            self.vocabularies[name] = Vocabulary(name, holder, attribute, encoder, longest)
         for vocabulary in self.vocabularies.values():
             self._check_tokenizer(vocabulary)
         for part in (denoiser, vae, *(v.text_encoder for v in self.vocabularies.values())):
@@ -154,6 +209,70 @@ class FrozenPipeline:
             )
 
     @property
+    def num_cross_attentions(self) -> int:
+        """Layers of a UNet that read prompts; 0: the denoiser is of another kind."""
+        return len(self._layers)
+
+    def by_layer(self) -> AbstractContextManager[None] | None:
+        """Let each cross-attention layer read prompts of its own, where there are such layers."""
+        layers = self._layers
+        longest = max(vocabulary.max_length for vocabulary in self.vocabularies.values())
+        return reading_by_layer(layers, longest) if layers else None
+
+    def _splices(self) -> list[Splice]:
+        """What answers for words that differ from layer to layer, where such are injected."""
+        found = [vocabulary.splice for vocabulary in self.vocabularies.values()]
+        return [splice for splice in found if splice is not None and splice.varies]
+
+    def _encoded(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None,
+        encode: Callable[[Sequence[str]], Conditioning],
+    ) -> Conditioning:
+        """Encode prompts, once for every cross-attention layer where their words differ there."""
+        splices = self._splices()
+        if not splices:
+            return encode(prompts)
+        layers = self.num_cross_attentions
+        layer = torch.arange(layers, device=self.device).repeat_interleave(len(prompts))
+        steps = self.pipeline.scheduler.config.num_train_timesteps
+        time = torch.full((len(prompts),), 0.5) if t is None else t.float() / steps
+        for splice in splices:
+            splice.place = layer, time.to(self.device).repeat(layers)
+        try:
+            found = encode([*prompts] * layers)
+        finally:
+            for splice in splices:
+                splice.place = None
+        states = found.encoder_hidden_states
+        assert isinstance(states, Tensor)
+        pooled = None if found.pooled is None else found.pooled[: len(prompts)]
+        return Conditioning(states.split(len(prompts)), pooled)
+
+    def _states(self, cond: Conditioning) -> Tensor:
+        """Hidden states as the denoiser takes them; those of several layers lie side by side."""
+        states = cond.encoder_hidden_states
+        states = torch.cat(states, dim=1) if isinstance(states, tuple) else states
+        return states.to(self.dtype)
+
+    @contextmanager
+    def _following(self, prompts: Sequence[str]) -> Iterator[None]:
+        """While the pipeline draws prompts, let their words see layer and time."""
+        splices = self._splices()
+        if not splices:
+            yield
+            return
+
+        def encode(t: Tensor) -> Tensor:
+            times = t.reshape(-1)[:1].expand(len(prompts))
+            return self._states(self.encode_prompt(prompts, times))  # type: ignore[attr-defined]
+
+        timed = any(splice.timed for splice in splices)
+        with following(self.denoiser, encode, timed=timed):
+            yield
+
+    @property
     def device(self) -> torch.device:
         """Where the model lies."""
         return self.denoiser.device
@@ -167,6 +286,11 @@ class FrozenPipeline:
     def vae_factor(self) -> int:
         """How many pixels wide a cell of the latents is."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the scaled latents."""
+        return self.vae.config.latent_channels
 
     @contextmanager
     def _autoencoder(self) -> Iterator[Any]:
@@ -230,6 +354,7 @@ class FrozenPipeline:
         sampling: SamplingConfig | None = None,
         *,
         image: Pixels | None = None,
+        mask: Tensor | None = None,
         strength: float = 0.8,
         latents: Latents | None = None,
         on_latents: OnLatents | None = None,
@@ -248,9 +373,6 @@ class FrozenPipeline:
             "height": chosen.height,
             "width": chosen.width,
             "output_type": "latent",
-            "callback_on_step_end": self._on_step_end(
-                on_step, on_latents, chosen.num_inference_steps or 0, size
-            ),
         }
         if chosen.negative_prompt:
             options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
@@ -259,13 +381,16 @@ class FrozenPipeline:
             start = self._start(latents, generators, size, on_latents, chosen)
             options["latents"] = self._packed(start)
         else:
-            pipeline = self._image_pipeline()
+            pipeline = self._image_pipeline(mask is not None)
             options |= {"image": (image + 1) / 2, "strength": strength, "generator": generators}
+            if mask is not None:
+                options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        with torch.no_grad(), self._autoencoder(), quiet():
+        seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
+        with torch.no_grad(), self._autoencoder(), self._following(prompts), quiet(), seen:
             drawn = pipeline(**(options | self._draw_options(chosen))).images
-        return self.decode_latents(self._unpacked(drawn, size))
+        return self.decode_latents(self._drawn(drawn, size))
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""
@@ -273,7 +398,7 @@ class FrozenPipeline:
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
         """Noise that depends on a picture's own seed only, and not on the compute type."""
-        shape = (self.vae.config.latent_channels, *size)
+        shape = (self.latent_channels, *size)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return noise.to(self.device, self.dtype)
 
@@ -282,6 +407,10 @@ class FrozenPipeline:
 
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
         return latents
+
+    def _in_step(self, latents: Latents) -> Tensor:
+        """Latents as the scheduler's steps know them."""
+        return self._packed(latents)
 
     def _start(
         self,
@@ -300,28 +429,54 @@ class FrozenPipeline:
         first = self.noise.first(self.pipeline.scheduler, sampling.num_inference_steps or 1)
         return on_latents(latents, first).to(latents)
 
-    def _on_step_end(
+    @contextmanager
+    def _watched(
         self,
-        on_step: Callable[[int, int], None] | None,
         on_latents: OnLatents | None,
-        total: int,
         size: tuple[int, int],
-    ) -> Callable[..., Any]:
-        def report(pipeline: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        on_step: Callable[[int, int], None] | None,
+        total: int,
+    ) -> Iterator[None]:
+        """Be told of each of the scheduler's steps; not every pipeline can call back."""
+        scheduler = self.pipeline.scheduler
+        stock, done = scheduler.step, itertools.count(1)
+
+        @functools.wraps(stock)  # pipelines look at what it takes
+        def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
+            found = stock(prediction, t, latents, *rest, **options)
             if on_latents is not None:
-                latents = self._unpacked(values["latents"], size)
-                after = self.noise.after(pipeline.scheduler, t)
-                values["latents"] = self._packed(on_latents(latents, after).to(latents))
+                before = self._unpacked(found[0], size)
+                after = on_latents(before, self.noise.after(scheduler, t)).to(before)
+                after = self._in_step(after)
+                if isinstance(found, tuple):
+                    found = (after, *found[1:])
+                else:
+                    found.prev_sample = after
             if on_step is not None:
-                on_step(step + 1, total)
-            return values
+                on_step(next(done), total)
+            return found
 
-        return report
+        scheduler.step = step
+        try:
+            yield
+        finally:
+            del scheduler.step
 
-    def _image_pipeline(self) -> Any:
+    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        """Scaled latents of what the pipeline returns."""
+        return self._unpacked(latents, size)
+
+    def _image_pipeline(self, inpaints: bool) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
-        with quiet():
-            pipeline: Any = AutoPipelineForImage2Image.from_pipe(self.pipeline)
+        auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
+        try:
+            with quiet():
+                pipeline: Any = auto.from_pipe(self.pipeline)
+        except ValueError as error:
+            raise ModelError(
+                f"The family {self.family} draws from noise only, got a picture to start from; "
+                "diffusers has no such pipeline for it."
+            ) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -330,3 +485,37 @@ def _parameters(pipeline: Any) -> set[str]:
     code = type(pipeline).__call__
     code = getattr(code, "__wrapped__", code).__code__
     return set(code.co_varnames[: code.co_argcount])
+
+
+def spare_words(pipeline: Any) -> None:
+    """Let a pipeline lower-case and clean everything of a prompt but the words of concepts.
+
+    Otherwise ``<Cat>`` would become ``<cat>``, and nothing at all where the prompt is cleaned of
+    what looks like HTML.
+    """
+    stock = pipeline._text_preprocessing
+
+    def preprocessed(text: Any, clean_caption: bool = False) -> list[str]:
+        def change(part: str) -> str:
+            # what stands beside a word keeps its space
+            head = part[: len(part) - len(part.lstrip())]
+            tail = part[len(part.rstrip()) :] if part.strip() else ""
+            return head + stock(part, clean_caption=clean_caption)[0] + tail
+
+        texts = [text] if isinstance(text, str) else text
+        return [around_words(pipeline.tokenizer, one, change).strip() for one in texts]
+
+    pipeline._text_preprocessing = preprocessed
+
+
+def refuse_clip_skip(config: ModelConfig, family: str) -> None:
+    """Refuse to skip layers of CLIP in a family that has none.
+
+    Raises:
+        ModelError: ``clip_skip`` was given.
+    """
+    if config.clip_skip is not None:
+        raise ModelError(
+            f"{family} has no CLIP that layers could be skipped of, got clip_skip "
+            f"{config.clip_skip}; leave it out."
+        )

@@ -5,9 +5,7 @@ Rombach et al. 2021, arXiv:2112.10752; on the hub as CompVis/ldm-text2im-large-2
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,12 +53,11 @@ class LatentDiffusion(FrozenPipeline):
         )
         self._check_channels()
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
         """Last hidden states of BERT, padding included as in the paper's code; differentiable."""
+        return self._encoded(prompts, t, self._encode)
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         ids = self.pipeline.tokenizer(
             list(prompts),
             padding="max_length",
@@ -78,9 +75,7 @@ class LatentDiffusion(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The UNet's own prediction, float32."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
-        output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=states.to(self.dtype))
+        output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample.float()
 
     def draw(
@@ -90,6 +85,7 @@ class LatentDiffusion(FrozenPipeline):
         sampling: SamplingConfig | None = None,
         *,
         image: Pixels | None = None,
+        mask: Tensor | None = None,
         strength: float = 0.8,  # noqa: ARG002  (part of the contract)
         latents: Latents | None = None,
         on_latents: OnLatents | None = None,
@@ -97,7 +93,7 @@ class LatentDiffusion(FrozenPipeline):
     ) -> Pixels:
         """Draw from noise; the family's pipeline has no other road, and no negative prompt."""
         chosen = self.sampling.overlaid(sampling)
-        if image is not None:
+        if image is not None or mask is not None:
             raise ModelError(
                 "The paper's model draws from noise only, got a picture to start from; diffusers "
                 "has no such pipeline for it."
@@ -111,33 +107,15 @@ class LatentDiffusion(FrozenPipeline):
         size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         start = self._start(latents, generators, size, on_latents, chosen)
-        steps = chosen.num_inference_steps or 1
-        report = self._on_step_end(on_step, on_latents, steps, size)
-        with self._autoencoder(), self._watched(report):
+        seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 1)
+        with self._autoencoder(), self._following(prompts), seen:
             drawn = self.pipeline(
                 list(prompts),
                 height=chosen.height,
                 width=chosen.width,
-                num_inference_steps=steps,
+                num_inference_steps=chosen.num_inference_steps,
                 guidance_scale=chosen.guidance_scale,
                 latents=start,
                 output_type="pt",
             ).images
         return drawn.float() * 2 - 1
-
-    @contextmanager
-    def _watched(self, on_step_end: Callable[..., Any]) -> Iterator[None]:
-        """Call back after each of the scheduler's steps, which the family's pipeline cannot do."""
-        scheduler, done = self.pipeline.scheduler, itertools.count()
-
-        def step(prediction: Tensor, t: Any, latents: Tensor, **options: Any) -> Any:
-            found = type(scheduler).step(scheduler, prediction, t, latents, **options)
-            values = {"latents": found.prev_sample}
-            found.prev_sample = on_step_end(self.pipeline, next(done), t, values)["latents"]
-            return found
-
-        scheduler.step = step
-        try:
-            yield
-        finally:
-            del scheduler.step

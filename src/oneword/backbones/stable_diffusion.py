@@ -68,12 +68,11 @@ class StableDiffusion(FrozenPipeline):
         )
         self._check_channels()
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
         """Hidden states of CLIP for prompts of any length up to its context; differentiable."""
+        return self._encoded(prompts, t, self._encode)
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _ = self.pipeline.encode_prompt(
             list(prompts), self.device, 1, False, clip_skip=self.clip_skip
         )
@@ -87,9 +86,8 @@ class StableDiffusion(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The UNet's own prediction, float32."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
-        return self.denoiser(x_t.to(self.dtype), t, states.to(self.dtype)).sample.float()
+        output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
+        return output.sample.float()
 
     def draw(
         self,
@@ -98,6 +96,7 @@ class StableDiffusion(FrozenPipeline):
         sampling: SamplingConfig | None = None,
         *,
         image: Pixels | None = None,
+        mask: Tensor | None = None,
         strength: float = 0.8,
         latents: Latents | None = None,
         on_latents: OnLatents | None = None,
@@ -105,8 +104,8 @@ class StableDiffusion(FrozenPipeline):
     ) -> Pixels:
         """Draw as every family does, then ask the safety checker where the model has one."""
         drawn = super().draw(
-            prompts, seeds, sampling,
-            image=image, strength=strength, latents=latents, on_latents=on_latents, on_step=on_step,
+            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
+            latents=latents, on_latents=on_latents, on_step=on_step,
         )  # fmt: skip
         checked, flagged = self.pipeline.run_safety_checker(
             (drawn + 1) / 2, self.device, self.dtype

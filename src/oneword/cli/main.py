@@ -21,9 +21,11 @@ VERBS = {
     "generate": "draw pictures with learned words",
     "edit": "change a picture: inside a mask, drawn over, or inverted",
     "evaluate": "score a learned word beside its references",
+    "compose": "learn several words together, so that they can stand in one picture",
+    "debias": "learn a fairer word from a small diverse set, and show who each word shows",
     "microworld": "the embedded model: train, evaluate, card",
     "models": "the model families and what was proven where",
-    "concept": "files of learned words: inspect, convert, merge, rename, extract, combine",
+    "concept": "files of learned words: inspect, convert, merge, rename, extract, combine, card, push",
 }
 
 HELP = f"""oneword {__version__}: teach a frozen text-to-image model one new word

@@ -53,9 +53,9 @@ NOT_NEEDED = {
 
 ACCUMULATION = "--gradient-accumulation-steps"
 REFUSED = {
-    "--push-to-hub": "upload the concept file with `hf upload` instead",
-    "--hub-token": "upload the concept file with `hf upload` instead",
-    "--hub-model-id": "upload the concept file with `hf upload` instead",
+    "--push-to-hub": "upload the word with `oneword concept push` afterwards",
+    "--hub-token": "upload the word with `oneword concept push` afterwards",
+    "--hub-model-id": "upload the word with `oneword concept push` afterwards",
     "--use-8bit-adam": "the optimiser holds a few rows only, so there is nothing to save",
     "--save-as-full-pipeline": "only the word is saved; the model is not changed",
 }
