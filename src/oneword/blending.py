@@ -161,7 +161,7 @@ def preserved(
     Source:
         Avrahami et al. 2022, arXiv:2206.02779, section 4.2 (weights of the decoder).
     """
-    vae: Any = copy.deepcopy(backbone.vae).to(backbone.device, torch.float32)
+    vae: Any = copy.deepcopy(backbone.vae).to(backbone.device).float()
     z = unscale(vae, latents.float())
     weights = [p.requires_grad_() for p in vae.decoder.parameters()]
     optimizer = torch.optim.Adam(weights, learning_rate)

@@ -198,7 +198,9 @@ def _check(
 # --- choosing among candidates
 
 
-def boxed(pixels: Pixels, mask: Float[Tensor, "one 1 height width"], margin: float = 0.1) -> Pixels:
+def boxed(
+    pixels: Pixels, mask: Float[Tensor, "one 1 height width"], margin: float = 0.1
+) -> Float[Tensor, "batch 3 rows columns"]:
     """The square around a mask, with a margin as a share of its side, inside the picture."""
     rows, columns = (torch.nonzero((mask[0, 0] > 0.5).any(dim)).flatten() for dim in (1, 0))
     spans = [(int(r.min()), int(r.max()) + 1) for r in (rows, columns)]
