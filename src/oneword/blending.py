@@ -65,7 +65,7 @@ class Blend:
         return torch.where(mask, latents, own)
 
 
-def cells_of(marked: Marked, size: tuple[int, int]) -> Marked:
+def cells_of(marked: Marked, size: tuple[int, int]) -> Bool[Tensor, "batch 1 h w"]:
     """The cells of the latents, (height, width) of them, of which at least half is marked.
 
     Of a mask that is too thin for that, every cell that it touches, so that none of it is lost.

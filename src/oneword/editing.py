@@ -11,10 +11,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -29,6 +30,10 @@ from oneword.generation import SHEET, Drawing, OnPicture, away_from, check_words
 from oneword.images import contact_sheet, from_uint8, read_image, save_png, to_images
 from oneword.prompts import as_template, fill, names, without_placeholder
 from oneword.vocabulary import injected
+
+
+AnyMask = Float[Tensor, "masks 1 rows columns"]
+"""A mask that may not fit its picture yet."""
 
 
 class EditError(UserError):
@@ -67,7 +72,7 @@ def edit(
     prompt: str,
     seeds: Sequence[int] = (0,),
     *,
-    mask: Masks | None = None,
+    mask: AnyMask | None = None,
     mask_growth: int | None = None,
     background: Background = "paste",
     strength: float = 1.0,
@@ -104,7 +109,8 @@ def edit(
 
     Raises:
         ConfigError: there is no way to edit given, or two that exclude each other.
-        EditError: the mask does not fit the picture, or the strength is too low for a step.
+        EditError: the mask does not fit the picture, the strength is too low for a step, or the
+            decoder cannot be tuned.
         PromptError: neither sentence uses one of the concepts.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ModelError: the family has no pipeline for it.
@@ -114,6 +120,8 @@ def edit(
         arXiv:2108.01073 (strength); Gal et al. 2022, arXiv:2208.01618, appendix A (inversion).
     """
     _check(picture, mask, strength, invert, len(seeds))
+    if mask is not None:
+        _check_background(backbone, background, mask_growth)
     check_words(backbone, [prompt, *filter(None, [invert])], concepts)
     height, width = picture.shape[-2:]
     chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
@@ -179,7 +187,7 @@ def edit(
 
 
 def _check(
-    picture: Pixels, mask: Masks | None, strength: float, invert: str | None, num: int
+    picture: Pixels, mask: AnyMask | None, strength: float, invert: str | None, num: int
 ) -> None:
     check_way(mask=mask is not None, strength=strength, invert=invert)
     size = tuple(picture.shape[-2:])
@@ -193,6 +201,20 @@ def _check(
             f"The mask must be one of {size[0]} x {size[1]} like its picture, got the shape "
             f"{tuple(mask.shape)}."
         )
+
+
+def _check_background(backbone: Backbone, background: str, mask_growth: int | None) -> None:
+    if background not in get_args(Background):
+        raise EditError(
+            f"background must be one of {', '.join(get_args(Background))}, got {background!r}."
+        )
+    if background == "optimize" and type(backbone.vae) is not AutoencoderKL:
+        raise EditError(
+            f"Tuning the decoder needs a plain autoencoder (AutoencoderKL), got the "
+            f"{type(backbone.vae).__name__} of {backbone.name}; take the background paste or blend."
+        )
+    if mask_growth is not None and mask_growth < 0:
+        raise EditError(f"mask_growth must be 0 or more, got {mask_growth}.")
 
 
 # --- choosing among candidates
@@ -237,7 +259,8 @@ def ranked(
     num = len(drawing.seeds)
     if keep is not None and not 1 <= keep <= num:
         raise EditError(f"keep must be in 1..{num}, the number of candidates, got {keep}.")
-    seen = drawing.pixels if edits.mask is None else boxed(drawing.pixels, edits.mask)
+    marks = edits.mask is not None and bool((edits.mask > 0.5).any())
+    seen = boxed(drawing.pixels, edits.mask) if marks else drawing.pixels
     texts = judge.texts([_known(prompt, concepts) for prompt in drawing.prompts])
     scores = (judge.images(seen) * texts).sum(1)
     order = scores.argsort(descending=True, stable=True)[:keep].tolist()
