@@ -35,7 +35,8 @@ def main(
     config = oneword.InversionConfig(
         placeholder_token="S*", initializer_token="bird", max_train_steps=max_train_steps
     )
-    word = oneword.invert(backbone, pictures, config).concept
+    job = oneword.Job(name="parrot", pictures=pictures, config=config)
+    word = oneword.invert(backbone, job).concept
 
     # a dog on the beach, and a box with room for what is to stand there instead
     dog = scenes.Thing(noun="dog", colours=("brown", "white", "black"))
