@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from oneword.backbones.base import load as load_backbone
+    from oneword.bipartite import bipartite
     from oneword.composition import compose, invert_together
     from oneword.concept import Concept
     from oneword.config import (
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         SamplingConfig,
         TrainConfig,
     )
+    from oneword.editing import edit, ranked, read_picture, save as save_edits
     from oneword.evaluation.choosing import choose
     from oneword.evaluation.fairness import compare as compare_fairness, debias
     from oneword.evaluation.features import load_judge
@@ -40,10 +42,12 @@ _PUBLIC = {
     "ModelConfig": ("config", "ModelConfig"),
     "SamplingConfig": ("config", "SamplingConfig"),
     "TrainConfig": ("config", "TrainConfig"),
+    "bipartite": ("bipartite", "bipartite"),
     "choose": ("evaluation.choosing", "choose"),
     "compare_fairness": ("evaluation.fairness", "compare"),
     "compose": ("composition", "compose"),
     "debias": ("evaluation.fairness", "debias"),
+    "edit": ("editing", "edit"),
     "generate": ("generation", "generate"),
     "injected": ("vocabulary", "injected"),
     "invert": ("inversion", "invert"),
@@ -53,10 +57,13 @@ _PUBLIC = {
     "load_judge": ("evaluation.features", "load_judge"),
     "load_concept": ("formats", "load"),
     "push_concept": ("sharing", "push"),
+    "ranked": ("editing", "ranked"),
+    "read_picture": ("editing", "read_picture"),
     "read_folder": ("images", "read_folder"),
     "save_concept": ("formats", "save"),
     "write_card": ("sharing", "write_card"),
     "save_gallery": ("evaluation.gallery", "save_gallery"),
+    "save_edits": ("editing", "save"),
     "save_drawing": ("generation", "save"),
 }
 __all__ = [
@@ -68,10 +75,12 @@ __all__ = [
     "ModelConfig",
     "SamplingConfig",
     "TrainConfig",
+    "bipartite",
     "choose",
     "compare_fairness",
     "compose",
     "debias",
+    "edit",
     "generate",
     "injected",
     "invert",
@@ -81,9 +90,12 @@ __all__ = [
     "load_concept",
     "load_judge",
     "push_concept",
+    "ranked",
     "read_folder",
+    "read_picture",
     "save_concept",
     "save_drawing",
+    "save_edits",
     "save_gallery",
     "write_card",
 ]

@@ -713,6 +713,79 @@ class GenerateConfig:
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
 
 
+def check_way(*, mask: bool, strength: float, invert: str | None) -> None:
+    """Refuse an edit that has no way to be made, or two that exclude each other.
+
+    Raises:
+        ConfigError: it is so, or the strength is out of its range.
+    """
+    _require(0 < strength <= 1, f"strength must be in (0, 1], got {strength}.")
+    _require(
+        mask or invert is not None or strength < 1,
+        "An edit needs a mask, a strength below 1 or a sentence to invert under, got none of them: "
+        "nothing of the picture would be left; pass --mask, --strength or --invert.",
+    )
+    _require(
+        invert is None or (not mask and strength == 1),
+        "An inverted picture is drawn again as a whole, got --invert with --mask or --strength; "
+        "leave one out.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditConfig:
+    """Edit a picture: inside a mask, drawn over as a whole, or inverted and drawn again."""
+
+    picture: Path
+    """The picture to edit."""
+    prompt: str
+    """What the result shows, learned words too."""
+    mask: Path | None = None
+    """Picture of the same aspect, white where the picture is to change; the rest stays."""
+    background: Literal["paste", "optimize", "blend"] = "paste"
+    """How the rest comes back: "paste" (its own pixels, bit for bit), "optimize" (through a decoder that is tuned to it, so that no seam shows; slow), "blend" (as the autoencoder decodes it)."""
+    mask_growth: int | None = None
+    """Cells of the latents by which the mask is wider at the first step, shrinking to itself over the first half; unset: what a thin mask lacks."""
+    strength: float = 1.0
+    """How much of the picture is drawn over, in (0, 1]; 1 starts from noise, of which only a mask lets something of the picture remain."""
+    invert: str | None = None
+    """What the picture shows, in words, learned ones too: it is traced back to its noise under this sentence by DDIM, and drawn again from there under the prompt."""
+    concepts: tuple[Path, ...] = ()
+    """Concept files, or run folders, whose words the prompt may use; PATH=TOKEN renames one."""
+    output_dir: Path = Path("oneword-edits")
+    """Folder for the edits and a sheet of picture, mask and edits."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    num_images_per_prompt: int = 4
+    """Candidates, with seeds seed, seed + 1, ...; an inverted picture has one."""
+    keep: int | None = None
+    """Keep so many candidates, those that CLIP finds nearest to the prompt inside the mask; unset: all, unranked."""
+    judge: str | None = None
+    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    seed: int = 0
+    """First seed."""
+    batch_size: int = 8
+    """Candidates drawn at once; it does not change them."""
+    replace: bool = False
+    """Allow a concept whose placeholder is already a word of the model."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.prompt.strip()), "The prompt must say what the result shows, got none.")
+        check_way(mask=self.mask is not None, strength=self.strength, invert=self.invert)
+        _require(
+            self.mask_growth is None or self.mask_growth >= 0,
+            f"mask_growth must be 0 or more, got {self.mask_growth}.",
+        )
+        for name in ("num_images_per_prompt", "batch_size"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+        _require(
+            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
+            f"keep must be in 1..{self.num_images_per_prompt}, the number of candidates, got "
+            f"{self.keep}.",
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
     """Score a concept: image similarity, text similarity, and their references."""

@@ -102,28 +102,7 @@ def generate(
         raise sentences.PromptError(
             f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
         )
-    for concept in concepts:
-        token = concept.placeholder_token
-        if not any(sentences.names(prompt, token) for prompt in prompts):
-            raise sentences.PromptError(
-                f"A prompt must contain the placeholder {token!r} of the concept, got "
-                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
-            )
-        pool = concept.provenance.get("pool", backbone.pool)
-        if pool != backbone.pool and len(backbone.vocabularies) > 1:
-            warnings.warn(
-                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
-                f"{backbone.pool!r}; pass --pool {pool}.",
-                stacklevel=2,
-            )
-    for prompt in prompts:
-        strange = sentences.strangers(prompt, [c.placeholder_token for c in concepts])
-        if strange:
-            raise sentences.PromptError(
-                f"A prompt must name only words that are loaded, got {strange[0]!r} in {prompt!r} "
-                f"with {_listed(concepts)} loaded; check the spelling, or load its file (on the "
-                "command line with --concepts)."
-            )
+    check_words(backbone, prompts, concepts)
     chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
@@ -150,16 +129,54 @@ def generate(
         pixels=torch.cat(batches),
         prompts=tuple(p for p, _ in pairs),
         seeds=tuple(s for _, s in pairs),
-        settings={
-            "model": backbone.name,
-            "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
-            "guidance_scale": str(chosen.guidance_scale),
-            "num_inference_steps": str(chosen.num_inference_steps),
-            "negative_prompt": chosen.negative_prompt,
-            **({} if image is None else {"strength": str(strength)}),
-            "software": f"oneword {__version__}",
-        },
+        settings=settings_of(backbone, concepts, chosen)
+        | ({} if image is None else {"strength": str(strength)}),
     )
+
+
+def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
+    """Refuse words that are missing on one side; warn of one learned with another pooling.
+
+    Raises:
+        PromptError: no prompt uses one of the concepts, or a prompt names a word that is not
+            loaded.
+    """
+    for concept in concepts:
+        token = concept.placeholder_token
+        if not any(sentences.names(prompt, token) for prompt in prompts):
+            raise sentences.PromptError(
+                f"A prompt must contain the placeholder {token!r} of the concept, got "
+                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
+            )
+        pool = concept.provenance.get("pool", backbone.pool)
+        if pool != backbone.pool and len(backbone.vocabularies) > 1:
+            warnings.warn(
+                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
+                f"{backbone.pool!r}; pass --pool {pool}.",
+                stacklevel=3,
+            )
+    for prompt in prompts:
+        strange = sentences.strangers(prompt, [c.placeholder_token for c in concepts])
+        if strange:
+            raise sentences.PromptError(
+                f"A prompt must name only words that are loaded, got {strange[0]!r} in {prompt!r} "
+                f"with {_listed(concepts)} loaded; check the spelling, or load its file (on the "
+                "command line with --concepts)."
+            )
+
+
+def settings_of(
+    backbone: Backbone, concepts: Sequence[Concept], sampling: SamplingConfig
+) -> dict[str, str]:
+    """What made a set of pictures, as text for their files."""
+    return {
+        "model": backbone.name,
+        "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
+        "guidance_scale": str(sampling.guidance_scale),
+        "num_inference_steps": str(sampling.num_inference_steps),
+        "negative_prompt": sampling.negative_prompt,
+        "software": f"oneword {__version__}",
+    }
 
 
 def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> SamplingConfig:

@@ -230,6 +230,71 @@ def test_pictures_are_drawn_over_and_inpainted(backbone, family):
     assert not torch.equal(*anew)
 
 
+def test_latents_are_seen_before_every_step_and_at_the_end(backbone):
+    """Times fall from the first step's to none, and what is given back is what goes on."""
+    sampling = SamplingConfig(num_inference_steps=3, height=64, width=64)
+    seen, steps = [], []
+
+    def look(x, t):
+        seen.append((t, x.clone()))
+        return x
+
+    plain = backbone.draw(["a cat"] * 2, [1, 2], sampling)
+    watched = backbone.draw(
+        ["a cat"] * 2, [1, 2], sampling, on_latents=look, on_step=lambda *s: steps.append(s)
+    )
+    assert torch.equal(plain, watched)
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    times = [t for t, _ in seen]
+    assert times[-1] is None
+    assert times[:-1] == sorted(times[:-1], reverse=True)
+    assert len(times) == 4
+    assert torch.allclose(backbone.decode_latents(seen[-1][1]), watched, atol=1e-5)
+    size = (64 // backbone.vae_factor,) * 2
+    noise = backbone._noise([torch.Generator().manual_seed(s) for s in (1, 2)], size)
+    assert torch.equal(seen[0][1], noise)
+    again = backbone.draw(["a cat"] * 2, [8, 9], sampling, latents=noise)
+    assert torch.equal(again, plain)
+    x0 = latents(backbone)
+    x0 = torch.nn.functional.interpolate(x0, size)
+    held = backbone.draw(
+        ["a cat"] * 2, [1, 2], sampling, on_latents=lambda x, t: x0 if t is None else x
+    )
+    assert torch.allclose(held, backbone.decode_latents(x0), atol=1e-5)
+
+
+def test_the_time_of_a_step_is_the_noise_that_its_latents_have(backbone, monkeypatch):
+    """A denoiser that always says "this picture" leaves its picture at each time's own noise."""
+    sampling = SamplingConfig(num_inference_steps=4, height=64, width=64, guidance_scale=1.0)
+    size = (64 // backbone.vae_factor,) * 2
+    x0 = torch.nn.functional.interpolate(latents(backbone, 1), size)
+    noise = backbone._noise([torch.Generator().manual_seed(3)], size)
+    off = []
+
+    def look(x, t):
+        if t is None:
+            return x
+        expected = backbone.add_noise(x0, noise, torch.full((1,), t)).to(x)
+        off.append(float((x - expected).abs().max()) if off else 0.0)
+        return expected if len(off) == 1 else x  # the first are noise alone
+
+    kind = type(backbone.pipeline.scheduler)
+    stock = kind.step
+
+    @functools.wraps(stock)
+    def perfect(self, prediction, t, x, **options):
+        time = torch.as_tensor(t).reshape(1)
+        if backbone.noise.prediction_type == "flow":
+            time = self.sigmas[self.timesteps.tolist().index(float(t))].reshape(1)
+        target = backbone._in_step(backbone.target(x0, noise, time)).to(x)
+        return stock(self, target, t, x, **options)
+
+    monkeypatch.setattr(kind, "step", perfect)
+    backbone.draw(["a cat"], [3], sampling, on_latents=look)
+    assert len(off) == 4
+    assert max(off) < 1e-3
+
+
 def test_a_word_is_what_it_stands_for(backbone):
     """Rows copied from words condition and draw exactly like them, in every encoder at once."""
     rows = {n: v.rows_of("red cat") for n, v in backbone.vocabularies.items()}

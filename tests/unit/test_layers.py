@@ -18,7 +18,8 @@ ORDER = (
     "_typing", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
     "formats", "outputs", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
     "extensions", "learner", "inversion", "baselines",
-    "mirror", "run_folder", "runs", "jobs", "composition", "generation", "editing",
+    "mirror", "run_folder", "runs", "jobs", "composition", "generation",
+    "bipartite", "blending", "editing",
     "evaluation", "sharing",
     "cluster", "web", "cli",
 )  # fmt: skip

@@ -47,3 +47,10 @@ def test_share(run):
     folder = run("share")
     assert "license: cc0-1.0" in (folder / "README.md").read_text()
     assert (folder / "preview.png").is_file()
+
+
+def test_editing(run):
+    folder = run("editing", num_images=2)
+    found = [len(list((folder / n).glob("0*.png"))) for n in ("mask", "strength", "inverted")]
+    assert found == [2, 2, 1]
+    assert (folder / "editing.png").is_file()

@@ -100,6 +100,10 @@ class Conditioning:
         )
 
 
+OnLatents = Callable[[Latents, float | None], Latents]
+"""``on_latents(latents, t)``: what to go on with, at the family's time t; ``None``: finished."""
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """A frozen text-to-image model: everything that differs between families hides here."""
@@ -180,6 +184,8 @@ class Backbone(Protocol):
         image: Pixels | None = None,
         mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline.
@@ -194,6 +200,9 @@ class Backbone(Protocol):
             mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn anew, the rest of
                 ``image`` stays.
             strength: How much of ``image`` is drawn over, in (0, 1].
+            latents: What to denoise, at the first step's noise, in place of the seeds' noise.
+            on_latents: May change what goes into every step but an ``image``'s first, and the
+                finished latents.
             on_step: ``on_step(done, total)`` reports denoising steps.
 
         Raises:

@@ -23,7 +23,7 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, forma
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, ModelError, Moments
+from oneword.backbones.base import Conditioning, ModelError, Moments, OnLatents
 from oneword.backbones.frozen import FrozenPipeline, chat_tokens, load_pipeline, quiet
 from oneword.backbones.noise import Flow
 from oneword.config import ModelConfig, SamplingConfig
@@ -178,17 +178,23 @@ class Flux2(FrozenPipeline):
         image: Pixels | None = None,
         mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw as every family does; klein draws over a picture by inpainting all of it."""
         if image is not None and mask is None:
             mask = torch.ones_like(image[:, :1])
         return super().draw(
-            prompts, seeds, sampling, image=image, mask=mask, strength=strength, on_step=on_step
-        )
+            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
+            latents=latents, on_latents=on_latents, on_step=on_step,
+        )  # fmt: skip
 
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         return latents.transpose(1, 2).unflatten(2, size)
+
+    def _in_step(self, latents: Latents) -> Tensor:
+        return self.pipeline._pack_latents(latents)
 
     def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         if latents.ndim == 3:  # dev returns them as they are; klein undoes patches and scale

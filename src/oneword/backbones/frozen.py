@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,14 @@ from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.backbones import memory
-from oneword.backbones.base import Conditioning, ModelError, Moments, pick_device, pick_dtype
+from oneword.backbones.base import (
+    Conditioning,
+    ModelError,
+    Moments,
+    OnLatents,
+    pick_device,
+    pick_dtype,
+)
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.compiled import Compiled
 from oneword.backbones.noise import Diffusion, Flow
@@ -127,6 +135,11 @@ def chat_tokens(
     empty = [{"role": "user", "content": ""}]
     text = tokenizer.apply_chat_template(messages or empty, tokenize=False, **options)
     return len(getattr(tokenizer, "tokenizer", tokenizer)(text).input_ids)
+
+
+def unscale(vae: Any, latents: Latents) -> Latents:
+    """What a plain autoencoder decodes, of latents as the denoiser knows them."""
+    return latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
 
 
 @contextmanager
@@ -360,8 +373,7 @@ class FrozenPipeline:
 
     def decode_latents(self, latents: Latents) -> Pixels:
         """Pictures of scaled latents, clamped to [-1, 1]."""
-        shift = self.vae.config.get("shift_factor") or 0.0
-        unscaled = latents / self.vae.config.scaling_factor + shift
+        unscaled = unscale(self.vae, latents)
 
         def run(vae: Any) -> Tensor:
             return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
@@ -389,6 +401,8 @@ class FrozenPipeline:
         image: Pixels | None = None,
         mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline."""
@@ -409,7 +423,8 @@ class FrozenPipeline:
             options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
         pipeline = self.pipeline
         if image is None:
-            options["latents"] = self._packed(self._noise(generators, size))
+            start = self._start(latents, generators, size, on_latents, chosen)
+            options["latents"] = self._packed(start)
         else:
             pipeline = self._image_pipeline(mask is not None)
             options |= {"image": (image + 1) / 2, "strength": strength, "generator": generators}
@@ -417,10 +432,10 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        options |= _reporter(pipeline, on_step, chosen.num_inference_steps or 0)
-        with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet():
-            latents = pipeline(**(options | self._draw_options(chosen))).images
-        return self.decode_latents(self._drawn(latents, size))
+        seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
+        with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
+            drawn = pipeline(**(options | self._draw_options(chosen))).images
+        return self.decode_latents(self._drawn(drawn, size))
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""
@@ -437,6 +452,60 @@ class FrozenPipeline:
 
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
         return latents
+
+    def _in_step(self, latents: Latents) -> Tensor:
+        """Latents as the scheduler's steps know them."""
+        return self._packed(latents)
+
+    def _start(
+        self,
+        latents: Latents | None,
+        generators: Sequence[torch.Generator],
+        size: tuple[int, int],
+        on_latents: OnLatents | None,
+        sampling: SamplingConfig,
+    ) -> Latents:
+        """What the first step of a drawing from noise denoises."""
+        if latents is None:
+            latents = self._noise(generators, size)
+        latents = latents.to(self.device, self.dtype)
+        if on_latents is None:
+            return latents
+        first = self.noise.first(self.pipeline.scheduler, sampling.num_inference_steps or 1)
+        return on_latents(latents, first).to(latents)
+
+    @contextmanager
+    def _watched(
+        self,
+        on_latents: OnLatents | None,
+        size: tuple[int, int],
+        on_step: Callable[[int, int], None] | None,
+        total: int,
+    ) -> Iterator[None]:
+        """Be told of each of the scheduler's steps; not every pipeline can call back."""
+        scheduler = self.pipeline.scheduler
+        stock, done = scheduler.step, itertools.count(1)
+
+        @functools.wraps(stock)  # pipelines look at what it takes
+        def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
+            found = stock(prediction, t, latents, *rest, **options)
+            if on_latents is not None:
+                before = self._unpacked(found[0], size)
+                after = on_latents(before, self.noise.after(scheduler, t)).to(before)
+                after = self._in_step(after)
+                if isinstance(found, tuple):
+                    found = (after, *found[1:])
+                else:
+                    found.prev_sample = after
+            if on_step is not None:
+                on_step(next(done), total)
+            return found
+
+        scheduler.step = step
+        try:
+            yield
+        finally:
+            del scheduler.step
 
     def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         """Scaled latents of what the pipeline returns."""
@@ -461,21 +530,6 @@ def _parameters(pipeline: Any) -> set[str]:
     code = type(pipeline).__call__
     code = getattr(code, "__wrapped__", code).__code__
     return set(code.co_varnames[: code.co_argcount])
-
-
-def _reporter(
-    pipeline: Any, on_step: Callable[[int, int], None] | None, total: int
-) -> dict[str, Any]:
-    """The option that has a pipeline tell its steps; PixArt's has the older of the two."""
-
-    def report(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
-        if on_step is not None:
-            on_step(step + 1, total)
-        return values
-
-    if "callback_on_step_end" in _parameters(pipeline):
-        return {"callback_on_step_end": report}
-    return {"callback": lambda step, _, __: report(None, step, None, {})}
 
 
 def spare_words(pipeline: Any) -> None:

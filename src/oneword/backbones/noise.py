@@ -27,6 +27,16 @@ class Diffusion:
         count = len(self.alphas_cumprod)
         return (u * count).long().clamp(0, count - 1).to(self.alphas_cumprod.device)
 
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:
+        """Time of the first step of so many."""
+        scheduler.set_timesteps(num_inference_steps)
+        return int(scheduler.timesteps[0])
+
+    def after(self, scheduler: Any, timestep: Any) -> float | None:
+        """Time to which a scheduler's step leads; ``None``: the last one's."""
+        place = _place(scheduler, timestep)
+        return int(scheduler.timesteps[place]) if place < len(scheduler.timesteps) else None
+
     def _signal_and_noise(self, t: Timesteps) -> tuple[Tensor, Tensor]:
         power = self.alphas_cumprod[t][:, None, None, None]
         return power.sqrt(), (1 - power).sqrt()
@@ -95,6 +105,15 @@ class Flow:
         shift = config.get("shift", config.get("flow_shift", 1.0))
         return (shift * t / (1 + (shift - 1) * t)).float()
 
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:  # noqa: ARG002
+        """Time of the first step: nothing but noise."""
+        return 1.0
+
+    def after(self, scheduler: Any, timestep: Any) -> float | None:
+        """Time to which a scheduler's step leads; ``None``: the last one's."""
+        place = _place(scheduler, timestep)  # timesteps may be rounded, sigmas are not
+        return float(scheduler.sigmas[place]) if place < len(scheduler.timesteps) else None
+
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         """``(1 - t) x0 + t noise``."""
         t = t[:, None, None, None]
@@ -103,3 +122,8 @@ class Flow:
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:  # noqa: ARG002
         """``noise - x0``."""
         return noise - x0
+
+
+def _place(scheduler: Any, timestep: Any) -> int:
+    """Place of the timestep after one of a scheduler's, which may be the end."""
+    return scheduler.timesteps.tolist().index(float(timestep)) + 1

@@ -19,6 +19,7 @@ VERBS = {
     "demo": "learn a word from five shipped pictures, draw with it, score it: start here",
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
+    "edit": "change a picture: inside a mask, drawn over, or inverted",
     "evaluate": "score a learned word beside its references",
     "compose": "learn several words together, so that they can stand in one picture",
     "debias": "learn a fairer word from a small diverse set, and show who each word shows",
