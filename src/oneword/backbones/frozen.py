@@ -484,6 +484,7 @@ class FrozenPipeline:
     ) -> Iterator[None]:
         """Be told of each of the scheduler's steps; not every pipeline can call back."""
         scheduler = self.pipeline.scheduler
+        patched = vars(scheduler).get("step")  # by someone else
         stock, done = scheduler.step, itertools.count(1)
 
         @functools.wraps(stock)  # pipelines look at what it takes
@@ -506,6 +507,8 @@ class FrozenPipeline:
             yield
         finally:
             del scheduler.step
+            if patched is not None:
+                scheduler.step = patched
 
     def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         """Scaled latents of what the pipeline returns."""

@@ -4,7 +4,7 @@ The expected peak is that of the loop's own tensors: weights by the real paramet
 what autograd keeps for one step. The latter is found by running the denoiser and the text encoders
 on shapes alone (fake tensors: no arithmetic, no memory) and adding up what is saved for the
 backward pass. A tenth is added for temporaries and fragments; what the driver itself takes is not
-counted.
+counted. Where a model looks at numbers in its step, weights alone are counted and the plan says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ import diffusers
 import psutil
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils.checkpoint import checkpoint
 
 from oneword.backbones.base import Backbone, ModelError, pick_device
@@ -32,6 +36,7 @@ from oneword.config import ModelConfig
 
 _MARGIN = 1.1
 _USABLE = 0.95  # of the memory that is free
+_USABLE_UNCOUNTED = 0.6  # where what a step keeps comes on top
 _LEAST = 1024  # entries of a weight that is worth packing or moving
 _BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}  # per entry; nf4 keeps a float32 scale for 64 of them
 _PROMPT = "a photo of a cat"
@@ -71,6 +76,8 @@ class Plan:
     """Bytes at the peak; ``None`` where nobody could know before the model was loaded."""
     free: int
     """Bytes that were free."""
+    counted: bool = True
+    """Whether what autograd keeps of a step could be counted; if not, it is not in ``expected``."""
 
     def __str__(self) -> str:
         config = self.config
@@ -89,7 +96,8 @@ class Plan:
         ways = ", ".join(filter(None, said)) or "nothing is saved"
         if self.expected is None:
             return f"memory: {ways}; the peak is not known for this kind of file"
-        size = f"memory: {ways}; expected peak {_gb(self.expected)} of {_gb(self.free)} free"
+        least = "" if self.counted else "at least "
+        size = f"memory: {ways}; expected peak {least}{_gb(self.expected)} of {_gb(self.free)} free"
         return size + (" (it may not fit)" if self.expected > self.free else "")
 
 
@@ -135,9 +143,10 @@ def plan(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work: Wor
     elif config.memory == "lowest":
         chosen = min(range(len(ways)), key=lambda i: peaks[i])
     else:
-        fitting = [i for i, peak in enumerate(peaks) if peak <= _USABLE * free]
+        usable = _USABLE if costs.counted else _USABLE_UNCOUNTED
+        fitting = [i for i, peak in enumerate(peaks) if peak <= usable * free]
         chosen = fitting[0] if fitting else min(range(len(ways)), key=lambda i: peaks[i])
-    return Plan(ways[chosen], peaks[chosen], free)
+    return Plan(ways[chosen], peaks[chosen], free, costs.counted)
 
 
 def _free(device: torch.device) -> int:
@@ -204,18 +213,22 @@ class _Costs:
     kept_by_encoders: _Kept
     picture: int
     """Bytes that the VAE needs besides its weights for one picture."""
+    counted: bool
+    """Whether the step could be run on shapes alone; some models look at numbers in it."""
 
     @classmethod
     def of(cls, shapes: Any, work: Work) -> _Costs:
         encoders = [v.text_encoder for v in shapes.vocabularies.values()]
         side = work.resolution or shapes.resolution
-        with _mode():
-            by_denoiser, by_encoders = _count(shapes, encoders, work.samples, side)
-        # two maps as wide as its widest at full size, and the normalisation's float32 copy
-        width = 2 * shapes.vae.config.block_out_channels[0]
+        counted = True
+        try:
+            with _mode():
+                by_denoiser, by_encoders = _count(shapes, encoders, work.samples, side)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            by_denoiser, by_encoders, counted = _Kept(), _Kept(), False
         return cls(
             work, shapes.denoiser, shapes.vae, encoders, by_denoiser, by_encoders,
-            width * side**2 * (2 * shapes.vae.dtype.itemsize + 4),
+            _width(shapes.vae) * side**2 * (2 * shapes.vae.dtype.itemsize + 4), counted,
         )  # fmt: skip
 
     def peak(self, way: ModelConfig) -> int:
@@ -239,6 +252,15 @@ class _Costs:
         if way.offload == "none":
             resident, through_vae = resident + vae, through_vae - vae
         return int(_MARGIN * (resident + max(denoises + encodes + guests, through_vae)))
+
+
+def _width(vae: nn.Module) -> int:
+    """Channels of the VAE's maps at full size, two of which are alive at once."""
+    config: Any = vae.config
+    for name in ("block_out_channels", "encoder_block_out_channels"):
+        if name in config:
+            return 2 * config[name][0]
+    return 2 * config.base_dim
 
 
 def _sizes(module: nn.Module, packed: str, *, visits: bool) -> tuple[int, int]:
@@ -296,7 +318,7 @@ def _count(
         conditioning = shapes.encode_prompt([_PROMPT] * samples)
         for handle in handles:
             handle.remove()
-    x_t = torch.zeros(samples, shapes.vae.config.latent_channels, h, w)
+    x_t = torch.zeros(samples, shapes.latent_channels, h, w)
     t = shapes.sample_t(torch.full((samples,), 0.5), (h, w))
     with _booked(_units(shapes.denoiser), known) as by_denoiser:
         shapes.predict(x_t, t, conditioning)
