@@ -432,6 +432,20 @@ def flux(seed: int = 0, *, guidance: bool = True) -> FluxPipeline:
         )
 
 
+def judge(image_size: int = 24, seed: int = 0) -> CLIPModel:
+    """A CLIP pair that scores; its tokenizer is ``tokenizer()``."""
+    tokens = tokenizer()
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2}  # fmt: skip
+    config = CLIPConfig(
+        text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
+        vision_config=size | {"image_size": image_size, "patch_size": 8},
+        projection_dim=12,
+    )
+    with _seeded(seed):
+        return CLIPModel(config)
+
+
 def pixart(kind: type = PixArtSigmaPipeline, seed: int = 0, *, size: int = 8) -> DiffusionPipeline:
     """A T5 of width 48; Alpha of size 128 is told the picture's size."""
     with _seeded(seed):
@@ -663,20 +677,6 @@ def flux2_dev(seed: int = 0) -> Flux2Pipeline:
             text_encoder=Mistral3ForConditionalGeneration(config),
             tokenizer=processor,
         )
-
-
-def judge(image_size: int = 24, seed: int = 0) -> CLIPModel:
-    """A CLIP pair that scores; its tokenizer is ``tokenizer()``."""
-    tokens = tokenizer()
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-            "num_attention_heads": 2}  # fmt: skip
-    config = CLIPConfig(
-        text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
-        vision_config=size | {"image_size": image_size, "patch_size": 8},
-        projection_dim=12,
-    )
-    with _seeded(seed):
-        return CLIPModel(config)
 
 
 FAMILIES = {
