@@ -19,7 +19,7 @@ ORDER = (
     "inspection", "microworld", "backbones", "draws", "parts", "extensions",
     "learner", "inversion",
     "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation",
-    "cluster", "web", "cli",
+    "cluster", "study", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent
 
