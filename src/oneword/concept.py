@@ -15,6 +15,10 @@ from torch import Tensor
 from oneword.config import UserError
 
 
+ROWS = "textual-inversion"
+"""Kind of a concept that is rows of an embedding table and nothing else."""
+
+
 class ConceptError(UserError):
     """A concept is not whole."""
 
@@ -31,8 +35,11 @@ class Concept:
     placeholder_token: str
     rows: dict[str, Tensor]
     """By text encoder, such as "clip_l": (num_vectors, dim), float32."""
-    kind: str = "textual-inversion"
-    """What the tensors are; rows of an embedding table so far."""
+    kind: str = ROWS
+    """What the concept is made of: rows alone, or rows and ``tensors`` that only the kind's own
+    code can use."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """What the kind needs besides the rows, by its own names; float32 of any shape."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON-able."""
 
@@ -51,6 +58,13 @@ class Concept:
                     f"Rows of concept {name} for {encoder} must be finite, got NaN or infinity; "
                     "the file is damaged or its training diverged."
                 )
+        for key, tensor in self.tensors.items():
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise ConceptError(
+                    f"Tensors of concept {name} must be finite floats, got {key} of "
+                    f"{tensor.dtype} with NaN, infinity or no floats; the file is damaged or its "
+                    "training diverged."
+                )
         counts = {encoder: len(rows) for encoder, rows in self.rows.items()}
         if len(set(counts.values())) > 1:
             raise ConceptError(
@@ -63,18 +77,22 @@ class Concept:
         return len(next(iter(self.rows.values())))
 
     def sha256(self) -> str:
-        """Hash of the encoders' names and the rows' float32 bytes."""
+        """Hash of the names and float32 bytes of the rows, then of the other tensors."""
         digest = hashlib.sha256()
-        for encoder in sorted(self.rows):
-            digest.update(encoder.encode())
-            rows = self.rows[encoder].detach().to("cpu", torch.float32).contiguous()
-            digest.update(rows.numpy().astype("<f4").tobytes())
+        for group in (self.rows, self.tensors):
+            for name in sorted(group):
+                digest.update(name.encode())
+                values = group[name].detach().to("cpu", torch.float32).contiguous()
+                digest.update(values.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
     def detached(self) -> Concept:
-        """The same concept with its own float32 rows on the CPU."""
-        rows = {n: r.detach().to("cpu", torch.float32, copy=True) for n, r in self.rows.items()}
-        return dataclasses.replace(self, rows=rows)
+        """The same concept with its own float32 tensors on the CPU."""
+        rows, tensors = (
+            {n: t.detach().to("cpu", torch.float32, copy=True) for n, t in group.items()}
+            for group in (self.rows, self.tensors)
+        )
+        return dataclasses.replace(self, rows=rows, tensors=tensors)
 
     def named(self, placeholder_token: str) -> Concept:
         """The same rows under another word."""
@@ -126,6 +144,12 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
     """Refuse to combine concepts of different models, or of different lengths."""
     if not concepts:
         raise ConceptError("There must be a concept to combine, got none.")
+    for concept in concepts:
+        if concept.kind != ROWS:
+            raise ConceptError(
+                f"Only concepts of rows can be combined, got {concept.placeholder_token!r} of kind "
+                f"{concept.kind}."
+            )
     shapes = [
         {name: (len(rows) if vectors else "n", rows.shape[1]) for name, rows in c.rows.items()}
         for c in concepts

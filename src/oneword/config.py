@@ -74,6 +74,16 @@ class ModelConfig:
 
 TemplateSet = Literal["paper27dot", "release27", "head81", "style17dot", "style19"]
 PresetName = Literal["paper", "release", "default"]
+Form = Literal[
+    "rows",
+    "progressive",
+    "per-image",
+    "captions-short",
+    "captions-long",
+    "xti",
+    "neti",
+    "dreamartist",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +94,24 @@ class InversionConfig:
     """The new word, without spaces, as it will stand in prompts."""
     initializer_token: str | None = None
     """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
-    num_vectors: int = 1
+    setup: str = "one-word"
+    """Way to find the word, by name (SETUPS): "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
+    form: Form | None = None
+    """What the word is made of: "rows", or what an extension of that name makes of it."""
+    num_vectors: int | None = None
     """Number of embedding rows that the word gets, 1 to 75."""
+    num_negative_vectors: int | None = None
+    """Rows of the negative word, 1 to 75 (form "dreamartist")."""
+    training_guidance_scale: float | None = None
+    """Guidance from the negative word to the word in training (form "dreamartist")."""
+    dual_prompt_probability: float | None = None
+    """Share of the sentences that name the picture's own word as well, in [0, 1] (form "per-image")."""
+    regularization_weight: float | None = None
+    """Weight of the squared distance of the rows to their initial ones in the loss; 0: none."""
+    cross_initialization: bool | None = None
+    """Start from the text encoder's output for the initializer, not from its rows."""
+    norm_pull: float | None = None
+    """How far each step draws the rows' spread to the vocabulary's, in [0, 1]: the exponent of their ratio; 0: not at all."""
     train_encoders: tuple[str, ...] = ()
     """Text encoders whose rows are learned, such as clip_l t5xxl; none given: all. The others keep the initialiser's rows."""
     learnable_property: Literal["object", "style"] = "object"
@@ -98,6 +124,8 @@ class InversionConfig:
     """Rate of the optimiser, absolute, in units of the embedding table's entries."""
     relative_learning_rate: float | None = None
     """Rate in units of the standard deviation of the vocabulary's entries; excludes learning_rate."""
+    learning_rate_ratio: float | None = None
+    """Factor on the preset's rate, where neither of the two rates is given."""
     scale_lr: bool | None = None
     """Multiply the rate by the batch size, as the authors' code does."""
     lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"] | None = None
@@ -118,8 +146,10 @@ class InversionConfig:
     """Epsilon of AdamW."""
     random_flip: bool | None = None
     """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
-    keep: Literal["best", "last"] | None = None
-    """Which rows are kept: those with the lowest loss on the fixed evaluation batch, or the last ones."""
+    keep: Literal["best", "last", "average"] | None = None
+    """Which rows are kept: those with the lowest loss on the fixed evaluation batch, the last ones, or the average of the last ones."""
+    average_decay: float = 0.98
+    """What each step leaves of the average of the last rows, in [0, 1); the average is over some 1 / (1 - average_decay) steps."""
     early_stopping: bool | None = None
     """Stop when the loss on the fixed evaluation batch has come to rest."""
     stop_window: int = 10
@@ -154,14 +184,25 @@ class InversionConfig:
                 "one chosen.",
             )
         _require(
-            1 <= self.num_vectors <= 75,
-            f"num_vectors must be in 1..75, got {self.num_vectors}.",
+            self.setup in SETUPS,
+            f"setup must be one of {', '.join(SETUPS)}, got {self.setup!r}.",
+        )
+        for name in ("num_vectors", "num_negative_vectors"):
+            value = getattr(self, name)
+            _require(value is None or 1 <= value <= 75, f"{name} must be in 1..75, got {value}.")
+        for name in ("dual_prompt_probability", "norm_pull"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value <= 1, f"{name} must be in [0, 1], got {value}.")
+        _require(
+            not (self.cross_initialization and self.norm_pull),
+            "Only one of cross_initialization and norm_pull may be given, got both: the text "
+            "encoder's output is many times longer than the vocabulary's rows.",
         )
         _require(
             self.learning_rate is None or self.relative_learning_rate is None,
             "Only one of learning_rate and relative_learning_rate may be given, got both.",
         )
-        for name in ("learning_rate", "relative_learning_rate"):
+        for name in ("learning_rate", "relative_learning_rate", "learning_rate_ratio"):
             rate = getattr(self, name)
             _require(rate is None or rate >= 0, f"{name} must be 0 or more, got {rate}.")
         names = (
@@ -173,7 +214,7 @@ class InversionConfig:
         for name in names:
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
-        for name in ("adam_beta1", "adam_beta2"):
+        for name in ("adam_beta1", "adam_beta2", "average_decay"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
         _require(self.stop_window >= 2, f"stop_window must be 2 or more, got {self.stop_window}.")
@@ -189,7 +230,12 @@ class InversionConfig:
             self.adam_epsilon > 0,
             f"adam_epsilon must be positive, got {self.adam_epsilon}.",
         )
-        for name in ("adam_weight_decay", "lr_warmup_steps"):
+        for name in (
+            "adam_weight_decay",
+            "lr_warmup_steps",
+            "regularization_weight",
+            "training_guidance_scale",
+        ):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
         if self.prompt_templates is not None:
@@ -200,18 +246,22 @@ class InversionConfig:
             )
 
     def resolved(self, family: str) -> InversionConfig:
-        """Fill every unset field from the preset for a model family.
+        """Fill every unset field from the setup, then from the preset for a model family.
 
         ``initializer_token`` alone may stay ``None`` (it is then chosen on the pictures), and of the
         two rates the one that was not given. A second call changes nothing.
         """
-        preset = preset_for(self.preset, family)
+        preset = preset_for(self.preset, family) | SETUPS[self.setup]
         values: dict[str, Any] = {
             name: value for name, value in preset.items() if getattr(self, name, None) is None
         }
         if self.learning_rate is not None or self.relative_learning_rate is not None:
             values.pop("learning_rate", None)
             values.pop("relative_learning_rate", None)
+        elif "learning_rate" in values:
+            ratio = self.learning_rate_ratio
+            ratio = preset["learning_rate_ratio"] if ratio is None else ratio
+            values["learning_rate"] *= ratio
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
         resolved = dataclasses.replace(self, **values)
@@ -227,6 +277,15 @@ class InversionConfig:
 _PAPER_TEMPLATES = {"object": "paper27dot", "style": "style17dot"}
 _RELEASE_TEMPLATES = {"object": "release27", "style": "style19"}
 _COMMON: dict[str, Any] = {
+    "form": "rows",
+    "num_vectors": 1,
+    "num_negative_vectors": 1,
+    "training_guidance_scale": 5.0,
+    "dual_prompt_probability": 0.25,
+    "regularization_weight": 0.0,
+    "cross_initialization": False,
+    "norm_pull": 0.0,
+    "learning_rate_ratio": 1.0,
     "scale_lr": False,
     "lr_scheduler": "constant",
     "lr_warmup_steps": 0,
@@ -290,6 +349,33 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Presets by name, then by model family ("*": every other family)."""
+
+
+SETUPS: dict[str, dict[str, Any]] = {
+    "one-word": {},
+    # Gal et al. 2022, section 5.2
+    "two-words": {"num_vectors": 2},
+    "three-words": {"num_vectors": 3},
+    "progressive": {"form": "progressive", "num_vectors": 3},
+    # the paper does not tell its weight
+    "regularized": {"regularization_weight": 1e-2},
+    "per-image": {"form": "per-image"},
+    # 2e-2 and 1e-4 where the method has 5e-3
+    "high-lr": {"learning_rate_ratio": 4.0},
+    "low-lr": {"learning_rate_ratio": 0.02},
+    # the description is the word: nothing is trained
+    "captions-short": {"form": "captions-short"},
+    "captions-long": {"form": "captions-long"},
+    # Voynov et al. 2023, arXiv:2303.09522
+    "xti": {"form": "xti"},
+    # Alaluf et al. 2023, arXiv:2305.15391; the rate is that of a network's weights
+    "neti": {"form": "neti", "learning_rate": 8e-3, "scale_lr": False},
+    # Pang et al. 2023, arXiv:2312.15905
+    "cross-init": {"cross_initialization": True},
+    # Dong et al. 2022, arXiv:2211.11337
+    "dreamartist": {"form": "dreamartist", "num_vectors": 3, "num_negative_vectors": 3},
+}
+"""Ways to find a word, by name: the settings in which each differs from the method itself."""
 
 
 def preset_for(name: str, family: str) -> dict[str, Any]:

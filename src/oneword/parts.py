@@ -48,6 +48,7 @@ class Job:
 Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]
 """How a job ended: "stopped" is early but well, "interrupted" can be resumed."""
 
+_MORE = "tensors/"  # before the names of a result's tensors that are no rows
 _PLAIN = ("status", "steps", "best_step", "losses", "reason", "messages")
 
 
@@ -72,15 +73,22 @@ class Result:
         plain = {name: getattr(self, name) for name in _PLAIN}
         if self.concept is None:
             return {}, plain
-        return dict(self.concept.rows), plain | {"provenance": self.concept.provenance}
+        tensors = {f"{_MORE}{name}": value for name, value in self.concept.tensors.items()}
+        more = {"kind": self.concept.kind, "provenance": self.concept.provenance}
+        return self.concept.rows | tensors, plain | more
 
     @classmethod
-    def resume(cls, job: Job, rows: dict[str, Tensor], plain: Mapping[str, Any]) -> Result:
+    def resume(cls, job: Job, tensors: dict[str, Tensor], plain: Mapping[str, Any]) -> Result:
         """The result that ``state`` was called on."""
         concept = None
         if "provenance" in plain:
-            token = job.config.placeholder_token
-            concept = Concept(placeholder_token=token, rows=rows, provenance=plain["provenance"])
+            concept = Concept(
+                placeholder_token=job.config.placeholder_token,
+                rows={n: t for n, t in tensors.items() if not n.startswith(_MORE)},
+                kind=plain["kind"],
+                tensors=below(tensors, _MORE),
+                provenance=plain["provenance"],
+            )
         fields = {name: plain[name] for name in _PLAIN}
         fields["losses"] = [(int(step), float(loss)) for step, loss in plain["losses"]]
         return cls(job=job, concept=concept, **fields)

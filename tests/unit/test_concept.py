@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oneword.concept import Concept, ConceptError
+from oneword.concept import Concept, ConceptError, average, concatenated
 
 
 def concept(**rows):
@@ -43,3 +43,22 @@ def test_a_detached_concept_shares_nothing():
         rows.fill_(5.0)
     assert own.rows["clip"].eq(1).all()
     assert own.num_vectors == 1
+
+
+def more(value=1.0, **fields):
+    tensors = {"net/w": torch.full((2, 3, 4), value)}
+    rows = {"clip": torch.ones(1, 4)}
+    return Concept(placeholder_token="S*", rows=rows, kind="neti", tensors=tensors, **fields)
+
+
+def test_the_hash_covers_the_tensors_of_a_kind():
+    assert more().sha256() == more().sha256()
+    assert len({more().sha256(), more(2.0).sha256(), concept(clip=torch.ones(1, 4)).sha256()}) == 3
+
+
+def test_tensors_must_be_finite_floats_and_cannot_be_averaged():
+    with pytest.raises(ConceptError, match="must be finite floats, got net/w"):
+        more(torch.inf)
+    for combine in (average, concatenated):
+        with pytest.raises(ConceptError, match=r"Only concepts of rows .* of kind neti"):
+            combine([more(), more()], "x")

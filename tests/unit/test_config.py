@@ -7,6 +7,7 @@ import pytest
 
 from oneword.config import (
     PRESETS,
+    SETUPS,
     ConfigError,
     EvaluateConfig,
     GenerateConfig,
@@ -28,6 +29,13 @@ from oneword.config import (
         ({"initializer_token": "  "}, "must be a word"),
         ({"num_vectors": 0}, "num_vectors must be in 1..75, got 0"),
         ({"num_vectors": 76}, "got 76"),
+        ({"num_negative_vectors": 0}, "num_negative_vectors must be in 1..75, got 0"),
+        ({"setup": "two-word"}, "setup must be one of one-word, two-words, .*, got 'two-word'"),
+        ({"dual_prompt_probability": 1.5}, r"dual_prompt_probability must be in \[0, 1\], got 1.5"),
+        ({"norm_pull": -0.1}, r"norm_pull must be in \[0, 1\], got -0.1"),
+        ({"cross_initialization": True, "norm_pull": 0.1}, "Only one of cross_initialization"),
+        ({"regularization_weight": -1.0}, "regularization_weight must be 0 or more"),
+        ({"average_decay": 1.0}, r"average_decay must be in \[0, 1\)"),
         ({"learning_rate": 1e-3, "relative_learning_rate": 0.1}, "Only one of"),
         ({"learning_rate": -1.0}, "learning_rate must be 0 or more"),
         ({"max_train_steps": 0}, "max_train_steps must be 1 or more"),
@@ -130,3 +138,33 @@ def test_scorings_are_rarer_where_batches_are_small(batch, steps):
     config = InversionConfig(train_batch_size=batch).resolved("sdxl")
     assert config.evaluation_steps == steps
     assert InversionConfig(evaluation_steps=3).resolved("sdxl").evaluation_steps == 3
+
+
+@pytest.mark.parametrize("setup", list(SETUPS))
+@pytest.mark.parametrize("family", ["microworld", "ldm"])
+def test_every_setup_resolves_without_gaps_and_to_itself(setup, family):
+    config = InversionConfig(setup=setup).resolved(family)
+    gaps = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None}
+    assert gaps == {"initializer_token", "relative_learning_rate"}
+    assert config.resolved(family) == config
+    own = {n: v for n, v in SETUPS[setup].items() if n != "learning_rate"}
+    assert {name: getattr(config, name) for name in own} == own
+
+
+def test_what_is_given_wins_over_the_setup():
+    config = InversionConfig(setup="three-words", num_vectors=1, learning_rate=0.5)
+    assert config.resolved("ldm").num_vectors == 1
+    fast = InversionConfig(setup="high-lr", relative_learning_rate=0.1).resolved("ldm")
+    assert (fast.learning_rate, fast.relative_learning_rate) == (None, 0.1)
+    assert InversionConfig(setup="neti", learning_rate=0.5).resolved("ldm").learning_rate == 0.5
+
+
+def test_the_papers_rates_are_ratios_of_the_presets():
+    rates = {
+        setup: InversionConfig(setup=setup, preset="paper").resolved("ldm").learning_rate
+        for setup in ("one-word", "high-lr", "low-lr")
+    }
+    assert rates == pytest.approx({"one-word": 5e-3, "high-lr": 2e-2, "low-lr": 1e-4})
+    own = InversionConfig().resolved("microworld").learning_rate
+    assert InversionConfig(setup="high-lr").resolved("microworld").learning_rate == 4 * own
+    assert InversionConfig(learning_rate_ratio=0.5).resolved("microworld").learning_rate == own / 2

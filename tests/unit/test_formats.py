@@ -369,3 +369,18 @@ def test_a_file_that_names_no_encoder_fits_the_only_one_of_its_width():
     assert list(word.fitted({"bert": 1280}).rows) == ["bert"]
     assert list(word.fitted({"bert": 768}).rows) == ["clip_g"]
     assert list(word.fitted({"clip_l": 768, "clip_g": 1280}).rows) == ["clip_g"]
+
+
+def test_tensors_of_a_kind_survive_in_our_layout_and_are_refused_in_others(tmp_path):
+    tensors = {"net/w": torch.arange(24.0).reshape(2, 3, 4), "net/b": torch.tensor(2.0)}
+    word = Concept(placeholder_token="<X>", rows={"clip": torch.ones(1, 8)}, kind="neti",
+                   tensors=tensors)  # fmt: skip
+    formats.save(word, tmp_path / "x.safetensors")
+    found = formats.load(tmp_path / "x.safetensors")
+    assert (found.kind, found.sha256()) == ("neti", word.sha256())
+    assert found.tensors["net/w"].shape == (2, 3, 4)
+    for layout in ("diffusers", "kohya", "a1111", "authors"):
+        with pytest.raises(
+            formats.FormatError, match=f"layout {layout} holds rows only, .* of kind neti"
+        ):
+            formats.save(word, tmp_path / "y", layout)

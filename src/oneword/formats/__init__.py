@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oneword.concept import Concept
+from oneword.concept import ROWS, Concept
 from oneword.formats import bundle, by_encoder, by_token, native, string_to_param
 from oneword.formats.contents import Contents, FormatError, open_file
 
@@ -130,4 +130,10 @@ def save(
         FormatError: the layout cannot hold these concepts.
     """
     many = [concepts] if isinstance(concepts, Concept) else list(concepts)
+    for concept in many if layout != "oneword" else ():
+        if concept.kind != ROWS:
+            raise FormatError(
+                f"The layout {layout} holds rows only, got {concept.placeholder_token!r} of kind "
+                f"{concept.kind}; write it in the layout oneword."
+            )
     return WRITERS[layout][1](many, Path(path))

@@ -40,6 +40,10 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
                 placeholder_token=entry["placeholder_token"],
                 rows={name: contents.rows(key) for name, key in entry["keys"].items()},
                 kind=entry["kind"],
+                tensors={
+                    name: contents.read(key).float()
+                    for name, key in entry.get("tensors", {}).items()
+                },
                 provenance=entry["provenance"],
             )
             found.append(concept)
@@ -70,11 +74,14 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
             for name in sorted(concept.rows)
         }
         tensors |= {key: concept.rows[name].contiguous() for name, key in keys.items()}
+        more = {name: f"{token}.{name}" for name in sorted(concept.tensors)}
+        tensors |= {key: concept.tensors[name].contiguous() for name, key in more.items()}
         entries.append(
             {
                 "placeholder_token": concept.placeholder_token,
                 "kind": concept.kind,
                 "keys": keys,
+                **({"tensors": more} if more else {}),
                 "sha256": concept.sha256(),
                 "provenance": concept.provenance,
             }
