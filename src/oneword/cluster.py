@@ -66,9 +66,7 @@ def train_on_cluster(
         size = max(1, min(share, _CHUNK * (slots or _CHUNK)))
         return [list(configs[i : i + size]) for i in range(0, len(configs), size)]
 
-    for found in _mapped(
-        partial(_train, slots), cut, len(configs), address, workers, on_event
-    ):
+    for found in _mapped(partial(_train, slots), cut, len(configs), address, workers, on_event):
         outcomes |= {outcome.name: outcome for outcome in found}
     return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
 
@@ -96,9 +94,7 @@ def map_chunks(
     Raises:
         ClusterError: as of ``train_on_cluster``.
     """
-    yield from _mapped(
-        function, lambda count: list(chunks), len(chunks), address, workers, on_event
-    )
+    yield from _mapped(function, lambda _: list(chunks), len(chunks), address, workers, on_event)
 
 
 def _mapped(
@@ -164,9 +160,7 @@ class _Worker:
         return function(chunk, tell)
 
 
-def _train(
-    slots: int | None, configs: Sequence[TrainConfig], tell: OnJobEvent
-) -> list[JobOutcome]:
+def _train(slots: int | None, configs: Sequence[TrainConfig], tell: OnJobEvent) -> list[JobOutcome]:
     def tell_light(name: str, kind: str, data: Any) -> None:
         if kind != "progress" or data["evaluated"]:
             tell(name, kind, _light(data))

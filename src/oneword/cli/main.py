@@ -20,6 +20,7 @@ VERBS = {
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
     "evaluate": "score a learned word beside its references",
+    "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
     "microworld": "the embedded model: train, evaluate, card",
     "models": "the model families and what was proven where",
     "concept": "files of learned words: inspect, convert, merge, rename, extract, combine",

@@ -1,8 +1,8 @@
 """The outline of a thing on a plain background, and how far two outlines agree.
 
-CLIP is nearly blind to shape (Gal et al. 2022, section 5), so what a method did to the shape is read
-from the pictures themselves: on a plain background everything that cannot be reached from the
-border through smooth changes of colour is the thing.
+CLIP is nearly blind to shape (Gal et al. 2022, arXiv:2208.01618, section 5.3), so what a method did
+to the shape is read from the pictures themselves: on a plain background everything that cannot be
+reached from the border through smooth changes of colour is the thing.
 """
 
 from __future__ import annotations

@@ -94,7 +94,10 @@ def claim(study: Study) -> None:
 def _bound(study: Study) -> dict[str, Any]:
     """What every row depends on, flat, as JSON has it."""
     plain = json.loads(json.dumps(asdict(study.config), default=str))
-    flat: dict[str, Any] = {"prompts": study.prompt_set, "set_sizes": sorted(study.config.set_sizes)}
+    flat: dict[str, Any] = {
+        "prompts": study.prompt_set,
+        "set_sizes": sorted(study.config.set_sizes),
+    }
     for name in _BOUND:
         value = plain[name]
         if isinstance(value, dict):
@@ -153,9 +156,7 @@ def _unfinished(study: Study, specs: Sequence[Spec]) -> list[Spec]:
 
 def _give_up(study: Study, spec: Spec, why: str, on_event: Tell) -> None:
     reason = f"{why}; run it alone to see why."
-    write_json_atomic(
-        work.failure_file(study.folder, spec), {"job": spec.name, "error": reason}
-    )
+    write_json_atomic(work.failure_file(study.folder, spec), {"job": spec.name, "error": reason})
     on_event(spec.name, "ended", reason)
 
 
@@ -221,7 +222,7 @@ def _pool(
     try:
         yield pool, tell
     except BaseException:
-        processes = list((pool._processes or {}).values())  # noqa: SLF001  (no public way)
+        processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()  # a word under training saves its state

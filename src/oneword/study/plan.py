@@ -144,7 +144,7 @@ class Study:
         return self.config.output_dir
 
     def _specs(self) -> tuple[list[Spec], list[str]]:
-        """All jobs, seed by seed so that what is done first can be compared; and what is left out."""
+        """All jobs, seed by seed so that what is done first compares; and what is left out."""
         config, notes = self.config, []
         specs = [
             Spec(concept=concept, setup=label, seed=seed)
@@ -273,4 +273,3 @@ class Study:
 _SWEPT_REFERENCES = ("image-only", "prompt-only", *CAPTIONS)
 _SLOTS = 4  # words that share a batch where nothing is said
 _ROUNDS = 4  # a chunk's length in slots: long enough that batches stay full, short enough to share
-

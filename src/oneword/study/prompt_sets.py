@@ -54,9 +54,7 @@ _OUTFITS = (
     "in a purple wizard outfit",
 )  # fmt: skip
 _PROPERTIES = tuple(f"a {word} {{}}" for word in ("red", "purple", "shiny", "wet", "cube shaped"))
-_PAPER_STYLE = PromptSet(
-    PHOTO_PROMPTS["*"]["style"], {"composition": EDIT_PROMPTS["*"]["style"]}
-)
+_PAPER_STYLE = PromptSet(PHOTO_PROMPTS["*"]["style"], {"composition": EDIT_PROMPTS["*"]["style"]})
 
 
 def _a(endings: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,7 +126,9 @@ PROMPT_SETS: dict[str, dict[str, PromptSet]] = {
             {
                 "background": ("a photo of a {} on the moon", "a photo of a {} on the beach"),
                 "style": ("an oil painting of a {}", "a watercolor painting of a {}"),
-                "composition": ("a photo of a {} next to a cat", "a photo of a {} on top of a drum"),
+                "composition": (
+                    "a photo of a {} next to a cat", "a photo of a {} on top of a drum",
+                ),
             },
         ),
         "style": PromptSet(

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
 from oneword._files import write_atomic
 from oneword._typing import Pixels
 from oneword.config import EMBEDDED, ConfigError
-from oneword.images import from_uint8, png_bytes
+from oneword.images import from_uint8, png_bytes, to_images
 from oneword.microworld import concepts as held_out
 
 
@@ -88,10 +88,35 @@ class Subject:
             return folder
         folder = place / f"{self.name}--seed{seed}--n{num}"
         if not (folder / f"{num - 1:02d}.png").exists():
-            drawn = held_out.concept_pictures(self.held_out, num, seed, size_px)
-            for i, picture in enumerate(drawn):
-                write_atomic(folder / f"{i:02d}.png", png_bytes(Image.fromarray(picture)))
+            for i, picture in enumerate(to_images(self.drawn(seed, num, size_px))):
+                write_atomic(folder / f"{i:02d}.png", png_bytes(picture))
         return folder
+
+    def drawn(self, seed: int, num: int, size_px: int) -> Pixels:
+        """Pictures of a held-out concept."""
+        assert self.held_out is not None
+        return from_uint8(held_out.concept_pictures(self.held_out, num, seed, size_px))
+
+    def captions(self, setup: str) -> tuple[str, ...]:
+        """People's descriptions of it, of the setup "captions-short" or "captions-long".
+
+        Raises:
+            ConfigError: none lie beside its pictures.
+            DescriptionError: they are not as they must be.
+        """
+        if self.held_out is not None:
+            found: Any = self.held_out
+            return found.captions_short if setup == "captions-short" else found.captions_long
+        from oneword import descriptions
+
+        assert self.folder is not None
+        given = descriptions.read(self.folder)
+        if given is None:
+            raise ConfigError(
+                f"The setup {setup} needs descriptions of {self.name}, got none; write "
+                f"{self.folder / descriptions.FILE}."
+            )
+        return given.short if setup == "captions-short" else given.long
 
     def plain(self, size_px: int) -> Pixels | None:
         """Drawings of the thing alone on plain backgrounds; ``None`` where there is no truth."""

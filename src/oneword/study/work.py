@@ -27,7 +27,14 @@ from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Pixels
 from oneword.backbones.base import Backbone, load
 from oneword.concept import Concept
-from oneword.config import ConfigError, ModelConfig, SamplingConfig, StudyConfig, TrainConfig, UserError
+from oneword.config import (
+    ConfigError,
+    ModelConfig,
+    SamplingConfig,
+    StudyConfig,
+    TrainConfig,
+    UserError,
+)
 from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
 from oneword.evaluation.silhouettes import overlap, silhouettes
@@ -138,7 +145,7 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: Tell) -> list[st
                 rows = _scored(study, tools, spec, tell)
                 write_rows(study.folder, spec, rows)
                 done.append(spec.name)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the others go on)
+            except Exception as error:
                 failure = _reason(error)
         if failure:
             write_json_atomic(
