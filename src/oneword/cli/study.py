@@ -247,10 +247,15 @@ def _show(study: Study) -> None:
     names = list(dict.fromkeys(m for line in summary["scores"].values() for m in line))
     names = [name for name in names if not name.startswith("Δ")]
     for name in ("setup", *names):
-        table.add_column(name, justify="left" if name == "setup" else "right")
+        head = name.removesuffix(" similarity").replace(" similarity (", " (")
+        table.add_column(
+            head, justify="left" if name == "setup" else "right", no_wrap=name == "setup"
+        )
     for setup, line in summary["scores"].items():
         table.add_row(setup, *(f"{line[n]['value']:.3f}" if n in line else "–" for n in names))
     console.print(table)
     for finding in summary["findings"]:
         if not finding["numbers"].startswith(("Not run", "Needs")):
-            console.print(f"{finding['verdict']:>13}: {finding['claim']}", highlight=False)
+            console.print(
+                f"{finding['verdict']:>13}: {finding['claim']}", highlight=False, soft_wrap=True
+            )

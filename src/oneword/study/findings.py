@@ -105,9 +105,11 @@ class _Judge:
 
     def above(self, setup: str, other: str, metric: str, **where: int) -> _Part:
         """Whether ``setup`` scores more than ``other``."""
-        difference = statistics.paired(
-            self.runs(setup, metric, **where), self.runs(other, metric, **where)
-        )
+        runs = [self.runs(name, metric, **where) for name in (setup, other)]
+        missing = [n for n, own in zip((setup, other), runs, strict=True) if not own]
+        if missing:
+            return _Part(f"{metric}: needs {' and '.join(missing)}", "undecided")
+        difference = statistics.paired(*runs)
         return _sign(f"{metric}, {setup} less {other}", difference)
 
     def comparable(self, setup: str, other: str) -> _Part:
@@ -179,7 +181,7 @@ class _Judge:
                     for image, text in scores.values()
                     if seed in image.get(concept, {}) and seed in text.get(concept, {})
                 ]
-                if len(pairs) > 2 and min(np.std(pairs, axis=0)) > 0:
+                if len(pairs) > 3 and min(np.std(pairs, axis=0)) > 0:
                     images, texts = zip(*pairs, strict=True)
                     correlation = float(np.corrcoef(images, texts)[0, 1])
                     found.setdefault(concept, {})[seed] = -correlation
@@ -314,7 +316,7 @@ def _sign(text: str, difference: Runs) -> _Part:
     """Whether a difference is above 0."""
     mean = statistics.student(difference)
     if mean is None:
-        return _Part(f"{text}: not run with two concepts or more", "undecided")
+        return _Part(f"{text}: needs two concepts or more", "undecided")
     low, high = _ends(mean)
     verdict: Verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
     return _Part(f"{text} {_shown(mean)}", verdict)

@@ -138,9 +138,7 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     best = [
         name
         for name, (x, y) in points.items()
-        if not any(
-            u >= x and v >= y and (u, v) != (x, y) for u, v in points.values()
-        )
+        if not any(u >= x and v >= y and (u, v) != (x, y) for u, v in points.values())
     ]
     return sorted(best, key=lambda name: points[name])
 
