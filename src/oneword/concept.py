@@ -18,6 +18,8 @@ from oneword.config import UserError
 ROWS = "textual-inversion"
 """Kind of a concept that is rows of an embedding table and nothing else."""
 
+_NEGATIVE = "negative/"  # before the encoder's name, among the tensors of a word with a negative
+
 
 class ConceptError(UserError):
     """A concept is not whole."""
@@ -93,6 +95,26 @@ class Concept:
             for group in (self.rows, self.tensors)
         )
         return dataclasses.replace(self, rows=rows, tensors=tensors)
+
+    @property
+    def negative_token(self) -> str | None:
+        """Word that pictures of this one are drawn away from, in the negative prompt."""
+        if not any(name.startswith(_NEGATIVE) for name in self.tensors):
+            return None
+        token = self.placeholder_token
+        return f"{token[:-1]}-negative>" if token.endswith(">") else f"{token}-negative"
+
+    def companions(self) -> list[Concept]:
+        """The further words that this one brings along."""
+        token = self.negative_token
+        if token is None:
+            return []
+        rows = {
+            name.removeprefix(_NEGATIVE): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(_NEGATIVE)
+        }
+        return [Concept(placeholder_token=token, rows=rows)]
 
     def named(self, placeholder_token: str) -> Concept:
         """The same rows under another word."""

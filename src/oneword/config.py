@@ -177,6 +177,10 @@ class InversionConfig:
             "{}" not in self.placeholder_token,
             f"The placeholder token must not contain '{{}}', got {self.placeholder_token!r}.",
         )
+        _require(
+            not (self.norm_pull and self.form == "neti"),
+            "norm_pull draws rows, got it with form neti, whose tensors are a network's weights.",
+        )
         if self.initializer_token is not None:
             _require(
                 bool(self.initializer_token.strip()),

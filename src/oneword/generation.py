@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as changed
 from pathlib import Path
 
 import torch
@@ -102,7 +102,7 @@ def generate(
                 f"{backbone.pool!r}; pass --pool {pool}.",
                 stacklevel=2,
             )
-    chosen = backbone.sampling.overlaid(sampling)
+    chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
     with injected(backbone, concepts, replace=replace):
@@ -138,6 +138,13 @@ def generate(
             "software": f"oneword {__version__}",
         },
     )
+
+
+def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> SamplingConfig:
+    """Sampling with the concepts' negative words in its negative prompt."""
+    tokens = [c.negative_token for c in concepts if c.negative_token is not None]
+    negative = ", ".join([*filter(None, [sampling.negative_prompt]), *tokens])
+    return changed(sampling, negative_prompt=negative)
 
 
 SHEET = "contact-sheet.png"

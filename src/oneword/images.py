@@ -17,6 +17,7 @@ from jaxtyping import Int
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
+from oneword import descriptions
 from oneword._files import write_atomic
 from oneword._typing import Masks, Pixels
 from oneword.config import UserError
@@ -84,7 +85,7 @@ def read_folder(
     listed = _listed_captions(folder / _METADATA)
     squares, names, captions, crops, found_masks, skipped = [], [], [], [], [], []
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
-        if path.name.startswith(".") or path.name == _METADATA:
+        if path.name.startswith(".") or path.name in (_METADATA, descriptions.FILE):
             continue
         beside = path.name.endswith(_MASK)
         if (path.suffix == ".txt" or beside) and path.is_file():

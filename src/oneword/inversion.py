@@ -11,21 +11,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from oneword import extensions
 from oneword._typing import Latents
 from oneword.backbones.base import Backbone
 from oneword.config import ConfigError, UserError
-from oneword.extensions.early_stopping import variance
-from oneword.extensions.timesteps import sampled
 from oneword.learner import Learner
 from oneword.parts import (
+    AfterPart,
     Batch,
     Checkpoint,
+    FormPart,
     Job,
     JobError,
     LossPart,
@@ -41,12 +43,10 @@ from oneword.parts import (
     StopPart,
     TimestepsPart,
     below,
-    captions_or_templates,
     effective_learning_rate,
-    rows_of_initializer,
     squared_error,
 )
-from oneword.prompts import COMMON_WORDS, of_family
+from oneword.prompts import COMMON_WORDS, fill, of_family
 from oneword.vocabulary import injected
 
 
@@ -71,12 +71,14 @@ def invert_many(
     jobs: Sequence[Job],
     *,
     slots: int = 8,
-    rows: RowsPart = rows_of_initializer,
-    prompts: PromptsPart = captions_or_templates,
-    timesteps: TimestepsPart = sampled,
+    form: FormPart = extensions.form,
+    rows: RowsPart | None = None,
+    prompts: PromptsPart | None = None,
+    timesteps: TimestepsPart = extensions.TIMESTEPS,
     loss: LossPart = squared_error,
-    penalties: Sequence[Penalty] = (),
-    stop: StopPart = variance,
+    penalties: Sequence[Penalty] = extensions.PENALTIES,
+    after: Sequence[AfterPart] = extensions.AFTER,
+    stop: StopPart = extensions.STOP,
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Result]:
@@ -89,12 +91,15 @@ def invert_many(
         backbone: The frozen model; nothing of it changes.
         jobs: What to learn; several may share a placeholder.
         slots: Most concepts that train at once.
-        rows: Initial rows.
-        prompts: Sentences that the word is trained in.
-        timesteps: Map of the drawn times; by default what the job's settings say.
+        form: What each job's word is made of. By default, as with every part below, what the job's
+            own settings say.
+        rows: Initial rows, in place of the form's.
+        prompts: Sentences that the word is trained in, in place of the form's.
+        timesteps: Map of the drawn times.
         loss: Per-sample loss.
         penalties: Terms on the rows, added to each concept's loss.
-        stop: Asked after each scoring; ends a job early. By default what the job's settings say.
+        after: What is done to the rows after each step.
+        stop: Asked after each scoring; ends a job early.
         on_step: Called after every step of every job, and once before the first; see ``OnStep``.
         checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
             bits as an unbroken one (same machine, thread count and slots). It is saved, too,
@@ -112,11 +117,13 @@ def invert_many(
     if slots < 1:
         raise ConfigError(f"slots must be 1 or more, got {slots}.")
     parts = Parts(
+        form=form,
         rows=rows,
         prompts=prompts,
         timesteps=timesteps,
         loss=loss,
         penalties=penalties,
+        after=after,
         stop=stop,
         on_step=on_step,
         checkpoint=checkpoint,
@@ -156,12 +163,7 @@ class _Loop:
         if state is not None:
             self._resume(state)
         while not self.interrupted and self._fill():
-            learners = [self.active[slot] for slot in sorted(self.active)]
-            with injected(self.backbone, [learner.live() for learner in learners]):
-                self._begin([learner for learner in learners if not learner.losses])
-                # Until a slot falls free: then the words of the batch change.
-                while not self.interrupted and len(self.active) == len(learners):
-                    self._round(learners)
+            self._train_together([self.active[slot] for slot in sorted(self.active)])
             # what has ended is kept at once, whoever else still trains
             if self.parts.checkpoint and not self.interrupted:
                 self.parts.checkpoint.save(self._state())
@@ -173,6 +175,31 @@ class _Loop:
                 job=self.jobs[index], status="interrupted", concept=None, reason=reason
             )
         return [self.results[index] for index in range(len(self.jobs))]
+
+    def _train_together(self, learners: Sequence[Learner]) -> None:
+        """Step after step until a slot falls free: then the words of the batch change."""
+        begun = False
+
+        def together() -> bool:
+            return not self.interrupted and len(self.active) == len(learners)
+
+        while together():
+            words = [word for learner in learners for word in learner.live()]
+            sizes = [word.num_vectors for word in words]
+            with injected(self.backbone, words):
+                if begun:
+                    self._judge(learners)
+                else:
+                    self._begin([learner for learner in learners if not learner.losses])
+                    begun = True
+                while together():
+                    self._train(learners)
+                    # a word that has grown is placed anew before it is scored
+                    if [word.num_vectors for learner in learners for word in learner.live()] != (
+                        sizes
+                    ):
+                        break
+                    self._judge(learners)
 
     def _fill(self) -> bool:
         """Give each free slot the next job that can be trained; whether any slot is taken."""
@@ -190,15 +217,14 @@ class _Loop:
         if index in self.waiting:
             learner.resume(*self.waiting.pop(index))
             return learner
-        if learner.config.initializer_token is None:
+        if learner.config.initializer_token is None and not learner.form.described:
             self._choose_initializer(learner)
-        learner.start(self.parts.rows(self.backbone, learner.config))
+        rows = self.parts.rows or learner.form.rows
+        learner.start(rows(self.backbone, learner.job, learner.config))
         return learner
 
     def _learner(self, index: int, slot: int) -> Learner:
-        learner = Learner(
-            self.backbone, self.jobs[index], self.parts.prompts, index=index, slot=slot
-        )
+        learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
         shape = learner.latent_shape
         if self.latent_shape is not None and shape != self.latent_shape:
             raise JobError(
@@ -226,7 +252,9 @@ class _Loop:
             )
         batch = learner.fixed.spread(_NOUN_SAMPLES)
         with torch.no_grad():
-            predictions = self._predict([(noun, batch) for noun in nouns], _SCORING_CHUNK)
+            predictions = self._predict(
+                [(partial(fill, placeholder_token=noun), batch) for noun in nouns], _SCORING_CHUNK
+            )
             losses = torch.stack(
                 [self.parts.loss(p, batch.target, batch.samples).mean() for p in predictions]
             ).tolist()
@@ -249,7 +277,11 @@ class _Loop:
             except UserError as error:
                 self._fail(learner.index, error)
                 del self.active[learner.slot]
-        self._report(able, self._score(able))
+        verdicts = self._score(able)
+        for learner in able:
+            if learner.is_still:
+                verdicts[learner.index] = verdicts[learner.index] or ("finished", "")
+        self._report(able, verdicts)
 
     def _check_prompts(self, learner: Learner) -> None:
         """Let the tokenizers refuse a sentence too long for its word, before any step."""
@@ -257,16 +289,14 @@ class _Loop:
         for vocabulary in self.backbone.vocabularies.values():
             tokenizer = vocabulary.tokenizer
             tokenizer(
-                [s.replace("{}", learner.token) for s in sentences],
+                [learner.fill(s) for s in sentences],
                 padding="max_length",
                 max_length=vocabulary.max_length,
                 truncation=True,
             )
 
-    def _round(self, learners: Sequence[Learner]) -> None:
-        """One step of every learner, then the scorings that are due."""
-        self._train(learners)
-        self.rounds += 1
+    def _judge(self, learners: Sequence[Learner]) -> None:
+        """The scorings that are due after a step of every learner."""
         verdicts = self._score([learner for learner in learners if learner.is_due])
         for learner in learners:
             if learner.step == 1 and learner.dead is not None:
@@ -284,15 +314,18 @@ class _Loop:
             self.parts.checkpoint.save(self._state())
 
     def _train(self, learners: Sequence[Learner]) -> None:
+        """One step of every learner."""
         batches = [learner.next_batch(self.parts.timesteps) for learner in learners]
         predictions = self._predict(
-            [(n.token, batch) for n, batch in zip(learners, batches, strict=True)]
+            [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
         )
         losses = []
         for learner, batch, prediction in zip(learners, batches, predictions, strict=True):
             loss = self.parts.loss(prediction, batch.target, batch.samples).mean()
+            moving = learner.moving()
             for penalty in self.parts.penalties:
-                loss = loss + penalty(learner.rows, learner.initial)
+                term = penalty(moving, learner.initial, learner.config)
+                loss = loss if term is None else loss + term
             losses.append(loss)
         parameters = [p for learner in learners for p in learner.rows.values()]
         gradients: list[Tensor | None] = [None] * len(parameters)
@@ -304,13 +337,14 @@ class _Loop:
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
             learner.update(loss, [None if g is None else g / scale for g in own])
+        self.rounds += 1
 
     def _score(self, learners: Sequence[Learner]) -> dict[int, tuple[Status, str] | None]:
         """Score the fixed batches of all learners in one go; verdicts by job index."""
         if not learners:
             return {}
         with torch.no_grad():
-            predictions = self._predict([(n.token, n.fixed) for n in learners], _SCORING_CHUNK)
+            predictions = self._predict([(n.fill, n.fixed) for n in learners], _SCORING_CHUNK)
             measures = torch.stack(
                 [
                     learner.measures(
@@ -327,21 +361,35 @@ class _Loop:
         }
 
     def _predict(
-        self, words: Sequence[tuple[str, Batch]], chunk: int | None = None
+        self, words: Sequence[tuple[Callable[[str], str], Batch]], chunk: int | None = None
     ) -> tuple[Latents, ...]:
-        """Predictions for each batch with its word; equal prompts are encoded once."""
-        prompts = [s.replace("{}", word) for word, batch in words for s in batch.sentences]
-        x_t = torch.cat([batch.samples.x_t for _, batch in words])
-        crops = torch.cat([batch.samples.crops for _, batch in words])
-        t = torch.cat([batch.samples.t for _, batch in words])
+        """Predictions for each batch, whose word is filled in; equal prompts are encoded once."""
+        asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
+        guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]
+        asked += [
+            (fill, batch.against, batch.samples)
+            for fill, batch in words
+            if batch.against is not None
+        ]
+        prompts = [fill(s) for fill, sentences, _ in asked for s in sentences]
+        x_t = torch.cat([samples.x_t for *_, samples in asked])
+        crops = torch.cat([samples.crops for *_, samples in asked])
+        t = torch.cat([samples.t for *_, samples in asked])
+        timed = any(v.splice and v.splice.timed for v in self.backbone.vocabularies.values())
         predictions = []
         for first in range(0, len(prompts), chunk or len(prompts)):
             part = slice(first, first + (chunk or len(prompts)))
-            places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts[part]))}
-            index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
-            conditioning = self.backbone.encode_prompt(list(places))[index]
+            if timed:
+                conditioning = self.backbone.encode_prompt(prompts[part], t[part])
+            else:
+                places = {p: place for place, p in enumerate(dict.fromkeys(prompts[part]))}
+                index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
+                conditioning = self.backbone.encode_prompt(list(places))[index]
             predictions.append(self.backbone.predict(x_t[part], t[part], conditioning, crops[part]))
-        return torch.cat(predictions).split([len(batch.sentences) for _, batch in words])
+        found = list(torch.cat(predictions).split([len(sentences) for _, sentences, _ in asked]))
+        for place, away in zip(guided, found[len(words) :], strict=True):
+            found[place] = away + words[place][1].guidance * (found[place] - away)
+        return tuple(found[: len(words)])
 
     def _report(
         self, learners: Sequence[Learner], verdicts: dict[int, tuple[Status, str] | None]

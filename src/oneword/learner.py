@@ -17,20 +17,24 @@ from torch import Tensor, nn
 
 from oneword import __version__
 from oneword.backbones.base import Backbone, Moments
-from oneword.concept import Concept
+from oneword.concept import ROWS, Concept
 from oneword.draws import Draws, evaluation_draws, step_draws
 from oneword.parts import (
+    AVERAGE,
     Batch,
+    Choices,
     Job,
     JobError,
+    Parts,
     Progress,
-    PromptsPart,
     Result,
     Samples,
     Status,
     TimestepsPart,
+    Words,
     below,
     effective_learning_rate,
+    encoder_of,
     schedule,
 )
 
@@ -55,18 +59,43 @@ _RECORD = (
 """Plain attributes of a learner that its state carries."""
 
 
+class Live:
+    """A word that is being learned, for ``injected``: its tensors are those of the moment."""
+
+    def __init__(self, learner: Learner, name: str = "") -> None:
+        self.learner, self.name = learner, name
+        self.placeholder_token = learner.token_of(name) if name else learner.token
+
+    @property
+    def kind(self) -> str:
+        return ROWS if self.name else self.learner.words().kind
+
+    @property
+    def num_vectors(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+    @property
+    def rows(self) -> Mapping[str, Tensor]:
+        words = self.learner.words()
+        return words.others[self.name] if self.name else words.rows
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {} if self.name else self.learner.words().tensors
+
+
 class Learner:
     """A job in a slot: its rows, its optimiser, its fixed batch and its record."""
 
     def __init__(
-        self, backbone: Backbone, job: Job, prompts: PromptsPart, *, index: int, slot: int
+        self, backbone: Backbone, job: Job, parts: Parts, *, index: int, slot: int
     ) -> None:
         """Read the job and make its fixed batch.
 
         Args:
             backbone: The frozen model.
             job: What to learn.
-            prompts: The loop's part of that name.
+            parts: The loop's.
             index: Place of the job among all jobs.
             slot: Place in the batch; its token stands for the word while it trains.
 
@@ -75,7 +104,9 @@ class Learner:
         """
         self.backbone, self.job, self.index, self.slot = backbone, job, index, slot
         self.config = self.job.config.resolved(self.backbone.family)
+        self.form, self.after = parts.form(self.config), parts.after
         self.token = f"<slot-{slot}>"
+        self.others: tuple[str, ...] = ()
         self.step = self.setbacks = 0
         self.rate_factor = 1.0
         self.losses: list[tuple[int, float]] = []
@@ -85,7 +116,10 @@ class Learner:
         self.ranking: dict[str, float] = {}
         self.dead: str | None = None
         self.bad = torch.zeros((), dtype=torch.bool, device=self.backbone.device)
-        self.sentences = [tuple(choices) for choices in prompts(job, self.config)]
+        prompts = parts.prompts or self.form.prompts
+        self.sentences = [
+            c if isinstance(c, Choices) else Choices(tuple(c)) for c in prompts(job, self.config)
+        ]
         self._check()
         height, width = self.job.pictures.shape[-2:]
         whole = torch.tensor([[height, width, 0, 0]] * len(self.job.pictures))
@@ -102,16 +136,17 @@ class Learner:
             len(self.job.pictures),
             self.latent_shape,
         )
-        self.fixed = self.batch(draws, draws.times)
+        self.spreads = {name: v.std() for name, v in self.backbone.vocabularies.items()}
+        self.fixed = self.batch(draws, draws.times, alone=True)
 
     def _check(self) -> None:
         name, count = self.job.name, len(self.job.pictures)
         if count == 0:
             raise JobError(f"Job {name!r} needs at least one picture, got none.")
-        if len(self.sentences) != count or not all(self.sentences):
+        if len(self.sentences) != count or not all(c.sentences for c in self.sentences):
             raise JobError(
                 f"The prompts of job {name!r} must hold one or more sentences for each of its "
-                f"{count} pictures, got {[len(choices) for choices in self.sentences]}."
+                f"{count} pictures, got {[len(choices.sentences) for choices in self.sentences]}."
             )
         unknown = set(self.config.train_encoders) - self.backbone.vocabularies.keys()
         if unknown:
@@ -182,9 +217,12 @@ class Learner:
         """Place the initial rows and a fresh optimiser."""
         config, device = self.config, self.backbone.device
         self.initial = {n: v.detach().to(device, torch.float32) for n, v in initial.items()}
-        chosen = config.train_encoders or tuple(self.initial)
-        self.rows = {n: nn.Parameter(v.clone()) for n, v in self.initial.items() if n in chosen}
-        self.kept = {n: v for n, v in self.initial.items() if n not in chosen}
+        chosen = config.train_encoders or tuple(self.backbone.vocabularies)
+        own = {n: v for n, v in self.initial.items() if encoder_of(n) in chosen}
+        self.rows = {n: nn.Parameter(v.clone()) for n, v in own.items()}
+        self.kept = {n: v for n, v in self.initial.items() if n not in own}
+        self.memory: dict[str, Tensor] = {}
+        self.others = tuple(self.words().others)
         self.best = {n: p.detach().clone() for n, p in self.rows.items()}
         assert config.adam_weight_decay is not None
         self.optimizer = torch.optim.AdamW(
@@ -202,9 +240,36 @@ class Learner:
             }
         self.good = self.trained()
 
+    def words(self) -> Words:
+        """What the tensors are in prompts now."""
+        return self.form.words(self.rows | self.kept, self.config, self.step)
+
+    def moving(self) -> dict[str, nn.Parameter]:
+        """What takes part in training at this step."""
+        resting = self.words().resting
+        return {name: p for name, p in self.rows.items() if name not in resting}
+
+    @property
+    def is_still(self) -> bool:
+        """Whether there is nothing to train."""
+        last = self.form.words(self.rows | self.kept, self.config, self.max_steps)
+        return last.resting >= self.rows.keys()
+
+    def fill(self, sentence: str) -> str:
+        """A sentence with the slot's own words in it."""
+        sentence = sentence.replace("{}", self.token)
+        for name in self.others:
+            sentence = sentence.replace(f"{{{name}}}", self.token_of(name))
+        return sentence
+
+    def token_of(self, name: str) -> str:
+        """Placeholder of a further word."""
+        return f"{self.token[:-1]}-{name}>"
+
     def trained(self) -> dict[str, Tensor]:
         """A copy of everything that a step changes."""
         copies = {f"rows/{name}": p.detach().clone() for name, p in self.rows.items()}
+        copies |= {f"memory/{name}": value.clone() for name, value in self.memory.items()}
         for name, parameter in self.rows.items():
             for key, value in self.optimizer.state[parameter].items():
                 copies[f"{key}/{name}"] = value.clone()
@@ -217,9 +282,11 @@ class Learner:
             parameter.copy_(trained[f"rows/{name}"])
             for key, value in self.optimizer.state[parameter].items():
                 value.copy_(trained[f"{key}/{name}"])
+        memory = below(trained, "memory/")
+        self.memory = {n: v.to(self.backbone.device, copy=True) for n, v in memory.items()}
 
-    def batch(self, draws: Draws, times: Tensor) -> Batch:
-        """Noise the pictures that the draws name."""
+    def batch(self, draws: Draws, times: Tensor, *, alone: bool = False) -> Batch:
+        """Noise the pictures that the draws name; ``alone``: no further words in the sentences."""
         backbone, device = self.backbone, self.backbone.device
         rows = draws.pictures + len(self.job.pictures) * draws.flips
         x0 = self.posterior[rows.to(device)].sample(draws.posterior_noise.to(device))
@@ -228,7 +295,7 @@ class Learner:
         x_t = backbone.add_noise(x0, noise, t)
         choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
         sentences = [
-            c[int(u * len(c))] for c, u in zip(choices, draws.sentences.tolist(), strict=True)
+            c.at(u, alone=alone) for c, u in zip(choices, draws.sentences.tolist(), strict=True)
         ]
         samples = Samples(
             job=self.job,
@@ -241,7 +308,13 @@ class Learner:
             crops=self.crops[draws.pictures],
             mask=None if self.masks is None else self.masks[rows.to(device)],
         )
-        return Batch(sentences, backbone.target(x0, noise, t), samples)
+        target, away = backbone.target(x0, noise, t), self.form.against
+        if away is None:
+            return Batch(sentences, target, samples)
+        guidance = self.config.training_guidance_scale
+        assert guidance is not None
+        against = [away(sentence, self.config) for sentence in sentences]
+        return Batch(sentences, target, samples, against, guidance)
 
     def next_batch(self, timesteps: TimestepsPart) -> Batch:
         """The samples of the learner's own next step."""
@@ -257,8 +330,8 @@ class Learner:
         return self.batch(draws, timesteps(draws.times, self.config))
 
     def rate(self, name: str, step: int) -> float:
-        """Absolute rate of an encoder's rows at a step."""
-        return self.rates[name][0] * self.rate_factor * schedule(self.config, step)
+        """Absolute rate of a tensor at a step: that of its text encoder."""
+        return self.rates[encoder_of(name)][0] * self.rate_factor * schedule(self.config, step)
 
     def update(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> None:
         """One AdamW step, without waiting for the device.
@@ -273,20 +346,24 @@ class Learner:
         finite = torch.stack([loss.detach().isfinite(), *(g.isfinite().all() for g in given)]).all()
         self.bad |= ~finite
         if self.step == 0:
-            self.dead = next(
-                (n for n, g in zip(self.rows, given, strict=True) if not g.any()), None
-            )
+            alive = {encoder_of(n) for n, g in zip(self.rows, given, strict=True) if g.any()}
+            self.dead = next((e for e in map(encoder_of, self.rows) if e not in alive), None)
+        resting = self.words().resting
         for (name, parameter), group, gradient in zip(
             self.rows.items(), self.optimizer.param_groups, given, strict=True
         ):
             group["lr"] = self.rate(name, self.step)
-            parameter.grad = torch.where(finite, gradient, 0.0)
+            # without a gradient it neither decays nor moves, and its moments wait
+            parameter.grad = None if name in resting else torch.where(finite, gradient, 0.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for parameter in self.rows.values():  # a rate so high that the rows overflow
                 self.bad |= ~parameter.isfinite().all()
                 parameter.nan_to_num_(0.0, 0.0, 0.0)
+            moving = self.moving()
+            for follow in self.after:
+                follow(moving, self.memory, self.spreads, self.config, self.step)
         self.step += 1
 
     def measures(self, loss: Tensor) -> Tensor:
@@ -378,6 +455,7 @@ class Learner:
     def progress(self, *, evaluated: bool) -> Progress:
         """What ``stop`` and ``on_step`` are told; messages are told once."""
         message, self.unsaid = "\n".join(self.unsaid), []
+        words = self.words()
         return Progress(
             job=self.job,
             config=self.config,
@@ -388,14 +466,15 @@ class Learner:
             best_step=self.best_step,
             distance=self.distance,
             learning_rate=self.rate(next(iter(self.rows)), max(0, self.step - 1)),
-            rows={name: parameter.detach() for name, parameter in self.rows.items()},
+            rows={name: rows.detach() for name, rows in words.rows.items()},
             token=self.token,
+            negative_prompt=self.token_of(words.negative) if words.negative else "",
             message=message,
         )
 
-    def live(self) -> Concept:
-        """The rows under the slot's own placeholder, for ``injected``."""
-        return Concept(placeholder_token=self.token, rows=self.rows | self.kept, provenance={})
+    def live(self) -> list[Live]:
+        """The words under the slot's own placeholders, for ``injected``."""
+        return [Live(self), *(Live(self, name) for name in self.others)]
 
     def result(self, status: Status, reason: str) -> Result:
         """The end of the job, with the rows that its ``keep`` names."""
@@ -405,10 +484,17 @@ class Learner:
         step = self.best_step if best else self.step
         if status == "diverged" and self.losses and not best:
             step = self.losses[-1][0]
+        tensors = {n: p.detach().clone() for n, p in self.rows.items()}
+        if best:
+            tensors = self.best
+        elif self.config.keep == "average":
+            tensors |= below(self.memory, AVERAGE)
+        words = self.form.words(tensors | self.kept, self.config, step)
         concept = Concept(
             placeholder_token=self.config.placeholder_token,
-            rows=(self.best if best else {n: p.detach().clone() for n, p in self.rows.items()})
-            | self.kept,
+            rows=dict(words.rows),
+            kind=words.kind,
+            tensors=dict(words.tensors),
             provenance={
                 "base_model": self.backbone.name,
                 "family": self.backbone.family,
@@ -421,7 +507,8 @@ class Learner:
                 },
                 "steps": step,
                 "initial_loss": self.losses[0][1] if self.losses else None,
-                "loss": dict(self.losses).get(step),
+                # the average itself was not scored
+                "loss": None if self.config.keep == "average" else dict(self.losses).get(step),
                 "status": status,
                 "created_by": f"oneword {__version__}",
             },

@@ -8,7 +8,7 @@ so that a resumed run equals an unbroken one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from oneword._typing import Latents, PerSample, Pixels, Timesteps, Uniforms
 from oneword.backbones.base import Backbone
-from oneword.concept import Concept
+from oneword.concept import ROWS, Concept
 from oneword.config import InversionConfig, UserError
+from oneword.descriptions import Descriptions
 from oneword.prompts import TEMPLATES, as_template
 from oneword.vocabulary import Vocabulary, initial_rows
 
@@ -43,6 +44,8 @@ class Job:
     """What of each picture, in [0, 1], the loss counts; ``None``: all of it."""
     captions: tuple[str, ...] | None = None
     """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
+    descriptions: Descriptions | None = None
+    """The thing in words, for setups whose word is a description."""
 
 
 Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]
@@ -117,6 +120,8 @@ class Progress:
     """The rows as they are now, by text encoder; copy them to keep them."""
     token: str
     """Placeholder that stands for the rows now: ``on_step`` may draw prompts that hold it."""
+    negative_prompt: str = ""
+    """What such a drawing takes for its negative prompt."""
     message: str = ""
     """What the person should know: an initialiser chosen, a roll-back."""
 
@@ -150,9 +155,13 @@ class Batch:
     """Noised samples of one job, ready for the denoiser."""
 
     sentences: list[str]
-    """One per sample, "{}" for the word."""
+    """One per sample, "{}" for the word and "{name}" for a further one."""
     target: Latents
     samples: Samples
+    against: list[str] | None = None
+    """Sentences from which the prediction is guided away, one per sample."""
+    guidance: float = 1.0
+    """Scale of that guidance."""
 
     def spread(self, count: int) -> Batch:
         """``count`` of the samples, far apart, so that they differ in picture and in time."""
@@ -162,8 +171,8 @@ class Batch:
         s = self.samples
         return Batch(
             [self.sentences[i] for i in keep],
-            self.target[keep],
-            Samples(
+            target=self.target[keep],
+            samples=Samples(
                 job=s.job,
                 pictures=s.pictures[keep],
                 flips=s.flips[keep],
@@ -177,14 +186,69 @@ class Batch:
         )
 
 
-RowsPart = Callable[[Backbone, InversionConfig], dict[str, Tensor]]
-"""``rows(backbone, config)``: initial rows by text encoder, each (num_vectors, dim), float32.
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The sentences of one picture."""
 
-``config.initializer_token`` is set: the loop has chosen one where the user did not.
+    sentences: tuple[str, ...]
+    """Each with "{}" for the word; drawn alike."""
+    dual: tuple[str, ...] = ()
+    """Sentences that hold a further word as well, as "{name}"; never in the fixed batch."""
+    share: float = 0.0
+    """Probability of ``dual``, in [0, 1]."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.sentences
+        yield from self.dual
+
+    def at(self, u: float, *, alone: bool = False) -> str:
+        """The sentence of a draw from U[0, 1); ``alone``: one without further words."""
+        if not self.dual or alone:
+            return self.sentences[int(u * len(self.sentences))]
+        if u < self.share:
+            return self.dual[min(int(u / self.share * len(self.dual)), len(self.dual) - 1)]
+        rest = (u - self.share) / (1 - self.share)
+        return self.sentences[min(int(rest * len(self.sentences)), len(self.sentences) - 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """How a job's tensors stand in prompts."""
+
+    rows: Mapping[str, Tensor]
+    """Of the word, by text encoder, each (num_vectors, dim)."""
+    kind: str = ROWS
+    """As ``Concept.kind``."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """As ``Concept.tensors``."""
+    others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Rows of further words, by the name that sentences call them by; they end with the job."""
+    negative: str | None = None
+    """Which of the further words previews are drawn away from."""
+    resting: frozenset[str] = frozenset()
+    """Names of tensors that take no part yet: they neither decay nor move."""
+
+
+RowsPart = Callable[[Backbone, Job, InversionConfig], dict[str, Tensor]]
+"""``rows(backbone, job, config)``: the initial values of what is trained, float32, by name.
+
+A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l", "clip_l/1".
+``config.initializer_token`` is set, unless the form needs none: the loop has chosen one where the
+user did not.
 """
 
-PromptsPart = Callable[[Job, InversionConfig], Sequence[Sequence[str]]]
+WordsPart = Callable[[Mapping[str, Tensor], InversionConfig, int], Words]
+"""``words(tensors, config, step)``: what the tensors are in prompts after so many steps.
+
+It is asked at every look-up of a row, so it must be quick.
+"""
+
+PromptsPart = Callable[[Job, InversionConfig], Sequence[Choices | Sequence[str]]]
 """``prompts(job, config)``: for each picture its sentences, with "{}" for the word."""
+
+AgainstPart = Callable[[str, InversionConfig], str]
+"""``against(sentence, config)``: the sentence from which a sample's prediction is guided away, by
+``training_guidance_scale``."""
 
 TimestepsPart = Callable[[Uniforms, InversionConfig], Uniforms]
 """``timesteps(u, config)``: maps a step's draws of U[0, 1), one per sample, to times in [0, 1)."""
@@ -192,8 +256,21 @@ TimestepsPart = Callable[[Uniforms, InversionConfig], Uniforms]
 LossPart = Callable[[Latents, Latents, Samples], PerSample]
 """``loss(prediction, target, samples)``: one number per sample; masks and weights live here."""
 
-Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-"""``penalty(rows, initial)``: a scalar that is added to the concept's loss in training."""
+Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], InversionConfig], Tensor | None]
+"""``penalty(rows, initial, config)``: a scalar that is added to the concept's loss in training.
+
+It is told of what takes part in training at this step; ``None``: nothing is added.
+"""
+
+AfterPart = Callable[
+    [Mapping[str, Tensor], dict[str, Tensor], Mapping[str, float], InversionConfig, int], None
+]
+"""``after(tensors, memory, spreads, config, step)``: called after each optimiser step.
+
+It may change the tensors in place, without waiting for the device, and keep tensors of its own in
+``memory``, which is saved and restored with them. ``spreads``: the standard deviation of each text
+encoder's vocabulary.
+"""
 
 StopPart = Callable[[Progress], bool]
 """``stop(progress)``: asked after each scoring of the fixed batch; True ends the job."""
@@ -204,6 +281,15 @@ OnStep = Callable[[Progress], Literal["stop"] | None]
 Raising ``KeyboardInterrupt`` from it ends the loop: the state is saved as of that step, and the
 jobs under way come back as "interrupted".
 """
+
+
+def encoder_of(name: str) -> str:
+    """The text encoder that a trained tensor belongs to, by its name."""
+    return name.partition("/")[0]
+
+
+AVERAGE = "average/"
+"""What ``memory`` holds under this name is what ``keep`` "average" keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,27 +326,43 @@ class Checkpoint(Protocol):
 class Parts:
     """The parts of one loop."""
 
-    rows: RowsPart
-    prompts: PromptsPart
+    form: FormPart
+    rows: RowsPart | None
+    prompts: PromptsPart | None
     timesteps: TimestepsPart
     loss: LossPart
     penalties: Sequence[Penalty]
+    after: Sequence[AfterPart]
     stop: StopPart
     on_step: OnStep | None
     checkpoint: Checkpoint | None
 
 
-def rows_of_initializer(backbone: Backbone, config: InversionConfig) -> dict[str, Tensor]:
+def rows_of_initializer(
+    backbone: Backbone,
+    job: Job,  # noqa: ARG001  (the shape of the part)
+    config: InversionConfig,
+) -> dict[str, Tensor]:
     """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
 
     Raises:
         UserError: the tokenizer does not know the initialiser.
     """
     assert config.initializer_token is not None
+    assert config.num_vectors is not None
     return {
         name: initial_rows(vocabulary, config.initializer_token, config.num_vectors)
         for name, vocabulary in backbone.vocabularies.items()
     }
+
+
+def plain_words(
+    tensors: Mapping[str, Tensor],
+    config: InversionConfig,  # noqa: ARG001  (the shape of the part)
+    step: int,  # noqa: ARG001
+) -> Words:
+    """The tensors are the word's rows as they are."""
+    return Words(rows=tensors)
 
 
 def captions_or_templates(job: Job, config: InversionConfig) -> list[tuple[str, ...]]:
@@ -279,6 +381,24 @@ def captions_or_templates(job: Job, config: InversionConfig) -> list[tuple[str, 
             f"{count} pictures; pass one each, or none."
         )
     return [(as_template(caption, config.placeholder_token),) for caption in job.captions]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a word is made of: the parts that must fit each other."""
+
+    rows: RowsPart = rows_of_initializer
+    words: WordsPart = plain_words
+    prompts: PromptsPart = captions_or_templates
+    against: AgainstPart | None = None
+    timed: bool = False
+    """The rows depend on the diffusion time."""
+    described: bool = False
+    """The word is a description of the thing, and starts from no initialiser."""
+
+
+FormPart = Callable[[InversionConfig], Form]
+"""``form(config)``: what the word of a job with these settings is made of."""
 
 
 def squared_error(prediction: Latents, target: Latents, samples: Samples) -> PerSample:

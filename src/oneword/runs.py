@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 import torch
 
-from oneword import formats
+from oneword import descriptions, formats
 from oneword.backbones.base import Backbone, load
 from oneword.concept import Concept
-from oneword.config import TrainConfig, is_validated
+from oneword.config import SamplingConfig, TrainConfig, is_validated
+from oneword.extensions import form
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
-from oneword.parts import rows_of_initializer
 from oneword.prompts import as_template, fill, names
 from oneword.run_folder import RunFolder, plain_settings, versions
 from oneword.vocabulary import injected
@@ -205,17 +205,17 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         mask_dir=config.mask_dir,
     )
     captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
-    # The official checks of initialiser and placeholder, before anything is written.
-    rows = (
-        {
-            name: torch.zeros(inversion.num_vectors, vocabulary.dim)
-            for name, vocabulary in backbone.vocabularies.items()
-        }
-        if inversion.initializer_token is None
-        else rows_of_initializer(backbone, inversion)
+    described = descriptions.read(config.train_data_dir)
+    job = Job(
+        name=token,
+        pictures=pictures.pixels,
+        config=inversion,
+        crops=pictures.crops,
+        masks=pictures.masks,
+        captions=None if captions is None else tuple(captions),
+        descriptions=described,
     )
-    concept = Concept(placeholder_token=token, rows=rows, provenance={})
-    with injected(backbone, [concept], replace=config.replace):
+    with injected(backbone, [_first_word(backbone, job)], replace=config.replace):
         pass
     assert inversion.train_batch_size is not None
     rates = {
@@ -241,6 +241,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     }
     digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
     digest.update(json.dumps(captions).encode())
+    if form(inversion).described and described is not None:
+        digest.update(json.dumps(dataclasses.asdict(described)).encode())
     if pictures.masks is not None:
         digest.update(pictures.masks.contiguous().numpy().tobytes())
     record = {
@@ -250,15 +252,26 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "pictures_sha256": digest.hexdigest(),
         "versions": versions(),
     }
-    job = Job(
-        name=token,
-        pictures=pictures.pixels,
-        config=inversion,
-        crops=pictures.crops,
-        masks=pictures.masks,
-        captions=None if captions is None else tuple(captions),
-    )
     return Prepared(config, backbone, job, plan, record)
+
+
+def _first_word(backbone: Backbone, job: Job) -> Concept:
+    """What the job starts from, so that initialiser and placeholder are checked by those who know.
+
+    An initialiser that is yet to be chosen counts as zeros.
+    """
+    config = job.config
+    assert config.num_vectors is not None
+    token, own = config.placeholder_token, form(config)
+    if config.initializer_token is None and not own.described:
+        rows = {
+            name: torch.zeros(config.num_vectors, vocabulary.dim)
+            for name, vocabulary in backbone.vocabularies.items()
+        }
+        return Concept(placeholder_token=token, rows=rows, provenance={})
+    words = own.words(own.rows(backbone, job, config), config, 0)
+    tensors = dict(words.tensors)
+    return Concept(placeholder_token=token, rows=dict(words.rows), kind=words.kind, tensors=tensors)
 
 
 def _captions(
@@ -370,6 +383,7 @@ class Watch:
         pixels = self.prepared.backbone.draw(
             [fill(template, progress.token)] * count,
             [progress.config.seed + i for i in range(count)],
+            SamplingConfig(negative_prompt=progress.negative_prompt),
             on_step=self._stop_if_asked,
         )
         path = self.folder.preview(progress.step)

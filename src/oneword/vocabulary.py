@@ -8,11 +8,12 @@ a hook on the lookup answers them from the concept's rows.
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,28 @@ class PlaceholderError(UserError):
     """A placeholder cannot be used with this model or in this prompt."""
 
 
+@runtime_checkable
+class Word(Protocol):
+    """What can be injected: a concept, or a word that is being learned, whose tensors change."""
+
+    @property
+    def placeholder_token(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def num_vectors(self) -> int: ...
+    @property
+    def rows(self) -> Mapping[str, Tensor]: ...
+    @property
+    def tensors(self) -> Mapping[str, Tensor]: ...
+
+
+VARYING = {"xti": "oneword.extensions.xti", "neti": "oneword.extensions.neti"}
+"""Kinds whose rows depend on the cross-attention layer, and perhaps the diffusion time, that reads
+them; the module's ``rows_at(tensors, encoder, layer, time)`` gives (sequences, num_vectors, dim),
+and its ``FORM`` says whether the time matters."""
+
+
 @dataclass(slots=True, eq=False)
 class Vocabulary:
     """One text encoder with its tokenizer: the words that a model has."""
@@ -41,6 +64,8 @@ class Vocabulary:
     text_encoder: nn.Module
     longest: int | None = None
     """Tokens of the longest prompt, where the family's pipeline sets it."""
+    splice: Splice | None = None
+    """What answers look-ups of injected words, while there are any."""
 
     @property
     def max_length(self) -> int:
@@ -249,7 +274,7 @@ def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
     return not (_is_single(spelling) and any(c.isalnum() or c == "_" for c in neighbours))
 
 
-def _with_words(tokenizer: Any, concepts: Sequence[Concept], first_row: int) -> Any:
+def _with_words(tokenizer: Any, concepts: Sequence[Word], first_row: int) -> Any:
     """A copy of a tokenizer that turns each concept's placeholder into its row ids."""
     words = copy.deepcopy(tokenizer)
     decoding = getattr(words, "_wrap_decode_method_backend_tokenizer", None)
@@ -270,12 +295,29 @@ def _with_words(tokenizer: Any, concepts: Sequence[Concept], first_row: int) -> 
     return words
 
 
-class _Splice:
+class Splice:
     """Hooks on one text encoder's lookups."""
 
-    def __init__(self, rows: Sequence[Tensor], first_row: int) -> None:
-        self.rows, self.first_row = rows, first_row
+    def __init__(self, encoder: str, words: Sequence[Word], first_row: int) -> None:
+        self.encoder, self.words, self.first_row = encoder, words, first_row
         self.ids: Tensor | None = None
+        self.place: tuple[Tensor, Tensor] | None = None
+        """Layer, int64, and diffusion time in [0, 1) for which each sequence is encoded; without
+        them a word that varies answers with its plain rows."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether a word's rows depend on the layer that reads them."""
+        return any(word.kind in VARYING for word in self.words)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a word's rows depend on the diffusion time at which they are read."""
+        return any(
+            importlib.import_module(VARYING[word.kind]).FORM.timed
+            for word in self.words
+            if word.kind in VARYING
+        )
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002
         self.ids = args[0]
@@ -284,17 +326,32 @@ class _Splice:
     def after(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
         ids = self.ids
         assert ids is not None
-        table = torch.cat([rows.to(output.device) for rows in self.rows])
+        index = (ids - self.first_row).clamp_min(0)
+        if self.place is None or not self.varies:
+            table = torch.cat([word.rows[self.encoder].to(output.device) for word in self.words])
+            found = F.embedding(index, table)
+        else:
+            tables = self._tables(self.place, output.device)
+            found = tables.gather(1, index[..., None].expand(-1, -1, tables.shape[2]))
         # Gemma multiplies what it looks up
-        found = F.embedding((ids - self.first_row).clamp_min(0), table).to(output.dtype)
-        found = found * getattr(module, "embed_scale", 1.0)
+        found = found.to(output.dtype) * getattr(module, "embed_scale", 1.0)
         return torch.where((ids >= self.first_row)[..., None], found, output)
+
+    def _tables(self, place: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
+        """The rows of all words for each sequence: (sequences, rows, dim)."""
+        parts = []
+        for word in self.words:
+            if word.kind in VARYING:
+                module = importlib.import_module(VARYING[word.kind])
+                rows = module.rows_at(word.tensors, self.encoder, *place)
+            else:
+                rows = word.rows[self.encoder].expand(len(place[0]), -1, -1)
+            parts.append(rows.to(device))
+        return torch.cat(parts, dim=1)
 
 
 @contextmanager
-def injected(
-    backbone: Any, concepts: Sequence[Concept], *, replace: bool = False
-) -> Iterator[None]:
+def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) -> Iterator[None]:
     """Let prompts hold the concepts' placeholders, for as long as the context lasts.
 
     The rows are used as they are, so that gradients reach them if they ask for gradients. CLIP's
@@ -304,7 +361,7 @@ def injected(
 
     Args:
         backbone: Anything with ``vocabularies``.
-        concepts: The words; none is fine.
+        concepts: The words; none is fine. A concept brings its negative word along.
         replace: Allow a placeholder that is already a word of the model.
 
     Raises:
@@ -313,9 +370,19 @@ def injected(
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
-    concepts = [concept.fitted(dims) for concept in concepts]
+    concepts = [
+        word
+        for concept in concepts
+        for word in (
+            (concept.fitted(dims), *(other.fitted(dims) for other in concept.companions()))
+            if isinstance(concept, Concept)
+            else (concept,)
+        )
+    ]
     _check(backbone, vocabularies, concepts, replace=replace)
     with ExitStack() as undo:
+        if any(word.kind in VARYING for word in concepts):
+            undo.enter_context(_by_layer(backbone))
         for name, vocabulary in vocabularies.items() if concepts else ():
             own = [c for c in concepts if name in c.rows]
             first_row = max(vocabulary.weight.shape[0], len(vocabulary.tokenizer) + len(concepts))
@@ -326,7 +393,9 @@ def injected(
                 _with_words(original, own, first_row),
             )
             undo.callback(setattr, vocabulary.pipeline, vocabulary.tokenizer_attribute, original)
-            splice = _Splice([c.rows[name] for c in own], first_row)
+            splice = Splice(name, own, first_row)
+            vocabulary.splice = splice
+            undo.callback(setattr, vocabulary, "splice", None)
             for table in vocabulary.tables():
                 undo.callback(table.register_forward_pre_hook(splice.before).remove)
                 undo.callback(table.register_forward_hook(splice.after).remove)
@@ -340,10 +409,26 @@ def injected(
         yield
 
 
+def _by_layer(backbone: Any) -> AbstractContextManager[None]:
+    """Let each cross-attention layer of the denoiser read prompts of its own.
+
+    Raises:
+        PlaceholderError: it has no such layers.
+    """
+    context = backbone.by_layer() if hasattr(backbone, "by_layer") else None
+    if context is None:
+        raise PlaceholderError(
+            "A word that differs from layer to layer needs a denoiser with cross-attention layers "
+            f"(Stable Diffusion 1 and 2, SDXL, latent diffusion), got "
+            f"{getattr(backbone, 'name', 'another model')}; use --setup one-word with it."
+        )
+    return context
+
+
 def _check(
     backbone: Any,
     vocabularies: Mapping[str, Vocabulary],
-    concepts: Sequence[Concept],
+    concepts: Sequence[Word],
     *,
     replace: bool,
 ) -> None:

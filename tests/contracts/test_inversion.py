@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 
+from oneword import extensions
 from oneword.config import ConfigError, InversionConfig
 from oneword.draws import step_draws
 from oneword.extensions.timesteps import sampled
@@ -16,6 +17,7 @@ from oneword.inversion import Job, invert, invert_many
 from oneword.learner import Learner
 from oneword.parts import (
     JobError,
+    Parts,
     State,
     captions_or_templates,
     effective_learning_rate,
@@ -47,6 +49,14 @@ def job(name="a", seed=0, **fields):
     }
     config = InversionConfig(**{"placeholder_token": f"<{name}>"} | settings | fields)
     return Job(name=name, pictures=pictures(seed), config=config)
+
+
+def learner(backbone, task):
+    parts = Parts(
+        form=extensions.form, rows=None, prompts=None, timesteps=sampled, loss=squared_error,
+        penalties=(), after=(), stop=extensions.STOP, on_step=None, checkpoint=None,
+    )  # fmt: skip
+    return Learner(backbone, task, parts, index=0, slot=0)
 
 
 class Memory:
@@ -265,7 +275,7 @@ def test_stop_and_on_step_end_a_job(tiny_sd):
 
 
 def test_penalties_pull_and_timesteps_are_mapped(tiny_sd):
-    def pull(rows, initial):
+    def pull(rows, initial, config):
         return 1e4 * sum((rows[n] - initial[n]).square().sum() for n in rows)
 
     free = invert(tiny_sd, job(max_train_steps=20))
@@ -318,7 +328,7 @@ def test_a_batch_needs_pictures_of_one_size(tiny_sd):
 
 
 def test_flipped_pictures_have_moments_of_their_own(tiny_sd):
-    flipped = Learner(tiny_sd, job(random_flip=True), lambda j, c: [("a {}",)] * 3, index=0, slot=0)
+    flipped = learner(tiny_sd, job(random_flip=True))
     mirrored = tiny_sd.encode_image(pictures().flip(-1))
     assert torch.allclose(flipped.posterior.mean[3:], mirrored.mean, atol=1e-5)
 
@@ -377,10 +387,8 @@ def test_a_mask_counts_its_own_cells_alone_whatever_its_size(backbone):
     masks = torch.zeros(3, 1, 32, 32)
     masks[:, :, 8:16, :8] = 1.0
     task = job(random_flip=True)
-    plain = Learner(backbone, task, captions_or_templates, index=0, slot=0)
-    masked = Learner(
-        backbone, dataclasses.replace(task, masks=masks), captions_or_templates, index=0, slot=0
-    )
+    plain = learner(backbone, task)
+    masked = learner(backbone, dataclasses.replace(task, masks=masks))
     batch = masked.fixed
     cells = batch.samples.mask
     assert cells.shape == (4, 1, 16, 16)

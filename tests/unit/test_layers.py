@@ -15,8 +15,8 @@ import oneword
 
 
 ORDER = (
-    "_typing", "config", "_files", "concept", "images", "prompts", "formats", "vocabulary",
-    "inspection", "microworld", "backbones", "draws", "parts", "extensions",
+    "_typing", "config", "_files", "concept", "descriptions", "images", "prompts", "formats",
+    "vocabulary", "inspection", "microworld", "backbones", "draws", "parts", "extensions",
     "learner", "inversion",
     "run_folder", "runs", "jobs", "generation", "editing", "baselines", "evaluation",
     "cluster", "study", "web", "cli",

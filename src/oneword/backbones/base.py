@@ -16,7 +16,8 @@ flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
-``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer.
+``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
+(``by_layer.py``; the families with a UNet).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.backbones.base import ModelError, Moments, pick_device, pick_dtype
+from oneword.backbones.base import Conditioning, ModelError, Moments, pick_device, pick_dtype
+from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import Vocabulary
+from oneword.vocabulary import Splice, Vocabulary
 
 
 def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: Any) -> Any:
@@ -111,6 +112,7 @@ class FrozenPipeline:
         """
         self.pipeline, self.config, self.family, self.name = pipeline, config, family, config.model
         self.denoiser: Any = denoiser
+        self._layers = cross_attentions(denoiser)
         self.vae: Any = vae
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.noise, self.resolution = noise, resolution
@@ -151,6 +153,70 @@ class FrozenPipeline:
                 f"The model {self.name} must take {channels} latent channels, got a UNet with "
                 f"{self.denoiser.config.in_channels}; inpainting models are not supported."
             )
+
+    @property
+    def num_cross_attentions(self) -> int:
+        """Layers of a UNet that read prompts; 0: the denoiser is of another kind."""
+        return len(self._layers)
+
+    def by_layer(self) -> AbstractContextManager[None] | None:
+        """Let each cross-attention layer read prompts of its own, where there are such layers."""
+        layers = self._layers
+        longest = max(vocabulary.max_length for vocabulary in self.vocabularies.values())
+        return reading_by_layer(layers, longest) if layers else None
+
+    def _splices(self) -> list[Splice]:
+        """What answers for words that differ from layer to layer, where such are injected."""
+        found = [vocabulary.splice for vocabulary in self.vocabularies.values()]
+        return [splice for splice in found if splice is not None and splice.varies]
+
+    def _encoded(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None,
+        encode: Callable[[Sequence[str]], Conditioning],
+    ) -> Conditioning:
+        """Encode prompts, once for every cross-attention layer where their words differ there."""
+        splices = self._splices()
+        if not splices:
+            return encode(prompts)
+        layers = self.num_cross_attentions
+        layer = torch.arange(layers, device=self.device).repeat_interleave(len(prompts))
+        steps = self.pipeline.scheduler.config.num_train_timesteps
+        time = torch.full((len(prompts),), 0.5) if t is None else t.float() / steps
+        for splice in splices:
+            splice.place = layer, time.to(self.device).repeat(layers)
+        try:
+            found = encode([*prompts] * layers)
+        finally:
+            for splice in splices:
+                splice.place = None
+        states = found.encoder_hidden_states
+        assert isinstance(states, Tensor)
+        pooled = None if found.pooled is None else found.pooled[: len(prompts)]
+        return Conditioning(states.split(len(prompts)), pooled)
+
+    def _states(self, cond: Conditioning) -> Tensor:
+        """Hidden states as the denoiser takes them; those of several layers lie side by side."""
+        states = cond.encoder_hidden_states
+        states = torch.cat(states, dim=1) if isinstance(states, tuple) else states
+        return states.to(self.dtype)
+
+    @contextmanager
+    def _following(self, prompts: Sequence[str]) -> Iterator[None]:
+        """While the pipeline draws prompts, let their words see layer and time."""
+        splices = self._splices()
+        if not splices:
+            yield
+            return
+
+        def encode(t: Tensor) -> Tensor:
+            times = t.reshape(-1)[:1].expand(len(prompts))
+            return self._states(self.encode_prompt(prompts, times))  # type: ignore[attr-defined]
+
+        timed = any(splice.timed for splice in splices)
+        with following(self.denoiser, encode, timed=timed):
+            yield
 
     @property
     def device(self) -> torch.device:
@@ -261,7 +327,7 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        with torch.no_grad(), self._autoencoder(), quiet():
+        with torch.no_grad(), self._autoencoder(), self._following(prompts), quiet():
             latents = pipeline(**(options | self._draw_options(chosen))).images
         return self.decode_latents(self._unpacked(latents, size))
 

@@ -53,12 +53,11 @@ class LatentDiffusion(FrozenPipeline):
         )
         self._check_channels()
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
         """Last hidden states of BERT, padding included as in the paper's code; differentiable."""
+        return self._encoded(prompts, t, self._encode)
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         ids = self.pipeline.tokenizer(
             list(prompts),
             padding="max_length",
@@ -76,9 +75,7 @@ class LatentDiffusion(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The UNet's own prediction, float32."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
-        output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=states.to(self.dtype))
+        output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample.float()
 
     def draw(
@@ -107,7 +104,7 @@ class LatentDiffusion(FrozenPipeline):
         assert chosen.width
         size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with self._autoencoder():
+        with self._autoencoder(), self._following(prompts):
             drawn = self.pipeline(
                 list(prompts),
                 height=chosen.height,

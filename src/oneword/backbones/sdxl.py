@@ -53,12 +53,11 @@ class StableDiffusionXL(FrozenPipeline):
         )
         self._check_channels()
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
         """Hidden states of both encoders side by side, and the second's pooled output."""
+        return self._encoded(prompts, t, self._encode)
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=list(prompts),
             device=self.device,
@@ -72,8 +71,7 @@ class StableDiffusionXL(FrozenPipeline):
         self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
     ) -> Latents:
         """The UNet's own prediction, float32, told the picture's size and the crop's place."""
-        states, pooled = cond.encoder_hidden_states, cond.pooled
-        assert isinstance(states, Tensor)
+        pooled = cond.pooled
         assert pooled is not None
         size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
         if crops is None:
@@ -82,7 +80,7 @@ class StableDiffusionXL(FrozenPipeline):
         output = self.denoiser(
             x_t.to(self.dtype),
             t,
-            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states=self._states(cond),
             added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
         )
         return output.sample.float()

@@ -68,12 +68,11 @@ class StableDiffusion(FrozenPipeline):
         )
         self._check_channels()
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
         """Hidden states of CLIP for prompts of any length up to its context; differentiable."""
+        return self._encoded(prompts, t, self._encode)
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _ = self.pipeline.encode_prompt(
             list(prompts), self.device, 1, False, clip_skip=self.clip_skip
         )
@@ -87,9 +86,8 @@ class StableDiffusion(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The UNet's own prediction, float32."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
-        return self.denoiser(x_t.to(self.dtype), t, states.to(self.dtype)).sample.float()
+        output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
+        return output.sample.float()
 
     def draw(
         self,

@@ -1,0 +1,81 @@
+"""A thing in people's words: short and long captions that take the place of a learned word."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from oneword._files import write_json_atomic
+from oneword.config import UserError
+
+
+FILE = "descriptions.json"
+"""Name of the file beside the pictures: {"short": [five texts], "long": [five texts]}."""
+COUNT = 5
+LIMITS = {"short": 12, "long": 30}
+"""Most words of a caption."""
+
+
+class DescriptionError(UserError):
+    """The descriptions of a thing cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptions:
+    """Captions of one thing "that could allow an artist to recreate it".
+
+    Raises:
+        DescriptionError: they are not five of each kind, or one is too long.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 4.1.
+    """
+
+    short: tuple[str, ...]
+    """Five, of at most 12 words."""
+    long: tuple[str, ...]
+    """Five, of at most 30 words."""
+
+    def __post_init__(self) -> None:
+        for kind, limit in LIMITS.items():
+            texts = getattr(self, kind)
+            if len(texts) != COUNT:
+                raise DescriptionError(
+                    f"There must be {COUNT} {kind} captions of a thing, got {len(texts)}."
+                )
+            for text in texts:
+                words = len(text.split())
+                if not 1 <= words <= limit:
+                    raise DescriptionError(
+                        f"A {kind} caption must have 1 to {limit} words, got {words} in {text!r}."
+                    )
+
+
+def read(folder: Path) -> Descriptions | None:
+    """Read the descriptions that lie beside the pictures of a folder; ``None``: there are none.
+
+    Raises:
+        DescriptionError: the file is of another form, or its captions cannot be used.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        texts = {kind: tuple(found[kind]) for kind in LIMITS}
+        if not all(isinstance(text, str) for many in texts.values() for text in many):
+            raise TypeError("a caption is no text")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DescriptionError(
+            f'{path} must be JSON such as {{"short": ["...", ...], "long": ["...", ...]}} with '
+            f"{COUNT} texts each, got something else ({error!r})."
+        ) from error
+    return Descriptions(**texts)
+
+
+def write(descriptions: Descriptions, folder: Path) -> Path:
+    """Write descriptions beside pictures."""
+    path = folder / FILE
+    write_json_atomic(path, asdict(descriptions))
+    return path
