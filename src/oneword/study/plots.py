@@ -42,8 +42,11 @@ def _figure(columns: int = 1, *, size: tuple[float, float]) -> tuple[Figure, lis
 
 def svg(figure: Figure) -> str:
     """A figure as an ``<svg>`` element."""
+    from matplotlib import rc_context
+
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
+    with rc_context(_STYLE):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
