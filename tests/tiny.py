@@ -28,6 +28,8 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
 )
 from transformers import (
     BertTokenizer,
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -262,6 +264,20 @@ def flux(seed: int = 0, *, guidance: bool = True) -> FluxPipeline:
             text_encoder_2=t5(48),
             tokenizer_2=t5_tokenizer(),
         )
+
+
+def judge(image_size: int = 24, seed: int = 0) -> CLIPModel:
+    """A CLIP pair that scores; its tokenizer is ``tokenizer()``."""
+    tokens = tokenizer()
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2}  # fmt: skip
+    config = CLIPConfig(
+        text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
+        vision_config=size | {"image_size": image_size, "patch_size": 8},
+        projection_dim=12,
+    )
+    with _seeded(seed):
+        return CLIPModel(config)
 
 
 FAMILIES = {

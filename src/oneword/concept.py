@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oneword import deltas
 from oneword.config import UserError
 
 
@@ -27,11 +28,12 @@ class ConceptError(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Concept:
-    """A new word for a frozen model.
+    """A new word for a model, with the changes to its weights that its method makes, if any.
 
     Raises:
         ConceptError: there are no rows, or they are not finite (num_vectors, dim) matrices with as
             many vectors for every text encoder.
+        DeltaError: the weight deltas are not whole.
     """
 
     placeholder_token: str
@@ -44,6 +46,8 @@ class Concept:
     """What the kind needs besides the rows, by its own names; float32 of any shape."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON-able."""
+    deltas: dict[str, Tensor] = field(default_factory=dict)
+    """Changes to the model's weights that go with the word, as ``deltas.py`` names them."""
 
     def __post_init__(self) -> None:
         name = repr(self.placeholder_token)
@@ -72,6 +76,7 @@ class Concept:
             raise ConceptError(
                 f"Concept {name} must have as many vectors for every text encoder, got {counts}."
             )
+        deltas.check(self.deltas, f"concept {name}")
 
     @property
     def num_vectors(self) -> int:
@@ -79,9 +84,9 @@ class Concept:
         return len(next(iter(self.rows.values())))
 
     def sha256(self) -> str:
-        """Hash of the names and float32 bytes of the rows, then of the other tensors."""
+        """Hash of the names and float32 bytes of the rows, of other tensors, of weight deltas."""
         digest = hashlib.sha256()
-        for group in (self.rows, self.tensors):
+        for group in (self.rows, self.tensors, self.deltas):
             for name in sorted(group):
                 digest.update(name.encode())
                 values = group[name].detach().to("cpu", torch.float32).contiguous()
@@ -89,12 +94,13 @@ class Concept:
         return digest.hexdigest()
 
     def detached(self) -> Concept:
-        """The same concept with its own float32 tensors on the CPU."""
+        """The same concept with its own float32 tensors, and its own deltas, on the CPU."""
         rows, tensors = (
             {n: t.detach().to("cpu", torch.float32, copy=True) for n, t in group.items()}
             for group in (self.rows, self.tensors)
         )
-        return dataclasses.replace(self, rows=rows, tensors=tensors)
+        own = {n: d.detach().to("cpu", copy=True) for n, d in self.deltas.items()}
+        return dataclasses.replace(self, rows=rows, tensors=tensors, deltas=own)
 
     @property
     def negative_token(self) -> str | None:
@@ -167,10 +173,11 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
     if not concepts:
         raise ConceptError("There must be a concept to combine, got none.")
     for concept in concepts:
-        if concept.kind != ROWS:
+        if concept.kind != ROWS or concept.deltas:
+            more = f" and {len(concept.deltas)} weight deltas" if concept.deltas else ""
             raise ConceptError(
                 f"Only concepts of rows can be combined, got {concept.placeholder_token!r} of kind "
-                f"{concept.kind}."
+                f"{concept.kind}{more}."
             )
     shapes = [
         {name: (len(rows) if vectors else "n", rows.shape[1]) for name, rows in c.rows.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oneword.concept import Concept
+from oneword.deltas import is_lora, size_mb
 from oneword.formats import EmbeddingFile
 from oneword.formats.names import family_of
 from oneword.vocabulary import Vocabulary
@@ -15,7 +16,8 @@ from oneword.vocabulary import Vocabulary
 
 _SAME = 1e-3  # relative distance below which a row counts as a word of the model
 _FAR = 8.0  # times the vocabulary's median norm above which a row is suspicious
-_TOLD = ("base_model", "family", "initializer_token", "steps", "loss", "scores", "made_by")
+_TOLD = ("base_model", "family", "initializer_token", "stands_for", "steps", "loss", "scores",
+         "made_by", "tuning")  # fmt: skip
 
 
 def facts(
@@ -48,6 +50,13 @@ def facts(
         },
         "sha256": concept.sha256(),
     }
+    if concept.deltas:
+        found["weight_deltas"] = {
+            "tensors": len(concept.deltas),
+            "lora": sum(map(is_lora, concept.deltas)),
+            "size_mb": round(size_mb(concept.deltas), 3),
+            "parts": sorted({name.partition(".")[0] for name in concept.deltas}),
+        }
     found |= {key: concept.provenance[key] for key in _TOLD if key in concept.provenance}
     doubts = _doubts(concept)
     if vocabularies is not None:

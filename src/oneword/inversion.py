@@ -21,7 +21,7 @@ from torch import Tensor
 from oneword import extensions
 from oneword._typing import Latents
 from oneword.backbones.base import Backbone
-from oneword.config import ConfigError, UserError
+from oneword.config import TUNING, ConfigError, UserError
 from oneword.learner import Learner
 from oneword.parts import (
     AfterPart,
@@ -60,10 +60,10 @@ __all__ = [
     "invert_many",
 ]
 
-_SCORING_CHUNK = 32  # samples per forward pass without gradients; bounds memory
+SCORING_CHUNK = 32  # samples per forward pass without gradients; bounds memory
 _NUM_NOUNS = 12  # initialisers that are tried where none is given
 _NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
-_HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
+HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
 
 
 def invert_many(
@@ -218,12 +218,18 @@ class _Loop:
             learner.resume(*self.waiting.pop(index))
             return learner
         if learner.config.initializer_token is None and not learner.form.described:
-            self._choose_initializer(learner)
+            choose_initializer(self.backbone, learner, self.parts.loss)
         rows = self.parts.rows or learner.form.rows
         learner.start(rows(self.backbone, learner.job, learner.config))
         return learner
 
     def _learner(self, index: int, slot: int) -> Learner:
+        setup = self.jobs[index].config.setup
+        if setup in TUNING:
+            raise JobError(
+                "Setups of this loop leave the model's weights alone, got "
+                f"{setup!r}; call oneword.baselines.method({setup!r}), or runs.train."
+            )
         learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
         shape = learner.latent_shape
         if self.latent_shape is not None and shape != self.latent_shape:
@@ -237,34 +243,6 @@ class _Loop:
     def _fail(self, index: int, error: UserError) -> None:
         self.results[index] = Result(
             job=self.jobs[index], status="failed", concept=None, reason=str(error)
-        )
-
-    def _choose_initializer(self, learner: Learner) -> None:
-        """Take the common noun that explains the pictures best, by the denoising loss."""
-        vocabularies = self.backbone.vocabularies.values()
-        kind = learner.config.learnable_property
-        common = of_family(COMMON_WORDS, self.backbone.family, kind)
-        nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
-        if not nouns:
-            raise JobError(
-                f"No initializer could be chosen for job {learner.job.name!r}, since the model's "
-                "vocabulary holds none of the common nouns; pass --initializer-token."
-            )
-        batch = learner.fixed.spread(_NOUN_SAMPLES)
-        with torch.no_grad():
-            predictions = self._predict(
-                [(partial(fill, placeholder_token=noun), batch) for noun in nouns], _SCORING_CHUNK
-            )
-            losses = torch.stack(
-                [self.parts.loss(p, batch.target, batch.samples).mean() for p in predictions]
-            ).tolist()
-        finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
-        noun = nouns[finite.index(min(finite))]
-        learner.ranking = dict(zip(nouns, losses, strict=True))
-        learner.config = dataclasses.replace(learner.config, initializer_token=noun)
-        learner.say(
-            f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
-            f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
         )
 
     def _begin(self, learners: Sequence[Learner]) -> None:
@@ -316,11 +294,11 @@ class _Loop:
     def _train(self, learners: Sequence[Learner]) -> None:
         """One step of every learner."""
         batches = [learner.next_batch(self.parts.timesteps) for learner in learners]
-        predictions = self._predict(
-            [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
+        found = predictions(
+            self.backbone, [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
         )
         losses = []
-        for learner, batch, prediction in zip(learners, batches, predictions, strict=True):
+        for learner, batch, prediction in zip(learners, batches, found, strict=True):
             loss = self.parts.loss(prediction, batch.target, batch.samples).mean()
             moving = learner.moving()
             for penalty in self.parts.penalties:
@@ -329,7 +307,7 @@ class _Loop:
             losses.append(loss)
         parameters = [p for learner in learners for p in learner.rows.values()]
         gradients: list[Tensor | None] = [None] * len(parameters)
-        scale = _HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
+        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
         total = torch.stack(losses).sum() * scale
         if total.requires_grad:
             # Not backward(): whatever else asks for a gradient must not get one.
@@ -344,7 +322,7 @@ class _Loop:
         if not learners:
             return {}
         with torch.no_grad():
-            predictions = self._predict([(n.fill, n.fixed) for n in learners], _SCORING_CHUNK)
+            found = predictions(self.backbone, [(n.fill, n.fixed) for n in learners], SCORING_CHUNK)
             measures = torch.stack(
                 [
                     learner.measures(
@@ -352,44 +330,13 @@ class _Loop:
                             prediction, learner.fixed.target, learner.fixed.samples
                         ).mean()
                     )
-                    for learner, prediction in zip(learners, predictions, strict=True)
+                    for learner, prediction in zip(learners, found, strict=True)
                 ]
             ).tolist()  # the one place where the loop waits for the device
         return {
             learner.index: learner.judge(loss, bool(bad), distance)
             for learner, (loss, bad, distance) in zip(learners, measures, strict=True)
         }
-
-    def _predict(
-        self, words: Sequence[tuple[Callable[[str], str], Batch]], chunk: int | None = None
-    ) -> tuple[Latents, ...]:
-        """Predictions for each batch, whose word is filled in; equal prompts are encoded once."""
-        asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
-        guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]
-        asked += [
-            (fill, batch.against, batch.samples)
-            for fill, batch in words
-            if batch.against is not None
-        ]
-        prompts = [fill(s) for fill, sentences, _ in asked for s in sentences]
-        x_t = torch.cat([samples.x_t for *_, samples in asked])
-        crops = torch.cat([samples.crops for *_, samples in asked])
-        t = torch.cat([samples.t for *_, samples in asked])
-        timed = any(v.splice and v.splice.timed for v in self.backbone.vocabularies.values())
-        predictions = []
-        for first in range(0, len(prompts), chunk or len(prompts)):
-            part = slice(first, first + (chunk or len(prompts)))
-            if timed:
-                conditioning = self.backbone.encode_prompt(prompts[part], t[part])
-            else:
-                places = {p: place for place, p in enumerate(dict.fromkeys(prompts[part]))}
-                index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
-                conditioning = self.backbone.encode_prompt(list(places))[index]
-            predictions.append(self.backbone.predict(x_t[part], t[part], conditioning, crops[part]))
-        found = list(torch.cat(predictions).split([len(sentences) for _, sentences, _ in asked]))
-        for place, away in zip(guided, found[len(words) :], strict=True):
-            found[place] = away + words[place][1].guidance * (found[place] - away)
-        return tuple(found[: len(words)])
 
     def _report(
         self, learners: Sequence[Learner], verdicts: dict[int, tuple[Status, str] | None]
@@ -456,3 +403,70 @@ class _Loop:
             )
         for one in begun:
             self.waiting[one["index"]] = (below(state.tensors, f"{one['index']}/"), one)
+
+
+def choose_initializer(
+    backbone: Backbone, learner: Learner, loss: LossPart = squared_error
+) -> None:
+    """Take the common noun that explains the pictures best, by the denoising loss.
+
+    Raises:
+        JobError: the model's vocabulary holds none of the common nouns.
+    """
+    vocabularies = backbone.vocabularies.values()
+    kind = learner.config.learnable_property
+    common = of_family(COMMON_WORDS, backbone.family, kind)
+    nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
+    if not nouns:
+        raise JobError(
+            f"No initializer could be chosen for job {learner.job.name!r}, since the model's "
+            "vocabulary holds none of the common nouns; pass --initializer-token."
+        )
+    batch = learner.fixed.spread(_NOUN_SAMPLES)
+    with torch.no_grad():
+        found = predictions(
+            backbone,
+            [(partial(fill, placeholder_token=noun), batch) for noun in nouns],
+            SCORING_CHUNK,
+        )
+        losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
+    finite = [one if math.isfinite(one) else math.inf for one in losses]
+    noun = nouns[finite.index(min(finite))]
+    learner.ranking = dict(zip(nouns, losses, strict=True))
+    learner.config = dataclasses.replace(learner.config, initializer_token=noun)
+    learner.say(
+        f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
+        f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
+    )
+
+
+def predictions(
+    backbone: Backbone,
+    words: Sequence[tuple[Callable[[str], str], Batch]],
+    chunk: int | None = None,
+) -> tuple[Latents, ...]:
+    """Predictions for each batch, whose word is filled in; equal prompts are encoded once."""
+    asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
+    guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]
+    asked += [
+        (fill, batch.against, batch.samples) for fill, batch in words if batch.against is not None
+    ]
+    prompts = [fill(s) for fill, sentences, _ in asked for s in sentences]
+    x_t = torch.cat([samples.x_t for *_, samples in asked])
+    crops = torch.cat([samples.crops for *_, samples in asked])
+    t = torch.cat([samples.t for *_, samples in asked])
+    timed = any(v.splice and v.splice.timed for v in backbone.vocabularies.values())
+    parts = []
+    for first in range(0, len(prompts), chunk or len(prompts)):
+        part = slice(first, first + (chunk or len(prompts)))
+        if timed:
+            conditioning = backbone.encode_prompt(prompts[part], t[part])
+        else:
+            places = {p: place for place, p in enumerate(dict.fromkeys(prompts[part]))}
+            index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
+            conditioning = backbone.encode_prompt(list(places))[index]
+        parts.append(backbone.predict(x_t[part], t[part], conditioning, crops[part]))
+    found = list(torch.cat(parts).split([len(sentences) for _, sentences, _ in asked]))
+    for place, away in zip(guided, found[len(words) :], strict=True):
+        found[place] = away + words[place][1].guidance * (found[place] - away)
+    return tuple(found[: len(words)])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from oneword.backbones.base import Backbone, load
+from oneword.baselines import BASELINES
 from oneword.config import ConfigError, TrainConfig, UserError
 from oneword.inversion import Progress, invert, invert_many
 from oneword.parts import Result, State, below
@@ -31,6 +32,7 @@ from oneword.runs import (
     opened,
     outcome_of,
     tell_nobody,
+    train,
 )
 
 
@@ -74,8 +76,9 @@ def train_many(
 ) -> list[JobOutcome]:
     """Learn many words, ``slots`` of them in one batch; each has its own run folder.
 
-    A job that cannot be trained fails alone. Ctrl-C and SIGTERM end the step and save every state;
-    the same call goes on from there.
+    A job that cannot be trained fails alone. Setups that change the model's weights share no batch:
+    they are trained one by one after the others. Ctrl-C and SIGTERM end the step and save every
+    state; the same call goes on from there.
 
     Args:
         configs: The jobs, all of one model; the names of their output folders tell them apart.
@@ -103,6 +106,8 @@ def train_many(
     with asked_to_stop() as asked:
         for config in configs:
             name = config.output_dir.name
+            if config.inversion.setup in BASELINES:
+                continue
             try:
                 made = _begin(config, backbone, partial(tell, name), asked)
             except UserError as error:
@@ -124,7 +129,26 @@ def train_many(
             for run, result in zip(begun, results, strict=True):
                 if run.name not in outcomes:
                     many.end(run, result)
-    return [outcomes[config.output_dir.name] for config in configs]
+        for config in configs:  # weights are one concept's alone, so these share no batch
+            if config.inversion.setup in BASELINES and not asked.is_set():
+                end(_train_alone(config, backbone, tell, asked))
+    return [
+        outcomes.get(name) or JobOutcome(name=name, outcome=None, error="stopped before it began")
+        for name in (config.output_dir.name for config in configs)
+    ]
+
+
+def _train_alone(
+    config: TrainConfig, backbone: Backbone, tell: OnJobEvent, asked: threading.Event
+) -> JobOutcome:
+    name = config.output_dir.name
+    try:
+        outcome = train(config, on_event=partial(tell, name), backbone=backbone)
+    except UserError as error:
+        return JobOutcome(name=name, outcome=None, error=str(error))
+    if outcome.result.status == "interrupted":  # by the same signal that all are stopped with
+        asked.set()
+    return JobOutcome(name=name, outcome=outcome)
 
 
 def _tell_nobody(name: str, kind: str, data: Any) -> None:  # noqa: ARG001  (an OnJobEvent)

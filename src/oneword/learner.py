@@ -40,8 +40,8 @@ from oneword.parts import (
 
 
 _ENCODE_CHUNK = 8  # pictures through the VAE at once; bounds memory
-_GUARD_MIN_STEPS = 100  # shorter runs are trials: they are never called fruitless
-_GUARD_MARGIN = 1e-3  # least relative fall of the fixed loss that counts as learning
+GUARD_MIN_STEPS = 100  # shorter runs are trials: they are never called fruitless
+GUARD_MARGIN = 1e-3  # least relative fall of the fixed loss that counts as learning
 
 
 _RECORD = (
@@ -385,9 +385,9 @@ class Learner:
         self.good = self.trained()
         first = self.losses[0][1]
         if (
-            self.max_steps >= _GUARD_MIN_STEPS
+            self.max_steps >= GUARD_MIN_STEPS
             and 2 * self.step >= self.max_steps
-            and self.best_loss > first * (1 - _GUARD_MARGIN)
+            and self.best_loss > first * (1 - GUARD_MARGIN)
         ):
             rates = ", ".join(
                 f"{absolute:.3g} ({relative:.3g} of the vocabulary's spread)"

@@ -51,7 +51,7 @@ class Job:
 Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]
 """How a job ended: "stopped" is early but well, "interrupted" can be resumed."""
 
-_MORE = "tensors/"  # before the names of a result's tensors that are no rows
+_MORE, _DELTAS = "tensors/", "deltas/"  # before names of a result's tensors that are no rows
 _PLAIN = ("status", "steps", "best_step", "losses", "reason", "messages")
 
 
@@ -77,6 +77,7 @@ class Result:
         if self.concept is None:
             return {}, plain
         tensors = {f"{_MORE}{name}": value for name, value in self.concept.tensors.items()}
+        tensors |= {f"{_DELTAS}{name}": value for name, value in self.concept.deltas.items()}
         more = {"kind": self.concept.kind, "provenance": self.concept.provenance}
         return self.concept.rows | tensors, plain | more
 
@@ -87,9 +88,10 @@ class Result:
         if "provenance" in plain:
             concept = Concept(
                 placeholder_token=job.config.placeholder_token,
-                rows={n: t for n, t in tensors.items() if not n.startswith(_MORE)},
+                rows={n: t for n, t in tensors.items() if not n.startswith((_MORE, _DELTAS))},
                 kind=plain["kind"],
                 tensors=below(tensors, _MORE),
+                deltas=below(tensors, _DELTAS),
                 provenance=plain["provenance"],
             )
         fields = {name: plain[name] for name in _PLAIN}

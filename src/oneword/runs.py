@@ -22,11 +22,12 @@ import torch
 
 from oneword import descriptions, formats
 from oneword.backbones.base import Backbone, load
+from oneword.baselines import BASELINES, method, tuning
 from oneword.concept import Concept
-from oneword.config import SamplingConfig, TrainConfig, is_validated
+from oneword.config import InversionConfig, SamplingConfig, TrainConfig, is_validated
 from oneword.extensions import form
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
-from oneword.inversion import Job, Progress, Result, effective_learning_rate, invert
+from oneword.inversion import Job, Progress, Result, effective_learning_rate
 from oneword.prompts import as_template, fill, names
 from oneword.run_folder import RunFolder, plain_settings, versions
 from oneword.vocabulary import injected
@@ -77,7 +78,9 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
     return prepared.plan | {"run": folder.standing(prepared.record)}
 
 
-def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutcome:
+def train(
+    config: TrainConfig, *, on_event: OnEvent | None = None, backbone: Backbone | None = None
+) -> TrainOutcome:
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
     Ctrl-C and SIGTERM end the step, save the state, and give a result of status "interrupted".
@@ -85,15 +88,17 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     Args:
         config: What to do; ``output_dir`` may hold the same run, begun before.
         on_event: Told of the plan, of messages, progress and previews.
+        backbone: Its model, where it is loaded already.
 
     Raises:
         UserError: the folder, the pictures, the model or the settings cannot be used.
     """
     tell = on_event or tell_nobody
-    folder, prepared, standing = opened(config)
+    folder, prepared, standing = opened(config, backbone)
+    learn = method(prepared.job.config.setup)
     tell("plan", prepared.plan | {"run": standing})
     if standing == "finished":
-        result = invert(prepared.backbone, prepared.job, checkpoint=folder.kept())
+        result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
         tell("message", f"The run in {folder.path} has ended before. {ending(result)}")
         return outcome_of(result, folder, 0.0, was_finished=True)
     if standing == "new":
@@ -101,7 +106,7 @@ def train(config: TrainConfig, *, on_event: OnEvent | None = None) -> TrainOutco
     started = time.monotonic()
     with asked_to_stop() as asked:
         watch = Watch(prepared, folder, tell, asked)
-        result = invert(
+        result = learn(
             prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
         )
     keep(result, folder, watch.elapsed())
@@ -181,17 +186,20 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     """
     backbone = backbone or load(config.model)
     inversion = config.inversion.resolved(backbone.family)
+    if inversion.setup in BASELINES:
+        tuning.check(backbone, inversion)
     assert inversion.max_train_steps is not None
     token = inversion.placeholder_token
+    steps = inversion.max_train_steps
+    if inversion.setup == "pivotal":
+        steps += inversion.tuning.tuning_steps or 0
     config = dataclasses.replace(
         config,
         inversion=inversion,
         resolution=config.resolution or backbone.resolution,
         validation_prompt=config.validation_prompt or f"a photo of a {token}",
         validation_steps=(
-            max(1, inversion.max_train_steps // 4)
-            if config.validation_steps is None
-            else config.validation_steps
+            max(1, steps // 4) if config.validation_steps is None else config.validation_steps
         ),
     )
     assert config.validation_prompt is not None
@@ -236,8 +244,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "skipped": [str(item) for item in pictures.skipped],
         "captions": captions is not None,
         "masks": pictures.masks is not None,
-        "notes": notes,
-        "num_samples": inversion.max_train_steps * inversion.train_batch_size,
+        "notes": notes + _tuning_notes(inversion),
+        "num_samples": steps * inversion.train_batch_size,
     }
     digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
     digest.update(json.dumps(captions).encode())
@@ -253,6 +261,27 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "versions": versions(),
     }
     return Prepared(config, backbone, job, plan, record)
+
+
+def _tuning_notes(inversion: InversionConfig) -> list[str]:
+    """What a setup that changes weights will do, in a sentence."""
+    if inversion.setup not in BASELINES:
+        return []
+    own = inversion.tuning
+    what = {
+        "full": "every weight of the denoiser",
+        "lora": f"a LoRA of rank {own.rank} of the denoiser's attention",
+        "kv": "the denoiser's keys and values of the text",
+    }[own.tuned_weights or "full"]
+    prior = ""
+    if own.prior_loss_weight:
+        source = own.class_data_dir or f"{own.num_class_images} drawn ones"
+        prior = f", and as many of pictures of the class ({source})"
+    then = "then " if inversion.setup == "pivotal" else ""
+    return [
+        f"{inversion.setup}: {then}{own.tuning_steps} steps of {inversion.train_batch_size} "
+        f"samples{prior} change {what}, at the rate {own.tuning_learning_rate:.3g}"
+    ]
 
 
 def _first_word(backbone: Backbone, job: Job) -> Concept:

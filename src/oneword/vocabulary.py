@@ -21,6 +21,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
+from oneword import deltas
 from oneword._typing import Rows
 from oneword.concept import Concept
 from oneword.config import UserError
@@ -356,17 +357,19 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
 
     The rows are used as they are, so that gradients reach them if they ask for gradients. CLIP's
     pooled output is taken at the end-of-text token, unless the backbone's ``pool`` is
-    "legacy": then where stock tools take it, on most models at the word itself. On
-    exit, by exception too, the tokenizers are the old objects and no hook is left.
+    "legacy": then where stock tools take it, on most models at the word itself. Weight deltas
+    change the model for every prompt. On exit, by exception too, the tokenizers and the model's
+    parameters are the old objects and no hook is left.
 
     Args:
-        backbone: Anything with ``vocabularies``.
+        backbone: Anything with ``vocabularies``, and with ``pipeline`` where a concept has deltas.
         concepts: The words; none is fine. A concept brings its negative word along.
         replace: Allow a placeholder that is already a word of the model.
 
     Raises:
         PlaceholderError: two concepts share a placeholder, one is a word of the model, or its rows
             are for another model.
+        DeltaError: a concept's weight deltas are for another model.
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
@@ -380,7 +383,10 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
         )
     ]
     _check(backbone, vocabularies, concepts, replace=replace)
+    changes = [c.deltas for c in concepts if isinstance(c, Concept) and c.deltas]
     with ExitStack() as undo:
+        if changes:
+            undo.enter_context(deltas.applied(backbone.pipeline, changes))
         if any(word.kind in VARYING for word in concepts):
             undo.enter_context(_by_layer(backbone))
         for name, vocabulary in vocabularies.items() if concepts else ():

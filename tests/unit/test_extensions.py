@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from oneword.config import ConfigError, InversionConfig
+from oneword.extensions import averaging, cross_init, norm, regularized
 from oneword.extensions.early_stopping import variance
 from oneword.extensions.timesteps import sampled
 
@@ -84,3 +85,90 @@ def test_a_loss_at_rest_stops_and_a_falling_one_does_not():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         InversionConfig(**settings)
+
+
+# --- terms on the rows
+
+
+@pytest.mark.parametrize("num_vectors", [1, 2])
+def test_the_penaltys_gradient_is_twice_the_weighted_deviation_of_every_vector(num_vectors):
+    g = torch.Generator().manual_seed(0)
+    initial = {"a": torch.randn(num_vectors, 5, generator=g), "b": torch.ones(num_vectors, 3)}
+    rows = {n: (v + torch.randn(v.shape, generator=g)).requires_grad_() for n, v in initial.items()}
+    penalty = regularized.distance(rows, initial, config(regularization_weight=0.3))
+    found = torch.autograd.grad(penalty, list(rows.values()))
+    for gradient, name in zip(found, rows, strict=True):
+        expected = 2 * 0.3 * (rows[name].detach() - initial[name])
+        assert torch.allclose(gradient, expected, atol=1e-6)
+
+
+def test_opposite_deviations_of_two_vectors_do_not_cancel():
+    u = torch.tensor([1.0, -2.0, 2.0])
+    rows, initial = {"a": torch.stack([u, -u])}, {"a": torch.zeros(2, 3)}
+    assert float(regularized.distance(rows, initial, config(regularization_weight=1.0))) == 18.0
+    assert regularized.distance(rows, initial, config()) is None
+
+
+def test_cross_initialisation_adds_the_mean_distance():
+    initial = {"a": torch.zeros(2, 4)}
+    rows = {"a": torch.tensor([[3.0, 4, 0, 0], [0, 0, 0, 1]], requires_grad=True)}
+    term = cross_init.distance(rows, initial, config(setup="cross-init"))
+    assert float(term) == pytest.approx(1e-5 * (5 + 1) / 2)
+    assert cross_init.distance(rows, initial, config()) is None
+    still = cross_init.distance(
+        {"a": initial["a"].requires_grad_()}, {"a": torch.zeros(2, 4)}, config(setup="cross-init")
+    )
+    (gradient,) = torch.autograd.grad(still, initial["a"])
+    assert bool((gradient == 0).all())  # and not NaN
+
+
+def test_cross_initialisation_starts_at_the_encoders_own_output(tiny_sd):
+    vocabulary = tiny_sd.vocabularies["clip"]
+    settings = config(setup="cross-init", initializer_token="red cat", num_vectors=2)
+    rows = cross_init.start(tiny_sd, None, settings)["clip"]
+    ids = vocabulary.tokenizer("red cat", padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        states = vocabulary.text_encoder(ids).last_hidden_state[0]
+    assert torch.equal(rows, states[1:3])
+    assert rows.norm(dim=1).min() > 5 * vocabulary.rows_of("red cat").norm(dim=1).max()
+    mean = cross_init.start(tiny_sd, None, config(setup="cross-init", initializer_token="red cat"))
+    assert torch.allclose(mean["clip"], states[1:3].mean(0, keepdim=True))
+    plain = cross_init.start(tiny_sd, None, config(initializer_token="red cat", num_vectors=2))
+    assert torch.equal(plain["clip"], vocabulary.rows_of("red cat"))
+
+
+# --- after each step
+
+
+def test_the_norm_is_drawn_to_the_vocabularys_by_the_exponent():
+    rows = {"clip": torch.tensor([[3.0, 4.0], [0.3, 0.4]]), "clip/1": torch.tensor([[6.0, 8.0]])}
+    before = {n: r.clone() for n, r in rows.items()}
+    norm.drawn(rows, {}, {"clip": 0.5}, config(norm_pull=0.1), 0)
+    for name, row in before.items():
+        spread = row.square().mean(1, keepdim=True).sqrt()
+        assert torch.allclose(rows[name], row * (0.5 / spread) ** 0.1)
+    norm.drawn(rows, {}, {"clip": 0.5}, config(norm_pull=1.0), 1)
+    for row in rows.values():
+        assert torch.allclose(row.square().mean(1).sqrt(), torch.tensor(0.5))
+    kept = {n: r.clone() for n, r in rows.items()}
+    norm.drawn(rows, {}, {"clip": 9.0}, config(), 2)
+    assert all(torch.equal(rows[n], kept[n]) for n in rows)
+    zero = {"clip": torch.zeros(1, 2)}
+    norm.drawn(zero, {}, {"clip": 0.5}, config(norm_pull=0.1), 0)
+    assert zero["clip"].isfinite().all()
+
+
+def test_the_average_is_the_mean_until_it_is_exponential():
+    rows = torch.randn(9, 2, 3, generator=torch.Generator().manual_seed(0)).double()
+    memory = {}
+    settings = config(keep="average", average_decay=0.75)  # the mean of four
+    for step, row in enumerate(rows):
+        averaging.followed({"a": row}, memory, {}, settings, step)
+        if step < 4:
+            assert torch.allclose(memory["average/a"], rows[: step + 1].mean(0))
+    expected = rows[:4].mean(0)
+    for row in rows[4:]:
+        expected = 0.75 * expected + 0.25 * row
+    assert torch.allclose(memory["average/a"], expected)
+    averaging.followed({"a": rows[0]}, empty := {}, {}, config(keep="last"), 0)
+    assert not empty

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from oneword.backbones.base import Backbone
     from oneword.concept import Concept
     from oneword.evaluation.harness import Evaluation
+    from oneword.evaluation.tuned import Drift
+
+_DRIFT_PICTURES = 4  # of each prompt that does not name the concept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         else read_folder(config.plain_dir, resolution=backbone.resolution).pixels
     )
     evaluation, words = score(config, backbone, concept, pictures.pixels, plain)
+    moved = drift_of(config, backbone, concept) if concept.deltas else None
     page = report.Report(
         title=f"One word: {concept.placeholder_token}",
         sections=[
@@ -59,14 +63,24 @@ def run(arguments: Sequence[str]) -> int:
             ),
             report.drawings(evaluation, words),
             report.scores(evaluation, words),
+            *([] if moved is None else [report.drift(moved)]),
             report.Section(title="Again", commands=[reports.command("evaluate", *arguments)]),
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)
-    write_json_atomic(config.output_dir / "scores.json", {"words": words} | evaluation.plain())
+    numbers = {"words": words} | evaluation.plain()
+    if moved is not None:
+        numbers["drift"] = moved.plain()
+    write_json_atomic(config.output_dir / "scores.json", numbers)
     if chosen.json is not None:
-        write_json_atomic(chosen.json, {"words": words} | evaluation.plain())
+        write_json_atomic(chosen.json, numbers)
     show_scores(evaluation, words)
+    if moved is not None:
+        print(
+            "The concept changes the model's weights: pictures of other prompts have a similarity "
+            f"of {moved.similarity:.3f} to those without it (1: unchanged), and a text similarity "
+            f"of {moved.text_after:.3f} where it was {moved.text_before:.3f}."
+        )
     print(f"Report: {path}")
     return 0
 
@@ -112,6 +126,18 @@ def score(
             on_picture=tell,
         )
     return evaluation, {name: text for name, (text, _) in methods.items()}
+
+
+def drift_of(config: EvaluateConfig, backbone: Backbone, concept: Concept) -> Drift:
+    """How far a concept's weight deltas move what the model draws of other prompts."""
+    from oneword.evaluation import features, tuned
+
+    judge = features.load_judge(config.judge, backbone)
+    seeds = range(config.seed, config.seed + min(_DRIFT_PICTURES, config.num_images_per_prompt))
+    return tuned.drift(
+        backbone, concept, judge, seeds=list(seeds), sampling=config.sampling,
+        batch_size=config.batch_size,
+    )  # fmt: skip
 
 
 def show_scores(evaluation: Evaluation, words: Mapping[str, str]) -> None:

@@ -334,6 +334,8 @@ def _in_words(read: dict[str, str]) -> str:
 
 
 def _pictures(arguments: PicturesArguments) -> int:
+    from oneword import descriptions
+    from oneword.descriptions import Descriptions
     from oneword.images import from_uint8, save_png, to_images
     from oneword.microworld import concepts
 
@@ -343,6 +345,9 @@ def _pictures(arguments: PicturesArguments) -> int:
     drawn = draw(concept, num=arguments.num_images, seed=arguments.seed)
     for i, image in enumerate(to_images(from_uint8(drawn)), start=1):
         save_png(image, arguments.output_dir / f"{i}.png")
+    if not arguments.plain:
+        own = Descriptions(short=concept.captions_short, long=concept.captions_long)
+        descriptions.write(own, arguments.output_dir)
     options.say(f"{arguments.num_images} pictures of {concept.name} in {arguments.output_dir}.")
     return 0
 

@@ -23,6 +23,7 @@ def command(verb: str, *words: Any) -> str:
 
 def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
     """What a run was shown and how it learned; sections with drawings and scores may be put in."""
+    from oneword import deltas
     from oneword.evaluation import report
 
     result = outcome.result
@@ -38,6 +39,13 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
         + (f" and {provenance['train_time_s']:.0f} s" if "train_time_s" in provenance else "")
         + f"; the rows of step {result.best_step} were kept.",
     ]
+    if result.concept is not None and result.concept.deltas:
+        changed = result.concept.deltas
+        lead.append(
+            f"The concept also changes the model: {len(changed)} weight deltas of "
+            f"{', '.join(sorted({name.partition('.')[0] for name in changed}))}, "
+            f"{deltas.size_mb(changed):.2g} MB."
+        )
     if result.reason:
         lead.append(f"It ended as “{result.status}”: {result.reason}")
     sections: list[Section] = report.learning(

@@ -16,6 +16,7 @@ from oneword import __version__
 from oneword._files import write_atomic
 from oneword._typing import Pixels
 from oneword.evaluation.harness import TRAINING, Evaluation
+from oneword.evaluation.tuned import Drift
 from oneword.images import data_uri, to_images
 from oneword.prompts import fill
 
@@ -121,6 +122,33 @@ def write(report: Report, path: Path) -> Path:
     """
     write_atomic(path, _PAGE.render(report=report, version=__version__).encode())
     return path
+
+
+def drift(found: Drift) -> Section:
+    """What a concept does to prompts that do not name it: the same noise without and with it."""
+    num = len(found.before) // len(found.prompts)
+    return Section(
+        title="What else has changed",
+        text="The concept changes the model's weights, and with them what is drawn of prompts that "
+        "do not name it: above without the concept, below with it, from the same noise.",
+        rows=[
+            row(prompt if pixels is found.before else "", pixels[i * num : (i + 1) * num])
+            for i, prompt in enumerate(found.prompts)
+            for pixels in (found.before, found.after)
+        ],
+        table=[
+            ["", "similarity before and after", "text similarity before", "after"],
+            [
+                "all prompts",
+                *(
+                    f"{value:.3f}"
+                    for value in (found.similarity, found.text_before, found.text_after)
+                ),
+            ],
+            *([prompt, f"{value:.3f}", "", ""] for prompt, value in found.by_prompt.items()),
+        ],
+        note="A similarity of 1 means that nothing has changed.",
+    )
 
 
 def row(

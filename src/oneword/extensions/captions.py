@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -15,6 +16,8 @@ from oneword.parts import Form, Job, JobError, Words
 def text_of(job: Job, config: InversionConfig) -> str:
     """The description that stands for a job's word: the seed picks one of the five.
 
+    It stands without its first article, since the templates bring one.
+
     Raises:
         JobError: the job has no descriptions.
     """
@@ -26,7 +29,7 @@ def text_of(job: Job, config: InversionConfig) -> str:
         )
     kind = str(config.form).removeprefix("captions-")
     texts: tuple[str, ...] = getattr(job.descriptions, kind)
-    return texts[config.seed % len(texts)]
+    return re.sub(r"(?i)^(an?|the)\s+", "", texts[config.seed % len(texts)].strip())
 
 
 def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:

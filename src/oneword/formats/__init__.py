@@ -36,6 +36,8 @@ WRITERS: dict[str, tuple[str, Callable[[Sequence[Concept], Path], list[Path]]]] 
     "authors": (".pt", string_to_param.save_authors),
 }
 """Layouts that can be written: the usual ending, and ``save(concepts, path)``."""
+WITH_DELTAS = ("oneword", "diffusers")
+"""Layouts that hold weight deltas; diffusers' a LoRA only."""
 Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
 
 
@@ -120,7 +122,8 @@ def save(
 
     Args:
         concepts: One, or several for the layouts that hold several.
-        path: File; the pair of a diffusers file for two encoders gets ``_2`` before its ending.
+        path: File; the pair of a diffusers file for two encoders gets ``_2`` before its ending, its
+            LoRA ``_lora``.
         layout: One of ``WRITERS``.
 
     Returns:
@@ -135,5 +138,10 @@ def save(
             raise FormatError(
                 f"The layout {layout} holds rows only, got {concept.placeholder_token!r} of kind "
                 f"{concept.kind}; write it in the layout oneword."
+            )
+        if concept.deltas and layout not in WITH_DELTAS:
+            raise FormatError(
+                f"The layout {layout} holds rows only, got {concept.placeholder_token!r} with "
+                f"{len(concept.deltas)} weight deltas; write it as {' or '.join(WITH_DELTAS)}."
             )
     return WRITERS[layout][1](many, Path(path))

@@ -1,7 +1,8 @@
 """Files of diffusers: tensors under the placeholders themselves.
 
 ``{token: (dim,) | (1, dim) | (n, dim)}`` in safetensors or a pickle. The training script for
-Stable Diffusion XL writes a pair, ``learned_embeds.safetensors`` and ``learned_embeds_2``.
+Stable Diffusion XL writes a pair, ``learned_embeds.safetensors`` and ``learned_embeds_2``. A LoRA
+is a file of its own there, which ``pipeline.load_lora_weights`` reads.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import safetensors.torch
 
 from oneword._files import write_atomic
 from oneword.concept import Concept
+from oneword.deltas import is_lora
 from oneword.formats.contents import Contents, FormatError, open_file
 from oneword.formats.names import encoder_of_width, token_of
 
@@ -64,11 +66,13 @@ def _second_file(path: Path) -> Path:
 
 
 def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write one file per text encoder: PATH, then PATH_2 and so on.
+    """Write one file per text encoder: PATH, then PATH_2 and so on; a word's LoRA in PATH_lora.
 
     Raises:
-        FormatError: two words differ in case alone, which stock loaders cannot tell apart.
+        FormatError: two words differ in case alone, which stock loaders cannot tell apart, or there
+            are weight deltas that stock loaders have no place for.
     """
+    lora = _lora_of(concepts)
     tokens = [c.placeholder_token.lower() for c in concepts]
     if len(set(tokens)) < len(tokens):
         raise FormatError(
@@ -83,9 +87,24 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
             files[place][token] = concept.detached().rows[name].contiguous()
     paths = [path if i == 0 else path.with_name(f"{path.stem}_{i + 1}{path.suffix}")
              for i in range(len(files))]  # fmt: skip
+    if lora:
+        files.append(lora)
+        paths.append(path.with_name(f"{path.stem}_lora{path.suffix}"))
     for one, tensors in zip(paths, files, strict=True):
         write_atomic(one, safetensors.torch.save(tensors, {"format": "pt"}))
     return paths
+
+
+def _lora_of(concepts: Sequence[Concept]) -> dict[str, safetensors.torch.torch.Tensor]:
+    tuned = [concept for concept in concepts if concept.deltas]
+    whole = [name for concept in tuned for name in concept.deltas if not is_lora(name)]
+    if len(tuned) > 1 or whole:
+        got = f"{len(whole)} whole deltas such as {whole[0]!r}" if whole else f"{len(tuned)} LoRAs"
+        raise FormatError(
+            f"A diffusers file must have at most one LoRA and no other weight deltas, got {got}; "
+            "keep the layout oneword, or extract the words first."
+        )
+    return {n: d.contiguous() for c in tuned for n, d in c.detached().deltas.items()}
 
 
 _FIRST = ("clip_l", "clip_g", "t5xxl")

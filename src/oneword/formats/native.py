@@ -3,7 +3,8 @@
 One concept for one text encoder is stored under its placeholder in lower case, which stock
 diffusers loads (its loader loses vectors of mixed-case tokens); for several encoders under their
 names (``clip_l``, ``clip_g``, ``t5xxl``), which ComfyUI, Forge and A1111 load. Several concepts
-share a file under ``token`` or ``token.encoder``.
+share a file under ``token`` or ``token.encoder``. Weight deltas lie beside the rows under their own
+names (see ``deltas.py``), among several concepts with ``token.`` before them.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
                     for name, key in entry.get("tensors", {}).items()
                 },
                 provenance=entry["provenance"],
+                deltas={n: contents.read(key) for n, key in entry.get("deltas", {}).items()},
             )
             found.append(concept)
             if concept.sha256() != entry["sha256"]:
                 raise ConceptError(
-                    f"The rows in {path} must match the file's SHA-256 {entry['sha256'][:12]}..., "
-                    f"got {concept.sha256()[:12]}...; the file was changed or damaged."
+                    f"The tensors in {path} must match the file's SHA-256 "
+                    f"{entry['sha256'][:12]}..., got {concept.sha256()[:12]}...; the file was "
+                    "changed or damaged."
                 )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ConceptError | FormatError):
@@ -74,6 +77,8 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
             for name in sorted(concept.rows)
         }
         tensors |= {key: concept.rows[name].contiguous() for name, key in keys.items()}
+        changes = {n: n if len(concepts) == 1 else f"{token}.{n}" for n in sorted(concept.deltas)}
+        tensors |= {key: concept.deltas[name].contiguous() for name, key in changes.items()}
         more = {name: f"{token}.{name}" for name in sorted(concept.tensors)}
         tensors |= {key: concept.tensors[name].contiguous() for name, key in more.items()}
         entries.append(
@@ -81,6 +86,7 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
                 "placeholder_token": concept.placeholder_token,
                 "kind": concept.kind,
                 "keys": keys,
+                **({"deltas": changes} if changes else {}),
                 **({"tensors": more} if more else {}),
                 "sha256": concept.sha256(),
                 "provenance": concept.provenance,
