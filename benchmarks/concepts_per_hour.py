@@ -9,8 +9,6 @@ gets alone.
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 from dataclasses import dataclass
@@ -18,15 +16,14 @@ from pathlib import Path
 
 import torch
 import tyro
+from _common import machine, record
 
-from oneword._files import write_json_atomic
 from oneword.backbones.base import Backbone, load
 from oneword.config import InversionConfig, ModelConfig
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8
 from oneword.inversion import Job, Progress, invert_many
 from oneword.microworld import concepts
-from oneword.run_folder import versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,7 @@ def main() -> None:
             print(f"{repeat + 1}/{arguments.repeats}, {slots} slots: {time_}", file=sys.stderr)
     alone = times[arguments.slots[0]]
     print(
-        f"{arguments.model} on {backbone.device} in {backbone.dtype}, {os.cpu_count()} cores, "
+        f"{arguments.model} on {backbone.device} in {backbone.dtype}, {machine()}, "
         f"batch {arguments.batch} a word; loading took {loading_s:.1f} s\n\n"
         "| slots | caching a word, s | a sample, ms | over alone | words an hour | rows apart |\n"
         "|---|---|---|---|---|---|"
@@ -98,17 +95,8 @@ def main() -> None:
             f"| {slots} | {caching_s:.2f} | {1000 * sample_s:.1f} | {ratio.value:.2f} ± "
             f"{ratio.half_width:.2f} | {hour:.0f} | {apart:.1e} |"
         )
-    if arguments.json is not None:
-        write_json_atomic(
-            arguments.json,
-            {
-                "command": sys.argv,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "versions": versions(),
-                "loading_s": loading_s,
-                "times": {str(s): [[t.caching_s, t.sample_s] for t in f] for s, f in times.items()},
-            },
-        )
+    cells = {str(s): [[t.caching_s, t.sample_s] for t in found] for s, found in times.items()}
+    record(arguments.json, loading_s=loading_s, times=cells)
 
 
 def _run(backbone: Backbone, arguments: Arguments, slots: int) -> tuple[_Time, torch.Tensor]:

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from _common import record
 from torch import Tensor
 
-from oneword._files import write_json_atomic
 from oneword.backbones.base import Backbone, load
 from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig
@@ -39,7 +39,6 @@ from oneword.images import from_uint8
 from oneword.inversion import Job, Progress, invert_many
 from oneword.microworld import concepts
 from oneword.prompts import PLAIN_PROMPT
-from oneword.run_folder import versions
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -100,9 +99,7 @@ def main() -> None:
             done = len(runs) / len(arguments.variants)
             left = (time.monotonic() - started) / done * (len(pairs) - done)
             print(f"{found[0]['concept']}: {left / 60:.0f} min left", file=sys.stderr)
-            if arguments.json is not None:
-                facts = {"command": sys.argv, "versions": versions(), "runs": runs}
-                write_json_atomic(arguments.json, facts)
+            record(arguments.json, runs=runs)
     print(_table(arguments, runs))
     if arguments.plot is not None:
         _plot(arguments, runs, arguments.plot)

@@ -16,25 +16,21 @@ stand-in of that one class is put in its place before the script begins.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 import tyro
+from _common import machine, pipeline_folder, record
 
-from oneword._files import write_json_atomic
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
-from oneword.microworld import concepts, weights
-from oneword.run_folder import versions
+from oneword.microworld import concepts
 
 
 _LAUNCH = """
@@ -65,10 +61,10 @@ class Arguments:
 
     diffusers: Path
     """Checkout of huggingface/diffusers, or the script itself."""
-    model: Literal["microworld", "sd15"] = "microworld"
-    """The embedded pipeline, or Stable Diffusion 1.5's architecture with random weights."""
+    model: Literal["microworld", "sd15", "sdxl"] = "microworld"
+    """The embedded pipeline, or a real architecture with random weights."""
     models_dir: Path = Path("benchmark-models")
-    """Where the random weights are kept (4 GB)."""
+    """Where the random weights are kept (4 GB, SDXL 14 GB)."""
     resolution: int = 128
     """Side of the pictures, px."""
     batch: int = 4
@@ -98,8 +94,9 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     script = arguments.diffusers
     if script.is_dir():
-        script = script / "examples" / "textual_inversion" / "textual_inversion.py"
-    model = _model(arguments)
+        suffix = "_sdxl" if arguments.model == "sdxl" else ""
+        script = script / "examples" / "textual_inversion" / f"textual_inversion{suffix}.py"
+    model = pipeline_folder(arguments.model, arguments.models_dir)
     found: dict[str, list[_Time]] = {"diffusers": [], "oneword": []}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -109,16 +106,8 @@ def main() -> None:
                 times.append(_run(trainer, arguments, script, model, pictures, work))
                 print(f"{trainer} {repeat + 1}/{arguments.repeats}: {times[-1]}", file=sys.stderr)
     print(_table(arguments, found))
-    if arguments.json is not None:
-        write_json_atomic(
-            arguments.json,
-            {
-                "command": sys.argv,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "versions": versions(),
-                "times": {k: [dataclasses.asdict(t) for t in v] for k, v in found.items()},
-            },
-        )
+    times = {k: [dataclasses.asdict(t) for t in v] for k, v in found.items()}
+    record(arguments.json, times=times)
 
 
 def _run(
@@ -178,7 +167,7 @@ def _table(arguments: Arguments, found: dict[str, list[_Time]]) -> str:
     }
     lines = [
         f"{arguments.model}, {arguments.resolution} px, batch {arguments.batch}, "
-        f"{arguments.dtype}, {os.cpu_count()} cores, {arguments.repeats} alternations",
+        f"{arguments.dtype}, {machine()}, {arguments.repeats} alternations",
         "",
         "| | diffusers' script | oneword | ratio (95 % interval) |",
         "|---|---|---|---|",
@@ -199,78 +188,6 @@ def _pictures(folder: Path) -> Path:
     for i, picture in enumerate(to_images(drawn)):
         save_png(picture, folder / f"{i}.png")
     return folder
-
-
-def _model(arguments: Arguments) -> Path:
-    if arguments.model == "microworld":
-        return weights.pipeline_folder()
-    folder = arguments.models_dir / "sd15"
-    if not (folder / "model_index.json").exists():
-        print(f"Making random weights in {folder} ...", file=sys.stderr)
-        _random_sd15().save_pretrained(folder)
-    return folder
-
-
-def _random_sd15() -> Any:
-    """Build Stable Diffusion 1.5's architecture, with a tokenizer of as many pieces."""
-    from diffusers import (
-        AutoencoderKL,
-        DDPMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    from oneword.microworld import models
-
-    torch.manual_seed(0)  # noqa: TID251  (weights of an empty model)
-    small = models.tokenizer()
-    tokenizer_data = json.loads(small.backend_tokenizer.to_str())["model"]
-    pieces = sorted(tokenizer_data["vocab"], key=tokenizer_data["vocab"].get)
-    specials = ["<|startoftext|>", "<|endoftext|>"]
-    pieces = [p for p in pieces if p not in specials]
-    pieces += [f"<filler-{i}>" for i in range(49_408 - len(pieces) - len(specials))] + specials
-    tokenizer = CLIPTokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)},
-        merges=[tuple(m) for m in tokenizer_data["merges"]],
-        model_max_length=77,
-    )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49_408,
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            bos_token_id=49_406,
-            eos_token_id=49_407,
-        )
-    )
-    unet = UNet2DConditionModel(
-        sample_size=64,
-        cross_attention_dim=768,
-        attention_head_dim=8,
-        block_out_channels=(320, 640, 1280, 1280),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        sample_size=512,
-    )
-    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
 
 
 if __name__ == "__main__":

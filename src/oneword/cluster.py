@@ -17,6 +17,7 @@ from typing import Any
 
 from oneword.config import TrainConfig, UserError
 from oneword.jobs import JobOutcome, OnJobEvent, check_jobs, train_many
+from oneword.runs import folder_of
 
 
 class ClusterError(UserError):
@@ -47,7 +48,8 @@ def train_on_cluster(
     """Learn many words on a Ray cluster; arguments and outcomes as of ``jobs.train_many``.
 
     Args:
-        configs: The jobs; their folders must be seen by every machine under the same path.
+        configs: The jobs; every machine must see their folders under the same path. Of jobs with a
+            mirror it need not see the run folders.
         address: "local" (a cluster on this machine, for this call), "auto" (the one that this
             machine belongs to), or a Ray address.
         workers: How many; ``None``: one for each GPU, or for each core where there is none.
@@ -68,6 +70,9 @@ def train_on_cluster(
 
     for found in _mapped(partial(_train, slots), cut, len(configs), address, workers, on_event):
         outcomes |= {outcome.name: outcome for outcome in found}
+    for config in configs:
+        if config.mirror is not None:  # what another machine wrote
+            folder_of(config).claim()
     return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
 
 
@@ -125,6 +130,7 @@ def _mapped(
         pool = ActorPool([kind.options(**needs).remote() for _ in range(count)])
         for chunk in cut(count):
             pool.submit(lambda actor, part: actor.work.remote(function, part, events), chunk)
+        ended: set[str] = set()
         while pool.has_next():
             try:
                 yield pool.get_next_unordered(timeout=_WAIT_S)
@@ -133,8 +139,8 @@ def _mapped(
             except ray.exceptions.RayError as error:
                 if on_event is not None:
                     on_event("cluster", "message", f"A worker was lost for good: {error}")
-            _tell(events, on_event)
-        _tell(events, on_event)
+            _tell(events, on_event, ended)
+        _tell(events, on_event, ended)
 
 
 def _lost(name: str) -> JobOutcome:
@@ -142,11 +148,16 @@ def _lost(name: str) -> JobOutcome:
     return JobOutcome(name=name, outcome=None, error=reason)
 
 
-def _tell(events: Any, on_event: OnJobEvent | None) -> None:
+def _tell(events: Any, on_event: OnJobEvent | None, ended: set[str]) -> None:
+    """Pass events on; a repeated call finds words that ended before, and says so once more."""
     while not events.empty():
-        event = events.get()
+        name, kind, data = events.get()
+        if kind == "ended":
+            if name in ended:
+                continue
+            ended.add(name)
         if on_event is not None:
-            on_event(*event)
+            on_event(name, kind, data)
 
 
 class _Worker:

@@ -532,6 +532,8 @@ class TrainConfig:
     """Steps between previews; 0: none; unset: a quarter of max_train_steps."""
     checkpointing_steps: int = 50
     """Steps between two writings of the resumable state."""
+    mirror: str | None = None
+    """fsspec URL of a folder, such as s3://bucket/run, to which the run folder is copied with every writing of the state, and from which another machine takes it up."""
 
     def __post_init__(self) -> None:
         if self.resolution is not None:

@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from oneword import __version__
 from oneword._files import check_writable, write_atomic, write_json_atomic
 from oneword.config import ConfigError, TrainConfig, UserError
 from oneword.formats import LEARNED
+from oneword.mirror import Mirror
 from oneword.parts import State
 
 
@@ -39,6 +40,7 @@ _UNBOUND = (
     "validation_prompt",
     "validation_steps",
     "num_validation_images",
+    "mirror",
     "model.safety_checker",
 )
 """Settings that may change between the parts of a run: none of them moves the rows.
@@ -53,13 +55,14 @@ class RunFolder:
     Args:
         path: The folder; it need not exist.
         steps: Steps between two writings of the state.
+        mirror: Where the folder is copied to.
     """
 
-    def __init__(self, path: Path, *, steps: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, steps: int, mirror: Mirror | None = None) -> None:
+        self.path, self.mirror = path, mirror
         self.record, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.learned = path / LEARNED
-        self.state = StateFile(path / "state.safetensors", steps)
+        self.state = StateFile(path / "state.safetensors", steps, self.push)
 
     def claim(self) -> None:
         """Make the folder, and sure that it is ours to write, before anything costly.
@@ -69,6 +72,8 @@ class RunFolder:
             OutputError: it cannot be written.
         """
         path = self.path
+        if self.mirror is not None:
+            self.mirror.pull(path)
         if path.is_dir() and any(path.iterdir()) and not self.record.is_file():
             raise RunError(
                 f"The output folder {path} must be empty or hold a run, got other files; pass a "
@@ -81,6 +86,15 @@ class RunFolder:
                 f"The disk of {path} must have {_FREE_MB} MB of room, got {free_mb:.1f} MB; free "
                 "some, or pass another --output-dir."
             )
+
+    def push(self) -> None:
+        """Copy the folder to its mirror, where it has one.
+
+        Raises:
+            MirrorError: the mirror cannot be written.
+        """
+        if self.mirror is not None:
+            self.mirror.push(self.path)
 
     def release(self) -> None:
         """Take the folder away again where nothing was put into it."""
@@ -165,8 +179,8 @@ class RunFolder:
 class StateFile:
     """The checkpoint of a run: one safetensors file, replaced as a whole."""
 
-    def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.steps = path, steps
+    def __init__(self, path: Path, steps: int, saved: Callable[[], None]) -> None:
+        self.path, self.steps, self.saved = path, steps, saved
 
     def load(self) -> State | None:
         """The state saved last.
@@ -193,6 +207,7 @@ class StateFile:
         write_atomic(
             self.path, safetensors.torch.save(tensors, {"oneword": json.dumps(state.info)})
         )
+        self.saved()
 
 
 class KeptState:

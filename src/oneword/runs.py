@@ -28,6 +28,7 @@ from oneword.config import InversionConfig, SamplingConfig, TrainConfig, is_vali
 from oneword.extensions import form
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate
+from oneword.mirror import Mirror
 from oneword.prompts import as_template, fill, names
 from oneword.run_folder import RunFolder, plain_settings, versions
 from oneword.vocabulary import injected
@@ -74,7 +75,7 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
         UserError: training could not begin.
     """
     prepared = prepare(config, backbone)
-    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    folder = folder_of(config)
     return prepared.plan | {"run": folder.standing(prepared.record)}
 
 
@@ -114,6 +115,16 @@ def train(
     return outcome_of(result, folder, time.monotonic() - started)
 
 
+def folder_of(config: TrainConfig) -> RunFolder:
+    """The run's folder, with its mirror.
+
+    Raises:
+        MirrorError: its URL names no file system that is installed.
+    """
+    mirror = None if config.mirror is None else Mirror(config.mirror)
+    return RunFolder(config.output_dir, steps=config.checkpointing_steps, mirror=mirror)
+
+
 def opened(
     config: TrainConfig, backbone: Backbone | None = None
 ) -> tuple[RunFolder, Prepared, Literal["new", "resume", "finished"]]:
@@ -122,7 +133,7 @@ def opened(
     Raises:
         UserError: training could not begin; no empty folder stays behind.
     """
-    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    folder = folder_of(config)
     folder.claim()
     try:
         prepared = prepare(config, backbone)
@@ -137,6 +148,7 @@ def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
     if result.concept is not None and result.status in ("finished", "stopped", "diverged"):
         provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
         formats.save(dataclasses.replace(result.concept, provenance=provenance), folder.learned)
+        folder.push()
 
 
 def tell_nobody(kind: str, data: Any) -> None:

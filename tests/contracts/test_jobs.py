@@ -160,6 +160,17 @@ def test_a_folder_of_folders_from_the_command_line(command, photos, tmp_path, ca
     assert (tmp_path / "out" / "dog" / "report.html").exists()
 
 
+def test_each_word_has_its_own_mirror(command, photos, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "jobs" / name).symlink_to(photos)
+    out, store = tmp_path / "out", tmp_path / "store"
+    several = [*command, f"--jobs={tmp_path / 'jobs'}", f"--output-dir={out}"]
+    assert main([*several, f"--mirror=file://{store}"]) == 0
+    for name in ("cat", "dog"):
+        assert torch.equal(rows(store / name), rows(out / name))
+
+
 def test_a_jobs_file_gives_each_word_its_own_settings(command, photos, tmp_path, capsys):
     path = tmp_path / "jobs.toml"
     path.write_text(

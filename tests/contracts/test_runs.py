@@ -228,3 +228,19 @@ def test_killed_with_minus_nine_and_resumed_gives_the_same_bits(make, tmp_path):
 def test_killed_at_ten_random_moments_gives_the_same_bits(make, tmp_path):
     delays = np.random.default_rng(0).uniform(0.02, 0.25, 10).tolist()
     assert killed_and_resumed(make, tmp_path, delays) >= 8
+
+
+def test_another_machine_goes_on_from_a_mirror_with_the_same_rows(make, tmp_path):
+    url = f"file://{tmp_path}/store/run"
+    train(make("alone"))
+    stopped = train(make("here", mirror=url), on_event=Stop(7))
+    assert stopped.result.status == "interrupted"
+    shutil.rmtree(tmp_path / "here")  # that machine is gone
+    events = []
+    train(make("there", mirror=url), on_event=lambda kind, data: events.append((kind, data)))
+    assert ("message", "Going on from step 7.") in events
+    assert torch.equal(rows(tmp_path / "there"), rows(tmp_path / "alone"))
+    assert torch.equal(rows(tmp_path / "store" / "run"), rows(tmp_path / "alone"))
+    again = train(make("third", mirror=url))
+    assert again.was_finished
+    assert again.concept_file == tmp_path / "third" / "learned_embeds.safetensors"

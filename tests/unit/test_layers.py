@@ -18,7 +18,7 @@ ORDER = (
     "_typing", "config", "_files", "deltas", "concept", "descriptions", "images", "prompts",
     "formats", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
     "extensions", "learner", "inversion", "baselines",
-    "run_folder", "runs", "jobs", "generation", "editing", "evaluation",
+    "mirror", "run_folder", "runs", "jobs", "generation", "editing", "evaluation",
     "cluster", "study", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent

@@ -21,7 +21,8 @@ from oneword.config import ConfigError, TrainConfig, UserError
 if TYPE_CHECKING:
     from oneword.jobs import JobOutcome
 
-_OWN = ("--jobs", "--slots", "--cluster", "--workers", "--json", "--output-dir")  # with one value
+# with one value each
+_OWN = ("--jobs", "--slots", "--cluster", "--workers", "--json", "--output-dir", "--mirror")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class JobsArguments(TrainArguments):
     slots: str = "auto"
     """Words that train at once in one batch; auto: as many as a GPU's memory holds, 4 on a CPU."""
     cluster: str | None = None
-    """Train on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folders."""
+    """Train on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folders, or --mirror for what is written."""
     workers: int | None = None
     """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
@@ -127,6 +128,8 @@ def _configs(
     for name, words in _jobs(chosen.jobs):
         defaults = ["--placeholder-token", f"<{name}>", "--validation-steps", "0"]
         target = ["--output-dir", str(chosen.output_dir / name)]
+        if chosen.mirror is not None:
+            target += ["--mirror", f"{chosen.mirror.rstrip('/')}/{name}"]
         try:
             parsed, _ = options.parse(
                 TrainArguments, "train", [*defaults, *shared, *words, *target]

@@ -67,12 +67,17 @@ def run(arguments: Sequence[str]) -> int:
             except KeyboardInterrupt:
                 options.say("Stopped; run the same command again to go on.")
                 raise
-    shown = [word for word in arguments if word != "--report"]
-    path = page.write(study, command=reports.command("study", *shown), markdown=chosen.markdown)
-    if chosen.json is not None:
-        write_atomic(chosen.json, (study.folder / "summary.json").read_bytes())
-    _show(study)
-    print(f"{len(ended.done)} of {len(study.specs)} jobs are done. Report: {path}")
+    count = f"{len(ended.done)} of {len(study.specs)} jobs are done."
+    if ended.done or chosen.report:
+        shown = [word for word in arguments if word != "--report"]
+        path = page.write(study, command=reports.command("study", *shown), markdown=chosen.markdown)
+        if chosen.json is not None:
+            write_atomic(chosen.json, (study.folder / "summary.json").read_bytes())
+        _show(study)
+        if not (study.folder / page.PARQUET).is_file():
+            options.say(f"No {page.PARQUET}: it needs pyarrow; `pip install 'oneword[study]'`.")
+        count += f" Report: {path}"
+    print(count)
     for spec in ended.failed:
         print(f"  failed: {spec.name} ({_failure(study, spec)})")
     if ended.failed:

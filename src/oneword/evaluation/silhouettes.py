@@ -57,20 +57,21 @@ def filled(outline: Outlines) -> Outlines:
         reached = wider
 
 
-def overlap(found: Outlines, true: Outlines) -> Float[Tensor, " num"]:
+def overlap(
+    found: Outlines, true: Bool[Tensor, "num_true height_true width_true"]
+) -> Float[Tensor, " num"]:
     """Intersection over union of each found outline with the true one that fits it best.
 
     Place and size do not count: outlines are cut out, their proportions kept, and compared as they
     are and mirrored. An outline that marks nothing overlaps with nothing.
     """
-    seen, wanted = _framed(found), _framed(true)
-    wanted = torch.cat([wanted, wanted.flip(-1)])
+    seen, wanted = _framed(found), torch.cat([_framed(true), _framed(true.flip(-1))])
     both = (seen[:, None] & wanted[None]).sum((2, 3))
     either = (seen[:, None] | wanted[None]).sum((2, 3))
     return (both / either.clamp(min=1)).amax(1)
 
 
-def _framed(outlines: Outlines) -> Outlines:
+def _framed(outlines: Outlines) -> Bool[Tensor, "num side side"]:
     """Each outline's own box, in the middle of a square frame of one size."""
     frames = []
     for outline in outlines:

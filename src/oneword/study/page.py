@@ -23,6 +23,7 @@ from oneword.study.work import TRAINING, Row
 
 
 REPORT, MARKDOWN = "report.html", "report.md"
+PARQUET = "results.parquet"
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 """Between these lines of a page the results are put."""
 _SHOWN = 3  # concepts whose pictures are in the report
@@ -107,7 +108,7 @@ def _write_rows(rows: Sequence[Row], folder: Path) -> None:
     columns = {name: [row.get(name) for row in rows] for name in names}
     stream = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), stream)
-    write_atomic(folder / "results.parquet", stream.getvalue())
+    write_atomic(folder / PARQUET, stream.getvalue())
 
 
 def _lead(study: Study, rows: Sequence[Row]) -> list[str]:

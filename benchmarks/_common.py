@@ -1,0 +1,176 @@
+"""What the benchmarks share: real architectures with random weights, and the record of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from oneword._files import write_json_atomic
+from oneword.microworld import models, weights
+from oneword.run_folder import versions
+
+
+Architecture = Literal["microworld", "sd15", "sdxl", "ldm"]
+
+
+def machine() -> str:
+    """What the numbers were measured on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def record(path: Path | None, **numbers: Any) -> None:
+    """Write the numbers with the command, the machine and the versions that gave them."""
+    if path is None:
+        return
+    facts = {"command": sys.argv, "machine": machine(), "versions": versions()}
+    write_json_atomic(path, facts | numbers)
+
+
+def pipeline_folder(name: Architecture, models_dir: Path) -> Path:
+    """The embedded pipeline, or an architecture with random weights, made on first use."""
+    if name == "microworld":
+        return weights.pipeline_folder()
+    folder = models_dir / name
+    if not (folder / "model_index.json").exists():
+        print(f"Making random weights in {folder} ...", file=sys.stderr)
+        torch.manual_seed(0)  # noqa: TID251  (weights of an empty model)
+        _RANDOM[name]().save_pretrained(folder)
+    return folder
+
+
+def _clip_tokenizer() -> Any:
+    """A tokenizer of as many pieces as CLIP's, which knows the embedded model's words."""
+    from transformers import CLIPTokenizer
+
+    data = json.loads(models.tokenizer().backend_tokenizer.to_str())["model"]
+    specials = ["<|startoftext|>", "<|endoftext|>"]
+    pieces = [p for p in sorted(data["vocab"], key=data["vocab"].get) if p not in specials]
+    pieces += [f"<filler-{i}>" for i in range(49_408 - len(pieces) - len(specials))] + specials
+    return CLIPTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[tuple(m) for m in data["merges"]],
+        model_max_length=77,
+    )
+
+
+def _clip(width: int, layers: int, heads: int, *, projected: bool = False) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=49_408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        projection_dim=width,
+        hidden_act="gelu" if projected else "quick_gelu",
+        bos_token_id=49_406,
+        eos_token_id=49_407,
+    )
+    return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
+
+
+def _vae(size_px: int, scaling_factor: float = 0.18215) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        sample_size=size_px,
+        scaling_factor=scaling_factor,
+    )
+
+
+def _scheduler() -> Any:
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+
+def _unet(latent_size: int, cross_attention_dim: int) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        cross_attention_dim=cross_attention_dim,
+        attention_head_dim=8,
+        block_out_channels=(320, 640, 1280, 1280),
+    )
+
+
+def _sd15() -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=_vae(512),
+        text_encoder=_clip(768, 12, 12),
+        tokenizer=_clip_tokenizer(),
+        unet=_unet(64, 768),
+        scheduler=_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _ldm() -> Any:
+    from diffusers import LDMTextToImagePipeline
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
+        LDMBertConfig,
+        LDMBertModel,
+    )
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += sorted(w for w in models.tokenizer().get_vocab() if w.isalpha())
+    words += [f"[filler{i}]" for i in range(30_522 - len(words))]
+    return LDMTextToImagePipeline(
+        vqvae=_vae(256),
+        bert=LDMBertModel(LDMBertConfig(vocab_size=30_522)),
+        tokenizer=BertTokenizer(vocab={w: i for i, w in enumerate(words)}, model_max_length=77),
+        unet=_unet(32, 1280),
+        scheduler=_scheduler(),
+    )
+
+
+def _sdxl() -> Any:
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=128,
+        cross_attention_dim=2048,
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    return StableDiffusionXLPipeline(
+        vae=_vae(1024, scaling_factor=0.13025),
+        text_encoder=_clip(768, 12, 12),
+        text_encoder_2=_clip(1280, 32, 20, projected=True),
+        tokenizer=_clip_tokenizer(),
+        tokenizer_2=_clip_tokenizer(),
+        unet=unet,
+        scheduler=_scheduler(),
+        add_watermarker=False,
+    )
+
+
+_RANDOM: dict[str, Callable[[], Any]] = {"sd15": _sd15, "sdxl": _sdxl, "ldm": _ldm}
