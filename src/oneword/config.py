@@ -683,21 +683,8 @@ class StudyConfig:
     """Folder of the study; run the same command again to go on, or with more concepts, setups or seeds to widen it. Also --out."""
     concepts: tuple[str, ...] = ()
     """Folders of pictures, folders of such folders (as DreamBench has them), or on the embedded models held-out concepts by name, or a half of them: test, development."""
-    setups: tuple[str, ...] = (
-        "one-word",
-        "two-words",
-        "three-words",
-        "progressive",
-        "regularized",
-        "per-image",
-        "high-lr",
-        "low-lr",
-        "captions-short",
-        "captions-long",
-        "image-only",
-        "prompt-only",
-    )
-    """Setups to compare. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
+    setups: tuple[str, ...] = ("paper",)
+    """Setups to compare; "paper" and "all" stand for several. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training and drawing, each a run of its own; microworld draws other training pictures for each."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -721,7 +708,7 @@ class StudyConfig:
     """Concepts of that sweep; none: the first of the study."""
     guidance_scales: tuple[float, ...] = ()
     """Also draw with these guidance scales."""
-    guidance_setups: tuple[str, ...] = ("one-word", "pivotal", "bipartite")
+    guidance_setups: tuple[str, ...] = ("one-word", "pivotal")
     """Setups that are drawn with them."""
     slots: int | None = None
     """Words that one process trains at once; unset: as many as a GPU's memory holds, 4 on a CPU."""

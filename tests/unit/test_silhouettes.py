@@ -22,7 +22,9 @@ def test_a_thing_on_a_soft_background_is_marked_with_its_holes_filled():
     shades = torch.linspace(0.2, 0.8, side)[:, None].expand(side, side)
     pixels = torch.where(ring, torch.tensor(-0.6), shades).expand(1, 3, -1, -1).clone()
     (found,) = silhouettes(pixels)
-    assert float((found & thing).sum() / (found | thing).sum()) > 0.95  # a square brush clips the slanted parts of the rim
+    assert (
+        float((found & thing).sum() / (found | thing).sum()) > 0.95
+    )  # a square brush clips the slanted parts of the rim
     assert not silhouettes(shades.expand(1, 3, -1, -1).clone()).any()
 
 

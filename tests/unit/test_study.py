@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation import generate
 from oneword.study import findings, grid, page, plots, statistics, subjects, work
-from oneword.study.plan import Study, arm
+from oneword.study.plan import PAPER, Study, arm
 from oneword.study.prompt_sets import KINDS, PROMPT_SETS, prompts_for
 from oneword.study.subjects import Subject
 
@@ -280,6 +281,20 @@ def test_a_setup_may_change_settings(tmp_path):
     assert "=" not in study.specs[0].name
 
 
+def test_groups_stand_for_setups_each_once(tmp_path):
+    study = Study(config(tmp_path, setups=("one-word", "paper", "xti")))
+    assert list(study.arms) == [*PAPER, "xti"]
+    assert {*PAPER, "pivotal", "initializer"} < Study(config(tmp_path, setups=("all",))).arms.keys()
+
+
+def test_a_setup_that_changes_weights_takes_their_settings(tmp_path):
+    label = "pivotal:tuned_weights=lora,tuning_steps=7,max_train_steps=9"
+    study = Study(config(tmp_path, setups=(label,)))
+    found = study.inversion(study.specs[0])
+    assert (found.tuning.tuned_weights, found.tuning.tuning_steps) == ("lora", 7)
+    assert (found.setup, found.max_train_steps) == ("pivotal", 9)
+
+
 @pytest.mark.parametrize(
     ("label", "text"),
     [
@@ -287,6 +302,9 @@ def test_a_setup_may_change_settings(tmp_path):
         ("one-word:rate=1", "must be settings of training"),
         ("one-word:learning_rate", "must be settings of training"),
         ("one-word:seed=3", "must be settings of training"),
+        ("one-word:tuning_steps=3", "must be settings of training"),
+        ("pivotal:tuning=3", "must be settings of training"),
+        ("pivotal:tuning_steps=0", "tuning_steps must be 1 or more"),
         ("image-only:keep=last", "must be settings of training"),
         ("one-word:num_vectors=0", "num_vectors must be in 1..75"),
     ],
@@ -374,6 +392,13 @@ def test_costs_count_samples_through_the_denoiser(tmp_path):
     assert study.pictures(word) == 3 * templates * 2
     assert study.drawing_passes(word) == 3 * templates * 2 * 7 * 2
     assert study.pictures(by_setup["neon", "one-word"]) == 3 * 5 * 2
+    tuned = "lora-dreambooth:tuning_steps=20,num_class_images=6"
+    changed = Study(dataclasses.replace(study.config, setups=("pivotal", tuned, "dreamartist")))
+    cost = {s.setup: changed.training_passes(s, "microworld") for s in changed.specs}
+    assert cost["pivotal"] == 3 * 20 * 4 + 5 * 16
+    # a class picture beside each picture, and their drawing; the loop's steps are the tuning's
+    assert cost[tuned] == 2 * 3 * 20 * 4 + 6 * 7 * 2 + 5 * 16
+    assert cost["dreamartist"] == 2 * 3 * 10 * 4 + 3 * 16
     image_only = by_setup["parrot", "image-only"]
     assert study.pictures(image_only) == study.training_passes(image_only, "microworld") == 0
 
@@ -621,3 +646,23 @@ def test_a_report_of_nothing_is_refused(tmp_path):
     grid.claim(study)
     with pytest.raises(page.StudyError, match="needs a job that is done"):
         page.write(study, command="x")
+
+
+def test_landed_rows_are_done_jobs_of_a_new_folder(tmp_path):
+    made = fake_study(tmp_path)
+    target = tmp_path / "docs" / "study.md"
+    page.write(made, command="x", markdown=target)
+    landed = made.folder / "results.jsonl"
+    again = Study(config(tmp_path, output_dir=tmp_path / "again"))
+    assert grid.take_in(again, landed) == 8
+    assert grid.take_in(again, landed) == 0
+    assert page.gather(again) == page.gather(made)
+    assert not grid.standing(again).left
+    before = target.read_text()
+    page.write(again, command="x", markdown=target)  # the pictures are those beside the page
+    assert target.read_text() == before
+    one = Study(config(tmp_path, output_dir=tmp_path / "one", setups=("one-word",)))
+    assert grid.take_in(one, landed) == 4
+    landed.write_text('{"concept": "parrot"}\n')
+    with pytest.raises(ConfigError, match=r"--rows must be a results\.jsonl of a study"):
+        grid.take_in(one, landed)

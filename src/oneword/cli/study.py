@@ -32,6 +32,8 @@ class StudyArguments(StudyConfig):
 
     dry_run: bool = False
     """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
+    rows: Path | None = None
+    """Take the rows of this results.jsonl in as done jobs first: the report of landed rows, or a study that goes on from them."""
     report: bool = False
     """Write the report of what is done, and stop."""
     markdown: Path | None = None
@@ -53,6 +55,11 @@ def run(arguments: Sequence[str]) -> int:
     study = Study(config)
     for note in study.notes:
         options.say(note)
+    if chosen.rows is not None:
+        from oneword.study import grid
+
+        count = grid.take_in(study, chosen.rows)
+        options.say(f"{count} jobs are taken from {chosen.rows}.")
     if chosen.dry_run:
         return _dry_run(study, chosen.json)
     from oneword._files import write_atomic
@@ -69,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
                 raise
     count = f"{len(ended.done)} of {len(study.specs)} jobs are done."
     if ended.done or chosen.report:
-        shown = [word for word in arguments if word != "--report"]
+        shown = _shown(arguments)
         path = page.write(study, command=reports.command("study", *shown), markdown=chosen.markdown)
         if chosen.json is not None:
             write_atomic(chosen.json, (study.folder / "summary.json").read_bytes())
@@ -83,6 +90,19 @@ def run(arguments: Sequence[str]) -> int:
     if ended.failed:
         print("Run again with --retry-failed to try them again.")
     return 1 if ended.failed else 0
+
+
+def _shown(arguments: Sequence[str]) -> list[str]:
+    """The words that make a study, without those that only say what to do with it now."""
+    words, kept = list(arguments), []
+    while words:
+        word = words.pop(0)
+        if word.partition("=")[0] in ("--rows", "--json", "--markdown"):
+            if "=" not in word and words:
+                words.pop(0)
+        elif word not in ("--report", "--retry-failed"):
+            kept.append(word)
+    return kept
 
 
 def _failure(study: Study, spec: Any) -> str:
@@ -114,7 +134,7 @@ def _dry_run(study: Study, target: Path | None) -> int:
     if target is not None:
         write_json_atomic(target, plan)
     print(
-        f"{len(study.subjects)} concepts x {len(study.config.setups)} setups x "
+        f"{len(study.subjects)} concepts x {len(study.arms)} setups x "
         f"{len(study.config.seeds)} seeds"
         + (f", and set sizes {list(study.config.set_sizes)}" if study.config.set_sizes else "")
         + f": {len(study.specs)} jobs, {len(now.done)} done, {len(now.failed)} failed, "

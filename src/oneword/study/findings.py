@@ -16,7 +16,7 @@ import numpy as np
 
 from oneword.evaluation.metrics import Mean
 from oneword.study import statistics
-from oneword.study.plan import BASE, REFERENCES
+from oneword.study.plan import BASE, PAPER, REFERENCES
 from oneword.study.statistics import IMAGE, SHAPE, TEXT, Row, Runs
 
 
@@ -92,7 +92,8 @@ class _Judge:
 
     @property
     def learned(self) -> list[str]:
-        return [s for s in self.setups if s not in REFERENCES and s != "bipartite"]
+        """Of the setups that the paper compares, those that learn, at whatever settings."""
+        return [s for s in self.setups if s.partition(":")[0] in PAPER and s not in REFERENCES]
 
     def margin(self) -> float | None:
         """How far comparable image similarities may lie apart."""
@@ -269,7 +270,8 @@ class _Judge:
             "the text, and loses it at high guidance."
         )
         if low is None or high is None:
-            return Finding(claim, "appendix A", "undecided", _NEEDS_SWEEP.format("bipartite"))
+            missing = "Not run: the study has no setup bipartite, an edit of pictures."
+            return Finding(claim, "appendix A", "undecided", missing)
 
         def kept(scale: float) -> Runs:
             own = statistics.select(self.rows, setup="bipartite", guidance_scale=scale)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,6 +90,41 @@ def claim(study: Study) -> None:
                 "its own settings, or pass another --out."
             )
     write_json_atomic(record, ours)
+
+
+def take_in(study: Study, path: Path) -> int:
+    """Keep the rows of a ``results.jsonl`` as jobs that are done, where they are not done yet.
+
+    Args:
+        study: The plan; rows of other jobs are left out.
+        path: What ``page.write`` wrote. Whoever takes rows in answers for their protocol.
+
+    Returns:
+        How many jobs were new.
+
+    Raises:
+        ConfigError: it cannot be read as rows.
+        OutputError: the study's folder cannot be written.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        found: dict[Any, list[work.Row]] = {}
+        for row in rows:
+            key = row["concept"], row["setup"], row["seed"], row["set_size"]
+            found.setdefault(key, []).append(row)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--rows must be a results.jsonl of a study, got {path}: {error!r}."
+        ) from error
+    claim(study)
+    count = 0
+    for spec in study.specs:
+        own = found.get((spec.concept, spec.setup, spec.seed, spec.num_pictures))
+        if own and not work.rows_file(study.folder, spec).is_file():
+            work.write_rows(study.folder, spec, own)
+            count += 1
+    return count
 
 
 def _bound(study: Study) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
     for name, (_, figure) in drawn.items():
         write_atomic(folder / "figures" / f"{name}.svg", plots.svg(figure).encode())
         write_atomic(folder / "figures" / f"{name}.png", plots.png(figure))
-    galleries = _galleries(study, setups)
+    galleries = _galleries(study, setups) or _landed_galleries(study, markdown)
     for name, sheet in galleries.items():
         write_atomic(folder / "figures" / f"gallery-{name}.jpg", sheet)
     lead = _lead(study, rows)
@@ -172,6 +172,14 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
         sheet.save(stream, format="JPEG", quality=88)
         found[name] = stream.getvalue()
     return found
+
+
+def _landed_galleries(study: Study, page: Path | None) -> dict[str, bytes]:
+    """Sheets beside a page that was written before: landed rows come without pictures."""
+    if page is None:
+        return {}
+    files = {name: page.with_suffix("") / f"gallery-{name}.jpg" for name in study.subjects}
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
 
 def _sheet(

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneword.config import EMBEDDED, SETUPS, ConfigError, InversionConfig, StudyConfig
+from oneword.config import (
+    EMBEDDED,
+    SETUPS,
+    TUNING,
+    ConfigError,
+    InversionConfig,
+    StudyConfig,
+    TuningConfig,
+)
 from oneword.prompts import PLAIN_PROMPT
 from oneword.study import subjects
 from oneword.study.prompt_sets import PLAIN, PROMPT_SETS, prompts_for
@@ -22,7 +30,18 @@ BASE = "one-word"
 CAPTIONS = ("captions-short", "captions-long")
 REFERENCES = ("image-only", "prompt-only", "initializer", *CAPTIONS)
 """Rows that nothing is trained for."""
+PAPER = (
+    BASE, "two-words", "three-words", "progressive", "regularized", "per-image", "high-lr",
+    "low-lr", *CAPTIONS, "image-only", "prompt-only",
+)  # fmt: skip
+"""Rows of figure 10 of Gal et al. 2022, arXiv:2208.01618."""
+GROUPS = {
+    "paper": PAPER,
+    "all": tuple(dict.fromkeys((*SETUPS, *REFERENCES))),
+}
+"""Names that stand for several setups."""
 _OWN = ("setup", "seed", "initializer_token", "learnable_property", "placeholder_token")
+_TUNED = {f.name for f in dataclasses.fields(TuningConfig)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +98,9 @@ def arm(label: str) -> Arm:
     known = (*SETUPS, *(name for name in REFERENCES if name not in SETUPS), *others())
     if setup not in known:
         raise ConfigError(f"A setup must be one of {', '.join(known)}, got {setup!r}.")
-    names = {f.name for f in dataclasses.fields(InversionConfig)} - set(_OWN)
+    names = {f.name for f in dataclasses.fields(InversionConfig)} - {*_OWN, "tuning"}
+    if setup in TUNING:
+        names |= _TUNED
     changes = []
     for item in settings.split(",") if settings else []:
         name, equals, text = item.partition("=")
@@ -92,8 +113,15 @@ def arm(label: str) -> Arm:
         changes.append((name, _value(text.strip())))
     found = Arm(label, setup, tuple(changes))
     if found.setup in SETUPS:  # the settings' own checks
-        dataclasses.replace(InversionConfig(setup=setup), **dict(changes))
+        _changed(InversionConfig(setup=setup), found.changes)
     return found
+
+
+def _changed(config: InversionConfig, changes: Sequence[tuple[str, Any]]) -> InversionConfig:
+    """Put a setup's changes over settings; those of weights lie in a part of their own."""
+    own = {name: value for name, value in changes if name not in _TUNED}
+    tuned = {name: value for name, value in changes if name in _TUNED}
+    return dataclasses.replace(config, tuning=dataclasses.replace(config.tuning, **tuned), **own)
 
 
 def _value(text: str) -> Any:
@@ -133,7 +161,8 @@ class Study:
                 f"A study sets {', '.join(given)} itself, for each job; leave it out (--setups and "
                 "--seeds take several)."
             )
-        self.arms = {label: arm(label) for label in config.setups}
+        labels = [n for label in config.setups for n in GROUPS.get(label, (label,))]
+        self.arms = {label: arm(label) for label in labels}
         if len({slug(label) for label in self.arms}) < len(self.arms):
             raise ConfigError(f"Two setups are written alike, got {', '.join(self.arms)}.")
         self.subjects = {s.name: s for s in subjects.find(config.concepts, name)}
@@ -201,14 +230,14 @@ class Study:
     def inversion(self, spec: Spec) -> InversionConfig:
         """Settings of a job's training."""
         subject, found = self.subjects[spec.concept], self.arm(spec)
-        return dataclasses.replace(
+        given = dataclasses.replace(
             self.config.inversion,
             setup=found.setup if found.setup in SETUPS else BASE,
             seed=spec.seed,
             initializer_token=subject.noun,
             learnable_property=subject.learnable_property,
-            **dict(found.changes),
         )
+        return _changed(given, found.changes)
 
     def chunks(self, specs: Sequence[Spec], hands: int) -> list[list[Spec]]:
         """Jobs that one process takes at a time: of one setup, so that they can share batches.
@@ -242,7 +271,8 @@ class Study:
     def training_passes(self, spec: Spec, family: str) -> float:
         """Forward passes of the denoiser, of one sample, that a job's training is worth.
 
-        A backward pass counts as two forward ones.
+        A backward pass counts as two forward ones; class pictures are counted with the protocol's
+        sampling, whatever the family draws with.
         """
         if not self.arm(spec).trains:
             return 0.0
@@ -250,10 +280,23 @@ class Study:
         assert config.max_train_steps is not None
         assert config.train_batch_size is not None
         assert config.evaluation_steps is not None
-        scorings = 1 + config.max_train_steps // config.evaluation_steps
+        steps, extra = config.max_train_steps, 0.0
+        if config.setup in TUNING:
+            tuning = config.tuning
+            if config.setup == "pivotal":
+                assert tuning.tuning_steps is not None
+                steps += tuning.tuning_steps
+            if tuning.prior_loss_weight:  # as many class pictures in each step
+                assert tuning.num_class_images is not None
+                assert self.config.sampling.num_inference_steps is not None
+                extra += 3.0 * steps * config.train_batch_size
+                drawn = 0 if tuning.class_data_dir else tuning.num_class_images
+                extra += 2.0 * drawn * self.config.sampling.num_inference_steps
+        if config.form == "dreamartist":  # each sample with the negative word too
+            extra += 3.0 * steps * config.train_batch_size
+        scorings = 1 + steps // config.evaluation_steps
         return (
-            3.0 * config.max_train_steps * config.train_batch_size
-            + scorings * config.num_evaluation_samples
+            3.0 * steps * config.train_batch_size + extra + scorings * config.num_evaluation_samples
         )
 
     def pictures(self, spec: Spec) -> int:
