@@ -652,7 +652,7 @@ def test_landed_rows_are_done_jobs_of_a_new_folder(tmp_path):
     made = fake_study(tmp_path)
     target = tmp_path / "docs" / "study.md"
     page.write(made, command="x", markdown=target)
-    landed = made.folder / "results.jsonl"
+    landed = target.parent / "study" / "results.jsonl.gz"
     again = Study(config(tmp_path, output_dir=tmp_path / "again"))
     assert grid.take_in(again, landed) == 8
     assert grid.take_in(again, landed) == 0
@@ -663,6 +663,10 @@ def test_landed_rows_are_done_jobs_of_a_new_folder(tmp_path):
     assert target.read_text() == before
     one = Study(config(tmp_path, output_dir=tmp_path / "one", setups=("one-word",)))
     assert grid.take_in(one, landed) == 4
-    landed.write_text('{"concept": "parrot"}\n')
-    with pytest.raises(ConfigError, match=r"--rows must be a results\.jsonl of a study"):
-        grid.take_in(one, landed)
+    assert grid.take_in(Study(config(tmp_path, output_dir=tmp_path / "plain")),
+                        made.folder / "results.jsonl") == 8  # fmt: skip
+    broken = tmp_path / "broken.jsonl"
+    for text in ('{"concept": "parrot"}\n', "no rows"):
+        broken.write_text(text)
+        with pytest.raises(ConfigError, match=r"--rows must be a results\.jsonl of a study"):
+            grid.take_in(one, broken)

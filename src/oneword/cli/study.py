@@ -33,11 +33,11 @@ class StudyArguments(StudyConfig):
     dry_run: bool = False
     """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
     rows: Path | None = None
-    """Take the rows of this results.jsonl in as done jobs first: the report of landed rows, or a study that goes on from them."""
+    """Take the rows of this results.jsonl (or .gz) in as done jobs first: the report of kept rows, or a study that goes on from them."""
     report: bool = False
     """Write the report of what is done, and stop."""
     markdown: Path | None = None
-    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures go beside it."""
+    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures and results.jsonl.gz go into a folder beside it."""
     json: Path | None = None
     """File for the plan, or for the results in short."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -93,7 +94,7 @@ def claim(study: Study) -> None:
 
 
 def take_in(study: Study, path: Path) -> int:
-    """Keep the rows of a ``results.jsonl`` as jobs that are done, where they are not done yet.
+    """Keep the rows of a ``results.jsonl`` (or ``.gz``) as jobs that are done, where they are not.
 
     Args:
         study: The plan; rows of other jobs are left out.
@@ -107,15 +108,16 @@ def take_in(study: Study, path: Path) -> int:
         OutputError: the study's folder cannot be written.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        data = path.read_bytes()
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        rows = [json.loads(line) for line in text.decode().splitlines()]
         found: dict[Any, list[work.Row]] = {}
         for row in rows:
             key = row["concept"], row["setup"], row["seed"], row["set_size"]
             found.setdefault(key, []).append(row)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"--rows must be a results.jsonl of a study, got {path}: {error!r}."
+            f"--rows must be a results.jsonl of a study, or that gzipped, got {path}: {error!r}."
         ) from error
     claim(study)
     count = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import math
@@ -24,6 +25,8 @@ from oneword.study.work import TRAINING, Row
 
 REPORT, MARKDOWN = "report.html", "report.md"
 PARQUET = "results.parquet"
+ROWS = "results.jsonl.gz"
+"""All rows beside a page, from which it can be made again."""
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 """Between these lines of a page the results are put."""
 _SHOWN = 3  # concepts whose pictures are in the report
@@ -47,8 +50,8 @@ def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
     Args:
         study: The plan; jobs that are not done are left out.
         command: What the study was made with.
-        markdown: A page that the results are put into, between its marks, figures beside it; a new
-            page where there is none.
+        markdown: A page that the results are put into, between its marks, figures and all rows
+            beside it; a new page where there is none.
 
     Returns:
         The HTML page.
@@ -88,7 +91,7 @@ def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
     text = parts.markdown("figures")
     write_atomic(folder / MARKDOWN, f"# The study\n\n{text}".encode())
     if markdown is not None:
-        _put_into(markdown, parts)
+        _put_into(markdown, parts, rows)
     return report.write(parts.page(), folder / REPORT)
 
 
@@ -96,9 +99,12 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
     return {name: getattr(estimate, name) for name in Estimate.__slots__}
 
 
+def _json_lines(rows: Sequence[Row]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
 def _write_rows(rows: Sequence[Row], folder: Path) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomic(folder / "results.jsonl", text.encode())
+    write_atomic(folder / "results.jsonl", _json_lines(rows))
     try:
         import pyarrow
         import pyarrow.parquet
@@ -356,8 +362,8 @@ def _jpeg_uri(data: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def _put_into(page: Path, parts: _Parts) -> None:
-    """Put results between a page's marks, with the figures in a folder named after the page."""
+def _put_into(page: Path, parts: _Parts, rows: Sequence[Row]) -> None:
+    """Put results between a page's marks; figures and rows go into a folder named after it."""
     place = page.with_suffix("")
     before, after = "# The study\n\n", "\n"
     if page.is_file():
@@ -372,4 +378,6 @@ def _put_into(page: Path, parts: _Parts) -> None:
     for source in sorted((parts.study.folder / "figures").iterdir()):
         if source.suffix in (".svg", ".jpg"):
             write_atomic(place / source.name, source.read_bytes())
+    # no time in the archive: the same rows are the same file
+    write_atomic(place / ROWS, gzip.compress(_json_lines(rows), mtime=0))
     write_atomic(page, f"{before}{BEGIN}\n\n{body}\n{END}{after}".encode())
