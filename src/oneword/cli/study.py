@@ -261,21 +261,22 @@ def _long(seconds: float) -> str:
     return duration(seconds) if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+_SHOWN = ("image similarity", "text similarity", "silhouette overlap", "concept seen",
+          "edits obeyed", "DINO similarity")  # fmt: skip
+
+
 def _show(study: Study) -> None:
-    """Print the table of means and the findings."""
+    """Print some of the means, as many as a terminal has room for, and the findings."""
     from rich.console import Console
     from rich.table import Table
 
     summary = json.loads((study.folder / "summary.json").read_text(encoding="utf-8"))
     console = Console()
     table: Any = Table(title="Means over concepts")
-    names = list(dict.fromkeys(m for line in summary["scores"].values() for m in line))
-    names = [name for name in names if not name.startswith("Δ")]
+    names = [m for m in _SHOWN if any(m in line for line in summary["scores"].values())]
     for name in ("setup", *names):
-        head = name.removesuffix(" similarity").replace(" similarity (", " (")
-        table.add_column(
-            head, justify="left" if name == "setup" else "right", no_wrap=name == "setup"
-        )
+        justify = "left" if name == "setup" else "right"
+        table.add_column(name, justify=justify, no_wrap=name == "setup", min_width=6)
     for setup, line in summary["scores"].items():
         table.add_row(setup, *(f"{line[n]['value']:.3f}" if n in line else "–" for n in names))
     console.print(table)

@@ -79,8 +79,9 @@ def draw(
 
 _PLANE = (
     "Reconstruction against editability, a point per setup: mean over concepts with its 95 % "
-    "bootstrap intervals. Filled: learned; hollow: references. The dashed line is the front: no "
-    "learned setup is above it on both scores."
+    "bootstrap intervals; how setups differ on the same concepts is in the table of differences. "
+    "Filled: learned; hollow: references. The dashed line is the front: no learned setup is above "
+    "it on both scores."
 )
 _SET_SIZE = (
     "Number of training pictures, with the references of the same concepts. Image similarity is "
@@ -108,9 +109,12 @@ def _bars(estimate: Estimate) -> list[list[float]] | None:
     return [[max(0.0, below)], [max(0.0, above)]]
 
 
-def _mark(axes: Axes, point: Point, label: str, colour: str, *, reference: bool) -> None:
+def _mark(
+    axes: Axes, point: Point, label: str, colour: str, *, reference: bool, legend: str = ""
+) -> None:
+    """A point with its intervals; ``label`` stands beside it."""
     text, image = point
-    axes.errorbar(
+    _, _, bars = axes.errorbar(
         text.value,
         image.value,
         xerr=_bars(text),
@@ -120,9 +124,11 @@ def _mark(axes: Axes, point: Point, label: str, colour: str, *, reference: bool)
         markerfacecolor="white" if reference else colour,
         elinewidth=0.8,
         markersize=6,
-        label=label,
+        label=legend or label,
         zorder=3,
     )
+    for bar in bars:  # the marks of close setups must stay legible
+        bar.set_alpha(0.4)
     axes.annotate(
         label, (text.value, image.value), xytext=(5, 4), textcoords="offset points", fontsize=7.5
     )
@@ -158,8 +164,10 @@ def _plane(rows: Sequence[Row], setups: Sequence[str], scale: float) -> Figure |
     hull = _hull(list(learned.values()))
     if len(hull) > 2:
         axes.fill(*zip(*hull, strict=True), color="0.5", alpha=0.08, zorder=0)
-    for (setup, point), colour in zip(points.items(), _colours(len(points)), strict=True):
-        _mark(axes, point, setup, colour, reference=setup in REFERENCES)
+    colours = _colours(len(points))
+    for number, ((setup, point), colour) in enumerate(zip(points.items(), colours, strict=True), 1):
+        _mark(axes, point, str(number), colour, reference=setup in REFERENCES,
+              legend=f"{number} {setup}")  # fmt: skip
     axes.set(xlabel=_TEXT_AXIS, ylabel=_IMAGE_AXIS)
     axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure

@@ -238,7 +238,8 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
             drawn = None if method is None else method(template, seeds)
             rows.append({"kind": kind, "prompt": template, "guidance_scale": scale}
                         | scorer.row(template, drawn))  # fmt: skip
-            if number == 0 and kind not in shown:
+            repeated = drawn is None and bool(shown)  # the same training pictures again
+            if number == 0 and kind not in shown and not repeated:
                 shown[kind] = (pictures if drawn is None else drawn)[:_GALLERY]
             tell(spec.name, "drawing", (number * len(templates) + place + 1)
                  / (len(templates) * len(scales)))  # fmt: skip
