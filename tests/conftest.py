@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel
 
 import tiny
 from oneword.backbones.base import Backbone, load
@@ -30,3 +32,22 @@ def tiny_sd(tiny_folder) -> Backbone:
 @pytest.fixture(scope="session")
 def tiny_sd_v(tiny_v_folder) -> Backbone:
     return load(ModelConfig(model=str(tiny_v_folder), device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def judge_folder(tmp_path_factory: pytest.TempPathFactory):
+    """Folder of a tiny CLIP with random weights."""
+    folder = tmp_path_factory.mktemp("judge")
+    tokens = tiny.tokenizer()
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2}  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # noqa: TID251
+        config = CLIPConfig(
+            text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
+            vision_config=size | {"image_size": 24, "patch_size": 8},
+            projection_dim=12,
+        )
+        CLIPModel(config).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder

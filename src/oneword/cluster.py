@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from oneword.config import TrainConfig, UserError
@@ -60,6 +61,56 @@ def train_on_cluster(
         ConfigError: as of ``jobs.train_many``.
     """
     check_jobs(configs)
+    outcomes: dict[str, JobOutcome] = {}
+
+    def cut(count: int) -> list[list[TrainConfig]]:
+        share = -(-len(configs) // count)
+        size = max(1, min(share, _CHUNK * (slots or _CHUNK)))
+        return [list(configs[i : i + size]) for i in range(0, len(configs), size)]
+
+    for found in _mapped(partial(_train, slots), cut, len(configs), address, workers, on_event):
+        outcomes |= {outcome.name: outcome for outcome in found}
+    for config in configs:
+        if config.mirror is not None:  # what another machine wrote
+            folder_of(config).claim()
+    return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
+
+
+def map_chunks(
+    function: Callable[[Any, OnJobEvent], Any],
+    chunks: Sequence[Any],
+    *,
+    address: str = "local",
+    workers: int | None = None,
+    on_event: OnJobEvent | None = None,
+) -> Iterator[Any]:
+    """Call a function on chunks of work, each on some worker; a worker's death repeats its chunk.
+
+    Args:
+        function: ``function(chunk, tell)``; it must be able to begin a chunk anew.
+        chunks: What to work on.
+        address: As of ``train_on_cluster``.
+        workers: Likewise.
+        on_event: Told of what the function tells, and of each worker that begins.
+
+    Yields:
+        What the function returns, as chunks end; nothing for a chunk that is lost for good.
+
+    Raises:
+        ClusterError: as of ``train_on_cluster``.
+    """
+    yield from _mapped(function, lambda _: list(chunks), len(chunks), address, workers, on_event)
+
+
+def _mapped(
+    function: Callable[[Any, OnJobEvent], Any],
+    cut: Callable[[int], list[Any]],
+    most_workers: int,
+    address: str,
+    workers: int | None,
+    on_event: OnJobEvent | None,
+) -> Iterator[Any]:
+    """``map_chunks``, of chunks that are cut once the number of workers is known."""
     with _connected(address) as ray:
         from ray.util import ActorPool
         from ray.util.queue import Queue
@@ -72,22 +123,17 @@ def train_on_cluster(
                 f"The cluster must have a {'GPU' if gpus else 'core'} for each worker, got "
                 f"{workers} workers for {most}; ask for fewer."
             )
-        count = min(workers or most, len(configs))
+        count = min(workers or most, most_workers)
         kind = ray.remote(max_restarts=-1, max_task_retries=_RETRIES)(_Worker)
         events = Queue()
         needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
         pool = ActorPool([kind.options(**needs).remote() for _ in range(count)])
-        share = -(-len(configs) // count)
-        size = max(1, min(share, _CHUNK * (slots or _CHUNK)))
-        chunks = [list(configs[i : i + size]) for i in range(0, len(configs), size)]
-        for chunk in chunks:
-            pool.submit(lambda actor, jobs: actor.train.remote(jobs, slots, events), chunk)
-        outcomes: dict[str, JobOutcome] = {}
+        for chunk in cut(count):
+            pool.submit(lambda actor, part: actor.work.remote(function, part, events), chunk)
         ended: set[str] = set()
         while pool.has_next():
             try:
-                for outcome in pool.get_next_unordered(timeout=_WAIT_S):
-                    outcomes[outcome.name] = outcome
+                yield pool.get_next_unordered(timeout=_WAIT_S)
             except TimeoutError:
                 pass
             except ray.exceptions.RayError as error:
@@ -95,10 +141,6 @@ def train_on_cluster(
                     on_event("cluster", "message", f"A worker was lost for good: {error}")
             _tell(events, on_event, ended)
         _tell(events, on_event, ended)
-    for config in configs:
-        if config.mirror is not None:  # what another machine wrote
-            folder_of(config).claim()
-    return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
 
 
 def _lost(name: str) -> JobOutcome:
@@ -119,17 +161,22 @@ def _tell(events: Any, on_event: OnJobEvent | None, ended: set[str]) -> None:
 
 
 class _Worker:
-    """One actor: a process that trains chunks of jobs, one after the other."""
+    """One actor: a process that works on chunks, one after the other."""
 
-    def train(
-        self, configs: Sequence[TrainConfig], slots: int | None, events: Any
-    ) -> list[JobOutcome]:
+    def work(self, function: Callable[[Any, OnJobEvent], Any], chunk: Any, events: Any) -> Any:
         def tell(name: str, kind: str, data: Any) -> None:
-            if kind != "progress" or data["evaluated"]:
-                events.put((name, kind, _light(data)))
+            events.put((name, kind, data))
 
-        events.put(("worker", WORKER, os.getpid()))
-        return [_light(outcome) for outcome in train_many(configs, slots=slots, on_event=tell)]
+        tell("worker", WORKER, os.getpid())
+        return function(chunk, tell)
+
+
+def _train(slots: int | None, configs: Sequence[TrainConfig], tell: OnJobEvent) -> list[JobOutcome]:
+    def tell_light(name: str, kind: str, data: Any) -> None:
+        if kind != "progress" or data["evaluated"]:
+            tell(name, kind, _light(data))
+
+    return [_light(o) for o in train_many(configs, slots=slots, on_event=tell_light)]
 
 
 def _light(data: Any) -> Any:

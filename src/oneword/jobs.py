@@ -73,6 +73,7 @@ def train_many(
     configs: Sequence[TrainConfig],
     *,
     slots: int | None = None,
+    backbone: Backbone | None = None,
     on_event: OnJobEvent | None = None,
 ) -> list[JobOutcome]:
     """Learn many words, ``slots`` of them in one batch; each has its own run folder.
@@ -84,6 +85,7 @@ def train_many(
     Args:
         configs: The jobs, all of one model; the names of their output folders tell them apart.
         slots: Words that train at once; ``None``: as many as the memory of a GPU holds, 4 on a CPU.
+        backbone: The jobs' model, where it is loaded already.
         on_event: Told of each job's plan, messages, progress, previews and end.
 
     Returns:
@@ -95,7 +97,7 @@ def train_many(
     """
     tell = on_event or _tell_nobody
     check_jobs(configs)
-    backbone = load(configs[0].model, work_of(configs[0], slots or 1))
+    backbone = backbone or load(configs[0].model, work_of(configs[0], slots or 1))
     outcomes: dict[str, JobOutcome] = {}
     begun: list[_Run] = []
 

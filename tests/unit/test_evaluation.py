@@ -8,32 +8,12 @@ import re
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
 
-import tiny
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import JudgeError, load_judge
 from oneword.images import from_uint8
-
-
-@pytest.fixture(scope="module")
-def judge_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judge")
-    tokens = tiny.tokenizer()
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-            "num_attention_heads": 2}  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # noqa: TID251
-        config = CLIPConfig(
-            text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
-            vision_config=size | {"image_size": 24, "patch_size": 8},
-            projection_dim=12,
-        )
-        CLIPModel(config).save_pretrained(folder)
-    tokens.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ ORDER = (
     "mirror", "run_folder", "runs", "jobs", "composition", "generation",
     "bipartite", "blending", "editing",
     "evaluation", "sharing",
-    "cluster", "web", "cli",
+    "cluster", "study", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent
 

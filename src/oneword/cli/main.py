@@ -21,6 +21,7 @@ VERBS = {
     "generate": "draw pictures with learned words",
     "edit": "change a picture: inside a mask, drawn over, or inverted",
     "evaluate": "score a learned word beside its references",
+    "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
     "compose": "learn several words together, so that they can stand in one picture",
     "debias": "learn a fairer word from a small diverse set, and show who each word shows",
     "microworld": "the embedded model: train, evaluate, card",

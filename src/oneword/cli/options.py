@@ -31,8 +31,9 @@ ALIASES = {
     "--mixed-precision": "--dtype",
     "--save-steps": "--checkpointing-steps",
     "--no-flip": "--no-random-flip",
+    "--out": "--output-dir",
 }
-"""Other tools' names of our options."""
+"""Other names of our options, most of them other tools'."""
 VALUES = {("--dtype", "no"): "fp32"}
 NOT_NEEDED = {
     "--repeats": (1, "pictures are drawn at random, not repeated"),

@@ -23,6 +23,10 @@ DEFAULT_JUDGE = "openai/clip-vit-base-patch32"
 """The paper's."""
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+DEFAULT_DINO = "facebook/dino-vits16"
+"""DreamBooth's."""
+_DINO_MEAN = (0.485, 0.456, 0.406)
+_DINO_STD = (0.229, 0.224, 0.225)
 _CHUNK = 64
 
 
@@ -66,16 +70,7 @@ class Judge:
         return torch.cat([self._images(part) for part in pixels.split(_CHUNK)])
 
     def _images(self, pixels: Pixels) -> Tensor:
-        values = (pixels.to(self.model.device).float() + 1) / 2
-        height, width = values.shape[-2:]
-        if (height, width) != (self.size_px, self.size_px):
-            factor = self.size_px / min(height, width)
-            size = (round(height * factor), round(width * factor))
-            values = F.interpolate(
-                values, size=size, mode="bicubic", antialias=True, align_corners=False
-            ).clamp(0, 1)
-            top, left = (size[0] - self.size_px) // 2, (size[1] - self.size_px) // 2
-            values = values[..., top : top + self.size_px, left : left + self.size_px]
+        values = _squares(pixels.to(self.model.device), self.size_px)
         seen = self.model.vision_model(pixel_values=(values - self.mean) / self.std).pooler_output
         return F.normalize(self.model.visual_projection(seen), dim=-1).cpu()
 
@@ -87,6 +82,80 @@ class Judge:
         )
         read = self.model.text_model(**batch).pooler_output
         return F.normalize(self.model.text_projection(read), dim=-1).cpu()
+
+
+class Dino:
+    """A frozen DINO: features of pictures that tell things of one kind apart better than CLIP's.
+
+    Args:
+        model: Vision transformer.
+        mean: Per channel, of pixels in [0, 1].
+        std: Likewise.
+        name: What it is called in reports.
+
+    Source:
+        Caron et al. 2021, arXiv:2104.14294; as a score: Ruiz et al. 2022, arXiv:2208.12242.
+    """
+
+    def __init__(
+        self, model: Any, *, mean: Sequence[float], std: Sequence[float], name: str = ""
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.name, self.size_px = name, int(model.config.image_size)
+        self.mean = torch.tensor(list(mean), device=model.device)[:, None, None]
+        self.std = torch.tensor(list(std), device=model.device)[:, None, None]
+
+    @torch.no_grad()
+    def images(self, pixels: Pixels) -> Tensor:
+        """Features of pictures: (num, dim), float32, unit length, on the CPU."""
+        found = []
+        for part in pixels.split(_CHUNK):
+            values = _squares(part.to(self.model.device), self.size_px)
+            seen = self.model(pixel_values=(values - self.mean) / self.std).last_hidden_state[:, 0]
+            found.append(F.normalize(seen, dim=-1).cpu())
+        return torch.cat(found)
+
+
+def _squares(pixels: Tensor, size_px: int) -> Tensor:
+    """Pixels in [0, 1], the shorter side at the size that a model sees, cropped to the middle."""
+    values = (pixels.float() + 1) / 2
+    height, width = values.shape[-2:]
+    if (height, width) == (size_px, size_px):
+        return values
+    factor = size_px / min(height, width)
+    size = (round(height * factor), round(width * factor))
+    values = F.interpolate(
+        values, size=size, mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0, 1)
+    top, left = (size[0] - size_px) // 2, (size[1] - size_px) // 2
+    return values[..., top : top + size_px, left : left + size_px]
+
+
+def load_dino(name: str, backbone: Backbone) -> Dino:
+    """The DINO of a name.
+
+    Args:
+        name: Hub id or folder of a vision transformer.
+        backbone: Whose pictures will be scored; its device is used.
+
+    Raises:
+        JudgeError: there is no vision transformer of that name.
+    """
+    from transformers import ViTModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model: Any = ViTModel.from_pretrained(name, add_pooling_layer=False, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise JudgeError(
+            f"--dino must be a vision transformer (hub id or folder) or none, got {name}: "
+            f"{reason[:200]}"
+        ) from error
+    finally:
+        logging.enable_progress_bar()
+    return Dino(model.to(backbone.device), mean=_DINO_MEAN, std=_DINO_STD, name=name)
 
 
 def load_judge(name: str | None, backbone: Backbone) -> Judge:

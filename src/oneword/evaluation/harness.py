@@ -7,10 +7,12 @@ existing word and a later baseline are scored by the same lines.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -157,7 +159,7 @@ def evaluate(
     training = judge.images(pictures)
     plain_features = None if plain is None else judge.images(plain)
     # Scored against a prompt without its subject, as the paper does: "a photo of on the moon".
-    texts = judge.texts([" ".join(fill(t, "").split()) for t in protocol.edits])
+    texts = judge.texts([bare(template) for template in protocol.edits])
     scores: dict[str, Scores] = {}
     drawn: dict[str, dict[str, Pixels]] = {}
     for name, method in methods.items():
@@ -191,6 +193,11 @@ def evaluate(
     return Evaluation(
         protocol=protocol, judge=judge.name, scores=scores, pictures=drawn, reached=reached
     )
+
+
+def bare(template: str) -> str:
+    """A prompt without its subject."""
+    return " ".join(fill(template, "").split())
 
 
 def _text_scores(protocol: Protocol, features: Sequence[Any], texts: Any) -> dict[str, Any]:
@@ -231,6 +238,45 @@ def word(
         ).pixels
 
     return draw
+
+
+def prompt_only(backbone: Backbone, **options: Any) -> Method:
+    """The method that draws the prompt without its subject; ``options`` as in :func:`word`.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 5.2.
+    """
+
+    def draw(template: str, seeds: Sequence[int]) -> Pixels:
+        return word(backbone, "", **options)(bare(template), seeds)
+
+    return draw
+
+
+def described(backbone: Backbone, captions: Sequence[str], **options: Any) -> Method:
+    """The method that puts people's descriptions in the word's place, each for some of the seeds.
+
+    ``options`` as in :func:`word`. A description's own article goes where the template has one.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 5.2.
+    """
+
+    def draw(template: str, seeds: Sequence[int]) -> Pixels:
+        has_article = re.search(r"\b(a|an|the) \{\}", template, re.IGNORECASE)
+        drawn: list[Pixels] = [torch.empty(0)] * len(seeds)
+        for index, caption in enumerate(captions):
+            text = _ARTICLE.sub("", caption) if has_article else caption
+            part = list(seeds)[index :: len(captions)]
+            if part:
+                pictures = word(backbone, text, **options)(template, part)
+                drawn[index :: len(captions)] = list(pictures.split(1))
+        return torch.cat(drawn)
+
+    return draw
+
+
+_ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
 
 
 def best_noun(

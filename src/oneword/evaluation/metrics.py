@@ -52,6 +52,11 @@ def text_similarity_code(drawn: Features, text: Float[Tensor, " dim"]) -> float:
     return float((drawn.double() @ text.double()).mean())
 
 
+def diversity(drawn: Features) -> float:
+    """How unlike each other the pictures of one prompt are: one less their mean pairwise cosine."""
+    return 1.0 - self_similarity(drawn)
+
+
 def share_of_way(value: float, start: float, goal: float) -> float:
     """How much of the way from ``start`` to ``goal`` a score has gone; NaN where there is none."""
     return (value - start) / (goal - start) if goal > start else math.nan

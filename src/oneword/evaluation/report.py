@@ -31,12 +31,14 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem aut
   padding: 0 1rem; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; }
 figure { display: inline-block; margin: 0 .5rem .6rem 0; vertical-align: top; }
-figure img { display: block; width: var(--px); border-radius: 4px; }
+figure img { display: block; width: var(--px); max-width: 100%; border-radius: 4px; }
 .pixelated img { image-rendering: pixelated; }
 figcaption { font-size: .85rem; max-width: var(--px); opacity: .8; }
 h3 { font-size: 1rem; font-weight: 600; margin: 1rem 0 .3rem; }
 table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: right; }
 td:first-child, th:first-child { text-align: left; }
+.wide { overflow-x: auto; }
+table.prose td, table.prose th { text-align: left; vertical-align: top; }
 tbody tr { border-top: 1px solid #8885; } tbody tr.main { font-weight: 700; }
 pre { background: #8882; padding: .7rem 1rem; border-radius: 4px; overflow-x: auto; }
 .plot svg { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
@@ -57,11 +59,12 @@ footer { margin-top: 3rem; font-size: .85rem; opacity: .7; }
 {% endfor %}
 {% if section.plot %}<div class="plot">{{ section.plot | safe }}</div>{% endif %}
 {% if section.table %}
-<table><thead><tr>{% for head in section.table[0] %}<th>{{ head }}</th>{% endfor %}</tr></thead>
+<div class="wide"><table class="{{ 'prose' if section.prose else '' }}">
+<thead><tr>{% for head in section.table[0] %}<th>{{ head }}</th>{% endfor %}</tr></thead>
 <tbody>{% for line in section.table[1:] %}
-<tr class="{{ 'main' if loop.first else '' }}">
+<tr class="{{ 'main' if loop.first and section.bold else '' }}">
 {% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>{% endif %}
+{% endfor %}</tbody></table></div>{% endif %}
 {% if section.note %}<p>{{ section.note }}</p>{% endif %}
 {% if section.commands %}<pre>{{ section.commands | join("\n") }}</pre>{% endif %}
 {% endfor %}
@@ -93,7 +96,11 @@ class Section:
     plot: str = ""
     """SVG."""
     table: Sequence[Sequence[str]] = ()
-    """Head first; the first line is set in bold."""
+    """Head first."""
+    bold: bool = True
+    """Set the table's first line in bold."""
+    prose: bool = False
+    """The table's cells are sentences."""
     note: str = ""
     commands: Sequence[str] = ()
 

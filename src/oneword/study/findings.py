@@ -1,0 +1,343 @@
+"""What the paper says about its comparisons, and whether this study's numbers bear it out.
+
+Every comparison is paired: differences of runs of the same concept and seed, their mean over
+concepts with Student's 95 % interval. "Holds" and "does not hold" need an interval wholly on one
+side; all else is "undecided". Where the paper calls two setups comparable, a difference may not be
+worse than a share of the way from the prompt-only row to the training pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from oneword.evaluation.metrics import Mean
+from oneword.study import statistics
+from oneword.study.plan import BASE, PAPER, REFERENCES
+from oneword.study.statistics import IMAGE, SHAPE, TEXT, Row, Runs
+
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+MARGIN = 0.2
+"""Share of the way from prompt-only to image-only that comparable setups may lie apart."""
+LOW_GUIDANCE = 2.0
+"""Scales up to this one count as low (the paper: some 2), those of 5 and more as high."""
+HIGH_GUIDANCE = 5.0
+_SET_SIZE = 5
+_MULTI = ("two-words", "three-words", "progressive")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One claim of the paper, judged."""
+
+    claim: str
+    where: str
+    """Of the paper."""
+    verdict: Verdict
+    numbers: str
+    """What decided, or what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One comparison of a claim."""
+
+    text: str
+    verdict: Verdict
+
+
+def findings(rows: Sequence[Row], setups: Sequence[str], guidance_scale: float) -> list[Finding]:
+    """Judge every claim that the rows speak to.
+
+    Args:
+        rows: Of all jobs.
+        setups: Labels of the study's setups.
+        guidance_scale: The protocol's.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 5.3 and appendices A and B.
+    """
+    judge = _Judge(rows, setups, guidance_scale)
+    return [
+        judge.reconstruction(),
+        judge.one_word_suffices(),
+        judge.one_word_edits_better(),
+        judge.regularized(),
+        judge.rate("low-lr", "A lower learning rate is easier to edit and less faithful.", 1),
+        judge.rate("high-lr", "A higher learning rate is more faithful and harder to edit.", -1),
+        judge.curve(),
+        judge.captions(),
+        judge.set_size(),
+        judge.pivotal_shape(),
+        judge.pivotal_collapse(),
+        judge.bipartite(),
+    ]
+
+
+class _Judge:
+    def __init__(self, rows: Sequence[Row], setups: Sequence[str], scale: float) -> None:
+        self.rows, self.setups, self.scale = rows, setups, scale
+
+    def runs(
+        self, setup: str, metric: str, *, scale: float | None = None, set_size: int | None = None
+    ) -> Runs:
+        own = statistics.select(
+            self.rows, setup=setup, guidance_scale=scale or self.scale, set_size=set_size
+        )
+        return statistics.values(own, metric)
+
+    @property
+    def learned(self) -> list[str]:
+        """Of the setups that the paper compares, those that learn, at whatever settings."""
+        return [s for s in self.setups if s.partition(":")[0] in PAPER and s not in REFERENCES]
+
+    def margin(self) -> float | None:
+        """How far comparable image similarities may lie apart."""
+        gap = statistics.student(
+            statistics.paired(self.runs("image-only", IMAGE), self.runs("prompt-only", IMAGE))
+        )
+        return MARGIN * gap.value if gap is not None and gap.value > 0 else None
+
+    # --- parts of claims
+
+    def above(self, setup: str, other: str, metric: str, **where: int) -> _Part:
+        """Whether ``setup`` scores more than ``other``."""
+        runs = [self.runs(name, metric, **where) for name in (setup, other)]
+        missing = [n for n, own in zip((setup, other), runs, strict=True) if not own]
+        if missing:
+            return _Part(f"{metric}: needs {' and '.join(missing)}", "undecided")
+        difference = statistics.paired(*runs)
+        return _sign(f"{metric}, {setup} less {other}", difference)
+
+    def comparable(self, setup: str, other: str) -> _Part:
+        """Whether ``setup`` reconstructs no worse than ``other``, by the margin."""
+        name, margin = f"{IMAGE}, {setup} less {other}", self.margin()
+        if margin is None:
+            return _Part(f"{name}: needs image-only and prompt-only", "undecided")
+        difference = statistics.student(
+            statistics.paired(self.runs(setup, IMAGE), self.runs(other, IMAGE))
+        )
+        if difference is None:
+            return _Part(f"{name}: needs two concepts or more", "undecided")
+        low, high = _ends(difference)
+        verdict: Verdict = (
+            "holds" if low > -margin else "does not hold" if high < -margin else "undecided"
+        )
+        return _Part(f"{name} {_shown(difference)}, may be down to {-margin:.3f}", verdict)
+
+    # --- claims
+
+    def reconstruction(self) -> Finding:
+        parts = [self.comparable(setup, "image-only") for setup in self.learned]
+        verdicts = [part.verdict for part in parts]
+        most = len(verdicts) / 2
+        verdict: Verdict = "undecided"
+        for side in ("holds", "does not hold"):
+            if verdicts.count(side) > most:
+                verdict = side
+        return Finding(
+            "Many setups reconstruct about as well as random pictures of the training set.",
+            "section 5.3, first observation",
+            verdict,
+            _joined(parts),
+        )
+
+    def one_word_suffices(self) -> Finding:
+        parts = [self.comparable(BASE, s) for s in _MULTI if s in self.setups]
+        return _finding(
+            "One word reconstructs as well as several.", "section 5.3, second observation", parts
+        )
+
+    def one_word_edits_better(self) -> Finding:
+        parts = [self.above(BASE, s, TEXT) for s in _MULTI if s in self.setups]
+        return _finding(
+            "One word is easier to edit than several.", "section 5.3, second observation", parts
+        )
+
+    def regularized(self) -> Finding:
+        parts = [self.above("regularized", BASE, TEXT), self.above(BASE, "regularized", IMAGE)]
+        return _finding(
+            "Held near its coarse descriptor, the word is easier to edit and less faithful.",
+            "section 5.3, third observation",
+            parts,
+        )
+
+    def rate(self, setup: str, claim: str, sign: int) -> Finding:
+        first, second = (setup, BASE)[::sign]
+        parts = [self.above(first, second, TEXT), self.above(second, first, IMAGE)]
+        return _finding(claim, "section 5.3, third observation", parts)
+
+    def curve(self) -> Finding:
+        """Correlation over setups of the two scores, within each concept and seed."""
+        scores = {s: (self.runs(s, IMAGE), self.runs(s, TEXT)) for s in self.learned}
+        found: Runs = {}
+        for concept, seeds in self.runs(BASE, IMAGE).items():
+            for seed in seeds:
+                pairs = [
+                    (image[concept][seed], text[concept][seed])
+                    for image, text in scores.values()
+                    if seed in image.get(concept, {}) and seed in text.get(concept, {})
+                ]
+                if len(pairs) > 3 and min(np.std(pairs, axis=0)) > 0:
+                    images, texts = zip(*pairs, strict=True)
+                    correlation = float(np.corrcoef(images, texts)[0, 1])
+                    found.setdefault(concept, {})[seed] = -correlation
+        part = _sign("minus the correlation of image and text similarity over setups", found)
+        return _finding(
+            "The setups lie on a curve that trades reconstruction for editability.",
+            "section 5.3, third observation",
+            [part],
+        )
+
+    def captions(self) -> Finding:
+        parts = [
+            self.above(BASE, setup, metric)
+            for setup in ("captions-short", "captions-long")
+            for metric in (IMAGE, TEXT)
+        ] + [self.above("captions-short", "captions-long", TEXT)]
+        return _finding(
+            "People's descriptions reconstruct worse and are harder to edit than the word; long "
+            "ones are hardest to edit.",
+            "section 5.3, fourth observation",
+            parts,
+        )
+
+    def set_size(self) -> Finding:
+        sizes = sorted(
+            {r["set_size"] for r in self.rows if r.get("set_size") and r["setup"] == BASE}
+        )
+        where = "appendix B, figure 12"
+        claim = (
+            "About five pictures are best: fewer reconstruct worse, more are harder to edit and "
+            "gain little."
+        )
+        if _SET_SIZE not in sizes or sizes[0] == _SET_SIZE or sizes[-1] == _SET_SIZE:
+            return Finding(claim, where, "undecided", "Needs --set-sizes below, of and above 5.")
+
+        def change(metric: str, size: int, other: int) -> Runs:
+            return statistics.paired(
+                self.runs(BASE, metric, set_size=size), self.runs(BASE, metric, set_size=other)
+            )
+
+        few, many = sizes[0], sizes[-1]
+        parts = [
+            _sign(f"{IMAGE}, {_SET_SIZE} pictures less {few}", change(IMAGE, _SET_SIZE, few)),
+            _sign(f"{TEXT}, {_SET_SIZE} pictures less {many}", change(TEXT, _SET_SIZE, many)),
+        ]
+        margin, gain = self.margin(), change(IMAGE, many, _SET_SIZE)
+        mean = statistics.student(gain)
+        if margin is not None and mean is not None:
+            low, high = _ends(mean)
+            verdict: Verdict = (
+                "holds" if high < margin else "does not hold" if low > margin else "undecided"
+            )
+            text = f"{IMAGE}, {many} pictures less {_SET_SIZE} {_shown(mean)}, may be {margin:.3f}"
+            parts.append(_Part(text, verdict))
+        else:
+            parts.append(_Part(f"{IMAGE}, {many} pictures less {_SET_SIZE}: too few concepts",
+                               "undecided"))  # fmt: skip
+        return _finding(claim, where, parts)
+
+    def pivotal_shape(self) -> Finding:
+        has_shape = bool(self.runs(BASE, SHAPE))
+        part = self.above("pivotal", BASE, SHAPE if has_shape else IMAGE)
+        return _finding("Pivotal tuning captures the shape better.", "appendix A", [part])
+
+    def pivotal_collapse(self) -> Finding:
+        """Text similarity at the highest scale less that at the lowest, against the word's own."""
+        low, high = self._scales("pivotal")
+        claim = "After pivotal tuning, editing collapses at high guidance."
+        if low is None or high is None:
+            return Finding(claim, "appendix A", "undecided", _NEEDS_SWEEP.format("pivotal"))
+
+        def gain(setup: str) -> Runs:
+            return statistics.paired(
+                self.runs(setup, TEXT, scale=high), self.runs(setup, TEXT, scale=low)
+            )
+
+        difference = statistics.paired(gain(BASE), gain("pivotal"))
+        text = f"what guidance {high:g} adds to {TEXT} over {low:g}, {BASE} less pivotal"
+        return _finding(claim, "appendix A", [_sign(text, difference)])
+
+    def bipartite(self) -> Finding:
+        low, high = self._scales("bipartite")
+        claim = (
+            "Bipartite inversion keeps the picture's structure at low guidance, where it ignores "
+            "the text, and loses it at high guidance."
+        )
+        if low is None or high is None:
+            missing = "Not run: the study has no setup bipartite, an edit of pictures."
+            return Finding(claim, "appendix A", "undecided", missing)
+
+        def kept(scale: float) -> Runs:
+            own = statistics.select(self.rows, setup="bipartite", guidance_scale=scale)
+            return statistics.values(own, statistics.STRUCTURE)
+
+        parts = [
+            _sign(
+                f"structure kept, guidance {low:g} less {high:g}",
+                statistics.paired(kept(low), kept(high)),
+            ),
+            _sign(
+                f"{TEXT}, guidance {high:g} less {low:g}",
+                statistics.paired(
+                    self.runs("bipartite", TEXT, scale=high),
+                    self.runs("bipartite", TEXT, scale=low),
+                ),
+            ),
+        ]
+        return _finding(claim, "appendix A", parts)
+
+    def _scales(self, setup: str) -> tuple[float | None, float | None]:
+        """The lowest low and the highest high scale that a setup was drawn with."""
+        found = {
+            r["guidance_scale"]
+            for r in self.rows
+            if r["setup"] == setup and r.get("guidance_scale") is not None
+        }
+        low = min((s for s in found if s <= LOW_GUIDANCE), default=None)
+        return low, max((s for s in found if s >= HIGH_GUIDANCE), default=None)
+
+
+_NEEDS_SWEEP = "Needs the setup {} and --guidance-scales of 2 or less and 5 or more."
+
+
+def _ends(mean: Mean) -> tuple[float, float]:
+    return mean.value - mean.half_width, mean.value + mean.half_width
+
+
+def _shown(mean: Mean) -> str:
+    return f"{mean.value:+.3f} ± {mean.half_width:.3f} ({mean.num} concepts)"
+
+
+def _sign(text: str, difference: Runs) -> _Part:
+    """Whether a difference is above 0."""
+    mean = statistics.student(difference)
+    if mean is None:
+        return _Part(f"{text}: needs two concepts or more", "undecided")
+    low, high = _ends(mean)
+    verdict: Verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+    return _Part(f"{text} {_shown(mean)}", verdict)
+
+
+def _finding(claim: str, where: str, parts: Sequence[_Part]) -> Finding:
+    """A claim holds if every part does, and does not if one does not."""
+    verdicts = {part.verdict for part in parts}
+    verdict: Verdict = (
+        "does not hold"
+        if "does not hold" in verdicts
+        else "holds"
+        if verdicts == {"holds"}
+        else "undecided"
+    )
+    return Finding(claim, where, verdict, _joined(parts))
+
+
+def _joined(parts: Sequence[_Part]) -> str:
+    if not parts:
+        return "Not run: none of its setups is in the study."
+    return "; ".join(f"{part.text}: {part.verdict}" for part in parts) + "."

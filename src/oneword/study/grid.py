@@ -1,0 +1,297 @@
+"""Runs a study's jobs, in this process, in several, or on Ray; whatever ends, the rest goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oneword._files import check_writable, write_json_atomic
+from oneword.config import ConfigError, StudyConfig
+from oneword.study import work
+from oneword.study.plan import Spec, Study
+from oneword.study.work import Tell
+
+
+_RETRIES = 2  # of a chunk whose process dies; a job that kills every process must end some time
+_WAIT_S = 0.2
+_BOUND = (
+    "inversion",
+    "sampling",
+    "model",
+    "num_images_per_prompt",
+    "judge",
+    "dino",
+)
+"""Settings that all rows of a folder must share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a study has come."""
+
+    done: list[Spec]
+    failed: list[Spec]
+    left: list[Spec]
+
+
+def standing(study: Study) -> Standing:
+    """Which jobs are done, failed or left to do."""
+    found = Standing([], [], [])
+    for spec in study.specs:
+        if work.rows_file(study.folder, spec).is_file():
+            found.done.append(spec)
+        elif work.failure_file(study.folder, spec).is_file() and not study.config.retry_failed:
+            found.failed.append(spec)
+        else:
+            found.left.append(spec)
+    return found
+
+
+def claim(study: Study) -> None:
+    """Make the folder ours: it must be new, or hold a study of the same protocol.
+
+    Raises:
+        ConfigError: it holds a study whose rows could not be compared with these, or other files.
+        OutputError: it cannot be written.
+    """
+    folder, record = study.folder, study.folder / "study.json"
+    if folder.is_dir() and any(folder.iterdir()) and not record.is_file():
+        raise ConfigError(
+            f"The output folder {folder} must be empty or hold a study, got other files; pass a "
+            "new --out."
+        )
+    check_writable(folder)
+    ours = _bound(study)
+    if record.is_file():
+        theirs = json.loads(record.read_text(encoding="utf-8"))
+        differing = [
+            f"{name} was {theirs.get(name)!r} and is {ours[name]!r}"
+            for name in ours
+            if theirs.get(name) != ours[name]
+        ]
+        if differing:
+            raise ConfigError(
+                f"{folder} holds a study with another protocol: {'; '.join(differing)}. Go on with "
+                "its own settings, or pass another --out."
+            )
+    write_json_atomic(record, ours)
+
+
+def take_in(study: Study, path: Path) -> int:
+    """Keep the rows of a ``results.jsonl`` (or ``.gz``) as jobs that are done, where they are not.
+
+    Args:
+        study: The plan; rows of other jobs are left out.
+        path: What ``page.write`` wrote. Whoever takes rows in answers for their protocol.
+
+    Returns:
+        How many jobs were new.
+
+    Raises:
+        ConfigError: it cannot be read as rows.
+        OutputError: the study's folder cannot be written.
+    """
+    try:
+        data = path.read_bytes()
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        rows = [json.loads(line) for line in text.decode().splitlines()]
+        found: dict[Any, list[work.Row]] = {}
+        for row in rows:
+            key = row["concept"], row["setup"], row["seed"], row["set_size"]
+            found.setdefault(key, []).append(row)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--rows must be a results.jsonl of a study, or that gzipped, got {path}: {error!r}."
+        ) from error
+    claim(study)
+    count = 0
+    for spec in study.specs:
+        own = found.get((spec.concept, spec.setup, spec.seed, spec.num_pictures))
+        if own and not work.rows_file(study.folder, spec).is_file():
+            work.write_rows(study.folder, spec, own)
+            count += 1
+    return count
+
+
+def _bound(study: Study) -> dict[str, Any]:
+    """What every row depends on, flat, as JSON has it."""
+    plain = json.loads(json.dumps(asdict(study.config), default=str))
+    flat: dict[str, Any] = {
+        "prompts": study.prompt_set,
+        "set_sizes": sorted(study.config.set_sizes),
+    }
+    for name in _BOUND:
+        value = plain[name]
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": one for key, one in value.items() if key != "device"}
+        else:
+            flat[name] = value
+    return flat
+
+
+def run(study: Study, *, on_event: Tell) -> Standing:
+    """Do every job that is left; run it again to go on after it was stopped.
+
+    Args:
+        study: The plan.
+        on_event: Told of each job: "learning" and "drawing" with the share done, "ended" with the
+            reason where it failed; and of "message".
+
+    Raises:
+        ConfigError: the folder holds another study.
+        ClusterError: the cluster cannot be used.
+        KeyboardInterrupt: the study was stopped.
+    """
+    claim(study)
+    left, config = standing(study).left, study.config
+    if config.retry_failed:
+        for spec in left:
+            work.failure_file(study.folder, spec).unlink(missing_ok=True)
+    if left and config.cluster is not None:
+        from oneword import cluster
+
+        hands = config.workers or len(left)
+        chunks = study.chunks(left, hands)
+        job = partial(work.run_chunk, config)
+        for _ in cluster.map_chunks(
+            job, chunks, address=config.cluster, workers=config.workers, on_event=on_event
+        ):
+            pass
+        for spec in _unfinished(study, left):
+            _give_up(study, spec, "its worker died again and again", on_event)
+    elif left and config.num_processes > 1:
+        _in_processes(study, left, on_event)
+    elif left:
+        for chunk in study.chunks(left, 1):
+            work.run_chunk(config, chunk, on_event)
+    return standing(study)
+
+
+def _unfinished(study: Study, specs: Sequence[Spec]) -> list[Spec]:
+    return [
+        spec
+        for spec in specs
+        if not work.rows_file(study.folder, spec).is_file()
+        and not work.failure_file(study.folder, spec).is_file()
+    ]
+
+
+def _give_up(study: Study, spec: Spec, why: str, on_event: Tell) -> None:
+    reason = f"{why}; run it alone to see why."
+    write_json_atomic(work.failure_file(study.folder, spec), {"job": spec.name, "error": reason})
+    on_event(spec.name, "ended", reason)
+
+
+# --- several processes of one machine
+
+
+def _in_processes(study: Study, left: Sequence[Spec], on_event: Tell) -> None:
+    config = study.config
+    waiting = [(chunk, 0) for chunk in study.chunks(left, config.num_processes)]
+    while waiting:
+        with _pool(config) as (pool, tell):
+            futures: dict[Future[list[str]], tuple[list[Spec], int]] = {
+                pool.submit(_in_worker, config, chunk): (chunk, tries) for chunk, tries in waiting
+            }
+            waiting = []
+            running = set(futures)
+            while running:
+                ended, running = wait(running, timeout=_WAIT_S, return_when=FIRST_COMPLETED)
+                tell(on_event)
+                for future in ended:
+                    chunk, tries = futures[future]
+                    try:
+                        future.result()
+                    except BrokenProcessPool:
+                        waiting += _again(study, chunk, tries, on_event)
+            tell(on_event)
+
+
+def _again(
+    study: Study, chunk: Sequence[Spec], tries: int, on_event: Tell
+) -> list[tuple[list[Spec], int]]:
+    """What of a chunk to do again after a process died; every job alone, so that one can fail."""
+    specs = _unfinished(study, chunk)
+    if len(specs) == 1 and tries >= _RETRIES:
+        _give_up(study, specs[0], "its process died again and again", on_event)
+        return []
+    on_event("study", "message", "A process died; its jobs are taken up again.")
+    return [([spec], tries + 1) for spec in specs]
+
+
+_events: Any = None
+
+
+@contextmanager
+def _pool(
+    config: StudyConfig,
+) -> Iterator[tuple[ProcessPoolExecutor, Callable[[Tell], None]]]:
+    """Processes that tell of their jobs; Ctrl-C reaches them, and nothing outlives us."""
+    context = multiprocessing.get_context("spawn")
+    events = context.Queue()
+    threads = max(1, (os.cpu_count() or 1) // config.num_processes)
+
+    def tell(on_event: Tell) -> None:
+        while True:
+            try:
+                on_event(*events.get_nowait())
+            except queue.Empty:
+                return
+
+    pool = ProcessPoolExecutor(
+        config.num_processes, mp_context=context, initializer=_begin, initargs=(events, threads)
+    )
+    try:
+        yield pool, tell
+    except BaseException:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()  # a word under training saves its state
+        for process in processes:
+            process.join()
+        raise
+    else:
+        pool.shutdown()
+
+
+def _begin(events: Any, threads: int) -> None:
+    global _events
+    _events = events
+    torch.set_num_threads(threads)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _in_worker(config: StudyConfig, chunk: Sequence[Spec]) -> list[str]:
+    last = 0.0
+
+    def tell(name: str, kind: str, data: Any) -> None:
+        nonlocal last
+        if kind == "ended" or time.monotonic() - last > _WAIT_S:
+            last = time.monotonic()
+            _events.put((name, kind, data))
+
+    return work.run_chunk(config, chunk, tell)

@@ -1,0 +1,383 @@
+"""A study's results as files: raw rows, figures, one HTML page, and the same in Markdown."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from oneword._files import write_atomic, write_json_atomic
+from oneword.config import UserError
+from oneword.evaluation import report
+from oneword.study import findings as judged, grid, plots, statistics, work
+from oneword.study.findings import Finding
+from oneword.study.plan import BASE, Spec, Study
+from oneword.study.statistics import METRICS, Estimate
+from oneword.study.work import TRAINING, Row
+
+
+REPORT, MARKDOWN = "report.html", "report.md"
+PARQUET = "results.parquet"
+ROWS = "results.jsonl.gz"
+"""All rows beside a page, from which it can be made again."""
+BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
+"""Between these lines of a page the results are put."""
+_SHOWN = 3  # concepts whose pictures are in the report
+
+
+class StudyError(UserError):
+    """A study has nothing to report, or a page no place for it."""
+
+
+def gather(study: Study) -> list[Row]:
+    """Rows of every job that is done, in the order of the plan."""
+    return [row for spec in study.specs for row in work.read_rows(study.folder, spec)]
+
+
+def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
+    """Write everything that a study has found so far, into its folder.
+
+    ``results.jsonl`` (and ``results.parquet`` where pyarrow is installed), ``summary.json``,
+    ``figures/``, ``report.md`` and ``report.html``.
+
+    Args:
+        study: The plan; jobs that are not done are left out.
+        command: What the study was made with.
+        markdown: A page that the results are put into, between its marks, figures and all rows
+            beside it; a new page where there is none.
+
+    Returns:
+        The HTML page.
+
+    Raises:
+        StudyError: no job is done, or the page has no marks.
+        OutputError: a file cannot be written.
+    """
+    rows = gather(study)
+    if not rows:
+        raise StudyError(
+            f"A report needs a job that is done, got none in {study.folder}; run the study first."
+        )
+    folder = study.folder
+    scale = study.config.sampling.guidance_scale
+    assert scale is not None
+    setups = [label for label in study.arms if any(row["setup"] == label for row in rows)]
+    found = judged.findings(rows, setups, scale)
+    means = statistics.table(rows, setups, scale)
+    _write_rows(rows, folder)
+    summary = {
+        "command": command,
+        "jobs": {k: len(getattr(grid.standing(study), k)) for k in ("done", "failed", "left")},
+        "scores": {s: {m: _plain(e) for m, e in line.items()} for s, line in means.items()},
+        "findings": [{n: getattr(f, n) for n in Finding.__slots__} for f in found],
+    }
+    write_json_atomic(folder / "summary.json", summary)
+    drawn = plots.draw(rows, setups, scale)
+    for name, (_, figure) in drawn.items():
+        write_atomic(folder / "figures" / f"{name}.svg", plots.svg(figure).encode())
+        write_atomic(folder / "figures" / f"{name}.png", plots.png(figure))
+    galleries = _galleries(study, setups) or _landed_galleries(study, markdown)
+    for name, sheet in galleries.items():
+        write_atomic(folder / "figures" / f"gallery-{name}.jpg", sheet)
+    lead = _lead(study, rows)
+    parts = _Parts(study, lead, setups, means, found, drawn, galleries, command)
+    text = parts.markdown("figures")
+    write_atomic(folder / MARKDOWN, f"# The study\n\n{text}".encode())
+    if markdown is not None:
+        _put_into(markdown, parts, rows)
+    return report.write(parts.page(), folder / REPORT)
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    return {name: getattr(estimate, name) for name in Estimate.__slots__}
+
+
+def _json_lines(rows: Sequence[Row]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _write_rows(rows: Sequence[Row], folder: Path) -> None:
+    write_atomic(folder / "results.jsonl", _json_lines(rows))
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), stream)
+    write_atomic(folder / PARQUET, stream.getvalue())
+
+
+def _lead(study: Study, rows: Sequence[Row]) -> list[str]:
+    """What was done, in sentences; nothing here depends on when or where."""
+    config, now = study.config, grid.standing(study)
+    jobs = {(r["concept"], r["setup"], r["seed"], r["set_size"]) for r in rows}
+    concepts, seeds = {job[0] for job in jobs}, {job[2] for job in jobs}
+    setups = {job[1] for job in jobs}
+    trained = sum(r.get("train_time_s") or 0.0 for r in rows if r["kind"] == TRAINING)
+    drawing = {(r["concept"], r["setup"], r["seed"], r["set_size"]): r["draw_time_s"] for r in rows}
+    lines = [
+        f"{_count(len(jobs), 'run')} on {config.model.model}: {_count(len(concepts), 'concept')}, "
+        f"{_count(len(setups), 'setup')}, {_count(len(seeds), 'seed')}; "
+        f"{config.num_images_per_prompt} pictures per prompt, "
+        f"{config.sampling.num_inference_steps} DDIM steps, guidance "
+        f"{config.sampling.guidance_scale:g}, prompts “{study.prompt_set}”.",
+    ]
+    if now.left or now.failed:
+        lines.append(
+            f"{_count(len(now.left), 'job')} are still to do and {len(now.failed)} failed; what "
+            "follows is of those that are done."
+        )
+    hours = trained / 3600, sum(drawing.values()) / 3600
+    lines.append(
+        f"Training took {hours[0]:.2f} hours, summed over words that may have shared a batch, and "
+        f"drawing and scoring {hours[1]:.2f} hours, summed over processes."
+    )
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+# --- pictures
+
+
+def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
+    """For the first concepts: the training pictures, then each setup's first pictures, as JPEG."""
+    found: dict[str, bytes] = {}
+    for name in study.subjects:
+        shown = [
+            (label, work.gallery_file(study.folder, spec))
+            for label in setups
+            for spec in [Spec(concept=name, setup=label, seed=study.config.seeds[0])]
+            if label != "image-only" and work.gallery_file(study.folder, spec).is_file()
+        ]
+        if not shown or len(found) == _SHOWN:
+            continue
+        own = work.gallery_file(
+            study.folder, Spec(concept=name, setup="image-only", seed=study.config.seeds[0])
+        )
+        if own.is_file():
+            shown.insert(0, ("training pictures", own))
+        strips = [Image.open(path).convert("RGB") for _, path in shown]
+        width = max(strip.width for strip in strips)
+        height = max(strip.height for strip in strips)
+        columns = 4
+        sheet = _sheet(strips, [label for label, _ in shown], width, height, columns)
+        stream = io.BytesIO()
+        sheet.save(stream, format="JPEG", quality=88)
+        found[name] = stream.getvalue()
+    return found
+
+
+def _landed_galleries(study: Study, page: Path | None) -> dict[str, bytes]:
+    """Sheets beside a page that was written before: landed rows come without pictures."""
+    if page is None:
+        return {}
+    files = {name: page.with_suffix("") / f"gallery-{name}.jpg" for name in study.subjects}
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+
+
+def _sheet(
+    strips: Sequence[Image.Image], labels: Sequence[str], width: int, height: int, columns: int
+) -> Image.Image:
+    from PIL import ImageDraw, ImageFont
+
+    gap, label_px = 10, 24
+    rows = math.ceil(len(strips) / columns)
+    sheet = Image.new(
+        "RGB",
+        (gap + columns * (width + gap), gap + rows * (height + label_px + gap)),
+        (255, 255, 255),
+    )
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    for i, (strip, label) in enumerate(zip(strips, labels, strict=True)):
+        row, column = divmod(i, columns)
+        x, y = gap + column * (width + gap), gap + row * (height + label_px + gap)
+        pen.text((x, y), label, fill=(30, 30, 30), font=font)
+        sheet.paste(strip, (x, y + label_px))
+    return sheet
+
+
+# --- the page
+
+
+class _Parts:
+    """What a report is made of, in the order that it is read in."""
+
+    def __init__(
+        self,
+        study: Study,
+        lead: Sequence[str],
+        setups: Sequence[str],
+        means: dict[str, dict[str, Estimate]],
+        found: Sequence[Finding],
+        drawn: dict[str, tuple[str, Any]],
+        galleries: dict[str, bytes],
+        command: str,
+    ) -> None:
+        self.study, self.lead, self.setups = study, lead, setups
+        self.means, self.found, self.drawn = means, found, drawn
+        self.galleries, self.command = galleries, command
+
+    @property
+    def gallery_text(self) -> str:
+        subject = self.study.subjects[next(iter(self.galleries))]
+        kinds = dict.fromkeys(self.study.templates(subject).values())
+        return (
+            "The first pictures of every setup, not chosen: from top to bottom the first prompt of "
+            f"each kind ({', '.join(kinds)}), from left to right the same seeds."
+        )
+
+    def scores(self) -> list[list[str]]:
+        """Table of means, the method first."""
+        shown = [m for m in METRICS if any(m in line for line in self.means.values())]
+        head = ["setup", *shown, "runs"]
+        table = [head]
+        for setup in sorted(self.means, key=lambda s: s != BASE):
+            line = self.means[setup]
+            cells = [str(line[m]) if m in line else "–" for m in shown]
+            table.append([setup, *cells, str(max(e.runs for e in line.values()))])
+        return table
+
+    def changes(self) -> list[list[str]]:
+        """Table of paired differences from the method."""
+        shown = [m for m in METRICS if any(f"Δ {m}" in line for line in self.means.values())]
+        table = [[f"less {BASE}", *shown]]
+        for setup, line in self.means.items():
+            if any(name.startswith("Δ") for name in line):
+                cells = [_signed(line[f"Δ {m}"]) if f"Δ {m}" in line else "–" for m in shown]
+                table.append([setup, *cells])
+        return table if len(table) > 1 else []
+
+    def verdicts(self) -> list[list[str]]:
+        """Table of findings."""
+        lines = [[f.verdict, f"{f.claim} ({f.where})", f.numbers] for f in self.found]
+        return [["on this model", "the paper's claim", "numbers"], *lines]
+
+    def page(self) -> report.Report:
+        sections = []
+        if self.galleries:
+            rows = [
+                report.Row(name, [(_jpeg_uri(sheet), "")], px=960)
+                for name, sheet in self.galleries.items()
+            ]
+            sections.append(
+                report.Section(title="What they draw", text=self.gallery_text, rows=rows)
+            )
+        for name, (caption, figure) in self.drawn.items():
+            sections.append(
+                report.Section(title=_TITLES[name], plot=plots.svg(figure), note=caption)
+            )
+        sections.append(
+            report.Section(
+                title="Scores", text=_SCORES_TEXT, table=self.scores(), bold=BASE in self.means
+            )
+        )
+        if self.changes():
+            sections.append(
+                report.Section(
+                    title=f"Differences from {BASE}",
+                    text=_CHANGES_TEXT,
+                    table=self.changes(),
+                    bold=False,
+                )
+            )
+        sections.append(
+            report.Section(
+                title="The paper's findings",
+                text=_FINDINGS_TEXT,
+                table=self.verdicts(),
+                bold=False,
+                prose=True,
+            )
+        )
+        sections.append(report.Section(title="Again", commands=[self.command]))
+        title = f"The study: {_count(len(self.study.subjects), 'concept')}, " + _count(
+            len(self.setups), "setup"
+        )
+        return report.Report(title=title, lead=self.lead, sections=sections)
+
+    def markdown(self, figures: str) -> str:
+        """The same as Markdown; ``figures`` is the folder of the pictures, as links have it."""
+        out = ["```", self.command, "```", "", " ".join(self.lead), ""]
+        if self.galleries:
+            out += ["## What they draw", "", self.gallery_text, ""]
+            for name in self.galleries:
+                out += [f"{name}:", "", f"![{name}]({figures}/gallery-{name}.jpg)", ""]
+        for name, (caption, _) in self.drawn.items():
+            out += [f"## {_TITLES[name]}", "", f"![{_TITLES[name]}]({figures}/{name}.svg)", "",
+                    caption, ""]  # fmt: skip
+        out += ["## Scores", "", _SCORES_TEXT, "", *_lines(self.scores()), ""]
+        if self.changes():
+            out += [f"## Differences from {BASE}", "", _CHANGES_TEXT, "",
+                    *_lines(self.changes()), ""]  # fmt: skip
+        out += ["## The paper's findings", "", _FINDINGS_TEXT, "", *_lines(self.verdicts()), ""]
+        return "\n".join(out)
+
+
+_TITLES = {
+    "plane": "Reconstruction and editability",
+    "set-size": "How many pictures",
+    "learning-rate": "Learning rate",
+    "guidance": "Guidance",
+}
+_SCORES_TEXT = (
+    "Means over concepts, each the mean of its seeds, with 95 % bootstrap intervals over concepts. "
+    "Image and DINO similarity: mean cosine over pairs of drawn and training pictures. Text "
+    "similarity: cosine of the edit prompt, the placeholder left out, with the mean picture "
+    "(code: mean of the pictures' own cosines). Diversity: one less the mean cosine within a "
+    "prompt. Plain similarity and silhouette overlap (intersection over union): pictures on a "
+    "plain background against true drawings. Concept seen, edits obeyed: shares read by the oracle."
+)
+_CHANGES_TEXT = "Paired by concept and seed; 95 % bootstrap intervals over concepts."
+_FINDINGS_TEXT = (
+    "Paired differences with Student's 95 % interval over concepts; a claim holds if every part of "
+    "it does, and does not if one part does not."
+)
+
+
+def _signed(estimate: Estimate) -> str:
+    if math.isnan(estimate.low):
+        return f"{estimate.value:+.3f}"
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def _lines(table: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
+    return [lines[0], "|" + "---|" * len(table[0]), *lines[1:]]
+
+
+def _jpeg_uri(data: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def _put_into(page: Path, parts: _Parts, rows: Sequence[Row]) -> None:
+    """Put results between a page's marks; figures and rows go into a folder named after it."""
+    place = page.with_suffix("")
+    before, after = "# The study\n\n", "\n"
+    if page.is_file():
+        text = page.read_text(encoding="utf-8")
+        if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+            raise StudyError(
+                f"The page {page} must hold the lines {BEGIN} and {END} once each, in this order; "
+                "put them where the results belong."
+            )
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+    body = parts.markdown(place.name)
+    for source in sorted((parts.study.folder / "figures").iterdir()):
+        if source.suffix in (".svg", ".jpg"):
+            write_atomic(place / source.name, source.read_bytes())
+    # no time in the archive: the same rows are the same file
+    write_atomic(place / ROWS, gzip.compress(_json_lines(rows), mtime=0))
+    write_atomic(page, f"{before}{BEGIN}\n\n{body}\n{END}{after}".encode())

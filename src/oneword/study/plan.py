@@ -1,0 +1,318 @@
+"""The grid of a study: its setups, its jobs, and what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oneword.config import (
+    EMBEDDED,
+    SETUPS,
+    TUNING,
+    ConfigError,
+    InversionConfig,
+    StudyConfig,
+    TuningConfig,
+)
+from oneword.prompts import PLAIN_PROMPT
+from oneword.study import subjects
+from oneword.study.prompt_sets import PLAIN, PROMPT_SETS, prompts_for
+from oneword.study.subjects import Subject
+
+
+BASE = "one-word"
+"""The method, which every other setup is compared with."""
+CAPTIONS = ("captions-short", "captions-long")
+REFERENCES = ("image-only", "prompt-only", "initializer", *CAPTIONS)
+"""Rows that nothing is trained for."""
+PAPER = (
+    BASE, "two-words", "three-words", "progressive", "regularized", "per-image", "high-lr",
+    "low-lr", *CAPTIONS, "image-only", "prompt-only",
+)  # fmt: skip
+"""Rows of figure 10 of Gal et al. 2022, arXiv:2208.01618."""
+GROUPS = {
+    "paper": PAPER,
+    "all": tuple(dict.fromkeys((*SETUPS, *REFERENCES))),
+}
+"""Names that stand for several setups."""
+_OWN = ("setup", "seed", "initializer_token", "learnable_property", "placeholder_token")
+_TUNED = {f.name for f in dataclasses.fields(TuningConfig)}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One setup as a study runs it."""
+
+    label: str
+    """As the user wrote it; rows go by it."""
+    setup: str
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Settings of training put over the setup's own."""
+
+    @property
+    def trains(self) -> bool:
+        return self.setup not in REFERENCES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One job: a concept learned by a setup with a seed, drawn and scored."""
+
+    concept: str
+    setup: str
+    """Label of its arm."""
+    seed: int
+    num_pictures: int | None = None
+    """Of the set-size sweep; ``None``: the concept's own number."""
+
+    @property
+    def name(self) -> str:
+        """Name of its files."""
+        parts = [self.concept, slug(self.setup), f"seed{self.seed}"]
+        return "--".join(parts + ([f"n{self.num_pictures}"] if self.num_pictures else []))
+
+    @property
+    def run(self) -> str:
+        """Name of its training run; setups that only use a word share the word's."""
+        word = dataclasses.replace(self, setup=BASE) if self.setup == "bipartite" else self
+        return word.name
+
+
+def slug(label: str) -> str:
+    """A setup's label as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", label)
+
+
+def arm(label: str) -> Arm:
+    """Read ``NAME`` or ``NAME:SETTING=VALUE,...``.
+
+    Raises:
+        ConfigError: there is no such setup or setting, or a reference is given settings.
+    """
+    setup, _, settings = label.partition(":")
+    known = (*SETUPS, *(name for name in REFERENCES if name not in SETUPS), *others())
+    if setup not in known:
+        raise ConfigError(f"A setup must be one of {', '.join(known)}, got {setup!r}.")
+    names = {f.name for f in dataclasses.fields(InversionConfig)} - {*_OWN, "tuning"}
+    if setup in TUNING:
+        names |= _TUNED
+    changes = []
+    for item in settings.split(",") if settings else []:
+        name, equals, text = item.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in names or not equals or setup in (*REFERENCES, "bipartite"):
+            raise ConfigError(
+                f"A setup's changes must be settings of training, as in "
+                f"one-word:learning_rate=0.001, got {label!r}."
+            )
+        changes.append((name, _value(text.strip())))
+    found = Arm(label, setup, tuple(changes))
+    if found.setup in SETUPS:  # the settings' own checks
+        _changed(InversionConfig(setup=setup), found.changes)
+    return found
+
+
+def _changed(config: InversionConfig, changes: Sequence[tuple[str, Any]]) -> InversionConfig:
+    """Put a setup's changes over settings; those of weights lie in a part of their own."""
+    own = {name: value for name, value in changes if name not in _TUNED}
+    tuned = {name: value for name, value in changes if name in _TUNED}
+    return dataclasses.replace(config, tuning=dataclasses.replace(config.tuning, **tuned), **own)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def others() -> tuple[str, ...]:
+    """Setups that are no settings of the loop: baselines that change weights, edits of pictures."""
+    return ()
+
+
+class Study:
+    """A study's plan, made from its settings.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        ConfigError: a concept, a setup or the prompt set does not exist, or something that the
+            study sets itself is given.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        self.config = config
+        name = config.model.model
+        self.prompt_set = config.prompts or ("microworld" if name in EMBEDDED else "paper")
+        if self.prompt_set not in PROMPT_SETS:
+            raise ConfigError(
+                f"prompts must be one of {', '.join(PROMPT_SETS)}, got {self.prompt_set!r}."
+            )
+        given = [n for n in _OWN if getattr(config.inversion, n) != getattr(InversionConfig(), n)]
+        if given:
+            raise ConfigError(
+                f"A study sets {', '.join(given)} itself, for each job; leave it out (--setups and "
+                "--seeds take several)."
+            )
+        labels = [n for label in config.setups for n in GROUPS.get(label, (label,))]
+        self.arms = {label: arm(label) for label in labels}
+        if len({slug(label) for label in self.arms}) < len(self.arms):
+            raise ConfigError(f"Two setups are written alike, got {', '.join(self.arms)}.")
+        self.subjects = {s.name: s for s in subjects.find(config.concepts, name)}
+        self.specs, self.notes = self._specs()
+
+    @property
+    def folder(self) -> Path:
+        return self.config.output_dir
+
+    def _specs(self) -> tuple[list[Spec], list[str]]:
+        """All jobs, seed by seed so that what is done first compares; and what is left out."""
+        config, notes = self.config, []
+        specs = [
+            Spec(concept=concept, setup=label, seed=seed)
+            for seed in config.seeds
+            for label in self.arms
+            for concept in self.subjects
+        ]
+        swept = config.set_size_concepts or tuple(self.subjects)[:1]
+        for concept in swept if config.set_sizes else ():
+            if concept not in self.subjects:
+                raise ConfigError(
+                    f"set_size_concepts must be concepts of the study, got {concept!r}; the study "
+                    f"has {', '.join(self.subjects)}."
+                )
+            sizes = [n for n in config.set_sizes if self.subjects[concept].most(n)]
+            if len(sizes) < len(config.set_sizes):
+                missing = ", ".join(str(n) for n in config.set_sizes if n not in sizes)
+                notes.append(
+                    f"{concept} has {self.subjects[concept].num_pictures} pictures: the set sizes "
+                    f"{missing} are left out."
+                )
+            specs += [
+                Spec(concept=concept, setup=label, seed=seed, num_pictures=size)
+                for seed in config.seeds
+                for label in (BASE, *(a for a in _SWEPT_REFERENCES if a in self.arms))
+                for size in (sizes if label == BASE else sizes[-1:])
+            ]
+        if config.set_sizes:
+            self.arms.setdefault(BASE, arm(BASE))
+        return specs, notes
+
+    def most_pictures(self, subject: Subject) -> int:
+        """The largest set of the sweep: what image similarity is measured against there."""
+        return max((n for n in self.config.set_sizes if subject.most(n)), default=0)
+
+    def arm(self, spec: Spec) -> Arm:
+        """The setup of a job."""
+        return self.arms[spec.setup]
+
+    def guidance_scales(self, spec: Spec) -> tuple[float, ...]:
+        """The protocol's scale, then those of the sweep where the job's setup takes part."""
+        main = self.config.sampling.guidance_scale
+        assert main is not None
+        swept = self.arm(spec).setup in self.config.guidance_setups and not spec.num_pictures
+        more = self.config.guidance_scales if swept else ()
+        return (main, *(scale for scale in more if scale != main))
+
+    def templates(self, subject: Subject) -> dict[str, str]:
+        """Kind of each prompt that is drawn of a subject."""
+        found = prompts_for(self.prompt_set, subject.kind).kinds
+        plain = subject.held_out is not None and subject.held_out.thing is not None
+        return found | ({PLAIN_PROMPT: PLAIN} if plain else {})
+
+    def inversion(self, spec: Spec) -> InversionConfig:
+        """Settings of a job's training."""
+        subject, found = self.subjects[spec.concept], self.arm(spec)
+        given = dataclasses.replace(
+            self.config.inversion,
+            setup=found.setup if found.setup in SETUPS else BASE,
+            seed=spec.seed,
+            initializer_token=subject.noun,
+            learnable_property=subject.learnable_property,
+        )
+        return _changed(given, found.changes)
+
+    def chunks(self, specs: Sequence[Spec], hands: int) -> list[list[Spec]]:
+        """Jobs that one process takes at a time: of one setup, so that they can share batches.
+
+        Args:
+            specs: What is left to do.
+            hands: Processes or workers that share the work.
+        """
+        slots = self.config.slots or _SLOTS
+        size = max(1, min(-(-len(specs) // hands), _ROUNDS * slots))
+        groups: dict[Any, list[Spec]] = {}
+        for spec in specs:
+            setup = BASE if self.arm(spec).setup == "bipartite" else spec.setup
+            groups.setdefault((spec.seed, setup, bool(spec.num_pictures)), []).append(spec)
+        found: list[list[Spec]] = []
+        for group in groups.values():
+            by_run: dict[str, list[Spec]] = {}
+            for spec in group:
+                by_run.setdefault(spec.run, []).append(spec)
+            chunk: list[Spec] = []
+            for sharing in by_run.values():  # jobs that share a word stay together
+                if chunk and len(chunk) + len(sharing) > size:
+                    found.append(chunk)
+                    chunk = []
+                chunk = chunk + sharing
+            found.append(chunk)
+        return found
+
+    # --- cost
+
+    def training_passes(self, spec: Spec, family: str) -> float:
+        """Forward passes of the denoiser, of one sample, that a job's training is worth.
+
+        A backward pass counts as two forward ones; class pictures are counted with the protocol's
+        sampling, whatever the family draws with.
+        """
+        if not self.arm(spec).trains:
+            return 0.0
+        config = self.inversion(spec).resolved(family)
+        assert config.max_train_steps is not None
+        assert config.train_batch_size is not None
+        assert config.evaluation_steps is not None
+        steps, extra = config.max_train_steps, 0.0
+        if config.setup in TUNING:
+            tuning = config.tuning
+            if config.setup == "pivotal":
+                assert tuning.tuning_steps is not None
+                steps += tuning.tuning_steps
+            if tuning.prior_loss_weight:  # as many class pictures in each step
+                assert tuning.num_class_images is not None
+                assert self.config.sampling.num_inference_steps is not None
+                extra += 3.0 * steps * config.train_batch_size
+                drawn = 0 if tuning.class_data_dir else tuning.num_class_images
+                extra += 2.0 * drawn * self.config.sampling.num_inference_steps
+        if config.form == "dreamartist":  # each sample with the negative word too
+            extra += 3.0 * steps * config.train_batch_size
+        scorings = 1 + steps // config.evaluation_steps
+        return (
+            3.0 * steps * config.train_batch_size + extra + scorings * config.num_evaluation_samples
+        )
+
+    def pictures(self, spec: Spec) -> int:
+        """Pictures that a job draws."""
+        if self.arm(spec).setup == "image-only":
+            return 0
+        templates = len(self.templates(self.subjects[spec.concept]))
+        return self.config.num_images_per_prompt * templates * len(self.guidance_scales(spec))
+
+    def drawing_passes(self, spec: Spec) -> float:
+        """As ``training_passes``, of a job's drawing; guidance takes two passes a step."""
+        steps = self.config.sampling.num_inference_steps
+        assert steps is not None
+        return 2.0 * steps * self.pictures(spec)
+
+
+_SWEPT_REFERENCES = ("image-only", "prompt-only", *CAPTIONS)
+_SLOTS = 4  # words that share a batch where nothing is said
+_ROUNDS = 4  # a chunk's length in slots: long enough that batches stay full, short enough to share

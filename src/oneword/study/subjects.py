@@ -1,0 +1,211 @@
+"""What a study is about: folders of photographs, or held-out concepts of the embedded model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+
+from oneword._files import write_atomic
+from oneword._typing import Pixels
+from oneword.config import EMBEDDED, ConfigError
+from oneword.images import from_uint8, png_bytes, to_images
+from oneword.microworld import concepts as held_out
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from oneword.microworld.concepts import HeldOut
+
+_CLASSES = "prompts_and_classes.txt"  # DreamBench's own list
+_LIVE = ("cat", "dog")  # its classes of live subjects
+_USUAL = 5  # pictures that a held-out concept is learned from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One concept of a study."""
+
+    name: str
+    noun: str | None
+    """Word that it starts from; ``None``: chosen on the pictures."""
+    kind: Literal["object", "live", "style"] = "object"
+    folder: Path | None = None
+    """Where its photographs lie."""
+    held_out: HeldOut | None = None
+    """What the embedded model's world draws, in place of a folder."""
+
+    @property
+    def learnable_property(self) -> Literal["object", "style"]:
+        return "style" if self.kind == "style" else "object"
+
+    @property
+    def family(self) -> str:
+        """Kind of concept, for tables."""
+        return self.held_out.family if self.held_out else self.kind
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Its photographs, in the order of their names."""
+        known = Image.registered_extensions()
+        assert self.folder is not None
+        return [
+            p
+            for p in sorted(self.folder.iterdir(), key=lambda p: p.name)
+            if p.suffix.lower() in known and not p.name.endswith(".mask.png") and p.name[0] != "."
+        ]
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures that it is learned from where no other number is asked for."""
+        return _USUAL if self.held_out else len(self.files)
+
+    def most(self, wanted: int) -> bool:
+        """Whether there are so many pictures; the world draws as many as are wanted."""
+        return self.held_out is not None or wanted <= len(self.files)
+
+    def pictures_in(self, place: Path, *, seed: int, num: int, size_px: int) -> Path:
+        """A folder with ``num`` pictures to learn from; made below ``place`` where there is none.
+
+        Pictures of a held-out concept depend on the seed; fewer pictures are the first of more.
+        """
+        if self.held_out is None and num == len(self.files):
+            assert self.folder is not None
+            return self.folder
+        if self.held_out is None:
+            folder = place / f"{self.name}--n{num}"
+            for file in self.files[:num]:
+                for path in file.parent.glob(f"{file.stem}.*"):
+                    if not (folder / path.name).exists():
+                        folder.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(path, folder / path.name)
+            return folder
+        folder = place / f"{self.name}--seed{seed}--n{num}"
+        if not (folder / f"{num - 1:02d}.png").exists():
+            for i, picture in enumerate(to_images(self.drawn(seed, num, size_px))):
+                write_atomic(folder / f"{i:02d}.png", png_bytes(picture))
+        return folder
+
+    def drawn(self, seed: int, num: int, size_px: int) -> Pixels:
+        """Pictures of a held-out concept."""
+        assert self.held_out is not None
+        return from_uint8(held_out.concept_pictures(self.held_out, num, seed, size_px))
+
+    def captions(self, setup: str) -> tuple[str, ...]:
+        """People's descriptions of it, of the setup "captions-short" or "captions-long".
+
+        Raises:
+            ConfigError: none lie beside its pictures.
+            DescriptionError: they are not as they must be.
+        """
+        if self.held_out is not None:
+            found: Any = self.held_out
+            return found.captions_short if setup == "captions-short" else found.captions_long
+        from oneword import descriptions
+
+        assert self.folder is not None
+        given = descriptions.read(self.folder)
+        if given is None:
+            raise ConfigError(
+                f"The setup {setup} needs descriptions of {self.name}, got none; write "
+                f"{self.folder / descriptions.FILE}."
+            )
+        return given.short if setup == "captions-short" else given.long
+
+    def plain(self, size_px: int) -> Pixels | None:
+        """Drawings of the thing alone on plain backgrounds; ``None`` where there is no truth."""
+        if self.held_out is None or self.held_out.thing is None:
+            return None
+        return from_uint8(held_out.concept_plain(self.held_out, size=size_px))
+
+    def outlines(self, size_px: int) -> Tensor | None:
+        """The true outlines of those drawings."""
+        if self.held_out is None or self.held_out.thing is None:
+            return None
+        import numpy as np
+        import torch
+
+        from oneword.evaluation.silhouettes import filled
+
+        found = held_out.concept_masks(self.held_out, 8, size=size_px, plain=True)
+        return filled(torch.from_numpy(np.stack([parts["silhouette"] for parts in found])))
+
+
+def find(names: Sequence[str], model: str) -> list[Subject]:
+    """The subjects that a list of names and folders stands for, each once.
+
+    Raises:
+        ConfigError: one is neither a folder with pictures nor a held-out concept, or two have one
+            name.
+    """
+    if not names:
+        hint = "--concepts test" if model in EMBEDDED else "--concepts FOLDER"
+        raise ConfigError(f"A study needs concepts, got none; pass for example {hint}.")
+    found: list[Subject] = []
+    for name in names:
+        if Path(name).is_dir():
+            found += _in_folder(Path(name))
+        elif model in EMBEDDED:
+            found += _of_world(name)
+        else:
+            raise ConfigError(
+                f"A concept must be a folder of pictures or a folder of such folders, got {name}, "
+                "which does not exist."
+            )
+    chosen = {subject.name: subject for subject in found}
+    for subject in found:
+        if chosen[subject.name] != subject:
+            raise ConfigError(
+                f"Each concept needs a name of its own, got two of {subject.name!r}; rename a "
+                "folder."
+            )
+    return list(chosen.values())
+
+
+def _of_world(name: str) -> list[Subject]:
+    if name in ("test", "development"):
+        chosen = [c for c in held_out.HELD_OUT if held_out.half(c) == name]
+    else:
+        chosen = [held_out.get(name)]
+    return [
+        Subject(
+            name=concept.name,
+            noun=concept.noun,
+            kind="object" if concept.thing else "style",
+            held_out=concept,
+        )
+        for concept in chosen
+    ]
+
+
+def _in_folder(folder: Path) -> list[Subject]:
+    alone = Subject(name=folder.resolve().name, noun=None, folder=folder)
+    folders = [folder] if alone.files else sorted(p for p in folder.iterdir() if p.is_dir())
+    classes = _classes((folder.resolve().parent if alone.files else folder) / _CLASSES)
+    found = []
+    for path in folders:
+        name = path.resolve().name
+        noun = classes.get(name)
+        kind = "live" if noun in _LIVE else "object"
+        subject = Subject(name=name, noun=noun, kind=kind, folder=path)
+        if subject.files:
+            found.append(subject)
+    if not found:
+        raise ConfigError(
+            f"A concept's folder must hold pictures, or folders of pictures, got none in {folder}."
+        )
+    return found
+
+
+def _classes(path: Path) -> dict[str, str]:
+    """Class word of each subject, as DreamBench lists them: ``name,class`` lines."""
+    if not path.is_file():
+        return {}
+    pairs = [line.strip().split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and " " not in pair[0]}

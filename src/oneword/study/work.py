@@ -1,0 +1,389 @@
+"""One chunk of a study's jobs: learn the words, draw with them, score the pictures, keep the rows.
+
+A job's rows lie in a file of its own, written at once when all of them are known; so a job that was
+cut off leaves no row, and one that has its file is never done again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from oneword import formats
+from oneword._files import write_atomic, write_json_atomic
+from oneword._typing import Pixels
+from oneword.backbones.base import Backbone, load
+from oneword.concept import Concept
+from oneword.config import (
+    ConfigError,
+    ModelConfig,
+    SamplingConfig,
+    StudyConfig,
+    TrainConfig,
+    UserError,
+)
+from oneword.evaluation import harness, metrics, world
+from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
+from oneword.evaluation.silhouettes import overlap, silhouettes
+from oneword.images import contact_sheet, read_folder
+from oneword.jobs import train_many
+from oneword.microworld import weights
+from oneword.microworld.oracle import Oracle
+from oneword.prompts import PLAIN_PROMPT
+from oneword.study.plan import CAPTIONS, Spec, Study
+from oneword.study.subjects import Subject
+
+
+Tell = Callable[[str, str, Any], None]
+"""``tell(job, kind, data)``: "learning" and "drawing" (share done), "ended" (error or "")."""
+Row = dict[str, Any]
+TRAINING = "training"
+"""Kind of the row with a job's training in numbers; other rows are of one prompt each."""
+_GALLERY = 4  # pictures of a prompt that are kept to be seen
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every job of a process is done with."""
+
+    backbone: Backbone
+    judge: Judge
+    dino: Dino | None
+    oracle: Oracle | None
+
+
+@cache
+def bench(model: ModelConfig, judge: str | None, dino: str | None) -> Bench:
+    """Load the model and all that scores, once for a process.
+
+    Raises:
+        UserError: one of them cannot be loaded.
+    """
+    backbone = load(model)
+    embedded = backbone.family == "microworld"
+    name = dino or ("none" if embedded else DEFAULT_DINO)
+    return Bench(
+        backbone,
+        load_judge(judge, backbone),
+        None if name == "none" else load_dino(name, backbone),
+        weights.load_oracle(backbone.name) if embedded else None,
+    )
+
+
+# --- files
+
+
+def rows_file(folder: Path, spec: Spec) -> Path:
+    """Where a job's rows lie once it is done."""
+    return folder / "jobs" / f"{spec.name}.jsonl"
+
+
+def failure_file(folder: Path, spec: Spec) -> Path:
+    """Where it is said why a job failed."""
+    return folder / "jobs" / f"{spec.name}.failed.json"
+
+
+def gallery_file(folder: Path, spec: Spec) -> Path:
+    """Where some of a job's pictures lie."""
+    return folder / "pictures" / f"{spec.name}.jpg"
+
+
+def read_rows(folder: Path, spec: Spec) -> list[Row]:
+    """A job's rows; none where it is not done."""
+    path = rows_file(folder, spec)
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
+    """Write all rows of a job at once: from now on it is done."""
+    finite = [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        for row in rows
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in finite)
+    write_atomic(rows_file(folder, spec), text.encode())
+    failure_file(folder, spec).unlink(missing_ok=True)
+
+
+# --- a chunk
+
+
+def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: Tell) -> list[str]:
+    """Do jobs that are not done yet; one that fails leaves its reason and does not stop the others.
+
+    Returns:
+        Names of the jobs that are done.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to stop; what was begun goes on at the next call.
+        UserError: the model, or what scores, cannot be loaded.
+    """
+    study = Study(config)
+    tools = bench(config.model, config.judge, config.dino)
+    specs = [spec for spec in specs if not rows_file(study.folder, spec).exists()]
+    trained = _learned(study, tools, specs, tell)
+    done = []
+    for spec in specs:
+        failure = trained.get(spec.run, "")
+        if not failure:
+            try:
+                rows = _scored(study, tools, spec, tell)
+                write_rows(study.folder, spec, rows)
+                done.append(spec.name)
+            except Exception as error:
+                failure = _reason(error)
+        if failure:
+            write_json_atomic(
+                failure_file(study.folder, spec), {"job": spec.name, "error": failure}
+            )
+        tell(spec.name, "ended", failure)
+    return done
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return "".join(traceback.format_exception(error))
+
+
+def _training_folder(study: Study, spec: Spec, size_px: int) -> Path:
+    subject = study.subjects[spec.concept]
+    num = spec.num_pictures or subject.num_pictures
+    place = study.folder / "concepts"
+    return subject.pictures_in(place, seed=spec.seed, num=num, size_px=size_px)
+
+
+def _run_folder(study: Study, spec: Spec) -> Path:
+    return study.folder / "runs" / spec.run
+
+
+def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: Tell) -> dict[str, str]:
+    """Train what is not trained yet; why a run failed, by its name."""
+    by_run = {spec.run: spec for spec in specs if study.arm(spec).trains}
+    failed: dict[str, str] = {}
+    configs: list[TrainConfig] = []
+    for run, spec in by_run.items():
+        if (_run_folder(study, spec) / formats.LEARNED).is_file():
+            continue
+        try:
+            configs.append(_training(study, tools, spec))
+        except UserError as error:
+            failed[run] = str(error)
+
+    def on_event(run: str, kind: str, data: Any) -> None:
+        if kind == "progress":
+            tell(by_run[run].name, "learning", data["step"] / data["max_train_steps"])
+
+    if configs:
+        outcomes = train_many(
+            configs, slots=study.config.slots, backbone=tools.backbone, on_event=on_event
+        )
+        for one in outcomes:
+            if one.outcome is None:
+                failed[one.name] = one.error
+            elif one.outcome.result.status == "interrupted":
+                raise KeyboardInterrupt
+            elif one.outcome.concept_file is None:
+                result = one.outcome.result
+                failed[one.name] = f"{result.status}: {result.reason}"
+    return failed
+
+
+def _training(study: Study, tools: Bench, spec: Spec) -> TrainConfig:
+    return TrainConfig(
+        train_data_dir=_training_folder(study, spec, tools.backbone.resolution),
+        output_dir=_run_folder(study, spec),
+        model=study.config.model,
+        inversion=study.inversion(spec),
+        validation_steps=0,
+    )
+
+
+# --- drawing and scoring
+
+
+def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
+    config, subject = study.config, study.subjects[spec.concept]
+    size_px = tools.backbone.resolution
+    pictures = read_folder(_training_folder(study, spec, size_px), resolution=size_px).pixels
+    if spec.num_pictures:  # every size is compared with the same pictures
+        largest = dataclasses.replace(spec, num_pictures=study.most_pictures(subject))
+        pictures = read_folder(_training_folder(study, largest, size_px), resolution=size_px).pixels
+    scorer = Scorer(tools, subject, pictures)
+    templates, scales = study.templates(subject), study.guidance_scales(spec)
+    seeds = [1000 * spec.seed + i for i in range(config.num_images_per_prompt)]
+    concept = _concept(study, spec)
+    rows = [] if concept is None else [_training_row(study, spec, concept)]
+    started = time.monotonic()
+    shown: dict[str, Pixels] = {}  # of each kind of prompt the first
+    for number, scale in enumerate(scales):
+        sampling = dataclasses.replace(config.sampling, guidance_scale=scale)
+        method = _method(study, tools, spec, subject, concept, sampling)
+        for place, (template, kind) in enumerate(templates.items()):
+            drawn = None if method is None else method(template, seeds)
+            rows.append({"kind": kind, "prompt": template, "guidance_scale": scale}
+                        | scorer.row(template, drawn))  # fmt: skip
+            repeated = drawn is None and bool(shown)  # the same training pictures again
+            if number == 0 and kind not in shown and not repeated:
+                shown[kind] = (pictures if drawn is None else drawn)[:_GALLERY]
+            tell(spec.name, "drawing", (number * len(templates) + place + 1)
+                 / (len(templates) * len(scales)))  # fmt: skip
+        if method is None:
+            break  # guidance moves no training picture
+    write_gallery(gallery_file(study.folder, spec), list(shown.values()))
+    shared = {
+        "concept": spec.concept,
+        "family": subject.family,
+        "setup": spec.setup,
+        "seed": spec.seed,
+        "set_size": spec.num_pictures,
+        "num_pictures": spec.num_pictures or subject.num_pictures,
+        "num_drawn": len(seeds),
+        "draw_time_s": round(time.monotonic() - started, 2),
+    }
+    return [shared | row for row in rows]
+
+
+def _concept(study: Study, spec: Spec) -> Concept | None:
+    if not study.arm(spec).trains:
+        return None
+    return formats.load(_run_folder(study, spec))
+
+
+def _method(
+    study: Study,
+    tools: Bench,
+    spec: Spec,
+    subject: Subject,
+    concept: Concept | None,
+    sampling: SamplingConfig,
+) -> harness.Method | None:
+    """How a job draws; ``None``: it shows the training pictures."""
+    setup = study.arm(spec).setup
+    options: dict[str, Any] = {"sampling": sampling, "batch_size": study.config.batch_size}
+    if setup == "image-only":
+        return None
+    if setup == "prompt-only":
+        return harness.prompt_only(tools.backbone, **options)
+    if setup == "initializer":
+        if subject.noun is None:
+            raise ConfigError(
+                f"The setup initializer needs a word for {subject.name}, got none; list it in "
+                "prompts_and_classes.txt beside the folders, as DreamBench does."
+            )
+        return harness.word(tools.backbone, subject.noun, **options)
+    if setup in CAPTIONS:
+        return harness.described(tools.backbone, subject.captions(setup), **options)
+    assert concept is not None
+    return harness.word(tools.backbone, concept.placeholder_token, [concept], **options)
+
+
+class Scorer:
+    """Scores pictures of one concept.
+
+    Args:
+        tools: What scores.
+        subject: The concept.
+        pictures: What image similarity is measured against.
+    """
+
+    def __init__(self, tools: Bench, subject: Subject, pictures: Pixels) -> None:
+        self.tools, self.subject, self.pictures = tools, subject, pictures
+        self.training = tools.judge.images(pictures)
+        self.training_dino = None if tools.dino is None else tools.dino.images(pictures)
+        side = pictures.shape[-1]
+        self.plain, self.outlines = subject.plain(side), subject.outlines(side)
+        self.plain_features = None if self.plain is None else tools.judge.images(self.plain)
+
+    def row(self, template: str, drawn: Pixels | None) -> Row:
+        """All scores of one prompt's pictures; ``None``: of the training pictures themselves.
+
+        Source:
+            Gal et al. 2022, arXiv:2208.01618, section 5.1 (image and text similarity); Ruiz et al.
+            2022, arXiv:2208.12242, section 5.1 (DINO).
+        """
+        tools, own = self.tools, drawn is None
+        on_plain = template == PLAIN_PROMPT and self.plain is not None
+        pixels = drawn if drawn is not None else self.plain if on_plain else self.pictures
+        assert pixels is not None
+        features = tools.judge.images(pixels)
+        (text,) = tools.judge.texts([harness.bare(template)])
+        row: Row = {
+            "image_similarity": _against(features, self.training, own and not on_plain),
+            "text_similarity": metrics.text_similarity(features, text),
+            "text_similarity_code": metrics.text_similarity_code(features, text),
+            "diversity": metrics.diversity(features),
+        }
+        if tools.dino is not None:
+            assert self.training_dino is not None
+            seen = tools.dino.images(pixels)
+            row["dino_similarity"] = _against(seen, self.training_dino, own and not on_plain)
+        if on_plain:
+            assert self.plain_features is not None
+            assert self.outlines is not None
+            row["plain_similarity"] = _against(features, self.plain_features, own)
+            row["silhouette_overlap"] = float(
+                overlap(silhouettes(pixels), self.outlines).double().mean()
+            )
+        if tools.oracle is not None and self.subject.held_out is not None:
+            read = {template: tools.oracle.read(pixels)}
+            row["seen"] = world.concept_seen(read, self.subject.held_out)[template]
+            asked = world.edits_obeyed(read)
+            row |= {f"{name}_obeyed": value for name, value in asked.items()}
+            row["obeyed"] = sum(asked.values()) / len(asked) if asked else math.nan
+        return row
+
+
+def _against(features: Tensor, true: Tensor, same: bool) -> float:
+    """Image similarity; of a set with itself without the pairs of a picture with itself."""
+    return metrics.self_similarity(true) if same else metrics.image_similarity(features, true)
+
+
+def _training_row(study: Study, spec: Spec, concept: Concept) -> Row:
+    """How a job's word was learned, from its run folder."""
+    folder = _run_folder(study, spec)
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    course = [json.loads(line) for line in lines]
+    provenance = concept.provenance
+    return {
+        "kind": TRAINING,
+        "train_time_s": provenance.get("train_time_s"),
+        "steps": course[-1]["step"] if course else None,
+        "first_loss": course[0]["loss"] if course else None,
+        "best_loss": min((c["loss"] for c in course), default=None),
+        "distance": course[-1]["distance"] if course else None,
+        "learning_rate": course[-1]["lr"] if course else None,
+        "initializer_token": provenance.get("initializer_token"),
+        "sha256": concept.sha256(),
+    }
+
+
+def write_gallery(path: Path, rows: Sequence[Pixels]) -> None:
+    """Keep the first pictures of some prompts as one JPEG: a row each."""
+    columns = max(len(row) for row in rows)
+    full = [row for row in rows if len(row) == columns]
+    side = full[0].shape[-1]
+    sheet = contact_sheet(torch.cat(full), columns=columns, cell_px=min(side, 128))
+    largest = 256 * columns
+    if sheet.width > largest:
+        sheet = sheet.resize(
+            (largest, round(sheet.height * largest / sheet.width)), Image.Resampling.LANCZOS
+        )
+    stream = io.BytesIO()
+    sheet.save(stream, format="JPEG", quality=90)
+    write_atomic(path, stream.getvalue())

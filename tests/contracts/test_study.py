@@ -1,0 +1,247 @@
+"""The grid: what is done stays done, what fails fails alone, and two runs find the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oneword.cli import main
+from oneword.config import InversionConfig, ModelConfig, SamplingConfig, StudyConfig
+from oneword.study import cost, grid, page, work
+from oneword.study.plan import Study
+
+
+@pytest.fixture(scope="module")
+def concepts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("concepts")
+    for name in ("cup", "pet"):
+        (folder / name).mkdir()
+        for i in range(2):
+            noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / name / f"{i}.png")
+    (folder / "prompts_and_classes.txt").write_text("cup,mug\npet,cat\n")
+    return folder
+
+
+@pytest.fixture
+def make(concepts, tiny_folder, judge_folder):
+    def study(out, **fields):
+        return Study(StudyConfig(**{
+            "output_dir": out, "concepts": (str(concepts),), "seeds": (0,),
+            "setups": ("one-word", "two-words", "prompt-only", "image-only"),
+            "model": ModelConfig(model=str(tiny_folder), device="cpu"),
+            "inversion": InversionConfig(max_train_steps=4, train_batch_size=2, evaluation_steps=2,
+                                         num_evaluation_samples=2),
+            "sampling": SamplingConfig(num_inference_steps=2, guidance_scale=5.0),
+            "num_images_per_prompt": 2, "judge": str(judge_folder), "dino": "none", "slots": 2,
+        } | fields))  # fmt: skip
+
+    return study
+
+
+def numbers(study):
+    """Rows without what the clock put into them."""
+    clocks = ("train_time_s", "draw_time_s")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in page.gather(study)]
+
+
+class Events(list):
+    def __call__(self, name, kind, data):
+        self.append((name, kind, data))
+
+    def ended(self):
+        return [name for name, kind, _ in self if kind == "ended"]
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing catches it."""
+
+
+def test_a_killed_study_goes_on_without_repeating_or_losing_a_job(make, tmp_path):
+    unbroken = make(tmp_path / "a")
+    events = Events()
+    ended = grid.run(unbroken, on_event=events)
+    assert len(ended.done) == len(set(events.ended())) == 8
+    broken, seen = make(tmp_path / "b"), Events()
+
+    def kill_late(name, kind, data):
+        seen(name, kind, data)
+        # in the middle of drawing the second job of the second chunk
+        if len(seen.ended()) == 3 and kind == "drawing":
+            raise Killed
+
+    with pytest.raises(Killed):
+        grid.run(broken, on_event=kill_late)
+    before = {s.name: work.rows_file(broken.folder, s).stat().st_mtime_ns
+              for s in grid.standing(broken).done}  # fmt: skip
+    assert len(before) == 3
+    rest = Events()
+    grid.run(make(tmp_path / "b"), on_event=rest)
+    assert sorted(seen.ended() + rest.ended()) == sorted(events.ended())
+    assert not set(rest.ended()) & set(before)
+    # both words of the second chunk were learned before the kill
+    assert not [name for name, kind, _ in rest if kind == "learning"]
+    for spec in broken.specs:
+        if spec.name in before:
+            assert work.rows_file(broken.folder, spec).stat().st_mtime_ns == before[spec.name]
+    assert numbers(broken) == numbers(unbroken)
+    again = Events()
+    grid.run(make(tmp_path / "b"), on_event=again)
+    assert not again
+
+
+def test_two_runs_of_a_small_study_give_the_same_table(make, tmp_path):
+    found = []
+    for name in ("a", "b"):
+        study = make(tmp_path / name, setups=("one-word", "prompt-only"), seeds=(3,))
+        grid.run(study, on_event=Events())
+        page.write(study, command="x")
+        found.append(json.loads((study.folder / "summary.json").read_text()))
+    assert found[0] == found[1]
+    assert found[0]["scores"]["one-word"]["image similarity"]["num"] == 2
+
+
+def test_a_job_that_fails_leaves_its_reason_and_the_rest_goes_on(make, tmp_path):
+    setups = ("captions-short", "one-word:learning_rate=0.001,relative_learning_rate=null",
+              "prompt-only")  # fmt: skip
+    study, events = make(tmp_path / "s", setups=setups), Events()
+    ended = grid.run(study, on_event=events)
+    assert {s.setup for s in ended.failed} == {"captions-short"}
+    assert len(ended.done) == 4
+    reason = json.loads(work.failure_file(study.folder, ended.failed[0]).read_text())["error"]
+    assert "needs descriptions" in reason
+    again = Events()
+    assert len(grid.run(study, on_event=again).failed) == 2
+    assert not again
+    retried = make(tmp_path / "s", setups=setups, retry_failed=True)
+    grid.run(retried, on_event=again)
+    assert len(again.ended()) == 2
+
+
+def test_a_word_that_cannot_be_trained_fails_its_own_job(make, tmp_path, concepts):
+    study = make(tmp_path / "s", concepts=(str(concepts / "cup"),), setups=("two-words",))
+    spec = study.specs[0]
+    folder = study.folder / "runs" / spec.run
+    grid.claim(study)
+    folder.mkdir(parents=True)
+    (folder / "letter.txt").write_text("in the way")
+    ended = grid.run(study, on_event=Events())
+    assert [s.name for s in ended.failed] == [spec.name]
+    assert "must be empty or hold a run" in work.failure_file(study.folder, spec).read_text()
+
+
+def test_set_sizes_and_guidance_scales_have_rows_of_their_own(make, tmp_path):
+    study = make(tmp_path / "s", setups=("one-word",), set_sizes=(1, 2), guidance_scales=(1.0,))
+    grid.run(study, on_event=Events())
+    rows = [r for r in page.gather(study) if r["kind"] == "photo"]
+    kinds = {(r["concept"], r["set_size"], r["guidance_scale"]) for r in rows}
+    assert kinds == {
+        ("cup", None, 5.0), ("cup", None, 1.0), ("pet", None, 5.0), ("pet", None, 1.0),
+        ("cup", 1, 5.0), ("cup", 2, 5.0),
+    }  # fmt: skip
+    assert {r["num_pictures"] for r in rows} == {1, 2}
+    jobs = {r["sha256"] for r in page.gather(study) if r["kind"] == "training"}
+    assert len(jobs) == 3  # of two pictures, the sweep's word is the grid's
+
+
+def test_a_dry_run_times_this_machine_and_writes_nothing(make, tmp_path):
+    study = make(tmp_path / "s")
+    found = cost.estimate(study, study.specs)
+    passes = sum(study.drawing_passes(s) for s in study.specs)
+    assert found.drawing_s == pytest.approx(found.drawing_pass_s * passes)
+    assert found.training_s > 0
+    assert found.wall_s(2) == pytest.approx((found.training_s + found.drawing_s) / 2)
+    assert not study.folder.exists()
+
+
+def words(make, out, concepts, tiny_folder, judge_folder, *more):
+    return [
+        "study", "--model", str(tiny_folder), "--device", "cpu", "--concepts", str(concepts),
+        "--setups", "one-word", "prompt-only", "--seeds", "0", "--out", str(out),
+        "--max-train-steps", "4", "--train-batch-size", "2", "--num-inference-steps", "2",
+        "--num-images-per-prompt", "2", "--judge", str(judge_folder), "--dino", "none", *more,
+    ]  # fmt: skip
+
+
+def test_the_command_plans_runs_and_reports(
+    make, tmp_path, concepts, tiny_folder, judge_folder, capsys
+):
+    arguments = words(make, tmp_path / "s", concepts, tiny_folder, judge_folder)
+    assert main.main([*arguments, "--dry-run", "--json", str(tmp_path / "plan.json")]) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["jobs"] == {"done": 0, "failed": 0, "left": 4}
+    assert plan["cost"]["wall_s"] > 0
+    assert "4 jobs, 0 done" in capsys.readouterr().out
+    assert not (tmp_path / "s").exists()
+    assert main.main(arguments) == 0
+    assert "4 of 4 jobs are done" in capsys.readouterr().out
+    for name in ("report.html", "report.md", "results.jsonl", "figures/plane.svg"):
+        (tmp_path / "s" / name).unlink()
+    assert main.main([*arguments, "--report", "--json", str(tmp_path / "sum.json")]) == 0
+    for name in ("report.html", "report.md", "results.jsonl", "figures/plane.svg"):
+        assert (tmp_path / "s" / name).is_file()
+    assert "one-word" in json.loads((tmp_path / "sum.json").read_text())["scores"]
+    assert main.main([*arguments[:-1], "none", "--setups", "captions-long"]) == 1
+    assert "needs descriptions" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_killing_the_command_and_running_it_again_gives_the_same_rows(
+    make, tmp_path, concepts, tiny_folder, judge_folder
+):
+    """A real kill, of a study in two processes; none of them stays behind."""
+    out = tmp_path / "s"
+    arguments = words(make, out, concepts, tiny_folder, judge_folder, "--num-processes", "2")
+    command = [sys.executable, "-m", "oneword.cli.main", *arguments]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 300
+    while not list(out.glob("jobs/*.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+    process.wait()
+    time.sleep(2)
+    first = {p.name: p.stat().st_mtime_ns for p in out.glob("jobs/*.jsonl")}
+    time.sleep(2)
+    assert {p.name: p.stat().st_mtime_ns for p in out.glob("jobs/*.jsonl")} == first
+    assert subprocess.run(command, check=False).returncode == 0
+    now = {p.name: p.stat().st_mtime_ns for p in out.glob("jobs/*.jsonl")}
+    assert len(now) == 4
+    assert {name: now[name] for name in first} == first
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_no_job_with_it(make, tmp_path):
+    study = make(tmp_path / "s", num_processes=2, setups=("one-word", "prompt-only"))
+    killed = []
+
+    def kill_one(name, kind, data):
+        if kind == "ended" and not killed:
+            import multiprocessing
+
+            child = multiprocessing.active_children()[0]
+            killed.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+
+    ended = grid.run(study, on_event=kill_one)
+    assert killed
+    assert len(ended.done) == 4
+    assert not ended.failed
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_ray(make, tmp_path):
+    pytest.importorskip("ray")
+    events = Events()
+    study = make(tmp_path / "s", cluster="local", workers=1, setups=("one-word", "image-only"))
+    ended = grid.run(study, on_event=events)
+    assert len(ended.done) == 4
+    assert sorted(events.ended()) == sorted(s.name for s in study.specs)

@@ -1,0 +1,672 @@
+"""The study's parts: its plan, its scores against brute force, its statistics and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oneword.cli.study import Meter
+from oneword.config import ConfigError, InversionConfig, SamplingConfig, StudyConfig
+from oneword.evaluation import harness, world
+from oneword.evaluation.features import Judge, JudgeError, load_dino
+from oneword.generation import generate
+from oneword.study import findings, grid, page, plots, statistics, subjects, work
+from oneword.study.plan import PAPER, Study, arm
+from oneword.study.prompt_sets import KINDS, PROMPT_SETS, prompts_for
+from oneword.study.subjects import Subject
+
+
+# --- scores
+
+
+class StubJudge(Judge):
+    """Features that can be worked out by hand: mean colours, and letters counted."""
+
+    def __init__(self):
+        self.name = "stub"
+
+    def images(self, pixels):
+        return torch.nn.functional.normalize(pixels.mean((2, 3)) + 2.0, dim=-1)
+
+    def texts(self, texts):
+        counts = [[text.count(letter) for letter in "aot"] for text in texts]
+        return torch.nn.functional.normalize(torch.tensor(counts).float() + 0.5, dim=-1)
+
+
+def pictures(num, seed, side=24):
+    g = torch.Generator().manual_seed(seed)
+    return torch.rand(num, 3, side, side, generator=g) * 2 - 1
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two subjects as DreamBench lays them out."""
+    folder = tmp_path / "photos"
+    for name, count in (("my_cat", 4), ("mug", 2)):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            noise = np.random.default_rng(i).integers(0, 255, (30, 30, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / name / f"{i}.png")
+    (folder / "prompts_and_classes.txt").write_text("Classes\n\nmy_cat,cat\nmug,mug\n\nPrompts\n")
+    return folder
+
+
+def scorer(tiny_sd, training):
+    tools = work.Bench(tiny_sd, StubJudge(), None, None)
+    return work.Scorer(tools, Subject(name="x", noun=None), training)
+
+
+def test_both_scores_equal_brute_force(tiny_sd):
+    training, drawn = pictures(3, 0), pictures(5, 1)
+    row = scorer(tiny_sd, training).row("a photo of {} on the moon", drawn)
+
+    def feature(picture):
+        values = [float(picture[c].mean()) + 2.0 for c in range(3)]
+        norm = math.sqrt(sum(v * v for v in values))
+        return [v / norm for v in values]
+
+    def cosine(a, b):
+        norms = math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+        return sum(x * y for x, y in zip(a, b, strict=True)) / norms
+
+    seen, true = [feature(p) for p in drawn], [feature(p) for p in training]
+    pairs = [cosine(a, b) for a in seen for b in true]
+    assert row["image_similarity"] == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+    text = [("a photo of on the moon".count(letter)) + 0.5 for letter in "aot"]
+    middle = [sum(f[c] for f in seen) / len(seen) for c in range(3)]
+    assert row["text_similarity"] == pytest.approx(cosine(middle, text), abs=1e-6)
+    own = [cosine(f, text) for f in seen]
+    assert row["text_similarity_code"] == pytest.approx(sum(own) / len(own), abs=1e-6)
+    assert row["text_similarity"] > row["text_similarity_code"]
+    unlike = [cosine(a, b) for i, a in enumerate(seen) for j, b in enumerate(seen) if i != j]
+    assert row["diversity"] == pytest.approx(1 - sum(unlike) / len(unlike), abs=1e-6)
+
+
+def test_the_image_only_row_scores_the_training_pictures_themselves(tiny_sd):
+    training = pictures(4, 2)
+    row = scorer(tiny_sd, training).row("an oil painting of {}", None)
+    features = StubJudge().images(training).double()
+    different = [float(features[i] @ features[j]) for i in range(4) for j in range(4) if i != j]
+    assert row["image_similarity"] == pytest.approx(sum(different) / 12, abs=1e-6)
+    (text,) = StubJudge().texts(["an oil painting of"]).double()
+    expected = torch.nn.functional.cosine_similarity(features.mean(0), text, dim=0)
+    assert row["text_similarity"] == pytest.approx(float(expected), abs=1e-6)
+
+
+SAMPLING = SamplingConfig(num_inference_steps=2, guidance_scale=5.0)
+
+
+def test_the_prompt_only_row_draws_the_prompt_without_its_word(tiny_sd):
+    method = harness.prompt_only(tiny_sd, sampling=SAMPLING)
+    direct = generate(tiny_sd, ["a photo of a on the moon"], [3, 4], sampling=SAMPLING)
+    assert torch.equal(method("a photo of a {} on the moon", [3, 4]), direct.pixels)
+
+
+def test_descriptions_take_turns_and_the_words_place(tiny_sd):
+    method = harness.described(tiny_sd, ("a red cat", "The dog"), sampling=SAMPLING)
+    drawn = method("a photo of a {} on the moon", [0, 1, 2])
+    for index, (text, seed) in enumerate((("red cat", 0), ("dog", 1), ("red cat", 2))):
+        prompt = f"a photo of a {text} on the moon"
+        direct = generate(tiny_sd, [prompt], [seed], sampling=SAMPLING).pixels
+        assert torch.allclose(drawn[index : index + 1], direct, atol=1e-5)
+    bare = method("an oil painting of {}", [0])
+    direct = generate(tiny_sd, ["an oil painting of a red cat"], [0], sampling=SAMPLING).pixels
+    assert torch.equal(bare, direct)
+
+
+def test_dino_features_are_the_class_token_of_a_vision_transformer(tiny_sd, tmp_path):
+    from transformers import ViTConfig, ViTModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # noqa: TID251
+        model = ViTModel(
+            ViTConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                      num_attention_heads=2, image_size=24, patch_size=8),
+            add_pooling_layer=False,
+        )  # fmt: skip
+    model.save_pretrained(tmp_path)
+    dino = load_dino(str(tmp_path), tiny_sd)
+    pixels = pictures(2, 0)
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    with torch.no_grad():
+        raw = model.eval()(pixel_values=((pixels + 1) / 2 - mean) / std).last_hidden_state[:, 0]
+    expected = torch.nn.functional.normalize(raw, dim=-1)
+    assert torch.allclose(dino.images(pixels), expected, atol=1e-5)
+    tools = work.Bench(tiny_sd, StubJudge(), dino, None)
+    row = work.Scorer(tools, Subject(name="x", noun=None), pixels).row("a photo of {}", pixels)
+    assert row["dino_similarity"] == pytest.approx(float((expected @ expected.T).mean()), abs=1e-5)
+    with pytest.raises(JudgeError, match="--dino must be a vision transformer"):
+        load_dino(str(tmp_path / "nothing"), tiny_sd)
+
+
+# --- prompts
+
+
+def test_dreambench_has_its_25_prompts_for_objects_and_25_for_live_subjects():
+    for kind, special in (("object", "floating in an ocean of milk"), ("live", "chef outfit")):
+        found = prompts_for("dreambench", kind)
+        edits = [t for templates in found.edits.values() for t in templates]
+        assert len(edits) == len(set(edits)) == 25
+        assert sum(special in t for t in edits) == 1
+    shared = [set(prompts_for("dreambench", k).kinds) for k in ("object", "live")]
+    assert len(shared[0] & shared[1]) == 1 + 10 + 5
+
+
+def test_every_prompt_holds_one_word_and_has_a_known_kind():
+    for kinds in PROMPT_SETS.values():
+        assert {"object", "style"} <= kinds.keys()
+        for found in kinds.values():
+            assert all(t.count("{}") == 1 for t in found.kinds)
+            assert set(found.edits) <= set(KINDS)
+    assert prompts_for("paper", "live") == prompts_for("paper", "object")
+
+
+def test_the_oracle_understands_every_edit_prompt_of_the_embedded_model():
+    asked = {"background": "scene", "style": "style", "composition": "second_noun"}
+    for kind, templates in prompts_for("microworld", "object").edits.items():
+        for template in templates:
+            assert set(world.asked(template)) == {asked[kind]}
+
+
+# --- subjects
+
+
+def test_a_folder_of_folders_is_a_subject_each_with_dreambenchs_class(photos):
+    found = {s.name: s for s in subjects.find([str(photos)], "some/model")}
+    assert {n: (s.noun, s.kind, s.num_pictures) for n, s in found.items()} == {
+        "my_cat": ("cat", "live", 4),
+        "mug": ("mug", "object", 2),
+    }
+    (alone,) = subjects.find([str(photos / "mug")], "some/model")
+    assert alone.noun == "mug"
+
+
+def test_held_out_concepts_go_by_name_and_by_half():
+    test, development = (subjects.find([h], "microworld") for h in ("test", "development"))
+    assert len(test) > 8
+    assert not {s.name for s in test} & {s.name for s in development}
+    (neon,) = subjects.find(["neon"], "microworld-nano")
+    assert (neon.kind, neon.noun, neon.num_pictures) == ("style", "chalk", 5)
+
+
+def test_fewer_pictures_are_the_first_of_more(photos, tmp_path):
+    (cat,) = subjects.find([str(photos / "my_cat")], "some/model")
+    (photos / "my_cat" / "1.txt").write_text("a caption")
+    folder = cat.pictures_in(tmp_path / "made", seed=0, num=2, size_px=24)
+    assert sorted(p.name for p in folder.iterdir()) == ["0.png", "1.png", "1.txt"]
+    assert cat.pictures_in(tmp_path / "made", seed=0, num=4, size_px=24) == photos / "my_cat"
+
+
+def test_the_worlds_pictures_are_drawn_once_and_differ_by_seed(tmp_path):
+    pytest.importorskip("skia")
+    (mug,) = subjects.find(["gold-mug"], "microworld")
+    two, five = (mug.pictures_in(tmp_path, seed=1, num=n, size_px=32) for n in (2, 5))
+    other = mug.pictures_in(tmp_path, seed=2, num=2, size_px=32)
+    read = {p: [Image.open(f).tobytes() for f in sorted(p.iterdir())] for p in (two, five, other)}
+    assert read[two] == read[five][:2]
+    assert read[two] != read[other]
+    assert mug.plain(32) is not None
+    assert mug.outlines(32).any()
+    assert len(mug.captions("captions-short")) == 5
+
+
+def test_descriptions_lie_beside_the_pictures(photos):
+    (mug,) = subjects.find([str(photos / "mug")], "some/model")
+    with pytest.raises(ConfigError, match=r"needs descriptions of mug.*descriptions\.json"):
+        mug.captions("captions-long")
+    texts = {"short": [f"a mug {i}" for i in range(5)], "long": [f"a big mug {i}" for i in "abcde"]}
+    (photos / "mug" / "descriptions.json").write_text(json.dumps(texts))
+    assert mug.captions("captions-long")[4] == "a big mug e"
+
+
+@pytest.mark.parametrize(
+    ("names", "model", "text"),
+    [
+        ((), "microworld", "needs concepts, got none; pass for example --concepts test"),
+        ((), "other", "--concepts FOLDER"),
+        (("nowhere",), "other", "must be a folder of pictures or a folder of such folders"),
+        (("nowhere",), "microworld", "held-out concept must be one of"),
+    ],
+)
+def test_concepts_that_do_not_exist_are_refused(names, model, text):
+    with pytest.raises(ValueError, match=text):
+        subjects.find(names, model)
+
+
+def test_an_empty_folder_and_two_subjects_of_one_name_are_refused(photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="must hold pictures, or folders of pictures"):
+        subjects.find([str(tmp_path / "empty")], "m")
+    (tmp_path / "b").mkdir()
+    (photos / "mug").rename(tmp_path / "b" / "my_cat")
+    with pytest.raises(ConfigError, match="a name of its own, got two of 'my_cat'"):
+        subjects.find([str(photos), str(tmp_path / "b")], "m")
+
+
+# --- plan
+
+
+def config(tmp_path, **fields):
+    return StudyConfig(**{
+        "output_dir": tmp_path / "out", "concepts": ("parrot", "neon"), "seeds": (0, 1),
+        "setups": ("one-word", "prompt-only"),
+    } | fields)  # fmt: skip
+
+
+def test_every_concept_setup_and_seed_is_a_job_seed_by_seed(tmp_path):
+    study = Study(config(tmp_path))
+    assert len(study.specs) == 2 * 2 * 2
+    assert [s.seed for s in study.specs] == [0] * 4 + [1] * 4
+    assert len({s.name for s in study.specs}) == 8
+    assert study.prompt_set == "microworld"
+
+
+def test_a_setup_may_change_settings(tmp_path):
+    study = Study(config(tmp_path, setups=("one-word:learning_rate=1e-3,keep=last", "one-word")))
+    changed, plain = (study.inversion(s) for s in study.specs[::2][:2])
+    assert (changed.learning_rate, changed.keep, changed.initializer_token) == (
+        1e-3, "last", "bird",
+    )  # fmt: skip
+    assert plain.learning_rate is None
+    assert {study.inversion(s).learnable_property for s in study.specs} == {"object", "style"}
+    assert {study.inversion(s).seed for s in study.specs} == {0, 1}
+    assert "=" not in study.specs[0].name
+
+
+def test_groups_stand_for_setups_each_once(tmp_path):
+    study = Study(config(tmp_path, setups=("one-word", "paper", "xti")))
+    assert list(study.arms) == [*PAPER, "xti"]
+    assert {*PAPER, "pivotal", "initializer"} < Study(config(tmp_path, setups=("all",))).arms.keys()
+
+
+def test_a_setup_that_changes_weights_takes_their_settings(tmp_path):
+    label = "pivotal:tuned_weights=lora,tuning_steps=7,max_train_steps=9"
+    study = Study(config(tmp_path, setups=(label,)))
+    found = study.inversion(study.specs[0])
+    assert (found.tuning.tuned_weights, found.tuning.tuning_steps) == ("lora", 7)
+    assert (found.setup, found.max_train_steps) == ("pivotal", 9)
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("one-wrod", "A setup must be one of one-word, two-words"),
+        ("one-word:rate=1", "must be settings of training"),
+        ("one-word:learning_rate", "must be settings of training"),
+        ("one-word:seed=3", "must be settings of training"),
+        ("one-word:tuning_steps=3", "must be settings of training"),
+        ("pivotal:tuning=3", "must be settings of training"),
+        ("pivotal:tuning_steps=0", "tuning_steps must be 1 or more"),
+        ("image-only:keep=last", "must be settings of training"),
+        ("one-word:num_vectors=0", "num_vectors must be in 1..75"),
+    ],
+)
+def test_setups_that_cannot_be_are_refused(label, text):
+    with pytest.raises(ConfigError, match=text):
+        arm(label)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"prompts": "mine"}, "prompts must be one of paper"),
+        ({"inversion": InversionConfig(seed=3)}, "A study sets seed itself"),
+        ({"set_sizes": (1, 2), "set_size_concepts": ("mug",)}, "set_size_concepts must be conc"),
+        ({"setups": ("one-word:keep=last", "one-word:keep_last")}, "settings of training"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(tmp_path, fields, text):
+    with pytest.raises(ConfigError, match=text):
+        Study(config(tmp_path, **fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"seeds": (1, 1)}, "seeds must differ from each other, got 1 twice"),
+        ({"setups": ()}, "There must be a setup"),
+        ({"seeds": ()}, "There must be a seed"),
+        ({"set_sizes": (0,)}, "set_sizes must be 1 or more"),
+        ({"num_processes": 0}, "num_processes must be 1 or more"),
+        ({"workers": 2}, "--workers goes with --cluster"),
+        ({"cluster": "local", "num_processes": 2}, "got both"),
+    ],
+)
+def test_settings_of_a_study_are_checked(fields, text):
+    with pytest.raises(ConfigError, match=text):
+        StudyConfig(**fields)
+
+
+def test_the_set_size_sweep_has_every_size_and_the_references_once(tmp_path):
+    study = Study(config(tmp_path, set_sizes=(1, 5, 25), seeds=(0,)))
+    swept = [(s.concept, s.setup, s.num_pictures) for s in study.specs if s.num_pictures]
+    assert swept == [
+        ("parrot", "one-word", 1), ("parrot", "one-word", 5), ("parrot", "one-word", 25),
+        ("parrot", "prompt-only", 25),
+    ]  # fmt: skip
+    assert study.most_pictures(study.subjects["parrot"]) == 25
+    assert len({s.name for s in study.specs}) == len(study.specs)
+
+
+def test_sizes_that_a_folder_has_not_are_left_out_and_said(tmp_path, photos):
+    study = Study(config(tmp_path, concepts=(str(photos / "my_cat"),), set_sizes=(2, 3, 10)))
+    assert {s.num_pictures for s in study.specs} == {None, 2, 3}
+    assert study.notes == ["my_cat has 4 pictures: the set sizes 10 are left out."]
+
+
+def test_chunks_hold_every_job_once_and_setups_apart(tmp_path):
+    study = Study(config(tmp_path, concepts=("development",), seeds=(0, 1, 2), slots=2))
+    chunks = study.chunks(study.specs, 2)
+    assert sorted(s.name for c in chunks for s in c) == sorted(s.name for s in study.specs)
+    assert all(len({(s.setup, s.seed) for s in chunk}) == 1 for chunk in chunks)
+    assert max(len(chunk) for chunk in chunks) == 8
+    assert max(len(chunk) for chunk in study.chunks(study.specs[:4], 4)) == 1
+
+
+def test_the_guidance_sweep_is_drawn_by_its_setups_alone(tmp_path):
+    study = Study(config(tmp_path, guidance_scales=(1.0, 5.0, 10.0)))
+    scales = {s.setup: study.guidance_scales(s) for s in study.specs}
+    assert scales == {"one-word": (5.0, 1.0, 10.0), "prompt-only": (5.0,)}
+
+
+def test_costs_count_samples_through_the_denoiser(tmp_path):
+    inversion = InversionConfig(max_train_steps=10, train_batch_size=4, evaluation_steps=5,
+                                num_evaluation_samples=16)  # fmt: skip
+    sampling = SamplingConfig(guidance_scale=5.0, num_inference_steps=7)
+    study = Study(config(
+        tmp_path, inversion=inversion, sampling=sampling, num_images_per_prompt=3,
+        setups=("one-word", "image-only"), guidance_scales=(2.0,),
+    ))  # fmt: skip
+    by_setup = {(s.concept, s.setup): s for s in study.specs}
+    word = by_setup["parrot", "one-word"]
+    assert study.training_passes(word, "microworld") == 3 * 10 * 4 + 3 * 16
+    templates = 1 + 6 + 1  # photo, edits, plain
+    assert study.pictures(word) == 3 * templates * 2
+    assert study.drawing_passes(word) == 3 * templates * 2 * 7 * 2
+    assert study.pictures(by_setup["neon", "one-word"]) == 3 * 5 * 2
+    tuned = "lora-dreambooth:tuning_steps=20,num_class_images=6"
+    changed = Study(dataclasses.replace(study.config, setups=("pivotal", tuned, "dreamartist")))
+    cost = {s.setup: changed.training_passes(s, "microworld") for s in changed.specs}
+    assert cost["pivotal"] == 3 * 20 * 4 + 5 * 16
+    # a class picture beside each picture, and their drawing; the loop's steps are the tuning's
+    assert cost[tuned] == 2 * 3 * 20 * 4 + 6 * 7 * 2 + 5 * 16
+    assert cost["dreamartist"] == 2 * 3 * 10 * 4 + 3 * 16
+    image_only = by_setup["parrot", "image-only"]
+    assert study.pictures(image_only) == study.training_passes(image_only, "microworld") == 0
+
+
+def test_the_time_left_follows_the_work_done(tmp_path):
+    study = Study(config(tmp_path, concepts=("parrot",), seeds=(0,)))
+    now = [0.0]
+    meter = Meter(study, lambda: now[0])
+    assert meter.left_s() is None
+    word, bare = study.specs
+    work_of_word = meter.learning[word.name] + meter.drawing[word.name]
+    now[0] = 10.0
+    meter.tell(word.name, "learning", 0.5)
+    rest = meter.total - 0.5 * meter.learning[word.name]
+    assert meter.left_s() == pytest.approx(10 * rest / (0.5 * meter.learning[word.name]))
+    meter.tell(word.name, "ended", "")
+    assert meter.left_s() == pytest.approx(10 * meter.drawing[bare.name] / work_of_word)
+    meter.tell(bare.name, "ended", "")
+    assert meter.left_s() == 0
+
+
+def test_a_folder_holds_one_protocol(tmp_path):
+    study = Study(config(tmp_path))
+    grid.claim(study)
+    grid.claim(Study(config(tmp_path, concepts=("mosaic",), seeds=(5,))))  # wider is well
+    with pytest.raises(ConfigError, match="protocol: num_images_per_prompt was 64 and is 2"):
+        grid.claim(Study(config(tmp_path, num_images_per_prompt=2)))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="must be empty or hold a study"):
+        grid.claim(Study(config(tmp_path, output_dir=other)))
+
+
+# --- statistics
+
+
+def rows_of(setup, image, text, *, concepts=6, scale=5.0, set_size=None, seeds=(0, 1), **more):
+    """Rows whose scores differ by concept and seed around given means."""
+    found = []
+    for c in range(concepts):
+        for seed in seeds:
+            shift = 0.01 * (c - (concepts - 1) / 2) + 0.001 * seed
+            base = {"concept": f"c{c}", "setup": setup, "seed": seed, "set_size": set_size,
+                    "guidance_scale": scale, "draw_time_s": 1.0}  # fmt: skip
+            wobble = 0.002 * math.sin(7 * c + 3 * seed + len(setup))
+            found += [
+                base | {"kind": "photo", "image_similarity": image + shift + wobble},
+                base | {"kind": "style", "text_similarity": text - 0.01 + shift - wobble} | more,
+                base
+                | {"kind": "background", "text_similarity": text + 0.01 + shift - wobble}
+                | more,
+            ]
+    return found
+
+
+def test_a_run_has_one_value_and_a_concept_counts_once():
+    rows = rows_of("one-word", 0.8, 0.3, concepts=2)
+    runs = statistics.values(rows, statistics.TEXT)
+    first = [r["text_similarity"] for r in rows[:3] if "text_similarity" in r]
+    assert runs["c0"][0] == pytest.approx(sum(first) / 2)
+    rows = [r for r in rows if (r["concept"], r["seed"]) != ("c1", 1)]
+    found = statistics.estimate(statistics.values(rows, statistics.TEXT))
+    runs = statistics.values(rows, statistics.TEXT)
+    expected = ((runs["c0"][0] + runs["c0"][1]) / 2 + runs["c1"][0]) / 2
+    assert (found.value, found.num, found.runs) == (pytest.approx(expected), 2, 3)
+
+
+def test_the_bootstrap_interval_is_that_of_resampled_concepts():
+    two = statistics.estimate({"a": {0: 0.0}, "b": {0: 1.0}})
+    assert (two.low, two.value, two.high) == (0.0, 0.5, 1.0)  # each end has probability 1/4
+    rng = np.random.default_rng(0)
+    many = {str(i): {0: float(v)} for i, v in enumerate(rng.normal(size=200))}
+    found = statistics.estimate(many)
+    deviation = np.std([v[0] for v in many.values()]) / math.sqrt(200)
+    assert found.high - found.value == pytest.approx(1.96 * deviation, rel=0.06)
+    assert found == statistics.estimate(many)
+    alone = statistics.estimate({"a": {0: 0.25, 1: 0.75}})
+    assert (alone.value, math.isnan(alone.low), str(alone)) == (0.5, True, "0.500")
+    assert statistics.estimate({}) is None
+
+
+def test_differences_are_paired_by_concept_and_seed():
+    one, other = {"a": {0: 1.0, 1: 2.0}, "b": {0: 5.0}}, {"a": {1: 0.5, 2: 9.0}, "c": {0: 1.0}}
+    assert statistics.paired(one, other) == {"a": {1: 1.5}}
+    rows = rows_of("one-word", 0.8, 0.3) + rows_of("two-words", 0.7, 0.3)
+    line = statistics.table(rows, ["one-word", "two-words"], 5.0)["two-words"]
+    change = line["Δ image similarity"]
+    assert change.value == pytest.approx(-0.1, abs=0.002)
+    # concepts differ far more than the setups' difference does
+    spread = line["image similarity"]
+    assert change.high - change.low < 0.2 * (spread.high - spread.low)
+
+
+# --- findings
+
+
+WORLD = {
+    "one-word": (0.80, 0.30), "two-words": (0.80, 0.26), "three-words": (0.80, 0.25),
+    "progressive": (0.80, 0.26), "regularized": (0.74, 0.33), "low-lr": (0.72, 0.34),
+    "high-lr": (0.84, 0.24), "captions-short": (0.70, 0.28), "captions-long": (0.70, 0.25),
+    "image-only": (0.80, 0.20), "prompt-only": (0.60, 0.36), "pivotal": (0.83, 0.28),
+    "bipartite": (0.80, 0.30),
+}  # fmt: skip
+
+
+def verdicts(scores, extra=()):
+    rows = [r for setup, pair in scores.items() for r in rows_of(setup, *pair)] + list(extra)
+    found = findings.findings(rows, list(scores), 5.0)
+    return {f.claim.split(",")[0].split(" and ")[0].rstrip("."): f.verdict for f in found}
+
+
+def test_the_papers_claims_hold_where_the_numbers_are_the_papers():
+    sweep = [
+        *rows_of("one-word", 0.7, 0.31, set_size=1), *rows_of("one-word", 0.8, 0.3, set_size=5),
+        *rows_of("one-word", 0.81, 0.25, set_size=25),
+        *rows_of("one-word", 0.8, 0.28, scale=2.0), *rows_of("one-word", 0.8, 0.32, scale=10.0),
+        *rows_of("pivotal", 0.8, 0.28, scale=2.0), *rows_of("pivotal", 0.8, 0.2, scale=10.0),
+        *rows_of("bipartite", 0.9, 0.2, scale=2.0, structure_kept=0.9),
+        *rows_of("bipartite", 0.6, 0.3, scale=10.0, structure_kept=0.3),
+    ]  # fmt: skip
+    assert set(verdicts(WORLD, sweep).values()) == {"holds"}
+
+
+def test_the_opposite_numbers_refute_them():
+    against = {name: (1.5 - a, 0.6 - t) for name, (a, t) in WORLD.items()}
+    against["image-only"], against["prompt-only"] = (0.95, 0.2), (0.6, 0.4)
+    found = verdicts(against)
+    assert found["One word is easier to edit than several"] == "does not hold"
+    assert found["A lower learning rate is easier to edit"] == "does not hold"
+    assert found["A higher learning rate is more faithful"] == "does not hold"
+    assert found[
+        "Many setups reconstruct about as well as random pictures of the training set"
+    ] == ("does not hold")
+
+
+def test_what_was_not_run_or_is_too_close_is_undecided():
+    rows = rows_of("one-word", 0.8, 0.3) + rows_of("low-lr", 0.8, 0.3)
+    found = {f.claim: f for f in findings.findings(rows, ["one-word", "low-lr"], 5.0)}
+    assert {f.verdict for f in found.values()} == {"undecided"}
+    close = found["A lower learning rate is easier to edit and less faithful."]
+    assert re.search(r"low-lr less one-word [+-]0\.00\d ± 0\.00\d \(6 concepts\)", close.numbers)
+    assert "needs captions-short" in found[next(c for c in found if "descriptions" in c)].numbers
+    assert "--set-sizes" in found[next(c for c in found if "five pictures" in c)].numbers
+    alone = findings.findings(rows_of("one-word", 0.8, 0.3, concepts=1), ["one-word"], 5.0)
+    assert {f.verdict for f in alone} == {"undecided"}
+
+
+# --- figures and report
+
+
+def test_the_front_is_what_nothing_beats_on_both_scores():
+    rng = np.random.default_rng(1)
+    points = {str(i): tuple(p) for i, p in enumerate(rng.random((40, 2)).tolist())}
+    found = plots.front(points)
+    for name, (x, y) in points.items():
+        beaten = any(u > x and v > y for u, v in points.values())
+        assert beaten != (name in found)
+    assert [points[n][0] for n in found] == sorted(points[n][0] for n in found)
+
+
+def test_figures_are_drawn_where_their_rows_are_and_are_the_same_each_time():
+    setups = ["one-word", "high-lr", "prompt-only"]
+    rows = [r for s in setups for r in rows_of(s, *WORLD[s])]
+    assert set(plots.draw(rows, setups, 5.0)) == {"plane"}
+    training = {"kind": "training", "set_size": None, "guidance_scale": None}
+    rows += [
+        training | {"setup": s, "concept": "c0", "seed": 0, "learning_rate": r}
+        for s, r in (("one-word", 5e-3), ("high-lr", 2e-2))
+    ]
+    rows += rows_of("one-word", 0.7, 0.3, set_size=1) + rows_of("one-word", 0.8, 0.3, set_size=5)
+    rows += rows_of("one-word", 0.7, 0.3, scale=2.0)
+    drawn = plots.draw(rows, setups, 5.0)
+    assert set(drawn) == {"plane", "set-size", "learning-rate", "guidance"}
+    again = plots.draw(rows, setups, 5.0)
+    for name, (_, figure) in drawn.items():
+        text = plots.svg(figure)
+        assert text == plots.svg(again[name][1])
+        assert plots.png(figure).startswith(b"\x89PNG")
+    assert all(s in plots.svg(drawn["plane"][1]) for s in setups)
+
+
+def fake_study(tmp_path, **fields):
+    """A study all of whose jobs are done, with numbers made up."""
+    study = Study(config(tmp_path, **fields))
+    grid.claim(study)
+    for i, spec in enumerate(study.specs):
+        rows = rows_of(spec.setup, 0.8, 0.3, concepts=1, seeds=(spec.seed,))
+        work.write_rows(study.folder, spec, [r | {"concept": spec.concept} for r in rows])
+        work.write_gallery(work.gallery_file(study.folder, spec), [pictures(2, i), pictures(2, i)])
+    return study
+
+
+def test_the_report_needs_no_other_file_and_shows_everything(tmp_path):
+    study = fake_study(tmp_path)
+    html = page.write(study, command="oneword study --x").read_text()
+    loaded = re.findall(r"""\b(?:src|href)\s*=\s*["']?([^"'> ]+)|url\(([^)]+)\)""", html)
+    assert loaded
+    assert all((a or b).startswith(("data:", "#")) for a, b in loaded)
+    assert html.count("data:image/jpeg;base64,") == 2
+    for text in ("one-word", "prompt-only", "<svg", "undecided", "oneword study --x", "parrot"):
+        assert text in html
+    markdown = (study.folder / "report.md").read_text()
+    for link in re.findall(r"\]\((.*?)\)", markdown):
+        assert (study.folder / link).is_file()
+    lines = (study.folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == page.gather(study)
+    summary = json.loads((study.folder / "summary.json").read_text())
+    assert summary["jobs"] == {"done": 8, "failed": 0, "left": 0}
+
+
+def test_every_raw_number_is_in_the_parquet_file(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    study = fake_study(tmp_path)
+    page.write(study, command="x")
+    table = parquet.read_table(study.folder / "results.parquet").to_pylist()
+    given = page.gather(study)
+    assert [{k: v for k, v in row.items() if v is not None} for row in table] == [
+        {k: v for k, v in row.items() if v is not None} for row in given
+    ]
+
+
+def test_results_go_between_the_marks_of_a_page(tmp_path):
+    study = fake_study(tmp_path)
+    target = tmp_path / "docs" / "study.md"
+    target.parent.mkdir()
+    target.write_text(f"# Mine\n\nbefore\n\n{page.BEGIN}\noutdated\n{page.END}\n\nafter\n")
+    for _ in range(2):
+        page.write(study, command="x", markdown=target)
+        text = target.read_text()
+        assert text.startswith("# Mine\n\nbefore\n")
+        assert text.endswith("after\n")
+        assert "outdated" not in text
+        assert text.count("## Scores") == 1
+    links = re.findall(r"\]\((.*?)\)", text)
+    assert links
+    assert all((target.parent / link).is_file() for link in links)
+    target.write_text("no marks")
+    with pytest.raises(page.StudyError, match="must hold the lines"):
+        page.write(study, command="x", markdown=target)
+
+
+def test_a_report_of_nothing_is_refused(tmp_path):
+    study = Study(config(tmp_path))
+    grid.claim(study)
+    with pytest.raises(page.StudyError, match="needs a job that is done"):
+        page.write(study, command="x")
+
+
+def test_landed_rows_are_done_jobs_of_a_new_folder(tmp_path):
+    made = fake_study(tmp_path)
+    target = tmp_path / "docs" / "study.md"
+    page.write(made, command="x", markdown=target)
+    landed = target.parent / "study" / "results.jsonl.gz"
+    again = Study(config(tmp_path, output_dir=tmp_path / "again"))
+    assert grid.take_in(again, landed) == 8
+    assert grid.take_in(again, landed) == 0
+    assert page.gather(again) == page.gather(made)
+    assert not grid.standing(again).left
+    before = target.read_text()
+    page.write(again, command="x", markdown=target)  # the pictures are those beside the page
+    assert target.read_text() == before
+    one = Study(config(tmp_path, output_dir=tmp_path / "one", setups=("one-word",)))
+    assert grid.take_in(one, landed) == 4
+    assert grid.take_in(Study(config(tmp_path, output_dir=tmp_path / "plain")),
+                        made.folder / "results.jsonl") == 8  # fmt: skip
+    broken = tmp_path / "broken.jsonl"
+    for text in ('{"concept": "parrot"}\n', "no rows"):
+        broken.write_text(text)
+        with pytest.raises(ConfigError, match=r"--rows must be a results\.jsonl of a study"):
+            grid.take_in(one, broken)
