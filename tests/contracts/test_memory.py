@@ -166,7 +166,14 @@ def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):
 
 
 @packs
-@pytest.mark.parametrize(("bits", "tolerance"), [("8bit", 0.1), ("4bit", 0.5)])
+@pytest.mark.parametrize(
+    ("bits", "tolerance"),
+    [
+        ("8bit", 0.1),
+        # on a CPU rows of whole blocks of 64 only, and these are narrower
+        pytest.param("4bit", 0.5, marks=pytest.mark.gpu),
+    ],
+)
 def test_packed_weights_learn_nearly_the_same_rows(tiny_folder, tiny_sd, bits, tolerance):
     """Distances are in units of how far training moved the rows."""
     backbone = load(config(tiny_folder, weights=bits))
