@@ -105,6 +105,10 @@ GOAL_DB = 36.0
 """Where tuning a decoder may end: one above the least that is promised."""
 
 
+RATES = {"*": 1e-4, "microworld": 1e-3}
+"""Of Adam by family ("*": the source's, not validated here)."""
+
+
 def rejoined(
     backbone: Backbone,
     background: Background,
@@ -143,7 +147,7 @@ def preserved(
     marked: Marked,
     *,
     max_steps: int = 300,
-    learning_rate: float = 1e-4,
+    learning_rate: float | None = None,
     background_weight: float = 100.0,
 ) -> Pixels:
     """Decode one edit with a decoder that was tuned to give the rest of the picture back.
@@ -155,7 +159,7 @@ def preserved(
         original: The picture.
         marked: The mask.
         max_steps: Most steps of Adam; ``GOAL_DB`` outside the mask ends them sooner.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam; ``None``: the family's.
         background_weight: Of the error outside the mask, that inside being 1.
 
     Source:
@@ -164,7 +168,7 @@ def preserved(
     vae: Any = copy.deepcopy(backbone.vae).to(backbone.device).float()
     z = unscale(vae, latents.float())
     weights = [p.requires_grad_() for p in vae.decoder.parameters()]
-    optimizer = torch.optim.Adam(weights, learning_rate)
+    optimizer = torch.optim.Adam(weights, learning_rate or RATES.get(backbone.family, RATES["*"]))
     inside = marked.float()
     best = edited
     for step in range(max_steps + 1):
