@@ -160,9 +160,11 @@ def test_candidates_do_not_depend_on_the_batch_and_words_are_what_they_stand_for
 
 
 def test_cells_that_are_half_marked_change():
-    marked = square(16, 4, 10) > 0.5
-    cells = cells_of(marked, (4, 4))  # of the corner at (2, 2) only a quarter is marked
-    assert cells[0, 0].nonzero().tolist() == [[1, 1], [1, 2], [2, 1]]
+    marked = square(32, 6, 18) > 0.5
+    cells = cells_of(marked, (8, 8))  # of its corners only a quarter is marked
+    whole = [[row, column] for row in range(1, 5) for column in range(1, 5)]
+    corners = [[1, 1], [1, 4], [4, 1], [4, 4]]
+    assert cells[0, 0].nonzero().tolist() == [cell for cell in whole if cell not in corners]
 
 
 def test_nothing_of_a_thin_mask_is_lost():
@@ -245,7 +247,9 @@ def drawn_of(reds, **fields):
 def test_candidates_are_ranked_by_what_is_in_the_mask():
     judge = Warm()
     edits = drawn_of([0.1, 0.9, -0.5, 0.4])
-    found = ranked(edits, judge, keep=3)
+    rows = {"clip": torch.zeros(1, 4)}
+    unknown = Concept(placeholder_token="S*", rows=rows)
+    found = ranked(edits, judge, concepts=[unknown], keep=3)
     assert found.drawing.seeds == (1, 3, 0)
     assert torch.equal(found.drawing.pixels, edits.drawing.pixels[[1, 3, 0]])
     part = boxed(edits.drawing.pixels, edits.mask)
@@ -253,7 +257,6 @@ def test_candidates_are_ranked_by_what_is_in_the_mask():
     means = part[:, 0].mean((1, 2))
     assert torch.allclose(torch.tensor(found.scores), means[[1, 3, 0]])
     assert judge.asked == ["a on the moon"] * 4  # CLIP does not know the word
-    rows = {"clip": torch.zeros(1, 4)}
     word = Concept(placeholder_token="S*", rows=rows, provenance={"initializer_token": "mug"})
     ranked(edits, judge, concepts=[word])
     assert judge.asked == ["a mug on the moon"] * 4
