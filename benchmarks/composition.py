@@ -244,10 +244,11 @@ def _table(arguments: Arguments, counts: dict[str, dict[str, dict[str, int]]], n
                 low, high = wilson_interval(hits, num)
                 cells.append(f"{hits / num:.2f} [{low:.2f}, {high:.2f}]")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    plain = InversionConfig()
     settings = {
         f.name: getattr(arguments.inversion, f.name)
         for f in dataclasses.fields(InversionConfig)
-        if getattr(arguments.inversion, f.name) != f.default
+        if getattr(arguments.inversion, f.name) != getattr(plain, f.name)
     }
     lines += [
         "",
