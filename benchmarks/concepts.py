@@ -12,6 +12,7 @@ own similarity to each other.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import multiprocessing
 import sys
@@ -60,7 +61,7 @@ class Arguments:
     )
     """Settings of training."""
     json: Path | None = None
-    """File for all scores."""
+    """File for all scores; what it holds already is not learned again."""
     markdown: Path | None = None
     """File for the table."""
     sheets: Path | None = None
@@ -91,14 +92,21 @@ def main() -> None:
         c.name for c in concepts.HELD_OUT if concepts.half(c) == arguments.half
     )
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
-    parts = [pairs[i : i + arguments.slots] for i in range(0, len(pairs), arguments.slots)]
     runs: list[dict[str, Any]] = []
+    if arguments.json is not None and arguments.json.exists():
+        text = arguments.json.read_text(encoding="utf-8")
+        kept = json.loads(text, object_hook=_with_nan)
+        runs = [run for run in kept if (run["seed"], run["concept"]) in pairs]
+    done = {(run["seed"], run["concept"]) for run in runs}
+    waiting = [pair for pair in pairs if pair not in done]
+    parts = [waiting[i : i + arguments.slots] for i in range(0, len(waiting), arguments.slots)]
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.num_processes, mp_context=context) as pool:
         for part in pool.map(partial(_learn_and_score, arguments), parts):
             runs += part
-            left = (time.monotonic() - started) / len(runs) * (len(pairs) - len(runs))
+            here = len(runs) - len(done)
+            left = (time.monotonic() - started) / here * (len(waiting) - here)
             for run in part:
                 print(
                     f"{run['concept']} seed {run['seed']}: seen in "
@@ -113,6 +121,11 @@ def main() -> None:
     print(text)
     if arguments.markdown is not None:
         write_atomic(arguments.markdown, text.encode())
+
+
+def _with_nan(found: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN; null stands for it."""
+    return {key: math.nan if value is None else value for key, value in found.items()}
 
 
 def _learn_and_score(

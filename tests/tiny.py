@@ -3,37 +3,72 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     DDIMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     LDMTextToImagePipeline,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
 )
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BertTokenizer,
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    LlavaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -84,6 +119,137 @@ def t5_tokenizer() -> T5Tokenizer:
     vocab += [(word, -2.0) for word in words if len(word) > 2] + [(c, -8.0) for c in letters]
     vocab += [(word, -3.0) for word in words if len(word) == 2]
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=64)
+
+
+# words of the texts that Sana and Lumina 2 put in front of a prompt
+INSTRUCTIONS = """
+given user prompt prompts generate enhanced that provides detailed visual descriptions suitable
+for image generation evaluate level detail in if is simple focus adding specifics about colors
+shapes sizes textures spatial relationships create vivid concrete scenes already refine enhance
+existing details slightly without overcomplicating here are examples how transform or fluffy white
+curled up round shape sleeping peacefully warm sunny windowsill surrounded by pots blooming flowers
+busy city street bustling scene dusk featuring glowing lamps diverse crowd people colorful clothing
+double-decker bus passing towering glass skyscrapers please only description below avoid including
+any additional commentary evaluations you assistant designed superior images with degree
+image-text alignment based textual start
+""".split()  # noqa: SIM905
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """Gemma's tokenizer: words with the space before them; without it they are spelled."""
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation, "\u2581", "\n"]
+    pieces = dict.fromkeys(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *letters])
+    merges: dict[tuple[str, str], None] = {}
+    for word in dict.fromkeys([*WORDS, *INSTRUCTIONS, *(w.capitalize() for w in INSTRUCTIONS)]):
+        piece = "\u2581"
+        for letter in word:
+            merges.setdefault((piece, letter))
+            piece += letter
+            pieces.setdefault(piece)
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    return GemmaTokenizer(vocab=vocab, merges=list(merges), add_bos_token=True)
+
+
+def gemma(width: int = 32) -> Gemma2Model:
+    """A Gemma, which multiplies what it looks up by the root of its width."""
+    return Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(gemma_tokenizer()),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+        )
+    )
+
+
+CHAT = """
+the image by detailing color shape size texture quantity text spatial relationships of objects
+background: and user assistant are an AI that reasons about descriptions. You give structured
+responses focusing object attribution actions without speculation. , relationships, attribution .
+""".split()  # noqa: SIM905  (what the chat templates of the families say around a prompt)
+_STARTS = ("a", "the", "system", "user", "assistant", "Describe", "You")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for m in messages %}{% set text = m.content[0].text %}"
+    "{% if m.role == 'system' %}[SYSTEM_PROMPT]{{ text }}[/SYSTEM_PROMPT]"
+    "{% else %}[INST]{{ text }}[/INST]{% endif %}{% endfor %}"
+)
+
+
+def _byte_level(specials: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-level tokenizer: a word within a sentence holds its space."""
+    pieces = dict.fromkeys(sorted(pre_tokenizers.ByteLevel.alphabet()))  # else in any order
+    merges: dict[tuple[str, str], None] = {}
+    words = [f"\u0120{word}" for word in (*WORDS, *CHAT)]
+    for word in (*words, *_STARTS):  # from the front, where only "\u0120" begins a word
+        for end in range(1, len(word)):
+            merges.setdefault((word[:end], word[end]))
+            pieces.setdefault(word[: end + 1])
+    for special in specials:
+        pieces.setdefault(special)
+    return {piece: index for index, piece in enumerate(pieces)}, list(merges)
+
+
+def qwen_tokenizer(context: int = 96) -> Qwen2Tokenizer:
+    """Qwen's tokenizer: WORDS and the words of the templates, each with its leading space."""
+    marks = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    vocab, merges = _byte_level(["<|endoftext|>", *marks])
+    tokens = Qwen2Tokenizer(
+        vocab=vocab, merges=merges, extra_special_tokens=marks, model_max_length=context
+    )
+    tokens.chat_template = CHATML
+    return tokens
+
+
+def mistral_processor(context: int = 96) -> LlavaProcessor:
+    """Mistral's tokenizer inside a processor, as Flux.2 dev keeps it.
+
+    Its own class, PixtralProcessor, wants torchvision; this one handles text by the same code.
+    """
+    marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+    marks += ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    vocab, merges = _byte_level(["<unk>", "<s>", "</s>", "<pad>", *marks])
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokens = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens=marks,
+        model_max_length=context,
+    )
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(),
+        tokenizer=tokens,
+        chat_template=INST,
+        image_token="[IMG]",
+    )
+
+
+def language_model(width: int, layers: int, **options: object) -> dict[str, object]:
+    """Settings that the language models' configurations share."""
+    return {
+        "vocab_size": len(qwen_tokenizer()) + 9,  # the real tables have spare rows, too
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": width // 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.6 / layers,  # so that bf16 goes through thirty layers
+        **options,
+    }
 
 
 def clip(width: int = 32, *, projection: bool = False, context: int = 77) -> CLIPTextModel:
@@ -280,6 +446,239 @@ def judge(image_size: int = 24, seed: int = 0) -> CLIPModel:
         return CLIPModel(config)
 
 
+def pixart(kind: type = PixArtSigmaPipeline, seed: int = 0, *, size: int = 8) -> DiffusionPipeline:
+    """A T5 of width 48; Alpha of size 128 is told the picture's size."""
+    with _seeded(seed):
+        return kind(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            vae=vae(4, scaling_factor=0.13025),
+            transformer=PixArtTransformer2DModel(
+                sample_size=size,
+                num_layers=2,
+                patch_size=2,
+                attention_head_dim=8,
+                num_attention_heads=3,
+                caption_channels=48,
+                in_channels=4,
+                out_channels=8,
+                cross_attention_dim=24,
+                attention_bias=True,
+            ),
+            scheduler=DPMSolverMultistepScheduler(),
+        )
+
+
+def sana(seed: int = 0) -> SanaPipeline:
+    """A Gemma of width 32, an autoencoder without a posterior, the solver of the real one."""
+    levels = 4
+    with _seeded(seed):
+        return SanaPipeline(
+            tokenizer=gemma_tokenizer(),
+            text_encoder=gemma(),
+            vae=AutoencoderDC(
+                latent_channels=8,
+                attention_head_dim=2,
+                encoder_block_types="ResBlock",
+                decoder_block_types="ResBlock",
+                encoder_block_out_channels=(8, 8, 16, 16),
+                decoder_block_out_channels=(8, 8, 16, 16),
+                encoder_layers_per_block=(1,) * levels,
+                decoder_layers_per_block=(1,) * levels,
+                encoder_qkv_multiscales=((),) * levels,
+                decoder_qkv_multiscales=((),) * levels,
+                scaling_factor=0.41407,
+            ),
+            transformer=SanaTransformer2DModel(
+                in_channels=8,
+                out_channels=8,
+                num_attention_heads=4,
+                attention_head_dim=8,
+                num_layers=2,
+                num_cross_attention_heads=4,
+                cross_attention_head_dim=8,
+                cross_attention_dim=32,
+                caption_channels=32,
+                sample_size=8,
+            ),
+            scheduler=DPMSolverMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+            ),
+        )
+
+
+def lumina2(seed: int = 0) -> Lumina2Pipeline:
+    """A Gemma of width 32, a transformer of two layers."""
+    with _seeded(seed):
+        return Lumina2Pipeline(
+            tokenizer=gemma_tokenizer(),
+            text_encoder=gemma(),
+            vae=vae(4, channels=16, scaling_factor=0.3611, shift_factor=0.1159),
+            transformer=Lumina2Transformer2DModel(
+                sample_size=8,
+                patch_size=2,
+                in_channels=16,
+                hidden_size=32,
+                num_layers=2,
+                num_refiner_layers=1,
+                num_attention_heads=4,
+                num_kv_heads=2,
+                multiple_of=16,
+                axes_dim_rope=(4, 2, 2),
+                axes_lens=(300, 32, 32),
+                cap_feat_dim=32,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        )
+
+
+def chroma(seed: int = 0) -> ChromaPipeline:
+    """T5 of width 48, a transformer of one double and one single block."""
+    with _seeded(seed):
+        return ChromaPipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            vae=vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+            transformer=ChromaTransformer2DModel(
+                patch_size=1,
+                in_channels=16,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=48,
+                axes_dims_rope=(4, 4, 8),
+                approximator_num_channels=8,
+                approximator_hidden_dim=16,
+                approximator_layers=1,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        )
+
+
+def qwen_image(seed: int = 0) -> QwenImagePipeline:
+    """Qwen2.5-VL of width 32, a VAE for films, a transformer of one block."""
+    with _seeded(seed):
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+        encoder = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(
+                text_config=language_model(32, 2, rope_parameters=rope),
+                vision_config={
+                    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+                    "out_hidden_size": 32, "fullatt_block_indexes": [0],
+                },
+            )
+        )  # fmt: skip
+        return QwenImagePipeline(
+            transformer=QwenImageTransformer2DModel(
+                in_channels=16,
+                out_channels=4,
+                num_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                axes_dims_rope=(4, 6, 6),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True,
+                base_shift=0.5,
+                max_shift=0.9,
+                max_image_seq_len=8192,
+                shift_terminal=0.02,
+            ),
+            vae=AutoencoderKLQwenImage(
+                base_dim=8,
+                z_dim=4,
+                dim_mult=[1, 2],
+                num_res_blocks=1,
+                temperal_downsample=[False],
+                latents_mean=[-0.7571, 0.1075, 1.5508, 0.4134],
+                latents_std=[2.8184, 1.4541, 0.7708, 1.6052],
+            ),
+            text_encoder=encoder,
+            tokenizer=qwen_tokenizer(131072),
+        )
+
+
+def z_image(seed: int = 0) -> ZImagePipeline:
+    """Qwen3 of width 32 and three layers, a transformer of one layer with its refiners."""
+    with _seeded(seed):
+        return ZImagePipeline(
+            transformer=ZImageTransformer2DModel(
+                in_channels=4,
+                dim=32,
+                n_layers=1,
+                n_refiner_layers=1,
+                n_heads=2,
+                n_kv_heads=2,
+                cap_feat_dim=32,
+                axes_dims=[4, 6, 6],
+                axes_lens=[256, 64, 64],
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=vae(scaling_factor=0.3611, shift_factor=0.1159),
+            text_encoder=Qwen3Model(Qwen3Config(**language_model(32, 3))),
+            tokenizer=qwen_tokenizer(),
+        )
+
+
+def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
+    autoencoder = AutoencoderKLFlux2(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    autoencoder.bn.running_mean.normal_()
+    autoencoder.bn.running_var.uniform_(0.5, 2.0)
+    return {
+        "transformer": Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * width,
+            timestep_guidance_channels=16,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=guidance,
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        "vae": autoencoder,
+    }
+
+
+def flux2_klein(seed: int = 0, *, distilled: bool = True) -> Flux2KleinPipeline:
+    """Qwen3 of width 16, with as many layers as the pipeline looks for."""
+    with _seeded(seed):
+        return Flux2KleinPipeline(
+            **_flux2_parts(16, guidance=False),
+            text_encoder=Qwen3ForCausalLM(Qwen3Config(**language_model(16, 28))),
+            tokenizer=qwen_tokenizer(),
+            is_distilled=distilled,
+        )
+
+
+def flux2_dev(seed: int = 0) -> Flux2Pipeline:
+    """Mistral of width 16, with as many layers as the pipeline looks for, and a processor."""
+    with _seeded(seed):
+        processor = mistral_processor()
+        text = language_model(16, 31, vocab_size=len(processor.tokenizer) + 9)
+        vision = {
+            "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "head_dim": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,
+        }  # fmt: skip
+        config = Mistral3Config(text_config={"model_type": "mistral"} | text, vision_config=vision)
+        return Flux2Pipeline(
+            **_flux2_parts(16, guidance=True),
+            text_encoder=Mistral3ForConditionalGeneration(config),
+            tokenizer=processor,
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -287,6 +686,15 @@ FAMILIES = {
     "sdxl": sdxl,
     "sd3": sd3,
     "flux": flux,
+    "pixart": pixart,
+    "pixart_alpha": lambda: pixart(PixArtAlphaPipeline, size=128),
+    "sana": sana,
+    "lumina2": lumina2,
+    "chroma": chroma,
+    "qwen_image": qwen_image,
+    "z_image": z_image,
+    "flux2": flux2_klein,
+    "flux2_dev": flux2_dev,
 }
 
 

@@ -19,6 +19,10 @@ from oneword.config import UserError
 ROWS = "textual-inversion"
 """Kind of a concept that is rows of an embedding table and nothing else."""
 
+OUTPUT_VECTORS = "output-vectors"
+"""Kind of a concept whose vectors stand in the text encoders' output where the word stands, which
+the encoders read as its initialiser; it works in this package alone."""
+
 _NEGATIVE = "negative/"  # before the encoder's name, among the tensors of a word with a negative
 
 
@@ -38,10 +42,11 @@ class Concept:
 
     placeholder_token: str
     rows: dict[str, Tensor]
-    """By text encoder, such as "clip_l": (num_vectors, dim), float32."""
+    """By text encoder, such as "clip_l": (num_vectors, dim), float32. Output vectors: by encoder
+    and place of its output, such as "clip_l.last_hidden_state"."""
     kind: str = ROWS
-    """What the concept is made of: rows alone, or rows and ``tensors`` that only the kind's own
-    code can use."""
+    """What the concept is made of: rows alone, rows and ``tensors`` that only the kind's own code
+    can use, or output vectors in the rows' place."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """What the kind needs besides the rows, by its own names; float32 of any shape."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +87,13 @@ class Concept:
     def num_vectors(self) -> int:
         """Rows per text encoder."""
         return len(next(iter(self.rows.values())))
+
+    @property
+    def learnable_property(self) -> str:
+        """What it was trained as: "object", where it does not say, or "style"."""
+        settings = self.provenance.get("config")
+        found = settings.get("learnable_property") if isinstance(settings, dict) else None
+        return found if found in ("object", "style") else "object"
 
     def sha256(self) -> str:
         """Hash of the names and float32 bytes of the rows, of other tensors, of weight deltas."""
@@ -135,7 +147,8 @@ class Concept:
         Args:
             dims: Width of each text encoder's rows, by the model's name of it.
         """
-        if len(self.rows) != 1 or self.rows.keys() & dims.keys():
+        is_named = self.kind == OUTPUT_VECTORS or self.rows.keys() & dims.keys()
+        if len(self.rows) != 1 or is_named:
             return self
         (rows,) = self.rows.values()
         fitting = [name for name, dim in dims.items() if dim == rows.shape[1]]

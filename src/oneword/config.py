@@ -8,6 +8,7 @@ so that a resolved config rebuilds its run exactly. This module imports no torch
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,10 +52,16 @@ class ModelConfig:
     """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA, fp32 elsewhere. Also --mixed-precision."""
     pool: Literal["eos", "legacy"] = "eos"
     """Where CLIP's pooled output is taken (SDXL, SD3, Flux): "eos" (the end of the prompt), "legacy" (at the new word, as stock tools do on most models)."""
-    gradient_checkpointing: bool = False
+    memory: Literal["auto", "low", "lowest"] = "auto"
+    """How to need less memory: "auto" (the fastest way that fits what is free), "low" (recompute, and let the VAE and text encoders leave the GPU), "lowest" (the least of all ways: 4-bit weights, or layers that visit the GPU one by one). What was picked is printed with the expected peak; the next three options fix parts of it."""
+    gradient_checkpointing: bool | None = None
     """Keep less for the backward pass and compute it again: less memory, about half as slow again."""
-    offload: bool = False
-    """Let the VAE lie in the computer's memory while it has nothing to do."""
+    offload: Literal["none", "vae", "text", "all"] | None = None
+    """What lies in the computer's memory while it has nothing to do: the VAE; "text": the text encoders' layers too; "all": the denoiser's layers too, each of which visits the GPU in turn (slow)."""
+    weights: Literal["full", "8bit", "4bit"] | None = None
+    """Store the linear layers of denoiser and text encoders in fewer bits (pip install 'oneword[quant]')."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the denoiser for training, with CUDA graphs on a GPU; the first step then takes a minute or two. auto: on CUDA, where the layers stay and are whole."""
     device: str = "auto"
     """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
     safety_checker: bool = True
@@ -70,6 +77,22 @@ class ModelConfig:
                 self.clip_skip >= 0,
                 f"clip_skip must be 0 or more, got {self.clip_skip}.",
             )
+        moves = self.offload in ("text", "all")
+        _require(
+            not moves or self.gradient_checkpointing is not False,
+            f"Layers that visit the device must be computed again in the backward pass, got offload "
+            f"{self.offload!r} without gradient checkpointing; leave one of them out.",
+        )
+        _require(
+            not moves or self.weights in (None, "full"),
+            f"Packed weights must stay on the device, got {self.weights!r} with offload "
+            f"{self.offload!r}; leave one of them out.",
+        )
+        _require(
+            self.compile != "on" or self.offload != "all",
+            "A compiled denoiser must stay on the device, got compile 'on' with offload 'all'; leave "
+            "one of them out.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +210,8 @@ class InversionConfig:
     """What the word is made of: "rows", or what an extension of that name makes of it."""
     num_vectors: int | None = None
     """Number of embedding rows that the word gets, 1 to 75."""
+    vectors_at: Literal["input", "output"] = "input"
+    """Where the word's vectors stand: in the embedding table ("input"), or in the text encoder's output, which then needs no gradient and reads each prompt once (for large encoders; such a word works in oneword alone)."""
     num_negative_vectors: int | None = None
     """Rows of the negative word, 1 to 75 (form "dreamartist")."""
     training_guidance_scale: float | None = None
@@ -269,6 +294,19 @@ class InversionConfig:
             not (self.norm_pull and self.form == "neti"),
             "norm_pull draws rows, got it with form neti, whose tensors are a network's weights.",
         )
+        if self.vectors_at == "output":
+            others = {
+                f"setup {self.setup}": self.setup in TUNING,
+                f"form {self.form}": self.form not in (None, "rows"),
+                "cross_initialization": self.cross_initialization,
+                "norm_pull": self.norm_pull,
+            }
+            _require(
+                not any(others.values()),
+                "Vectors in the text encoders' output must stand alone, got vectors_at 'output' "
+                f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
+                "out.",
+            )
         if self.initializer_token is not None:
             _require(
                 bool(self.initializer_token.strip()),
@@ -344,16 +382,19 @@ class InversionConfig:
         two rates the one that was not given. A second call changes nothing.
         """
         preset = preset_for(self.preset, family) | SETUPS[self.setup]
+        if "learning_rate" in SETUPS[self.setup]:
+            preset.pop("relative_learning_rate", None)
         values: dict[str, Any] = {
             name: value for name, value in preset.items() if getattr(self, name, None) is None
         }
         if self.learning_rate is not None or self.relative_learning_rate is not None:
             values.pop("learning_rate", None)
             values.pop("relative_learning_rate", None)
-        elif "learning_rate" in values:
+        else:
             ratio = self.learning_rate_ratio
             ratio = preset["learning_rate_ratio"] if ratio is None else ratio
-            values["learning_rate"] *= ratio
+            for name in values.keys() & {"learning_rate", "relative_learning_rate"}:
+                values[name] *= ratio
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
         resolved = dataclasses.replace(self, **values)
@@ -439,6 +480,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "default": {
+        # No recipe is published for words of T5 alone or of language models. The rate is the one
+        # below in units of Stable Diffusion's table, since theirs lie on another scale. Not
+        # validated here.
+        **dict.fromkeys(
+            ("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
+            _COMMON
+            | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},
+        ),
         # diffusers' textual-inversion README: 5e-4 scaled by batch 1 x accumulation 4, 3,000 steps.
         # Not validated here.
         "*": _COMMON | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
@@ -607,7 +656,7 @@ class GenerateConfig:
     """Draw pictures: every prompt with every seed."""
 
     prompts: tuple[str, ...] = ()
-    """Prompts, each in quotes."""
+    """Prompts, each in quotes; "{}" is filled with every loaded word; paper:fig1, fig3, fig4, fig5, fig6, fig14, section5.1 and microworld:edits are lists of them."""
     prompts_file: Path | None = None
     """Text file with one prompt a line, beside or in place of prompts."""
     concepts: tuple[Path, ...] = ()
@@ -630,8 +679,30 @@ class GenerateConfig:
     """Pictures drawn at once; it does not change them."""
     replace: bool = False
     """Allow a concept whose placeholder is already a word of the model."""
+    gallery: bool = False
+    """Write everything that was drawn, not chosen, as one page (gallery.html) and as sheets."""
+    keep: int | None = None
+    """Pictures kept of the num_images_per_prompt drawn of each prompt (16 in the paper); the others go to the folder "dropped"."""
+    rank_by: Literal["image", "text", "mean"] | None = None
+    """What keep ranks by: similarity to the training pictures, to the prompt, or the mean of the two; unset: the mean where training pictures are known, else text."""
+    diversity: float = 0.0
+    """Keep pictures that differ, in [0, 1]; 0: those with the highest scores."""
+    train_data_dir: tuple[Path, ...] = ()
+    """Training pictures of each word to rank by, one folder for each loaded word; none: those that their run folders name."""
+    judge: str | None = None
+    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
+            f"keep must be in 1..{self.num_images_per_prompt}, the pictures drawn of each prompt, "
+            f"got {self.keep}; raise --num-images-per-prompt (the paper draws 16).",
+        )
+        _require(0 <= self.diversity <= 1, f"diversity must be in [0, 1], got {self.diversity}.")
+        _require(
+            self.keep is not None or (self.rank_by is None and not self.diversity),
+            "rank_by and diversity choose among candidates, got them without --keep.",
+        )
         _require(0 < self.strength <= 1, f"strength must be in (0, 1], got {self.strength}.")
         _require(
             self.mask_image is None or self.image is not None,
@@ -640,6 +711,79 @@ class GenerateConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+
+def check_way(*, mask: bool, strength: float, invert: str | None) -> None:
+    """Refuse an edit that has no way to be made, or two that exclude each other.
+
+    Raises:
+        ConfigError: it is so, or the strength is out of its range.
+    """
+    _require(0 < strength <= 1, f"strength must be in (0, 1], got {strength}.")
+    _require(
+        mask or invert is not None or strength < 1,
+        "An edit needs a mask, a strength below 1 or a sentence to invert under, got none of them: "
+        "nothing of the picture would be left; pass --mask, --strength or --invert.",
+    )
+    _require(
+        invert is None or (not mask and strength == 1),
+        "An inverted picture is drawn again as a whole, got --invert with --mask or --strength; "
+        "leave one out.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditConfig:
+    """Edit a picture: inside a mask, drawn over as a whole, or inverted and drawn again."""
+
+    picture: Path
+    """The picture to edit."""
+    prompt: str
+    """What the result shows, learned words too."""
+    mask: Path | None = None
+    """Picture of the same aspect, white where the picture is to change; the rest stays."""
+    background: Literal["paste", "optimize", "blend"] = "paste"
+    """How the rest comes back: "paste" (its own pixels, bit for bit), "optimize" (through a decoder that is tuned to it, so that no seam shows; slow), "blend" (as the autoencoder decodes it)."""
+    mask_growth: int | None = None
+    """Cells of the latents by which the mask is wider at the first step, shrinking to itself over the first half; unset: what a thin mask lacks."""
+    strength: float = 1.0
+    """How much of the picture is drawn over, in (0, 1]; 1 starts from noise, of which only a mask lets something of the picture remain."""
+    invert: str | None = None
+    """What the picture shows, in words, learned ones too: it is traced back to its noise under this sentence by DDIM, and drawn again from there under the prompt."""
+    concepts: tuple[Path, ...] = ()
+    """Concept files, or run folders, whose words the prompt may use; PATH=TOKEN renames one."""
+    output_dir: Path = Path("oneword-edits")
+    """Folder for the edits and a sheet of picture, mask and edits."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    num_images_per_prompt: int = 4
+    """Candidates, with seeds seed, seed + 1, ...; an inverted picture has one."""
+    keep: int | None = None
+    """Keep so many candidates, those that CLIP finds nearest to the prompt inside the mask; unset: all, unranked."""
+    judge: str | None = None
+    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    seed: int = 0
+    """First seed."""
+    batch_size: int = 8
+    """Candidates drawn at once; it does not change them."""
+    replace: bool = False
+    """Allow a concept whose placeholder is already a word of the model."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.prompt.strip()), "The prompt must say what the result shows, got none.")
+        check_way(mask=self.mask is not None, strength=self.strength, invert=self.invert)
+        _require(
+            self.mask_growth is None or self.mask_growth >= 0,
+            f"mask_growth must be 0 or more, got {self.mask_growth}.",
+        )
+        for name in ("num_images_per_prompt", "batch_size"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be 1 or more, got {value}.")
+        _require(
+            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
+            f"keep must be in 1..{self.num_images_per_prompt}, the number of candidates, got "
+            f"{self.keep}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -745,3 +889,101 @@ class StudyConfig:
             self.cluster is None or self.num_processes == 1,
             "Jobs run on --cluster or in --num-processes, got both.",
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebiasConfig:
+    """Learn a fairer word from a small diverse set, and compare what it and the old word draw."""
+
+    word: str
+    """Existing word whose pictures are one-sided, such as "doctor"; the new word starts from it."""
+    images: Path
+    """Folder with a small, diverse set of pictures of it."""
+    output_dir: Path = Path("oneword-fair")
+    """Folder for the run, the pictures and the report; run the same command again to resume."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(
+        default_factory=lambda: InversionConfig(placeholder_token="<fair>")
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    prompt: str = "a photo of a {}"
+    """What is drawn with each word in place of {}."""
+    num_images: int = 64
+    """Pictures drawn with each word, with the same seeds."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    attributes: tuple[str, ...] = ()
+    """What to read, each NAME=TEXT|TEXT|..., by the CLIP that judges; none: the oracle's skin and hair on microworld, gender presentation, skin tone and age elsewhere."""
+    judge: str | None = None
+    """CLIP that reads attributes: hub id or folder; unset: as for evaluate."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.word.strip()), "The word to be made fairer must be given, got none.")
+        _require(
+            "{}" in self.prompt,
+            f"The prompt must hold {{}} where the word stands, got {self.prompt!r}.",
+        )
+        _require(
+            self.inversion.learnable_property == "object",
+            "A fairer word is one for things or people, got learnable_property 'style'.",
+        )
+        for name, least in (("num_images", 2), ("batch_size", 1)):
+            value = getattr(self, name)
+            _require(value >= least, f"{name} must be {least} or more, got {value}.")
+        for text in self.attributes:
+            name, _, values = text.partition("=")
+            texts = [value.strip() for value in values.split("|")]
+            _require(
+                bool(name.strip())
+                and len(texts) > 1
+                and all(texts)
+                and len({*texts}) == len(texts),
+                "An attribute must be NAME=TEXT|TEXT with two or more different texts, got "
+                f"{text!r}.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposeConfig:
+    """Learn several words together, so that they can stand in one picture."""
+
+    images: tuple[Path, ...]
+    """Folders with pictures, one for each word."""
+    placeholder_tokens: tuple[str, ...]
+    """The new words, in the order of the folders."""
+    initializer_tokens: tuple[str, ...]
+    """Existing words that they start from, in the same order."""
+    together: Path | None = None
+    """Folder with pictures that show several of the things, each with a caption that names their new words."""
+    paste: float = 0.1
+    """Share of the samples in which a picture of one thing is pasted into one of another, in [0, 1); 0: none."""
+    output_dir: Path = Path("oneword-composition")
+    """Run folder; run the same command again to resume. All words are in its one file."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    """Settings that all words share; its own placeholder and initialiser are not used."""
+    checkpointing_steps: int = 50
+    """Steps between two writings of the resumable state."""
+
+    def __post_init__(self) -> None:
+        counts = [len(x) for x in (self.images, self.placeholder_tokens, self.initializer_tokens)]
+        _require(
+            len(set(counts)) == 1 and counts[0] >= 2,
+            "Words that are learned together need a folder, a placeholder and an initializer each, "
+            f"for two or more words, got {counts[0]} folders, {counts[1]} placeholders and "
+            f"{counts[2]} initializers.",
+        )
+        _require(
+            len({token.lower() for token in self.placeholder_tokens}) == counts[1],
+            f"The placeholder tokens must differ, got {' '.join(self.placeholder_tokens)}.",
+        )
+        _require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
+        _require(
+            self.checkpointing_steps >= 1,
+            f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )
+
+
+def plain_settings(config: InversionConfig | TrainConfig | ComposeConfig) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

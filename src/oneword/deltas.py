@@ -103,7 +103,7 @@ def applied(
         trainable: Let gradients reach ``Applied.leaves``.
 
     Raises:
-        DeltaError: a change is for another model.
+        DeltaError: a change is for another model, or for one whose weights are not whole.
 
     Source:
         LoRA: Hu et al. 2021, arXiv:2106.09685, equation 3, with a scale of 1.
@@ -113,6 +113,8 @@ def applied(
     for changes in many:
         for name, change in changes.items():
             together.setdefault(name, []).append(change)
+    for part in dict.fromkeys(name.partition(".")[0] for name in together):
+        check_whole(_component(pipeline, part))
     with ExitStack() as undo:
         for name, changes in together.items():
             if not is_lora(name):
@@ -135,6 +137,20 @@ def _component(pipeline: Any, part: str) -> nn.Module:
             f"for {part!r}; use the base model that they were learned on."
         )
     return module
+
+
+def check_whole(model: nn.Module) -> None:
+    """Refuse a model whose weights are packed, or wait elsewhere until they are used.
+
+    Raises:
+        DeltaError: see above.
+    """
+    if any(p.is_meta or not p.is_floating_point() for p in model.parameters()):
+        raise DeltaError(
+            f"Weights that change must be whole and stay on the device, got a "
+            f"{type(model).__name__} whose weights are packed or visit it layer by layer; load it "
+            "with --weights full --offload vae."
+        )
 
 
 def _owner(module: nn.Module, path: str, name: str) -> nn.Module:

@@ -36,10 +36,23 @@ class Drawing:
     """The seed of each picture."""
     settings: dict[str, str]
     """What all pictures share: model, concepts with their hashes, sampling."""
+    facts: tuple[dict[str, str], ...] = ()
+    """More text entries of each picture, such as its similarities; none, or one for each."""
+
+    def only(self, indices: Sequence[int]) -> Drawing:
+        """Some of the pictures, in that order."""
+        return Drawing(
+            pixels=self.pixels[list(indices)],
+            prompts=tuple(self.prompts[i] for i in indices),
+            seeds=tuple(self.seeds[i] for i in indices),
+            settings=self.settings,
+            facts=tuple(self.facts[i] for i in indices) if self.facts else (),
+        )
 
     def metadata(self, index: int) -> dict[str, str]:
         """Text entries for the PNG of one picture; "parameters" is what other tools read."""
         own = {"prompt": self.prompts[index], "seed": str(self.seeds[index])} | self.settings
+        own |= self.facts[index] if self.facts else {}
         height, width = self.pixels.shape[-2:]
         own["parameters"] = (
             f"{own['prompt']}\nNegative prompt: {own['negative_prompt']}\n"
@@ -80,7 +93,8 @@ def generate(
         on_picture: Told how far the drawing is.
 
     Raises:
-        PromptError: there is nothing to draw, or no prompt uses one of the concepts.
+        PromptError: there is nothing to draw, no prompt uses one of the concepts, or a prompt names
+            a word that is not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ConceptError: a concept does not fit the model.
     """
@@ -88,20 +102,7 @@ def generate(
         raise sentences.PromptError(
             f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
         )
-    for concept in concepts:
-        token = concept.placeholder_token
-        if not any(sentences.names(prompt, token) for prompt in prompts):
-            raise sentences.PromptError(
-                f"A prompt must contain the placeholder {token!r} of the concept, got "
-                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
-            )
-        pool = concept.provenance.get("pool", backbone.pool)
-        if pool != backbone.pool and len(backbone.vocabularies) > 1:
-            warnings.warn(
-                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
-                f"{backbone.pool!r}; pass --pool {pool}.",
-                stacklevel=2,
-            )
+    check_words(backbone, prompts, concepts)
     chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
@@ -128,16 +129,54 @@ def generate(
         pixels=torch.cat(batches),
         prompts=tuple(p for p, _ in pairs),
         seeds=tuple(s for _, s in pairs),
-        settings={
-            "model": backbone.name,
-            "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
-            "guidance_scale": str(chosen.guidance_scale),
-            "num_inference_steps": str(chosen.num_inference_steps),
-            "negative_prompt": chosen.negative_prompt,
-            **({} if image is None else {"strength": str(strength)}),
-            "software": f"oneword {__version__}",
-        },
+        settings=settings_of(backbone, concepts, chosen)
+        | ({} if image is None else {"strength": str(strength)}),
     )
+
+
+def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
+    """Refuse words that are missing on one side; warn of one learned with another pooling.
+
+    Raises:
+        PromptError: no prompt uses one of the concepts, or a prompt names a word that is not
+            loaded.
+    """
+    for concept in concepts:
+        token = concept.placeholder_token
+        if not any(sentences.names(prompt, token) for prompt in prompts):
+            raise sentences.PromptError(
+                f"A prompt must contain the placeholder {token!r} of the concept, got "
+                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
+            )
+        pool = concept.provenance.get("pool", backbone.pool)
+        if pool != backbone.pool and len(backbone.vocabularies) > 1:
+            warnings.warn(
+                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
+                f"{backbone.pool!r}; pass --pool {pool}.",
+                stacklevel=3,
+            )
+    for prompt in prompts:
+        strange = sentences.strangers(prompt, [c.placeholder_token for c in concepts])
+        if strange:
+            raise sentences.PromptError(
+                f"A prompt must name only words that are loaded, got {strange[0]!r} in {prompt!r} "
+                f"with {_listed(concepts)} loaded; check the spelling, or load its file (on the "
+                "command line with --concepts)."
+            )
+
+
+def settings_of(
+    backbone: Backbone, concepts: Sequence[Concept], sampling: SamplingConfig
+) -> dict[str, str]:
+    """What made a set of pictures, as text for their files."""
+    return {
+        "model": backbone.name,
+        "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
+        "guidance_scale": str(sampling.guidance_scale),
+        "num_inference_steps": str(sampling.num_inference_steps),
+        "negative_prompt": sampling.negative_prompt,
+        "software": f"oneword {__version__}",
+    }
 
 
 def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> SamplingConfig:
@@ -145,6 +184,10 @@ def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> Sampling
     tokens = [c.negative_token for c in concepts if c.negative_token is not None]
     negative = ", ".join([*filter(None, [sampling.negative_prompt]), *tokens])
     return changed(sampling, negative_prompt=negative)
+
+
+def _listed(concepts: Sequence[Concept]) -> str:
+    return ", ".join(repr(c.placeholder_token) for c in concepts) or "no word"
 
 
 SHEET = "contact-sheet.png"

@@ -318,9 +318,26 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {key: str(value) for key, value in texts.items()}
 
 
-def data_uri(image: Image.Image) -> str:
-    """A picture as a data URI, for pages that need no other file."""
+def data_uri(image: Image.Image, most_px: int | None = None) -> str:
+    """A picture as a data URI, for pages that need no other file.
+
+    Args:
+        image: The picture.
+        most_px: Larger ones are shrunk to this side and kept as JPEG, so that pages of hundreds
+            stay small; unset: every pixel is kept.
+    """
+    if most_px is not None and max(image.size) > most_px:
+        stream = io.BytesIO()
+        shrunk(image, most_px).save(stream, format="JPEG", quality=88)
+        return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
+
+
+def shrunk(image: Image.Image, most_px: int) -> Image.Image:
+    """A picture whose longer side is at most so long; a smaller one as it is."""
+    factor = min(1.0, most_px / max(image.size))
+    size = tuple(max(1, round(side * factor)) for side in image.size)
+    return image.resize(size, Image.Resampling.LANCZOS) if factor < 1 else image  # pyright: ignore[reportArgumentType]
 
 
 def contact_sheet(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from oneword.concept import Concept
+from oneword.concept import OUTPUT_VECTORS, Concept
 from oneword.deltas import is_lora, size_mb
 from oneword.formats import EmbeddingFile
 from oneword.formats.names import family_of
@@ -59,7 +59,7 @@ def facts(
         }
     found |= {key: concept.provenance[key] for key in _TOLD if key in concept.provenance}
     doubts = _doubts(concept)
-    if vocabularies is not None:
+    if vocabularies is not None and concept.kind != OUTPUT_VECTORS:
         concept = concept.fitted({name: v.dim for name, v in vocabularies.items()})
         norms, near = {}, {}
         for name, rows in concept.rows.items():

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from oneword import extensions
 from oneword._typing import Latents
-from oneword.backbones.base import Backbone
+from oneword.backbones.base import Backbone, sent
 from oneword.config import TUNING, ConfigError, UserError
-from oneword.learner import Learner
+from oneword.learner import Learner, update
 from oneword.parts import (
     AfterPart,
     Batch,
@@ -312,9 +312,11 @@ class _Loop:
         if total.requires_grad:
             # Not backward(): whatever else asks for a gradient must not get one.
             gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
+        checked = []
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            learner.update(loss, [None if g is None else g / scale for g in own])
+            checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
+        update(learners, checked)
         self.rounds += 1
 
     def _score(self, learners: Sequence[Learner]) -> dict[int, tuple[Status, str] | None]:
@@ -463,7 +465,7 @@ def predictions(
             conditioning = backbone.encode_prompt(prompts[part], t[part])
         else:
             places = {p: place for place, p in enumerate(dict.fromkeys(prompts[part]))}
-            index = torch.tensor([places[p] for p in prompts[part]], device=x_t.device)
+            index = sent(torch.tensor([places[p] for p in prompts[part]]), x_t.device)
             conditioning = backbone.encode_prompt(list(places))[index]
         parts.append(backbone.predict(x_t[part], t[part], conditioning, crops[part]))
     found = list(torch.cat(parts).split([len(sentences) for _, sentences, _ in asked]))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from oneword.backbones.base import Backbone, load
+from oneword.backbones.compiled import aside
 from oneword.baselines import BASELINES
 from oneword.config import ConfigError, TrainConfig, UserError
 from oneword.inversion import Progress, invert, invert_many
@@ -33,6 +34,7 @@ from oneword.runs import (
     outcome_of,
     tell_nobody,
     train,
+    work_of,
 )
 
 
@@ -95,7 +97,7 @@ def train_many(
     """
     tell = on_event or _tell_nobody
     check_jobs(configs)
-    backbone = backbone or load(configs[0].model)
+    backbone = backbone or load(configs[0].model, work_of(configs[0], slots or 1))
     outcomes: dict[str, JobOutcome] = {}
     begun: list[_Run] = []
 
@@ -200,7 +202,8 @@ def _slots_for(runs: Sequence[_Run]) -> int:
     torch.cuda.reset_peak_memory_stats(backbone.device)
     before = torch.cuda.memory_allocated(backbone.device)
     trial = replace(job, config=replace(job.config, max_train_steps=1))
-    invert_many(backbone, [trial], slots=1)
+    with aside(backbone):
+        invert_many(backbone, [trial], slots=1)
     one = max(1, torch.cuda.max_memory_allocated(backbone.device) - before)
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(backbone.device)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from oneword import __version__
-from oneword.backbones.base import Backbone, Moments
-from oneword.concept import ROWS, Concept
+from oneword.backbones.base import Backbone, Moments, sent
+from oneword.concept import OUTPUT_VECTORS, ROWS, Concept
+from oneword.config import plain_settings
 from oneword.draws import Draws, evaluation_draws, step_draws
 from oneword.parts import (
     AVERAGE,
@@ -59,6 +62,11 @@ _RECORD = (
 """Plain attributes of a learner that its state carries."""
 
 
+def slot_token(slot: int) -> str:
+    """Placeholder that stands for the word of a slot while it trains."""
+    return f"<slot-{slot}>"
+
+
 class Live:
     """A word that is being learned, for ``injected``: its tensors are those of the moment."""
 
@@ -83,6 +91,10 @@ class Live:
     def tensors(self) -> Mapping[str, Tensor]:
         return {} if self.name else self.learner.words().tensors
 
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return {"initializer_token": self.learner.config.initializer_token}
+
 
 class Learner:
     """A job in a slot: its rows, its optimiser, its fixed batch and its record."""
@@ -105,7 +117,7 @@ class Learner:
         self.backbone, self.job, self.index, self.slot = backbone, job, index, slot
         self.config = self.job.config.resolved(self.backbone.family)
         self.form, self.after = parts.form(self.config), parts.after
-        self.token = f"<slot-{slot}>"
+        self.token = slot_token(slot)
         self.others: tuple[str, ...] = ()
         self.step = self.setbacks = 0
         self.rate_factor = 1.0
@@ -219,25 +231,31 @@ class Learner:
         self.initial = {n: v.detach().to(device, torch.float32) for n, v in initial.items()}
         chosen = config.train_encoders or tuple(self.backbone.vocabularies)
         own = {n: v for n, v in self.initial.items() if encoder_of(n) in chosen}
+        if not own:
+            raise JobError(
+                f"Text encoders that are trained must have output which the model reads token by "
+                f"token, got {', '.join(chosen)}, of which it reads none; name one of "
+                f"{', '.join(sorted({encoder_of(n) for n in self.initial}))}."
+            )
         self.rows = {n: nn.Parameter(v.clone()) for n, v in own.items()}
         self.kept = {n: v for n, v in self.initial.items() if n not in own}
         self.memory: dict[str, Tensor] = {}
-        self.others = tuple(self.words().others)
+        words = self.words()
+        self.others = tuple(words.others)
+        if words.kind == OUTPUT_VECTORS:
+            # as large a step in units of the vectors' own spread as rows take in theirs
+            relative = {n: self.rates[encoder_of(n)][1] for n in self.initial}
+            self.rates = {n: (r * float(self.initial[n].std()), r) for n, r in relative.items()}
         self.best = {n: p.detach().clone() for n, p in self.rows.items()}
-        assert config.adam_weight_decay is not None
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [parameter]} for parameter in self.rows.values()],
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            weight_decay=config.adam_weight_decay,
-            foreach=False,
-        )
-        for parameter in self.rows.values():
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros(()),
+        self.moments = {
+            name: {
+                # the fused step wants its count beside the rows
+                "step": torch.zeros((), device=device if _is_fused(device) else None),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
+            for name, parameter in self.rows.items()
+        }
         self.good = self.trained()
 
     def words(self) -> Words:
@@ -270,9 +288,8 @@ class Learner:
         """A copy of everything that a step changes."""
         copies = {f"rows/{name}": p.detach().clone() for name, p in self.rows.items()}
         copies |= {f"memory/{name}": value.clone() for name, value in self.memory.items()}
-        for name, parameter in self.rows.items():
-            for key, value in self.optimizer.state[parameter].items():
-                copies[f"{key}/{name}"] = value.clone()
+        for name, moments in self.moments.items():
+            copies |= {f"{key}/{name}": value.clone() for key, value in moments.items()}
         return copies
 
     @torch.no_grad()
@@ -280,7 +297,7 @@ class Learner:
         """Undo every step since ``trained`` was copied."""
         for name, parameter in self.rows.items():
             parameter.copy_(trained[f"rows/{name}"])
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self.moments[name].items():
                 value.copy_(trained[f"{key}/{name}"])
         memory = below(trained, "memory/")
         self.memory = {n: v.to(self.backbone.device, copy=True) for n, v in memory.items()}
@@ -289,9 +306,10 @@ class Learner:
         """Noise the pictures that the draws name; ``alone``: no further words in the sentences."""
         backbone, device = self.backbone, self.backbone.device
         rows = draws.pictures + len(self.job.pictures) * draws.flips
-        x0 = self.posterior[rows.to(device)].sample(draws.posterior_noise.to(device))
-        noise = draws.noise.to(device)
-        t = backbone.sample_t(times.to(device), self.latent_shape[1:])
+        places = sent(rows, device)
+        x0 = self.posterior[places].sample(sent(draws.posterior_noise, device))
+        noise = sent(draws.noise, device)
+        t = backbone.sample_t(sent(times, device), self.latent_shape[1:])
         x_t = backbone.add_noise(x0, noise, t)
         choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
         sentences = [
@@ -306,7 +324,7 @@ class Learner:
             noise=noise,
             x_t=x_t,
             crops=self.crops[draws.pictures],
-            mask=None if self.masks is None else self.masks[rows.to(device)],
+            mask=None if self.masks is None else self.masks[places],
         )
         target, away = backbone.target(x0, noise, t), self.form.against
         if away is None:
@@ -330,11 +348,12 @@ class Learner:
         return self.batch(draws, timesteps(draws.times, self.config))
 
     def rate(self, name: str, step: int) -> float:
-        """Absolute rate of a tensor at a step: that of its text encoder."""
-        return self.rates[encoder_of(name)][0] * self.rate_factor * schedule(self.config, step)
+        """Absolute rate of a tensor at a step: its own, or that of its text encoder."""
+        absolute, _ = self.rates[name if name in self.rates else encoder_of(name)]
+        return absolute * self.rate_factor * schedule(self.config, step)
 
-    def update(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> None:
-        """One AdamW step, without waiting for the device.
+    def checked(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The gradients for a step, without waiting for the device; ``None``: it takes no part.
 
         Where a number is not finite the gradient counts as zero and ``bad`` is raised; the next
         scoring reads it and rolls back.
@@ -349,21 +368,20 @@ class Learner:
             alive = {encoder_of(n) for n, g in zip(self.rows, given, strict=True) if g.any()}
             self.dead = next((e for e in map(encoder_of, self.rows) if e not in alive), None)
         resting = self.words().resting
-        for (name, parameter), group, gradient in zip(
-            self.rows.items(), self.optimizer.param_groups, given, strict=True
-        ):
-            group["lr"] = self.rate(name, self.step)
-            # without a gradient it neither decays nor moves, and its moments wait
-            parameter.grad = None if name in resting else torch.where(finite, gradient, 0.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for parameter in self.rows.values():  # a rate so high that the rows overflow
-                self.bad |= ~parameter.isfinite().all()
-                parameter.nan_to_num_(0.0, 0.0, 0.0)
-            moving = self.moving()
-            for follow in self.after:
-                follow(moving, self.memory, self.spreads, self.config, self.step)
+        return [
+            None if name in resting else torch.where(finite, gradient, 0.0)
+            for name, gradient in zip(self.rows, given, strict=True)
+        ]
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Finish the step that ``update`` has made."""
+        for parameter in self.rows.values():  # a rate so high that the rows overflow
+            self.bad |= ~parameter.isfinite().all()
+            parameter.nan_to_num_(0.0, 0.0, 0.0)
+        moving = self.moving()
+        for follow in self.after:
+            follow(moving, self.memory, self.spreads, self.config, self.step)
         self.step += 1
 
     def measures(self, loss: Tensor) -> Tensor:
@@ -496,12 +514,13 @@ class Learner:
             kind=words.kind,
             tensors=dict(words.tensors),
             provenance={
+                "portable": words.kind == ROWS,
                 "base_model": self.backbone.name,
                 "family": self.backbone.family,
                 "pool": self.backbone.pool,
                 "initializer_token": self.config.initializer_token,
                 "initializer_losses": self.ranking,
-                "config": dataclasses.asdict(self.config),
+                "config": plain_settings(self.config),
                 "learning_rate": {
                     n: {"absolute": a, "relative": r} for n, (a, r) in self.rates.items()
                 },
@@ -523,3 +542,51 @@ class Learner:
             reason=reason,
             messages=self.messages,
         )
+
+
+def _is_fused(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+@torch.no_grad()
+def update(learners: Sequence[Learner], gradients: Sequence[Sequence[Tensor | None]]) -> None:
+    """One AdamW step of the rows of all learners at once.
+
+    Rows with the same settings share a call, which on a GPU is one kernel.
+
+    Args:
+        learners: Who has trained.
+        gradients: Of each learner's rows, as ``checked`` gave them.
+    """
+    groups: dict[tuple[Any, ...], list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = defaultdict(
+        list
+    )
+    for learner, own in zip(learners, gradients, strict=True):
+        c = learner.config
+        for (name, parameter), gradient in zip(learner.rows.items(), own, strict=True):
+            if gradient is None:  # it neither decays nor moves, and its moments wait
+                continue
+            rate = learner.rate(name, learner.step)
+            settings = (rate, c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.adam_weight_decay)
+            groups[settings].append((parameter, gradient, learner.moments[name]))
+    for (rate, beta1, beta2, epsilon, decay), members in groups.items():
+        fused = _is_fused(members[0][0].device)
+        adamw(
+            [parameter for parameter, _, _ in members],
+            [gradient for _, gradient, _ in members],
+            [moments["exp_avg"] for _, _, moments in members],
+            [moments["exp_avg_sq"] for _, _, moments in members],
+            [],
+            [moments["step"] for _, _, moments in members],
+            foreach=False,
+            fused=fused,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=rate,
+            weight_decay=decay,
+            eps=epsilon,
+            maximize=False,
+        )
+    for learner in learners:
+        learner.stepped()

@@ -8,6 +8,7 @@ so that a resumed run equals an unbroken one.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,11 +18,11 @@ from torch import Tensor
 
 from oneword._typing import Latents, PerSample, Pixels, Timesteps, Uniforms
 from oneword.backbones.base import Backbone
-from oneword.concept import ROWS, Concept
+from oneword.concept import OUTPUT_VECTORS, ROWS, Concept
 from oneword.config import InversionConfig, UserError
 from oneword.descriptions import Descriptions
 from oneword.prompts import TEMPLATES, as_template
-from oneword.vocabulary import Vocabulary, initial_rows
+from oneword.vocabulary import Vocabulary, initial_outputs, initial_rows
 
 
 class JobError(UserError):
@@ -48,6 +49,7 @@ class Job:
     """The thing in words, for setups whose word is a description."""
 
 
+_SENTENCES = 8  # templates that output vectors begin from
 Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]
 """How a job ended: "stopped" is early but well, "interrupted" can be resumed."""
 
@@ -234,7 +236,8 @@ class Words:
 RowsPart = Callable[[Backbone, Job, InversionConfig], dict[str, Tensor]]
 """``rows(backbone, job, config)``: the initial values of what is trained, float32, by name.
 
-A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l", "clip_l/1".
+A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l", "clip_l/1",
+"clip_l.last_hidden_state".
 ``config.initializer_token`` is set, unless the form needs none: the loop has chosen one where the
 user did not.
 """
@@ -287,7 +290,7 @@ jobs under way come back as "interrupted".
 
 def encoder_of(name: str) -> str:
     """The text encoder that a trained tensor belongs to, by its name."""
-    return name.partition("/")[0]
+    return re.split("[/.]", name, maxsplit=1)[0]
 
 
 AVERAGE = "average/"
@@ -347,11 +350,17 @@ def rows_of_initializer(
 ) -> dict[str, Tensor]:
     """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
 
+    Output vectors begin as what the encoders say of it, the mean over some of the templates.
+
     Raises:
         UserError: the tokenizer does not know the initialiser.
     """
     assert config.initializer_token is not None
     assert config.num_vectors is not None
+    if config.vectors_at == "output":
+        assert config.prompt_templates is not None
+        sentences = TEMPLATES[config.prompt_templates][:_SENTENCES]
+        return initial_outputs(backbone, config.initializer_token, config.num_vectors, sentences)
     return {
         name: initial_rows(vocabulary, config.initializer_token, config.num_vectors)
         for name, vocabulary in backbone.vocabularies.items()
@@ -360,11 +369,11 @@ def rows_of_initializer(
 
 def plain_words(
     tensors: Mapping[str, Tensor],
-    config: InversionConfig,  # noqa: ARG001  (the shape of the part)
-    step: int,  # noqa: ARG001
+    config: InversionConfig,
+    step: int,  # noqa: ARG001  (the shape of the part)
 ) -> Words:
-    """The tensors are the word's rows as they are."""
-    return Words(rows=tensors)
+    """The tensors are the word's rows, or its output vectors, as they are."""
+    return Words(rows=tensors, kind=OUTPUT_VECTORS if config.vectors_at == "output" else ROWS)
 
 
 def captions_or_templates(job: Job, config: InversionConfig) -> list[tuple[str, ...]]:

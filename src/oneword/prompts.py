@@ -97,6 +97,61 @@ EDIT_PROMPTS = {
 }
 """Prompts that editability is scored on, by model family and learnable property."""
 
+PROMPT_LISTS: dict[str, dict[str, tuple[str, ...]]] = {
+    # Gal et al. 2022, arXiv:2208.01618, by figure, as far as the figures show their prompts
+    "paper:fig1": {
+        "object": (
+            "An oil painting of {}", "App icon of {}", "Elmo sitting in the same pose as {}",
+            "Crochet {}", "Painting of two {} fishing on a boat", "A {} backpack",
+            "Banksy art of {}", "A {} themed lunchbox",
+        ),
+    },
+    "paper:fig3": {"object": ("A photo of {}",)},
+    "paper:fig4": {
+        "object": (
+            "{} sports car", "{} made of lego", "{} onesie", "da Vinci sketch of {}",
+            "Watercolor painting of {} on a branch", "A house in the style of {}",
+            "Grainy photo of {} in angry birds", "{} made of chocolate", "A mosaic depicting {}",
+            "Death metal album cover featuring {}",
+            "Masterful oil painting of {} hanging on the wall", "An artist drawing a {}",
+            "A photo of {} full of cashew nuts", "A mouse using {} as a boat",
+            "A photo of a {} mask", "Ramen soup served in {}", "A carpet with {} embroidery",
+            "A {} stamp", "{} fedora", "Felt {}",
+        ),
+    },
+    "paper:fig5": {
+        "object": ("A photo of {} on the beach", "A photo of {} on the moon", "Elmo holding a {}"),
+    },
+    "paper:fig6": {
+        "style": (
+            "The streets of Paris in the style of {}", "Adorable corgi in the style of {}",
+            "Painting of a black hole in the style of {}", "Times square in the style of {}",
+        ),
+    },
+    "paper:fig14": {"object": ("A photo of {}",)},
+    "paper:section5.1": {
+        "object": (
+            "A photo of {}", "A photo of {} on the moon", "An oil painting of {}",
+            "Elmo holding a {}",
+        ),
+    },
+    # the same kinds of prompts in words that microworld knows
+    "microworld:edits": {
+        "object": (
+            "a photo of a {}", "a photo of a {} on the moon", "a photo of a {} on the beach",
+            "a photo of a {} in the snow", "an oil painting of a {}", "a sketch of a {}",
+            "a cartoon of a {} underwater", "a photo of a {} next to a cat",
+            "a photo of a {} on top of a house",
+        ),
+        "style": (
+            "a painting in the style of {}", "a cat in the style of {}",
+            "a house in the style of {}", "a boat on the beach in the style of {}",
+            "a tree in the snow in the style of {}",
+        ),
+    },
+}  # fmt: skip
+"""Prompt lists by name, then by the learnable property that they are for."""
+
 COMMON_WORDS = {
     "microworld": {
         # all that its training knows, so that no untrained row is tried
@@ -149,6 +204,51 @@ def _word(token: str) -> re.Pattern[str]:
 def names(prompt: str, placeholder_token: str) -> bool:
     """Whether a prompt holds a placeholder, as the tokenizer will find it."""
     return bool(_word(placeholder_token).search(prompt))
+
+
+_LIST_NAME = re.compile(r"(?:paper|microworld):\S*")
+_LIKE_A_PLACEHOLDER = re.compile(r"<[^<>\s]+>|(?<![\w*])\w+\*(?![\w*])")
+
+
+def expanded(given: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
+    """Prompts with lists by name put in, and templates filled with every word they are for.
+
+    Args:
+        given: Prompts, templates with "{}", or names of ``PROMPT_LISTS`` such as "paper:fig4".
+        words: Learnable property ("object" or "style") by placeholder.
+
+    Raises:
+        PromptError: there is no such list, or no word that a list or template is for.
+    """
+    found: list[str] = []
+    for text in given:
+        templates: Mapping[str, tuple[str, ...]] = {"": (text,)}
+        if _LIST_NAME.fullmatch(text):
+            if text not in PROMPT_LISTS:
+                raise PromptError(
+                    f"The prompt list must be one of {', '.join(PROMPT_LISTS)}, got {text!r}."
+                )
+            templates = PROMPT_LISTS[text]
+        filled: list[str] = []
+        for kind, those in templates.items():
+            fitting = [word for word, own in words.items() if kind in ("", own)]
+            for template in those:
+                filled += [fill(template, w) for w in fitting] if "{}" in template else [template]
+        if not filled:
+            kinds = " or ".join(kind for kind in templates if kind)
+            got = ", ".join(f"{w!r}, learned as {own}" for w, own in words.items()) or "none"
+            raise PromptError(
+                f"{text!r} must be filled with a word{f' learned as {kinds}' if kinds else ''}, "
+                f"got {got}; pass its file with --concepts."
+            )
+        found += filled
+    return tuple(dict.fromkeys(found))
+
+
+def strangers(prompt: str, placeholder_tokens: Sequence[str]) -> list[str]:
+    """What is written like a placeholder (``<cat>``, ``S*``) and is none of the known ones."""
+    rest = without_placeholder(prompt, placeholder_tokens)
+    return _LIKE_A_PLACEHOLDER.findall(rest)
 
 
 def as_template(prompt: str, placeholder_token: str) -> str:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -21,7 +20,7 @@ import safetensors.torch
 
 from oneword import __version__
 from oneword._files import check_writable, write_atomic, write_json_atomic
-from oneword.config import ConfigError, TrainConfig, UserError
+from oneword.config import ConfigError, UserError
 from oneword.formats import LEARNED
 from oneword.mirror import Mirror
 from oneword.parts import State
@@ -35,6 +34,10 @@ _FREE_MB = 16  # least room on the disk; state, previews and result of a run tak
 
 _UNBOUND = (
     "output_dir",
+    "model.memory",
+    "model.gradient_checkpointing",
+    "model.offload",
+    "model.compile",
     "train_data_dir",
     "checkpointing_steps",
     "validation_prompt",
@@ -226,9 +229,14 @@ class KeptState:
         """Nothing was done, so there is nothing to keep."""
 
 
-def plain_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings as JSON has them."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+def pictures_of(folder: Path) -> Path | None:
+    """The training pictures that a run folder names, where they are still there."""
+    try:
+        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        pictures = Path(record["config"]["train_data_dir"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pictures if pictures.is_dir() else None
 
 
 def versions() -> dict[str, str]:

@@ -22,18 +22,27 @@ import torch
 
 from oneword import descriptions, formats
 from oneword.backbones.base import Backbone, load
+from oneword.backbones.compiled import Compiled
+from oneword.backbones.memory import Work
 from oneword.baselines import BASELINES, method, tuning
 from oneword.concept import Concept
-from oneword.config import InversionConfig, SamplingConfig, TrainConfig, is_validated
+from oneword.config import (
+    InversionConfig,
+    SamplingConfig,
+    TrainConfig,
+    is_validated,
+    plain_settings,
+)
 from oneword.extensions import form
 from oneword.images import PictureSet, contact_sheet, read_folder, save_png
 from oneword.inversion import Job, Progress, Result, effective_learning_rate
 from oneword.mirror import Mirror
 from oneword.prompts import as_template, fill, names
-from oneword.run_folder import RunFolder, plain_settings, versions
+from oneword.run_folder import RunFolder, versions
 from oneword.vocabulary import injected
 
 
+_USUAL_BATCH = 8  # the larger one of the presets
 OnEvent = Callable[[str, Any], None]
 """``on_event(kind, data)``: "plan" (dict), "message" (str), "progress" (dict), "preview" (Path)."""
 
@@ -186,6 +195,16 @@ def ending(result: Result) -> str:
 # --- before training -----------------------------------------------------------------------------
 
 
+def work_of(config: TrainConfig, slots: int = 1) -> Work:
+    """What a run will ask of its model, by which its memory is planned."""
+    inversion = config.inversion
+    return Work(
+        samples=slots * (inversion.train_batch_size or _USUAL_BATCH),
+        resolution=config.resolution,
+        through_encoders=inversion.vectors_at == "input",
+    )
+
+
 def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     """Read the pictures and check everything that can be checked before training.
 
@@ -196,7 +215,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     Raises:
         UserError: training could not begin.
     """
-    backbone = backbone or load(config.model)
+    backbone = backbone or load(config.model, work_of(config))
     inversion = config.inversion.resolved(backbone.family)
     if inversion.setup in BASELINES:
         tuning.check(backbone, inversion)
@@ -244,12 +263,22 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         )
         for name, v in backbone.vocabularies.items()
     }
+    if inversion.vectors_at == "output":
+        notes = [
+            *notes,
+            "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
+            "and the rate is in units of these vectors' own spread",
+        ]
+    learns_a_word = inversion.setup == "pivotal" or inversion.setup not in BASELINES
+    if learns_a_word and isinstance(getattr(backbone, "denoiser", None), Compiled):
+        notes = [*notes, "the first step compiles the denoiser, which takes a minute or two"]
     plain = plain_settings(config)
     plan = {
         "config": plain,
         "family": backbone.family,
         "device": str(backbone.device),
         "dtype": str(backbone.dtype).removeprefix("torch."),
+        "memory": backbone.memory,
         "preset_validated": is_validated(inversion.preset, backbone.family),
         "learning_rate": rates,
         "pictures": list(pictures.names),
@@ -299,9 +328,10 @@ def _tuning_notes(inversion: InversionConfig) -> list[str]:
 def _first_word(backbone: Backbone, job: Job) -> Concept:
     """What the job starts from, so that initialiser and placeholder are checked by those who know.
 
-    An initialiser that is yet to be chosen counts as zeros.
+    An initialiser that is yet to be chosen counts as zeros; output vectors count as the rows that
+    are read for them, so that no text encoder runs.
     """
-    config = job.config
+    config = dataclasses.replace(job.config, vectors_at="input")
     assert config.num_vectors is not None
     token, own = config.placeholder_token, form(config)
     if config.initializer_token is None and not own.described:

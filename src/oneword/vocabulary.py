@@ -10,9 +10,11 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -23,8 +25,12 @@ from transformers import BatchEncoding
 
 from oneword import deltas
 from oneword._typing import Rows
-from oneword.concept import Concept
+from oneword.concept import OUTPUT_VECTORS, Concept
 from oneword.config import UserError
+from oneword.outputs import OutputSplice, OutputWord, ids_of, places, replaced
+
+
+_CPU = torch.device("cpu")
 
 
 class PlaceholderError(UserError):
@@ -45,6 +51,8 @@ class Word(Protocol):
     def rows(self) -> Mapping[str, Tensor]: ...
     @property
     def tensors(self) -> Mapping[str, Tensor]: ...
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
 
 
 VARYING = {"xti": "oneword.extensions.xti", "neti": "oneword.extensions.neti"}
@@ -99,8 +107,9 @@ class Vocabulary:
         return float(self.weight.float().std())
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text without special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        """Token ids of a text, as it stands inside a sentence, without special tokens."""
+        # Gemma and byte-level tokenizers have other tokens for words that no space precedes
+        return list(self.tokenizer(f" {text}", add_special_tokens=False).input_ids)
 
     def rows_of(self, text: str) -> Rows:
         """The table's rows for a text, one per token, float32."""
@@ -109,8 +118,9 @@ class Vocabulary:
 
     def is_word(self, text: str) -> bool:
         """Whether a text is one existing token that holds a letter or digit."""
-        ids = self.ids(text)
-        known = len(ids) == 1 and ids[0] != _unknown_id(self.tokenizer)
+        bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        unknown = _unknown_id(self.tokenizer)
+        known = any(len(ids) == 1 and ids[0] != unknown for ids in (bare, self.ids(text)))
         return known and any(c.isalnum() for c in text)
 
     def nearest(self, rows: Rows, count: int) -> list[list[tuple[str, float]]]:
@@ -165,6 +175,8 @@ class _WordTokenizer:
     _spellings: dict[int, str]
     _first_row: int
     _original: Any
+    _device: torch.device
+    _known: dict[tuple[str, bool], list[int]]
 
     @property
     def added_tokens_encoder(self) -> dict[str, int]:
@@ -201,23 +213,38 @@ class _WordTokenizer:
             data.pop("attention_mask")
         if isinstance(text, str) and kwargs.get("return_tensors") is None:
             data = {key: value[0] for key, value in data.items()}
-        return BatchEncoding(data, tensor_type=kwargs.get("return_tensors"))
+        found = BatchEncoding(data, tensor_type=kwargs.get("return_tensors"))
+        if self._device.type == "cuda" and kwargs.get("return_tensors") == "pt":
+            # pipelines move ids as they are, for which the CPU would wait in every step
+            for key, value in found.items():
+                found[key] = value.pin_memory().to(self._device, non_blocking=True)
+        return found
 
     def _names_one(self, texts: Sequence[str]) -> bool:
         return any(spelling in t for t in texts for spelling in self._spellings.values())
 
     def _expanded(self, text: str, special: bool) -> list[int]:
+        if (text, special) in self._known:
+            return self._known[text, special]
         encoded = super().__call__(  # type: ignore[misc]
             text, add_special_tokens=special, return_offsets_mapping=True
         )
         ids: list[int] = []
+        before: tuple[int, int] | None = None
         for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
             if token in self._expansions and _stands_alone(
                 text, start, end, self._spellings[token]
             ):
+                # Gemma's words hold the space before them; a row takes such a word's place. Some
+                # tokenizers give a lone space no width
+                lone = before in ((start - 1, start), (start, start))
+                if lone and text[start - 1] == " ":
+                    ids.pop()
                 ids += self._expansions[token]
             else:
                 ids.append(token)
+            before = start, end
+        self._known[text, special] = ids
         return ids
 
     def _truncated(self, ids: list[int], limit: int, special: bool, text: str) -> list[int]:
@@ -275,7 +302,9 @@ def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
     return not (_is_single(spelling) and any(c.isalnum() or c == "_" for c in neighbours))
 
 
-def _with_words(tokenizer: Any, concepts: Sequence[Word], first_row: int) -> Any:
+def _with_words(
+    tokenizer: Any, concepts: Sequence[Word], first_row: int, device: torch.device
+) -> Any:
     """A copy of a tokenizer that turns each concept's placeholder into its row ids."""
     words = copy.deepcopy(tokenizer)
     decoding = getattr(words, "_wrap_decode_method_backend_tokenizer", None)
@@ -283,7 +312,7 @@ def _with_words(tokenizer: Any, concepts: Sequence[Word], first_row: int) -> Any
         decoding()
     words.__class__ = type(type(tokenizer).__name__, (_WordTokenizer, type(tokenizer)), {})
     words._original = tokenizer
-    words._first_row = first_row
+    words._first_row, words._device, words._known = first_row, device, {}
     words._expansions, words._spellings = {}, {}
     row = first_row
     for concept in concepts:
@@ -334,8 +363,12 @@ class Splice:
         else:
             tables = self._tables(self.place, output.device)
             found = tables.gather(1, index[..., None].expand(-1, -1, tables.shape[2]))
-        # Gemma multiplies what it looks up
-        found = found.to(output.dtype) * getattr(module, "embed_scale", 1.0)
+        found = found.to(output.dtype)
+        # Gemma multiplies what it looks up, by a number in the table's own type
+        scale = getattr(module, "embed_scale", None)
+        if isinstance(scale, Tensor):
+            scale = scale.to(output.dtype)
+        found = found if scale is None else found * scale
         return torch.where((ids >= self.first_row)[..., None], found, output)
 
     def _tables(self, place: tuple[Tensor, Tensor], device: torch.device) -> Tensor:
@@ -349,6 +382,25 @@ class Splice:
                 rows = word.rows[self.encoder].expand(len(place[0]), -1, -1)
             parts.append(rows.to(device))
         return torch.cat(parts, dim=1)
+
+
+def around_words(tokenizer: Any, text: str, change: Callable[[str], str]) -> str:
+    """A text with everything changed but the placeholders that the tokenizer knows.
+
+    Args:
+        tokenizer: A pipeline's, inside ``injected`` or not.
+        text: A prompt.
+        change: What is done to each stretch between placeholders.
+    """
+    spellings = sorted(getattr(tokenizer, "_spellings", {}).values(), key=len, reverse=True)
+    if not spellings:
+        return change(text)
+    done, last = "", 0
+    for found in re.finditer("|".join(map(re.escape, spellings)), text):
+        if _stands_alone(text, *found.span(), found[0]):
+            done += change(text[last : found.start()]) + found[0]
+            last = found.end()
+    return done + change(text[last:])
 
 
 @contextmanager
@@ -373,7 +425,7 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
-    concepts = [
+    given = [
         word
         for concept in concepts
         for word in (
@@ -382,8 +434,9 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
             else (concept,)
         )
     ]
+    concepts = [_as_read(word, vocabularies) for word in given]
     _check(backbone, vocabularies, concepts, replace=replace)
-    changes = [c.deltas for c in concepts if isinstance(c, Concept) and c.deltas]
+    changes = [c.deltas for c in given if isinstance(c, Concept) and c.deltas]
     with ExitStack() as undo:
         if changes:
             undo.enter_context(deltas.applied(backbone.pipeline, changes))
@@ -396,9 +449,10 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
             setattr(
                 vocabulary.pipeline,
                 vocabulary.tokenizer_attribute,
-                _with_words(original, own, first_row),
+                _with_words(original, own, first_row, getattr(backbone, "device", _CPU)),
             )
             undo.callback(setattr, vocabulary.pipeline, vocabulary.tokenizer_attribute, original)
+            _splice_outputs(vocabulary, given, own, first_row, undo)
             splice = Splice(name, own, first_row)
             vocabulary.splice = splice
             undo.callback(setattr, vocabulary, "splice", None)
@@ -431,6 +485,114 @@ def _by_layer(backbone: Any) -> AbstractContextManager[None]:
     return context
 
 
+def _as_read(concept: Word, vocabularies: Mapping[str, Vocabulary]) -> Word:
+    """The rows that text encoders read: a word with output vectors is read as its initialiser."""
+    if concept.kind != OUTPUT_VECTORS:
+        return concept
+    token, word = concept.placeholder_token, concept.provenance.get("initializer_token")
+    encoders = {key.partition(".")[0] for key in concept.rows}
+    unknown = sorted(encoders - vocabularies.keys())
+    if unknown or not word:
+        raise PlaceholderError(
+            f"The concept {token!r} must be output vectors of the model's text encoders "
+            f"({', '.join(vocabularies)}) with their initializer token, got some for "
+            f"{', '.join(sorted(encoders))} and {word!r}; use the model it was learned on."
+        )
+    rows = {n: initial_rows(v, word, concept.num_vectors) for n, v in vocabularies.items()}
+    return Concept(placeholder_token=token, rows=rows)
+
+
+def _splice_outputs(
+    vocabulary: Vocabulary,
+    given: Sequence[Word],
+    read: Sequence[Word],
+    first_row: int,
+    undo: ExitStack,
+) -> None:
+    """Let the encoder's output hold the vectors of those words that have some there."""
+    vectors = {
+        concept.placeholder_token: {
+            key.partition(".")[2]: rows
+            for key, rows in concept.rows.items()
+            if key.partition(".")[0] == vocabulary.name
+        }
+        for concept in given
+        if concept.kind == OUTPUT_VECTORS
+    }
+    words, row = [], first_row
+    for concept in read:
+        if concept.placeholder_token in vectors:
+            own = vectors[concept.placeholder_token]
+            words.append(OutputWord(row, concept.num_vectors, own))
+        row += concept.num_vectors
+    if not words:
+        return
+    encoder = vocabulary.text_encoder
+    before = encoder.__dict__.get("forward")
+    encoder.forward = OutputSplice(encoder, words, first_row)
+    if before is None:
+        undo.callback(delattr, encoder, "forward")
+    else:
+        undo.callback(setattr, encoder, "forward", before)
+
+
+def initial_outputs(
+    backbone: Any, initializer_token: str, num_vectors: int, sentences: Sequence[str]
+) -> dict[str, Tensor]:
+    """What the text encoders say of an initialiser, wherever the model listens.
+
+    Which places of an encoder's output the model uses (the last layer, an earlier one, several) is
+    found by asking which of them its conditioning depends on.
+
+    Args:
+        backbone: The model.
+        initializer_token: Existing word or words.
+        num_vectors: As many as the word's.
+        sentences: With "{}" for the word; the vectors are means over them.
+
+    Returns:
+        By encoder and place, such as "clip_l.last_hidden_state": (num_vectors, dim), float32.
+
+    Raises:
+        PlaceholderError: the tokenizer does not know the initialiser, or the model uses no place of
+            any encoder's output.
+    """
+    vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
+    rows = {n: initial_rows(v, initializer_token, num_vectors) for n, v in vocabularies.items()}
+    heard: dict[str, tuple[Tensor, Tensor]] = {}  # ids of the word's vectors from 0 on; leaf
+
+    def listen(name: str, module: Any, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ARG001
+        ids = ids_of(args, kwargs)
+        leaves = {p: x.detach().requires_grad_() for p, x in places(output, ids).items()}
+        word = ids - vocabularies[name].tokenizer._first_row
+        heard.update({f"{name}.{place}": (word, leaf) for place, leaf in leaves.items()})
+        return replaced(output, leaves)
+
+    with injected(backbone, [Concept(placeholder_token="<probe>", rows=rows)]), ExitStack() as undo:
+        for name, vocabulary in vocabularies.items():
+            hook = vocabulary.text_encoder.register_forward_hook(
+                partial(listen, name), with_kwargs=True
+            )
+            undo.callback(hook.remove)
+        with torch.enable_grad():
+            said = backbone.encode_prompt([s.replace("{}", "<probe>") for s in sentences])
+            states = said.encoder_hidden_states
+            tensors = [*(states if isinstance(states, tuple) else [states]), said.pooled]
+            total = sum(x.float().sum() for x in tensors if x is not None and x.requires_grad)
+        if not isinstance(total, Tensor):
+            raise PlaceholderError(
+                "Output vectors need a model that reads its text encoders' output token by token, "
+                "got none; learn rows with --vectors-at input."
+            )
+        leaves = [leaf for _, leaf in heard.values()]
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    return {
+        key: torch.stack([leaf.detach()[word == i].float().mean(0) for i in range(num_vectors)])
+        for (key, (word, leaf)), gradient in zip(heard.items(), gradients, strict=True)
+        if gradient is not None
+    }
+
+
 def _check(
     backbone: Any,
     vocabularies: Mapping[str, Vocabulary],
@@ -443,7 +605,8 @@ def _check(
         if first.placeholder_token == second.placeholder_token:
             raise PlaceholderError(
                 f"Placeholders must differ, got {first.placeholder_token!r} twice; load one of the "
-                "concepts under another word."
+                "concepts under another word, with FILE=OTHER-WORD on the command line or "
+                "concept.named(...) in Python."
             )
     for concept in concepts:
         token = concept.placeholder_token

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +20,9 @@ import layouts
 from oneword import formats
 from oneword.backbones.base import FAMILIES
 from oneword.cli import options
+from oneword.cli.evaluate import EvaluateArguments
 from oneword.cli.main import VERBS, main
+from oneword.cli.models import FAMILIES as LISTED, ModelsArguments
 from oneword.cli.train import TrainArguments
 from oneword.concept import Concept
 from oneword.config import ConfigError
@@ -276,8 +281,11 @@ def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
     ("arguments", "message"),
     [
         (["fly"], "The verb must be one of demo, train"),
-        (["microworld", "fly"], "must be one of sample, explore, pictures, evaluate, card, train"),
-        (["concept", "fly"], "combine, got fly"),
+        (
+            ["microworld", "fly"],
+            "must be one of sample, explore, pictures, people, evaluate, card, train",
+        ),
+        (["concept", "fly"], "combine, card, push, got fly"),
         (["concept", "inspect", "/no/file"], "must exist"),
         (["microworld", "pictures", "--concept", "x", "--output-dir", "y"], "must be one of gold"),
         (["microworld", "train", "--stages", "bake"], "stages must be among vae"),
@@ -323,6 +331,37 @@ def test_models_lists_the_families(tmp_path, capsys):
     assert {f["family"] for f in json.loads((tmp_path / "m.json").read_text())} == {
         "microworld", *FAMILIES.values(),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("page", ["families.md"])
+def test_commands_in_the_docs_can_be_typed(page):
+    text = (Path(__file__).parents[2] / "docs" / page).read_text().replace("\\\n", " ")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    kinds = {"train": TrainArguments, "evaluate": EvaluateArguments, "models": ModelsArguments}
+    assert len(commands) >= 9
+    models = []
+    for name, verb, *words in commands:
+        assert name == "oneword"
+        value, notes = options.parse(kinds[verb], verb, words)
+        assert not notes
+        models += [value.model.model] if verb != "models" else []
+    listed = ", ".join(family["examples"] for family in LISTED)
+    assert all(model in listed for model in models)
+
+
+def test_models_probes_a_folder(tiny_folder, tmp_path, capsys):
+    command = ["models", "--probe", str(tiny_folder), "--json", str(tmp_path / "p.json")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "text_encoder: CLIPTextModel, with tokenizer of" in out
+    assert "read by embeddings.token_embedding" in out
+    assert "a gradient returns to the row: yes" in out
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert found["reaches"]
+    assert found["family"] == "stable_diffusion"
+    assert main(["models", "--probe", str(tmp_path)]) == 2
+    assert "must be a diffusers pipeline with a model_index.json" in capsys.readouterr().err
 
 
 def test_the_installed_command_starts_without_torch():

@@ -6,7 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tiny
 from oneword.config import InversionConfig, ModelConfig, TrainConfig
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Folders of the tiny pipelines of all families, each made when it is first asked for."""
+    place = tmp_path_factory.mktemp("families")
+
+    class Folders(dict):
+        def __missing__(self, name):
+            self[name] = tiny.save(tiny.FAMILIES[name](), place / name)
+            return self[name]
+
+    return Folders()
 
 
 @pytest.fixture

@@ -159,6 +159,18 @@ def test_what_is_given_wins_over_the_setup():
     assert InversionConfig(setup="neti", learning_rate=0.5).resolved("ldm").learning_rate == 0.5
 
 
+@pytest.mark.parametrize("family", ["pixart", "sana", "lumina2", "chroma", "qwen_image", "flux2"])
+def test_rates_of_other_text_encoders_are_in_units_of_their_table(family):
+    plain = InversionConfig().resolved(family)
+    assert (plain.learning_rate, plain.relative_learning_rate) == (None, 0.14)
+    low = InversionConfig(setup="low-lr").resolved(family)
+    assert low.relative_learning_rate == pytest.approx(0.14 * 0.02)
+    assert low.resolved(family) == low
+    assert InversionConfig(learning_rate=0.5).resolved(family).relative_learning_rate is None
+    network = InversionConfig(setup="neti").resolved(family)
+    assert (network.learning_rate, network.relative_learning_rate) == (8e-3, None)
+
+
 def test_the_papers_rates_are_ratios_of_the_presets():
     rates = {
         setup: InversionConfig(setup=setup, preset="paper").resolved("ldm").learning_rate

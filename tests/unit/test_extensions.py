@@ -13,6 +13,7 @@ from oneword.config import ConfigError, InversionConfig
 from oneword.extensions import averaging, cross_init, norm, regularized
 from oneword.extensions.early_stopping import variance
 from oneword.extensions.timesteps import sampled
+from oneword.parts import Job
 
 
 def config(**settings):
@@ -113,7 +114,7 @@ def test_cross_initialisation_adds_the_mean_distance():
     initial = {"a": torch.zeros(2, 4)}
     rows = {"a": torch.tensor([[3.0, 4, 0, 0], [0, 0, 0, 1]], requires_grad=True)}
     term = cross_init.distance(rows, initial, config(setup="cross-init"))
-    assert float(term) == pytest.approx(1e-5 * (5 + 1) / 2)
+    assert float(term.detach()) == pytest.approx(1e-5 * (5 + 1) / 2)
     assert cross_init.distance(rows, initial, config()) is None
     still = cross_init.distance(
         {"a": initial["a"].requires_grad_()}, {"a": torch.zeros(2, 4)}, config(setup="cross-init")
@@ -124,16 +125,17 @@ def test_cross_initialisation_adds_the_mean_distance():
 
 def test_cross_initialisation_starts_at_the_encoders_own_output(tiny_sd):
     vocabulary = tiny_sd.vocabularies["clip"]
+    task = Job(name="a", pictures=torch.zeros(1, 3, 8, 8), config=config())
     settings = config(setup="cross-init", initializer_token="red cat", num_vectors=2)
-    rows = cross_init.start(tiny_sd, None, settings)["clip"]
+    rows = cross_init.start(tiny_sd, task, settings)["clip"]
     ids = vocabulary.tokenizer("red cat", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
         states = vocabulary.text_encoder(ids).last_hidden_state[0]
     assert torch.equal(rows, states[1:3])
     assert rows.norm(dim=1).min() > 5 * vocabulary.rows_of("red cat").norm(dim=1).max()
-    mean = cross_init.start(tiny_sd, None, config(setup="cross-init", initializer_token="red cat"))
+    mean = cross_init.start(tiny_sd, task, config(setup="cross-init", initializer_token="red cat"))
     assert torch.allclose(mean["clip"], states[1:3].mean(0, keepdim=True))
-    plain = cross_init.start(tiny_sd, None, config(initializer_token="red cat", num_vectors=2))
+    plain = cross_init.start(tiny_sd, task, config(initializer_token="red cat", num_vectors=2))
     assert torch.equal(plain["clip"], vocabulary.rows_of("red cat"))
 
 

@@ -15,10 +15,12 @@ import oneword
 
 
 ORDER = (
-    "_typing", "config", "_files", "deltas", "concept", "descriptions", "images", "prompts",
-    "formats", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
+    "_typing", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
+    "formats", "outputs", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
     "extensions", "learner", "inversion", "baselines",
-    "mirror", "run_folder", "runs", "jobs", "generation", "editing", "evaluation",
+    "mirror", "run_folder", "runs", "jobs", "composition", "generation",
+    "bipartite", "blending", "editing",
+    "evaluation", "sharing",
     "cluster", "study", "web", "cli",
 )  # fmt: skip
 ROOT = Path(oneword.__file__).parent

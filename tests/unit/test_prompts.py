@@ -5,12 +5,15 @@ import pytest
 from oneword.prompts import (
     EDIT_PROMPTS,
     PHOTO_PROMPTS,
+    PROMPT_LISTS,
     TEMPLATES,
     PromptError,
     as_template,
+    expanded,
     fill,
     names,
     read_prompts,
+    strangers,
     without_placeholder,
 )
 
@@ -78,3 +81,45 @@ def test_prompt_files(tmp_path):
         read_prompts(path)
     with pytest.raises(PromptError, match="readable text file"):
         read_prompts(tmp_path / "missing.txt")
+
+
+def test_prompt_lists_and_templates_are_filled_with_the_words_they_are_for():
+    words = {"<mug>": "object", "<neon>": "style"}
+    found = expanded(["paper:fig4", "a {}", "a dog", "paper:fig6"], words)
+    assert found[:2] == ("<mug> sports car", "<mug> made of lego")
+    assert len(found) == 20 + 2 + 1 + 4
+    assert found[20:23] == ("a <mug>", "a <neon>", "a dog")
+    assert found[23] == "The streets of Paris in the style of <neon>"
+    assert expanded(["a dog"], {}) == ("a dog",)
+    both = expanded(["microworld:edits"], words)
+    assert "a photo of a <mug> on the moon" in both
+    assert "a cat in the style of <neon>" in both
+
+
+def test_the_figures_prompts_are_counted():
+    sizes = {name: sum(map(len, kinds.values())) for name, kinds in PROMPT_LISTS.items()}
+    assert sizes["paper:fig1"] == 8
+    assert sizes["paper:fig4"] == 20
+    assert sizes["paper:fig5"] == 3
+    assert sizes["paper:fig6"] == 4
+    assert all("{}" in t for kinds in PROMPT_LISTS.values() for those in kinds.values()
+               for t in those)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "message"),
+    [
+        ("paper:fig99", {}, "must be one of paper:fig1, .*, got 'paper:fig99'"),
+        ("paper:fig6", {"S*": "object"}, r"a word learned as style, got 'S\*', learned as object"),
+        ("paper:fig4", {"S*": "style"}, "a word learned as object"),
+        ("a {}", {}, "must be filled with a word, got none"),
+    ],
+)
+def test_a_list_that_cannot_be_filled_is_refused(given, words, message):
+    with pytest.raises(PromptError, match=message):
+        expanded([given], words)
+
+
+def test_strangers_look_like_placeholders():
+    assert strangers("a S* and a <cat> beside <dog>", ["<cat>"]) == ["S*", "<dog>"]
+    assert strangers("a cat, **bold**, 2 * 3, a < b", []) == []

@@ -124,7 +124,7 @@ def test_sample_draws_and_says_what_the_oracle_reads(tmp_path, capsys):
     assert main(["microworld", "sample", "a photo of a red mug on the moon",
                  "--num-images-per-prompt", "2", "--output-dir", str(folder)]) == 0  # fmt: skip
     out = capsys.readouterr().out
-    assert out.count("noun ") == 2
+    assert out.count(": noun ") == 2
     assert "scene moon" in out
     assert len(list(folder.glob("*-seed*.png"))) == 2
 

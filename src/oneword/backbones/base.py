@@ -12,8 +12,25 @@ sdxl
 sd3
     ``clip_l``, ``clip_g``, ``t5xxl``. ``sample_t`` maps u through a logit-normal and the shift;
     ``target`` is noise - x0; times lie in (0, 1).
+pixart
+    ``t5xxl``, whose mask is in ``Conditioning.extra``. Alpha and Sigma, told apart by the pipeline.
+sana
+    ``gemma`` behind an instruction, masked. The autoencoder has no posterior: ``Moments.std`` is 0.
+lumina2
+    ``gemma`` behind a system prompt, masked. The model runs from noise at 0 to the picture at 1,
+    towards the picture: ``predict`` turns both round.
+chroma
+    ``t5xxl``. As flux, without CLIP; its mask, which leaves one token of padding, is in ``extra``.
 flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
+qwen_image
+    ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
+z_image
+    ``qwen3_4b``. Flow; ``predict`` turns time round and the sign of the output; a mask in
+    ``extra``.
+flux2
+    ``qwen3_4b``, ``qwen3_8b`` (klein) or ``mistral3_24b`` (dev). Flow; latents are patches of
+    2 x 2 cells, scaled by the VAE's batch norm.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
@@ -27,7 +44,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +52,10 @@ from torch import Tensor
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config import EMBEDDED, ModelConfig, SamplingConfig, UserError
 from oneword.vocabulary import Vocabulary
+
+
+if TYPE_CHECKING:
+    from oneword.backbones.memory import Work
 
 
 class ModelError(UserError):
@@ -79,6 +100,10 @@ class Conditioning:
         )
 
 
+OnLatents = Callable[[Latents, float | None], Latents]
+"""``on_latents(latents, t)``: what to go on with, at the family's time t; ``None``: finished."""
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """A frozen text-to-image model: everything that differs between families hides here."""
@@ -97,6 +122,8 @@ class Backbone(Protocol):
     """Side of the model's pictures, px."""
     sampling: SamplingConfig
     """The family's default for drawing; no field but height and width is None."""
+    memory: str
+    """How memory is saved, and the expected peak, in words; empty where nothing was asked."""
 
     @property
     def device(self) -> torch.device: ...
@@ -157,6 +184,8 @@ class Backbone(Protocol):
         image: Pixels | None = None,
         mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline.
@@ -171,6 +200,9 @@ class Backbone(Protocol):
             mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn anew, the rest of
                 ``image`` stays.
             strength: How much of ``image`` is drawn over, in (0, 1].
+            latents: What to denoise, at the first step's noise, in place of the seeds' noise.
+            on_latents: May change what goes into every step but an ``image``'s first, and the
+                finished latents.
             on_step: ``on_step(done, total)`` reports denoising steps.
 
         Raises:
@@ -184,7 +216,16 @@ FAMILIES = {
     "LDMTextToImagePipeline": "ldm",
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
+    "PixArtAlphaPipeline": "pixart",
+    "PixArtSigmaPipeline": "pixart",
+    "SanaPipeline": "sana",
+    "Lumina2Pipeline": "lumina2",
+    "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
+    "QwenImagePipeline": "qwen_image",
+    "ZImagePipeline": "z_image",
+    "Flux2KleinPipeline": "flux2",
+    "Flux2Pipeline": "flux2",
 }
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
 _SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}
@@ -192,14 +233,27 @@ _SINGLE_FILES |= {"sd35": "sd3", "xl_base": "sdxl", "flux-dev": "flux", "flux-sc
 """The same by the beginning of diffusers' name of a single file's layout."""
 
 
-def load(config: ModelConfig) -> Backbone:
-    """Load a base model behind the contract.
+def load(config: ModelConfig, work: Work | None = None) -> Backbone:
+    """Load a base model behind the contract, in the way that ``config.memory`` picks.
+
+    Args:
+        config: Which model, and how.
+        work: What it will be asked for, by which the way is picked; ``None``: training on four
+            samples a step.
 
     Raises:
-        ModelError: no pipeline is there, a file is missing, or the family is not supported.
+        ModelError: no pipeline is there, a file is missing, the family is not supported, or what
+            was asked for cannot be done on this machine.
     """
+    from oneword.backbones import memory  # it needs the contract
+
     module = importlib.import_module(f"oneword.backbones.{_family(config)}")
-    return module.load(config)
+    plan = memory.plan(module.load, config, work or memory.Work())
+    if plan is None:
+        return module.load(config)
+    backbone = module.load(plan.config)
+    backbone.memory = str(plan)
+    return backbone
 
 
 def _family(config: ModelConfig) -> str:
@@ -280,6 +334,16 @@ def _family_of_folder(path: Path) -> str:
             f"{', no '.join(missing)} in {path}."
         )
     return family
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way from the CPU to a device.
+
+    To a GPU it goes through pinned memory, so that nobody waits for the work queued there.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def pick_device(name: str) -> torch.device:

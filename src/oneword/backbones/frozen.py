@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,15 +22,38 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.backbones.base import Conditioning, ModelError, Moments, pick_device, pick_dtype
+from oneword.backbones import memory
+from oneword.backbones.base import (
+    Conditioning,
+    ModelError,
+    Moments,
+    OnLatents,
+    pick_device,
+    pick_dtype,
+)
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
+from oneword.backbones.compiled import Compiled
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import Splice, Vocabulary
+from oneword.vocabulary import Splice, Vocabulary, around_words
 
 
-def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: Any) -> Any:
+def load_pipeline(
+    config: ModelConfig,
+    kind: type[Any],
+    source: str,
+    *,
+    autoencoder: type[Any] = AutoencoderKL,
+    **options: Any,
+) -> Any:
     """Load a pipeline of one class, from the hub, a folder or a single file, onto the device.
+
+    Args:
+        config: How it is asked for.
+        kind: Class of the pipeline.
+        source: Hub id, folder or file.
+        autoencoder: Class of the family's VAE, for ``config.vae``.
+        options: What the loader is told besides.
 
     Raises:
         ModelError: it is not whole, or not of this class.
@@ -38,8 +63,10 @@ def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: 
     options = {"dtype": dtype} | options
     try:
         with quiet():
+            if memory.has_shapes_alone():
+                return memory.without_weights(kind, source, revision=config.revision, **options)
             if config.vae is not None:
-                options["vae"] = AutoencoderKL.from_pretrained(config.vae, dtype=dtype)
+                options["vae"] = autoencoder.from_pretrained(config.vae, dtype=dtype)
             if Path(source).is_file():
                 if not hasattr(kind, "from_single_file"):
                     raise ValueError(f"diffusers reads no single files of {kind.__name__}")
@@ -58,22 +85,76 @@ def load_pipeline(config: ModelConfig, kind: type[Any], source: str, **options: 
             f"file), got: {reason[:300]}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    if device.type == "cuda" and dtype == torch.float32:
+        torch.set_float32_matmul_precision("high")  # TF32
+    _place(pipeline, config, device, dtype)
+    return pipeline
+
+
+def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Bring each part where it is to lie."""
+    for name, part in pipeline.components.items():
+        if not isinstance(part, nn.Module):
+            continue
+        is_encoder = name.startswith(("text_encoder", "bert"))
+        is_denoiser = name in ("unet", "transformer")
+        if not is_encoder and not is_denoiser:
+            part.to("cpu" if config.offload not in (None, "none") else device)
+            continue
+        if config.weights in ("8bit", "4bit"):
+            memory.pack_weights(part, config.weights, dtype)
+        if config.offload == "all" or (config.offload == "text" and is_encoder):
+            memory.let_layers_visit(part, device)
+        else:
+            part.to(device)
+        is_whole = config.weights in (None, "full") and config.offload != "all"
+        flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
+        if is_denoiser and is_whole and flat and device.type == "cuda":
+            part.to(memory_format=torch.channels_last)
+
+
+def chat_tokens(
+    tokenizer: Any, name: str, messages: Sequence[dict[str, Any]] | None = None, **options: Any
+) -> int:
+    """How many tokens of a prompt's length a chat template takes for itself.
+
+    Args:
+        tokenizer: The tokenizer, or the processor around it, that fills the template.
+        name: The model, for the message.
+        messages: What the family's pipeline says for an empty prompt.
+        options: What it tells the template besides.
+
+    Raises:
+        ModelError: the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {name} must have the chat template that its family's prompts are "
+            "put into, got none; its chat_template.jinja is missing."
+        )
+    empty = [{"role": "user", "content": ""}]
+    text = tokenizer.apply_chat_template(messages or empty, tokenize=False, **options)
+    return len(getattr(tokenizer, "tokenizer", tokenizer)(text).input_ids)
+
+
+def unscale(vae: Any, latents: Latents) -> Latents:
+    """What a plain autoencoder decodes, of latents as the denoiser knows them."""
+    return latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the loaders' notices and bars, which a user can do nothing about."""
-    level = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+    """Hold back the libraries' notices and bars, which a user can do nothing about."""
     libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
     for library in libraries:
+        library.set_verbosity_error()
         library.disable_progress_bar()
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(level)
-        for library in libraries:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
             library.enable_progress_bar()
 
 
@@ -105,7 +186,8 @@ class FrozenPipeline:
             denoiser: UNet or transformer.
             vae: Autoencoder.
             encoders: By the name of the key in concept files: the pipeline's attribute of the
-                tokenizer, the text encoder, and the longest prompt where it is not the tokenizer's.
+                tokenizer ("tokenizer.tokenizer" inside a processor), the text encoder, and the
+                longest prompt where it is not the tokenizer's.
             noise: How the family's pictures are noised.
             resolution: Side of the model's pictures, px.
             sampling: The family's default for drawing.
@@ -114,6 +196,8 @@ class FrozenPipeline:
         self.denoiser: Any = denoiser
         self._layers = cross_attentions(denoiser)
         self.vae: Any = vae
+        self._device: torch.device = self.denoiser.device
+        self._dtype: torch.dtype = self.denoiser.dtype
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.noise, self.resolution = noise, resolution
         self.sampling = replace(sampling, height=resolution, width=resolution)
@@ -122,20 +206,33 @@ class FrozenPipeline:
                 f"The model {self.name} must predict epsilon or v_prediction, got "
                 f"{noise.prediction_type!r}."
             )
-        self.vocabularies = {
-            name: Vocabulary(name, pipeline, attribute, encoder, longest)
-            for name, (attribute, encoder, longest) in encoders.items()
-        }
+        self.vocabularies = {}
+        for name, (place, encoder, longest) in encoders.items():
+            *path, attribute = place.split(".")
+            holder = functools.reduce(getattr, path, pipeline)
+            self.vocabularies[name] = Vocabulary(name, holder, attribute, encoder, longest)
         for vocabulary in self.vocabularies.values():
             self._check_tokenizer(vocabulary)
         for part in (denoiser, vae, *(v.text_encoder for v in self.vocabularies.values())):
             part.requires_grad_(False).eval()
-        if config.gradient_checkpointing:
-            self.denoiser.enable_gradient_checkpointing()
+            if getattr(part.config, "use_cache", False):
+                part.config.use_cache = False  # of what decoders have said so far
         if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
             self.vae.to(torch.float32)
-        if config.offload:
-            self.vae.to("cpu")
+        self.memory = ""
+        if memory.has_shapes_alone():
+            return
+        if config.gradient_checkpointing:
+            self.denoiser.enable_gradient_checkpointing()
+            for vocabulary in self.vocabularies.values():
+                memory.recompute_layers(vocabulary.text_encoder)
+            if hasattr(self.vae, "enable_slicing"):
+                self.vae.enable_slicing()
+        whole = config.weights in (None, "full") and config.offload != "all"
+        if config.compile == "on" or (
+            config.compile == "auto" and whole and self.device.type == "cuda"
+        ):
+            self.denoiser = Compiled(self.denoiser)
 
     def _check_tokenizer(self, vocabulary: Vocabulary) -> None:
         known, expected = len(vocabulary.tokenizer), vocabulary.weight.shape[0]
@@ -220,31 +317,38 @@ class FrozenPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
-        return self.denoiser.device
+        """Where the model runs."""
+        return self._device
 
     @property
     def dtype(self) -> torch.dtype:
         """Compute type of the denoiser."""
-        return self.denoiser.dtype
+        return self._dtype
 
     @property
     def vae_factor(self) -> int:
         """How many pixels wide a cell of the latents is."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the scaled latents."""
+        return self.vae.config.latent_channels
+
     @contextmanager
-    def _autoencoder(self) -> Iterator[Any]:
-        """The VAE on the model's device; with ``offload`` it leaves again."""
-        if self.config.offload:
-            self.vae.to(self.device)
-        yield self.vae
-        if self.config.offload:
-            self.vae.to("cpu")
+    def _present(self, *parts: Any) -> Iterator[None]:
+        """Parts that wait off the device come to it; with ``offload`` they leave again."""
+        leave = self.config.offload not in (None, "none")
+        for part in parts if leave else ():
+            part.to(self.device)
+        yield
+        for part in parts if leave else ():
+            part.to("cpu")
 
     def _through_vae(self, run: Callable[[Any], Tensor]) -> Tensor:
         """Run the VAE, in float32 from the first NaN on."""
-        with torch.no_grad(), self._autoencoder() as vae:
+        vae = self.vae
+        with torch.no_grad(), self._present(vae):
             found = run(vae)
             if vae.dtype != torch.float32 and not bool(torch.isfinite(found).all()):
                 warnings.warn(
@@ -269,8 +373,7 @@ class FrozenPipeline:
 
     def decode_latents(self, latents: Latents) -> Pixels:
         """Pictures of scaled latents, clamped to [-1, 1]."""
-        shift = self.vae.config.get("shift_factor") or 0.0
-        unscaled = latents / self.vae.config.scaling_factor + shift
+        unscaled = unscale(self.vae, latents)
 
         def run(vae: Any) -> Tensor:
             return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
@@ -298,6 +401,8 @@ class FrozenPipeline:
         image: Pixels | None = None,
         mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline."""
@@ -313,13 +418,13 @@ class FrozenPipeline:
             "height": chosen.height,
             "width": chosen.width,
             "output_type": "latent",
-            "callback_on_step_end": _reporter(on_step, chosen.num_inference_steps or 0),
         }
         if chosen.negative_prompt:
             options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
         pipeline = self.pipeline
         if image is None:
-            options["latents"] = self._packed(self._noise(generators, size))
+            start = self._start(latents, generators, size, on_latents, chosen)
+            options["latents"] = self._packed(start)
         else:
             pipeline = self._image_pipeline(mask is not None)
             options |= {"image": (image + 1) / 2, "strength": strength, "generator": generators}
@@ -327,9 +432,10 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        with torch.no_grad(), self._autoencoder(), self._following(prompts), quiet():
-            latents = pipeline(**(options | self._draw_options(chosen))).images
-        return self.decode_latents(self._unpacked(latents, size))
+        seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
+        with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
+            drawn = pipeline(**(options | self._draw_options(chosen))).images
+        return self.decode_latents(self._drawn(drawn, size))
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""
@@ -337,7 +443,7 @@ class FrozenPipeline:
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
         """Noise that depends on a picture's own seed only, and not on the compute type."""
-        shape = (self.vae.config.latent_channels, *size)
+        shape = (self.latent_channels, *size)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return noise.to(self.device, self.dtype)
 
@@ -347,11 +453,78 @@ class FrozenPipeline:
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
         return latents
 
+    def _in_step(self, latents: Latents) -> Tensor:
+        """Latents as the scheduler's steps know them."""
+        return self._packed(latents)
+
+    def _start(
+        self,
+        latents: Latents | None,
+        generators: Sequence[torch.Generator],
+        size: tuple[int, int],
+        on_latents: OnLatents | None,
+        sampling: SamplingConfig,
+    ) -> Latents:
+        """What the first step of a drawing from noise denoises."""
+        if latents is None:
+            latents = self._noise(generators, size)
+        latents = latents.to(self.device, self.dtype)
+        if on_latents is None:
+            return latents
+        first = self.noise.first(self.pipeline.scheduler, sampling.num_inference_steps or 1)
+        return on_latents(latents, first).to(latents)
+
+    @contextmanager
+    def _watched(
+        self,
+        on_latents: OnLatents | None,
+        size: tuple[int, int],
+        on_step: Callable[[int, int], None] | None,
+        total: int,
+    ) -> Iterator[None]:
+        """Be told of each of the scheduler's steps; not every pipeline can call back."""
+        scheduler = self.pipeline.scheduler
+        patched = vars(scheduler).get("step")  # by someone else
+        stock, done = scheduler.step, itertools.count(1)
+
+        @functools.wraps(stock)  # pipelines look at what it takes
+        def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
+            found = stock(prediction, t, latents, *rest, **options)
+            if on_latents is not None:
+                before = self._unpacked(found[0], size)
+                after = on_latents(before, self.noise.after(scheduler, t)).to(before)
+                after = self._in_step(after)
+                if isinstance(found, tuple):
+                    found = (after, *found[1:])
+                else:
+                    found.prev_sample = after
+            if on_step is not None:
+                on_step(next(done), total)
+            return found
+
+        scheduler.step = step
+        try:
+            yield
+        finally:
+            del scheduler.step
+            if patched is not None:
+                scheduler.step = patched
+
+    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        """Scaled latents of what the pipeline returns."""
+        return self._unpacked(latents, size)
+
     def _image_pipeline(self, inpaints: bool) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
         auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
-        with quiet():
-            pipeline: Any = auto.from_pipe(self.pipeline)
+        try:
+            with quiet():
+                pipeline: Any = auto.from_pipe(self.pipeline)
+        except ValueError as error:
+            raise ModelError(
+                f"The family {self.family} draws from noise only, got a picture to start from; "
+                "diffusers has no such pipeline for it."
+            ) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -362,10 +535,35 @@ def _parameters(pipeline: Any) -> set[str]:
     return set(code.co_varnames[: code.co_argcount])
 
 
-def _reporter(on_step: Callable[[int, int], None] | None, total: int) -> Callable[..., Any]:
-    def report(_: Any, step: int, __: Any, values: dict[str, Any]) -> dict[str, Any]:
-        if on_step is not None:
-            on_step(step + 1, total)
-        return values
+def spare_words(pipeline: Any) -> None:
+    """Let a pipeline lower-case and clean everything of a prompt but the words of concepts.
 
-    return report
+    Otherwise ``<Cat>`` would become ``<cat>``, and nothing at all where the prompt is cleaned of
+    what looks like HTML.
+    """
+    stock = pipeline._text_preprocessing
+
+    def preprocessed(text: Any, clean_caption: bool = False) -> list[str]:
+        def change(part: str) -> str:
+            # what stands beside a word keeps its space
+            head = part[: len(part) - len(part.lstrip())]
+            tail = part[len(part.rstrip()) :] if part.strip() else ""
+            return head + stock(part, clean_caption=clean_caption)[0] + tail
+
+        texts = [text] if isinstance(text, str) else text
+        return [around_words(pipeline.tokenizer, one, change).strip() for one in texts]
+
+    pipeline._text_preprocessing = preprocessed
+
+
+def refuse_clip_skip(config: ModelConfig, family: str) -> None:
+    """Refuse to skip layers of CLIP in a family that has none.
+
+    Raises:
+        ModelError: ``clip_skip`` was given.
+    """
+    if config.clip_skip is not None:
+        raise ModelError(
+            f"{family} has no CLIP that layers could be skipped of, got clip_skip "
+            f"{config.clip_skip}; leave it out."
+        )

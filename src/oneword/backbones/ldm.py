@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, LDMTextToImagePipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, ModelError
+from oneword.backbones.base import Conditioning, ModelError, OnLatents
 from oneword.backbones.frozen import FrozenPipeline, load_pipeline
 from oneword.backbones.noise import Diffusion
 from oneword.config import ModelConfig, SamplingConfig
@@ -87,6 +87,8 @@ class LatentDiffusion(FrozenPipeline):
         image: Pixels | None = None,
         mask: Tensor | None = None,
         strength: float = 0.8,  # noqa: ARG002  (part of the contract)
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw from noise; the family's pipeline has no other road, and no negative prompt."""
@@ -104,16 +106,16 @@ class LatentDiffusion(FrozenPipeline):
         assert chosen.width
         size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with self._autoencoder(), self._following(prompts):
+        start = self._start(latents, generators, size, on_latents, chosen)
+        seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 1)
+        with self._present(self.vae), self._following(prompts), seen:
             drawn = self.pipeline(
                 list(prompts),
                 height=chosen.height,
                 width=chosen.width,
                 num_inference_steps=chosen.num_inference_steps,
                 guidance_scale=chosen.guidance_scale,
-                latents=self._noise(generators, size),
+                latents=start,
                 output_type="pt",
             ).images
-        if on_step is not None:  # the pipeline reports no steps
-            on_step(chosen.num_inference_steps or 1, chosen.num_inference_steps or 1)
         return drawn.float() * 2 - 1

@@ -5,6 +5,7 @@ Constants come from the model's own scheduler.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,16 @@ class Diffusion:
         """Timesteps uniform over the whole schedule."""
         count = len(self.alphas_cumprod)
         return (u * count).long().clamp(0, count - 1).to(self.alphas_cumprod.device)
+
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:
+        """Time of the first step of so many."""
+        scheduler.set_timesteps(num_inference_steps)
+        return int(scheduler.timesteps[0])
+
+    def after(self, scheduler: Any, timestep: Any) -> float | None:
+        """Time to which a scheduler's step leads; ``None``: the last one's."""
+        place = _place(scheduler, timestep)
+        return int(scheduler.timesteps[place]) if place < len(scheduler.timesteps) else None
 
     def _signal_and_noise(self, t: Timesteps) -> tuple[Tensor, Tensor]:
         power = self.alphas_cumprod[t][:, None, None, None]
@@ -60,25 +71,48 @@ class Flow:
 
     prediction_type = "flow"
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(
+        self, scheduler: Any, shift_of: Callable[[tuple[int, int]], float] | None = None
+    ) -> None:
+        """Take the family's scheduler.
+
+        Args:
+            scheduler: Its configuration says whether and how times are shifted.
+            shift_of: Logarithm of a dynamic shift for latents of (h, w) cells, where the family's
+                is not linear in the number of 2 x 2 patches.
+        """
         self.scheduler = scheduler
+        self._shift_of = shift_of or self._linear_shift
+
+    def _linear_shift(self, latent_size: tuple[int, int]) -> float:
+        config = self.scheduler.config
+        return calculate_shift(
+            (latent_size[0] // 2) * (latent_size[1] // 2),
+            config.base_image_seq_len,
+            config.max_image_seq_len,
+            config.base_shift,
+            config.max_shift,
+        )
 
     def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:
         """Logit-normal times, shifted as the scheduler shifts them for pictures of this size."""
         u = u.double().clamp(1e-6, 1 - 1e-6)
         t = torch.special.ndtri(u).sigmoid()
         config = self.scheduler.config
-        if config.use_dynamic_shifting:
-            num_tokens = (latent_size[0] // 2) * (latent_size[1] // 2)
-            mu = calculate_shift(
-                num_tokens,
-                config.base_image_seq_len,
-                config.max_image_seq_len,
-                config.base_shift,
-                config.max_shift,
-            )
-            return self.scheduler.time_shift(mu, 1.0, t).float()
-        return (config.shift * t / (1 + (config.shift - 1) * t)).float()
+        if config.get("use_dynamic_shifting"):
+            return self.scheduler.time_shift(self._shift_of(latent_size), 1.0, t).float()
+        # Sana's solver has its own name for it
+        shift = config.get("shift", config.get("flow_shift", 1.0))
+        return (shift * t / (1 + (shift - 1) * t)).float()
+
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:  # noqa: ARG002
+        """Time of the first step: nothing but noise."""
+        return 1.0
+
+    def after(self, scheduler: Any, timestep: Any) -> float | None:
+        """Time to which a scheduler's step leads; ``None``: the last one's."""
+        place = _place(scheduler, timestep)  # timesteps may be rounded, sigmas are not
+        return float(scheduler.sigmas[place]) if place < len(scheduler.timesteps) else None
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         """``(1 - t) x0 + t noise``."""
@@ -88,3 +122,8 @@ class Flow:
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:  # noqa: ARG002
         """``noise - x0``."""
         return noise - x0
+
+
+def _place(scheduler: Any, timestep: Any) -> int:
+    """Place of the timestep after one of a scheduler's, which may be the end."""
+    return scheduler.timesteps.tolist().index(float(timestep)) + 1

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning
+from oneword.backbones.base import Conditioning, sent
 from oneword.backbones.frozen import FrozenPipeline, load_pipeline
 from oneword.backbones.noise import Diffusion
 from oneword.config import ModelConfig, SamplingConfig
@@ -76,7 +76,8 @@ class StableDiffusionXL(FrozenPipeline):
         size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
         if crops is None:
             crops = torch.cat([size, torch.zeros_like(size)], dim=1)
-        time_ids = torch.cat([crops.to(size.dtype).cpu(), size], dim=1).to(self.device, self.dtype)
+        sizes = torch.cat([crops.to(size.dtype).cpu(), size], dim=1)
+        time_ids = sent(sizes.to(self.dtype), self.device)
         output = self.denoiser(
             x_t.to(self.dtype),
             t,

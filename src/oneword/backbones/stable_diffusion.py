@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning
+from oneword.backbones.base import Conditioning, OnLatents
 from oneword.backbones.frozen import FrozenPipeline, load_pipeline
 from oneword.backbones.noise import Diffusion
 from oneword.config import EMBEDDED, ModelConfig, SamplingConfig
@@ -98,15 +98,20 @@ class StableDiffusion(FrozenPipeline):
         image: Pixels | None = None,
         mask: Tensor | None = None,
         strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Pixels:
         """Draw as every family does, then ask the safety checker where the model has one."""
         drawn = super().draw(
-            prompts, seeds, sampling, image=image, mask=mask, strength=strength, on_step=on_step
-        )
-        checked, flagged = self.pipeline.run_safety_checker(
-            (drawn + 1) / 2, self.device, self.dtype
-        )
+            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
+            latents=latents, on_latents=on_latents, on_step=on_step,
+        )  # fmt: skip
+        checker = self.pipeline.safety_checker
+        with self._present(*([] if checker is None else [checker])):
+            checked, flagged = self.pipeline.run_safety_checker(
+                (drawn + 1) / 2, self.device, self.dtype
+            )
         found = [i for i, bad in enumerate(flagged or ()) if bad]
         if found:
             warnings.warn(

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from oneword import __version__, deltas, extensions
 from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
+from oneword.backbones.compiled import aside
 from oneword.concept import Concept
-from oneword.config import InversionConfig, SamplingConfig
+from oneword.config import InversionConfig, SamplingConfig, plain_settings
 from oneword.draws import generator
 from oneword.images import from_uint8, read_folder
 from oneword.inversion import HALF_SCALE, SCORING_CHUNK, choose_initializer, predictions
@@ -84,8 +85,7 @@ def changes_of(backbone: Backbone, config: InversionConfig) -> dict[str, Tensor]
         JobError: the denoiser has no such weights.
     """
     tuning = config.tuning
-    part = "unet" if "unet" in backbone.pipeline.components else "transformer"
-    denoiser: nn.Module = backbone.pipeline.components[part]
+    part, denoiser = _denoiser(backbone)
     if tuning.tuned_weights == "lora":
         found = _low_rank(denoiser, part, tuning.rank, config.seed)
     else:
@@ -102,6 +102,12 @@ def changes_of(backbone: Backbone, config: InversionConfig) -> dict[str, Tensor]
             f"{tuning.tuned_weights!r}, got none; choose other --tuned-weights."
         )
     return found
+
+
+def _denoiser(backbone: Backbone) -> tuple[str, nn.Module]:
+    """The pipeline's name of the denoiser, and the denoiser."""
+    part = "unet" if "unet" in backbone.pipeline.components else "transformer"
+    return part, backbone.pipeline.components[part]
 
 
 def _low_rank(denoiser: nn.Module, part: str, rank: int, seed: int) -> dict[str, Tensor]:
@@ -239,7 +245,9 @@ def check(backbone: Backbone, config: InversionConfig) -> None:
     Raises:
         JobError: the word is not to be of rows.
         PlaceholderError: the model does not know the rare token.
+        DeltaError: the denoiser's weights are packed, or not on the device.
     """
+    deltas.check_whole(_denoiser(backbone)[1])
     if config.form != "rows":
         raise JobError(
             f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
@@ -310,7 +318,8 @@ def tune(
         The prior term: Ruiz et al. 2022, arXiv:2208.12242, equation 2.
     """
     tuner = _Tuner(backbone, learner, start, on_step, checkpoint)
-    with deltas.applied(backbone.pipeline, [tuner.deltas], trainable=True) as live:
+    # a compiled denoiser has the weights of before, and gradients for its inputs alone
+    with aside(backbone), deltas.applied(backbone.pipeline, [tuner.deltas], trainable=True) as live:
         word = Concept(placeholder_token=learner.token, rows=dict(tuner.rows), provenance={})
         with injected(backbone, [word]):
             return tuner.run(live)
@@ -335,7 +344,9 @@ class _Tuner:
         self.config, self.tuning = learner.config, learner.config.tuning
         device = backbone.device
         self.rows = {
-            n: nn.Parameter(r.to(device, torch.float32), requires_grad=start.num_learned > 0)
+            n: nn.Parameter(
+                r.detach().to(device, torch.float32, copy=True), requires_grad=start.num_learned > 0
+            )
             for n, r in start.rows.items()
         }
         self.deltas = {n: nn.Parameter(d.to(device)) for n, d in start.deltas.items()}
@@ -593,7 +604,7 @@ class _Tuner:
                 "family": self.backbone.family,
                 "pool": self.backbone.pool,
                 "initializer_token": self.config.initializer_token,
-                "config": dataclasses.asdict(self.config),
+                "config": plain_settings(self.config),
                 "steps": step,
                 "initial_loss": self.losses[0][1] if self.losses else None,
                 "loss": losses.get(step),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from oneword.cli import options
-from oneword.config import ConfigError, ModelConfig
+from oneword.cli import options, progress, reports
+from oneword.config import ConfigError, ModelConfig, SamplingConfig
 
 
 if TYPE_CHECKING:
@@ -98,6 +98,42 @@ class CombineArguments:
     """Keep every vector, one after the other, in place of averaging."""
     to: Layout = "oneword"
     """Layout of the new file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardArguments:
+    """Write a card in the Hub's format, and a preview, beside a word's file."""
+
+    files: tuple[Path, ...]
+    """One embedding file, or run folder."""
+    license: str = "unknown"
+    """The Hub's name of the word's licence, such as cc-by-4.0."""
+    preview: bool = True
+    """Draw a preview, which loads the model."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the preview, "{}" for the word; none: its family's edit prompts."""
+    num_images_per_prompt: int = 4
+    """Pictures of each prompt."""
+    seed: int = 0
+    """First seed."""
+    scores: Path | None = None
+    """The scores.json of oneword evaluate; unset: the one beside the file, where there is one."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushArguments:
+    """Upload a word with its card to the Hub: concept push FILE OWNER/NAME."""
+
+    files: tuple[Path, ...]
+    """One embedding file or run folder with its card beside it, and the repository's name."""
+    private: bool = False
+    """Make a new repository private."""
+    token: str | None = None
+    """Token that may write; unset: that of hf auth login or HF_TOKEN."""
+    message: str | None = None
+    """Message of the commit."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -206,6 +242,76 @@ def _combine(chosen: CombineArguments) -> None:
     _write([mixed], chosen.output, chosen.to)
 
 
+def _card(chosen: CardArguments) -> None:
+    import dataclasses
+
+    from oneword import sharing
+    from oneword.prompts import EDIT_PROMPTS, PHOTO_PROMPTS, expanded, of_family
+
+    if len(chosen.files) != 1:
+        raise ConfigError(f"A card is written for one file, got {len(chosen.files)}.")
+    (path,) = chosen.files
+    concepts = _read(path)
+    scores = None if chosen.scores is None else sharing.read_scores(chosen.scores)
+    pixels, prompts = None, ()
+    if chosen.preview:
+        from oneword import generation
+        from oneword.backbones.base import load
+
+        model = chosen.model
+        base = concepts[0].provenance.get("base_model")
+        if model.model == ModelConfig().model and isinstance(base, str):
+            model = dataclasses.replace(model, model=base)
+        backbone = load(model)
+        kinds = dict.fromkeys(c.learnable_property for c in concepts)
+        templates = chosen.prompts or tuple(
+            template
+            for kind in kinds
+            for template in (
+                of_family(PHOTO_PROMPTS, backbone.family, kind),
+                *of_family(EDIT_PROMPTS, backbone.family, kind),
+            )
+        )
+        prompts = expanded(templates, {c.placeholder_token: c.learnable_property for c in concepts})
+        with progress.counting("drawing the preview") as show:
+            pixels = generation.generate(
+                backbone,
+                prompts,
+                range(chosen.seed, chosen.seed + chosen.num_images_per_prompt),
+                concepts=concepts,
+                sampling=chosen.sampling,
+                on_picture=show,
+            ).pixels
+    card = sharing.write_card(
+        path, license=chosen.license, preview=pixels, prompts=prompts, scores=scores
+    )
+    print(f"Card: {card}. Read it over, then upload it:")
+    print(f"  {reports.command('concept push', path, 'OWNER/NAME')}")
+
+
+def _push(chosen: PushArguments) -> None:
+    from oneword import sharing
+
+    if len(chosen.files) != 2:
+        raise ConfigError(
+            "A word is uploaded by its file and the name of its repository (concept push FILE "
+            f"OWNER/NAME), got {len(chosen.files)} of these two."
+        )
+    path, repository = chosen.files
+    address = sharing.push(
+        path,
+        repository.as_posix(),
+        private=chosen.private,
+        token=chosen.token,
+        message=chosen.message,
+    )
+    print(f"Uploaded to {address}. Anyone may draw with it:")
+    prompt = "a photo of a " + _read(path)[0].placeholder_token
+    print(
+        f"  {reports.command('generate', '--concepts', repository.as_posix(), '--prompts', prompt)}"
+    )
+
+
 def _read(path: Path) -> list[Concept]:
     from oneword import formats
 
@@ -254,4 +360,6 @@ _VERBS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
     "rename": (RenameArguments, _rename),
     "extract": (ExtractArguments, _convert),
     "combine": (CombineArguments, _combine),
+    "card": (CardArguments, _card),
+    "push": (PushArguments, _push),
 }

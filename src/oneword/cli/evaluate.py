@@ -37,6 +37,7 @@ def run(arguments: Sequence[str]) -> int:
         options.say(note)
     from oneword._files import check_writable, write_json_atomic
     from oneword.backbones.base import load
+    from oneword.backbones.memory import Work
     from oneword.cli.generate import read_concept
     from oneword.evaluation import report
     from oneword.images import read_folder
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     check_writable(config.output_dir)
     concept = read_concept(config.concept)
-    backbone = load(config.model)
+    backbone = load(config.model, Work(2 * config.batch_size, trains=False))
     pictures = read_folder(config.train_data_dir, resolution=backbone.resolution)
     plain = (
         None

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oneword.cli import options, progress
+from oneword.cli import options, progress, reports
 from oneword.config import ConfigError, GenerateConfig
 
 
 if TYPE_CHECKING:
     from oneword._typing import Pixels
     from oneword.concept import Concept
+    from oneword.evaluation.choosing import Choice
+    from oneword.generation import Drawing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +27,36 @@ class GenerateArguments(GenerateConfig):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Draw, and say where the pictures are."""
+    """Draw, choose if asked, and say where the pictures are."""
     chosen, notes = options.parse(GenerateArguments, "generate", arguments)
     for note in notes:
         options.say(note)
     from oneword import generation
     from oneword._files import check_writable, write_json_atomic
     from oneword.backbones.base import load
-    from oneword.prompts import read_prompts
+    from oneword.backbones.memory import Work
+    from oneword.evaluation import choosing, gallery, report
+    from oneword.prompts import expanded, names, read_prompts
 
-    prompts = [*chosen.prompts]
+    given = [*chosen.prompts]
     if chosen.prompts_file is not None:
-        prompts += read_prompts(chosen.prompts_file)
-    if not prompts:
+        given += read_prompts(chosen.prompts_file)
+    if not given:
         raise ConfigError(
             "There must be a prompt, got none; pass for example --prompts 'a photo of a S*'."
         )
     check_writable(chosen.output_dir)
-    concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
-    backbone = load(chosen.model)
+    concepts = read_words(chosen.concepts)
+    words = {c.placeholder_token: c.learnable_property for c in concepts}
+    prompts = expanded(given, words)
+    plain = [p for p in prompts if words and not any(names(p, word) for word in words)]
+    if plain and len(plain) < len(prompts):
+        options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
+    # guidance draws each picture twice
+    work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
+    backbone = load(chosen.model, work)
+    if backbone.memory:
+        options.say(backbone.memory)
     size = backbone.sampling.overlaid(chosen.sampling)
     assert size.height
     assert size.width
@@ -52,6 +65,12 @@ def run(arguments: Sequence[str]) -> int:
         image = fitted(chosen.image, size.width, size.height)
     if chosen.mask_image is not None:
         mask = (fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
+    references, judge = {}, None
+    if chosen.keep is not None:
+        from oneword.evaluation.features import load_judge
+
+        references = _references(chosen, concepts, backbone.resolution)
+        judge = load_judge(chosen.judge, backbone)
     seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
     with progress.counting("drawing") as show:
         drawing = generation.generate(
@@ -67,12 +86,78 @@ def run(arguments: Sequence[str]) -> int:
             replace=chosen.replace,
             on_picture=show,
         )
-    files = generation.save(drawing, chosen.output_dir)
+    choice, kept, dropped = None, drawing, None
+    again = reports.command("generate", *arguments)
+    if judge is not None and chosen.keep is not None:
+        choice = choosing.choose(
+            drawing,
+            judge,
+            keep=chosen.keep,
+            rank_by=chosen.rank_by,
+            references=references,
+            diversity=chosen.diversity,
+        )
+        kept, dropped = choosing.apart(drawing, choice)
+        page = report.Report(
+            title=f"The best {chosen.keep} of {chosen.num_images_per_prompt}",
+            sections=[
+                gallery.chosen_section(drawing, choice),
+                report.Section(title="Again", commands=[again]),
+            ],
+        )
+        report.write(page, chosen.output_dir / reports.REPORT)
+    files = generation.save(kept, chosen.output_dir)
+    pictures = _listed(kept, files, choice, kept=True)
+    if dropped is not None:
+        aside = generation.save(dropped, chosen.output_dir / DROPPED)
+        pictures += _listed(dropped, aside, choice, kept=False)
     if chosen.json is not None:
-        pictures = [{"file": str(file)} | drawing.metadata(i) for i, file in enumerate(files[:-1])]
         write_json_atomic(chosen.json, pictures)
     print(f"{len(files) - 1} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
+    if choice is not None:
+        print(
+            f"Ranked by {choice.rank_by}: {len(choice.kept)} of {len(drawing.prompts)} kept, the "
+            f"others in {chosen.output_dir / DROPPED}; report: {chosen.output_dir / reports.REPORT}."
+        )
+    if chosen.gallery:
+        page, *sheets = gallery.save_gallery(
+            drawing, chosen.output_dir, choice=choice, commands=[again]
+        )
+        print(f"Gallery: {page}; sheets: {', '.join(sheet.name for sheet in sheets)}.")
     return 0
+
+
+DROPPED = "dropped"
+
+
+def _listed(
+    drawing: Drawing, files: Sequence[Path], choice: Choice | None, *, kept: bool
+) -> list[dict[str, object]]:
+    marks = {} if choice is None else {"kept": kept}
+    return [{"file": str(f)} | drawing.metadata(i) | marks for i, f in enumerate(files[:-1])]
+
+
+def _references(
+    chosen: GenerateArguments, concepts: Sequence[Concept], resolution: int
+) -> dict[str, Pixels]:
+    """Training pictures by word: those of ``--train-data-dir``, or of the words' run folders."""
+    from oneword.images import read_folder
+    from oneword.run_folder import pictures_of
+
+    given = chosen.train_data_dir
+    if given and len(given) != len(concepts):
+        raise ConfigError(
+            f"--train-data-dir takes one folder for each loaded word, got {len(given)} for "
+            f"{len(concepts)} words."
+        )
+    folders: list[Path | None] = [*given]
+    for path in chosen.concepts if not given else ():
+        folders += [pictures_of(without_token(path))] * len(read_concepts(path))
+    return {
+        concept.placeholder_token: read_folder(folder, resolution=resolution).pixels
+        for concept, folder in zip(concepts, folders, strict=True)
+        if folder is not None
+    }
 
 
 def fitted(path: Path, width: int, height: int) -> Pixels:
@@ -84,6 +169,35 @@ def fitted(path: Path, width: int, height: int) -> Pixels:
 
     picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
     return from_uint8(np.asarray(picture)[None])
+
+
+def read_words(paths: Sequence[Path]) -> list[Concept]:
+    """The concepts of all files.
+
+    Raises:
+        ConfigError: two have the same placeholder.
+    """
+    from oneword.concept import distinct
+
+    found = [(path, concept) for path in paths for concept in read_concepts(path)]
+    _, renamed = distinct([concept for _, concept in found])
+    first: dict[str, Path] = {}
+    for index, (path, concept) in enumerate(found):
+        token = concept.placeholder_token
+        if token in first:
+            raise ConfigError(
+                f"Each file must bring a word of its own, got {token!r} in {first[token]} and in "
+                f"{path}; rename one: --concepts {first[token]} "
+                f"{without_token(path)}={renamed[index]!r}."
+            )
+        first[token] = path
+    return [concept for _, concept in found]
+
+
+def without_token(path: Path) -> Path:
+    """The file of ``PATH=TOKEN``."""
+    renames = not path.exists() and "=" in str(path)
+    return Path(str(path).rpartition("=")[0]) if renames else path
 
 
 def read_concepts(path: Path) -> list[Concept]:

@@ -19,11 +19,14 @@ VERBS = {
     "demo": "learn a word from five shipped pictures, draw with it, score it: start here",
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
+    "edit": "change a picture: inside a mask, drawn over, or inverted",
     "evaluate": "score a learned word beside its references",
     "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
+    "compose": "learn several words together, so that they can stand in one picture",
+    "debias": "learn a fairer word from a small diverse set, and show who each word shows",
     "microworld": "the embedded model: train, evaluate, card",
     "models": "the model families and what was proven where",
-    "concept": "files of learned words: inspect, convert, merge, rename, extract, combine",
+    "concept": "files of learned words: inspect, convert, merge, rename, extract, combine, card, push",
 }
 
 HELP = f"""oneword {__version__}: teach a frozen text-to-image model one new word
@@ -74,6 +77,8 @@ class _NoTorchvision(logging.Filter):
 
 def _hush() -> None:
     logging.getLogger("transformers.utils.import_utils").addFilter(_NoTorchvision())
+    # bitsandbytes tells at every start that one of its kernels for the CPU is not there
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR + 1)
 
 
 if __name__ == "__main__":

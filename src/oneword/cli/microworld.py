@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from oneword.evaluation.world import WorldScores
     from oneword.microworld.sheets import Rows
 
-HELP = """usage: oneword microworld {sample,explore,pictures,evaluate,card,train} [options]
+HELP = """usage: oneword microworld {sample,explore,pictures,people,evaluate,card,train} [options]
 
   sample    draw prompts and say what the oracle reads from each picture
   explore   contact sheets of nouns, places and relations in all styles, drawn beside generated
   pictures  draw one of the held-out concepts, to learn from or to score against
+  people    draw a profession without the world's bias: a set for `oneword debias`
   evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same
   card      how an embedded model was made and what it scores
   train     run the recipe: draws pictures and trains every part, resumable, within --minutes"""
@@ -105,6 +106,20 @@ class PicturesArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeopleArguments:
+    """Draw a profession with every skin and hair equally often, a small diverse set to learn from."""
+
+    profession: tyro.conf.Positional[str]
+    """One of doctor, nurse, baker, farmer, builder, teacher."""
+    output_dir: Path
+    """Folder for the pictures."""
+    num_images: int = 12
+    """Pictures to draw; a multiple of six is even."""
+    seed: int = 0
+    """Seed of the pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleArguments:
     """Draw prompts and say what the oracle reads from each picture."""
 
@@ -162,6 +177,7 @@ def _run(arguments: Sequence[str]) -> int:
         "sample": (SampleArguments, _sample),
         "explore": (ExploreArguments, _explore),
         "pictures": (PicturesArguments, _pictures),
+        "people": (PeopleArguments, _people),
         "evaluate": (EvaluateArguments, _evaluate),
         "card": (CardArguments, _card),
         "train": (TrainArguments, _train),
@@ -349,6 +365,26 @@ def _pictures(arguments: PicturesArguments) -> int:
         own = Descriptions(short=concept.captions_short, long=concept.captions_long)
         descriptions.write(own, arguments.output_dir)
     options.say(f"{arguments.num_images} pictures of {concept.name} in {arguments.output_dir}.")
+    return 0
+
+
+def _people(arguments: PeopleArguments) -> int:
+    from PIL import Image
+
+    from oneword.images import save_png
+    from oneword.microworld import drawing, scenes
+
+    if arguments.profession not in scenes.PROFESSIONS:
+        raise ConfigError(
+            f"The profession must be one of {', '.join(scenes.PROFESSIONS)}, got "
+            f"{arguments.profession!r}."
+        )
+    check_writable(arguments.output_dir)
+    found = scenes.diverse_people(arguments.profession, arguments.num_images, arguments.seed)
+    for i, scene in enumerate(found, start=1):
+        image = Image.fromarray(drawing.render(scene))
+        save_png(image, arguments.output_dir / f"{i:02d}.png")
+    options.say(f"{len(found)} pictures of a {arguments.profession} in {arguments.output_dir}.")
     return 0
 
 

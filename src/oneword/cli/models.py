@@ -1,20 +1,31 @@
-"""``oneword models``: the families, and what was proven where."""
+"""``oneword models``: the families, what was proven where, and what an unknown folder offers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from oneword.cli import options
 
 
+if TYPE_CHECKING:
+    from oneword.backbones.probe import Probe
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelsArguments:
-    """List the model families."""
+    """List the model families, or probe a pipeline folder of any family."""
 
+    probe: Path | None = None
+    """Folder of any diffusers text-to-image pipeline: which text encoders and embedding tables it has, and whether a word reaches them through the pipeline's own encode_prompt."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Type in which the probed folder is loaded; auto: bf16 on CUDA, fp32 elsewhere."""
+    device: str = "cpu"
+    """Where it is loaded: "auto" (CUDA, then MPS, then CPU) or a torch device."""
     json: Path | None = None
-    """File for the table."""
+    """File for the table, or for what the probe found."""
 
 
 _TINY = "tiny random weights of the real classes"
@@ -74,14 +85,81 @@ FAMILIES = (
         "examples": "black-forest-labs/FLUX.1-dev, black-forest-labs/FLUX.1-schnell",
         "memory": "34 GB of weights in bf16, by the published 16.9 B parameters",
     },
+    {
+        "family": "pixart",
+        "text_encoders": "t5xxl",
+        "prediction_type": "epsilon",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS, PixArt-alpha/PixArt-XL-2-1024-MS",
+        "memory": "11 GB of weights in bf16, by the published 5.4 B parameters",
+    },
+    {
+        "family": "sana",
+        "text_encoders": "gemma",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",
+        "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
+    },
+    {
+        "family": "lumina2",
+        "text_encoders": "gemma",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "Alpha-VLLM/Lumina-Image-2.0",
+        "memory": "10 GB of weights in bf16, by the published 5.2 B parameters",
+    },
+    {
+        "family": "chroma",
+        "text_encoders": "t5xxl",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "lodestones/Chroma1-HD",
+        "memory": "27 GB of weights in bf16, by the published 13.7 B parameters",
+    },
+    {
+        "family": "qwen_image",
+        "text_encoders": "qwen25_7b",
+        "prediction_type": "flow",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "Qwen/Qwen-Image",
+        "memory": "57 GB of weights in bf16, by the published 28.4 B parameters",
+    },
+    {
+        "family": "z_image",
+        "text_encoders": "qwen3_4b",
+        "prediction_type": "flow",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "Tongyi-MAI/Z-Image, Tongyi-MAI/Z-Image-Turbo",
+        "memory": "20 GB of weights in bf16, by the published 10 B parameters",
+    },
+    {
+        "family": "flux2",
+        "text_encoders": "qwen3_4b or qwen3_8b (klein), mistral3_24b (dev)",
+        "prediction_type": "flow",
+        "draws": "from noise; klein over a picture and inpaints, too",
+        "proven": _TINY,
+        "examples": "black-forest-labs/FLUX.2-klein-base-4B, black-forest-labs/FLUX.2-klein-4B, "
+        "black-forest-labs/FLUX.2-dev",
+        "memory": "16 GB (klein 4B), 34 GB (klein 9B), 112 GB (dev) of weights in bf16, by the "
+        "published 8, 17 and 56 B parameters",
+    },
 )
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Print the table."""
+    """Print the table, or what is in a folder."""
     from rich.console import Console
 
     chosen, _ = options.parse(ModelsArguments, "models", arguments)
+    if chosen.probe is not None:
+        return _probe(chosen, chosen.probe)
     console = Console()
     for family in FAMILIES:
         console.print(f"[bold]{family['family']}[/bold]", highlight=False)
@@ -93,3 +171,46 @@ def run(arguments: Sequence[str]) -> int:
 
         write_json_atomic(chosen.json, list(FAMILIES))
     return 0
+
+
+def _probe(chosen: ModelsArguments, folder: Path) -> int:
+    """Print what is in a folder; 1 where a word cannot be sent through all of it."""
+    from oneword.backbones.probe import probe
+    from oneword.config import ModelConfig
+
+    options.say(f"Loading {folder} ...")
+    found = probe(ModelConfig(model=str(folder), dtype=chosen.dtype, device=chosen.device))
+    print("\n".join(_lines(found)))
+    if chosen.json is not None:
+        from oneword._files import write_json_atomic
+
+        write_json_atomic(chosen.json, asdict(found) | {"reaches": found.reaches})
+    return 0 if found.reaches else 1
+
+
+def _lines(found: Probe) -> list[str]:
+    said = {True: "yes", False: "no", None: "not tried"}
+    lines = [f"{found.pipeline}, " + (f"family {found.family}" if found.family else "no family")]
+    for one in found.encoders:
+        rows, width = one.table
+        tried = not (one.stands_for is None and found.problems)
+        lines += [
+            f"  {one.text_encoder}: {one.kind}, with {one.tokenizer} of {one.num_tokens} tokens",
+            f"    embedding table: {rows} rows of {width}, read by {', '.join(one.lookups)}",
+            f"    a row copied from a word conditions like it: {said[one.stands_for]}",
+            f"    a gradient returns to the row: {said[one.learns if tried else None]}",
+        ]
+    lines += [f"  not a pair of tokenizer and text encoder: {name}" for name in found.unpaired]
+    lines += [f"  in the way: {problem}" for problem in found.problems]
+    if found.reaches:
+        lines.append(
+            "  The generic road (hooked lookups, the pipeline's encode_prompt) reaches it."
+        )
+    if found.family:
+        lines.append(f"  `oneword train --model FOLDER` loads it as {found.family}.")
+    else:
+        lines.append(
+            "  `oneword train` does not load it: a file in src/oneword/backbones must say first how "
+            "its denoiser is called."
+        )
+    return lines

@@ -41,7 +41,7 @@ NOT_NEEDED = {
         0,
         "attention is PyTorch's own fast kernel",
     ),
-    "--allow-tf32": (0, "the rows are trained in fp32 over the model's own type"),
+    "--allow-tf32": (0, "it is what --dtype fp32 uses on CUDA"),
     "--dataloader-num-workers": (1, "pictures are read once"),
     "--report-to": (1, "metrics are written to metrics.jsonl in the run folder"),
     "--logging-dir": (1, "metrics are written to metrics.jsonl in the run folder"),
@@ -54,9 +54,9 @@ NOT_NEEDED = {
 
 ACCUMULATION = "--gradient-accumulation-steps"
 REFUSED = {
-    "--push-to-hub": "upload the concept file with `hf upload` instead",
-    "--hub-token": "upload the concept file with `hf upload` instead",
-    "--hub-model-id": "upload the concept file with `hf upload` instead",
+    "--push-to-hub": "upload the word with `oneword concept push` afterwards",
+    "--hub-token": "upload the word with `oneword concept push` afterwards",
+    "--hub-model-id": "upload the word with `oneword concept push` afterwards",
     "--use-8bit-adam": "the optimiser holds a few rows only, so there is nothing to save",
     "--save-as-full-pipeline": "only the word is saved; the model is not changed",
 }

@@ -136,6 +136,7 @@ def _show_plan(console: Any, plan: dict[str, Any]) -> None:
         f"{len(plan['pictures'])} pictures: {', '.join(plan['pictures'])}",
         *(f"skipped {item}" for item in plan["skipped"]),
         *plan["notes"],
+        *filter(None, [plan["memory"]]),
         f"learning rate {rates}; up to {inversion['max_train_steps']} steps of "
         f"{inversion['train_batch_size']} samples",
     ]

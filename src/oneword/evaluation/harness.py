@@ -302,8 +302,7 @@ def best_noun(
 
 def learnable_property(concept: Concept) -> str:
     """What a concept was trained as: "object", where it does not say, or "style"."""
-    settings = concept.provenance.get("config")
-    return settings.get("learnable_property", "object") if isinstance(settings, dict) else "object"
+    return concept.learnable_property
 
 
 def concept_methods(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -98,3 +99,52 @@ def mean_interval(values: Sequence[float]) -> Mean:
     # beyond the table the point falls as 1.96 + 2.4 / df, to three decimals
     t = _T_95[num - 2] if num - 1 <= len(_T_95) else 1.96 + 2.4 / (num - 1)
     return Mean(mean, t * math.sqrt(variance / num), num)
+
+
+def wilson_interval(hits: int, num: int) -> tuple[float, float]:
+    """95 % interval of a share of independent pictures.
+
+    Raises:
+        ValueError: there is no picture.
+
+    Source:
+        Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    if num == 0:
+        raise ValueError("A share needs at least one picture, got none.")
+    z = 1.959964
+    share, spread = hits / num, z * z / num
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / num + spread / (4 * num)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def evenness(values: Sequence[str], possible: int) -> float:
+    """Entropy of what was seen, divided by that of an even distribution: 0 (all alike) to 1.
+
+    Few pictures make it too low: of an even one over ``k`` values by about
+    ``(k - 1) / (2 * num * ln k)``.
+
+    Args:
+        values: One for each picture.
+        possible: How many values there are, seen or not; 2 or more.
+    """
+    num = len(values)
+    shares = [values.count(value) / num for value in set(values)]
+    return max(0.0, -math.fsum(p * math.log(p) for p in shares) / math.log(possible))
+
+
+def bootstrap_interval(
+    statistic: Callable[[Tensor], float], num: int, *, num_draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a statistic under resampling of pictures.
+
+    Args:
+        statistic: Of picture indices, (num,), drawn with replacement.
+        num: Pictures.
+        num_draws: Resamplings.
+        seed: Of the resampling.
+    """
+    indices = torch.randint(num, (num_draws, num), generator=torch.Generator().manual_seed(seed))
+    found = sorted(statistic(row) for row in indices)
+    return found[int(0.025 * num_draws)], found[int(0.975 * num_draws) - 1]

@@ -157,11 +157,12 @@ def row(
     captions: Sequence[str] = (),
     *,
     px: int = 144,
+    most_px: int | None = None,
 ) -> Row:
-    """A row of pictures, kept at their own size inside the file."""
+    """A row of pictures, kept at their own size inside the file, or at most so large."""
     images = list(pictures) if isinstance(pictures, Sequence) else to_images(pictures)
     captions = captions or [""] * len(images)
-    pairs = [(data_uri(image), text) for image, text in zip(images, captions, strict=True)]
+    pairs = [(data_uri(image, most_px), text) for image, text in zip(images, captions, strict=True)]
     return Row(label, pairs, px, small=all(image.width < px for image in images))
 
 

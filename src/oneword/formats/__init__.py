@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from oneword import hub
 from oneword.concept import ROWS, Concept
 from oneword.formats import bundle, by_encoder, by_token, native, string_to_param
 from oneword.formats.contents import Contents, FormatError, open_file
@@ -19,7 +20,7 @@ from oneword.formats.contents import Contents, FormatError, open_file
 
 __all__ = ["Concept", "EmbeddingFile", "FormatError", "load", "load_all", "read", "save"]
 
-LEARNED = "learned_embeds.safetensors"
+LEARNED = hub.LEARNED
 READERS = {
     "oneword": native,
     "bundle": bundle,
@@ -54,13 +55,16 @@ class EmbeddingFile:
 
 
 def read(path: Path | str) -> EmbeddingFile:
-    """Read every concept of a file, or of a run folder.
+    """Read every concept of a file, of a run folder, or of a repository of the Hub.
 
     Raises:
         FormatError: there is no such file, it is damaged, or it holds no embedding.
+        HubError: there is no such repository, or it needs a token.
         ConceptError: rows are not finite, or do not match their checksum.
     """
     path = Path(path)
+    if not path.exists() and hub.is_repository(path.as_posix()):
+        path = hub.fetch(path.as_posix())
     if path.is_dir():
         if not (path / LEARNED).is_file():
             raise FormatError(
@@ -94,14 +98,15 @@ def load_all(path: Path | str) -> list[Concept]:
 
 
 def load(path: Path | str, placeholder_token: str | None = None) -> Concept:
-    """Read the one concept of a file, or of a run folder.
+    """Read the one concept of a file, of a run folder, or of a repository of the Hub.
 
     Args:
-        path: File, or folder that holds ``learned_embeds.safetensors``.
+        path: File, folder that holds ``learned_embeds.safetensors``, or ``OWNER/NAME``.
         placeholder_token: Another word for it than the file says.
 
     Raises:
         FormatError: there is no such file, or it holds no embedding, or several.
+        HubError: there is no such repository, or it needs a token.
     """
     concepts = load_all(path)
     if len(concepts) != 1:
@@ -137,7 +142,7 @@ def save(
         if concept.kind != ROWS:
             raise FormatError(
                 f"The layout {layout} holds rows only, got {concept.placeholder_token!r} of kind "
-                f"{concept.kind}; write it in the layout oneword."
+                f"{concept.kind}, which no other tool reads; write it in the layout oneword."
             )
         if concept.deltas and layout not in WITH_DELTAS:
             raise FormatError(

@@ -1,7 +1,8 @@
 """Files that name text encoders: kohya, ComfyUI, Forge, OneTrainer, invoke-training, ai-toolkit.
 
 ``emb_params`` (OneTrainer: ``emp_params``) for models with one encoder; ``clip_l``, ``clip_g``,
-``t5xxl`` (or ``t5``) for those with several; ``text_encoders_0`` and ``_1`` in cog's files.
+``t5xxl`` (or ``t5``) for those with several, and so for language models (``qwen3_4b``);
+``text_encoders_0`` and ``_1`` in cog's files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import safetensors.torch
 from oneword._files import write_atomic
 from oneword.concept import Concept
 from oneword.formats.contents import Contents, FormatError
-from oneword.formats.names import ALIASES, encoder_of_width, token_of
+from oneword.formats.names import ALIASES, NAMED_ALONE, encoder_of_width, token_of
 
 
 _SINGLE = ("emb_params", "emp_params")
@@ -76,7 +77,9 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
     concept = concepts[0].detached()
     names = sorted(concept.rows)
     tensors = {
-        name if len(names) > 1 or name == "t5xxl" else "emb_params": concept.rows[name].contiguous()
+        name if len(names) > 1 or name in NAMED_ALONE else "emb_params": (
+            concept.rows[name].contiguous()
+        )
         for name in names
     }
     architecture = _ARCHITECTURES.get(tuple(names), "unknown")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 
 _WIDTHS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 2304: "gemma", 4096: "t5xxl"}
+_WIDTHS |= {2560: "qwen3_4b", 3584: "qwen25_7b", 5120: "mistral3_24b"}
 ALIASES = {
     "clip_l": "clip_l",
     "clip_g": "clip_g",
@@ -13,11 +14,22 @@ ALIASES = {
     "t5": "t5xxl",
     "t5xxl": "t5xxl",
     "llama": "llama",
+    "gemma2_2b": "gemma",
     "gemma": "gemma",
+    "qwen25": "qwen25",
+    "qwen25_7b": "qwen25_7b",
+    "qwen3": "qwen3",
+    "qwen3_4b": "qwen3_4b",
+    "qwen3_8b": "qwen3_8b",
+    "mistral3": "mistral3",
+    "mistral3_24b": "mistral3_24b",
     "text_encoders_0": "clip_l",
     "text_encoders_1": "clip_g",
 }
 """Keys of files that name the text encoder, and our name of it."""
+NAMED_ALONE = {"t5xxl", "gemma", "qwen25", "qwen25_7b", "qwen3", "qwen3_4b", "qwen3_8b"}
+NAMED_ALONE |= {"mistral3", "mistral3_24b"}
+"""Encoders that files name even where they are the only one: ComfyUI looks for these keys."""
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
 
 
@@ -36,12 +48,17 @@ def family_of(rows: dict[str, int]) -> str:
         return "Stable Diffusion 3" if "t5xxl" in names else "Stable Diffusion XL"
     if names >= {"clip_l", "t5xxl"}:
         return "Flux"
+    if names == {"qwen3_8b"}:
+        return "a Qwen3 encoder (Flux.2 klein 9B)"
     return {
         768: "Stable Diffusion 1 (or one encoder of XL, 3 or Flux)",
         1024: "Stable Diffusion 2",
         1280: "the paper's latent diffusion model, or half of a Stable Diffusion XL pair",
-        4096: "a T5 or Llama encoder alone",
+        4096: "a T5 encoder alone (PixArt, Chroma), or a Llama",
         2304: "a Gemma encoder (Sana, Lumina 2)",
+        2560: "a Qwen3 encoder (Z-Image, Flux.2 klein)",
+        3584: "a Qwen2.5-VL encoder (Qwen-Image)",
+        5120: "a Mistral encoder (Flux.2 dev)",
     }.get(next(iter(rows.values())), "unknown")
 
 

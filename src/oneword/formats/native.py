@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from oneword._files import write_atomic
-from oneword.concept import Concept, ConceptError
+from oneword.concept import OUTPUT_VECTORS, Concept, ConceptError
 from oneword.formats.contents import Contents, FormatError
 
 
@@ -72,8 +72,17 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
     for concept in (c.detached() for c in concepts):
         token = _unused(concept.placeholder_token.lower(), tensors)
         one = len(concept.rows) == 1
+        if concept.kind == OUTPUT_VECTORS:  # no name that another tool would take for a word's
+            token, one = (
+                _unused(f"{concept.kind}.{concept.placeholder_token.lower()}", tensors),
+                False,
+            )
         keys = {
-            name: token if one else name if len(concepts) == 1 else f"{token}.{name}"
+            name: token
+            if one
+            else name
+            if len(concepts) == 1 and concept.kind != OUTPUT_VECTORS
+            else f"{token}.{name}"
             for name in sorted(concept.rows)
         }
         tensors |= {key: concept.rows[name].contiguous() for name, key in keys.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -309,3 +309,19 @@ def sample_appearance(rng: np.random.Generator, profession: str) -> tuple[str, s
             return usual
         others.remove(usual)
     return others[int(rng.integers(len(others)))]
+
+
+def diverse_people(profession: str, num: int, seed: int = 0) -> list[Scene]:
+    """Photos of a profession without the world's bias: every skin and hair before one repeats."""
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 35, PROFESSIONS.index(profession))))
+    looks = [(skin, hair) for skin in SKINS for hair in HAIRS]
+    places = [place for place in PLACES if place != "plain"]
+    found: list[Scene] = []
+    for i in range(num):
+        if i % len(looks) == 0:
+            order = rng.permutation(len(looks))
+        skin, hair = looks[int(order[i % len(looks)])]  # pyright: ignore[reportPossiblyUnboundVariable]
+        thing = replace(sample_thing(rng, profession, alone=True), skin=skin, hair=hair)
+        place = _pick(rng, places)
+        found.append(Scene(things=(thing,), place=place, seed=int(rng.integers(2**31))))
+    return found

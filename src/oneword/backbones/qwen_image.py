@@ -1,0 +1,155 @@
+"""Qwen-Image: the language model Qwen2.5-VL reads the prompt inside a chat template.
+
+Wu et al. 2025, arXiv:2508.02324.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Pixels, Timesteps
+from oneword.backbones.base import Conditioning, ModelError, Moments
+from oneword.backbones.frozen import FrozenPipeline, load_pipeline
+from oneword.backbones.noise import Flow
+from oneword.config import ModelConfig, SamplingConfig
+
+
+# the defaults of diffusers' pipeline
+DEFAULTS = SamplingConfig(guidance_scale=4.0, num_inference_steps=50)
+NO_PROMPT = " "  # what the model's authors put where guidance needs a negative prompt
+_TEXT_ENCODERS = {3584: "qwen25_7b"}
+
+
+def load(config: ModelConfig) -> QwenImage:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded, or a setting is for CLIP.
+    """
+    if config.clip_skip is not None:
+        raise ModelError(f"Qwen-Image has no CLIP to skip layers of, got {config.clip_skip}.")
+    pipeline = load_pipeline(
+        config, QwenImagePipeline, config.model, autoencoder=AutoencoderKLQwenImage
+    )
+    return QwenImage(pipeline, config)
+
+
+class QwenImage(FrozenPipeline):
+    """A frozen Qwen-Image pipeline behind the contract of ``backbones.base``."""
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        encoder = pipeline.text_encoder
+        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen25")
+        # the pipeline cuts the template's head off, and only then counts to the longest prompt
+        template = len(pipeline.tokenizer(pipeline.prompt_template_encode.format("")).input_ids)
+        head = pipeline.prompt_template_encode_start_idx
+        longest = max(1, pipeline.tokenizer_max_length + head - template)
+        super().__init__(
+            pipeline,
+            config,
+            family="qwen_image",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            encoders={key: ("tokenizer", encoder, longest)},
+            noise=Flow(pipeline.scheduler),
+            resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS,
+        )
+
+    @property
+    def vae_factor(self) -> int:
+        """How many pixels wide a cell of the latents is."""
+        return self.pipeline.vae_scale_factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the scaled latents."""
+        return self.vae.config.z_dim
+
+    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of the VAE's latents."""
+        config = self.vae.config
+        means, stds = (like.new_tensor(v) for v in (config.latents_mean, config.latents_std))
+        return means[:, None, None], stds[:, None, None]
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """Posterior of the VAE, which takes films: a picture is a film of one frame."""
+
+        def run(vae: Any) -> Tensor:
+            posterior = vae.encode(pixels[:, :, None].to(vae.device, vae.dtype)).latent_dist
+            return torch.stack([posterior.mean.float(), posterior.std.float()])[:, :, :, 0]
+
+        mean, std = self._through_vae(run)
+        means, stds = self._scales(mean)
+        return Moments((mean - means) / stds, std / stds)
+
+    def decode_latents(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, clamped to [-1, 1]."""
+        means, stds = self._scales(latents)
+        unscaled = (latents * stds + means)[:, :, None]
+
+        def run(vae: Any) -> Tensor:
+            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample[:, :, 0].float()
+
+        return self._through_vae(run).clamp(-1, 1)
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Last hidden states after the template's head, and a mask of those that are a prompt's."""
+        states, mask = self.pipeline.encode_prompt(
+            prompt=list(prompts),
+            device=self.device,
+            max_sequence_length=self.pipeline.tokenizer_max_length,
+        )
+        if mask is None:  # all prompts are of one length
+            mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        return Conditioning(states, extra={"mask": mask})
+
+    def predict(
+        self,
+        x_t: Latents,
+        t: Timesteps,
+        cond: Conditioning,
+        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Latents:
+        """The transformer's own velocity, float32."""
+        states, mask = cond.encoder_hidden_states, cond.extra["mask"]
+        assert isinstance(states, Tensor)
+        count, height, width = len(x_t), *x_t.shape[-2:]
+        guidance = None
+        if self.denoiser.config.guidance_embeds:
+            scale = self.sampling.guidance_scale or 0.0
+            guidance = torch.full((count,), scale, device=self.device)
+        velocity = self.denoiser(
+            hidden_states=self._packed(x_t.to(self.dtype)),
+            timestep=t.to(self.dtype),
+            guidance=guidance,
+            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states_mask=None if bool(mask.all()) else mask,
+            img_shapes=[[(1, height // 2, width // 2)]] * count,
+        ).sample
+        return self._unpacked(velocity, (height, width)).float()
+
+    def _packed(self, latents: Latents) -> Tensor:
+        count, channels, height, width = latents.shape
+        return self.pipeline._pack_latents(latents, count, channels, height, width)
+
+    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        height, width = (side * self.vae_factor for side in size)
+        return self.pipeline._unpack_latents(latents, height, width, self.vae_factor)[:, :, 0]
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        guided = self.denoiser.config.guidance_embeds
+        return {
+            "guidance_scale": sampling.guidance_scale if guided else None,
+            "true_cfg_scale": 1.0 if guided else sampling.guidance_scale,
+            "negative_prompt": sampling.negative_prompt or NO_PROMPT,
+        }

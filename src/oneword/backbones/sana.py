@@ -1,0 +1,114 @@
+"""Sana: a Gemma behind an instruction, an autoencoder that shrinks by 32, and straight flow.
+
+Xie et al. 2024, arXiv:2410.10629.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import SanaPipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Pixels, Timesteps
+from oneword.backbones.base import Conditioning, ModelError, Moments
+from oneword.backbones.frozen import FrozenPipeline, load_pipeline, refuse_clip_skip, spare_words
+from oneword.backbones.noise import Flow
+from oneword.config import ModelConfig, SamplingConfig
+
+
+# the defaults of diffusers' pipeline, whose instruction stands in front of every prompt
+DEFAULTS = SamplingConfig(guidance_scale=4.5, num_inference_steps=20)
+INSTRUCTION: list[str] = (
+    inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+)
+GEMMA_TOKENS = 300
+
+
+def load(config: ModelConfig) -> Sana:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    refuse_clip_skip(config, "Sana")
+    if config.vae is not None:
+        raise ModelError("The model's own VAE must be used with this family, got another --vae.")
+    return Sana(load_pipeline(config, SanaPipeline, config.model), config)
+
+
+class Sana(FrozenPipeline):
+    """A frozen Sana pipeline behind the contract of ``backbones.base``."""
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        spare_words(pipeline)
+        super().__init__(
+            pipeline,
+            config,
+            family="sana",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            # of the tokens that the pipeline keeps, one is the last of the instruction
+            encoders={"gemma": ("tokenizer", pipeline.text_encoder, GEMMA_TOKENS - 1)},
+            noise=Flow(pipeline.scheduler),
+            resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS,
+        )
+
+    @property
+    def vae_factor(self) -> int:
+        """How many pixels wide a cell of the latents is."""
+        return self.pipeline.vae_scale_factor
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """The autoencoder's only answer, float32, scaled; pixels are float32 in [-1, 1]."""
+        latents = self._through_vae(
+            lambda vae: vae.encode(pixels.to(vae.device, vae.dtype)).latent.float()
+        )
+        return Moments(latents * self.vae.config.scaling_factor, torch.zeros_like(latents))
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Last hidden states of Gemma for the prompt, lower-cased, after the instruction."""
+        states, mask, _, _ = self.pipeline.encode_prompt(
+            list(prompts),
+            do_classifier_free_guidance=False,
+            device=self.device,
+            clean_caption=False,
+            max_sequence_length=GEMMA_TOKENS,
+            complex_human_instruction=INSTRUCTION,
+        )
+        return Conditioning(states, extra={"mask": mask})
+
+    def predict(
+        self,
+        x_t: Latents,
+        t: Timesteps,
+        cond: Conditioning,
+        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Latents:
+        """The transformer's own velocity, float32."""
+        states = cond.encoder_hidden_states
+        assert isinstance(states, Tensor)
+        scale = self.pipeline.scheduler.config.num_train_timesteps
+        output = self.denoiser(
+            x_t.to(self.dtype),
+            encoder_hidden_states=states.to(self.dtype),
+            encoder_attention_mask=cond.extra["mask"],
+            timestep=t * scale * self.denoiser.config.timestep_scale,
+        ).sample
+        return output[:, : x_t.shape[1]].float()
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
+        return {
+            "clean_caption": False,
+            "use_resolution_binning": False,
+            "max_sequence_length": GEMMA_TOKENS,
+            "complex_human_instruction": INSTRUCTION,
+        }

@@ -1,0 +1,98 @@
+"""``oneword debias``: a fairer word from a small diverse set, and who each word shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oneword.cli import options, progress, reports
+from oneword.cli.train import EXIT_CODES, shown_progress
+from oneword.config import DebiasConfig
+
+
+if TYPE_CHECKING:
+    from oneword.evaluation.fairness import Fairness
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebiasArguments(DebiasConfig):
+    """Learn a fairer word from a small diverse set: oneword debias WORD --images FOLDER.
+
+    Draws the old word and the new one with the same seeds, and reports who is shown.
+    """
+
+    json: Path | None = None
+    """File for the numbers."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Learn, draw both words, print the table, and write the report."""
+    given = list(arguments)
+    if given and not given[0].startswith("-"):
+        given[:1] = ["--word", given[0]]
+    chosen, notes = options.parse(DebiasArguments, "debias", given)
+    for note in notes:
+        options.say(note)
+    config = DebiasConfig(
+        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(DebiasConfig)}
+    )
+    from oneword._files import check_writable, write_json_atomic
+    from oneword.evaluation import fairness, report
+    from oneword.images import contact_sheet, save_png
+
+    check_writable(config.output_dir)
+    with shown_progress() as tell, progress.counting("drawing both words") as show:
+        outcome, found = fairness.debias(config, on_event=tell, on_word=lambda done: show(done, 2))
+    concept = outcome.result.concept
+    if found is None or concept is None:
+        options.say(outcome.result.reason)
+        return EXIT_CODES.get(outcome.result.status, 1)
+    for name, pixels in zip(("old", "new"), found.pictures, strict=True):
+        save_png(contact_sheet(pixels), config.output_dir / f"{name}.png")
+    page = report.Report(
+        title=f"A fairer “{config.word}”",
+        lead=[
+            f"The word {concept.placeholder_token} was learned from "
+            f"{len(outcome.result.job.pictures)} pictures, starting from “{config.word}”; it is in "
+            f"{outcome.concept_file}."
+        ],
+        sections=[
+            *fairness.sections(found),
+            report.Section(
+                title="What it was shown", rows=[report.row("", outcome.result.job.pictures)]
+            ),
+            report.Section(title="Again", commands=[reports.command("debias", *arguments)]),
+        ],
+    )
+    path = report.write(page, config.output_dir / reports.REPORT)
+    write_json_atomic(config.output_dir / "fairness.json", found.plain())
+    if chosen.json is not None:
+        write_json_atomic(chosen.json, found.plain())
+    _show(found)
+    print(f"The word is in {outcome.concept_file}, the report in {path}.")
+    return 0
+
+
+def _show(found: Fairness) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from oneword.evaluation import fairness
+
+    head, *lines = fairness.table(found)
+    console = Console()
+    table: Any = Table(title=f"Who is shown, read by {found.reader}")
+    for i, text in enumerate(head):
+        table.add_column(text, justify="left" if i == 0 else "right")
+    for line in lines:
+        table.add_row(*line, style="bold" if line[-1] else None)
+    console.print(table)
+    name, *values = found.meaning
+    kept = ", ".join(f"{w} {v:.2f}" for w, v in zip(found.words, values, strict=True))
+    console.print(f"Meaning kept, {name}: {kept}.", highlight=False, markup=False)
+    if found.reader != "the oracle":
+        for caveat in fairness.CAVEATS:
+            console.print(caveat, highlight=False, markup=False)

@@ -1,0 +1,80 @@
+"""``oneword edit``: change a picture with learned words."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from oneword.cli import options, progress
+from oneword.config import EditConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditArguments(EditConfig):
+    """Edit a picture: inside a mask, drawn over as a whole, or inverted and drawn again."""
+
+    picture: tyro.conf.Positional[Path]
+    """The picture to edit."""
+    json: Path | None = None
+    """File for the list of edits with their settings."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Edit, and say where the edits are."""
+    chosen, notes = options.parse(EditArguments, "edit", arguments)
+    for note in notes:
+        options.say(note)
+    from oneword import editing
+    from oneword._files import check_writable, write_json_atomic
+    from oneword.backbones.base import load
+    from oneword.cli.generate import read_concepts
+    from oneword.evaluation.features import load_judge
+
+    check_writable(chosen.output_dir)
+    concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
+    backbone = load(chosen.model)
+    picture, mask = editing.read_picture(
+        chosen.picture, backbone, chosen.sampling, mask=chosen.mask
+    )
+    judge = None if chosen.keep is None else load_judge(chosen.judge, backbone)
+    num = 1 if chosen.invert is not None else chosen.num_images_per_prompt
+    with (
+        progress.counting("editing") as show,
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        edits = editing.edit(
+            backbone,
+            picture,
+            chosen.prompt,
+            range(chosen.seed, chosen.seed + num),
+            mask=mask,
+            mask_growth=chosen.mask_growth,
+            background=chosen.background,
+            strength=chosen.strength,
+            invert=chosen.invert,
+            concepts=concepts,
+            sampling=chosen.sampling,
+            batch_size=chosen.batch_size,
+            replace=chosen.replace,
+            on_picture=show,
+        )
+    for warning in caught:
+        options.say(str(warning.message))
+    if judge is not None:
+        edits = editing.ranked(edits, judge, concepts=concepts, keep=chosen.keep)
+    files = editing.save(edits, chosen.output_dir)
+    if chosen.json is not None:
+        found = [
+            {"file": str(file)} | edits.drawing.metadata(i) | (
+                {"score": edits.scores[i]} if edits.scores else {}
+            )
+            for i, file in enumerate(files[:-1])
+        ]  # fmt: skip
+        write_json_atomic(chosen.json, found)
+    print(f"{len(files) - 1} edits in {chosen.output_dir}, beside the picture in {files[-1]}.")
+    return 0

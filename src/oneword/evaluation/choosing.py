@@ -1,0 +1,163 @@
+"""Choosing among drawings: the judge ranks the candidates of each prompt, and the best are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from oneword._typing import Pixels
+from oneword.config import UserError
+from oneword.evaluation.features import Judge
+from oneword.generation import Drawing
+from oneword.prompts import names, without_placeholder
+
+
+RankBy = Literal["image", "text", "mean"]
+
+
+class ChoosingError(UserError):
+    """The candidates cannot be ranked as asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which pictures of a drawing are kept, and the numbers that decided."""
+
+    rank_by: RankBy
+    diversity: float
+    judge: str
+    kept: tuple[int, ...]
+    """Indices into the drawing: prompt after prompt, the best of each first."""
+    image: tuple[float, ...]
+    """Of every picture, kept or not: mean cosine with the pictures of its prompt's words; NaN where
+    none are known."""
+    text: tuple[float, ...]
+    """Likewise: cosine with its prompt, the placeholders left out."""
+    scores: tuple[float, ...]
+    """What was ranked."""
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """The other indices, in the drawing's order."""
+        return tuple(sorted(set(range(len(self.scores))) - set(self.kept)))
+
+
+def choose(
+    drawing: Drawing,
+    judge: Judge,
+    *,
+    keep: int,
+    rank_by: RankBy | None = None,
+    references: Mapping[str, Pixels] | None = None,
+    diversity: float = 0.0,
+) -> Choice:
+    """Keep the best pictures of each prompt.
+
+    Args:
+        drawing: Candidates, as many of each prompt; the paper drew 16.
+        judge: The CLIP that ranks.
+        keep: Pictures kept of each prompt, 1 or more.
+        rank_by: "image" (similarity to the references), "text" (to the prompt), or the plain "mean"
+            of the two cosines; ``None``: "mean" where every prompt has references, else "text".
+        references: Training pictures by placeholder.
+        diversity: 0: the highest scores; towards 1, those that differ most from the ones kept
+            before them.
+
+    Raises:
+        ChoosingError: there are fewer candidates than are to be kept, or image similarity is asked
+            for and a prompt has no references.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 4.7 proposes the ranking by CLIP; diversity is
+        maximal marginal relevance (Carbonell and Goldstein 1998, doi:10.1145/290941.291025).
+    """
+    if not 0 <= diversity <= 1:
+        raise ChoosingError(f"diversity must be in [0, 1], got {diversity}.")
+    tokens: list[str] = list(json.loads(drawing.settings["concepts"]))
+    features = judge.images(drawing.pixels)
+    known = {token: judge.images(p) for token, p in (references or {}).items()}
+    places = {
+        prompt: [i for i, own in enumerate(drawing.prompts) if own == prompt]
+        for prompt in dict.fromkeys(drawing.prompts)
+    }
+    image, text = [math.nan] * len(features), [math.nan] * len(features)
+    for prompt, own in places.items():
+        if not 1 <= keep <= len(own):
+            raise ChoosingError(
+                f"The pictures kept must be 1 to the {len(own)} drawn of each prompt, got "
+                f"{keep}; draw more with --num-images-per-prompt (the paper draws 16)."
+            )
+        read = judge.texts([without_placeholder(prompt, tokens)])[0].double()
+        words = [known[token] for token in known if names(prompt, token)]
+        for i in own:
+            seen = features[i].double()
+            text[i] = float(seen @ read)
+            if words:
+                image[i] = sum(float((w.double() @ seen).mean()) for w in words) / len(words)
+    bare = next((p for p, own in places.items() if math.isnan(image[own[0]])), None)
+    if rank_by is None:
+        rank_by = "text" if bare is not None else "mean"
+    if rank_by != "text" and bare is not None:
+        raise ChoosingError(
+            f"Ranking by {rank_by!r} needs the training pictures of a word in every prompt, got "
+            f"none for {bare!r}; pass --train-data-dir, or --rank-by text."
+        )
+    ranked = {"image": image, "text": text}.get(rank_by) or [
+        (a + b) / 2 for a, b in zip(image, text, strict=True)
+    ]
+    kept: list[int] = []
+    for own in places.values():
+        best = best_of([ranked[i] for i in own], features[own], keep, diversity)
+        kept += [own[i] for i in best]
+    return Choice(
+        rank_by=rank_by,
+        diversity=diversity,
+        judge=judge.name,
+        kept=tuple(kept),
+        image=tuple(image),
+        text=tuple(text),
+        scores=tuple(ranked),
+    )
+
+
+def best_of(
+    scores: Sequence[float], features: Float[Tensor, "num dim"], keep: int, diversity: float = 0.0
+) -> list[int]:
+    """Indices of the best, one after the other: high in score, unlike those taken before.
+
+    Each next one has the highest ``(1 - diversity) * score - diversity * nearest``, where
+    ``nearest`` is its highest cosine with one that was taken; the first has the highest score. Of
+    equals the earlier is taken.
+    """
+    cosines = features.double() @ features.double().T
+    taken = [max(range(len(scores)), key=lambda i: scores[i])]
+    while len(taken) < keep:
+        nearest = cosines[:, taken].max(dim=1).values.tolist()
+        taken.append(
+            max(
+                (i for i in range(len(scores)) if i not in taken),
+                key=lambda i: (1 - diversity) * scores[i] - diversity * nearest[i],
+            )
+        )
+    return taken
+
+
+def apart(drawing: Drawing, choice: Choice) -> tuple[Drawing, Drawing | None]:
+    """The kept pictures, and the dropped ones if any; each carries its similarities."""
+    facts = tuple(
+        {
+            "image_similarity": "" if math.isnan(image) else f"{image:.4f}",
+            "text_similarity": f"{text:.4f}",
+            "ranked_by": choice.rank_by,
+        }
+        for image, text in zip(choice.image, choice.text, strict=True)
+    )
+    told = dataclasses.replace(drawing, facts=facts)
+    return told.only(choice.kept), told.only(choice.dropped) if choice.dropped else None

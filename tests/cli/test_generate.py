@@ -1,0 +1,114 @@
+"""``oneword generate``: several words, prompt lists, choosing, galleries, and its mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oneword import formats
+from oneword.cli.main import main
+from oneword.concept import Concept
+from oneword.images import read_metadata
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(2):
+        noise = np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory, photos):
+    """A run folder of microworld-nano with ``<a>``, and a file with ``<b>``, learned as a style."""
+    from oneword.backbones.base import load
+    from oneword.config import ModelConfig
+
+    vocabulary = load(ModelConfig(model="microworld-nano", device="cpu")).vocabularies
+    (name,) = vocabulary
+    folder = tmp_path_factory.mktemp("words")
+    (folder / "a").mkdir()
+    run = {"config": {"train_data_dir": str(photos)}}
+    (folder / "a" / "config.json").write_text(json.dumps(run))
+    for token, word, path, kind in (
+        ("<a>", "cat", folder / "a" / formats.LEARNED, "object"),
+        ("<b>", "chalk", folder / "b.safetensors", "style"),
+    ):
+        rows = {name: vocabulary[name].rows_of(word)}
+        provenance = {"config": {"learnable_property": kind}}
+        formats.save(Concept(placeholder_token=token, rows=rows, provenance=provenance), path)
+    return folder / "a", folder / "b.safetensors"
+
+
+@pytest.fixture
+def draw(words, tmp_path):
+    def run(*arguments):
+        return main(["generate", "--model", "microworld-nano", "--num-inference-steps", "1",
+                     "--output-dir", str(tmp_path / "out"), "--num-images-per-prompt", "3",
+                     *map(str, arguments)])  # fmt: skip
+
+    return run
+
+
+def test_the_best_are_kept_and_the_others_put_aside(draw, words, tmp_path, capsys):
+    listing = tmp_path / "all.json"
+    assert draw("--concepts", words[0], "--prompts", "a photo of a {}", "a {} on the moon",
+                "--keep", "1", "--diversity", "0.2", "--json", listing) == 0  # fmt: skip
+    assert "Ranked by mean: 2 of 6 kept" in capsys.readouterr().out
+    pictures = json.loads(listing.read_text())
+    assert [p["kept"] for p in pictures] == [True] * 2 + [False] * 4
+    out = tmp_path / "out"
+    assert len(list(out.glob("0*.png"))) == 2
+    assert len(list((out / "dropped").glob("0*.png"))) == 4
+    for prompt in ("a photo of a <a>", "a <a> on the moon"):
+        score = {
+            p["kept"]: float(p["image_similarity"]) + float(p["text_similarity"])
+            for p in sorted(pictures, key=lambda p: p["kept"])
+            if p["prompt"] == prompt
+        }
+        assert score[True] >= score[False] - 1e-3
+    report = (out / "report.html").read_text()
+    assert "a &lt;a&gt; on the moon (dropped)" in report
+    assert read_metadata(next(out.glob("000*.png")))["ranked_by"] == "mean"
+
+
+def test_two_words_a_list_and_a_gallery(draw, words, tmp_path, capsys):
+    assert draw("--concepts", *words, "--prompts", "microworld:edits", "a cat in the style of <b>",
+                "a <a> in the style of <b>", "a dog", "--gallery",
+                "--num-images-per-prompt", "1") == 0  # fmt: skip
+    out, err = capsys.readouterr()
+    assert "'a dog' names no loaded word; it is drawn as it is." in err
+    assert "sheet-a-b.png" in out
+    page = (tmp_path / "out" / "gallery.html").read_text()
+    assert page.count("<img src=") == 9 + 5 + 2  # one prompt is in the list and given, too
+    assert "&lt;a&gt; and &lt;b&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompts", "a S*"], "must name only words that are loaded, got 'S*' in 'a S*'"),
+        (["--prompts", "paper:fig6", "--concepts", "A"], "learned as style, got '<a>', learned as"),
+        (["--prompts", "a <a>", "--concepts", "A", "A"], "=' rename one: --concepts"),
+        (["--prompts", "a cat", "--keep", "4"], "keep must be in 1..3"),
+        (["--prompts", "a cat", "--rank-by", "text"], "got them without --keep"),
+        (["--prompts", "a cat", "--keep", "1", "--diversity", "2"], "diversity must be in [0, 1]"),
+        (["--prompts", "a cat", "--keep", "1", "--rank-by", "image"], "none for 'a cat'"),
+        (["--prompts", "a <a>", "--concepts", "A", "--keep", "1", "--train-data-dir", "x", "y"],
+         "one folder for each loaded word, got 2 for 1"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence(draw, words, arguments, message, capsys):
+    given = [str(words[0]) if a == "A" else a for a in arguments]
+    assert draw(*given) == 2
+    err = capsys.readouterr().err
+    if message.startswith("=' "):
+        path = words[0]
+        message = f"rename one: --concepts {path} {path}='<a-2>'"
+    assert message in err
+    assert "Traceback" not in err

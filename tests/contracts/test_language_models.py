@@ -1,0 +1,290 @@
+"""Families whose text encoder is a language model: templates, lengths, scales, and their traps."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from tokenizers.processors import ByteLevel
+from torch.distributions import Normal
+
+import tiny
+from oneword import formats
+from oneword.backbones.base import ModelError, load
+from oneword.concept import Concept
+from oneword.config import InversionConfig, ModelConfig, is_validated
+from oneword.inversion import Job, invert
+from oneword.parts import JobError, effective_learning_rate
+from oneword.vocabulary import PlaceholderError, injected
+
+
+NAMES = ("qwen_image", "z_image", "flux2", "flux2_dev")
+PROMPTS = ["a photo of a cat on the moon", "a red dog"]
+
+
+@pytest.fixture(scope="module")
+def loaded(folders):
+    return {n: load(ModelConfig(model=str(folders[n]), device="cpu")) for n in NAMES}
+
+
+@pytest.fixture(params=NAMES)
+def backbone(request, loaded):
+    return loaded[request.param]
+
+
+def vocabulary_of(backbone):
+    (vocabulary,) = backbone.vocabularies.values()
+    return vocabulary
+
+
+def word(backbone, text="red cat", token="<Toy>"):
+    vocabulary = vocabulary_of(backbone)
+    return Concept(placeholder_token=token, rows={vocabulary.name: vocabulary.rows_of(text)})
+
+
+def states_of(found):
+    """Conditioning of the stock pipelines, which is a list where prompts are not padded."""
+    return list(found) if isinstance(found, list) else list(found.unbind())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folders, loaded, name):
+    backbone, stock = loaded[name], DiffusionPipeline.from_pretrained(folders[name])
+    length = {} if name == "qwen_image" else {"max_sequence_length": 96}
+    with torch.no_grad():
+        theirs, *others = stock.encode_prompt(list(PROMPTS), device="cpu", **length)
+        own = backbone.encode_prompt(PROMPTS)
+        with injected(backbone, [word(backbone)]):
+            beside = backbone.encode_prompt(PROMPTS)
+    for i, expected in enumerate(states_of(theirs)):
+        assert torch.equal(own.encoder_hidden_states[i, : len(expected)], expected)
+    assert torch.equal(own.encoder_hidden_states, beside.encoder_hidden_states)
+    if name == "qwen_image":
+        assert torch.equal(own.extra["mask"], others[0])
+    if name == "z_image":
+        assert own.extra["mask"].sum(1).tolist() == [len(states) for states in theirs]
+
+
+def test_a_list_of_prompts_is_left_as_it_was(backbone):
+    """Z-Image's own encode_prompt writes its template into the list that it is given."""
+    prompts = list(PROMPTS)
+    backbone.encode_prompt(prompts)
+    assert prompts == PROMPTS
+
+
+def test_the_space_is_taken_where_the_tokenizer_gives_it_no_width(loaded):
+    backbone = loaded["z_image"]
+    vocabulary = vocabulary_of(backbone)
+    original = vocabulary.tokenizer
+    trimming = copy.deepcopy(original)
+    trimming.backend_tokenizer.post_processor = ByteLevel(trim_offsets=True)
+    vocabulary.pipeline.tokenizer = trimming
+    try:
+        with injected(backbone, [word(backbone)]):
+            ids = vocabulary.tokenizer("a photo of a <Toy> on the moon").input_ids
+    finally:
+        vocabulary.pipeline.tokenizer = original
+    assert len(ids) == len(original("a photo of a red cat on the moon").input_ids)
+
+
+def test_the_default_rate_is_in_units_of_the_table(backbone):
+    config = InversionConfig().resolved(backbone.family)
+    assert config.learning_rate is None
+    absolute, relative = effective_learning_rate(config, vocabulary_of(backbone))
+    assert relative == pytest.approx(0.14)
+    assert absolute == pytest.approx(0.14 * vocabulary_of(backbone).std())
+    assert not is_validated("default", backbone.family)
+
+
+@pytest.mark.parametrize("prompt", ["{} on the moon", "a photo of a {}", "a {}, a {} and a dog"])
+def test_a_word_takes_its_space_and_nothing_else_of_the_template(backbone, prompt):
+    """In front of a prompt the line break before it is the template's own token."""
+    vocabulary = vocabulary_of(backbone)
+    mark = f"<|im_start|>user\n{prompt}<|im_end|>\n"
+    plain = vocabulary.tokenizer(mark.replace("{}", "red cat")).input_ids
+    first = prompt.startswith("{}")
+    if first:  # no space to take: the bare pieces of "red" against one row
+        plain = vocabulary.tokenizer(mark.replace("{}", " red cat")).input_ids
+    with injected(backbone, [word(backbone)]):
+        ids = vocabulary.tokenizer(mark.replace("{}", "<Toy>")).input_ids
+        text = vocabulary.tokenizer.decode(ids)
+    table = vocabulary.weight.shape[0]
+    assert len(ids) == len(plain)
+    assert [i if i < table else None for i in ids] == [
+        None if i in vocabulary.ids("red cat") else i for i in plain
+    ]
+    assert sum(i >= table for i in ids) == 2 * prompt.count("{}")
+    assert "<Toy>" in text
+
+
+def test_the_longest_prompt_still_holds_its_word_and_a_longer_one_is_refused(backbone):
+    vocabulary = vocabulary_of(backbone)
+    concept = word(backbone)
+    rows = {n: r.clone().requires_grad_() for n, r in concept.rows.items()}
+    concept = replace(concept, rows=rows)
+    fitting = "the" + " cat" * (vocabulary.max_length - 3) + " <Toy>"
+    with injected(backbone, [concept]):
+        found = backbone.encode_prompt([fitting]).encoder_hidden_states
+        (gradient,) = torch.autograd.grad(found.square().sum(), list(rows.values()))
+        assert gradient.abs().sum(1).min() > 0
+        limit = vocabulary.max_length + 4 * 96  # the template's own end may go, the word may not
+        with pytest.raises(PlaceholderError, match=r"must fit .* tokens up to its placeholder"):
+            backbone.encode_prompt(["the" + " cat" * limit + " <Toy>"])
+
+
+def job(backbone, **fields):
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    settings = {
+        "initializer_token": "cat",
+        "max_train_steps": 1,
+        "train_batch_size": 2,
+        "num_evaluation_samples": 2,
+        "learning_rate": 5e-3,
+    }
+    return Job(name="a", pictures=pictures, config=InversionConfig(**settings | fields))
+
+
+def test_a_system_prompt_that_leaves_no_room_is_found_before_training(folders, tmp_path):
+    """With stock tools the word is cut off in silence, and its gradient is exactly zero."""
+    pipeline = DiffusionPipeline.from_pretrained(folders["flux2_dev"])
+    pipeline.tokenizer.tokenizer.model_max_length = 44
+    small = load(ModelConfig(model=str(tiny.save(pipeline, tmp_path / "small")), device="cpu"))
+    assert vocabulary_of(small).max_length == 2
+    with pytest.raises(JobError, match="must fit 2 tokens up to its placeholder"):
+        invert(small, job(small))
+
+
+def test_qwen_image_drops_the_head_of_its_template_and_no_more(loaded):
+    backbone = loaded["qwen_image"]
+    pipeline, tokenizer = backbone.pipeline, vocabulary_of(backbone).tokenizer
+    text = pipeline.prompt_template_encode.format("the cat")
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
+    assert tokens[pipeline.prompt_template_encode_start_idx :][:2] == ["the", "\u0120cat"]
+    cond = backbone.encode_prompt(["the cat", "the cat on the moon"])
+    assert cond.extra["mask"].sum(1).tolist() == [2 + 5, 5 + 5]
+    assert vocabulary_of(backbone).max_length == 1024 - 5
+
+
+def test_flux2_takes_three_layers_side_by_side(loaded):
+    backbone = loaded["flux2"]
+    layers = []
+
+    def look(module, args, output):
+        layers.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [
+        backbone.pipeline.text_encoder.model.layers[i - 1].register_forward_hook(look)
+        for i in (9, 18, 27)
+    ]
+    found = backbone.encode_prompt(["a cat"]).encoder_hidden_states
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(found, torch.cat(layers, dim=-1))
+
+
+def test_qwen_images_moments_are_scaled_by_channel(loaded):
+    backbone = loaded["qwen_image"]
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    vae, config = backbone.vae, backbone.vae.config
+    with torch.no_grad():
+        posterior = vae.encode(pixels[:, :, None]).latent_dist
+    moments = backbone.encode_image(pixels)
+    for channel in range(4):
+        mean, std = config.latents_mean[channel], config.latents_std[channel]
+        raw = posterior.mean[:, channel, 0].double().numpy()
+        assert np.allclose(moments.mean[:, channel].numpy(), (raw - mean) / std, atol=1e-5)
+        raw = posterior.std[:, channel, 0].double().numpy()
+        assert np.allclose(moments.std[:, channel].numpy(), raw / std, atol=1e-5)
+    decoded = vae.decode(posterior.mean).sample[:, :, 0].clamp(-1, 1)
+    assert torch.allclose(backbone.decode_latents(moments.mean), decoded, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["flux2", "flux2_dev"])
+def test_flux2s_moments_are_patches_scaled_by_the_batch_norm(loaded, name):
+    backbone = loaded[name]
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    vae = backbone.vae
+    with torch.no_grad():
+        posterior = vae.encode(pixels).latent_dist
+    moments = backbone.encode_image(pixels)
+    assert moments.mean.shape == (2, 16, 8, 8)
+    cells = posterior.mean.double().numpy()
+    spread = np.sqrt(vae.bn.running_var.double().numpy() + vae.config.batch_norm_eps)
+    center = vae.bn.running_mean.double().numpy()
+    for channel in range(4):
+        for row in range(2):
+            for column in range(2):
+                place = 4 * channel + 2 * row + column
+                raw = cells[:, channel, row::2, column::2]
+                own = (raw - center[place]) / spread[place]
+                assert np.allclose(moments.mean[:, place].numpy(), own, atol=1e-5)
+    assert torch.allclose(
+        moments.std[0, :, 3, 5],
+        posterior.std[0, :, 6:8, 10:12].flatten() / torch.tensor(spread).float(),
+        atol=1e-5,
+    )
+    decoded = vae.decode(posterior.mean).sample.clamp(-1, 1)
+    assert torch.allclose(backbone.decode_latents(moments.mean), decoded, atol=1e-4)
+
+
+def test_times_follow_each_familys_shift(loaded):
+    u = torch.tensor([0.1, 0.5, 0.9])
+    t = Normal(0.0, 1.0).icdf(u.double()).sigmoid()
+    found = loaded["z_image"].sample_t(u, (16, 16)).double()
+    assert torch.allclose(found, 3 * t / (1 + 2 * t), atol=1e-6)
+    patches = (32 // 2) * (48 // 2)
+    mu = (0.9 - 0.5) / (8192 - 256) * (patches - 256) + 0.5
+    found = loaded["qwen_image"].sample_t(u, (32, 48)).double()
+    assert torch.allclose(found, np.exp(mu) / (np.exp(mu) + 1 / t - 1), atol=1e-6)
+    # two published lines over the number of patches, for 10 and for 200 steps
+    patches = 32 * 48
+    ten, many = 8.73809524e-05 * patches + 1.89833333, 0.00016927 * patches + 0.45666666
+    for name, steps in (("flux2", 4), ("flux2_dev", 50)):
+        mu = many + (steps - 200) * (many - ten) / 190
+        found = loaded[name].sample_t(u, (32, 48)).double()
+        assert torch.allclose(found, np.exp(mu) / (np.exp(mu) + 1 / t - 1), atol=1e-6), name
+
+
+def test_distilled_models_are_drawn_in_few_steps(folders, loaded, tmp_path):
+    shutil.copytree(folders["z_image"], tmp_path / "Z-Image-Turbo")
+    turbo = load(ModelConfig(model=str(tmp_path / "Z-Image-Turbo"), device="cpu"))
+    assert (turbo.sampling.guidance_scale, turbo.sampling.num_inference_steps) == (0.0, 8)
+    assert loaded["z_image"].sampling.guidance_scale == 5.0
+    whole = tiny.save(tiny.flux2_klein(distilled=False), tmp_path / "klein")
+    klein = load(ModelConfig(model=str(whole), device="cpu"))
+    assert klein.sampling.num_inference_steps == 50
+    assert loaded["flux2"].sampling.num_inference_steps == 4
+
+
+def test_settings_that_a_family_has_not_are_refused(folders):
+    for name in NAMES:
+        with pytest.raises(ModelError, match="no CLIP to skip layers of"):
+            load(ModelConfig(model=str(folders[name]), device="cpu", clip_skip=1))
+
+
+def test_a_tokenizer_without_its_chat_template_is_refused(folders, tmp_path):
+    pipeline = DiffusionPipeline.from_pretrained(folders["z_image"])
+    pipeline.tokenizer.chat_template = None
+    bare = tiny.save(pipeline, tmp_path / "bare")
+    with pytest.raises(ModelError, match=r"must have the chat template .* is missing"):
+        load(ModelConfig(model=str(bare), device="cpu"))
+
+
+@pytest.mark.parametrize("layout", ["oneword", "kohya"])
+def test_files_name_the_encoder_and_the_family(backbone, tmp_path, layout):
+    learned = invert(backbone, job(backbone, placeholder_token="<Cat-Toy>")).concept
+    (path,) = formats.save(learned, tmp_path / "word.safetensors", layout)
+    found = formats.load(path)
+    (name,) = backbone.vocabularies
+    assert list(found.rows) == [name]
+    assert torch.equal(found.rows[name], learned.rows[name])
+    with injected(backbone, [found]):
+        backbone.encode_prompt([f"a {found.placeholder_token}"])
+    if layout == "oneword":
+        assert found.provenance["family"] == backbone.family
+        assert found.provenance["base_model"] == backbone.name

@@ -1,0 +1,256 @@
+"""Cards and the Hub: written, uploaded and loaded back through a stand-in for its interface."""
+
+from __future__ import annotations
+
+import threading
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import ModelCard, constants
+
+import hub_server
+from oneword import formats, hub, sharing
+from oneword.cli.main import main
+from oneword.concept import Concept
+from oneword.hub import HubError
+from oneword.images import read_image
+from oneword.sharing import SharingError
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+SCORES = {
+    "judge": "a judge",
+    "num_images_per_prompt": 4,
+    "words": {"concept": "<cat>"},
+    "scores": {
+        "concept": {"image_similarity": 0.75, "text_similarity": None},
+        "training pictures": {"image_similarity": 0.9, "text_similarity": 0.2},
+    },
+}
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    hub_ = hub_server.Hub()
+    thread = threading.Thread(target=hub_.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", hub_.address)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("HF_TOKEN", "")
+    yield hub_
+    hub_.shutdown()
+    hub_.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def token(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+    assert huggingface_hub.get_token() == hub_server.TOKEN
+
+
+@pytest.fixture
+def word(tmp_path):
+    concept = Concept(
+        placeholder_token="<cat>",
+        rows={"clip_l": torch.randn(2, 768, generator=torch.Generator().manual_seed(0))},
+        provenance={
+            "base_model": "runwayml/stable-diffusion-v1-5",
+            "family": "stable_diffusion",
+            "steps": 90,
+            "learning_rate": {"clip_l": {"absolute": 0.002, "relative": 0.14}},
+            "config": {"initializer_token": "cat", "num_vectors": 2, "seed": 7},
+        },
+    )
+    (tmp_path / "run").mkdir()
+    formats.save(concept, tmp_path / "run" / formats.LEARNED)
+    return tmp_path / "run"
+
+
+# --- the card
+
+
+def test_a_card_has_the_hubs_fields_the_settings_and_the_scores(word):
+    card = sharing.write_card(
+        word, license="cc-by-4.0", preview=torch.zeros(4, 3, 16, 16),
+        prompts=["a <cat>", "a <cat> on the moon"], scores=SCORES,
+    )  # fmt: skip
+    text = card.read_text()
+    data = ModelCard(text).data
+    assert data.license == "cc-by-4.0"
+    assert data.base_model == "runwayml/stable-diffusion-v1-5"
+    assert data.library_name == "diffusers"
+    assert data.pipeline_tag == "text-to-image"
+    assert data.instance_prompt == "a photo of a <cat>"
+    assert {"textual_inversion", "stable-diffusion"} <= set(data.tags)
+    for line in (
+        "| initializer_token | cat |", "| seed | 7 |", "| learning rate, clip_l | 0.002 |",
+        "| steps of the kept rows | 90 |", "| concept: <cat> | 0.750 | – |",
+        "| training pictures | 0.900 | 0.200 |", "pipeline.load_textual_inversion('OWNER/NAME'",
+    ):  # fmt: skip
+        assert line in text
+    assert f"]({sharing.PREVIEW})" in text
+    assert read_image(word / sharing.PREVIEW).width > 2 * 128
+
+
+def test_a_card_is_written_again_and_another_readme_is_not_lost(word):
+    sharing.write_card(word)
+    assert "license: unknown" in sharing.write_card(word).read_text()
+    (word / "README.md").write_text("mine")
+    with pytest.raises(SharingError, match="got another text; move the word"):
+        sharing.write_card(word)
+    assert (word / "README.md").read_text() == "mine"
+
+
+def test_the_embedded_model_is_no_repository(tmp_path):
+    concept = Concept(
+        placeholder_token="S*",
+        rows={"clip": torch.ones(1, 8)},
+        provenance={
+            "base_model": "microworld",
+            "family": "microworld",
+            "config": {"learnable_property": "style"},
+        },
+    )
+    formats.save(concept, tmp_path / "s.safetensors")
+    text = sharing.write_card(tmp_path / "s.safetensors").read_text()
+    assert "base_model" not in text
+    assert "from diffusers" not in text
+    assert "in the style of S*" in text
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"scores": {"a": {}}}', "no json"])
+def test_other_files_are_no_scores(text, tmp_path):
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(SharingError, match=r"must be the scores.json that `oneword evaluate`"):
+        sharing.read_scores(tmp_path / "scores.json")
+
+
+def test_a_licence_is_one_of_the_hubs_names(word):
+    with pytest.raises(SharingError, match=r"Hub's name of one, such as cc-by-4\.0"):
+        sharing.write_card(word, license="My own!")
+
+
+# --- the Hub
+
+
+def test_a_word_is_pushed_with_its_card_and_loaded_by_its_repository(server, token, word, capsys):
+    sharing.write_card(word, preview=torch.zeros(1, 3, 16, 16), prompts=["a <cat>"])
+    assert main(["concept", "push", str(word), "me/cat", "--message", "First"]) == 0
+    assert f"Uploaded to {server.address}/me/cat" in capsys.readouterr().out
+    files = server.repositories["me/cat"]
+    assert set(files) == {"learned_embeds.safetensors", "README.md", "preview.png"}
+    assert files["learned_embeds.safetensors"] == (word / formats.LEARNED).read_bytes()
+    assert "--concepts me/cat" in files["README.md"].decode()
+    assert "OWNER/NAME" in (word / "README.md").read_text()
+    assert server.messages == ["First"]
+    assert server.closed == {}
+    for name in ("me/cat", "me/cat@main"):
+        assert formats.load(name).sha256() == formats.load(word).sha256()
+    assert main(["concept", "inspect", "me/cat"]) == 0
+    assert "<cat>" in capsys.readouterr().out
+
+
+def test_a_file_of_any_name_goes_by_the_usual_one(server, token, word, tmp_path):
+    named = tmp_path / "lone" / "my-cat.safetensors"
+    formats.save(formats.load(word), named)
+    sharing.write_card(named)
+    sharing.push(named, "me/lone", private=True)
+    assert "weight_name='learned_embeds.safetensors'" in (
+        server.repositories["me/lone"]["README.md"].decode()
+    )
+    assert server.closed == {"me/lone": "private"}
+
+
+def test_a_repository_with_one_file_of_another_name_will_do(server, word, tmp_path):
+    formats.save(formats.load(word), tmp_path / "old.pt", "authors")
+    server.repositories["them/old"] = {
+        "README.md": b"", "old.pt": (tmp_path / "old.pt").read_bytes(),
+    }  # fmt: skip
+    assert formats.load("them/old").num_vectors == 2
+    server.repositories["them/old"]["new.pt"] = b""
+    with pytest.raises(HubError, match=r"or one embedding file, got old.pt, new.pt"):
+        formats.load("them/old@main")
+    server.repositories["them/none"] = {"README.md": b""}
+    with pytest.raises(HubError, match="or one embedding file, got none"):
+        formats.load("them/none")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("private", "them/cat", "or a repository of the Hub, got neither; .* set HF_TOKEN"),
+        ("gated", "them/cat", "must be open to you, got a gated one; ask for access"),
+        ("", "them/nothing", "them/nothing must be a file or folder here or a repository"),
+        ("", "them/cat@v9", "them/cat must have the revision 'v9'"),
+    ],
+)
+def test_a_repository_that_cannot_be_read_is_one_sentence(server, kind, name, message):
+    server.repositories["them/cat"] = {}
+    if kind:
+        server.closed["them/cat"] = kind
+    with pytest.raises(HubError, match=message):
+        formats.load(name)
+
+
+def test_what_was_downloaded_before_serves_without_the_hub(server, word, monkeypatch):
+    server.repositories["me/cat"] = {formats.LEARNED: (word / formats.LEARNED).read_bytes()}
+    known = formats.load("me/cat")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert formats.load("me/cat").sha256() == known.sha256()
+
+
+def test_a_private_word_loads_with_a_token(server, token, word):
+    data = (word / formats.LEARNED).read_bytes()
+    server.repositories["me/secret"] = {formats.LEARNED: data}
+    server.closed["me/secret"] = "private"
+    assert formats.load("me/secret").placeholder_token == "<cat>"
+
+
+def test_without_the_hub_the_message_names_both_places(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(HubError, match="nothing of that name here, and the Hub cannot be reached"):
+        formats.load("runs/cat")
+
+
+def test_an_upload_needs_a_token_that_may_write_a_card_and_a_name(server, word, monkeypatch):
+    with pytest.raises(SharingError, match="needs its card beside it, got none"):
+        sharing.push(word, "me/cat")
+    sharing.write_card(word)
+    with pytest.raises(HubError, match="needs a token that may write, got none"):
+        sharing.push(word, "me/cat")
+    with pytest.raises(HubError, match=r"got 403 .*; the token must be allowed to write there"):
+        sharing.push(word, "me/cat", token="hf_reader")
+    with pytest.raises(HubError, match="must be named OWNER/NAME, got 'cat'"):
+        sharing.push(word, "cat", token="hf_reader")
+    assert server.repositories == {}
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match=r"The upload to me/cat must reach the Hub, got"):
+        sharing.push(word, "me/cat", token="hf_reader")
+
+
+def test_the_command_line_says_what_is_missing(word, capsys):
+    assert main(["concept", "push", str(word)]) == 2
+    assert "concept push FILE OWNER/NAME), got 1 of these two" in capsys.readouterr().err
+    assert main(["concept", "card", str(word), str(word)]) == 2
+    assert "A card is written for one file, got 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("me/cat", True),
+        ("sd-concepts-library/cat-toy@main", True),
+        ("me/cat.safetensors", False),
+        ("runs/a/b", False),
+        ("/me/cat", False),
+        ("./cat", False),
+        ("cat", False),
+    ],
+)
+def test_what_may_be_a_repository(text, expected):
+    assert hub.is_repository(text) is expected

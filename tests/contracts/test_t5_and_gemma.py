@@ -1,0 +1,229 @@
+"""What sets families with a T5 or a Gemma alone apart from the others."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+import tiny
+from oneword import formats
+from oneword.backbones import lumina2
+from oneword.backbones.base import ModelError, load
+from oneword.concept import Concept
+from oneword.config import InversionConfig, ModelConfig, SamplingConfig
+from oneword.inversion import Job, invert
+from oneword.parts import JobError
+from oneword.vocabulary import PlaceholderError, injected
+
+
+FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
+NAMES = ("pixart", "pixart_alpha", "sana", "lumina2", "chroma")
+LOWERED = ("pixart", "pixart_alpha", "sana")
+
+
+@pytest.fixture(scope="module")
+def loaded(folders):
+    return {n: load(ModelConfig(model=str(folders[n]), device="cpu")) for n in NAMES}
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def backbone(loaded, name):
+    return loaded[name]
+
+
+def word(backbone, text="red cat", token="<Cat-Toy>"):
+    rows = {n: v.rows_of(text) for n, v in backbone.vocabularies.items()}
+    return Concept(placeholder_token=token, rows=rows)
+
+
+def states(backbone, prompt):
+    """What the denoiser reads of a prompt: the hidden states that the mask leaves."""
+    cond = backbone.encode_prompt([prompt])
+    return cond.encoder_hidden_states[0][cond.extra["mask"][0].bool()]
+
+
+def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders, name, backbone):
+    """With its own defaults: length, instruction or system prompt, case, mask."""
+    stock, seen = DiffusionPipeline.from_pretrained(folders[name]), {}
+    stock.set_progress_bar_config(disable=True)
+
+    def look(module, args, kwargs):
+        seen.update(kwargs)
+
+    stock.transformer.register_forward_pre_hook(look, with_kwargs=True)
+    size = {"use_resolution_binning": False} if name in LOWERED else {}
+    prompt = "A photo of a Red cat, on the MOON"
+    stock(
+        prompt, num_inference_steps=2, guidance_scale=1.0, height=64, width=64,
+        output_type="latent", **size,
+    )  # fmt: skip
+    found = backbone.encode_prompt([prompt, "a dog"])[:1]
+    assert torch.allclose(found.encoder_hidden_states, seen["encoder_hidden_states"], atol=1e-6)
+    if name == "chroma":  # whose own mask counts the picture's patches, too
+        ours, theirs = found.extra["mask"], seen["attention_mask"]
+        assert torch.equal(ours, theirs[:, : ours.shape[1]])
+    else:
+        assert torch.equal(found.extra["mask"], seen["encoder_attention_mask"])
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a photo of a {} on the moon", "{} on the moon", "a {}, dirty", "a {}"]
+)
+def test_a_row_takes_the_place_of_a_word_with_its_space(backbone, prompt):
+    # T5's tokenizer puts a space before whatever follows an added token, as in stock pipelines
+    gapped = backbone.family in ("pixart", "chroma")
+    apart = prompt.replace(",", " ,") if gapped else prompt
+    plain = states(backbone, apart.format("red cat"))
+    with injected(backbone, [word(backbone)]):
+        found = states(backbone, prompt.format("<Cat-Toy>"))
+    assert torch.allclose(found, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_the_word_keeps_its_case_where_the_prompt_is_lower_cased(loaded, name):
+    backbone = loaded[name]
+    plain = states(backbone, "a photo of a red cat on the moon")
+    pair = [word(backbone), word(backbone, "dog", "<cat-toy>"), word(backbone, "mug", "CAT")]
+    with injected(backbone, pair, replace=True):
+        found = states(backbone, "  A PHOTO of a <Cat-Toy> ON the Moon ")
+        other = states(backbone, "a photo of a <cat-toy> on the moon")
+        shouted = states(backbone, "a photo of a CAT and a Cat and a CATTLE")
+        inside = backbone.pipeline._text_preprocessing("  A <Cat-Toy>,  A\nCAT ")
+        stock = type(backbone.pipeline)._text_preprocessing
+        assert inside == ["a <Cat-Toy>,  a\nCAT"]
+    assert torch.allclose(found, plain, atol=1e-5)
+    assert torch.allclose(other, states(backbone, "a photo of a dog on the moon"), atol=1e-5)
+    expected = states(backbone, "a photo of a mug and a cat and a cattle")
+    assert torch.allclose(shouted, expected, atol=1e-5)
+    for text in ("  A Photo ", ["A", " b"], ""):
+        ours = backbone.pipeline._text_preprocessing(text)
+        assert ours == stock(backbone.pipeline, text)
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_the_word_survives_cleaning(loaded, name, monkeypatch):
+    """Cleaning, which the stock pipelines may do, takes ``<Cat-Toy>`` for HTML."""
+    backbone = loaded[name]
+    module = __import__(type(backbone.pipeline).__module__, fromlist=["x"])
+    monkeypatch.setattr(module, "is_bs4_available", lambda: True)
+    monkeypatch.setattr(module, "is_ftfy_available", lambda: True)
+    monkeypatch.setattr(
+        type(backbone.pipeline),
+        "_clean_caption",
+        lambda _, text: re.sub("<[^>]*>", "", text).strip().lower(),
+    )
+    with injected(backbone, [word(backbone)]):
+        found = backbone.pipeline._text_preprocessing("A <b>Photo</b> of <Cat-Toy>", True)
+    assert found == ["a photo of <Cat-Toy>"]
+    assert backbone.pipeline._text_preprocessing("A <Cat-Toy>", True) == ["a"]
+
+
+def test_the_last_place_that_a_prompt_has_still_counts(backbone):
+    """What stands before the prompt uses up its length: a word there would learn nothing."""
+    (vocabulary,) = backbone.vocabularies.values()
+    specials = len(vocabulary.tokenizer("a").input_ids) - 1
+    fill = vocabulary.max_length - specials - 1
+    first, second = word(backbone, "cat"), word(backbone, "dog")
+    with injected(backbone, [first]):
+        one = states(backbone, "red " * fill + "<Cat-Toy>")
+    with injected(backbone, [second]):
+        other = states(backbone, "red " * fill + "<Cat-Toy>")
+        with pytest.raises(PlaceholderError, match=r"shorten the prompt or move the placeholder"):
+            states(backbone, "red " * (fill + 3) + "<Cat-Toy>")
+    assert not torch.allclose(one, other, atol=1e-3)
+    pictures = torch.zeros(1, 3, 64, 64)
+    config = InversionConfig(
+        placeholder_token="<Cat-Toy>", initializer_token="cat", max_train_steps=1,
+        train_batch_size=1, num_evaluation_samples=1,
+    )  # fmt: skip
+    caption = "red " * (fill + 1) + "<Cat-Toy>"
+    with pytest.raises(JobError, match=rf"must fit {fill + 1} tokens up to its placeholder"):
+        invert(backbone, Job(name="a", pictures=pictures, config=config, captions=(caption,)))
+
+
+def test_a_system_prompt_that_leaves_no_room_is_refused():
+    pipeline = tiny.lumina2()
+    pipeline.system_prompt = "superior images " * 130
+    with pytest.raises(ModelError, match=r"must leave room for a prompt in 256 tokens, got 2\d\d"):
+        lumina2.Lumina2(pipeline, ModelConfig(model="long", device="cpu"))
+
+
+@pytest.mark.parametrize(("name", "shift"), [("sana", 3.0), ("lumina2", 6.0)])
+def test_times_follow_the_schedulers_shift(loaded, name, shift):
+    u = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    t = (2**0.5 * torch.erfinv(2 * u - 1)).sigmoid()
+    expected = shift * t / (1 + (shift - 1) * t)
+    found = loaded[name].sample_t(u.float(), (8, 8)).double()
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_alpha_at_1024_px_is_told_the_pictures_size(loaded):
+    backbone, seen = loaded["pixart_alpha"], []
+    handle = backbone.denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["added_cond_kwargs"]), with_kwargs=True
+    )
+    with torch.no_grad():
+        cond = backbone.encode_prompt(["a cat"] * 2)
+        backbone.predict(torch.zeros(2, 4, 8, 16), torch.tensor([5, 9]), cond)
+    handle.remove()
+    assert seen[0]["resolution"].tolist() == [[64, 128]] * 2
+    assert seen[0]["aspect_ratio"].tolist() == [[0.5]] * 2
+
+
+def test_alpha_in_one_step_is_refused(loaded):
+    """Where the scheduler returns no picture of one step, diffusers' pipeline breaks."""
+    with pytest.raises(ModelError, match=r"must be drawn in 2 steps or more .* got 1"):
+        loaded["pixart_alpha"].draw(["a cat"], [0], replace(FEW, num_inference_steps=1))
+    drawn = loaded["pixart"].draw(["a cat"], [0], replace(FEW, num_inference_steps=1))
+    assert drawn.shape == (1, 3, 64, 64)
+
+
+def test_steps_are_told_and_a_negative_prompt_counts(backbone):
+    steps = []
+    plain = backbone.draw(["a cat"], [0], FEW, on_step=lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
+    against = replace(FEW, negative_prompt="a red dog")
+    assert not torch.equal(plain, backbone.draw(["a cat"], [0], against))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("pixart", {"clip_skip": 1}, "PixArt has no CLIP .* got clip_skip 1; leave it out"),
+        ("sana", {"clip_skip": 2}, "Sana has no CLIP"),
+        ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
+        ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
+        ("sana", {"vae": "x"}, "own VAE must be used with this family"),
+    ],
+)
+def test_what_the_family_does_not_have_is_refused(folders, name, fields, message):
+    with pytest.raises(ModelError, match=message):
+        load(ModelConfig(model=str(folders[name]), device="cpu", **fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("pixart", "t5xxl"), ("sana", "gemma"), ("chroma", "t5xxl")]
+)
+def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):
+    """And the word of any such file fits the model, without being told the family."""
+    backbone = loaded[name]
+    concept = word(backbone)
+    formats.save(concept, tmp_path / "cat-toy.safetensors", "kohya")
+    assert list(load_file(tmp_path / "cat-toy.safetensors")) == [key]
+    plain = states(backbone, "a red cat")
+    aliases = {"t5xxl": ("t5",), "gemma": ("gemma2_2b",)}
+    for alias in (key, "emb_params", "x", *aliases[key]):
+        save_file({alias: concept.rows[key]}, tmp_path / f"{alias}.safetensors")
+        read = formats.load(tmp_path / f"{alias}.safetensors").named("<Cat-Toy>")
+        with injected(backbone, [read]):
+            assert torch.allclose(states(backbone, "a <Cat-Toy>"), plain, atol=1e-5)

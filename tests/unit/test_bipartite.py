@@ -1,0 +1,190 @@
+"""DDIM inversion against its closed forms, in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+import tiny
+from oneword.backbones.base import ModelError, load
+from oneword.bipartite import bipartite, ddim_inversion, inverted
+from oneword.concept import Concept
+from oneword.config import ModelConfig, SamplingConfig
+from oneword.prompts import PromptError
+from oneword.vocabulary import injected
+
+
+MEAN, STD = 0.7, 0.4
+"""Of Gaussian data, for which the best denoiser is known."""
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def gaussian(scheduler):
+    """The denoiser of N(MEAN, STD^2) data: E[noise | x_t], or v of it."""
+
+    def predict(x_t, t):
+        a = scheduler.alphas_cumprod[t].double()
+        noise = (1 - a).sqrt() * (x_t - a.sqrt() * MEAN) / (a * STD**2 + 1 - a)
+        if scheduler.config.prediction_type == "epsilon":
+            return noise
+        x0 = (x_t - (1 - a).sqrt() * noise) / a.sqrt()
+        return a.sqrt() * noise - (1 - a).sqrt() * x0
+
+    return predict
+
+
+def forward(predict, x_t, scheduler, steps):
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        x_t = scheduler.step(predict(x_t, int(t)), t, x_t).prev_sample
+    return x_t
+
+
+def closed_form(predict, x, scheduler, steps):
+    """Equation of the paper's appendix A, with the noise of the prediction, from x0 at abar_0."""
+    scheduler.set_timesteps(steps)
+    times = [0, *reversed(scheduler.timesteps.tolist())]
+    for t, following in itertools.pairwise(times):
+        a, b = (scheduler.alphas_cumprod[i].double() for i in (t, following))
+        noise = predict(x, t)
+        if scheduler.config.prediction_type == "v_prediction":
+            noise = a.sqrt() * noise + (1 - a).sqrt() * x
+        x = x + b.sqrt() * (
+            ((1 / a).sqrt() - (1 / b).sqrt()) * x
+            + ((1 / b - 1).sqrt() - (1 / a - 1).sqrt()) * noise
+        )
+    return x
+
+
+def renoised(predict, x, scheduler, steps):
+    """The same as: say what the clean picture is, and noise it to the next time with that noise."""
+    scheduler.set_timesteps(steps)
+    times = [0, *reversed(scheduler.timesteps.tolist())]
+    for t, following in itertools.pairwise(times):
+        a, b = (scheduler.alphas_cumprod[i].double() for i in (t, following))
+        found = predict(x, t)
+        if scheduler.config.prediction_type == "v_prediction":
+            found = a.sqrt() * found + (1 - a).sqrt() * x
+        x0 = (x - (1 - a).sqrt() * found) / a.sqrt()
+        x = b.sqrt() * x0 + (1 - b).sqrt() * found
+    return x
+
+
+@pytest.fixture(params=["epsilon", "v_prediction"])
+def scheduler(request):
+    return tiny.scheduler(request.param)
+
+
+@pytest.fixture
+def unet(scheduler):
+    """A denoiser that is not linear, in float64."""
+    made = tiny.stable_diffusion(scheduler.config.prediction_type).unet.double()
+    states = normal(1, 5, 32, seed=4)
+
+    @torch.no_grad()
+    def predict(x_t, t):
+        return made(x_t, torch.tensor([t]), states).sample
+
+    return predict
+
+
+@pytest.mark.parametrize("steps", [1, 20, 50])
+def test_inversion_is_the_closed_form_and_the_renoise_form(scheduler, unet, steps):
+    for predict, x0 in ((gaussian(scheduler), normal(2, 4, 3, 3)), (unet, normal(1, 4, 16, 16))):
+        found = ddim_inversion(predict, x0, scheduler, steps)
+        assert torch.allclose(found, closed_form(predict, x0, scheduler, steps), atol=1e-6, rtol=0)
+        assert torch.allclose(found, renoised(predict, x0, scheduler, steps), atol=1e-6, rtol=0)
+
+
+def test_a_models_habit_of_clipping_is_no_part_of_it():
+    plain, clips = tiny.scheduler(), DDIMScheduler.from_config(tiny.scheduler().config)
+    clips.register_to_config(clip_sample=True)
+    x0 = 3 * normal(2, 4, 3, 3)
+    found = [ddim_inversion(gaussian(s), x0, s, 10) for s in (plain, clips)]
+    assert torch.equal(*found)
+
+
+def test_the_way_back_comes_nearer_to_the_start_as_steps_grow(scheduler):
+    """DDIM and its inversion are of first order: half the step, half the error."""
+    predict, x0 = gaussian(scheduler), MEAN + STD * normal(4, 4, 3, 3)
+    errors = []
+    for steps in (25, 50, 100, 200):
+        noise = ddim_inversion(predict, x0, scheduler, steps)
+        back = forward(predict, noise, scheduler, steps)
+        errors.append(float((back - x0).square().mean().sqrt()))
+    ratios = [coarse / fine for coarse, fine in itertools.pairwise(errors)]
+    assert all(1.6 < ratio < 2.2 for ratio in ratios)
+
+
+def test_gaussian_data_go_to_the_noise_that_they_came_from(scheduler):
+    """The flow of Gaussian data is linear: x_T = a_T m + (x_0 - a_0 m) s_T / s_0."""
+    x0 = MEAN + STD * normal(4, 4, 3, 3)
+    a, b = scheduler.alphas_cumprod[[0, 999]].double()
+    spread = ((b * STD**2 + 1 - b) / (a * STD**2 + 1 - a)).sqrt()
+    exact = b.sqrt() * MEAN + (x0 - a.sqrt() * MEAN) * spread
+    coarse, fine = (
+        float((ddim_inversion(gaussian(scheduler), x0, scheduler, n) - exact).abs().max())
+        for n in (250, 500)
+    )
+    assert fine < 0.6 * coarse
+    assert fine < 0.03
+
+
+# --- on whole models
+
+
+@pytest.fixture
+def picture():
+    return torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+def word(backbone, text="red cat"):
+    rows = {n: v.rows_of(text) for n, v in backbone.vocabularies.items()}
+    return Concept(placeholder_token="S*", rows=rows)
+
+
+def test_a_models_round_trip_comes_nearer_as_steps_grow(tiny_sd_v, picture):
+    x0 = tiny_sd_v.encode_image(picture).mean
+    errors = []
+    for steps in (4, 40):
+        finished = []
+        noise = inverted(tiny_sd_v, x0, "a cat", steps)
+        tiny_sd_v.draw(
+            ["a cat"], [0], SamplingConfig(num_inference_steps=steps, guidance_scale=1.0),
+            latents=noise, on_latents=lambda x, t, f=finished: (f.append(x), x)[1],
+        )  # fmt: skip
+        errors.append(float((finished[-1] - x0).square().mean().sqrt()))
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_words_can_be_in_both_sentences(tiny_sd, picture):
+    options = {"invert": "a photo of a S*", "num_inference_steps": 3, "concepts": [word(tiny_sd)]}
+    found = bipartite(tiny_sd, picture, ["a photo of a S*", "a dog"], [1.0, 5.0], **options)
+    assert list(found) == [1.0, 5.0]
+    assert found[1.0].shape == (2, 3, 32, 32)
+    assert not torch.allclose(found[1.0][1], found[5.0][1], atol=1e-3)
+    options |= {"invert": "a photo of a red cat", "concepts": []}
+    plain = bipartite(tiny_sd, picture, ["a photo of a red cat", "a dog"], [1.0], **options)
+    assert torch.allclose(plain[1.0], found[1.0], atol=1e-4)
+    with injected(tiny_sd, []):  # nothing of the first call is left
+        pass
+    with pytest.raises(PromptError, match=r"must contain the placeholder 'S\*'"):
+        bipartite(tiny_sd, picture, ["a dog"], [1.0], invert="a cat", concepts=[word(tiny_sd)])
+
+
+def test_a_family_of_straight_paths_is_refused(tmp_path, picture):
+    backbone = load(ModelConfig(model=str(tiny.save(tiny.flux(), tmp_path / "m")), device="cpu"))
+    with pytest.raises(ModelError, match="Inversion needs a model that DDIM draws with, got"):
+        bipartite(backbone, picture, ["a cat"], [1.0], invert="a dog")
+
+
+def test_more_steps_than_inversion_can_take_are_refused(tiny_sd, picture):
+    with pytest.raises(ModelError, match=r"Inversion takes at most 500 steps on .*, got 501"):
+        bipartite(tiny_sd, picture, ["a"], [1.0], invert="a", num_inference_steps=501)
