@@ -276,7 +276,8 @@ def _show(study: Study) -> None:
     names = [m for m in _SHOWN if any(m in line for line in summary["scores"].values())]
     for name in ("setup", *names):
         justify = "left" if name == "setup" else "right"
-        table.add_column(name, justify=justify, no_wrap=name == "setup", min_width=6)
+        head = name.removesuffix(" similarity").removesuffix(" overlap")
+        table.add_column(head, justify=justify, no_wrap=name == "setup", min_width=6)
     for setup, line in summary["scores"].items():
         table.add_row(setup, *(f"{line[n]['value']:.3f}" if n in line else "–" for n in names))
     console.print(table)
