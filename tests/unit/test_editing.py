@@ -316,6 +316,11 @@ def test_edits_that_do_not_fit_are_refused(tiny_sd, options, message):
         edit(tiny_sd, noisy(), "a cat", sampling=FEW, **options)
 
 
+def test_an_unknown_background_is_refused(tiny_sd):
+    with pytest.raises(EditError, match="must be one of paste, optimize, blend, got 'fog'"):
+        editing._check_background(tiny_sd, "fog", None)
+
+
 def test_words_must_be_used_and_loaded(tiny_sd):
     rows = {"clip": tiny_sd.vocabularies["clip"].rows_of("cat")}
     word = Concept(placeholder_token="S*", rows=rows)

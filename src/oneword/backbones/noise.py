@@ -105,9 +105,12 @@ class Flow:
         shift = config.get("shift", config.get("flow_shift", 1.0))
         return (shift * t / (1 + (shift - 1) * t)).float()
 
-    def first(self, scheduler: Any, num_inference_steps: int) -> float:  # noqa: ARG002
-        """Time of the first step: nothing but noise."""
-        return 1.0
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:
+        """Time of the first step of so many; some solvers begin a little below 1."""
+        if scheduler.config.get("use_dynamic_shifting"):
+            return 1.0  # which every shift leaves as it is
+        scheduler.set_timesteps(num_inference_steps)
+        return float(scheduler.sigmas[0])
 
     def after(self, scheduler: Any, timestep: Any) -> float | None:
         """Time to which a scheduler's step leads; ``None``: the last one's."""

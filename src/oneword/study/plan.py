@@ -95,7 +95,7 @@ def arm(label: str) -> Arm:
         ConfigError: there is no such setup or setting, or a reference is given settings.
     """
     setup, _, settings = label.partition(":")
-    known = (*SETUPS, *(name for name in REFERENCES if name not in SETUPS), *others())
+    known = (*SETUPS, *(name for name in REFERENCES if name not in SETUPS))
     if setup not in known:
         raise ConfigError(f"A setup must be one of {', '.join(known)}, got {setup!r}.")
     names = {f.name for f in dataclasses.fields(InversionConfig)} - {*_OWN, "tuning"}
@@ -129,11 +129,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def others() -> tuple[str, ...]:
-    """Setups that are no settings of the loop: baselines that change weights, edits of pictures."""
-    return ()
 
 
 class Study:
