@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import re
 import shutil
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
 
 import single_file
 import tiny
+from oneword._devices import computes
 from oneword.backbones.base import Backbone, ModelError, Moments, load, pick_device, pick_dtype
+from oneword.backbones.streaming import streamed
 from oneword.concept import Concept
 from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import injected
@@ -183,6 +189,65 @@ def test_compute_types(tiny_folder):
     assert prediction.dtype == torch.float32
     assert pick_dtype("auto", torch.device("cpu")) == torch.float32
     assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_types_that_the_processor_imitates_are_named(name):
+    cpu, dtype = torch.device("cpu"), {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pick_dtype(name, cpu)
+        pick_dtype("fp32", cpu)
+        pick_dtype(name, torch.device("cuda"))
+    said = [str(w.message) for w in caught]
+    assert len(said) == (0 if computes(dtype, cpu) else 1)
+    assert all(f"no instructions for {name}" in message for message in said)
+
+
+def test_weights_read_one_by_one_are_those_of_the_file(tmp_path):
+    """Names of old autoencoders, which diffusers changes while it loads, among them."""
+    vae = AutoencoderKL(block_out_channels=(32,), norm_num_groups=8)
+    vae.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, value in load_file(file).items():
+        for ours, theirs in new.items():
+            name = name.replace(f".{ours}.", f".{theirs}.")
+        tensors[name] = value
+    assert any(".proj_attn." in name for name in tensors)
+    save_file(tensors, file)
+    with streamed():
+        found = AutoencoderKL.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    for name, value in vae.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value.to(torch.bfloat16))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks the Linux kernel")
+def test_weights_of_another_type_never_lie_in_memory_whole(tmp_path):
+    """A file of 160 MB in fp32, loaded as bf16: 80 MB stay, and no 160 MB beside them."""
+    wide = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(512, 512),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    size = sum(p.numel() for p in wide.parameters()) * 4
+    wide.save_pretrained(tmp_path)
+    del wide
+
+    def peak():
+        status = Path("/proc/self/status").read_text()
+        return {k: int(re.search(rf"{k}:\s*(\d+)", status)[1]) * 1024 for k in ("VmHWM", "VmRSS")}
+
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    before = peak()["VmRSS"]
+    with streamed():
+        UNet2DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert size > 150e6
+    assert peak()["VmHWM"] - before < size
 
 
 def test_a_weight_variant(tiny_sd, tmp_path):

@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from oneword._devices import computes
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config import EMBEDDED, ModelConfig, SamplingConfig, UserError
 from oneword.vocabulary import Vocabulary
@@ -374,4 +376,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The compute type of a name; "auto" is bf16 on CUDA and fp32 elsewhere."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if not computes(dtype, device):
+        warnings.warn(
+            f"This CPU has no instructions for {name} and imitates them, tens of times slower than "
+            "fp32; pass --dtype fp32 unless memory is short.",
+            stacklevel=2,
+        )
+    return dtype

@@ -34,6 +34,7 @@ from oneword.backbones.base import (
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.compiled import Compiled
 from oneword.backbones.noise import Diffusion, Flow
+from oneword.backbones.streaming import streamed
 from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import Splice, Vocabulary, around_words
 
@@ -62,7 +63,7 @@ def load_pipeline(
     dtype = pick_dtype(config.dtype, device)
     options = {"dtype": dtype} | options
     try:
-        with quiet():
+        with quiet(), streamed():
             if memory.has_shapes_alone():
                 return memory.without_weights(kind, source, revision=config.revision, **options)
             if config.vae is not None:

@@ -1,0 +1,61 @@
+"""Weights read tensor by tensor, so that a file in another type never lies in memory whole.
+
+diffusers maps a file and keeps the map until the last of its tensors has been cast: the pages that
+were read count as the process's own beside the copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusers.models import model_loading_utils, modeling_utils
+from safetensors import safe_open
+from torch import Tensor
+
+
+@contextmanager
+def streamed() -> Iterator[None]:
+    """Let diffusers' models read safetensors files tensor by tensor."""
+    original = model_loading_utils.load_state_dict
+
+    def load(file: Any, *args: Any, **options: Any) -> Any:
+        is_streamable = isinstance(file, (str, Path)) and str(file).endswith(".safetensors")
+        return _Streamed(file) if is_streamable else original(file, *args, **options)
+
+    modules: Iterable[Any] = (model_loading_utils, modeling_utils)
+    for module in modules:
+        module.load_state_dict = load
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.load_state_dict = original
+
+
+class _Streamed(dict[str, Tensor | None]):
+    """The tensors of a file by name; each is mapped anew, for as long as somebody holds it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        with safe_open(path, "pt") as file:
+            super().__init__(dict.fromkeys(file.keys()))
+
+    def __getitem__(self, name: str) -> Tensor:
+        value = super().__getitem__(name)
+        if value is not None:  # diffusers has renamed it
+            return value
+        with safe_open(self.path, "pt") as file:
+            return file.get_tensor(name)
+
+    def pop(self, name: str) -> Tensor:  # type: ignore[override]
+        """Take a tensor out, as diffusers does with old names."""
+        value = self[name]
+        del self[name]
+        return value
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:  # type: ignore[override]
+        """Name and tensor, one after the other."""
+        return ((name, self[name]) for name in self)
