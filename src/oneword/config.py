@@ -273,7 +273,7 @@ class InversionConfig:
     timestep_bias: float | None = None
     """Preference for noisy times, in [0, 1]; 0: none."""
     evaluation_steps: int | None = None
-    """Steps between two scorings of the fixed evaluation batch; unset: 10, or more where batches are so small that scoring would cost over an eighth of the training."""
+    """Steps between two scorings of the fixed evaluation batch; unset: so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
     num_evaluation_samples: int = 16
     """Size of the fixed evaluation batch."""
     seed: int = 0
@@ -403,8 +403,9 @@ class InversionConfig:
         if resolved.evaluation_steps is None:
             # a sample costs a third of what it does in training, where it has a backward pass
             assert resolved.train_batch_size is not None
-            least = math.ceil(resolved.num_evaluation_samples / (0.4 * resolved.train_batch_size))
-            steps = 10 * math.ceil(least / 10)
+            share = 1 / 8 if resolved.early_stopping else 1 / 20
+            cost = resolved.num_evaluation_samples / (3 * resolved.train_batch_size)
+            steps = 10 * math.ceil(cost / share / 10)
             resolved = dataclasses.replace(resolved, evaluation_steps=steps)
         return resolved
 
@@ -498,6 +499,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "max_train_steps": 150,
             # the colour of large areas is decided in the noisiest third alone
             "timestep_bias": 0.8,
+            "evaluation_steps": 10,
         },
     },
 }

@@ -225,7 +225,7 @@ def test_weights_read_one_by_one_are_those_of_the_file(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks the Linux kernel")
 def test_weights_of_another_type_never_lie_in_memory_whole(tmp_path):
-    """A file of some 155 MB in fp32, loaded as bf16: half of it stays, and not all of it is beside."""
+    """A file of some 155 MB in fp32, loaded as bf16: half stays, and less than all is beside it."""
     wide = UNet2DModel(
         sample_size=8,
         block_out_channels=(384, 384),

@@ -133,10 +133,16 @@ def test_sampling_settings_are_laid_over_each_other():
     assert mixed == dataclasses.replace(base, num_inference_steps=9, negative_prompt="blurry")
 
 
-@pytest.mark.parametrize(("batch", "steps"), [(1, 40), (2, 20), (4, 10), (8, 10), (64, 10)])
-def test_scorings_are_rarer_where_batches_are_small(batch, steps):
-    config = InversionConfig(train_batch_size=batch).resolved("sdxl")
-    assert config.evaluation_steps == steps
+@pytest.mark.parametrize(
+    ("batch", "steps", "stopping"),
+    [(1, 110, 50), (2, 60, 30), (4, 30, 20), (8, 20, 10), (64, 10, 10)],
+)
+def test_scorings_are_rarer_where_batches_are_small(batch, steps, stopping):
+    config = InversionConfig(train_batch_size=batch)
+    assert config.resolved("sdxl").evaluation_steps == steps
+    watched = dataclasses.replace(config, early_stopping=True)
+    assert watched.resolved("sdxl").evaluation_steps == stopping
+    assert InversionConfig().resolved("microworld").evaluation_steps == 10
     assert InversionConfig(evaluation_steps=3).resolved("sdxl").evaluation_steps == 3
 
 
