@@ -95,6 +95,7 @@ def bipartite(
     invert: str,
     concepts: Sequence[Concept] = (),
     num_inference_steps: int = 250,
+    batch_size: int = 16,
     replace: bool = False,
 ) -> dict[float, Float[Tensor, "prompts 3 height width"]]:
     """Keep a picture's noise, change the sentence: one drawing per prompt, at each guidance.
@@ -109,6 +110,7 @@ def bipartite(
         invert: What the picture shows, such as "a photo of a S*".
         concepts: Words that the sentences may use.
         num_inference_steps: Of both ways.
+        batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
 
     Returns:
@@ -128,9 +130,13 @@ def bipartite(
     with injected(backbone, concepts, replace=replace):
         x0 = backbone.encode_image(picture.to(backbone.device)).mean
         start = inverted(backbone, x0, invert, num_inference_steps)
-        start = start.expand(len(prompts), -1, -1, -1)
         for scale in guidance_scales:
             sampling = SamplingConfig(guidance_scale=scale, negative_prompt=negative, **size)
-            seeds = [0] * len(prompts)  # not drawn from: the noise is the picture's
-            found[scale] = backbone.draw(prompts, seeds, sampling, latents=start).cpu()
+            batches = []
+            for first in range(0, len(prompts), batch_size):
+                some = prompts[first : first + batch_size]
+                noise = start.expand(len(some), -1, -1, -1)
+                seeds = [0] * len(some)  # not drawn from: the noise is the picture's
+                batches.append(backbone.draw(some, seeds, sampling, latents=noise).cpu())
+            found[scale] = torch.cat(batches)
     return found

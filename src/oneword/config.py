@@ -273,7 +273,7 @@ class InversionConfig:
     timestep_bias: float | None = None
     """Preference for noisy times, in [0, 1]; 0: none."""
     evaluation_steps: int | None = None
-    """Steps between two scorings of the fixed evaluation batch; unset: so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
+    """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
     num_evaluation_samples: int = 16
     """Size of the fixed evaluation batch."""
     seed: int = 0
@@ -854,7 +854,7 @@ class StudyConfig:
     """Concepts of that sweep; none: the first of the study."""
     guidance_scales: tuple[float, ...] = ()
     """Also draw with these guidance scales."""
-    guidance_setups: tuple[str, ...] = ("one-word", "pivotal")
+    guidance_setups: tuple[str, ...] = ("one-word", "pivotal", "bipartite")
     """Setups that are drawn with them."""
     slots: int | None = None
     """Words that one process trains at once; unset: as many as a GPU's memory holds, 4 on a CPU."""

@@ -11,12 +11,18 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from oneword import formats
+from oneword.bipartite import bipartite
 from oneword.cli import main
 from oneword.config import InversionConfig, ModelConfig, SamplingConfig, StudyConfig
+from oneword.evaluation import metrics
+from oneword.images import read_folder
 from oneword.study import cost, grid, page, work
 from oneword.study.plan import Study
+from oneword.study.prompt_sets import prompts_for
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +156,32 @@ def test_set_sizes_and_guidance_scales_have_rows_of_their_own(make, tmp_path):
     assert {r["num_pictures"] for r in rows} == {1, 2}
     jobs = {r["sha256"] for r in page.gather(study) if r["kind"] == "training"}
     assert len(jobs) == 3  # of two pictures, the sweep's word is the grid's
+
+
+def test_bipartite_rows_redraw_the_training_pictures_with_the_methods_word(make, tmp_path):
+    study = make(tmp_path / "s", setups=("one-word", "bipartite"), guidance_scales=(1.0,),
+                 num_images_per_prompt=3)  # fmt: skip
+    ended = grid.run(study, on_event=Events())
+    assert not ended.failed, [work.failure_file(study.folder, s).read_text() for s in ended.failed]
+    assert len(list((study.folder / "runs").iterdir())) == 2  # a word for each concept
+    rows = [r for r in page.gather(study) if r["setup"] == "bipartite" and r["concept"] == "cup"]
+    scored = [r for r in rows if r["kind"] != "training"]
+    assert {r["guidance_scale"] for r in scored} == {1.0, 5.0}
+    spec = next(s for s in study.specs if s.name == "cup--bipartite--seed0")
+    tools = work.bench(study.config.model, study.config.judge, study.config.dino)
+    concept = formats.load(study.folder / "runs" / "cup--one-word--seed0")
+    pictures = read_folder(study.subjects["cup"].folder, resolution=32).pixels
+    row = next(r for r in scored if r["kind"] != "photo" and r["guidance_scale"] == 1.0)
+    photo = prompts_for(study.prompt_set, "object").photo
+    prompt, invert = (t.replace("{}", concept.placeholder_token) for t in (row["prompt"], photo))
+    drawn = torch.cat([
+        bipartite(tools.backbone, pictures[i : i + 1], [prompt], [1.0], concepts=[concept],
+                  invert=invert, num_inference_steps=2)[1.0]
+        for i in (0, 1, 0)
+    ])  # fmt: skip
+    expected = metrics.structure_kept(drawn, pictures[[0, 1, 0]])
+    assert row["structure_kept"] == pytest.approx(expected, abs=1e-4)
+    assert study.drawing_passes(spec) == 2 * (2 * study.pictures(spec) + 2 * 2)
 
 
 def test_a_dry_run_times_this_machine_and_writes_nothing(make, tmp_path):

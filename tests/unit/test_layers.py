@@ -15,7 +15,7 @@ import oneword
 
 
 ORDER = (
-    "_typing", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
+    "_typing", "_devices", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
     "formats", "outputs", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
     "extensions", "learner", "inversion", "baselines",
     "mirror", "run_folder", "runs", "jobs", "composition", "generation",

@@ -63,3 +63,24 @@ def test_intervals_cover_as_often_as_they_say():
         found = [metrics.mean_interval(rng.normal(1.0, 2.0, num).tolist()) for _ in range(2000)]
         covered = np.mean([abs(m.value - 1.0) <= m.half_width for m in found])
         assert abs(covered - 0.95) < 0.015, num
+
+
+def test_structure_is_where_edges_lie():
+    def steps(side, *, seed):
+        """Pictures of a few large squares of random colours."""
+        generator = torch.Generator().manual_seed(seed)
+        return F.interpolate(torch.rand(2, 3, 4, 4, generator=generator), side) * 2 - 1
+
+    one = steps(64, seed=1)
+    other = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    assert metrics.structure_kept(one, one) == pytest.approx(1.0)
+    assert metrics.structure_kept(-0.5 * one, one) == pytest.approx(1.0)  # colours do not count
+    assert abs(metrics.structure_kept(other, one)) < 0.2
+    maps = []
+    for picture in other.double().mean(1).numpy():
+        down, right = picture[1:, :-1] - picture[:-1, :-1], picture[:-1, 1:] - picture[:-1, :-1]
+        edges = np.hypot(down, right)
+        spans = [slice(63 * i // 16, math.ceil(63 * (i + 1) / 16)) for i in range(16)]
+        maps.append([edges[rows, columns].mean() for rows in spans for columns in spans])
+    expected = np.corrcoef(maps)[0, 1]
+    assert metrics.structure_kept(other[:1], other[1:]) == pytest.approx(expected)

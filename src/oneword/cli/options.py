@@ -162,7 +162,7 @@ def _explain(cls: type[Any]) -> None:
 def _default(name: str) -> str:
     """What an unset option comes to."""
     ours, theirs = (PRESETS["default"][f] for f in ("microworld", "*"))
-    if name not in ours:
+    if name not in ours or name not in theirs:  # its own words say it
         return ""
     if name == "prompt_templates":
         return f"(default: {' or '.join(ours[name].values())})"

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
+from oneword.bipartite import bipartite
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
 from oneword.evaluation import metrics
@@ -236,6 +238,57 @@ def word(
             batch_size=batch_size,
             replace=replace,
         ).pixels
+
+    return draw
+
+
+def redrawn(
+    backbone: Backbone,
+    pictures: Pixels,
+    templates: Sequence[str],
+    photo: str,
+    concept: Concept,
+    *,
+    sampling: SamplingConfig,
+    batch_size: int = 16,
+) -> Method:
+    """The method that keeps a picture's noise and draws it under another sentence.
+
+    The first seed has the first picture, and so on, round and round.
+
+    Args:
+        backbone: The model.
+        pictures: Pictures of the concept.
+        templates: All that will be asked for; a picture's way to its noise serves them together.
+        photo: Template of what the pictures show.
+        concept: The learned word.
+        sampling: Guidance of the way back, and the steps of both.
+        batch_size: Pictures drawn at once.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, appendix A ("bipartite inversion").
+    """
+    scale, steps = sampling.guidance_scale, sampling.num_inference_steps
+    assert scale is not None
+    assert steps is not None
+    token = concept.placeholder_token
+
+    @cache
+    def of(index: int) -> dict[str, Tensor]:
+        (drawn,) = bipartite(
+            backbone,
+            pictures[index : index + 1],
+            [fill(template, token) for template in templates],
+            [scale],
+            invert=fill(photo, token),
+            concepts=[concept],
+            num_inference_steps=steps,
+            batch_size=batch_size,
+        ).values()
+        return dict(zip(templates, drawn, strict=True))
+
+    def draw(template: str, seeds: Sequence[int]) -> Pixels:
+        return torch.stack([of(i % len(pictures))[template] for i in range(len(seeds))])
 
     return draw
 

@@ -1,4 +1,4 @@
-"""Scores as pure functions of features, and the interval of a mean."""
+"""Scores as pure functions of features or pixels, and the interval of a mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from oneword._typing import Pixels
 
 
 Features = Float[Tensor, "num dim"]
@@ -55,6 +57,22 @@ def text_similarity_code(drawn: Features, text: Float[Tensor, " dim"]) -> float:
 def diversity(drawn: Features) -> float:
     """How unlike each other the pictures of one prompt are: one less their mean pairwise cosine."""
     return 1.0 - self_similarity(drawn)
+
+
+def structure_kept(drawn: Pixels, originals: Pixels) -> float:
+    """How far edges lie where they lay: the mean correlation of two maps of edge strength.
+
+    The map is the gradient's size of the mean of the colours, averaged over 16 x 16 cells; its
+    correlation with the original's is 1 for a copy, and about 0 for another picture. It sees where
+    things stand, not what they are.
+    """
+    maps = []
+    for pixels in (drawn, originals):
+        grey = pixels.double().mean(1, keepdim=True)
+        down, right = grey.diff(dim=2)[..., :-1], grey.diff(dim=3)[..., :-1, :]
+        cells = F.adaptive_avg_pool2d((down.square() + right.square()).sqrt(), 16).flatten(1)
+        maps.append(cells - cells.mean(1, keepdim=True))
+    return float(F.cosine_similarity(*maps).mean())
 
 
 def share_of_way(value: float, start: float, goal: float) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from oneword.evaluation.metrics import Mean
 from oneword.study import statistics
-from oneword.study.plan import BASE, PAPER, REFERENCES
+from oneword.study.plan import BASE, BIPARTITE, PAPER, REFERENCES
 from oneword.study.statistics import IMAGE, SHAPE, TEXT, Row, Runs
 
 
@@ -264,17 +264,16 @@ class _Judge:
         return _finding(claim, "appendix A", [_sign(text, difference)])
 
     def bipartite(self) -> Finding:
-        low, high = self._scales("bipartite")
+        low, high = self._scales(BIPARTITE)
         claim = (
             "Bipartite inversion keeps the picture's structure at low guidance, where it ignores "
             "the text, and loses it at high guidance."
         )
         if low is None or high is None:
-            missing = "Not run: the study has no setup bipartite, an edit of pictures."
-            return Finding(claim, "appendix A", "undecided", missing)
+            return Finding(claim, "appendix A", "undecided", _NEEDS_SWEEP.format(BIPARTITE))
 
         def kept(scale: float) -> Runs:
-            own = statistics.select(self.rows, setup="bipartite", guidance_scale=scale)
+            own = statistics.select(self.rows, setup=BIPARTITE, guidance_scale=scale)
             return statistics.values(own, statistics.STRUCTURE)
 
         parts = [
@@ -285,8 +284,8 @@ class _Judge:
             _sign(
                 f"{TEXT}, guidance {high:g} less {low:g}",
                 statistics.paired(
-                    self.runs("bipartite", TEXT, scale=high),
-                    self.runs("bipartite", TEXT, scale=low),
+                    self.runs(BIPARTITE, TEXT, scale=high),
+                    self.runs(BIPARTITE, TEXT, scale=low),
                 ),
             ),
         ]

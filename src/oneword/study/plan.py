@@ -27,6 +27,8 @@ from oneword.study.subjects import Subject
 
 BASE = "one-word"
 """The method, which every other setup is compared with."""
+BIPARTITE = "bipartite"
+"""The method's word, with which its training pictures are inverted and drawn anew."""
 CAPTIONS = ("captions-short", "captions-long")
 REFERENCES = ("image-only", "prompt-only", "initializer", *CAPTIONS)
 """Rows that nothing is trained for."""
@@ -37,7 +39,13 @@ PAPER = (
 """Rows of figure 10 of Gal et al. 2022, arXiv:2208.01618."""
 GROUPS = {
     "paper": PAPER,
-    "all": tuple(dict.fromkeys((*SETUPS, *REFERENCES))),
+    "all": tuple(dict.fromkeys((*SETUPS, BIPARTITE, *REFERENCES))),
+    "regularization-weights": tuple(
+        "regularized"
+        if weight == SETUPS["regularized"]["regularization_weight"]
+        else f"regularized:regularization_weight={weight:g}"
+        for weight in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    ),
 }
 """Names that stand for several setups."""
 _OWN = ("setup", "seed", "initializer_token", "learnable_property", "placeholder_token")
@@ -79,7 +87,7 @@ class Spec:
     @property
     def run(self) -> str:
         """Name of its training run; setups that only use a word share the word's."""
-        word = dataclasses.replace(self, setup=BASE) if self.setup == "bipartite" else self
+        word = dataclasses.replace(self, setup=BASE) if self.setup == BIPARTITE else self
         return word.name
 
 
@@ -95,7 +103,7 @@ def arm(label: str) -> Arm:
         ConfigError: there is no such setup or setting, or a reference is given settings.
     """
     setup, _, settings = label.partition(":")
-    known = (*SETUPS, *(name for name in REFERENCES if name not in SETUPS))
+    known = (*SETUPS, BIPARTITE, *(name for name in REFERENCES if name not in SETUPS))
     if setup not in known:
         raise ConfigError(f"A setup must be one of {', '.join(known)}, got {setup!r}.")
     names = {f.name for f in dataclasses.fields(InversionConfig)} - {*_OWN, "tuning"}
@@ -105,7 +113,7 @@ def arm(label: str) -> Arm:
     for item in settings.split(",") if settings else []:
         name, equals, text = item.partition("=")
         name = name.strip().replace("-", "_")
-        if name not in names or not equals or setup in (*REFERENCES, "bipartite"):
+        if name not in names or not equals or setup in (*REFERENCES, BIPARTITE):
             raise ConfigError(
                 f"A setup's changes must be settings of training, as in "
                 f"one-word:learning_rate=0.001, got {label!r}."
@@ -245,7 +253,7 @@ class Study:
         size = max(1, min(-(-len(specs) // hands), _ROUNDS * slots))
         groups: dict[Any, list[Spec]] = {}
         for spec in specs:
-            setup = BASE if self.arm(spec).setup == "bipartite" else spec.setup
+            setup = BASE if self.arm(spec).setup == BIPARTITE else spec.setup
             groups.setdefault((spec.seed, setup, bool(spec.num_pictures)), []).append(spec)
         found: list[list[Spec]] = []
         for group in groups.values():
@@ -305,7 +313,12 @@ class Study:
         """As ``training_passes``, of a job's drawing; guidance takes two passes a step."""
         steps = self.config.sampling.num_inference_steps
         assert steps is not None
-        return 2.0 * steps * self.pictures(spec)
+        inverted = 0
+        if self.arm(spec).setup == BIPARTITE:
+            pictures = min(self.config.num_images_per_prompt, spec.num_pictures
+                           or self.subjects[spec.concept].num_pictures)  # fmt: skip
+            inverted = pictures * len(self.guidance_scales(spec))
+        return steps * (2.0 * self.pictures(spec) + inverted)
 
 
 _SWEPT_REFERENCES = ("image-only", "prompt-only", *CAPTIONS)

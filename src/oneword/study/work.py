@@ -43,7 +43,8 @@ from oneword.jobs import train_many
 from oneword.microworld import weights
 from oneword.microworld.oracle import Oracle
 from oneword.prompts import PLAIN_PROMPT
-from oneword.study.plan import CAPTIONS, Spec, Study
+from oneword.study.plan import BIPARTITE, CAPTIONS, Spec, Study
+from oneword.study.prompt_sets import prompts_for
 from oneword.study.subjects import Subject
 
 
@@ -233,11 +234,14 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
     shown: dict[str, Pixels] = {}  # of each kind of prompt the first
     for number, scale in enumerate(scales):
         sampling = dataclasses.replace(config.sampling, guidance_scale=scale)
-        method = _method(study, tools, spec, subject, concept, sampling)
+        method = _method(study, tools, spec, subject, concept, sampling, pictures)
         for place, (template, kind) in enumerate(templates.items()):
             drawn = None if method is None else method(template, seeds)
-            rows.append({"kind": kind, "prompt": template, "guidance_scale": scale}
-                        | scorer.row(template, drawn))  # fmt: skip
+            row = scorer.row(template, drawn)
+            if drawn is not None and study.arm(spec).setup == BIPARTITE:
+                own = torch.arange(len(drawn)) % len(pictures)
+                row["structure_kept"] = metrics.structure_kept(drawn, pictures[own])
+            rows.append({"kind": kind, "prompt": template, "guidance_scale": scale} | row)
             repeated = drawn is None and bool(shown)  # the same training pictures again
             if number == 0 and kind not in shown and not repeated:
                 shown[kind] = (pictures if drawn is None else drawn)[:_GALLERY]
@@ -272,6 +276,7 @@ def _method(
     subject: Subject,
     concept: Concept | None,
     sampling: SamplingConfig,
+    pictures: Pixels,
 ) -> harness.Method | None:
     """How a job draws; ``None``: it shows the training pictures."""
     setup = study.arm(spec).setup
@@ -290,6 +295,10 @@ def _method(
     if setup in CAPTIONS:
         return harness.described(tools.backbone, subject.captions(setup), **options)
     assert concept is not None
+    if setup == BIPARTITE:
+        photo = prompts_for(study.prompt_set, subject.kind).photo
+        templates = tuple(study.templates(subject))
+        return harness.redrawn(tools.backbone, pictures, templates, photo, concept, **options)
     return harness.word(tools.backbone, concept.placeholder_token, [concept], **options)
 
 
