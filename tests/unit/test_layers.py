@@ -15,9 +15,9 @@ import oneword
 
 
 ORDER = (
-    "_typing", "_devices", "config", "_files", "hub", "deltas", "concept", "descriptions", "images", "prompts",
-    "formats", "outputs", "vocabulary", "inspection", "microworld", "backbones", "draws", "parts",
-    "extensions", "learner", "inversion", "baselines",
+    "_typing", "_devices", "config", "_files", "hub", "deltas", "concept", "descriptions", "images",
+    "prompts", "formats", "outputs", "vocabulary", "inspection", "microworld", "backbones", "draws",
+    "parts", "extensions", "learner", "inversion", "baselines",
     "mirror", "run_folder", "runs", "jobs", "composition", "generation",
     "bipartite", "blending", "editing",
     "evaluation", "sharing",
