@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,6 +29,15 @@ PLACES = {
     "sdxl": {"clip_l.hidden_states.1", "clip_g.hidden_states.2"},
     "sd3": {"clip_l.hidden_states.2", "clip_g.hidden_states.2", "t5xxl.last_hidden_state"},
     "flux": {"t5xxl.last_hidden_state"},
+    "pixart": {"t5xxl.last_hidden_state"},
+    "chroma": {"t5xxl.last_hidden_state"},
+    "sana": {"gemma.last_hidden_state"},
+    "lumina2": {"gemma.hidden_states.1"},
+    "qwen_image": {"qwen25.hidden_states.2"},
+    "z_image": {"qwen3.hidden_states.2"},
+    # three layers side by side
+    "flux2": {f"qwen3.hidden_states.{i}" for i in (9, 18, 27)},
+    "flux2_dev": {f"mistral3.hidden_states.{i}" for i in (10, 20, 30)},
 }
 
 
@@ -132,14 +142,17 @@ def test_a_file_brings_the_word_back_and_it_draws(backbone, tmp_path):
 def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
     start = initial_outputs(backbone, "cat", 1, ["a {}"])
     prompts, seen = ["a <Cat-Toy>"], []
-    denoiser = backbone.pipeline.components["transformer" if family in ("sd3", "flux") else "unet"]
-    hook = denoiser.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs["encoder_hidden_states"][-1:]),
-        with_kwargs=True,
-    )
+    # Z-Image counts guidance from 0, and takes prompts of several lengths as a list
+    alone = replace(FEW, guidance_scale=0.0 if family == "z_image" else 1.0)
+
+    def look(module, args, kwargs):
+        states = kwargs["encoder_hidden_states"] if len(args) < 3 else torch.stack(args[2])
+        seen.append(states[-1:])
+
+    hook = backbone.denoiser.register_forward_pre_hook(look, with_kwargs=True)
     for own in (word({key: value + 0.5 for key, value in start.items()}), word(start)):
         seen.clear()
-        generate(backbone, prompts, [0], concepts=[own], sampling=FEW)
+        generate(backbone, prompts, [0], concepts=[own], sampling=alone)
         with injected(backbone, [own]):
             told = backbone.encode_prompt(prompts).encoder_hidden_states
         assert len(seen) >= 2

@@ -103,15 +103,13 @@ class QwenImage(FrozenPipeline):
         prompts: Sequence[str],
         t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Conditioning:
-        """Last hidden states after the template's head, and a mask of those that are a prompt's."""
+        """Last hidden states after the template's head; where prompts differ in length, a mask."""
         states, mask = self.pipeline.encode_prompt(
             prompt=list(prompts),
             device=self.device,
             max_sequence_length=self.pipeline.tokenizer_max_length,
         )
-        if mask is None:  # all prompts are of one length
-            mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
-        return Conditioning(states, extra={"mask": mask})
+        return Conditioning(states, extra={} if mask is None else {"mask": mask})
 
     def predict(
         self,
@@ -121,7 +119,7 @@ class QwenImage(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The transformer's own velocity, float32."""
-        states, mask = cond.encoder_hidden_states, cond.extra["mask"]
+        states = cond.encoder_hidden_states
         assert isinstance(states, Tensor)
         count, height, width = len(x_t), *x_t.shape[-2:]
         guidance = None
@@ -133,7 +131,7 @@ class QwenImage(FrozenPipeline):
             timestep=t.to(self.dtype),
             guidance=guidance,
             encoder_hidden_states=states.to(self.dtype),
-            encoder_hidden_states_mask=None if bool(mask.all()) else mask,
+            encoder_hidden_states_mask=cond.extra.get("mask"),
             img_shapes=[[(1, height // 2, width // 2)]] * count,
         ).sample
         return self._unpacked(velocity, (height, width)).float()
