@@ -110,7 +110,7 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
             part.to(device)
         is_whole = config.weights in (None, "full") and config.offload != "all"
         flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
-        if is_denoiser and is_whole and flat and device.type == "cuda":
+        if is_denoiser and is_whole and flat and device.type in ("cuda", "cpu"):
             part.to(memory_format=torch.channels_last)
 
 
