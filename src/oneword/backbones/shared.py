@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning
+from oneword.backbones.base import Conditioning, sent
 from oneword.backbones.frozen import FrozenPipeline
 from oneword.config import SamplingConfig
 
@@ -54,3 +55,16 @@ class PackedLatents(FrozenPipeline):
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         height, width = (side * self.vae_factor for side in size)
         return FluxPipeline._unpack_latents(latents, height, width, self.vae_factor)
+
+
+class ToldSizes(FrozenPipeline):
+    """A family whose denoiser is told the picture's size before and after it was cropped."""
+
+    def _sizes(self, x_t: Latents, crops: Tensor | None) -> dict[str, Tensor]:
+        """What it is told, px: height and width, and the crop's top and left, of each picture."""
+        target = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        if crops is None:
+            crops = torch.cat([target, torch.zeros_like(target)], dim=1)
+        told = torch.cat([crops.cpu(), target], dim=1).to(self.dtype)
+        original, corner, target = sent(told, self.device).split(2, dim=1)
+        return {"original_size": original, "target_size": target, "crop_coords": corner}

@@ -122,6 +122,15 @@ FAMILIES = (
         "memory": "27 GB of weights in bf16, by the published 13.7 B parameters",
     },
     {
+        "family": "cogview4",
+        "text_encoders": "glm4_9b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "THUDM/CogView4-6B",
+        "memory": "31 GB of weights in bf16, by the published 15.4 B parameters",
+    },
+    {
         "family": "qwen_image",
         "text_encoders": "qwen25_7b",
         "prediction_type": "flow",
