@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
+from transformers import T5Tokenizer
 
 import tiny
 from oneword import formats
@@ -22,7 +23,7 @@ from oneword.vocabulary import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
-NAMES = ("pixart", "pixart_alpha", "sana", "lumina2", "chroma", "cogview4")
+NAMES = ("pixart", "pixart_alpha", "sana", "lumina2", "chroma", "auraflow", "cogview4")
 LOWERED = ("pixart", "pixart_alpha", "sana")
 
 
@@ -86,7 +87,7 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
 )
 def test_a_row_takes_the_place_of_a_word_with_its_space(backbone, prompt):
     # T5's tokenizer puts a space before whatever follows an added token, as in stock pipelines
-    gapped = backbone.family in ("pixart", "chroma")
+    gapped = isinstance(backbone.pipeline.tokenizer, T5Tokenizer)
     apart = prompt.replace(",", " ,") if gapped else prompt
     if backbone.family == "cogview4" and prompt.startswith("{"):
         apart = f" {prompt}"  # without its space GLM spells the word
@@ -257,6 +258,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
         ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
         ("cogview4", {"clip_skip": 2}, "CogView4 has no CLIP"),
+        ("auraflow", {"clip_skip": 2}, "AuraFlow has no CLIP"),
         ("sana", {"vae": "x"}, "own VAE must be used with this family"),
     ],
 )
@@ -267,7 +269,13 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("pixart", "t5xxl"), ("sana", "gemma"), ("chroma", "t5xxl"), ("cogview4", "glm4")],
+    [
+        ("pixart", "t5xxl"),
+        ("sana", "gemma"),
+        ("chroma", "t5xxl"),
+        ("cogview4", "glm4"),
+        ("auraflow", "pile_t5xl"),
+    ],
 )
 def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):
     """And the word of any such file fits the model, without being told the family."""

@@ -23,6 +23,8 @@ chroma
     ``t5xxl``. As flux, without CLIP; its mask, which leaves one token of padding, is in ``extra``.
 flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
+auraflow
+    ``pile_t5xl``. Flow; what its mask leaves out is zero in the states.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -226,6 +228,7 @@ FAMILIES = {
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
     # more T5, Gemma and GLM
+    "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
     "QwenImagePipeline": "qwen_image",
     "ZImagePipeline": "z_image",

@@ -122,6 +122,15 @@ FAMILIES = (
         "memory": "27 GB of weights in bf16, by the published 13.7 B parameters",
     },
     {
+        "family": "auraflow",
+        "text_encoders": "pile_t5xl",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "fal/AuraFlow-v0.3",
+        "memory": "16 GB of weights in bf16, by the published 8 B parameters",
+    },
+    {
         "family": "cogview4",
         "text_encoders": "glm4_9b",
         "prediction_type": "flow",
