@@ -17,6 +17,9 @@ from diffusers import (
     AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
+    CogVideoXDDIMScheduler,
+    CogView3PlusPipeline,
+    CogView3PlusTransformer2DModel,
     CogView4Pipeline,
     CogView4Transformer2DModel,
     DDIMScheduler,
@@ -798,6 +801,40 @@ def auraflow(seed: int = 2) -> AuraFlowPipeline:
         )
 
 
+def cogview3(seed: int = 0) -> CogView3PlusPipeline:
+    """A T5 of width 48, a transformer of one layer, a schedule that ends in noise alone."""
+    with _seeded(seed):
+        return CogView3PlusPipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            vae=vae(4, scaling_factor=0.13025),
+            transformer=listening(
+                CogView3PlusTransformer2DModel(
+                    in_channels=4,
+                    out_channels=4,
+                    num_layers=1,
+                    attention_head_dim=8,
+                    num_attention_heads=4,
+                    text_embed_dim=48,
+                    time_embed_dim=16,
+                    condition_dim=8,
+                    sample_size=8,
+                    pos_embed_max_size=8,
+                ),
+                "norm1.linear",
+                "to_v",
+                "to_out",
+            ),
+            scheduler=CogVideoXDDIMScheduler(
+                prediction_type="v_prediction",
+                clip_sample=False,
+                timestep_spacing="trailing",
+                rescale_betas_zero_snr=True,
+                snr_shift_scale=4.0,
+            ),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -811,6 +848,7 @@ FAMILIES = {
     "lumina2": lumina2,
     "chroma": chroma,
     # more T5, Gemma and GLM
+    "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,
     "qwen_image": qwen_image,

@@ -31,6 +31,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 FROM_NOISE = (
     *("ldm", "pixart", "pixart_alpha", "sana", "lumina2", "chroma", "flux2_dev"),
     # more T5, Gemma and GLM
+    "cogview3",
     "auraflow",
     "cogview4",
 )
@@ -125,7 +126,11 @@ def test_noise_and_targets_are_the_closed_form(backbone):
         power = {"linear": 1, "scaled_linear": 2}[config.beta_schedule]
         ends = config.beta_start ** (1 / power), config.beta_end ** (1 / power)
         betas = np.linspace(*ends, 1000, dtype=np.float64) ** power
-        a = np.cumprod(1 - betas)[t.numpy()][:, None, None, None]
+        powers = np.cumprod(1 - betas)
+        if (scale := config.get("snr_shift_scale")) is not None:  # shifted, and ends without signal
+            root = np.sqrt(powers / (scale + (1 - scale) * powers))
+            powers = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+        a = powers[t.numpy()][:, None, None, None]
         noised = np.sqrt(a) * x64 + np.sqrt(1 - a) * n64
         v = np.sqrt(a) * n64 - np.sqrt(1 - a) * x64
         target = n64 if backbone.noise.prediction_type == "epsilon" else v

@@ -23,7 +23,12 @@ from oneword.vocabulary import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
-NAMES = ("pixart", "pixart_alpha", "sana", "lumina2", "chroma", "auraflow", "cogview4")
+NAMES = (
+    *("pixart", "pixart_alpha", "sana", "lumina2", "chroma"),
+    "auraflow",
+    "cogview4",
+    "cogview3",
+)
 LOWERED = ("pixart", "pixart_alpha", "sana")
 
 
@@ -258,6 +263,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
         ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
         ("cogview4", {"clip_skip": 2}, "CogView4 has no CLIP"),
+        ("cogview3", {"clip_skip": 2}, "CogView3 has no CLIP"),
         ("auraflow", {"clip_skip": 2}, "AuraFlow has no CLIP"),
         ("sana", {"vae": "x"}, "own VAE must be used with this family"),
     ],
@@ -274,6 +280,7 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         ("sana", "gemma"),
         ("chroma", "t5xxl"),
         ("cogview4", "glm4"),
+        ("cogview3", "t5xxl"),
         ("auraflow", "pile_t5xl"),
     ],
 )

@@ -25,6 +25,8 @@ flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
 auraflow
     ``pile_t5xl``. Flow; what its mask leaves out is zero in the states.
+cogview3
+    ``t5xxl``. Told size and crop as sdxl; the schedule is shifted, and ends in noise alone.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -228,6 +230,7 @@ FAMILIES = {
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
     # more T5, Gemma and GLM
+    "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
     "QwenImagePipeline": "qwen_image",

@@ -131,6 +131,15 @@ FAMILIES = (
         "memory": "16 GB of weights in bf16, by the published 8 B parameters",
     },
     {
+        "family": "cogview3",
+        "text_encoders": "t5xxl",
+        "prediction_type": "v_prediction",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "THUDM/CogView3-Plus-3B",
+        "memory": "15 GB of weights in bf16, by the published 7.6 B parameters",
+    },
+    {
         "family": "cogview4",
         "text_encoders": "glm4_9b",
         "prediction_type": "flow",
