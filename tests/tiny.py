@@ -15,6 +15,8 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    BriaPipeline,
+    BriaTransformer2DModel,
     ChromaPipeline,
     ChromaTransformer2DModel,
     CogVideoXDDIMScheduler,
@@ -835,6 +837,33 @@ def cogview3(seed: int = 0) -> CogView3PlusPipeline:
         )
 
 
+def bria(seed: int = 0) -> BriaPipeline:
+    """A T5 of width 48, a transformer of one double and one single block."""
+    with _seeded(seed):
+        return BriaPipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            vae=vae(4, scaling_factor=0.13025, shift_factor=0.0),
+            transformer=listening(
+                BriaTransformer2DModel(
+                    patch_size=1,
+                    in_channels=16,
+                    num_layers=1,
+                    num_single_layers=1,
+                    attention_head_dim=16,
+                    num_attention_heads=2,
+                    joint_attention_dim=48,
+                    axes_dims_rope=(4, 4, 8),
+                ),
+                "norm1.linear",
+                "norm.linear",
+                "to_v",
+                "to_out",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -848,6 +877,7 @@ FAMILIES = {
     "lumina2": lumina2,
     "chroma": chroma,
     # more T5, Gemma and GLM
+    "bria": bria,
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,

@@ -13,7 +13,7 @@ from transformers import T5Tokenizer
 
 import tiny
 from oneword import formats
-from oneword.backbones import lumina2
+from oneword.backbones import bria, lumina2
 from oneword.backbones.base import Conditioning, ModelError, load
 from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig, SamplingConfig
@@ -27,6 +27,7 @@ NAMES = (
     *("pixart", "pixart_alpha", "sana", "lumina2", "chroma"),
     "auraflow",
     "cogview4",
+    "bria",
     "cogview3",
 )
 LOWERED = ("pixart", "pixart_alpha", "sana")
@@ -226,6 +227,13 @@ def test_cogview4_pads_each_prompt_as_if_it_were_alone(loaded):
         backbone.draw(prompts, [1, 2, 3, 4], FEW, on_latents=lambda x, _: x)
 
 
+def test_bria_with_another_kind_of_noise_is_refused():
+    pipeline = tiny.bria()
+    pipeline.scheduler = tiny.scheduler()
+    with pytest.raises(ModelError, match=r"must come with FlowMatchEuler.* got DDIMScheduler in x"):
+        bria.Bria(pipeline, ModelConfig(model="x", device="cpu"))
+
+
 def test_alpha_at_1024_px_is_told_the_pictures_size(loaded):
     backbone, seen = loaded["pixart_alpha"], []
     handle = backbone.denoiser.register_forward_pre_hook(
@@ -263,6 +271,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
         ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
         ("cogview4", {"clip_skip": 2}, "CogView4 has no CLIP"),
+        ("bria", {"clip_skip": 2}, "Bria has no CLIP"),
         ("cogview3", {"clip_skip": 2}, "CogView3 has no CLIP"),
         ("auraflow", {"clip_skip": 2}, "AuraFlow has no CLIP"),
         ("sana", {"vae": "x"}, "own VAE must be used with this family"),
@@ -280,6 +289,7 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         ("sana", "gemma"),
         ("chroma", "t5xxl"),
         ("cogview4", "glm4"),
+        ("bria", "t5xxl"),
         ("cogview3", "t5xxl"),
         ("auraflow", "pile_t5xl"),
     ],

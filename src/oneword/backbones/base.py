@@ -27,6 +27,8 @@ auraflow
     ``pile_t5xl``. Flow; what its mask leaves out is zero in the states.
 cogview3
     ``t5xxl``. Told size and crop as sdxl; the schedule is shifted, and ends in noise alone.
+bria
+    ``t5xxl``. As flux, without CLIP; padding is zeros.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -230,6 +232,7 @@ FAMILIES = {
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
     # more T5, Gemma and GLM
+    "BriaPipeline": "bria",
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",

@@ -140,6 +140,15 @@ FAMILIES = (
         "memory": "15 GB of weights in bf16, by the published 7.6 B parameters",
     },
     {
+        "family": "bria",
+        "text_encoders": "t5xxl",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "briaai/BRIA-3.2",
+        "memory": "17 GB of weights in bf16, by the published 4 B parameters and T5's 4.8 B",
+    },
+    {
         "family": "cogview4",
         "text_encoders": "glm4_9b",
         "prediction_type": "flow",
