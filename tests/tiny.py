@@ -36,6 +36,8 @@ from diffusers import (
     LDMTextToImagePipeline,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
+    LuminaNextDiT2DModel,
+    LuminaPipeline,
     ModelMixin,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
@@ -68,6 +70,8 @@ from transformers import (
     CLIPTokenizer,
     Gemma2Config,
     Gemma2Model,
+    GemmaConfig,
+    GemmaModel,
     GemmaTokenizer,
     GlmConfig,
     GlmModel,
@@ -864,6 +868,43 @@ def bria(seed: int = 0) -> BriaPipeline:
         )
 
 
+def lumina(seed: int = 2) -> LuminaPipeline:
+    """A Gemma of the first kind and of width 32, a transformer of two layers with open gates."""
+    with _seeded(seed):
+        tokens = gemma_tokenizer()
+        transformer = LuminaNextDiT2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            hidden_size=32,
+            num_layers=2,
+            num_attention_heads=4,
+            num_kv_heads=2,
+            multiple_of=16,
+            cross_attention_dim=32,
+        )
+        torch.nn.init.zeros_(transformer.pad_token)  # which its class leaves as memory had it
+        for layer in transformer.layers:
+            torch.nn.init.ones_(layer.gate)  # closed before training
+        return LuminaPipeline(
+            tokenizer=tokens,
+            text_encoder=GemmaModel(
+                GemmaConfig(
+                    vocab_size=len(tokens),
+                    hidden_size=32,
+                    intermediate_size=64,
+                    num_hidden_layers=2,
+                    num_attention_heads=4,
+                    num_key_value_heads=2,
+                    head_dim=8,
+                )
+            ),
+            vae=vae(4, scaling_factor=0.13025),
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=4.0),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -877,6 +918,7 @@ FAMILIES = {
     "lumina2": lumina2,
     "chroma": chroma,
     # more T5, Gemma and GLM
+    "lumina": lumina,
     "bria": bria,
     "cogview3": cogview3,
     "auraflow": auraflow,

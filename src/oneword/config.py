@@ -487,6 +487,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             (
                 *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
                 # more T5, Gemma and GLM
+                "lumina",
                 "bria",
                 "cogview3",
                 "auraflow",

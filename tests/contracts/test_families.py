@@ -31,6 +31,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 FROM_NOISE = (
     *("ldm", "pixart", "pixart_alpha", "sana", "lumina2", "chroma", "flux2_dev"),
     # more T5, Gemma and GLM
+    "lumina",
     "bria",
     "cogview3",
     "auraflow",

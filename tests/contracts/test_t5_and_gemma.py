@@ -27,10 +27,12 @@ NAMES = (
     *("pixart", "pixart_alpha", "sana", "lumina2", "chroma"),
     "auraflow",
     "cogview4",
+    "lumina",
     "bria",
     "cogview3",
 )
-LOWERED = ("pixart", "pixart_alpha", "sana")
+BINNED = ("pixart", "pixart_alpha", "sana")
+LOWERED = (*BINNED, "lumina")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
         seen.update(kwargs)
 
     stock.transformer.register_forward_pre_hook(look, with_kwargs=True)
-    size = {"use_resolution_binning": False} if name in LOWERED else {}
+    size = {"use_resolution_binning": False} if name in BINNED else {}
     prompt = "A photo of a Red cat, on the MOON"
     stock(
         prompt, num_inference_steps=2, guidance_scale=1.0, height=64, width=64,
@@ -84,6 +86,8 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
         assert torch.equal(ours, theirs[:, : ours.shape[1]])
     elif "encoder_attention_mask" in seen:
         assert torch.equal(found.extra["mask"], seen["encoder_attention_mask"])
+    elif "encoder_mask" in seen:
+        assert torch.equal(found.extra["mask"], seen["encoder_mask"])
     else:
         assert "mask" not in found.extra
 
@@ -95,6 +99,8 @@ def test_a_row_takes_the_place_of_a_word_with_its_space(backbone, prompt):
     # T5's tokenizer puts a space before whatever follows an added token, as in stock pipelines
     gapped = isinstance(backbone.pipeline.tokenizer, T5Tokenizer)
     apart = prompt.replace(",", " ,") if gapped else prompt
+    if backbone.family == "lumina" and prompt.startswith("{"):
+        pytest.skip("spelled without its space, which the pipeline takes away")
     if backbone.family == "cogview4" and prompt.startswith("{"):
         apart = f" {prompt}"  # without its space GLM spells the word
     plain = states(backbone, apart.format("red cat"))
@@ -147,12 +153,13 @@ def test_the_last_place_that_a_prompt_has_still_counts(backbone):
     (vocabulary,) = backbone.vocabularies.values()
     specials = len(vocabulary.tokenizer("a").input_ids) - 1
     fill = vocabulary.max_length - specials - 1
-    the = "the "  # which GLM has without a space before it, too
+    # which GLM has without a space before it, too; Gemma spells it where nothing stands before
+    the, begun = "the ", 3 if backbone.family == "lumina" else 1
     first, second = word(backbone, "cat"), word(backbone, "dog")
     with injected(backbone, [first]):
-        one = states(backbone, the + "red " * (fill - 1) + "<Cat-Toy>")
+        one = states(backbone, the + "red " * (fill - begun) + "<Cat-Toy>")
     with injected(backbone, [second]):
-        other = states(backbone, the + "red " * (fill - 1) + "<Cat-Toy>")
+        other = states(backbone, the + "red " * (fill - begun) + "<Cat-Toy>")
         with pytest.raises(PlaceholderError, match=r"shorten the prompt or move the placeholder"):
             states(backbone, the + "red " * (fill + 2) + "<Cat-Toy>")
     assert not torch.allclose(one, other, atol=1e-3)
@@ -161,7 +168,7 @@ def test_the_last_place_that_a_prompt_has_still_counts(backbone):
         placeholder_token="<Cat-Toy>", initializer_token="cat", max_train_steps=1,
         train_batch_size=1, num_evaluation_samples=1,
     )  # fmt: skip
-    caption = the + "red " * fill + "<Cat-Toy>"
+    caption = the + "red " * (fill - begun + 1) + "<Cat-Toy>"
     with pytest.raises(JobError, match=rf"must fit {fill + 1} tokens up to its placeholder"):
         invert(backbone, Job(name="a", pictures=pictures, config=config, captions=(caption,)))
 
@@ -271,6 +278,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
         ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
         ("cogview4", {"clip_skip": 2}, "CogView4 has no CLIP"),
+        ("lumina", {"clip_skip": 2}, "Lumina-Next has no CLIP"),
         ("bria", {"clip_skip": 2}, "Bria has no CLIP"),
         ("cogview3", {"clip_skip": 2}, "CogView3 has no CLIP"),
         ("auraflow", {"clip_skip": 2}, "AuraFlow has no CLIP"),
@@ -289,6 +297,7 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         ("sana", "gemma"),
         ("chroma", "t5xxl"),
         ("cogview4", "glm4"),
+        ("lumina", "gemma"),
         ("bria", "t5xxl"),
         ("cogview3", "t5xxl"),
         ("auraflow", "pile_t5xl"),

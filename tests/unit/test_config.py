@@ -164,6 +164,7 @@ def test_what_is_given_wins_over_the_setup():
     [
         *("pixart", "sana", "lumina2", "chroma", "qwen_image", "flux2"),
         # more T5, Gemma and GLM
+        "lumina",
         "bria",
         "cogview3",
         "auraflow",

@@ -29,6 +29,8 @@ cogview3
     ``t5xxl``. Told size and crop as sdxl; the schedule is shifted, and ends in noise alone.
 bria
     ``t5xxl``. As flux, without CLIP; padding is zeros.
+lumina
+    ``gemma`` with its mask. As lumina2, without the system prompt.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -232,6 +234,7 @@ FAMILIES = {
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
     # more T5, Gemma and GLM
+    "LuminaPipeline": "lumina",
     "BriaPipeline": "bria",
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",

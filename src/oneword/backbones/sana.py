@@ -8,12 +8,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import torch
 from diffusers import SanaPipeline
 from torch import Tensor
 
-from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, ModelError, Moments
+from oneword._typing import Latents, Timesteps
+from oneword.backbones.base import Conditioning, ModelError
 from oneword.backbones.frozen import load_pipeline, refuse_clip_skip, spare_words
 from oneword.backbones.noise import Flow
 from oneword.backbones.shared import OneEncoder
@@ -67,13 +66,6 @@ class Sana(OneEncoder):
     def vae_factor(self) -> int:
         """How many pixels wide a cell of the latents is."""
         return self.pipeline.vae_scale_factor
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """The autoencoder's only answer, float32, scaled; pixels are float32 in [-1, 1]."""
-        latents = self._through_vae(
-            lambda vae: vae.encode(pixels.to(vae.device, vae.dtype)).latent.float()
-        )
-        return Moments(latents * self.vae.config.scaling_factor, torch.zeros_like(latents))
 
     def predict(
         self,

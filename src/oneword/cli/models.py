@@ -149,6 +149,15 @@ FAMILIES = (
         "memory": "17 GB of weights in bf16, by the published 4 B parameters and T5's 4.8 B",
     },
     {
+        "family": "lumina",
+        "text_encoders": "gemma",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "Alpha-VLLM/Lumina-Next-SFT-diffusers",
+        "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
+    },
+    {
         "family": "cogview4",
         "text_encoders": "glm4_9b",
         "prediction_type": "flow",
