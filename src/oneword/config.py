@@ -485,7 +485,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # below in units of Stable Diffusion's table, since theirs lie on another scale. Not
         # validated here.
         **dict.fromkeys(
-            ("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
+            (
+                *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
+                # more T5, Gemma and GLM
+                "lumina",
+                "bria",
+                "cogview3",
+                "auraflow",
+                "cogview4",
+            ),
             _COMMON
             | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},
         ),

@@ -207,6 +207,7 @@ class _WordTokenizer:
                 batch,
                 padding=padding,
                 max_length=limit if padding == "max_length" else None,
+                pad_to_multiple_of=kwargs.get("pad_to_multiple_of"),
             )
         data = {key: list(value) for key, value in batch.items()}
         if kwargs.get("return_attention_mask") is False:

@@ -7,12 +7,10 @@ import json
 import pytest
 import torch
 from diffusers import (
-    CogView4Pipeline,
-    CogView4Transformer2DModel,
-    FlowMatchEulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     StableDiffusionPipeline,
 )
-from transformers import GlmConfig, GlmModel
 
 import tiny
 from oneword.backbones.base import ModelError
@@ -49,35 +47,20 @@ def test_a_tokenizer_inside_a_processor_is_found(folders):
     assert encoder.stands_for
 
 
-def cogview4():
-    """A family that has no file here: GLM reads the prompt."""
-    return CogView4Pipeline(
-        tokenizer=tiny.qwen_tokenizer(),
-        text_encoder=GlmModel(GlmConfig(**tiny.language_model(32, 2, pad_token_id=0))),
-        vae=tiny.vae(),
-        transformer=CogView4Transformer2DModel(
-            in_channels=4,
-            out_channels=4,
-            num_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            text_embed_dim=32,
-            time_embed_dim=16,
-            condition_dim=8,
-            sample_size=8,
-            pos_embed_max_size=8,
-            rope_axes_dim=(8, 8),
-        ),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+def latent_consistency():
+    """A family that has no file here."""
+    parts = tiny.stable_diffusion().components
+    return LatentConsistencyModelPipeline(
+        **parts | {"scheduler": LCMScheduler()}, requires_safety_checker=False
     )
 
 
 def test_a_family_that_is_not_listed_is_told_from_one_that_cannot_be_reached(tmp_path, capsys):
-    folder = tiny.save(cogview4(), tmp_path / "model")
+    folder = tiny.save(latent_consistency(), tmp_path / "model")
     assert main(["models", "--probe", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "CogView4Pipeline, no family" in out
-    assert "text_encoder: GlmModel" in out
+    assert "LatentConsistencyModelPipeline, no family" in out
+    assert "text_encoder: CLIPTextModel" in out
     assert "reaches it" in out
     assert "`oneword train` does not load it" in out
 

@@ -165,7 +165,18 @@ def test_what_is_given_wins_over_the_setup():
     assert InversionConfig(setup="neti", learning_rate=0.5).resolved("ldm").learning_rate == 0.5
 
 
-@pytest.mark.parametrize("family", ["pixart", "sana", "lumina2", "chroma", "qwen_image", "flux2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("pixart", "sana", "lumina2", "chroma", "qwen_image", "flux2"),
+        # more T5, Gemma and GLM
+        "lumina",
+        "bria",
+        "cogview3",
+        "auraflow",
+        "cogview4",
+    ],
+)
 def test_rates_of_other_text_encoders_are_in_units_of_their_table(family):
     plain = InversionConfig().resolved(family)
     assert (plain.learning_rate, plain.relative_learning_rate) == (None, 0.14)

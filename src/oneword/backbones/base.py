@@ -23,6 +23,17 @@ chroma
     ``t5xxl``. As flux, without CLIP; its mask, which leaves one token of padding, is in ``extra``.
 flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
+auraflow
+    ``pile_t5xl``. Flow; what its mask leaves out is zero in the states.
+cogview3
+    ``t5xxl``. Told size and crop as sdxl; the schedule is shifted, and ends in noise alone.
+bria
+    ``t5xxl``. As flux, without CLIP; padding is zeros.
+lumina
+    ``gemma`` with its mask. As lumina2, without the system prompt.
+cogview4
+    ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
+    padding is read, so that prompts of other lengths are encoded and denoised apart.
 qwen_image
     ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
 z_image
@@ -224,6 +235,12 @@ FAMILIES = {
     "Lumina2Pipeline": "lumina2",
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
+    # more T5, Gemma and GLM
+    "LuminaPipeline": "lumina",
+    "BriaPipeline": "bria",
+    "CogView3PlusPipeline": "cogview3",
+    "AuraFlowPipeline": "auraflow",
+    "CogView4Pipeline": "cogview4",
     "QwenImagePipeline": "qwen_image",
     "ZImagePipeline": "z_image",
     "Flux2KleinPipeline": "flux2",

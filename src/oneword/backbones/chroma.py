@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.backbones.base import Conditioning
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline, refuse_clip_skip
+from oneword.backbones.frozen import load_pipeline, refuse_clip_skip
 from oneword.backbones.noise import Flow
+from oneword.backbones.shared import OneEncoder, PackedLatents
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -35,8 +35,10 @@ def load(config: ModelConfig) -> Chroma:
     return Chroma(pipeline, config)
 
 
-class Chroma(FrozenPipeline):
+class Chroma(PackedLatents, OneEncoder):
     """A frozen Chroma pipeline behind the contract of ``backbones.base``."""
+
+    mask_at = 2  # it leaves one token of padding
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         super().__init__(
@@ -50,21 +52,8 @@ class Chroma(FrozenPipeline):
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
+        self.prompt_options = {"max_sequence_length": T5_TOKENS}
         self._checkpoint: Any = getattr(self.denoiser, "_gradient_checkpointing_func", None)
-
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
-        """Last hidden states of T5, and the mask, which leaves one token of padding."""
-        states, _, mask, _, _, _ = self.pipeline.encode_prompt(
-            list(prompts),
-            device=self.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=T5_TOKENS,
-        )
-        return Conditioning(states, extra={"mask": mask})
 
     def predict(
         self,
@@ -74,8 +63,7 @@ class Chroma(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The transformer's own velocity, float32."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
+        states = self._states(cond)
         count, height, width = len(x_t), *x_t.shape[-2:]
         packed = self._packed(x_t.to(self.dtype))
         mask = self.pipeline._prepare_attention_mask(
@@ -89,7 +77,7 @@ class Chroma(FrozenPipeline):
         velocity = self.denoiser(
             hidden_states=packed,
             timestep=t.to(self.dtype),
-            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states=states,
             txt_ids=torch.zeros(states.shape[1], 3, device=self.device, dtype=self.dtype),
             img_ids=self.pipeline._prepare_latent_image_ids(
                 count, height // 2, width // 2, self.device, self.dtype
@@ -97,14 +85,3 @@ class Chroma(FrozenPipeline):
             attention_mask=mask,
         ).sample
         return self._unpacked(velocity, (height, width)).float()
-
-    def _packed(self, latents: Latents) -> Tensor:
-        count, channels, height, width = latents.shape
-        return self.pipeline._pack_latents(latents, count, channels, height, width)
-
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        height, width = (side * self.vae_factor for side in size)
-        return self.pipeline._unpack_latents(latents, height, width, self.vae_factor)
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"max_sequence_length": T5_TOKENS}

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.backbones.base import Conditioning, ModelError
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline
+from oneword.backbones.frozen import load_pipeline
 from oneword.backbones.noise import Flow
+from oneword.backbones.shared import PackedLatents
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -36,7 +37,7 @@ def load(config: ModelConfig) -> Flux:
     return Flux(load_pipeline(config, FluxPipeline, config.model), config)
 
 
-class Flux(FrozenPipeline):
+class Flux(PackedLatents):
     """A frozen Flux pipeline behind the contract of ``backbones.base``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -102,14 +103,6 @@ class Flux(FrozenPipeline):
             img_ids=places,
         ).sample
         return self._unpacked(velocity, (height, width)).float()
-
-    def _packed(self, latents: Latents) -> Tensor:
-        count, channels, height, width = latents.shape
-        return self.pipeline._pack_latents(latents, count, channels, height, width)
-
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        height, width = (side * self.vae_factor for side in size)
-        return self.pipeline._unpack_latents(latents, height, width, self.vae_factor)
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         if sampling.negative_prompt:

@@ -224,7 +224,10 @@ class FrozenPipeline:
         if memory.has_shapes_alone():
             return
         if config.gradient_checkpointing:
-            self.denoiser.enable_gradient_checkpointing()
+            if getattr(denoiser, "_supports_gradient_checkpointing", False):
+                self.denoiser.enable_gradient_checkpointing()
+            else:
+                memory.recompute_layers(denoiser)
             for vocabulary in self.vocabularies.values():
                 memory.recompute_layers(vocabulary.text_encoder)
             if hasattr(self.vae, "enable_slicing"):
@@ -365,8 +368,10 @@ class FrozenPipeline:
         """Posterior of the VAE, float32, scaled; pixels are float32 in [-1, 1]."""
 
         def run(vae: Any) -> Tensor:
-            posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-            return torch.stack([posterior.mean.float(), posterior.std.float()])
+            found = vae.encode(pixels.to(vae.device, vae.dtype))
+            if not hasattr(found, "latent_dist"):  # one answer, without a spread
+                return torch.stack([found.latent.float(), torch.zeros_like(found.latent.float())])
+            return torch.stack([found.latent_dist.mean.float(), found.latent_dist.std.float()])
 
         mean, std = self._through_vae(run)
         scale, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
@@ -545,16 +550,22 @@ def spare_words(pipeline: Any) -> None:
     stock = pipeline._text_preprocessing
 
     def preprocessed(text: Any, clean_caption: bool = False) -> list[str]:
-        def change(part: str) -> str:
-            # what stands beside a word keeps its space
-            head = part[: len(part) - len(part.lstrip())]
-            tail = part[len(part.rstrip()) :] if part.strip() else ""
-            return head + stock(part, clean_caption=clean_caption)[0] + tail
-
-        texts = [text] if isinstance(text, str) else text
-        return [around_words(pipeline.tokenizer, one, change).strip() for one in texts]
+        change = sparing(pipeline, lambda part: stock(part, clean_caption=clean_caption)[0])
+        return [change(one) for one in ([text] if isinstance(text, str) else text)]
 
     pipeline._text_preprocessing = preprocessed
+
+
+def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
+    """A cleaning of prompts that leaves the words of concepts as they are."""
+
+    def change(part: str) -> str:
+        # what stands beside a word keeps its space
+        head = part[: len(part) - len(part.lstrip())]
+        tail = part[len(part.rstrip()) :] if part.strip() else ""
+        return head + clean(part) + tail
+
+    return lambda text: around_words(pipeline.tokenizer, text, change).strip()
 
 
 def refuse_clip_skip(config: ModelConfig, family: str) -> None:

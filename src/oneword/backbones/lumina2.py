@@ -5,7 +5,6 @@ Qin et al. 2025, arXiv:2503.21758.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from diffusers import Lumina2Pipeline
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.backbones.base import Conditioning, ModelError
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline, refuse_clip_skip
+from oneword.backbones.frozen import load_pipeline, refuse_clip_skip
 from oneword.backbones.noise import Flow
+from oneword.backbones.shared import OneEncoder
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -33,7 +33,7 @@ def load(config: ModelConfig) -> Lumina2:
     return Lumina2(load_pipeline(config, Lumina2Pipeline, config.model), config)
 
 
-class Lumina2(FrozenPipeline):
+class Lumina2(OneEncoder):
     """A frozen Lumina 2 pipeline behind the contract of ``backbones.base``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -55,20 +55,7 @@ class Lumina2(FrozenPipeline):
             resolution=pipeline.default_image_size,
             sampling=DEFAULTS,
         )
-
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
-        """Gemma's hidden states before its last layer, for system prompt and prompt; its mask."""
-        states, mask, _, _ = self.pipeline.encode_prompt(
-            list(prompts),
-            do_classifier_free_guidance=False,
-            device=self.device,
-            max_sequence_length=GEMMA_TOKENS,
-        )
-        return Conditioning(states, extra={"mask": mask})
+        self.prompt_options = {"max_sequence_length": GEMMA_TOKENS}
 
     def predict(
         self,
@@ -78,15 +65,10 @@ class Lumina2(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The velocity towards the noise, float32; the transformer's own points to the picture."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),
             timestep=1 - t,
-            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states=self._states(cond),
             encoder_attention_mask=cond.extra["mask"],
         )
         return -output.sample.float()
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"max_sequence_length": GEMMA_TOKENS}

@@ -5,7 +5,6 @@ Chen et al. 2023, arXiv:2310.00426, and 2024, arXiv:2403.04692.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.backbones.base import Conditioning, ModelError
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline, refuse_clip_skip, spare_words
+from oneword.backbones.frozen import load_pipeline, refuse_clip_skip, spare_words
 from oneword.backbones.noise import Diffusion
+from oneword.backbones.shared import OneEncoder
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -34,7 +34,7 @@ def load(config: ModelConfig) -> PixArt:
     return PixArt(load_pipeline(config, DiffusionPipeline, config.model), config)
 
 
-class PixArt(FrozenPipeline):
+class PixArt(OneEncoder):
     """A frozen PixArt pipeline behind the contract of ``backbones.base``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -51,22 +51,8 @@ class PixArt(FrozenPipeline):
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
-        self.t5_tokens = longest
-
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
-        """Last hidden states of T5, and its mask; the prompts are lower-cased, not cleaned."""
-        states, mask, _, _ = self.pipeline.encode_prompt(
-            list(prompts),
-            do_classifier_free_guidance=False,
-            device=self.device,
-            clean_caption=False,
-            max_sequence_length=self.t5_tokens,
-        )
-        return Conditioning(states, extra={"mask": mask})
+        # lower-cased, but not cleaned of what looks like HTML
+        self.prompt_options = {"clean_caption": False, "max_sequence_length": longest}
 
     def predict(
         self,
@@ -76,11 +62,9 @@ class PixArt(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The transformer's own noise, float32, without the variance that it predicts besides."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
         output = self.denoiser(
             x_t.to(self.dtype),
-            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states=self._states(cond),
             encoder_attention_mask=cond.extra["mask"],
             timestep=t,
             added_cond_kwargs=self._size(x_t),
@@ -100,14 +84,11 @@ class PixArt(FrozenPipeline):
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         solver = isinstance(self.pipeline.scheduler, DPMSolverMultistepScheduler)
-        if solver and self.t5_tokens == ALPHA_TOKENS and sampling.num_inference_steps == 1:
+        alpha = not isinstance(self.pipeline, PixArtSigmaPipeline)
+        if solver and alpha and sampling.num_inference_steps == 1:
             # its pipeline then asks for what only the schedulers of one-step models return
             raise ModelError(
                 "PixArt-Alpha must be drawn in 2 steps or more with the scheduler of "
                 f"{self.name}, got 1; pass --num-inference-steps 20."
             )
-        return {
-            "clean_caption": False,
-            "use_resolution_binning": False,
-            "max_sequence_length": self.t5_tokens,
-        }
+        return self.prompt_options | {"use_resolution_binning": False}

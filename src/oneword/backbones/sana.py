@@ -6,17 +6,16 @@ Xie et al. 2024, arXiv:2410.10629.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers import SanaPipeline
 from torch import Tensor
 
-from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, ModelError, Moments
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline, refuse_clip_skip, spare_words
+from oneword._typing import Latents, Timesteps
+from oneword.backbones.base import Conditioning, ModelError
+from oneword.backbones.frozen import load_pipeline, refuse_clip_skip, spare_words
 from oneword.backbones.noise import Flow
+from oneword.backbones.shared import OneEncoder
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -40,7 +39,7 @@ def load(config: ModelConfig) -> Sana:
     return Sana(load_pipeline(config, SanaPipeline, config.model), config)
 
 
-class Sana(FrozenPipeline):
+class Sana(OneEncoder):
     """A frozen Sana pipeline behind the contract of ``backbones.base``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -57,34 +56,16 @@ class Sana(FrozenPipeline):
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
+        self.prompt_options = {
+            "clean_caption": False,
+            "max_sequence_length": GEMMA_TOKENS,
+            "complex_human_instruction": INSTRUCTION,
+        }
 
     @property
     def vae_factor(self) -> int:
         """How many pixels wide a cell of the latents is."""
         return self.pipeline.vae_scale_factor
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """The autoencoder's only answer, float32, scaled; pixels are float32 in [-1, 1]."""
-        latents = self._through_vae(
-            lambda vae: vae.encode(pixels.to(vae.device, vae.dtype)).latent.float()
-        )
-        return Moments(latents * self.vae.config.scaling_factor, torch.zeros_like(latents))
-
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
-        """Last hidden states of Gemma for the prompt, lower-cased, after the instruction."""
-        states, mask, _, _ = self.pipeline.encode_prompt(
-            list(prompts),
-            do_classifier_free_guidance=False,
-            device=self.device,
-            clean_caption=False,
-            max_sequence_length=GEMMA_TOKENS,
-            complex_human_instruction=INSTRUCTION,
-        )
-        return Conditioning(states, extra={"mask": mask})
 
     def predict(
         self,
@@ -94,21 +75,14 @@ class Sana(FrozenPipeline):
         crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
     ) -> Latents:
         """The transformer's own velocity, float32."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
         scale = self.pipeline.scheduler.config.num_train_timesteps
         output = self.denoiser(
             x_t.to(self.dtype),
-            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states=self._states(cond),
             encoder_attention_mask=cond.extra["mask"],
             timestep=t * scale * self.denoiser.config.timestep_scale,
         ).sample
         return output[:, : x_t.shape[1]].float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {
-            "clean_caption": False,
-            "use_resolution_binning": False,
-            "max_sequence_length": GEMMA_TOKENS,
-            "complex_human_instruction": INSTRUCTION,
-        }
+        return self.prompt_options | {"use_resolution_binning": False}

@@ -23,12 +23,16 @@ ALIASES = {
     "qwen3_8b": "qwen3_8b",
     "mistral3": "mistral3",
     "mistral3_24b": "mistral3_24b",
+    "pile_t5xl": "pile_t5xl",
+    "glm4": "glm4",
+    "glm4_9b": "glm4_9b",
     "text_encoders_0": "clip_l",
     "text_encoders_1": "clip_g",
 }
 """Keys of files that name the text encoder, and our name of it."""
 NAMED_ALONE = {"t5xxl", "gemma", "qwen25", "qwen25_7b", "qwen3", "qwen3_4b", "qwen3_8b"}
 NAMED_ALONE |= {"mistral3", "mistral3_24b"}
+NAMED_ALONE |= {"pile_t5xl", "glm4", "glm4_9b"}
 """Encoders that files name even where they are the only one: ComfyUI looks for these keys."""
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
 

@@ -1,0 +1,70 @@
+"""What several families share, though not all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import FluxPipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Timesteps
+from oneword.backbones.base import Conditioning, sent
+from oneword.backbones.frozen import FrozenPipeline
+from oneword.config import SamplingConfig
+
+
+class OneEncoder(FrozenPipeline):
+    """A family whose prompts one text encoder reads, token by token.
+
+    A family sets ``prompt_options`` and adds ``predict``.
+    """
+
+    prompt_options: dict[str, Any]
+    """What the pipeline is told of prompts, when it encodes them and when it draws."""
+    mask_at: ClassVar[int | None] = 1
+    """Where the mask of the prompt's own tokens is in what the pipeline returns, if anywhere."""
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Hidden states of the text encoder, and its mask in ``extra``; differentiable."""
+        found = self.pipeline.encode_prompt(
+            list(prompts),
+            do_classifier_free_guidance=False,
+            device=self.device,
+            **self.prompt_options,
+        )
+        extra = {} if self.mask_at is None else {"mask": found[self.mask_at]}
+        return Conditioning(found[0], extra=extra)
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
+        return self.prompt_options
+
+
+class PackedLatents(FrozenPipeline):
+    """A family whose denoiser takes latents as a row of patches of 2 x 2 cells, as Flux does."""
+
+    def _packed(self, latents: Latents) -> Tensor:
+        count, channels, height, width = latents.shape
+        return FluxPipeline._pack_latents(latents, count, channels, height, width)
+
+    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        height, width = (side * self.vae_factor for side in size)
+        return FluxPipeline._unpack_latents(latents, height, width, self.vae_factor)
+
+
+class ToldSizes(FrozenPipeline):
+    """A family whose denoiser is told the picture's size before and after it was cropped."""
+
+    def _sizes(self, x_t: Latents, crops: Tensor | None) -> dict[str, Tensor]:
+        """What it is told, px: height and width, and the crop's top and left, of each picture."""
+        target = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        if crops is None:
+            crops = torch.cat([target, torch.zeros_like(target)], dim=1)
+        told = torch.cat([crops.cpu(), target], dim=1).to(self.dtype)
+        original, corner, target = sent(told, self.device).split(2, dim=1)
+        return {"original_size": original, "target_size": target, "crop_coords": corner}
