@@ -15,7 +15,7 @@ from torch.distributions import Normal
 
 import tiny
 from oneword import formats
-from oneword.backbones.base import ModelError, load
+from oneword.backbones.base import Conditioning, ModelError, load
 from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig, is_validated
 from oneword.inversion import Job, invert
@@ -168,6 +168,18 @@ def test_qwen_image_drops_the_head_of_its_template_and_no_more(loaded):
     cond = backbone.encode_prompt(["the cat", "the cat on the moon"])
     assert cond.extra["mask"].sum(1).tolist() == [2 + 5, 5 + 5]
     assert vocabulary_of(backbone).max_length == 1024 - 5
+
+
+def test_qwen_image_needs_no_mask_where_all_prompts_are_of_one_length(loaded):
+    backbone = loaded["qwen_image"]
+    own = backbone.encode_prompt(["the cat", "the moon"])
+    assert own.extra == {}
+    x_t = torch.randn(2, backbone.latent_channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.3, 0.8])
+    ones = torch.ones(own.encoder_hidden_states.shape[:2], dtype=torch.long)
+    masked = Conditioning(own.encoder_hidden_states, extra={"mask": ones})
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.predict(x_t, t, own), backbone.predict(x_t, t, masked))
 
 
 def test_flux2_takes_three_layers_side_by_side(loaded):
