@@ -39,6 +39,8 @@ from diffusers import (
     LuminaNextDiT2DModel,
     LuminaPipeline,
     ModelMixin,
+    OvisImagePipeline,
+    OvisImageTransformer2DModel,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
@@ -905,6 +907,35 @@ def lumina(seed: int = 2) -> LuminaPipeline:
         )
 
 
+def ovis_image(seed: int = 0) -> OvisImagePipeline:
+    """Qwen3 of width 32 and two layers, a transformer of one double and one single block."""
+    with _seeded(seed):
+        return OvisImagePipeline(
+            tokenizer=qwen_tokenizer(512),
+            text_encoder=Qwen3Model(Qwen3Config(**language_model(32, 2))),
+            vae=vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+            transformer=listening(
+                OvisImageTransformer2DModel(
+                    in_channels=16,
+                    out_channels=16,
+                    num_layers=1,
+                    num_single_layers=1,
+                    attention_head_dim=16,
+                    num_attention_heads=2,
+                    joint_attention_dim=32,
+                    axes_dims_rope=(4, 4, 8),
+                ),
+                "norm1.linear",
+                "norm.linear",
+                "to_v",
+                "to_out",
+                "context_embedder",
+                factor=6.0,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -923,6 +954,8 @@ FAMILIES = {
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,
+    # more Qwen
+    "ovis_image": ovis_image,
     "qwen_image": qwen_image,
     "z_image": z_image,
     "flux2": flux2_klein,

@@ -487,6 +487,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         **dict.fromkeys(
             (
                 *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
+                # more Qwen
+                "ovis_image",
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",

@@ -30,6 +30,8 @@ STORED = Path(__file__).with_name("expected.json")
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 FROM_NOISE = (
     *("ldm", "pixart", "pixart_alpha", "sana", "lumina2", "chroma", "flux2_dev"),
+    # more Qwen
+    "ovis_image",
     # more T5, Gemma and GLM
     "lumina",
     "bria",

@@ -23,7 +23,7 @@ from oneword.parts import JobError, effective_learning_rate
 from oneword.vocabulary import PlaceholderError, injected
 
 
-NAMES = ("qwen_image", "z_image", "flux2", "flux2_dev")
+NAMES = ("ovis_image", "qwen_image", "z_image", "flux2", "flux2_dev")
 PROMPTS = ["a photo of a cat on the moon", "a red dog"]
 
 
@@ -55,7 +55,7 @@ def states_of(found):
 @pytest.mark.parametrize("name", NAMES)
 def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folders, loaded, name):
     backbone, stock = loaded[name], DiffusionPipeline.from_pretrained(folders[name])
-    length = {} if name == "qwen_image" else {"max_sequence_length": 96}
+    length = {} if name in ("ovis_image", "qwen_image") else {"max_sequence_length": 96}
     with torch.no_grad():
         theirs, *others = stock.encode_prompt(list(PROMPTS), device="cpu", **length)
         own = backbone.encode_prompt(PROMPTS)

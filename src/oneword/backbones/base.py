@@ -34,6 +34,8 @@ lumina
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+ovis_image
+    ``qwen3_2b``. As flux, without CLIP; a chat template, whose head is cut off the states.
 qwen_image
     ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
 z_image
@@ -241,6 +243,7 @@ FAMILIES = {
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
+    "OvisImagePipeline": "ovis_image",
     "QwenImagePipeline": "qwen_image",
     "ZImagePipeline": "z_image",
     "Flux2KleinPipeline": "flux2",

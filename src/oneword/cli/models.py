@@ -167,6 +167,15 @@ FAMILIES = (
         "memory": "31 GB of weights in bf16, by the published 15.4 B parameters",
     },
     {
+        "family": "ovis_image",
+        "text_encoders": "qwen3_2b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "AIDC-AI/Ovis-Image-7B",
+        "memory": "18 GB of weights in bf16, by the published 7 B parameters and Qwen3's 2 B",
+    },
+    {
         "family": "qwen_image",
         "text_encoders": "qwen25_7b",
         "prediction_type": "flow",
