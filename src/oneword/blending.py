@@ -21,7 +21,7 @@ from oneword.backbones.frozen import unscale
 
 Background = Literal["paste", "optimize", "blend"]
 """How what lies outside the mask comes back: as the picture's own pixels, through a decoder that is
-tuned to them, or as the autoencoder decodes it."""
+tuned to them, or as the autoencoder gives the picture back, without a seam."""
 
 Marked = Bool[Tensor, "batch 1 height width"]
 """What is to change."""
@@ -116,16 +116,37 @@ def rejoined(
     marked: Marked,
     drawn: Float[Tensor, "drawn 3 height width"],
     latents: Float[Tensor, "drawn channels h w"],
+    x0: Float[Tensor, "one channels h w"],
 ) -> Float[Tensor, "drawn 3 height width"]:
     """Put what lies outside the mask back into what was drawn."""
-    if background == "blend" or bool(marked.all()):
+    if bool(marked.all()):
         return drawn
     if background == "paste":
         return torch.where(marked, drawn, original)
+    if background == "blend":
+        # what is drawn moves the decoder's group norms, and with them the whole picture
+        trip = backbone.decode_latents(x0)
+        return torch.lerp(trip, drawn, feathered(marked, backbone.vae_factor))
     return torch.cat([
         preserved(backbone, z[None], edited[None], original, marked)
         for z, edited in zip(latents, drawn, strict=True)
     ])  # fmt: skip
+
+
+def feathered(
+    marked: Bool[Tensor, "one 1 height width"], width: int
+) -> Float[Tensor, "one 1 height width"]:
+    """How much of the edit each pixel shows: 0 outside and at the edge, 1 deep inside.
+
+    Args:
+        marked: The mask; beyond the picture's borders it goes on.
+        width: Pixels from the edge to where it is 1. A thinner mask has 1 where it is deepest.
+    """
+    around = F.pad(marked.float(), (width,) * 4, mode="replicate")
+    depth = F.avg_pool2d(around, 2 * width + 1, stride=1)
+    low, high = depth[marked].min(), depth[marked].max()
+    shown = (depth - low) / (high - low) if high > low else torch.ones_like(depth)
+    return shown * marked
 
 
 def psnr(

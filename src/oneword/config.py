@@ -755,7 +755,7 @@ class EditConfig:
     mask: Path | None = None
     """Picture of the same aspect, white where the picture is to change; the rest stays."""
     background: Literal["paste", "optimize", "blend"] = "paste"
-    """How the rest comes back: "paste" (its own pixels, bit for bit), "optimize" (through a decoder that is tuned to it, so that no seam shows; slow), "blend" (as the autoencoder decodes it)."""
+    """How the rest comes back: "paste" (its own pixels, bit for bit), "optimize" (through a decoder that is tuned to it, so that no seam shows; slow), "blend" (as the autoencoder gives it back, with a soft edge inside the mask)."""
     mask_growth: int | None = None
     """Cells of the latents by which the mask is wider at the first step, shrinking to itself over the first half; unset: what a thin mask lacks."""
     strength: float = 1.0

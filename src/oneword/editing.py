@@ -181,7 +181,7 @@ def edit(
                 on_step=report,
             )
             if blend is not None and marked is not None:
-                drawn = rejoined(backbone, background, original, marked, drawn, blend.finished)
+                drawn = rejoined(backbone, background, original, marked, drawn, blend.finished, x0)
             candidates.append(drawn.cpu())
     return edits(torch.cat(candidates))
 
