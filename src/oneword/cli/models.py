@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -207,6 +207,18 @@ FAMILIES = (
 )
 
 
+_DDIM = ("microworld", "ldm", "stable_diffusion", "sdxl")
+
+
+def _edits(family: Mapping[str, str]) -> str:
+    """Ways in which ``oneword edit`` works on a family."""
+    over = ["over a picture (klein)" if "klein" in family["draws"] else "over a picture"]
+    inverted = ["by inversion, if DDIM draws"] if family["family"] in _DDIM else []
+    return ", ".join(
+        ["inside a mask", *(over if "over a picture" in family["draws"] else []), *inverted]
+    )
+
+
 def run(arguments: Sequence[str]) -> int:
     """Print the table, or what is in a folder."""
     from rich.console import Console
@@ -215,7 +227,8 @@ def run(arguments: Sequence[str]) -> int:
     if chosen.probe is not None:
         return _probe(chosen, chosen.probe)
     console = Console()
-    for family in FAMILIES:
+    families = [family | {"edits": _edits(family)} for family in FAMILIES]
+    for family in families:
         console.print(f"[bold]{family['family']}[/bold]", highlight=False)
         for name, value in family.items():
             if name != "family":
@@ -223,7 +236,7 @@ def run(arguments: Sequence[str]) -> int:
     if chosen.json is not None:
         from oneword._files import write_json_atomic
 
-        write_json_atomic(chosen.json, list(FAMILIES))
+        write_json_atomic(chosen.json, families)
     return 0
 
 
