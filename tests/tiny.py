@@ -33,6 +33,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Krea2Pipeline,
+    Krea2Transformer2DModel,
     LDMTextToImagePipeline,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
@@ -87,6 +89,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLModel,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -596,6 +600,19 @@ def chroma(seed: int = 0) -> ChromaPipeline:
         )
 
 
+def _film_vae() -> AutoencoderKLQwenImage:
+    """A VAE for films whose latents are scaled by channel."""
+    return AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[-0.7571, 0.1075, 1.5508, 0.4134],
+        latents_std=[2.8184, 1.4541, 0.7708, 1.6052],
+    )
+
+
 def qwen_image(seed: int = 0) -> QwenImagePipeline:
     """Qwen2.5-VL of width 32, a VAE for films, a transformer of one block."""
     with _seeded(seed):
@@ -626,15 +643,7 @@ def qwen_image(seed: int = 0) -> QwenImagePipeline:
                 max_image_seq_len=8192,
                 shift_terminal=0.02,
             ),
-            vae=AutoencoderKLQwenImage(
-                base_dim=8,
-                z_dim=4,
-                dim_mult=[1, 2],
-                num_res_blocks=1,
-                temperal_downsample=[False],
-                latents_mean=[-0.7571, 0.1075, 1.5508, 0.4134],
-                latents_std=[2.8184, 1.4541, 0.7708, 1.6052],
-            ),
+            vae=_film_vae(),
             text_encoder=encoder,
             tokenizer=qwen_tokenizer(131072),
         )
@@ -936,6 +945,53 @@ def ovis_image(seed: int = 0) -> OvisImagePipeline:
         )
 
 
+def krea2(seed: int = 0) -> Krea2Pipeline:
+    """Qwen3-VL of width 32, of which two layers are read, and a transformer of one block."""
+    with _seeded(seed):
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+        encoder = Qwen3VLModel(
+            Qwen3VLConfig(
+                text_config=language_model(32, 2, rope_parameters=rope),
+                vision_config={
+                    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+                    "out_hidden_size": 32, "num_position_embeddings": 16,
+                    "deepstack_visual_indexes": [0],
+                },
+            )
+        )  # fmt: skip
+        return Krea2Pipeline(
+            tokenizer=qwen_tokenizer(1024),
+            text_encoder=encoder,
+            text_encoder_select_layers=(1, 2),
+            vae=_film_vae(),
+            transformer=listening(
+                Krea2Transformer2DModel(
+                    in_channels=16,
+                    num_layers=1,
+                    attention_head_dim=16,
+                    num_attention_heads=2,
+                    num_key_value_heads=2,
+                    intermediate_size=32,
+                    timestep_embed_dim=16,
+                    text_hidden_dim=32,
+                    num_text_layers=2,
+                    text_num_attention_heads=2,
+                    text_num_key_value_heads=2,
+                    text_intermediate_size=32,
+                    num_layerwise_text_blocks=1,
+                    num_refiner_text_blocks=1,
+                    axes_dims_rope=(4, 6, 6),
+                ),
+                "to_v",
+                "to_out",
+                "txt_in",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, max_image_seq_len=6400
+            ),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -955,6 +1011,7 @@ FAMILIES = {
     "auraflow": auraflow,
     "cogview4": cogview4,
     # more Qwen
+    "krea2": krea2,
     "ovis_image": ovis_image,
     "qwen_image": qwen_image,
     "z_image": z_image,

@@ -488,6 +488,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             (
                 *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
                 # more Qwen
+                "krea2",
                 "ovis_image",
                 # more T5, Gemma and GLM
                 "lumina",

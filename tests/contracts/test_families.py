@@ -31,6 +31,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 FROM_NOISE = (
     *("ldm", "pixart", "pixart_alpha", "sana", "lumina2", "chroma", "flux2_dev"),
     # more Qwen
+    "krea2",
     "ovis_image",
     # more T5, Gemma and GLM
     "lumina",
@@ -162,7 +163,7 @@ def test_the_familys_own_scheduler_follows_the_target_to_the_picture(backbone):
 def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
     moments = backbone.encode_image(pixels)
-    if backbone.family in ("qwen_image", "flux2"):
+    if backbone.family in ("qwen_image", "krea2", "flux2"):
         pytest.skip("scaled by channel: see below")
     config, encoded = backbone.vae.config, backbone.vae.encode(pixels)
     shift = config.get("shift_factor") or 0.0
@@ -202,7 +203,7 @@ def test_one_denoising_step_is_the_pipelines_own(backbone, monkeypatch):
     monkeypatch.setattr(scheduler, "step", look)
     two = SamplingConfig(num_inference_steps=2, height=64, width=64)
     guided = backbone.family in ("flux", "flux2")  # by an input of the denoiser
-    none = 0.0 if backbone.family == "z_image" else 1.0
+    none = 0.0 if backbone.family in ("z_image", "krea2") else 1.0
     guidance = backbone.sampling.guidance_scale if guided else none
     backbone.draw(["a cat"], [3], SamplingConfig(guidance_scale=guidance).overlaid(two))
     prediction, t, sample = seen[-1]

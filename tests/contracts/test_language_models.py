@@ -23,7 +23,7 @@ from oneword.parts import JobError, effective_learning_rate
 from oneword.vocabulary import PlaceholderError, injected
 
 
-NAMES = ("ovis_image", "qwen_image", "z_image", "flux2", "flux2_dev")
+NAMES = ("krea2", "ovis_image", "qwen_image", "z_image", "flux2", "flux2_dev")
 PROMPTS = ["a photo of a cat on the moon", "a red dog"]
 
 
@@ -49,13 +49,14 @@ def word(backbone, text="red cat", token="<Toy>"):
 
 def states_of(found):
     """Conditioning of the stock pipelines, which is a list where prompts are not padded."""
-    return list(found) if isinstance(found, list) else list(found.unbind())
+    states = list(found) if isinstance(found, list) else list(found.unbind())
+    return [s.flatten(1) for s in states]  # Krea 2's have an axis for layers
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folders, loaded, name):
     backbone, stock = loaded[name], DiffusionPipeline.from_pretrained(folders[name])
-    length = {} if name in ("ovis_image", "qwen_image") else {"max_sequence_length": 96}
+    length = {} if name in ("krea2", "ovis_image", "qwen_image") else {"max_sequence_length": 96}
     with torch.no_grad():
         theirs, *others = stock.encode_prompt(list(PROMPTS), device="cpu", **length)
         own = backbone.encode_prompt(PROMPTS)
@@ -199,8 +200,9 @@ def test_flux2_takes_three_layers_side_by_side(loaded):
     assert torch.equal(found, torch.cat(layers, dim=-1))
 
 
-def test_qwen_images_moments_are_scaled_by_channel(loaded):
-    backbone = loaded["qwen_image"]
+@pytest.mark.parametrize("name", ["qwen_image", "krea2"])
+def test_qwen_images_moments_are_scaled_by_channel(loaded, name):
+    backbone = loaded[name]
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
     vae, config = backbone.vae, backbone.vae.config
     with torch.no_grad():

@@ -142,8 +142,8 @@ def test_a_file_brings_the_word_back_and_it_draws(backbone, tmp_path):
 def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
     start = initial_outputs(backbone, "cat", 1, ["a {}"])
     prompts, seen = ["a <Cat-Toy>"], []
-    # Z-Image counts guidance from 0, and takes prompts of several lengths as a list
-    alone = replace(FEW, guidance_scale=0.0 if family == "z_image" else 1.0)
+    # Z-Image and Krea 2 count guidance from 0, the first takes prompts of several lengths as a list
+    alone = replace(FEW, guidance_scale=0.0 if family in ("z_image", "krea2") else 1.0)
 
     def look(module, args, kwargs):
         states = kwargs["encoder_hidden_states"] if len(args) < 3 else torch.stack(args[2])

@@ -34,6 +34,8 @@ lumina
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+krea2
+    ``qwen3vl_4b``. Flow; layers side by side behind a template, masked; qwen_image's latents.
 ovis_image
     ``qwen3_2b``. As flux, without CLIP; a chat template, whose head is cut off the states.
 qwen_image
@@ -243,6 +245,7 @@ FAMILIES = {
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
+    "Krea2Pipeline": "krea2",
     "OvisImagePipeline": "ovis_image",
     "QwenImagePipeline": "qwen_image",
     "ZImagePipeline": "z_image",
@@ -348,7 +351,12 @@ def _family_of_folder(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{index} must name its pipeline class, got {error!r}.") from error
     family = _known(found, path)
-    parts = [n for n, kind in entries.items() if isinstance(kind, list) and all(kind)]
+    # a part is a library and a class; other lists are settings
+    parts = [
+        name
+        for name, kind in entries.items()
+        if isinstance(kind, list) and len(kind) == 2 and all(isinstance(x, str) for x in kind)
+    ]
     missing = [name for name in parts if not (path / name).is_dir()]
     if missing:
         raise ModelError(

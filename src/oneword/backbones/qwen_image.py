@@ -12,10 +12,11 @@ import torch
 from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
 from torch import Tensor
 
-from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, ModelError, Moments
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline
+from oneword._typing import Latents, Timesteps
+from oneword.backbones.base import Conditioning, ModelError
+from oneword.backbones.frozen import load_pipeline
 from oneword.backbones.noise import Flow
+from oneword.backbones.shared import FilmAutoencoder
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -39,7 +40,7 @@ def load(config: ModelConfig) -> QwenImage:
     return QwenImage(pipeline, config)
 
 
-class QwenImage(FrozenPipeline):
+class QwenImage(FilmAutoencoder):
     """A frozen Qwen-Image pipeline behind the contract of ``backbones.base``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -60,43 +61,6 @@ class QwenImage(FrozenPipeline):
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is."""
-        return self.pipeline.vae_scale_factor
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of the scaled latents."""
-        return self.vae.config.z_dim
-
-    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of the VAE's latents."""
-        config = self.vae.config
-        means, stds = (like.new_tensor(v) for v in (config.latents_mean, config.latents_std))
-        return means[:, None, None], stds[:, None, None]
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE, which takes films: a picture is a film of one frame."""
-
-        def run(vae: Any) -> Tensor:
-            posterior = vae.encode(pixels[:, :, None].to(vae.device, vae.dtype)).latent_dist
-            return torch.stack([posterior.mean.float(), posterior.std.float()])[:, :, :, 0]
-
-        mean, std = self._through_vae(run)
-        means, stds = self._scales(mean)
-        return Moments((mean - means) / stds, std / stds)
-
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, clamped to [-1, 1]."""
-        means, stds = self._scales(latents)
-        unscaled = (latents * stds + means)[:, :, None]
-
-        def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample[:, :, 0].float()
-
-        return self._through_vae(run).clamp(-1, 1)
 
     def encode_prompt(
         self,

@@ -9,8 +9,8 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning, sent
+from oneword._typing import Latents, Pixels, Timesteps
+from oneword.backbones.base import Conditioning, Moments, sent
 from oneword.backbones.frozen import FrozenPipeline
 from oneword.config import SamplingConfig
 
@@ -55,6 +55,47 @@ class PackedLatents(FrozenPipeline):
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         height, width = (side * self.vae_factor for side in size)
         return FluxPipeline._unpack_latents(latents, height, width, self.vae_factor)
+
+
+class FilmAutoencoder(FrozenPipeline):
+    """A family with Qwen-Image's autoencoder, which takes films and is scaled by channel."""
+
+    @property
+    def vae_factor(self) -> int:
+        """How many pixels wide a cell of the latents is."""
+        return self.pipeline.vae_scale_factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the scaled latents."""
+        return self.vae.config.z_dim
+
+    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of the VAE's latents."""
+        config = self.vae.config
+        means, stds = (like.new_tensor(v) for v in (config.latents_mean, config.latents_std))
+        return means[:, None, None], stds[:, None, None]
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """Posterior of the VAE, which takes films: a picture is a film of one frame."""
+
+        def run(vae: Any) -> Tensor:
+            posterior = vae.encode(pixels[:, :, None].to(vae.device, vae.dtype)).latent_dist
+            return torch.stack([posterior.mean.float(), posterior.std.float()])[:, :, :, 0]
+
+        mean, std = self._through_vae(run)
+        means, stds = self._scales(mean)
+        return Moments((mean - means) / stds, std / stds)
+
+    def decode_latents(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, clamped to [-1, 1]."""
+        means, stds = self._scales(latents)
+        unscaled = (latents * stds + means)[:, :, None]
+
+        def run(vae: Any) -> Tensor:
+            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample[:, :, 0].float()
+
+        return self._through_vae(run).clamp(-1, 1)
 
 
 class ToldSizes(FrozenPipeline):

@@ -167,6 +167,15 @@ FAMILIES = (
         "memory": "31 GB of weights in bf16, by the published 15.4 B parameters",
     },
     {
+        "family": "krea2",
+        "text_encoders": "qwen3vl_4b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "a folder with a Krea2Pipeline",
+        "memory": "not known here: no published size was at hand",
+    },
+    {
         "family": "ovis_image",
         "text_encoders": "qwen3_2b",
         "prediction_type": "flow",

@@ -20,6 +20,8 @@ ALIASES = {
     "qwen25_7b": "qwen25_7b",
     "qwen3": "qwen3",
     "qwen3_2b": "qwen3_2b",
+    "qwen3vl": "qwen3vl",
+    "qwen3vl_4b": "qwen3vl_4b",
     "qwen3_4b": "qwen3_4b",
     "qwen3_8b": "qwen3_8b",
     "mistral3": "mistral3",
@@ -33,7 +35,7 @@ ALIASES = {
 """Keys of files that name the text encoder, and our name of it."""
 NAMED_ALONE = {"t5xxl", "gemma", "qwen25", "qwen25_7b", "qwen3", "qwen3_4b", "qwen3_8b"}
 NAMED_ALONE |= {"mistral3", "mistral3_24b"}
-NAMED_ALONE |= {"pile_t5xl", "glm4", "glm4_9b", "qwen3_2b"}
+NAMED_ALONE |= {"pile_t5xl", "glm4", "glm4_9b", "qwen3_2b", "qwen3vl", "qwen3vl_4b"}
 """Encoders that files name even where they are the only one: ComfyUI looks for these keys."""
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
 
