@@ -172,7 +172,7 @@ FAMILIES = (
         "prediction_type": "flow",
         "draws": "from noise",
         "proven": _TINY,
-        "examples": "a folder with a Krea2Pipeline",
+        "examples": "krea2-folder, wherever a Krea2Pipeline lies",
         "memory": "not known here: no published size was at hand",
     },
     {
