@@ -93,10 +93,11 @@ def main() -> None:
     )
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []  # of other seeds and concepts: they stay in the file
     if arguments.json is not None and arguments.json.exists():
         text = arguments.json.read_text(encoding="utf-8")
-        kept = json.loads(text, object_hook=_with_nan)
-        runs = [run for run in kept if (run["seed"], run["concept"]) in pairs]
+        for run in json.loads(text, object_hook=_with_nan):
+            (runs if (run["seed"], run["concept"]) in pairs else others).append(run)
     done = {(run["seed"], run["concept"]) for run in runs}
     waiting = [pair for pair in pairs if pair not in done]
     parts = [waiting[i : i + arguments.slots] for i in range(0, len(waiting), arguments.slots)]
@@ -116,7 +117,7 @@ def main() -> None:
                     file=sys.stderr,
                 )
             if arguments.json is not None:
-                write_json_atomic(arguments.json, runs)
+                write_json_atomic(arguments.json, others + runs)
     text = _table(arguments, runs)
     print(text)
     if arguments.markdown is not None:
