@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel
+from diffusers.models import model_loading_utils
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
@@ -221,6 +222,22 @@ def test_weights_read_one_by_one_are_those_of_the_file(tmp_path):
         found = AutoencoderKL.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     for name, value in vae.state_dict().items():
         assert torch.equal(found.state_dict()[name], value.to(torch.bfloat16))
+
+
+def test_a_streamed_file_answers_as_a_dictionary_of_tensors_does(tmp_path):
+    tensors = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    with streamed():
+        found = model_loading_utils.load_state_dict(tmp_path / "x.safetensors")
+    assert all(torch.equal(x, y) for x, y in zip(found.values(), tensors.values(), strict=True))
+    assert torch.equal(found.get("b"), tensors["b"])
+    assert found.get("c") is None
+    found["c"] = found.pop("a")
+    assert torch.equal(dict(found.items())["c"], tensors["a"])
+    assert found.pop("a", None) is None
+    with pytest.raises(KeyError):
+        found.pop("a")
+    assert type(model_loading_utils.load_state_dict(tmp_path / "x.safetensors")) is dict
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks the Linux kernel")

@@ -24,7 +24,13 @@ from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
 from oneword.backbones.base import Conditioning, ModelError, Moments, OnLatents
-from oneword.backbones.frozen import FrozenPipeline, chat_tokens, load_pipeline, quiet
+from oneword.backbones.frozen import (
+    FrozenPipeline,
+    chat_tokens,
+    load_pipeline,
+    quiet,
+    refuse_clip_skip,
+)
 from oneword.backbones.noise import Flow
 from oneword.config import ModelConfig, SamplingConfig
 
@@ -42,8 +48,7 @@ def load(config: ModelConfig) -> Flux2:
     Raises:
         ModelError: it cannot be loaded, or a setting is for CLIP.
     """
-    if config.clip_skip is not None:
-        raise ModelError(f"Flux.2 has no CLIP to skip layers of, got {config.clip_skip}.")
+    refuse_clip_skip(config, "Flux.2")
     index = Path(config.model) / "model_index.json"
     entries: Any = (
         json.loads(index.read_text())

@@ -13,8 +13,8 @@ from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning, ModelError
-from oneword.backbones.frozen import load_pipeline
+from oneword.backbones.base import Conditioning
+from oneword.backbones.frozen import load_pipeline, refuse_clip_skip
 from oneword.backbones.noise import Flow
 from oneword.backbones.shared import FilmAutoencoder
 from oneword.config import ModelConfig, SamplingConfig
@@ -32,8 +32,7 @@ def load(config: ModelConfig) -> QwenImage:
     Raises:
         ModelError: it cannot be loaded, or a setting is for CLIP.
     """
-    if config.clip_skip is not None:
-        raise ModelError(f"Qwen-Image has no CLIP to skip layers of, got {config.clip_skip}.")
+    refuse_clip_skip(config, "Qwen-Image")
     pipeline = load_pipeline(
         config, QwenImagePipeline, config.model, autoencoder=AutoencoderKLQwenImage
     )

@@ -50,11 +50,23 @@ class _Streamed(dict[str, Tensor | None]):
         with safe_open(self.path, "pt") as file:
             return file.get_tensor(name)
 
-    def pop(self, name: str) -> Tensor:  # type: ignore[override]
+    def get(self, name: str, default: Any = None) -> Any:
+        """A tensor, if it is there."""
+        if name not in self:
+            return default
+        return self[name]  # dict's own would give what stands for it
+
+    def pop(self, name: str, *default: Any) -> Any:
         """Take a tensor out, as diffusers does with old names."""
+        if name not in self:
+            return super().pop(name, *default)
         value = self[name]
         del self[name]
         return value
+
+    def values(self) -> Iterator[Tensor]:  # type: ignore[override]
+        """The tensors, one after the other."""
+        return (self[name] for name in self)
 
     def items(self) -> Iterator[tuple[str, Tensor]]:  # type: ignore[override]
         """Name and tensor, one after the other."""

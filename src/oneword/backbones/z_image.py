@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning, ModelError
-from oneword.backbones.frozen import FrozenPipeline, chat_tokens, load_pipeline
+from oneword.backbones.base import Conditioning
+from oneword.backbones.frozen import FrozenPipeline, chat_tokens, load_pipeline, refuse_clip_skip
 from oneword.backbones.noise import Flow
 from oneword.config import ModelConfig, SamplingConfig
 
@@ -35,8 +35,7 @@ def load(config: ModelConfig) -> ZImage:
     Raises:
         ModelError: it cannot be loaded, or a setting is for CLIP.
     """
-    if config.clip_skip is not None:
-        raise ModelError(f"Z-Image has no CLIP to skip layers of, got {config.clip_skip}.")
+    refuse_clip_skip(config, "Z-Image")
     return ZImage(load_pipeline(config, ZImagePipeline, config.model), config)
 
 
