@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -422,3 +423,16 @@ def test_files_of_learned_words_are_converted_merged_renamed_and_mixed(tmp_path,
     mix[-1] = str(tmp_path / "none.safetensors")
     assert main([*mix, "--concatenate", "--weights", "1", "2"]) == 2
     assert "Weights go with the average" in capsys.readouterr().err
+
+
+def test_our_warnings_are_sentences_and_others_keep_their_place(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    module = sys.modules[main.__module__]
+    module._hush()
+    own, other = (
+        warnings.formatwarning(UserWarning("Mind this."), UserWarning, file, 1)
+        for file in (module.__file__, __file__)
+    )
+    assert own == "Mind this.\n"
+    assert __file__ in other
+    assert "UserWarning: Mind this." in other

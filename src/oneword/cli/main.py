@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from oneword import __version__
 from oneword.config import UserError
@@ -75,7 +78,18 @@ class _NoTorchvision(logging.Filter):
         return "requires torchvision" not in record.getMessage()
 
 
+_format = warnings.formatwarning
+
+
+def _plainly(message: Any, category: Any, filename: str, lineno: int, line: Any = None) -> str:
+    """Our own warnings are sentences for the person: no file and no line of code with them."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"{message}\n"
+    return _format(message, category, filename, lineno, line)
+
+
 def _hush() -> None:
+    warnings.formatwarning = _plainly
     logging.getLogger("transformers.utils.import_utils").addFilter(_NoTorchvision())
     # bitsandbytes tells at every start that one of its kernels for the CPU is not there
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR + 1)
