@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -15,6 +16,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     BriaPipeline,
     BriaTransformer2DModel,
     ChromaPipeline,
@@ -46,6 +48,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImage21Pipeline,
+    QwenImage21Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
@@ -90,6 +94,7 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3Model,
     Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
     T5Config,
     T5EncoderModel,
@@ -221,9 +226,9 @@ def _byte_level(specials: Sequence[str]) -> tuple[dict[str, int], list[tuple[str
     return {piece: index for index, piece in enumerate(pieces)}, list(merges)
 
 
-def qwen_tokenizer(context: int = 96) -> Qwen2Tokenizer:
+def qwen_tokenizer(context: int = 96, more_marks: Sequence[str] = ()) -> Qwen2Tokenizer:
     """Qwen's tokenizer: WORDS and the words of the templates, each with its leading space."""
-    marks = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    marks = ["<|im_start|>", "<|im_end|>", "<think>", "</think>", *more_marks]
     vocab, merges = _byte_level(["<|endoftext|>", *marks])
     tokens = Qwen2Tokenizer(
         vocab=vocab, merges=merges, extra_special_tokens=marks, model_max_length=context
@@ -945,23 +950,26 @@ def ovis_image(seed: int = 0) -> OvisImagePipeline:
         )
 
 
+def _qwen3vl(kind: Callable[[Qwen3VLConfig], Any], **options: object) -> Any:
+    """Qwen3-VL of width 32 and two layers."""
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    config = Qwen3VLConfig(
+        text_config=language_model(32, 2, rope_parameters=rope, **options),
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+            "out_hidden_size": 32, "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+    )  # fmt: skip
+    return kind(config)
+
+
 def krea2(seed: int = 0) -> Krea2Pipeline:
     """Qwen3-VL of width 32, of which two layers are read, and a transformer of one block."""
     with _seeded(seed):
-        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
-        encoder = Qwen3VLModel(
-            Qwen3VLConfig(
-                text_config=language_model(32, 2, rope_parameters=rope),
-                vision_config={
-                    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
-                    "out_hidden_size": 32, "num_position_embeddings": 16,
-                    "deepstack_visual_indexes": [0],
-                },
-            )
-        )  # fmt: skip
         return Krea2Pipeline(
             tokenizer=qwen_tokenizer(1024),
-            text_encoder=encoder,
+            text_encoder=_qwen3vl(Qwen3VLModel),
             text_encoder_select_layers=(1, 2),
             vae=_film_vae(),
             transformer=listening(
@@ -992,6 +1000,53 @@ def krea2(seed: int = 0) -> Krea2Pipeline:
         )
 
 
+def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
+    """Qwen3-VL of width 32 inside a processor, a VAE of RGBA films, a transformer of one block.
+
+    The processor's own class, Qwen3VLProcessor, wants torchvision; this one handles text by the
+    same code.
+    """
+    with _seeded(seed):
+        tokens = qwen_tokenizer(1024, ["<|image_pad|>"])
+        processor = LlavaProcessor(
+            image_processor=CLIPImageProcessorPil(),
+            tokenizer=tokens,
+            chat_template=CHATML.replace("m.content", "m.content[0].text"),
+            image_token="<|image_pad|>",
+        )
+        return QwenImage21Pipeline(
+            processor=processor,
+            text_encoder=_qwen3vl(Qwen3VLForConditionalGeneration, vocab_size=len(tokens) + 9),
+            vae=AutoencoderKLQwenImage21(
+                base_dim=8,
+                decoder_base_dim=8,
+                z_dim=4,
+                dim_mult=[1, 1, 1, 1, 1],
+                num_res_blocks=1,
+                temperal_downsample=[False, False, False, False],
+                latents_mean=[-0.7571, 0.1075, 1.5508, 0.4134],
+                latents_std=[2.8184, 1.4541, 0.7708, 1.6052],
+            ),
+            transformer=listening(
+                QwenImage21Transformer2DModel(
+                    in_channels=4,
+                    out_channels=4,
+                    num_layers=1,
+                    attention_head_dim=16,
+                    num_attention_heads=2,
+                    context_in_dim=32,
+                    axes_dims_rope=(4, 6, 6),
+                ),
+                "to_v",
+                "to_out",
+                "txt_in",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192
+            ),
+        )
+
+
 FAMILIES = {
     "stable_diffusion": stable_diffusion,
     "stable_diffusion_v": lambda: stable_diffusion("v_prediction", 1),
@@ -1014,6 +1069,7 @@ FAMILIES = {
     "krea2": krea2,
     "ovis_image": ovis_image,
     "qwen_image": qwen_image,
+    "qwen_image21": qwen_image21,
     "z_image": z_image,
     "flux2": flux2_klein,
     "flux2_dev": flux2_dev,

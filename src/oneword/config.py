@@ -489,6 +489,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
                 # more Qwen
                 "krea2",
+                "qwen_image21",
                 "ovis_image",
                 # more T5, Gemma and GLM
                 "lumina",

@@ -32,6 +32,7 @@ FROM_NOISE = (
     *("ldm", "pixart", "pixart_alpha", "sana", "lumina2", "chroma", "flux2_dev"),
     # more Qwen
     "krea2",
+    "qwen_image21",
     "ovis_image",
     # more T5, Gemma and GLM
     "lumina",
@@ -163,7 +164,7 @@ def test_the_familys_own_scheduler_follows_the_target_to_the_picture(backbone):
 def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
     moments = backbone.encode_image(pixels)
-    if backbone.family in ("qwen_image", "krea2", "flux2"):
+    if backbone.family in ("qwen_image", "qwen_image21", "krea2", "flux2"):
         pytest.skip("scaled by channel: see below")
     config, encoded = backbone.vae.config, backbone.vae.encode(pixels)
     shift = config.get("shift_factor") or 0.0

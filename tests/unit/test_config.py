@@ -170,6 +170,7 @@ def test_what_is_given_wins_over_the_setup():
     [
         *("pixart", "sana", "lumina2", "chroma", "qwen_image", "flux2"),
         "krea2",
+        "qwen_image21",
         "ovis_image",
         # more T5, Gemma and GLM
         "lumina",

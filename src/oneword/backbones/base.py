@@ -36,6 +36,9 @@ cogview4
     padding is read, so that prompts of other lengths are encoded and denoised apart.
 krea2
     ``qwen3vl_4b``. Flow; layers side by side behind a template, masked; qwen_image's latents.
+qwen_image21
+    ``qwen3vl_8b``. Flow; a chat template whose system part is cut off the states; a mask in
+    ``extra`` where prompts differ in length; latents of pictures with transparency.
 ovis_image
     ``qwen3_2b``. As flux, without CLIP; a chat template, whose head is cut off the states.
 qwen_image
@@ -246,6 +249,7 @@ FAMILIES = {
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
     "Krea2Pipeline": "krea2",
+    "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",
     "QwenImagePipeline": "qwen_image",
     "ZImagePipeline": "z_image",

@@ -426,7 +426,7 @@ class FrozenPipeline:
             "output_type": "latent",
         }
         if chosen.negative_prompt:
-            options["negative_prompt"] = [chosen.negative_prompt] * len(prompts)
+            options["negative_prompt"] = chosen.negative_prompt
         pipeline = self.pipeline
         if image is None:
             start = self._start(latents, generators, size, on_latents, chosen)
@@ -438,9 +438,14 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
+        if "guidance_scale" not in _parameters(pipeline):  # it goes by another name
+            del options["guidance_scale"]
+        options |= self._draw_options(chosen)
+        if (negative := options.get("negative_prompt")) is not None:
+            options["negative_prompt"] = [negative] * len(prompts)
         seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
-            drawn = pipeline(**(options | self._draw_options(chosen))).images
+            drawn = pipeline(**options).images
         return self.decode_latents(self._drawn(drawn, size))
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002

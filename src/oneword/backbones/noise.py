@@ -72,22 +72,26 @@ class Flow:
     prediction_type = "flow"
 
     def __init__(
-        self, scheduler: Any, shift_of: Callable[[tuple[int, int]], float] | None = None
+        self,
+        scheduler: Any,
+        shift_of: Callable[[tuple[int, int]], float] | None = None,
+        patch: int = 2,
     ) -> None:
         """Take the family's scheduler.
 
         Args:
             scheduler: Its configuration says whether and how times are shifted.
             shift_of: Logarithm of a dynamic shift for latents of (h, w) cells, where the family's
-                is not linear in the number of 2 x 2 patches.
+                is not linear in the number of the transformer's tokens.
+            patch: Side of a token, latent cells.
         """
-        self.scheduler = scheduler
+        self.scheduler, self.patch = scheduler, patch
         self._shift_of = shift_of or self._linear_shift
 
     def _linear_shift(self, latent_size: tuple[int, int]) -> float:
         config = self.scheduler.config
         return calculate_shift(
-            (latent_size[0] // 2) * (latent_size[1] // 2),
+            (latent_size[0] // self.patch) * (latent_size[1] // self.patch),
             config.base_image_seq_len,
             config.max_image_seq_len,
             config.base_shift,

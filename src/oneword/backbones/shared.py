@@ -76,11 +76,19 @@ class FilmAutoencoder(FrozenPipeline):
         means, stds = (like.new_tensor(v) for v in (config.latents_mean, config.latents_std))
         return means[:, None, None], stds[:, None, None]
 
+    def _film(self, pixels: Pixels) -> Tensor:
+        """A film of one frame, as the VAE takes it."""
+        return pixels[:, :, None]
+
+    def _picture(self, film: Tensor) -> Pixels:
+        """The picture in [-1, 1] that such a film shows."""
+        return film[:, :, 0].clamp(-1, 1)
+
     def encode_image(self, pixels: Pixels) -> Moments:
         """Posterior of the VAE, which takes films: a picture is a film of one frame."""
 
         def run(vae: Any) -> Tensor:
-            posterior = vae.encode(pixels[:, :, None].to(vae.device, vae.dtype)).latent_dist
+            posterior = vae.encode(self._film(pixels).to(vae.device, vae.dtype)).latent_dist
             return torch.stack([posterior.mean.float(), posterior.std.float()])[:, :, :, 0]
 
         mean, std = self._through_vae(run)
@@ -93,9 +101,9 @@ class FilmAutoencoder(FrozenPipeline):
         unscaled = (latents * stds + means)[:, :, None]
 
         def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample[:, :, 0].float()
+            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
 
-        return self._through_vae(run).clamp(-1, 1)
+        return self._picture(self._through_vae(run))
 
 
 class ToldSizes(FrozenPipeline):

@@ -176,6 +176,15 @@ FAMILIES = (
         "memory": "not known here: no published size was at hand",
     },
     {
+        "family": "qwen_image21",
+        "text_encoders": "qwen3vl_8b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "Qwen/Qwen-Image-2.1",
+        "memory": "not known here: no published size was at hand",
+    },
+    {
         "family": "ovis_image",
         "text_encoders": "qwen3_2b",
         "prediction_type": "flow",

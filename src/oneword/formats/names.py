@@ -22,6 +22,7 @@ ALIASES = {
     "qwen3_2b": "qwen3_2b",
     "qwen3vl": "qwen3vl",
     "qwen3vl_4b": "qwen3vl_4b",
+    "qwen3vl_8b": "qwen3vl_8b",
     "qwen3_4b": "qwen3_4b",
     "qwen3_8b": "qwen3_8b",
     "mistral3": "mistral3",
@@ -36,6 +37,7 @@ ALIASES = {
 NAMED_ALONE = {"t5xxl", "gemma", "qwen25", "qwen25_7b", "qwen3", "qwen3_4b", "qwen3_8b"}
 NAMED_ALONE |= {"mistral3", "mistral3_24b"}
 NAMED_ALONE |= {"pile_t5xl", "glm4", "glm4_9b", "qwen3_2b", "qwen3vl", "qwen3vl_4b"}
+NAMED_ALONE |= {"qwen3vl_8b"}
 """Encoders that files name even where they are the only one: ComfyUI looks for these keys."""
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
 
