@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import typecheck  # noqa: F401  (before what it checks)
+
+
+# isort: split
+
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
