@@ -25,6 +25,9 @@ flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
 auraflow
     ``pile_t5xl``. Flow; what its mask leaves out is zero in the states.
+hunyuan_dit
+    ``chinese_roberta``, ``mt5xl``. ``target`` is v; states side by side as sd3's, masked; told
+    size and crop until version 1.1.
 cogview3
     ``t5xxl``. Told size and crop as sdxl; the schedule is shifted, and ends in noise alone.
 bria
@@ -245,6 +248,7 @@ FAMILIES = {
     # more T5, Gemma and GLM
     "LuminaPipeline": "lumina",
     "BriaPipeline": "bria",
+    "HunyuanDiTPipeline": "hunyuan_dit",
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
