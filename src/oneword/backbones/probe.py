@@ -15,8 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import requires_backends
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -90,6 +92,9 @@ def probe(config: ModelConfig) -> Probe:
         ) from error
     device = pick_device(config.device)
     try:
+        # where a library is missing, diffusers has a class that can do nothing
+        made = getattr(diffusers, kind, None)
+        requires_backends(made, getattr(made, "_backends", []))
         with quiet():
             pipeline: Any = DiffusionPipeline.from_pretrained(
                 config.model, dtype=pick_dtype(config.dtype, device), variant=config.variant
