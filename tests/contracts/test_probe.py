@@ -42,6 +42,15 @@ def test_every_text_encoder_of_several_is_reached(folders):
     assert all(e.stands_for and e.learns for e in found.encoders)
 
 
+def test_text_encoders_that_are_asked_one_at_a_time_are_reached(folders):
+    found = probed(folders["hunyuan_dit"])
+    assert found.reaches
+    assert [(e.tokenizer, e.stands_for, e.learns) for e in found.encoders] == [
+        ("tokenizer", True, True),
+        ("tokenizer_2", True, True),
+    ]
+
+
 def test_a_tokenizer_inside_a_processor_is_found(folders):
     (encoder,) = probed(folders["flux2_dev"]).encoders
     assert encoder.tokenizer == "tokenizer.tokenizer"

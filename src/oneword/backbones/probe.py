@@ -235,7 +235,7 @@ def _send_word(
         for encoder, vocabulary in vocabularies.items()
     }
     with injected(backbone, [Concept(placeholder_token=_TOKEN, rows=rows)]), torch.enable_grad():
-        found = list(_floats(_encoded(pipeline, _SENTENCE.format(_TOKEN))))
+        found = list(_floats(_encoded(pipeline, _SENTENCE.format(_TOKEN), len(rows))))
         total = torch.stack([part.float().square().sum() for part in found]).sum()
         gradients: tuple[Tensor | None, ...] = (None,) * len(rows)
         if total.requires_grad:
@@ -247,7 +247,7 @@ def _send_word(
     if not known:
         return {}, learns
     with torch.no_grad():
-        plain = list(_floats(_encoded(pipeline, _SENTENCE.format(noun))))
+        plain = list(_floats(_encoded(pipeline, _SENTENCE.format(noun), len(rows))))
     alike = len(plain) == len(found) and all(
         a.shape == b.shape and torch.allclose(a, b, atol=1e-4 if a.dtype == torch.float32 else 0.1)
         for a, b in zip(found, plain, strict=True)
@@ -255,8 +255,11 @@ def _send_word(
     return dict.fromkeys(rows, alike), learns
 
 
-def _encoded(pipeline: Any, prompt: str) -> Any:
-    """Call ``encode_prompt`` with what every family's has, and nothing for what it asks besides."""
+def _encoded(pipeline: Any, prompt: str, count: int) -> Any:
+    """Call ``encode_prompt`` with what every family's has, and nothing for what it asks besides.
+
+    Where it reads with one of the ``count`` text encoders at a time, with each.
+    """
     given = {
         "prompt": [prompt],
         "device": pipeline.device,
@@ -274,8 +277,11 @@ def _encoded(pipeline: Any, prompt: str) -> Any:
     ]
     options = {name: given.get(name) for name in open_ones}
     options |= {name: value for name, value in given.items() if name in parameters}
+    turns: list[dict[str, int]] = [{}]
+    if "text_encoder_index" in parameters:
+        turns = [{"text_encoder_index": index} for index in range(count)]
     with quiet():
-        return pipeline.encode_prompt(**options)
+        return [pipeline.encode_prompt(**options, **turn) for turn in turns]
 
 
 def _floats(value: Any) -> Iterator[Tensor]:
