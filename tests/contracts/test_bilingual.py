@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -128,6 +130,16 @@ def test_steps_are_told_and_a_negative_prompt_counts(hunyuan):
 def test_what_the_family_does_not_have_is_refused(folders):
     with pytest.raises(ModelError, match="Hunyuan-DiT has no CLIP that layers could be skipped"):
         load(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu", clip_skip=1))
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="sentencepiece is there")
+def test_a_tokenizer_that_sentencepiece_alone_reads_says_so(folders, tmp_path):
+    """As mT5's is published; transformers asks for tiktoken instead."""
+    folder = shutil.copytree(folders["hunyuan_dit"], tmp_path / "model")
+    (folder / "tokenizer_2" / "tokenizer.json").unlink()
+    (folder / "tokenizer_2" / "spiece.model").write_bytes(b"pieces")
+    with pytest.raises(ModelError, match="not installed; pip install sentencepiece protobuf"):
+        load(ModelConfig(model=str(folder), device="cpu"))
 
 
 @pytest.mark.parametrize("layout", ["kohya", "oneword"])

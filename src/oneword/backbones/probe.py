@@ -22,7 +22,7 @@ from diffusers.utils import requires_backends
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from oneword.backbones.base import FAMILIES, ModelError, pick_device, pick_dtype
+from oneword.backbones.base import FAMILIES, ModelError, pick_device, pick_dtype, reason_of
 from oneword.backbones.frozen import quiet
 from oneword.concept import Concept
 from oneword.config import ModelConfig, UserError
@@ -100,10 +100,8 @@ def probe(config: ModelConfig) -> Probe:
                 config.model, dtype=pick_dtype(config.dtype, device), variant=config.variant
             )
     except Exception as error:
-        # the loaders raise a dozen kinds of error; the first line says what is missing
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
-            f"The folder {config.model} must be a whole {kind}, got: {reason[:300]}"
+            f"The folder {config.model} must be a whole {kind}, got: {reason_of(error)}"
         ) from error
     return try_road(pipeline.to(device), config.model)
 
@@ -133,8 +131,7 @@ def try_road(pipeline: Any, name: str) -> Probe:
             stands_for, learns = _send_word(pipeline, vocabularies, name)
         except Exception as error:
             # whatever a strange pipeline raises is a finding
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            problems.append(f"encode_prompt ended with {type(error).__name__}: {reason[:300]}")
+            problems.append(f"encode_prompt ended with {type(error).__name__}: {reason_of(error)}")
     for encoder, learned in learns.items():
         if not learned:
             problems.append(
