@@ -137,7 +137,7 @@ FAMILIES = (
         "draws": "from noise",
         "proven": _TINY,
         "examples": "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
-        "memory": "7 GB of weights in bf16, by the published 1.5 B parameters, mT5's 1.6 B and "
+        "memory": "7 GB of weights in bf16, by the published 1.5 B parameters, mT5's 1.7 B and "
         "BERT's 0.35 B",
     },
     {
