@@ -27,6 +27,7 @@ from diffusers import (
     CogView4Pipeline,
     CogView4Transformer2DModel,
     DDIMScheduler,
+    DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -35,6 +36,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanDiT2DModel,
+    HunyuanDiTPipeline,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     LDMTextToImagePipeline,
@@ -68,6 +71,8 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
 )
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    BertConfig,
+    BertModel,
     BertTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -857,6 +862,51 @@ def cogview3(seed: int = 0) -> CogView3PlusPipeline:
         )
 
 
+def hunyuan_dit(seed: int = 0, **options: object) -> HunyuanDiTPipeline:
+    """A BERT of width 32 and a T5 of 48, a transformer of four layers, the last with a skip."""
+    with _seeded(seed):
+        tokens = bert_tokenizer()
+        bert = BertConfig(
+            vocab_size=len(tokens),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+        )
+        return HunyuanDiTPipeline(
+            tokenizer=tokens,
+            text_encoder=BertModel(bert, add_pooling_layer=False),
+            tokenizer_2=t5_tokenizer(),
+            text_encoder_2=t5(48),
+            vae=vae(4, scaling_factor=0.13025),
+            transformer=HunyuanDiT2DModel(
+                sample_size=8,
+                patch_size=2,
+                in_channels=4,
+                num_layers=4,
+                hidden_size=32,
+                num_attention_heads=4,
+                attention_head_dim=8,
+                cross_attention_dim=32,
+                cross_attention_dim_t5=48,
+                pooled_projection_dim=16,
+                **options,
+            ),
+            scheduler=DDPMScheduler(
+                beta_start=0.00085,
+                beta_end=0.018,
+                beta_schedule="scaled_linear",
+                clip_sample=False,
+                steps_offset=1,
+                prediction_type="v_prediction",
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+
 def bria(seed: int = 0) -> BriaPipeline:
     """A T5 of width 48, a transformer of one double and one single block."""
     with _seeded(seed):
@@ -1062,6 +1112,7 @@ FAMILIES = {
     # more T5, Gemma and GLM
     "lumina": lumina,
     "bria": bria,
+    "hunyuan_dit": hunyuan_dit,
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from oneword._typing import Latents, Pixels
 from oneword.backbones.base import Backbone, ModelError
+from oneword.backbones.frozen import quiet
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
 from oneword.generation import away_from, check_words
@@ -43,7 +44,8 @@ def ddim_inversion(
         Dhariwal and Nichol 2021, arXiv:2105.05233, appendix F; Gal et al. 2022, arXiv:2208.01618,
         appendix A.
     """
-    inverse: Any = DDIMInverseScheduler.from_config(scheduler.config, clip_sample=False)
+    with quiet():  # of settings that only the model's own solver has
+        inverse: Any = DDIMInverseScheduler.from_config(scheduler.config, clip_sample=False)
     # 1 - abar near the clean end is worth four digits in float32
     inverse.alphas_cumprod = inverse.alphas_cumprod.double()
     inverse.initial_alpha_cumprod = inverse.initial_alpha_cumprod.double()

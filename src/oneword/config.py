@@ -494,6 +494,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",
+                "hunyuan_dit",
                 "cogview3",
                 "auraflow",
                 "cogview4",

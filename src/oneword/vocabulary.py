@@ -306,7 +306,17 @@ def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
 def _with_words(
     tokenizer: Any, concepts: Sequence[Word], first_row: int, device: torch.device
 ) -> Any:
-    """A copy of a tokenizer that turns each concept's placeholder into its row ids."""
+    """A copy of a tokenizer that turns each concept's placeholder into its row ids.
+
+    Raises:
+        PlaceholderError: the tokenizer does not say where in a prompt its tokens stand.
+    """
+    if not tokenizer.is_fast:
+        raise PlaceholderError(
+            "The tokenizer must say where in a prompt its tokens stand, as fast ones do, got "
+            f"{type(tokenizer).__name__}, which is written in Python; no word can stand in its "
+            "prompts."
+        )
     words = copy.deepcopy(tokenizer)
     decoding = getattr(words, "_wrap_decode_method_backend_tokenizer", None)
     if decoding is not None:  # CLIP's tokenizer patches its own decoding; a copy loses the patch

@@ -37,6 +37,7 @@ FROM_NOISE = (
     # more T5, Gemma and GLM
     "lumina",
     "bria",
+    "hunyuan_dit",
     "cogview3",
     "auraflow",
     "cogview4",

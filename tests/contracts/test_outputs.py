@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import tiny
 from oneword import formats
@@ -31,6 +32,7 @@ PLACES = {
     "flux": {"t5xxl.last_hidden_state"},
     "pixart": {"t5xxl.last_hidden_state"},
     "chroma": {"t5xxl.last_hidden_state"},
+    "hunyuan_dit": {"chinese_roberta.last_hidden_state", "mt5xl.last_hidden_state"},
     "sana": {"gemma.last_hidden_state"},
     "lumina2": {"gemma.hidden_states.1"},
     "qwen_image": {"qwen25.hidden_states.2"},
@@ -103,7 +105,8 @@ def test_only_the_words_own_places_change_and_the_gradient_is_theirs(backbone):
         found = backbone.encode_prompt(["a <Cat-Toy> on the moon"]).encoder_hidden_states
     plain = backbone.encode_prompt(["a cat cat on the moon"]).encoder_hidden_states
     changed = (found - plain).abs().amax(-1)[0] > 1e-4
-    assert int(changed.sum()) == 2 * (2 if backbone.family == "sd3" else 1)  # CLIP's, then T5's
+    # CLIP's or BERT's, then T5's
+    assert int(changed.sum()) == 2 * (2 if backbone.family in ("sd3", "hunyuan_dit") else 1)
     gradients = torch.autograd.grad(found.sum(), list(rows.values()))
     assert all(torch.equal(g, torch.ones_like(g)) for g in gradients)
 
@@ -147,7 +150,10 @@ def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
 
     def look(module, args, kwargs):
         states = kwargs["encoder_hidden_states"] if len(args) < 3 else torch.stack(args[2])
-        seen.append(states[-1:])
+        parts = [states, kwargs.get("encoder_hidden_states_t5", states[:, :0])]  # Hunyuan-DiT's
+        widest = max(part.shape[2] for part in parts)
+        parts = [F.pad(part, (0, widest - part.shape[2])) for part in parts]
+        seen.append(torch.cat(parts, dim=1)[-1:])
 
     hook = backbone.denoiser.register_forward_pre_hook(look, with_kwargs=True)
     for own in (word({key: value + 0.5 for key, value in start.items()}), word(start)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from diffusers import (
     LCMScheduler,
     StableDiffusionPipeline,
 )
+from transformers import ByT5Tokenizer
 
 import tiny
 from oneword.backbones.base import ModelError
@@ -38,6 +40,15 @@ def test_every_text_encoder_of_several_is_reached(folders):
     assert t5.num_tokens == 154
     assert t5.lookups == ("shared", "encoder.embed_tokens")  # the second is the one that runs
     assert all(e.stands_for and e.learns for e in found.encoders)
+
+
+def test_text_encoders_that_are_asked_one_at_a_time_are_reached(folders):
+    found = probed(folders["hunyuan_dit"])
+    assert found.reaches
+    assert [(e.tokenizer, e.stands_for, e.learns) for e in found.encoders] == [
+        ("tokenizer", True, True),
+        ("tokenizer_2", True, True),
+    ]
 
 
 def test_a_tokenizer_inside_a_processor_is_found(folders):
@@ -120,6 +131,23 @@ def test_what_stands_in_the_way_is_said(folders, kind, stands_for, message):
     assert found.encoders[0].stands_for is stands_for
     assert not found.encoders[0].learns
     assert type(pipeline.tokenizer).__name__ == "CLIPTokenizer"
+
+
+def test_a_tokenizer_that_does_not_say_where_its_tokens_stand(folders):
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folders["stable_diffusion"], safety_checker=None, requires_safety_checker=False
+    )
+    pipeline.tokenizer = ByT5Tokenizer(model_max_length=77)
+    (problem, *_) = try_road(pipeline, "strange").problems
+    assert "must say where in a prompt its tokens stand, as fast ones do, got ByT5Token" in problem
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is not None, reason="onnxruntime is there")
+def test_a_library_that_a_pipeline_lacks_is_named(tmp_path):
+    kind = "OnnxStableDiffusionPipeline"
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+    with pytest.raises(ModelError, match=f"got: {kind} requires the onnxruntime library"):
+        probed(tmp_path)
 
 
 def test_a_pipeline_without_text_says_so(folders):

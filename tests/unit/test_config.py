@@ -175,6 +175,7 @@ def test_what_is_given_wins_over_the_setup():
         # more T5, Gemma and GLM
         "lumina",
         "bria",
+        "hunyuan_dit",
         "cogview3",
         "auraflow",
         "cogview4",

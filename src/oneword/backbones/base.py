@@ -25,6 +25,9 @@ flux
     ``clip_l``, ``t5xxl``. As sd3; latents are packed 2 x 2 inside ``predict``.
 auraflow
     ``pile_t5xl``. Flow; what its mask leaves out is zero in the states.
+hunyuan_dit
+    ``chinese_roberta``, ``mt5xl``. ``target`` is v; states side by side as sd3's, masked; told
+    size and crop until version 1.1.
 cogview3
     ``t5xxl``. Told size and crop as sdxl; the schedule is shifted, and ends in noise alone.
 bria
@@ -62,6 +65,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -245,6 +249,7 @@ FAMILIES = {
     # more T5, Gemma and GLM
     "LuminaPipeline": "lumina",
     "BriaPipeline": "bria",
+    "HunyuanDiTPipeline": "hunyuan_dit",
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
@@ -304,13 +309,27 @@ def _family(config: ModelConfig) -> str:
     try:
         found: Any = DiffusionPipeline.load_config(config.model, revision=config.revision)
     except Exception as error:
-        # no network, no such model, no right to it: the first line says which
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        # no network, no such model, no right to it
         raise ModelError(
             f"The model {config.model} must be a whole pipeline on the hub or on this machine, "
-            f"got: {reason[:300]}"
+            f"got: {reason_of(error)}"
         ) from error
     return _known(found.get("_class_name"), config.model)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a library could not load something: its loaders raise a dozen kinds of error.
+
+    The first line says it, but for one: transformers asks for tiktoken, its last resort, where
+    sentencepiece would read a tokenizer.
+    """
+    text = str(error).strip()
+    if "tiktoken" in text and find_spec("sentencepiece") is None:
+        return (
+            "a tokenizer that sentencepiece reads, which is not installed; pip install "
+            "sentencepiece protobuf"
+        )
+    return text.splitlines()[0][:300] if text else repr(error)
 
 
 def _known(name: object, where: object) -> str:
@@ -333,9 +352,7 @@ def _family_of_file(path: Path) -> str:
         checkpoint = single_file_utils.load_single_file_checkpoint(str(path))
         layout = single_file_utils.infer_diffusers_model_type(checkpoint)
     except Exception as error:
-        # the loaders raise a dozen kinds of error; the first line says what is missing
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ModelError(f"{path} must be a whole checkpoint, got: {reason[:300]}") from error
+        raise ModelError(f"{path} must be a whole checkpoint, got: {reason_of(error)}") from error
     for start, family in _SINGLE_FILES.items():
         if layout.startswith(start):
             return family

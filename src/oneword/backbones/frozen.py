@@ -30,6 +30,7 @@ from oneword.backbones.base import (
     OnLatents,
     pick_device,
     pick_dtype,
+    reason_of,
 )
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.compiled import Compiled
@@ -79,11 +80,9 @@ def load_pipeline(
                     source, variant=config.variant, revision=config.revision, **options
                 )
     except Exception as error:
-        # the loaders raise a dozen kinds of error; the first line says what is missing
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
             f"The model {config.model} must be a whole {kind.__name__} (hub id, folder or single "
-            f"file), got: {reason[:300]}"
+            f"file), got: {reason_of(error)}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     if device.type == "cuda" and dtype == torch.float32:

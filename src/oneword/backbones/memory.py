@@ -22,6 +22,7 @@ from typing import Any
 import diffusers
 import psutil
 import torch
+from diffusers.models.embeddings import HunyuanDiTAttentionPool
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -429,10 +430,13 @@ def _layers(module: nn.Module, *, linear: bool = False) -> list[Any]:
     """Linear and convolution layers with weights of their own and of some size.
 
     A model's first parameter stays as it is, since it says where the model lies and of which type
-    it is. So does what a model names as too delicate for a narrow type.
+    it is. So does what a model names as too delicate for a narrow type, and a layer that is never
+    run, since the module around it takes its weight.
     """
     first = next(module.parameters(), None)
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    pools = (m for m in module.modules() if isinstance(m, HunyuanDiTAttentionPool))
+    unrun = {id(layer) for pool in pools for layer in pool.children()}
     delicate = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if linear else set()
     return [
         layer
@@ -441,6 +445,7 @@ def _layers(module: nn.Module, *, linear: bool = False) -> list[Any]:
         and layer.weight is not first
         and layer.weight.numel() >= _LEAST
         and id(layer.weight) not in tables
+        and id(layer) not in unrun
         and not delicate & set(name.split("."))
     ]
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import requires_backends
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from oneword.backbones.base import FAMILIES, ModelError, pick_device, pick_dtype
+from oneword.backbones.base import FAMILIES, ModelError, pick_device, pick_dtype, reason_of
 from oneword.backbones.frozen import quiet
 from oneword.concept import Concept
 from oneword.config import ModelConfig, UserError
@@ -90,15 +92,16 @@ def probe(config: ModelConfig) -> Probe:
         ) from error
     device = pick_device(config.device)
     try:
+        # where a library is missing, diffusers has a class that can do nothing
+        made = getattr(diffusers, kind, None)
+        requires_backends(made, getattr(made, "_backends", []))
         with quiet():
             pipeline: Any = DiffusionPipeline.from_pretrained(
                 config.model, dtype=pick_dtype(config.dtype, device), variant=config.variant
             )
     except Exception as error:
-        # the loaders raise a dozen kinds of error; the first line says what is missing
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
-            f"The folder {config.model} must be a whole {kind}, got: {reason[:300]}"
+            f"The folder {config.model} must be a whole {kind}, got: {reason_of(error)}"
         ) from error
     return try_road(pipeline.to(device), config.model)
 
@@ -128,8 +131,7 @@ def try_road(pipeline: Any, name: str) -> Probe:
             stands_for, learns = _send_word(pipeline, vocabularies, name)
         except Exception as error:
             # whatever a strange pipeline raises is a finding
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            problems.append(f"encode_prompt ended with {type(error).__name__}: {reason[:300]}")
+            problems.append(f"encode_prompt ended with {type(error).__name__}: {reason_of(error)}")
     for encoder, learned in learns.items():
         if not learned:
             problems.append(
@@ -230,7 +232,7 @@ def _send_word(
         for encoder, vocabulary in vocabularies.items()
     }
     with injected(backbone, [Concept(placeholder_token=_TOKEN, rows=rows)]), torch.enable_grad():
-        found = list(_floats(_encoded(pipeline, _SENTENCE.format(_TOKEN))))
+        found = list(_floats(_encoded(pipeline, _SENTENCE.format(_TOKEN), len(rows))))
         total = torch.stack([part.float().square().sum() for part in found]).sum()
         gradients: tuple[Tensor | None, ...] = (None,) * len(rows)
         if total.requires_grad:
@@ -242,7 +244,7 @@ def _send_word(
     if not known:
         return {}, learns
     with torch.no_grad():
-        plain = list(_floats(_encoded(pipeline, _SENTENCE.format(noun))))
+        plain = list(_floats(_encoded(pipeline, _SENTENCE.format(noun), len(rows))))
     alike = len(plain) == len(found) and all(
         a.shape == b.shape and torch.allclose(a, b, atol=1e-4 if a.dtype == torch.float32 else 0.1)
         for a, b in zip(found, plain, strict=True)
@@ -250,8 +252,11 @@ def _send_word(
     return dict.fromkeys(rows, alike), learns
 
 
-def _encoded(pipeline: Any, prompt: str) -> Any:
-    """Call ``encode_prompt`` with what every family's has, and nothing for what it asks besides."""
+def _encoded(pipeline: Any, prompt: str, count: int) -> Any:
+    """Call ``encode_prompt`` with what every family's has, and nothing for what it asks besides.
+
+    Where it reads with one of the ``count`` text encoders at a time, with each.
+    """
     given = {
         "prompt": [prompt],
         "device": pipeline.device,
@@ -269,8 +274,11 @@ def _encoded(pipeline: Any, prompt: str) -> Any:
     ]
     options = {name: given.get(name) for name in open_ones}
     options |= {name: value for name, value in given.items() if name in parameters}
+    turns: list[dict[str, int]] = [{}]
+    if "text_encoder_index" in parameters:
+        turns = [{"text_encoder_index": index} for index in range(count)]
     with quiet():
-        return pipeline.encode_prompt(**options)
+        return [pipeline.encode_prompt(**options, **turn) for turn in turns]
 
 
 def _floats(value: Any) -> Iterator[Tensor]:

@@ -131,6 +131,16 @@ FAMILIES = (
         "memory": "16 GB of weights in bf16, by the published 8 B parameters",
     },
     {
+        "family": "hunyuan_dit",
+        "text_encoders": "chinese_roberta, mt5xl",
+        "prediction_type": "v_prediction",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+        "memory": "7 GB of weights in bf16, by the published 1.5 B parameters, mT5's 1.7 B and "
+        "BERT's 0.35 B",
+    },
+    {
         "family": "cogview3",
         "text_encoders": "t5xxl",
         "prediction_type": "v_prediction",
@@ -225,7 +235,7 @@ FAMILIES = (
 )
 
 
-_DDIM = ("microworld", "ldm", "stable_diffusion", "sdxl")
+_DDIM = ("microworld", "ldm", "stable_diffusion", "sdxl", "hunyuan_dit")
 
 
 def _edits(family: Mapping[str, str]) -> str:

@@ -28,6 +28,8 @@ ALIASES = {
     "mistral3": "mistral3",
     "mistral3_24b": "mistral3_24b",
     "pile_t5xl": "pile_t5xl",
+    "chinese_roberta": "chinese_roberta",
+    "mt5xl": "mt5xl",
     "glm4": "glm4",
     "glm4_9b": "glm4_9b",
     "text_encoders_0": "clip_l",
@@ -57,6 +59,8 @@ def family_of(rows: dict[str, int]) -> str:
         return "Stable Diffusion 3" if "t5xxl" in names else "Stable Diffusion XL"
     if names >= {"clip_l", "t5xxl"}:
         return "Flux"
+    if names == {"chinese_roberta", "mt5xl"}:
+        return "Hunyuan-DiT"
     if names == {"qwen3_8b"}:
         return "a Qwen3 encoder (Flux.2 klein 9B)"
     return {
