@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import string
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
+import sentencepiece
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
@@ -132,14 +134,28 @@ def test_what_the_family_does_not_have_is_refused(folders):
         load(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu", clip_skip=1))
 
 
-@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="sentencepiece is there")
-def test_a_tokenizer_that_sentencepiece_alone_reads_says_so(folders, tmp_path):
-    """As mT5's is published; transformers asks for tiktoken instead."""
-    folder = shutil.copytree(folders["hunyuan_dit"], tmp_path / "model")
+def test_a_tokenizer_that_is_a_file_of_sentencepiece_alone_is_read(folders, tmp_path):
+    """As mT5's is published, and other T5s'."""
+    folder, pieces = shutil.copytree(folders["hunyuan_dit"], tmp_path / "model"), io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([string.ascii_letters + string.digits] * 50),
+        model_writer=pieces,
+        vocab_size=300,
+        hard_vocab_limit=False,
+        user_defined_symbols=[f"\u2581{one}" for one in tiny.WORDS],
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
     (folder / "tokenizer_2" / "tokenizer.json").unlink()
-    (folder / "tokenizer_2" / "spiece.model").write_bytes(b"pieces")
-    with pytest.raises(ModelError, match="not installed; pip install sentencepiece protobuf"):
-        load(ModelConfig(model=str(folder), device="cpu"))
+    (folder / "tokenizer_2" / "spiece.model").write_bytes(pieces.getvalue())
+    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    with injected(backbone, [word(backbone, "a", "<w>")]):
+        found = backbone.encode_prompt(["cat <w> cat"]).encoder_hidden_states
+    plain = backbone.encode_prompt(["cat a cat"]).encoder_hidden_states
+    assert torch.allclose(found, plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["kohya", "oneword"])

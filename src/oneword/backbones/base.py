@@ -65,7 +65,6 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -318,17 +317,8 @@ def _family(config: ModelConfig) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a library could not load something: its loaders raise a dozen kinds of error.
-
-    The first line says it, but for one: transformers asks for tiktoken, its last resort, where
-    sentencepiece would read a tokenizer.
-    """
+    """Why a library could not load something: its loaders raise a dozen kinds of error."""
     text = str(error).strip()
-    if "tiktoken" in text and find_spec("sentencepiece") is None:
-        return (
-            "a tokenizer that sentencepiece reads, which is not installed; pip install "
-            "sentencepiece protobuf"
-        )
     return text.splitlines()[0][:300] if text else repr(error)
 
 
