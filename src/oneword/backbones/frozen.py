@@ -36,7 +36,7 @@ from oneword.backbones.compiled import Compiled
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.backbones.streaming import streamed
 from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import Splice, Vocabulary, around_words
+from oneword.vocabulary import PlaceholderError, Splice, Vocabulary, apart
 
 
 def load_pipeline(
@@ -562,15 +562,29 @@ def spare_words(pipeline: Any) -> None:
 
 
 def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
-    """A cleaning of prompts that leaves the words of concepts as they are."""
+    """A cleaning of prompts that leaves the words of concepts as they are.
 
-    def change(part: str) -> str:
-        # what stands beside a word keeps its space
-        head = part[: len(part) - len(part.lstrip())]
-        tail = part[len(part.rstrip()) :] if part.strip() else ""
-        return head + clean(part) + tail
+    In their place it sees a plain word, so that what stands beside them is cleaned as usual.
+    """
 
-    return lambda text: around_words(pipeline.tokenizer, text, change).strip()
+    def change(text: str) -> str:
+        parts = apart(pipeline.tokenizer, text)
+        words = parts[1::2]
+        if not words:
+            return clean(text)
+        stand_in = "word"
+        while stand_in in text.lower():
+            stand_in = f"wo{stand_in[1:]}"  # begins and ends as nothing inside it does
+        kept = clean(stand_in.join(parts[::2])).split(stand_in)
+        if len(kept) != len(parts[::2]):
+            raise PlaceholderError(
+                f"A prompt must keep its placeholder where the pipeline of {pipeline.name_or_path} "
+                f"cleans it, got {text!r}, which loses {words[0]!r}; write the word apart from "
+                "what stands beside it."
+            )
+        return kept[0] + "".join(map("".join, zip(words, kept[1:], strict=True)))
+
+    return change
 
 
 def refuse_clip_skip(config: ModelConfig, family: str) -> None:
