@@ -6,6 +6,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -48,6 +49,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    PRXPipeline,
+    PRXTransformer2DModel,
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
     QwenImagePipeline,
@@ -66,6 +69,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
 )
+from diffusers.pipelines.prx import pipeline_prx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertTokenizer,
@@ -98,11 +102,16 @@ from transformers import (
     Qwen3VLModel,
     T5Config,
     T5EncoderModel,
+    T5GemmaConfig,
     T5Tokenizer,
     UMT5Config,
     UMT5EncoderModel,
 )
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
+
+if not hasattr(pipeline_prx, "ftfy"):  # not installed; it leaves plain letters as they are
+    pipeline_prx.ftfy = SimpleNamespace(fix_text=str)
 
 WORDS = """
 a an the photo painting rendering rendition of cat dog mug bird car house tree ball robot boat
@@ -964,6 +973,42 @@ def _qwen3vl(kind: Callable[[Qwen3VLConfig], Any], **options: object) -> Any:
     return kind(config)
 
 
+def prx(seed: int = 0, *, autoencoder: AutoencoderDC | None = None) -> PRXPipeline:
+    """The encoder of a T5-Gemma of width 32, a transformer of two layers with open gates."""
+    with _seeded(seed):
+        tokens = gemma_tokenizer()
+        tokens.model_max_length = 64
+        autoencoder = autoencoder or vae(4, scaling_factor=0.3611, shift_factor=0.1159)
+        transformer = PRXTransformer2DModel(
+            in_channels=autoencoder.config.latent_channels,
+            context_in_dim=32,
+            hidden_size=32,
+            mlp_ratio=2.0,
+            num_heads=2,
+            depth=2,
+            axes_dim=[8, 8],
+        )
+        for block in transformer.blocks:
+            torch.nn.init.ones_(block.modulation.lin.bias)  # closed before training
+        return PRXPipeline(
+            tokenizer=tokens,
+            text_encoder=T5GemmaEncoder(_t5gemma(len(tokens)).encoder),
+            vae=autoencoder,
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            default_sample_size=64,
+        )
+
+
+def _t5gemma(vocab_size: int) -> T5GemmaConfig:
+    """Settings of a whole T5-Gemma, of which PRX has the encoder."""
+    half = {
+        "vocab_size": vocab_size, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    }  # fmt: skip
+    return T5GemmaConfig(encoder=half, decoder=half, vocab_size=vocab_size)
+
+
 def krea2(seed: int = 0) -> Krea2Pipeline:
     """Qwen3-VL of width 32, of which two layers are read, and a transformer of one block."""
     with _seeded(seed):
@@ -1065,6 +1110,7 @@ FAMILIES = {
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,
+    "prx": prx,
     # more Qwen
     "krea2": krea2,
     "ovis_image": ovis_image,
@@ -1086,4 +1132,6 @@ def _seeded(seed: int) -> Iterator[None]:
 def save(pipeline: DiffusionPipeline, folder: Path) -> Path:
     """Save a pipeline and return its folder."""
     pipeline.save_pretrained(folder)
+    if isinstance(pipeline, PRXPipeline):  # its loader looks for the settings of a whole T5-Gemma
+        _t5gemma(pipeline.text_encoder.config.vocab_size).save_pretrained(folder / "text_encoder")
     return folder

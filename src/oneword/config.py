@@ -497,6 +497,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "cogview3",
                 "auraflow",
                 "cogview4",
+                "prx",
             ),
             _COMMON
             | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},

@@ -40,6 +40,7 @@ FROM_NOISE = (
     "cogview3",
     "auraflow",
     "cogview4",
+    "prx",
 )
 POOLED = ("sdxl", "sd3", "flux")
 

@@ -30,9 +30,11 @@ NAMES = (
     "lumina",
     "bria",
     "cogview3",
+    "prx",
 )
-BINNED = ("pixart", "pixart_alpha", "sana")
-LOWERED = (*BINNED, "lumina")
+LOWERED = ("pixart", "pixart_alpha", "sana", "lumina")
+BINNED = ("pixart", "pixart_alpha", "sana", "prx")
+SPELLED = ("lumina", "prx")  # Gemma has no token for a prompt's first word, which no space precedes
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,8 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
         assert torch.equal(found.extra["mask"], seen["encoder_attention_mask"])
     elif "encoder_mask" in seen:
         assert torch.equal(found.extra["mask"], seen["encoder_mask"])
+    elif "attention_mask" in seen:
+        assert torch.equal(found.extra["mask"], seen["attention_mask"])
     else:
         assert "mask" not in found.extra
 
@@ -99,7 +103,7 @@ def test_a_row_takes_the_place_of_a_word_with_its_space(backbone, prompt):
     # T5's tokenizer puts a space before whatever follows an added token, as in stock pipelines
     gapped = isinstance(backbone.pipeline.tokenizer, T5Tokenizer)
     apart = prompt.replace(",", " ,") if gapped else prompt
-    if backbone.family == "lumina" and prompt.startswith("{"):
+    if backbone.family in SPELLED and prompt.startswith("{"):
         pytest.skip("spelled without its space, which the pipeline takes away")
     if backbone.family == "cogview4" and prompt.startswith("{"):
         apart = f" {prompt}"  # without its space GLM spells the word
@@ -148,13 +152,61 @@ def test_the_word_survives_cleaning(loaded, name, monkeypatch):
     assert backbone.pipeline._text_preprocessing("A <Cat-Toy>", True) == ["a"]
 
 
+def test_prx_cleans_what_stands_beside_a_word_as_beside_any(loaded):
+    """Its pipeline cleans prompts by rules that look across the word, and always."""
+    backbone = loaded["prx"]
+    clean = backbone.pipeline.text_preprocessor.clean_text
+    stock = type(backbone.pipeline.text_preprocessor)().clean_text
+    prompts = (
+        "  A PHOTO of (a) {}, http://x.com/y *ON* the -- Moon. ",
+        "a {}, dirty",
+        "{}; one-two-three-four",
+        "a-b-c-d-{}",
+        "'{}'",
+        "a word, a woord and {} and {}!",
+    )
+    pair = [word(backbone), word(backbone, "dog", "CAT")]
+    with injected(backbone, pair, replace=True):
+        for prompt in prompts:
+            expected = stock(prompt.replace("{}", "robot")).replace("robot", "<Cat-Toy>")
+            assert clean(prompt.replace("{}", "<Cat-Toy>")) == expected
+        assert clean("A CAT and a Cat and a CATTLE") == "a CAT and a cat and a cattle"
+        with pytest.raises(PlaceholderError, match=r"must keep its placeholder .* 'x1<Cat-Toy>'"):
+            backbone.encode_prompt(["a cat", "x1<Cat-Toy>"])
+    assert clean("A <Cat-Toy>, CAT") == stock("A <Cat-Toy>, CAT") == "a <cat-toy>, cat"
+
+
+def test_prx_has_either_of_two_autoencoders(tmp_path):
+    folder = tiny.save(tiny.prx(autoencoder=tiny.sana().vae), tmp_path / "dc")
+    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    moments = backbone.encode_image(pixels)
+    assert moments.mean.shape == (1, 8, 8, 8)
+    assert not moments.std.any()
+    cond = backbone.encode_prompt(["a cat"])
+    assert backbone.predict(moments.mean, torch.tensor([0.5]), cond).shape == moments.mean.shape
+    assert backbone.draw(["a cat"], [0], FEW).shape == pixels.shape
+
+
+def test_the_memory_of_prx_is_known_before_it_is_loaded(folders):
+    """Its text encoder is a part that is stored with the settings of the whole."""
+    backbone = load(ModelConfig(model=str(folders["prx"]), device="cpu", memory="low"))
+    assert "expected peak" in backbone.memory
+
+
+def test_prx_without_ftfy_is_refused(folders, monkeypatch):
+    monkeypatch.delattr("diffusers.pipelines.prx.pipeline_prx.ftfy")
+    with pytest.raises(ModelError, match=r"cleans prompts with ftfy, got none .* pip install ftfy"):
+        load(ModelConfig(model=str(folders["prx"]), device="cpu"))
+
+
 def test_the_last_place_that_a_prompt_has_still_counts(backbone):
     """What stands before the prompt uses up its length: a word there would learn nothing."""
     (vocabulary,) = backbone.vocabularies.values()
     specials = len(vocabulary.tokenizer("a").input_ids) - 1
     fill = vocabulary.max_length - specials - 1
     # which GLM has without a space before it, too; Gemma spells it where nothing stands before
-    the, begun = "the ", 3 if backbone.family == "lumina" else 1
+    the, begun = "the ", 3 if backbone.family in SPELLED else 1
     first, second = word(backbone, "cat"), word(backbone, "dog")
     with injected(backbone, [first]):
         one = states(backbone, the + "red " * (fill - begun) + "<Cat-Toy>")
@@ -282,6 +334,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("bria", {"clip_skip": 2}, "Bria has no CLIP"),
         ("cogview3", {"clip_skip": 2}, "CogView3 has no CLIP"),
         ("auraflow", {"clip_skip": 2}, "AuraFlow has no CLIP"),
+        ("prx", {"clip_skip": 2}, "PRX has no CLIP"),
         ("sana", {"vae": "x"}, "own VAE must be used with this family"),
     ],
 )
@@ -301,6 +354,7 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         ("bria", "t5xxl"),
         ("cogview3", "t5xxl"),
         ("auraflow", "pile_t5xl"),
+        ("prx", "t5gemma"),
     ],
 )
 def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):

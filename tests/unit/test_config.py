@@ -178,6 +178,7 @@ def test_what_is_given_wins_over_the_setup():
         "cogview3",
         "auraflow",
         "cogview4",
+        "prx",
     ],
 )
 def test_rates_of_other_text_encoders_are_in_units_of_their_table(family):

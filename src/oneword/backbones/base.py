@@ -34,6 +34,8 @@ lumina
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+prx
+    ``t5gemma_2b``, whose mask is in ``extra``. Flow.
 krea2
     ``qwen3vl_4b``. Flow; layers side by side behind a template, masked; qwen_image's latents.
 qwen_image21
@@ -248,6 +250,7 @@ FAMILIES = {
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
+    "PRXPipeline": "prx",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

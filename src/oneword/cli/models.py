@@ -167,6 +167,16 @@ FAMILIES = (
         "memory": "31 GB of weights in bf16, by the published 15.4 B parameters",
     },
     {
+        "family": "prx",
+        "text_encoders": "t5gemma_2b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "Photoroom/prx-512-t2i-sft",
+        "memory": "8 GB of weights in bf16, by the published 1.3 B parameters and 2.6 B of "
+        "T5-Gemma's encoder",
+    },
+    {
         "family": "krea2",
         "text_encoders": "qwen3vl_4b",
         "prediction_type": "flow",
