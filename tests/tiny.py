@@ -28,6 +28,7 @@ from diffusers import (
     CogView4Pipeline,
     CogView4Transformer2DModel,
     DDIMScheduler,
+    DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -36,6 +37,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Kandinsky3Pipeline,
+    Kandinsky3UNet,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     LDMTextToImagePipeline,
@@ -62,9 +65,11 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    VQModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from diffusers.models.unets.unet_kandinsky3 import Kandinsky3ConditionalGroupNorm
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
@@ -1000,6 +1005,41 @@ def prx(seed: int = 0, *, autoencoder: AutoencoderDC | None = None) -> PRXPipeli
         )
 
 
+def kandinsky3(seed: int = 1) -> Kandinsky3Pipeline:
+    """A T5 of width 48, a UNet of one level, a MoVQ that shrinks by 8."""
+    with _seeded(seed):
+        denoiser = Kandinsky3UNet(
+            time_embedding_dim=32,
+            groups=4,
+            attention_head_dim=8,
+            layers_per_block=2,
+            block_out_channels=(16,),
+            cross_attention_dim=16,
+            encoder_hid_dim=48,
+        )
+        for module in denoiser.modules():
+            if isinstance(module, Kandinsky3ConditionalGroupNorm):
+                module.context_mlp[1].reset_parameters()  # deaf to time before training
+                module.context_mlp[1].weight.data *= 0.3
+        return Kandinsky3Pipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            unet=denoiser,
+            scheduler=DDPMScheduler(
+                beta_schedule="squaredcos_cap_v2", clip_sample=False, steps_offset=1
+            ),
+            movq=VQModel(
+                block_out_channels=(8, 8, 8, 8),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                latent_channels=4,
+                num_vq_embeddings=12,
+                norm_num_groups=4,
+                vq_embed_dim=4,
+            ),
+        )
+
+
 def _t5gemma(vocab_size: int) -> T5GemmaConfig:
     """Settings of a whole T5-Gemma, of which PRX has the encoder."""
     half = {
@@ -1111,6 +1151,7 @@ FAMILIES = {
     "auraflow": auraflow,
     "cogview4": cogview4,
     "prx": prx,
+    "kandinsky3": kandinsky3,
     # more Qwen
     "krea2": krea2,
     "ovis_image": ovis_image,

@@ -498,6 +498,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "auraflow",
                 "cogview4",
                 "prx",
+                "kandinsky3",
             ),
             _COMMON
             | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},

@@ -31,6 +31,7 @@ NAMES = (
     "bria",
     "cogview3",
     "prx",
+    "kandinsky3",
 )
 LOWERED = ("pixart", "pixart_alpha", "sana", "lumina")
 BINNED = ("pixart", "pixart_alpha", "sana", "prx")
@@ -72,7 +73,8 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
     def look(module, args, kwargs):
         seen.update(kwargs)
 
-    stock.transformer.register_forward_pre_hook(look, with_kwargs=True)
+    denoiser = getattr(stock, "transformer", None) or stock.unet
+    denoiser.register_forward_pre_hook(look, with_kwargs=True)
     size = {"use_resolution_binning": False} if name in BINNED else {}
     prompt = "A photo of a Red cat, on the MOON"
     stock(
@@ -81,7 +83,8 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
     )  # fmt: skip
     found = backbone.encode_prompt([prompt, "a dog"])[:1]
     if "lengths" in found.extra:  # what follows belongs to other prompts of the batch
-        found = Conditioning(found.encoder_hidden_states[:, : found.extra["lengths"][0]])
+        own = {n: x[:, : found.extra["lengths"][0]] for n, x in found.extra.items() if x.ndim > 1}
+        found = Conditioning(found.encoder_hidden_states[:, : found.extra["lengths"][0]], extra=own)
     assert torch.allclose(found.encoder_hidden_states, seen["encoder_hidden_states"], atol=1e-6)
     if name == "chroma":  # whose own mask counts the picture's patches, too
         ours, theirs = found.extra["mask"], seen["attention_mask"]
@@ -264,12 +267,13 @@ def test_cogview4_shifts_noise_levels_and_tells_unshifted_times(loaded):
     assert told == [[64, 128], [0, 0], [64, 128]]
 
 
-def test_cogview4_pads_each_prompt_as_if_it_were_alone(loaded):
-    """Its text encoder and denoiser read the padding, which neither is told to leave out."""
-    backbone = loaded["cogview4"]
+@pytest.mark.parametrize("name", ["cogview4", "kandinsky3"])
+def test_each_prompt_is_padded_as_if_it_were_alone(loaded, name):
+    """The text encoder or the denoiser reads the padding, and is not told to leave it out."""
+    backbone = loaded[name]
     prompts = ["a cat", "a cat on the moon " * 6, "a dog", "red " * 20]
     x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    t = torch.tensor([0.2, 0.4, 0.6, 0.8])
+    t = backbone.sample_t(torch.tensor([0.2, 0.4, 0.6, 0.8]), (8, 8))
     steps = []
     with torch.no_grad():
         whole = backbone.predict(x, t, backbone.encode_prompt(prompts))
@@ -284,6 +288,33 @@ def test_cogview4_pads_each_prompt_as_if_it_were_alone(loaded):
     assert steps == [(i + 1, 6) for i in range(6)]
     with pytest.raises(ModelError, match=r"prompts of one length .* got 3 lengths"):
         backbone.draw(prompts, [1, 2, 3, 4], FEW, on_latents=lambda x, _: x)
+
+
+def test_kandinskys_longest_prompts_have_no_padding(loaded):
+    """One token shorter they have one, and then fewer tokens count."""
+    backbone = loaded["kandinsky3"]
+    full, less = "red " * 127, "red " * 126  # and one token for the end
+    cond = backbone.encode_prompt([full, less, "a cat"])
+    assert cond.extra["mask"].sum(1).tolist() == [128, 127, 3]
+    assert cond.extra["lengths"].tolist() == [128, 128, 4]
+    x, t = torch.zeros(3, 4, 8, 8), torch.tensor([5, 500, 900])
+    with torch.no_grad():
+        whole = backbone.predict(x, t, cond)
+        for i, prompt in enumerate((full, less, "a cat")):
+            alone = backbone.predict(x[i : i + 1], t[i : i + 1], backbone.encode_prompt([prompt]))
+            assert torch.allclose(whole[i : i + 1], alone, atol=1e-5)
+
+
+def test_kandinskys_latents_are_what_its_autoencoder_gives(loaded):
+    backbone = loaded["kandinsky3"]
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    moments, vae = backbone.encode_image(pixels), backbone.pipeline.movq
+    with torch.no_grad():
+        latents = vae.encode(pixels).latents
+        decoded = vae.decode(latents, force_not_quantize=True).sample.clamp(-1, 1)
+    assert torch.equal(moments.mean, latents)
+    assert not moments.std.any()
+    assert torch.equal(backbone.decode_latents(latents), decoded)
 
 
 def test_bria_with_another_kind_of_noise_is_refused():
@@ -335,6 +366,8 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("cogview3", {"clip_skip": 2}, "CogView3 has no CLIP"),
         ("auraflow", {"clip_skip": 2}, "AuraFlow has no CLIP"),
         ("prx", {"clip_skip": 2}, "PRX has no CLIP"),
+        ("kandinsky3", {"clip_skip": 2}, "Kandinsky 3 has no CLIP"),
+        ("kandinsky3", {"vae": "x"}, "own VAE must be used with this family"),
         ("sana", {"vae": "x"}, "own VAE must be used with this family"),
     ],
 )
@@ -355,6 +388,7 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         ("cogview3", "t5xxl"),
         ("auraflow", "pile_t5xl"),
         ("prx", "t5gemma"),
+        ("kandinsky3", "flan_ul2"),
     ],
 )
 def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):

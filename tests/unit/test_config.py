@@ -179,6 +179,7 @@ def test_what_is_given_wins_over_the_setup():
         "auraflow",
         "cogview4",
         "prx",
+        "kandinsky3",
     ],
 )
 def test_rates_of_other_text_encoders_are_in_units_of_their_table(family):

@@ -31,6 +31,9 @@ bria
     ``t5xxl``. As flux, without CLIP; padding is zeros.
 lumina
     ``gemma`` with its mask. As lumina2, without the system prompt.
+kandinsky3
+    ``flan_ul2`` with its mask; as cogview4, prompts of other lengths apart. The UNet predicts the
+    noise; latents are not scaled, and ``Moments.std`` is 0.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -54,7 +57,7 @@ flux2
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
-(``by_layer.py``; the families with a UNet).
+(``by_layer.py``; the older families with a UNet).
 """
 
 from __future__ import annotations
@@ -251,6 +254,7 @@ FAMILIES = {
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
     "PRXPipeline": "prx",
+    "Kandinsky3Pipeline": "kandinsky3",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

@@ -230,7 +230,7 @@ class FrozenPipeline:
                 memory.recompute_layers(denoiser)
             for vocabulary in self.vocabularies.values():
                 memory.recompute_layers(vocabulary.text_encoder)
-            if hasattr(self.vae, "enable_slicing"):
+            if hasattr(self.vae, "use_slicing"):  # not every class that names the switch has it
                 self.vae.enable_slicing()
         whole = config.weights in (None, "full") and config.offload != "all"
         if config.compile == "on" or (
@@ -532,9 +532,11 @@ class FrozenPipeline:
             with quiet():
                 pipeline: Any = auto.from_pipe(self.pipeline)
         except ValueError as error:
+            way = "does not paint inside masks, got a mask"
+            if not inpaints:
+                way = "draws from noise only, got a picture to start from"
             raise ModelError(
-                f"The family {self.family} draws from noise only, got a picture to start from; "
-                "diffusers has no such pipeline for it."
+                f"The family {self.family} {way}; diffusers has no such pipeline for it."
             ) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -585,6 +587,16 @@ def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
         return kept[0] + "".join(map("".join, zip(words, kept[1:], strict=True)))
 
     return change
+
+
+def refuse_vae(config: ModelConfig) -> None:
+    """Refuse another autoencoder in a family that has one of a kind.
+
+    Raises:
+        ModelError: ``vae`` was given.
+    """
+    if config.vae is not None:
+        raise ModelError("The model's own VAE must be used with this family, got another --vae.")
 
 
 def refuse_clip_skip(config: ModelConfig, family: str) -> None:

@@ -177,6 +177,15 @@ FAMILIES = (
         "T5-Gemma's encoder",
     },
     {
+        "family": "kandinsky3",
+        "text_encoders": "flan_ul2",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "kandinsky-community/kandinsky-3",
+        "memory": "24 GB of weights in bf16, by the published 11.9 B parameters",
+    },
+    {
         "family": "krea2",
         "text_encoders": "qwen3vl_4b",
         "prediction_type": "flow",
