@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AdaptiveProjectedMixGuidance,
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
     AutoencoderKLQwenImage21,
     BriaPipeline,
@@ -37,6 +39,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
     Krea2Pipeline,
@@ -78,6 +82,7 @@ from diffusers.pipelines.prx import pipeline_prx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertTokenizer,
+    ByT5Tokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -632,19 +637,23 @@ def _film_vae() -> AutoencoderKLQwenImage:
     )
 
 
+def _qwen25_vl(layers: int) -> Qwen2_5_VLForConditionalGeneration:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config=language_model(32, layers, rope_parameters=rope),
+            vision_config={
+                "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+                "out_hidden_size": 32, "fullatt_block_indexes": [0],
+            },
+        )
+    )  # fmt: skip
+
+
 def qwen_image(seed: int = 0) -> QwenImagePipeline:
     """Qwen2.5-VL of width 32, a VAE for films, a transformer of one block."""
     with _seeded(seed):
-        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
-        encoder = Qwen2_5_VLForConditionalGeneration(
-            Qwen2_5_VLConfig(
-                text_config=language_model(32, 2, rope_parameters=rope),
-                vision_config={
-                    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
-                    "out_hidden_size": 32, "fullatt_block_indexes": [0],
-                },
-            )
-        )  # fmt: skip
+        encoder = _qwen25_vl(2)
         return QwenImagePipeline(
             transformer=QwenImageTransformer2DModel(
                 in_channels=16,
@@ -665,6 +674,64 @@ def qwen_image(seed: int = 0) -> QwenImagePipeline:
             vae=_film_vae(),
             text_encoder=encoder,
             tokenizer=qwen_tokenizer(131072),
+        )
+
+
+def hunyuan_image(seed: int = 0, *, distilled: bool = False) -> HunyuanImagePipeline:
+    """Qwen2.5-VL of width 32 and three layers, a ByT5, a transformer of two blocks."""
+    with _seeded(seed):
+        spelling = ByT5Tokenizer()
+        guiders = [None, None]
+        if not distilled:
+            guiders = [
+                AdaptiveProjectedMixGuidance(
+                    adaptive_projected_guidance_scale=scale,
+                    adaptive_projected_guidance_start_step=0,
+                )
+                for scale in (10.0, 4.0)
+            ]
+        return HunyuanImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+            vae=AutoencoderKLHunyuanImage(
+                in_channels=3,
+                out_channels=3,
+                latent_channels=4,
+                block_out_channels=(32,) * 4,  # its norms are of 32 groups
+                layers_per_block=1,
+                spatial_compression_ratio=8,
+                sample_size=64,
+                scaling_factor=0.75289,
+            ),
+            text_encoder=_qwen25_vl(3),
+            tokenizer=qwen_tokenizer(131072),
+            text_encoder_2=T5EncoderModel(
+                T5Config(
+                    vocab_size=len(spelling),
+                    d_model=16,
+                    d_kv=8,
+                    d_ff=32,
+                    num_layers=1,
+                    num_heads=2,
+                    feed_forward_proj="gated-gelu",
+                )
+            ),
+            tokenizer_2=spelling,
+            transformer=HunyuanImageTransformer2DModel(
+                in_channels=4,
+                out_channels=4,
+                num_attention_heads=2,
+                attention_head_dim=16,
+                num_layers=1,
+                num_single_layers=1,
+                num_refiner_layers=1,
+                text_embed_dim=32,
+                text_embed_2_dim=16,
+                rope_axes_dim=(8, 8),
+                guidance_embeds=distilled,
+                use_meanflow=distilled,
+            ),
+            guider=guiders[0],
+            ocr_guider=guiders[1],
         )
 
 
@@ -1157,6 +1224,7 @@ FAMILIES = {
     "ovis_image": ovis_image,
     "qwen_image": qwen_image,
     "qwen_image21": qwen_image21,
+    "hunyuan_image": hunyuan_image,
     "z_image": z_image,
     "flux2": flux2_klein,
     "flux2_dev": flux2_dev,

@@ -491,6 +491,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "krea2",
                 "qwen_image21",
                 "ovis_image",
+                "hunyuan_image",
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",

@@ -34,6 +34,7 @@ FROM_NOISE = (
     "krea2",
     "qwen_image21",
     "ovis_image",
+    "hunyuan_image",
     # more T5, Gemma and GLM
     "lumina",
     "bria",

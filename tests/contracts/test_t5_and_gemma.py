@@ -286,7 +286,7 @@ def test_each_prompt_is_padded_as_if_it_were_alone(loaded, name):
     parts = [backbone.draw([p], [i + 1], FEW) for i, p in enumerate(prompts)]
     assert torch.allclose(drawn, torch.cat(parts), atol=1e-4)
     assert steps == [(i + 1, 6) for i in range(6)]
-    with pytest.raises(ModelError, match=r"prompts of one length .* got 3 lengths"):
+    with pytest.raises(ModelError, match=r"prompts of one length .* got 3 kinds"):
         backbone.draw(prompts, [1, 2, 3, 4], FEW, on_latents=lambda x, _: x)
 
 

@@ -172,6 +172,7 @@ def test_what_is_given_wins_over_the_setup():
         "krea2",
         "qwen_image21",
         "ovis_image",
+        "hunyuan_image",
         # more T5, Gemma and GLM
         "lumina",
         "bria",

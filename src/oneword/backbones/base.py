@@ -48,6 +48,9 @@ ovis_image
     ``qwen3_2b``. As flux, without CLIP; a chat template, whose head is cut off the states.
 qwen_image
     ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
+hunyuan_image
+    ``qwen25_7b`` behind a template, masked. Flow. What a prompt quotes is spelled by a ByT5, in
+    ``extra``, which learns nothing.
 z_image
     ``qwen3_4b``. Flow; ``predict`` turns time round and the sign of the output; a mask in
     ``extra``.
@@ -259,6 +262,7 @@ FAMILIES = {
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",
     "QwenImagePipeline": "qwen_image",
+    "HunyuanImagePipeline": "hunyuan_image",
     "ZImagePipeline": "z_image",
     "Flux2KleinPipeline": "flux2",
     "Flux2Pipeline": "flux2",

@@ -48,7 +48,71 @@ class OneEncoder(FrozenPipeline):
         return self.prompt_options
 
 
-class OneLength(FrozenPipeline):
+class InParts(FrozenPipeline):
+    """A family whose pipeline draws some prompts otherwise where others stand beside them."""
+
+    alike: ClassVar[str]
+    """What prompts have in common that may be drawn together, in words."""
+
+    def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Places of the prompts that may be drawn together."""
+        raise NotImplementedError
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingConfig | None = None,
+        *,
+        image: Pixels | None = None,
+        mask: Tensor | None = None,
+        strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Pixels:
+        """Draw as every family does, prompts that are alike at a time.
+
+        Raises:
+            ModelError: ``on_latents`` is to see several kinds of prompts at once.
+        """
+        groups = self._alike(prompts)
+        if len(groups) == 1:
+            return super().draw(
+                prompts, seeds, sampling, image=image, mask=mask, strength=strength,
+                latents=latents, on_latents=on_latents, on_step=on_step,
+            )  # fmt: skip
+        if on_latents is not None:
+            raise ModelError(
+                f"The family {self.family} must be given prompts {self.alike} where latents are "
+                f"watched, got {len(groups)} kinds; pass them one by one."
+            )
+        total = len(groups) * (self.sampling.overlaid(sampling).num_inference_steps or 0)
+        found: dict[int, Tensor] = {}
+        done = 0
+
+        def count(*_: int) -> None:
+            nonlocal done
+            done += 1
+            if on_step is not None:
+                on_step(done, total)
+
+        for places in groups:
+            drawn = super().draw(
+                [prompts[i] for i in places],
+                [seeds[i] for i in places],
+                sampling,
+                image=None if image is None else image[places],
+                mask=None if mask is None else mask[places],
+                strength=strength,
+                latents=None if latents is None else latents[places],
+                on_step=count,
+            )
+            found |= dict(zip(places, drawn, strict=True))
+        return torch.stack([found[i] for i in range(len(prompts))])
+
+
+class OneLength(InParts):
     """A family whose prompts are read with their padding: each is padded as if it were alone.
 
     Prompts of several lengths are encoded, denoised and drawn in parts. A family has one text
@@ -57,6 +121,7 @@ class OneLength(FrozenPipeline):
 
     block: ClassVar[int] = 1
     """Prompts are padded to multiples of so many tokens."""
+    alike = "of one length in tokens"
 
     def encode_prompt(
         self,
@@ -117,60 +182,6 @@ class OneLength(FrozenPipeline):
         blocks = [math.ceil(len(ids) / self.block) for ids in found]
         order = sorted(range(len(prompts)), key=blocks.__getitem__)
         return [list(places) for _, places in groupby(order, key=blocks.__getitem__)]
-
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw as every family does, prompts of one length at a time.
-
-        Raises:
-            ModelError: ``on_latents`` is to see prompts of several lengths at once.
-        """
-        groups = self._alike(prompts)
-        if len(groups) == 1:
-            return super().draw(
-                prompts, seeds, sampling, image=image, mask=mask, strength=strength,
-                latents=latents, on_latents=on_latents, on_step=on_step,
-            )  # fmt: skip
-        if on_latents is not None:
-            raise ModelError(
-                f"The family {self.family} must be given prompts of one length in tokens (to the "
-                f"next {self.block}) where latents are watched, got {len(groups)} lengths; pass "
-                "them one by one."
-            )
-        total = len(groups) * (self.sampling.overlaid(sampling).num_inference_steps or 0)
-        found: dict[int, Tensor] = {}
-        done = 0
-
-        def count(*_: int) -> None:
-            nonlocal done
-            done += 1
-            if on_step is not None:
-                on_step(done, total)
-
-        for places in groups:
-            drawn = super().draw(
-                [prompts[i] for i in places],
-                [seeds[i] for i in places],
-                sampling,
-                image=None if image is None else image[places],
-                mask=None if mask is None else mask[places],
-                strength=strength,
-                latents=None if latents is None else latents[places],
-                on_step=count,
-            )
-            found |= dict(zip(places, drawn, strict=True))
-        return torch.stack([found[i] for i in range(len(prompts))])
 
 
 class PackedLatents(FrozenPipeline):

@@ -213,6 +213,16 @@ FAMILIES = (
         "memory": "18 GB of weights in bf16, by the published 7 B parameters and Qwen3's 2 B",
     },
     {
+        "family": "hunyuan_image",
+        "text_encoders": "qwen25_7b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "hunyuanvideo-community/HunyuanImage-2.1-Diffusers, "
+        "hunyuanvideo-community/HunyuanImage-2.1-Distilled-Diffusers",
+        "memory": "51 GB of weights in bf16, by the published 17 B parameters and Qwen2.5-VL's 8.3 B",
+    },
+    {
         "family": "qwen_image",
         "text_encoders": "qwen25_7b",
         "prediction_type": "flow",
