@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -195,6 +196,12 @@ def test_the_memory_of_prx_is_known_before_it_is_loaded(folders):
     """Its text encoder is a part that is stored with the settings of the whole."""
     backbone = load(ModelConfig(model=str(folders["prx"]), device="cpu", memory="low"))
     assert "expected peak" in backbone.memory
+
+
+def test_prx_is_loaded_without_a_word_about_diffusers_classes(folders):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        load(ModelConfig(model=str(folders["prx"]), device="cpu"))
 
 
 def test_prx_without_ftfy_is_refused(folders, monkeypatch):

@@ -5,6 +5,7 @@ No paper; what is here is what diffusers' pipeline does.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +35,10 @@ def load(config: ModelConfig) -> PRX:
     refuse_clip_skip(config, "PRX")
     if not hasattr(pipeline_prx, "ftfy"):
         raise ModelError("PRX cleans prompts with ftfy, got none installed; pip install ftfy.")
-    return PRX(load_pipeline(config, PRXPipeline, config.model), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of a class that the pipeline stems from
+        pipeline = load_pipeline(config, PRXPipeline, config.model)
+    return PRX(pipeline, config)
 
 
 class PRX(FrozenPipeline):
