@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AdaptiveProjectedMixGuidance,
     AuraFlowPipeline,
     AuraFlowTransformer2DModel,
     AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
     AutoencoderKLQwenImage21,
     BriaPipeline,
@@ -38,6 +40,10 @@ from diffusers import (
     FluxTransformer2DModel,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
+    HunyuanImagePipeline,
+    HunyuanImageTransformer2DModel,
+    Kandinsky3Pipeline,
+    Kandinsky3UNet,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     LDMTextToImagePipeline,
@@ -51,6 +57,8 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    PRXPipeline,
+    PRXTransformer2DModel,
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
     QwenImagePipeline,
@@ -62,9 +70,11 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    VQModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from diffusers.models.unets.unet_kandinsky3 import Kandinsky3ConditionalGroupNorm
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
@@ -74,6 +84,7 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
+    ByT5Tokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -103,10 +114,12 @@ from transformers import (
     Qwen3VLModel,
     T5Config,
     T5EncoderModel,
+    T5GemmaConfig,
     T5Tokenizer,
     UMT5Config,
     UMT5EncoderModel,
 )
+from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
 
 WORDS = """
@@ -623,19 +636,23 @@ def _film_vae() -> AutoencoderKLQwenImage:
     )
 
 
+def _qwen25_vl(layers: int) -> Qwen2_5_VLForConditionalGeneration:
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config=language_model(32, layers, rope_parameters=rope),
+            vision_config={
+                "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+                "out_hidden_size": 32, "fullatt_block_indexes": [0],
+            },
+        )
+    )  # fmt: skip
+
+
 def qwen_image(seed: int = 0) -> QwenImagePipeline:
     """Qwen2.5-VL of width 32, a VAE for films, a transformer of one block."""
     with _seeded(seed):
-        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
-        encoder = Qwen2_5_VLForConditionalGeneration(
-            Qwen2_5_VLConfig(
-                text_config=language_model(32, 2, rope_parameters=rope),
-                vision_config={
-                    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
-                    "out_hidden_size": 32, "fullatt_block_indexes": [0],
-                },
-            )
-        )  # fmt: skip
+        encoder = _qwen25_vl(2)
         return QwenImagePipeline(
             transformer=QwenImageTransformer2DModel(
                 in_channels=16,
@@ -656,6 +673,64 @@ def qwen_image(seed: int = 0) -> QwenImagePipeline:
             vae=_film_vae(),
             text_encoder=encoder,
             tokenizer=qwen_tokenizer(131072),
+        )
+
+
+def hunyuan_image(seed: int = 0, *, distilled: bool = False) -> HunyuanImagePipeline:
+    """Qwen2.5-VL of width 32 and three layers, a ByT5, a transformer of two blocks."""
+    with _seeded(seed):
+        spelling = ByT5Tokenizer()
+        guiders = [None, None]
+        if not distilled:
+            guiders = [
+                AdaptiveProjectedMixGuidance(
+                    adaptive_projected_guidance_scale=scale,
+                    adaptive_projected_guidance_start_step=0,
+                )
+                for scale in (10.0, 4.0)
+            ]
+        return HunyuanImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+            vae=AutoencoderKLHunyuanImage(
+                in_channels=3,
+                out_channels=3,
+                latent_channels=4,
+                block_out_channels=(32,) * 4,  # its norms are of 32 groups
+                layers_per_block=1,
+                spatial_compression_ratio=8,
+                sample_size=64,
+                scaling_factor=0.75289,
+            ),
+            text_encoder=_qwen25_vl(3),
+            tokenizer=qwen_tokenizer(131072),
+            text_encoder_2=T5EncoderModel(
+                T5Config(
+                    vocab_size=len(spelling),
+                    d_model=16,
+                    d_kv=8,
+                    d_ff=32,
+                    num_layers=1,
+                    num_heads=2,
+                    feed_forward_proj="gated-gelu",
+                )
+            ),
+            tokenizer_2=spelling,
+            transformer=HunyuanImageTransformer2DModel(
+                in_channels=4,
+                out_channels=4,
+                num_attention_heads=2,
+                attention_head_dim=16,
+                num_layers=1,
+                num_single_layers=1,
+                num_refiner_layers=1,
+                text_embed_dim=32,
+                text_embed_2_dim=16,
+                rope_axes_dim=(8, 8),
+                guidance_embeds=distilled,
+                use_meanflow=distilled,
+            ),
+            guider=guiders[0],
+            ocr_guider=guiders[1],
         )
 
 
@@ -1014,6 +1089,77 @@ def _qwen3vl(kind: Callable[[Qwen3VLConfig], Any], **options: object) -> Any:
     return kind(config)
 
 
+def prx(seed: int = 0, *, autoencoder: AutoencoderDC | None = None) -> PRXPipeline:
+    """The encoder of a T5-Gemma of width 32, a transformer of two layers with open gates."""
+    with _seeded(seed):
+        tokens = gemma_tokenizer()
+        tokens.model_max_length = 64
+        autoencoder = autoencoder or vae(4, scaling_factor=0.3611, shift_factor=0.1159)
+        transformer = PRXTransformer2DModel(
+            in_channels=autoencoder.config.latent_channels,
+            context_in_dim=32,
+            hidden_size=32,
+            mlp_ratio=2.0,
+            num_heads=2,
+            depth=2,
+            axes_dim=[8, 8],
+        )
+        for block in transformer.blocks:
+            torch.nn.init.ones_(block.modulation.lin.bias)  # closed before training
+        return PRXPipeline(
+            tokenizer=tokens,
+            text_encoder=T5GemmaEncoder(_t5gemma(len(tokens)).encoder),
+            vae=autoencoder,
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            default_sample_size=64,
+        )
+
+
+def kandinsky3(seed: int = 1) -> Kandinsky3Pipeline:
+    """A T5 of width 48, a UNet of one level, a MoVQ that shrinks by 8."""
+    with _seeded(seed):
+        denoiser = Kandinsky3UNet(
+            time_embedding_dim=32,
+            groups=4,
+            attention_head_dim=8,
+            layers_per_block=2,
+            block_out_channels=(16,),
+            cross_attention_dim=16,
+            encoder_hid_dim=48,
+        )
+        for module in denoiser.modules():
+            if isinstance(module, Kandinsky3ConditionalGroupNorm):
+                module.context_mlp[1].reset_parameters()  # deaf to time before training
+                module.context_mlp[1].weight.data *= 0.3
+        return Kandinsky3Pipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(48),
+            unet=denoiser,
+            scheduler=DDPMScheduler(
+                beta_schedule="squaredcos_cap_v2", clip_sample=False, steps_offset=1
+            ),
+            movq=VQModel(
+                block_out_channels=(8, 8, 8, 8),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                latent_channels=4,
+                num_vq_embeddings=12,
+                norm_num_groups=4,
+                vq_embed_dim=4,
+            ),
+        )
+
+
+def _t5gemma(vocab_size: int) -> T5GemmaConfig:
+    """Settings of a whole T5-Gemma, of which PRX has the encoder."""
+    half = {
+        "vocab_size": vocab_size, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    }  # fmt: skip
+    return T5GemmaConfig(encoder=half, decoder=half, vocab_size=vocab_size)
+
+
 def krea2(seed: int = 0) -> Krea2Pipeline:
     """Qwen3-VL of width 32, of which two layers are read, and a transformer of one block."""
     with _seeded(seed):
@@ -1116,11 +1262,14 @@ FAMILIES = {
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,
+    "prx": prx,
+    "kandinsky3": kandinsky3,
     # more Qwen
     "krea2": krea2,
     "ovis_image": ovis_image,
     "qwen_image": qwen_image,
     "qwen_image21": qwen_image21,
+    "hunyuan_image": hunyuan_image,
     "z_image": z_image,
     "flux2": flux2_klein,
     "flux2_dev": flux2_dev,
@@ -1137,4 +1286,6 @@ def _seeded(seed: int) -> Iterator[None]:
 def save(pipeline: DiffusionPipeline, folder: Path) -> Path:
     """Save a pipeline and return its folder."""
     pipeline.save_pretrained(folder)
+    if isinstance(pipeline, PRXPipeline):  # its loader looks for the settings of a whole T5-Gemma
+        _t5gemma(pipeline.text_encoder.config.vocab_size).save_pretrained(folder / "text_encoder")
     return folder

@@ -491,6 +491,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "krea2",
                 "qwen_image21",
                 "ovis_image",
+                "hunyuan_image",
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",
@@ -498,6 +499,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "cogview3",
                 "auraflow",
                 "cogview4",
+                "prx",
+                "kandinsky3",
             ),
             _COMMON
             | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},

@@ -11,7 +11,7 @@ import copy
 import importlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -395,23 +395,23 @@ class Splice:
         return torch.cat(parts, dim=1)
 
 
-def around_words(tokenizer: Any, text: str, change: Callable[[str], str]) -> str:
-    """A text with everything changed but the placeholders that the tokenizer knows.
+def apart(tokenizer: Any, text: str) -> list[str]:
+    """A text in parts, of which every second one is a placeholder that the tokenizer knows.
 
     Args:
         tokenizer: A pipeline's, inside ``injected`` or not.
         text: A prompt.
-        change: What is done to each stretch between placeholders.
+
+    Returns:
+        One part more than twice the number of placeholders; what stands between may be empty.
     """
     spellings = sorted(getattr(tokenizer, "_spellings", {}).values(), key=len, reverse=True)
-    if not spellings:
-        return change(text)
-    done, last = "", 0
-    for found in re.finditer("|".join(map(re.escape, spellings)), text):
+    parts, last = [], 0
+    for found in re.finditer("|".join(map(re.escape, spellings)), text) if spellings else ():
         if _stands_alone(text, *found.span(), found[0]):
-            done += change(text[last : found.start()]) + found[0]
+            parts += [text[last : found.start()], found[0]]
             last = found.end()
-    return done + change(text[last:])
+    return [*parts, text[last:]]
 
 
 @contextmanager

@@ -23,7 +23,10 @@ from oneword.parts import JobError, effective_learning_rate
 from oneword.vocabulary import PlaceholderError, injected
 
 
-NAMES = (*("krea2", "ovis_image", "qwen_image", "qwen_image21", "z_image", "flux2", "flux2_dev"),)
+NAMES = (
+    *("krea2", "ovis_image", "hunyuan_image", "qwen_image", "qwen_image21"),
+    *("z_image", "flux2", "flux2_dev"),
+)
 PROMPTS = ["a photo of a cat on the moon", "a red dog"]
 
 
@@ -59,14 +62,17 @@ def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folde
     whole = ("krea2", "ovis_image", "qwen_image", "qwen_image21")
     length = {} if name in whole else {"max_sequence_length": 96}
     with torch.no_grad():
-        theirs, *others = stock.encode_prompt(list(PROMPTS), device="cpu", **length)
         own = backbone.encode_prompt(PROMPTS)
+        if name == "hunyuan_image":  # what it pads besides counts for nothing: see below
+            length = {"batch_size": 2}
+            stock.tokenizer_max_length = own.extra["mask"].shape[1]
+        theirs, *others = stock.encode_prompt(list(PROMPTS), device="cpu", **length)
         with injected(backbone, [word(backbone)]):
             beside = backbone.encode_prompt(PROMPTS)
     for i, expected in enumerate(states_of(theirs)):
         assert torch.equal(own.encoder_hidden_states[i, : len(expected)], expected)
     assert torch.equal(own.encoder_hidden_states, beside.encoder_hidden_states)
-    if name in ("qwen_image", "qwen_image21"):
+    if name in ("qwen_image", "qwen_image21", "hunyuan_image"):
         assert torch.equal(own.extra["mask"], others[0])
     if name == "z_image":
         assert own.extra["mask"].sum(1).tolist() == [len(states) for states in theirs]
@@ -184,6 +190,67 @@ def test_qwen_image_needs_no_mask_where_all_prompts_are_of_one_length(loaded):
     masked = Conditioning(own.encoder_hidden_states, extra={"mask": ones})
     with torch.no_grad():
         torch.testing.assert_close(backbone.predict(x_t, t, own), backbone.predict(x_t, t, masked))
+
+
+def test_hunyuans_padding_counts_for_nothing(folders, loaded):
+    """Neither that of prompts, up to 1000 tokens, nor that of what they quote."""
+    backbone = loaded["hunyuan_image"]
+    stock = DiffusionPipeline.from_pretrained(folders["hunyuan_image"])
+    x_t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.3, 0.8])
+    with torch.no_grad():
+        for prompts in (PROMPTS, ["a dog", "a cat and 'a big dog' on the moon"]):
+            states, mask, glyphs, of_glyphs = stock.encode_prompt(prompts, "cpu", batch_size=2)
+            assert states.shape[1] == 1000
+            padded = {"mask": mask, "glyphs": glyphs, "glyphs_mask": of_glyphs}
+            expected = backbone.predict(x_t, t, Conditioning(states, extra=padded))
+            own = backbone.encode_prompt(prompts)
+            longest = own.extra["mask"].shape[1]
+            assert torch.equal(own.extra["mask"], mask[:, :longest])
+            assert not mask[:, longest:].any()
+            assert ("glyphs" in own.extra) == bool(of_glyphs.any())
+            torch.testing.assert_close(backbone.predict(x_t, t, own), expected)
+        alone = backbone.predict(x_t[:1], t[:1], backbone.encode_prompt(prompts[:1]))
+        torch.testing.assert_close(alone, expected[:1])
+        unquoted = backbone.encode_prompt([prompts[1].replace("'", "")])
+    assert not torch.allclose(backbone.predict(x_t[1:], t[1:], unquoted), expected[1:], atol=1e-3)
+
+
+def test_hunyuans_prompts_that_quote_something_are_guided_apart(loaded):
+    backbone = loaded["hunyuan_image"]
+    few = SamplingConfig(num_inference_steps=3, height=32, width=32)
+    prompts, seeds, steps = ["a dog", 'a cat says "moon"', "a mug"], [1, 2, 3], []
+    whole = backbone.draw(prompts, seeds, few, on_step=lambda *step: steps.append(step))
+    assert steps == [(i + 1, 6) for i in range(6)]
+    for i, prompt in enumerate(prompts):
+        alone = backbone.draw([prompt], seeds[i : i + 1], few)
+        assert torch.allclose(whole[i : i + 1], alone, atol=1e-4)
+    with pytest.raises(ModelError, match=r"that all quote something, or none .* got 2 kinds"):
+        backbone.draw(prompts, seeds, few, on_latents=lambda x, _: x)
+    assert backbone.pipeline.guider.guidance_scale == 3.5
+    weak = backbone.draw(prompts[:1], seeds[:1], replace(few, guidance_scale=2.0))
+    assert backbone.pipeline.guider.guidance_scale == 2.0
+    assert not torch.allclose(weak, whole[:1], atol=1e-3)
+
+
+def test_the_distilled_hunyuan_is_trained_at_one_moment(tmp_path):
+    folder = tiny.save(tiny.hunyuan_image(distilled=True), tmp_path / "distilled")
+    backbone, seen = load(ModelConfig(model=str(folder), device="cpu")), []
+    assert backbone.sampling.num_inference_steps == 8
+    handle = backbone.denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True
+    )
+    result = invert(backbone, job(backbone, placeholder_token="<toy>", max_train_steps=2))
+    trained = list(seen)
+    backbone.draw(["a cat"], [0], SamplingConfig(num_inference_steps=2, height=32, width=32))
+    handle.remove()
+    assert result.status == "finished"
+    for told in trained:
+        assert torch.equal(told["timestep_r"], told["timestep"])
+        assert set(told["guidance"].tolist()) == {3250.0}
+    drawn = seen[len(trained) :]
+    assert [told["timestep_r"].tolist() for told in drawn] == [drawn[1]["timestep"].tolist(), [0.0]]
+    assert all(torch.equal(told["guidance"], trained[0]["guidance"][:1]) for told in drawn)
 
 
 def test_flux2_takes_three_layers_side_by_side(loaded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -30,9 +31,12 @@ NAMES = (
     "lumina",
     "bria",
     "cogview3",
+    "prx",
+    "kandinsky3",
 )
-BINNED = ("pixart", "pixart_alpha", "sana")
-LOWERED = (*BINNED, "lumina")
+LOWERED = ("pixart", "pixart_alpha", "sana", "lumina")
+BINNED = ("pixart", "pixart_alpha", "sana", "prx")
+SPELLED = ("lumina", "prx")  # Gemma has no token for a prompt's first word, which no space precedes
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,8 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
     def look(module, args, kwargs):
         seen.update(kwargs)
 
-    stock.transformer.register_forward_pre_hook(look, with_kwargs=True)
+    denoiser = getattr(stock, "transformer", None) or stock.unet
+    denoiser.register_forward_pre_hook(look, with_kwargs=True)
     size = {"use_resolution_binning": False} if name in BINNED else {}
     prompt = "A photo of a Red cat, on the MOON"
     stock(
@@ -78,8 +83,9 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
         output_type="latent", **size,
     )  # fmt: skip
     found = backbone.encode_prompt([prompt, "a dog"])[:1]
-    if name == "cogview4":  # the masked ones belong to other prompts of the batch
-        found = Conditioning(found.encoder_hidden_states[:, found.extra["mask"][0]])
+    if "lengths" in found.extra:  # what follows belongs to other prompts of the batch
+        own = {n: x[:, : found.extra["lengths"][0]] for n, x in found.extra.items() if x.ndim > 1}
+        found = Conditioning(found.encoder_hidden_states[:, : found.extra["lengths"][0]], extra=own)
     assert torch.allclose(found.encoder_hidden_states, seen["encoder_hidden_states"], atol=1e-6)
     if name == "chroma":  # whose own mask counts the picture's patches, too
         ours, theirs = found.extra["mask"], seen["attention_mask"]
@@ -88,6 +94,8 @@ def test_plain_prompts_are_conditioned_as_the_stock_pipeline_draws_them(folders,
         assert torch.equal(found.extra["mask"], seen["encoder_attention_mask"])
     elif "encoder_mask" in seen:
         assert torch.equal(found.extra["mask"], seen["encoder_mask"])
+    elif "attention_mask" in seen:
+        assert torch.equal(found.extra["mask"], seen["attention_mask"])
     else:
         assert "mask" not in found.extra
 
@@ -99,7 +107,7 @@ def test_a_row_takes_the_place_of_a_word_with_its_space(backbone, prompt):
     # T5's tokenizer puts a space before whatever follows an added token, as in stock pipelines
     gapped = isinstance(backbone.pipeline.tokenizer, T5Tokenizer)
     apart = prompt.replace(",", " ,") if gapped else prompt
-    if backbone.family == "lumina" and prompt.startswith("{"):
+    if backbone.family in SPELLED and prompt.startswith("{"):
         pytest.skip("spelled without its space, which the pipeline takes away")
     if backbone.family == "cogview4" and prompt.startswith("{"):
         apart = f" {prompt}"  # without its space GLM spells the word
@@ -148,13 +156,67 @@ def test_the_word_survives_cleaning(loaded, name, monkeypatch):
     assert backbone.pipeline._text_preprocessing("A <Cat-Toy>", True) == ["a"]
 
 
+def test_prx_cleans_what_stands_beside_a_word_as_beside_any(loaded):
+    """Its pipeline cleans prompts by rules that look across the word, and always."""
+    backbone = loaded["prx"]
+    clean = backbone.pipeline.text_preprocessor.clean_text
+    stock = type(backbone.pipeline.text_preprocessor)().clean_text
+    prompts = (
+        "  A PHOTO of (a) {}, http://x.com/y *ON* the -- Moon. ",
+        "a {}, dirty",
+        "{}; one-two-three-four",
+        "a-b-c-d-{}",
+        "'{}'",
+        "a word, a woord and {} and {}!",
+    )
+    pair = [word(backbone), word(backbone, "dog", "CAT")]
+    with injected(backbone, pair, replace=True):
+        for prompt in prompts:
+            expected = stock(prompt.replace("{}", "robot")).replace("robot", "<Cat-Toy>")
+            assert clean(prompt.replace("{}", "<Cat-Toy>")) == expected
+        assert clean("A CAT and a Cat and a CATTLE") == "a CAT and a cat and a cattle"
+        with pytest.raises(PlaceholderError, match=r"must keep its placeholder .* 'x1<Cat-Toy>'"):
+            backbone.encode_prompt(["a cat", "x1<Cat-Toy>"])
+    assert clean("A <Cat-Toy>, CAT") == stock("A <Cat-Toy>, CAT") == "a <cat-toy>, cat"
+
+
+def test_prx_has_either_of_two_autoencoders(tmp_path):
+    folder = tiny.save(tiny.prx(autoencoder=tiny.sana().vae), tmp_path / "dc")
+    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    moments = backbone.encode_image(pixels)
+    assert moments.mean.shape == (1, 8, 8, 8)
+    assert not moments.std.any()
+    cond = backbone.encode_prompt(["a cat"])
+    assert backbone.predict(moments.mean, torch.tensor([0.5]), cond).shape == moments.mean.shape
+    assert backbone.draw(["a cat"], [0], FEW).shape == pixels.shape
+
+
+def test_the_memory_of_prx_is_known_before_it_is_loaded(folders):
+    """Its text encoder is a part that is stored with the settings of the whole."""
+    backbone = load(ModelConfig(model=str(folders["prx"]), device="cpu", memory="low"))
+    assert "expected peak" in backbone.memory
+
+
+def test_prx_is_loaded_without_a_word_about_diffusers_classes(folders):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        load(ModelConfig(model=str(folders["prx"]), device="cpu"))
+
+
+def test_prx_without_ftfy_is_refused(folders, monkeypatch):
+    monkeypatch.delattr("diffusers.pipelines.prx.pipeline_prx.ftfy")
+    with pytest.raises(ModelError, match=r"cleans prompts with ftfy, got none .* pip install ftfy"):
+        load(ModelConfig(model=str(folders["prx"]), device="cpu"))
+
+
 def test_the_last_place_that_a_prompt_has_still_counts(backbone):
     """What stands before the prompt uses up its length: a word there would learn nothing."""
     (vocabulary,) = backbone.vocabularies.values()
     specials = len(vocabulary.tokenizer("a").input_ids) - 1
     fill = vocabulary.max_length - specials - 1
     # which GLM has without a space before it, too; Gemma spells it where nothing stands before
-    the, begun = "the ", 3 if backbone.family == "lumina" else 1
+    the, begun = "the ", 3 if backbone.family in SPELLED else 1
     first, second = word(backbone, "cat"), word(backbone, "dog")
     with injected(backbone, [first]):
         one = states(backbone, the + "red " * (fill - begun) + "<Cat-Toy>")
@@ -212,12 +274,13 @@ def test_cogview4_shifts_noise_levels_and_tells_unshifted_times(loaded):
     assert told == [[64, 128], [0, 0], [64, 128]]
 
 
-def test_cogview4_pads_each_prompt_as_if_it_were_alone(loaded):
-    """Its text encoder and denoiser read the padding, which neither is told to leave out."""
-    backbone = loaded["cogview4"]
+@pytest.mark.parametrize("name", ["cogview4", "kandinsky3"])
+def test_each_prompt_is_padded_as_if_it_were_alone(loaded, name):
+    """The text encoder or the denoiser reads the padding, and is not told to leave it out."""
+    backbone = loaded[name]
     prompts = ["a cat", "a cat on the moon " * 6, "a dog", "red " * 20]
     x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    t = torch.tensor([0.2, 0.4, 0.6, 0.8])
+    t = backbone.sample_t(torch.tensor([0.2, 0.4, 0.6, 0.8]), (8, 8))
     steps = []
     with torch.no_grad():
         whole = backbone.predict(x, t, backbone.encode_prompt(prompts))
@@ -230,8 +293,35 @@ def test_cogview4_pads_each_prompt_as_if_it_were_alone(loaded):
     parts = [backbone.draw([p], [i + 1], FEW) for i, p in enumerate(prompts)]
     assert torch.allclose(drawn, torch.cat(parts), atol=1e-4)
     assert steps == [(i + 1, 6) for i in range(6)]
-    with pytest.raises(ModelError, match=r"prompts of one length .* got 3 lengths"):
+    with pytest.raises(ModelError, match=r"prompts of one length .* got 3 kinds"):
         backbone.draw(prompts, [1, 2, 3, 4], FEW, on_latents=lambda x, _: x)
+
+
+def test_kandinskys_longest_prompts_have_no_padding(loaded):
+    """One token shorter they have one, and then fewer tokens count."""
+    backbone = loaded["kandinsky3"]
+    full, less = "red " * 127, "red " * 126  # and one token for the end
+    cond = backbone.encode_prompt([full, less, "a cat"])
+    assert cond.extra["mask"].sum(1).tolist() == [128, 127, 3]
+    assert cond.extra["lengths"].tolist() == [128, 128, 4]
+    x, t = torch.zeros(3, 4, 8, 8), torch.tensor([5, 500, 900])
+    with torch.no_grad():
+        whole = backbone.predict(x, t, cond)
+        for i, prompt in enumerate((full, less, "a cat")):
+            alone = backbone.predict(x[i : i + 1], t[i : i + 1], backbone.encode_prompt([prompt]))
+            assert torch.allclose(whole[i : i + 1], alone, atol=1e-5)
+
+
+def test_kandinskys_latents_are_what_its_autoencoder_gives(loaded):
+    backbone = loaded["kandinsky3"]
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    moments, vae = backbone.encode_image(pixels), backbone.pipeline.movq
+    with torch.no_grad():
+        latents = vae.encode(pixels).latents
+        decoded = vae.decode(latents, force_not_quantize=True).sample.clamp(-1, 1)
+    assert torch.equal(moments.mean, latents)
+    assert not moments.std.any()
+    assert torch.equal(backbone.decode_latents(latents), decoded)
 
 
 def test_bria_with_another_kind_of_noise_is_refused():
@@ -282,6 +372,9 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("bria", {"clip_skip": 2}, "Bria has no CLIP"),
         ("cogview3", {"clip_skip": 2}, "CogView3 has no CLIP"),
         ("auraflow", {"clip_skip": 2}, "AuraFlow has no CLIP"),
+        ("prx", {"clip_skip": 2}, "PRX has no CLIP"),
+        ("kandinsky3", {"clip_skip": 2}, "Kandinsky 3 has no CLIP"),
+        ("kandinsky3", {"vae": "x"}, "own VAE must be used with this family"),
         ("sana", {"vae": "x"}, "own VAE must be used with this family"),
     ],
 )
@@ -301,6 +394,8 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         ("bria", "t5xxl"),
         ("cogview3", "t5xxl"),
         ("auraflow", "pile_t5xl"),
+        ("prx", "t5gemma"),
+        ("kandinsky3", "flan_ul2"),
     ],
 )
 def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):

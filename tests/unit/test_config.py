@@ -172,6 +172,7 @@ def test_what_is_given_wins_over_the_setup():
         "krea2",
         "qwen_image21",
         "ovis_image",
+        "hunyuan_image",
         # more T5, Gemma and GLM
         "lumina",
         "bria",
@@ -179,6 +180,8 @@ def test_what_is_given_wins_over_the_setup():
         "cogview3",
         "auraflow",
         "cogview4",
+        "prx",
+        "kandinsky3",
     ],
 )
 def test_rates_of_other_text_encoders_are_in_units_of_their_table(family):

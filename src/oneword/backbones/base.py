@@ -34,9 +34,14 @@ bria
     ``t5xxl``. As flux, without CLIP; padding is zeros.
 lumina
     ``gemma`` with its mask. As lumina2, without the system prompt.
+kandinsky3
+    ``flan_ul2`` with its mask; as cogview4, prompts of other lengths apart. The UNet predicts the
+    noise; latents are not scaled, and ``Moments.std`` is 0.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+prx
+    ``t5gemma_2b``, whose mask is in ``extra``. Flow.
 krea2
     ``qwen3vl_4b``. Flow; layers side by side behind a template, masked; qwen_image's latents.
 qwen_image21
@@ -46,6 +51,9 @@ ovis_image
     ``qwen3_2b``. As flux, without CLIP; a chat template, whose head is cut off the states.
 qwen_image
     ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
+hunyuan_image
+    ``qwen25_7b`` behind a template, masked. Flow. What a prompt quotes is spelled by a ByT5, in
+    ``extra``, which learns nothing.
 z_image
     ``qwen3_4b``. Flow; ``predict`` turns time round and the sign of the output; a mask in
     ``extra``.
@@ -55,7 +63,7 @@ flux2
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
-(``by_layer.py``; the families with a UNet).
+(``by_layer.py``; the older families with a UNet).
 """
 
 from __future__ import annotations
@@ -252,10 +260,13 @@ FAMILIES = {
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
+    "PRXPipeline": "prx",
+    "Kandinsky3Pipeline": "kandinsky3",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",
     "QwenImagePipeline": "qwen_image",
+    "HunyuanImagePipeline": "hunyuan_image",
     "ZImagePipeline": "z_image",
     "Flux2KleinPipeline": "flux2",
     "Flux2Pipeline": "flux2",

@@ -37,7 +37,7 @@ from oneword.backbones.compiled import Compiled
 from oneword.backbones.noise import Diffusion, Flow
 from oneword.backbones.streaming import streamed
 from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import Splice, Vocabulary, around_words
+from oneword.vocabulary import PlaceholderError, Splice, Vocabulary, apart
 
 
 def load_pipeline(
@@ -229,7 +229,7 @@ class FrozenPipeline:
                 memory.recompute_layers(denoiser)
             for vocabulary in self.vocabularies.values():
                 memory.recompute_layers(vocabulary.text_encoder)
-            if hasattr(self.vae, "enable_slicing"):
+            if hasattr(self.vae, "use_slicing"):  # not every class that names the switch has it
                 self.vae.enable_slicing()
         whole = config.weights in (None, "full") and config.offload != "all"
         if config.compile == "on" or (
@@ -531,9 +531,11 @@ class FrozenPipeline:
             with quiet():
                 pipeline: Any = auto.from_pipe(self.pipeline)
         except ValueError as error:
+            way = "does not paint inside masks, got a mask"
+            if not inpaints:
+                way = "draws from noise only, got a picture to start from"
             raise ModelError(
-                f"The family {self.family} draws from noise only, got a picture to start from; "
-                "diffusers has no such pipeline for it."
+                f"The family {self.family} {way}; diffusers has no such pipeline for it."
             ) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -561,15 +563,39 @@ def spare_words(pipeline: Any) -> None:
 
 
 def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
-    """A cleaning of prompts that leaves the words of concepts as they are."""
+    """A cleaning of prompts that leaves the words of concepts as they are.
 
-    def change(part: str) -> str:
-        # what stands beside a word keeps its space
-        head = part[: len(part) - len(part.lstrip())]
-        tail = part[len(part.rstrip()) :] if part.strip() else ""
-        return head + clean(part) + tail
+    In their place it sees a plain word, so that what stands beside them is cleaned as usual.
+    """
 
-    return lambda text: around_words(pipeline.tokenizer, text, change).strip()
+    def change(text: str) -> str:
+        parts = apart(pipeline.tokenizer, text)
+        words = parts[1::2]
+        if not words:
+            return clean(text)
+        stand_in = "word"
+        while stand_in in text.lower():
+            stand_in = f"wo{stand_in[1:]}"  # begins and ends as nothing inside it does
+        kept = clean(stand_in.join(parts[::2])).split(stand_in)
+        if len(kept) != len(parts[::2]):
+            raise PlaceholderError(
+                f"A prompt must keep its placeholder where the pipeline of {pipeline.name_or_path} "
+                f"cleans it, got {text!r}, which loses {words[0]!r}; write the word apart from "
+                "what stands beside it."
+            )
+        return kept[0] + "".join(map("".join, zip(words, kept[1:], strict=True)))
+
+    return change
+
+
+def refuse_vae(config: ModelConfig) -> None:
+    """Refuse another autoencoder in a family that has one of a kind.
+
+    Raises:
+        ModelError: ``vae`` was given.
+    """
+    if config.vae is not None:
+        raise ModelError("The model's own VAE must be used with this family, got another --vae.")
 
 
 def refuse_clip_skip(config: ModelConfig, family: str) -> None:

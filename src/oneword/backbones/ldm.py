@@ -14,7 +14,7 @@ from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
 from oneword.backbones.base import Conditioning, ModelError, OnLatents
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline
+from oneword.backbones.frozen import FrozenPipeline, load_pipeline, refuse_vae
 from oneword.backbones.noise import Diffusion
 from oneword.config import ModelConfig, SamplingConfig
 
@@ -30,8 +30,7 @@ def load(config: ModelConfig) -> LatentDiffusion:
     Raises:
         ModelError: it cannot be loaded, or predicts what the family does not train on.
     """
-    if config.vae is not None:
-        raise ModelError("The model's own VAE must be used with this family, got another --vae.")
+    refuse_vae(config)
     return LatentDiffusion(load_pipeline(config, LDMTextToImagePipeline, config.model), config)
 
 

@@ -418,7 +418,10 @@ def without_weights(
             if hasattr(made, "load_config"):
                 module = made.from_config(made.load_config(source, **where))
             else:
-                module = made(made.config_class.from_pretrained(source, **where))
+                settings = made.config_class.from_pretrained(source, **where)
+                if made.__name__ == "T5GemmaEncoder":  # a part, stored with the whole's settings
+                    settings = settings.encoder
+                module = made(settings)
             parts[name] = module.requires_grad_(False)
     return kind.from_pretrained(source, revision=revision, **(parts | options))
 

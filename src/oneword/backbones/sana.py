@@ -12,8 +12,8 @@ from diffusers import SanaPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning, ModelError
-from oneword.backbones.frozen import load_pipeline, refuse_clip_skip, spare_words
+from oneword.backbones.base import Conditioning
+from oneword.backbones.frozen import load_pipeline, refuse_clip_skip, refuse_vae, spare_words
 from oneword.backbones.noise import Flow
 from oneword.backbones.shared import OneEncoder
 from oneword.config import ModelConfig, SamplingConfig
@@ -34,8 +34,7 @@ def load(config: ModelConfig) -> Sana:
         ModelError: it cannot be loaded.
     """
     refuse_clip_skip(config, "Sana")
-    if config.vae is not None:
-        raise ModelError("The model's own VAE must be used with this family, got another --vae.")
+    refuse_vae(config)
     return Sana(load_pipeline(config, SanaPipeline, config.model), config)
 
 

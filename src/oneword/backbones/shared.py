@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
 from diffusers import FluxPipeline
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, Moments, sent
+from oneword.backbones.base import Conditioning, ModelError, Moments, OnLatents, sent
 from oneword.backbones.frozen import FrozenPipeline
 from oneword.config import SamplingConfig
 
@@ -43,6 +46,142 @@ class OneEncoder(FrozenPipeline):
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         return self.prompt_options
+
+
+class InParts(FrozenPipeline):
+    """A family whose pipeline draws some prompts otherwise where others stand beside them."""
+
+    alike: ClassVar[str]
+    """What prompts have in common that may be drawn together, in words."""
+
+    def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Places of the prompts that may be drawn together."""
+        raise NotImplementedError
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingConfig | None = None,
+        *,
+        image: Pixels | None = None,
+        mask: Tensor | None = None,
+        strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Pixels:
+        """Draw as every family does, prompts that are alike at a time.
+
+        Raises:
+            ModelError: ``on_latents`` is to see several kinds of prompts at once.
+        """
+        groups = self._alike(prompts)
+        if len(groups) == 1:
+            return super().draw(
+                prompts, seeds, sampling, image=image, mask=mask, strength=strength,
+                latents=latents, on_latents=on_latents, on_step=on_step,
+            )  # fmt: skip
+        if on_latents is not None:
+            raise ModelError(
+                f"The family {self.family} must be given prompts {self.alike} where latents are "
+                f"watched, got {len(groups)} kinds; pass them one by one."
+            )
+        total = len(groups) * (self.sampling.overlaid(sampling).num_inference_steps or 0)
+        found: dict[int, Tensor] = {}
+        done = 0
+
+        def count(*_: int) -> None:
+            nonlocal done
+            done += 1
+            if on_step is not None:
+                on_step(done, total)
+
+        for places in groups:
+            drawn = super().draw(
+                [prompts[i] for i in places],
+                [seeds[i] for i in places],
+                sampling,
+                image=None if image is None else image[places],
+                mask=None if mask is None else mask[places],
+                strength=strength,
+                latents=None if latents is None else latents[places],
+                on_step=count,
+            )
+            found |= dict(zip(places, drawn, strict=True))
+        return torch.stack([found[i] for i in range(len(prompts))])
+
+
+class OneLength(InParts):
+    """A family whose prompts are read with their padding: each is padded as if it were alone.
+
+    Prompts of several lengths are encoded, denoised and drawn in parts. A family has one text
+    encoder and adds ``_encode`` and ``_predict``, which are given prompts of one length.
+    """
+
+    block: ClassVar[int] = 1
+    """Prompts are padded to multiples of so many tokens."""
+    alike = "of one length in tokens"
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """States of the prompts and their padding; in ``extra``, how many where that differs."""
+        groups = self._alike(prompts)
+        if len(groups) == 1:
+            return self._encode(prompts)
+        found: dict[int, Conditioning] = {}
+        for places in groups:
+            cond = self._encode([prompts[i] for i in places])
+            found |= {place: cond[i] for i, place in enumerate(places)}
+        parts = [found[i] for i in range(len(prompts))]
+        states = [part.encoder_hidden_states for part in parts]
+        extra = {
+            name: pad_sequence([part.extra[name] for part in parts], batch_first=True)
+            for name in parts[0].extra
+        }
+        extra["lengths"] = torch.tensor([len(one) for one in states], device=self.device)
+        return Conditioning(pad_sequence(states, batch_first=True), extra=extra)
+
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The denoiser's own prediction, float32, for prompts of one length after another."""
+        if "lengths" not in cond.extra:
+            return self._predict(x_t, t, cond, crops)
+        lengths = cond.extra["lengths"].tolist()
+        found: dict[int, Tensor] = {}
+        for length in sorted(set(lengths)):
+            places = [i for i, own in enumerate(lengths) if own == length]
+            part = Conditioning(
+                self._states(cond)[places, :length],
+                extra={n: x[places, :length] for n, x in cond.extra.items() if n != "lengths"},
+            )
+            of_part = None if crops is None else crops[places]
+            drawn = self._predict(x_t[places], t[places], part, of_part)
+            found |= dict(zip(places, drawn, strict=True))
+        return torch.stack([found[i] for i in range(len(x_t))])
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+        """States of prompts of one length; every tensor's second axis is theirs."""
+        raise NotImplementedError
+
+    def _predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None
+    ) -> Latents:
+        raise NotImplementedError
+
+    def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Places of the prompts that are padded to one length, by length."""
+        (vocabulary,) = self.vocabularies.values()
+        found = vocabulary.tokenizer(
+            list(prompts), max_length=vocabulary.max_length, truncation=True
+        ).input_ids
+        blocks = [math.ceil(len(ids) / self.block) for ids in found]
+        order = sorted(range(len(prompts)), key=blocks.__getitem__)
+        return [list(places) for _, places in groupby(order, key=blocks.__getitem__)]
 
 
 class PackedLatents(FrozenPipeline):

@@ -177,6 +177,25 @@ FAMILIES = (
         "memory": "31 GB of weights in bf16, by the published 15.4 B parameters",
     },
     {
+        "family": "prx",
+        "text_encoders": "t5gemma_2b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "Photoroom/prx-512-t2i-sft",
+        "memory": "8 GB of weights in bf16, by the published 1.3 B parameters and 2.6 B of "
+        "T5-Gemma's encoder",
+    },
+    {
+        "family": "kandinsky3",
+        "text_encoders": "flan_ul2",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "kandinsky-community/kandinsky-3",
+        "memory": "24 GB of weights in bf16, by the published 11.9 B parameters",
+    },
+    {
         "family": "krea2",
         "text_encoders": "qwen3vl_4b",
         "prediction_type": "flow",
@@ -202,6 +221,16 @@ FAMILIES = (
         "proven": _TINY,
         "examples": "AIDC-AI/Ovis-Image-7B",
         "memory": "18 GB of weights in bf16, by the published 7 B parameters and Qwen3's 2 B",
+    },
+    {
+        "family": "hunyuan_image",
+        "text_encoders": "qwen25_7b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "hunyuanvideo-community/HunyuanImage-2.1-Diffusers, "
+        "hunyuanvideo-community/HunyuanImage-2.1-Distilled-Diffusers",
+        "memory": "51 GB of weights in bf16, by the published 17 B parameters and Qwen2.5-VL's 8.3 B",
     },
     {
         "family": "qwen_image",

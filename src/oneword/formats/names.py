@@ -30,6 +30,9 @@ ALIASES = {
     "pile_t5xl": "pile_t5xl",
     "chinese_roberta": "chinese_roberta",
     "mt5xl": "mt5xl",
+    "flan_ul2": "flan_ul2",
+    "t5gemma": "t5gemma",
+    "t5gemma_2b": "t5gemma_2b",
     "glm4": "glm4",
     "glm4_9b": "glm4_9b",
     "text_encoders_0": "clip_l",
@@ -39,7 +42,7 @@ ALIASES = {
 NAMED_ALONE = {"t5xxl", "gemma", "qwen25", "qwen25_7b", "qwen3", "qwen3_4b", "qwen3_8b"}
 NAMED_ALONE |= {"mistral3", "mistral3_24b"}
 NAMED_ALONE |= {"pile_t5xl", "glm4", "glm4_9b", "qwen3_2b", "qwen3vl", "qwen3vl_4b"}
-NAMED_ALONE |= {"qwen3vl_8b"}
+NAMED_ALONE |= {"qwen3vl_8b", "t5gemma", "t5gemma_2b", "flan_ul2"}
 """Encoders that files name even where they are the only one: ComfyUI looks for these keys."""
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
 
