@@ -26,6 +26,10 @@ Predict = Callable[[Latents, int], Latents]
 """``predict(x_t, t)``: the denoiser's own prediction at one time for all."""
 
 
+LEAST_SIGNAL = 1e-3
+"""Share of a picture's variance that a schedule must leave at its end; Stable Diffusion: 0.005."""
+
+
 def ddim_inversion(
     predict: Predict, x0: Latents, scheduler: Any, num_inference_steps: int
 ) -> Latents:
@@ -64,7 +68,8 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, num_inference_steps
     Inside ``injected`` the sentence may hold placeholders.
 
     Raises:
-        ModelError: the family is not drawn by DDIM, or not in so many steps.
+        ModelError: the family is not drawn by DDIM, or not in so many steps, or its schedule ends
+            in noise alone.
     """
     scheduler = backbone.pipeline.scheduler
     if not isinstance(scheduler, DDIMScheduler):
@@ -77,6 +82,14 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, num_inference_steps
         raise ModelError(
             f"Inversion takes at most {most} steps on {backbone.name}, half of those that it was "
             f"trained with, got {num_inference_steps}."
+        )
+    left = float(scheduler.alphas_cumprod[-1])
+    if scheduler.config.prediction_type == "epsilon" and left < LEAST_SIGNAL:
+        # the way back divides the error of every prediction by its root
+        raise ModelError(
+            f"Inversion needs a schedule that leaves {LEAST_SIGNAL:g} or more of the picture's "
+            f"variance in the noise, got {left:.1g} in {backbone.name}, whose noise does not lead "
+            "back to the picture; edit with a mask or a strength."
         )
     with torch.no_grad():
         cond = backbone.encode_prompt([sentence] * len(x0))

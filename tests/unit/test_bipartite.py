@@ -188,3 +188,11 @@ def test_a_family_of_straight_paths_is_refused(tmp_path, picture):
 def test_more_steps_than_inversion_can_take_are_refused(tiny_sd, picture):
     with pytest.raises(ModelError, match=r"Inversion takes at most 500 steps on .*, got 501"):
         bipartite(tiny_sd, picture, ["a"], [1.0], invert="a", num_inference_steps=501)
+
+
+def test_a_schedule_that_ends_in_noise_alone_is_refused(tmp_path, picture):
+    """Kandinsky 3's: the way back would divide by the root of what is left of the picture."""
+    folder = tiny.save(tiny.kandinsky3(), tmp_path / "m")
+    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    with pytest.raises(ModelError, match=r"leaves 0.001 or more of .* variance .*, got 2e-09 in"):
+        bipartite(backbone, picture, ["a cat"], [1.0], invert="a dog")
