@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/oneword demo
 
 test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -21,7 +21,7 @@ CONF = BeartypeConf(is_pep484_tower=True, claw_is_pep526=False)
 check = beartype(conf=CONF)
 # to jaxtyping it is no error that a name is imported for the type checker alone, or stands in the
 # annotations of a dataclass of another module, as those of the commands' settings do
-_BY_JAXTYPING = re.compile(r"oneword\._typing|jaxtyping|TYPE_CHECKING")
+_BY_JAXTYPING = re.compile(r"oneword\._typing|jaxtyping|TYPE_CHECKING|import ray")
 
 _spec = find_spec("oneword")
 assert _spec is not None

@@ -39,6 +39,7 @@ def test_the_landed_model_is_small_and_says_how_it_was_made():
     assert card["vae_psnr_db"]["all"] > 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["parrot", "snowman"])
 def test_a_word_learned_with_the_preset_beats_its_initialiser(microworld, name):
     held_out = concepts.get(name)
