@@ -191,31 +191,37 @@ def test_a_damaged_state_is_said(make, tmp_path):
 
 
 def killed_and_resumed(make, tmp_path, delays):
-    """Kill the process with -9 after each delay counted from its first progress, then go on."""
-    config = make("killed", inversion={"max_train_steps": 60}, checkpointing_steps=2)
+    """Kill the process with -9 after each delay counted from its first progress, then go on.
+
+    The unbroken run has a process of its own, too: one that has done much else may end with other
+    last bits.
+    """
     code = (
         "import sys, pickle; from oneword.runs import train\n"
         "config = pickle.load(open(sys.argv[1], 'rb'))\n"
         "train(config, on_event=lambda k, d: k == 'progress' and print(d['step'], flush=True))\n"
     )
-    (tmp_path / "config.pickle").write_bytes(pickle.dumps(config))
-    command = [sys.executable, "-c", code, str(tmp_path / "config.pickle")]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+    def begun(name):
+        config = make(name, inversion={"max_train_steps": 60}, checkpointing_steps=2)
+        file = tmp_path / f"{name}.pickle"
+        file.write_bytes(pickle.dumps(config))
+        command = [sys.executable, "-c", code, str(file)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
     kills = 0
-    for delay in [*delays, None]:
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=environment
-        ) as process:
-            if delay is None:
-                process.communicate(timeout=240)
-                assert process.returncode == 0
-                break
+    for delay in delays:
+        with begun("killed") as process:
             process.stdout.readline()
             time.sleep(delay)
             kills += process.poll() is None
             process.kill()
             process.communicate()
-    train(make("whole", inversion={"max_train_steps": 60}, checkpointing_steps=2))
+    for name in ("killed", "whole"):
+        with begun(name) as process:
+            process.communicate(timeout=240)
+            assert process.returncode == 0
     assert torch.equal(rows(tmp_path / "killed"), rows(tmp_path / "whole"))
     return kills
 
