@@ -36,6 +36,7 @@ PLACES = {
     "kandinsky3": {"flan_ul2.last_hidden_state"},
     "prx": {"t5gemma.last_hidden_state"},
     "hunyuan_image": {"qwen25.hidden_states.1"},
+    "qwen_image21": {"qwen3vl.hidden_states.2"},
     "sana": {"gemma.last_hidden_state"},
     "lumina2": {"gemma.hidden_states.1"},
     "qwen_image": {"qwen25.hidden_states.2"},
