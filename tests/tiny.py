@@ -38,6 +38,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HiDreamImagePipeline,
+    HiDreamImageTransformer2DModel,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
     HunyuanImagePipeline,
@@ -99,6 +101,8 @@ from transformers import (
     GemmaTokenizer,
     GlmConfig,
     GlmModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     LlavaProcessor,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
@@ -982,6 +986,54 @@ def hunyuan_dit(seed: int = 0, **options: object) -> HunyuanDiTPipeline:
         )
 
 
+def llama_tokenizer() -> PreTrainedTokenizerFast:
+    """Llama's tokenizer: one token before every prompt, none after it."""
+    vocab, merges = _byte_level(["<|begin_of_text|>", "<|eot_id|>"])
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    start = "<|begin_of_text|>"
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, vocab[start])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=start, eos_token="<|eot_id|>", model_max_length=131072
+    )
+
+
+def hidream(seed: int = 0) -> HiDreamImagePipeline:
+    """CLIPs of widths 32 and 48, a T5 of 40, a Llama of 32; two blocks of four experts."""
+    with _seeded(seed):
+        tokens = llama_tokenizer()
+        settings = language_model(32, 2, vocab_size=len(tokens) + 9, pad_token_id=None)
+        return HiDreamImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=vae(4, channels=16, scaling_factor=0.3611, shift_factor=0.1159),
+            text_encoder=clip(projection=True, context=248),
+            tokenizer=tokenizer(248),
+            text_encoder_2=clip(48, projection=True, context=248),
+            tokenizer_2=tokenizer(248),
+            text_encoder_3=t5(40),
+            tokenizer_3=t5_tokenizer(),
+            text_encoder_4=LlamaForCausalLM(LlamaConfig(**settings)),
+            tokenizer_4=tokens,
+            transformer=HiDreamImageTransformer2DModel(
+                patch_size=2,
+                in_channels=16,
+                out_channels=16,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                caption_channels=[40, 32],
+                text_emb_dim=80,
+                axes_dims_rope=(8, 4, 4),
+                max_resolution=(16, 16),
+                llama_layers=[0, 1],
+            ),
+        )
+
+
 def bria(seed: int = 0) -> BriaPipeline:
     """A T5 of width 48, a transformer of one double and one single block."""
     with _seeded(seed):
@@ -1259,6 +1311,7 @@ FAMILIES = {
     "lumina": lumina,
     "bria": bria,
     "hunyuan_dit": hunyuan_dit,
+    "hidream": hidream,
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,

@@ -496,6 +496,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "lumina",
                 "bria",
                 "hunyuan_dit",
+                "hidream",
                 "cogview3",
                 "auraflow",
                 "cogview4",

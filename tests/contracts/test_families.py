@@ -39,13 +39,14 @@ FROM_NOISE = (
     "lumina",
     "bria",
     "hunyuan_dit",
+    "hidream",
     "cogview3",
     "auraflow",
     "cogview4",
     "prx",
 )
 OVER_PICTURES_ALONE = ("kandinsky3",)
-POOLED = ("sdxl", "sd3", "flux")
+POOLED = ("sdxl", "sd3", "flux", "hidream")
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)

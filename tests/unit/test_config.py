@@ -177,6 +177,7 @@ def test_what_is_given_wins_over_the_setup():
         "lumina",
         "bria",
         "hunyuan_dit",
+        "hidream",
         "cogview3",
         "auraflow",
         "cogview4",

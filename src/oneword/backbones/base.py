@@ -40,6 +40,9 @@ kandinsky3
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+hidream
+    ``clip_l``, ``clip_g``, both pooled only, ``t5xxl``, ``llama``. Flow; states of T5 and of every
+    layer of Llama behind one another; ``predict`` turns the sign round.
 prx
     ``t5gemma_2b``, whose mask is in ``extra``. Flow.
 krea2
@@ -261,6 +264,7 @@ FAMILIES = {
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
     "PRXPipeline": "prx",
+    "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",

@@ -141,6 +141,16 @@ FAMILIES = (
         "BERT's 0.35 B",
     },
     {
+        "family": "hidream",
+        "text_encoders": "clip_l, clip_g (pooled only), t5xxl, llama",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "a folder with HiDream-ai/HiDream-I1-Full and its Llama 3.1",
+        "memory": "61 GB of weights in bf16, by the published 17 B parameters, Llama's 8 B, T5's "
+        "4.8 B and the CLIPs' 0.8 B",
+    },
+    {
         "family": "cogview3",
         "text_encoders": "t5xxl",
         "prediction_type": "v_prediction",

@@ -58,6 +58,8 @@ def encoder_of_width(dim: int, *, second: bool = False) -> str:
 def family_of(rows: dict[str, int]) -> str:
     """The family that encoders of such widths belong to, in words."""
     names = set(rows)
+    if names >= {"clip_l", "clip_g", "llama"}:
+        return "HiDream"
     if names >= {"clip_l", "clip_g"}:
         return "Stable Diffusion 3" if "t5xxl" in names else "Stable Diffusion XL"
     if names >= {"clip_l", "t5xxl"}:
