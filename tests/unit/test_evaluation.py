@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -125,8 +126,28 @@ def test_a_concept_meets_its_initialiser_and_the_best_noun(tiny_sd, judge):
     texts = {n: judge.texts([f"a photo of a {n}"])[0] for n in ("cat", "dog", "mug", noun)}
     training = judge.images(pictures(2))
     assert max(texts, key=lambda n: float((training @ texts[n]).mean())) == noun
+    started = dataclasses.replace(concept, provenance={"initializer_token": noun})
+    same = harness.concept_methods(tiny_sd, started, judge, pictures(2))
+    assert same["initializer"] == same["best noun"]
     cat = harness.word(tiny_sd, "cat", sampling=SamplingConfig(num_inference_steps=1))
     assert torch.equal(methods["concept"][1]("a {}", [3]), cat("a {}", [3]))
+
+
+def test_pictures_of_one_method_under_two_names_are_drawn_once(judge):
+    calls = []
+
+    def method(template, seeds):
+        calls.append(template)
+        return solid(0.1)(template, seeds)
+
+    protocol = harness.protocol_for("microworld", seeds=range(1))
+    found = harness.evaluate(
+        {"initializer": method, "best noun": method, "other": solid(0.2)},
+        pictures(2), judge, protocol,
+    )  # fmt: skip
+    assert sorted(calls) == sorted(protocol.templates)
+    assert found.scores["best noun"].text_similarity == found.scores["initializer"].text_similarity
+    assert found.scores["other"].text_similarity != found.scores["initializer"].text_similarity
 
 
 def test_a_report_is_one_file_with_everything_in_it(judge, tmp_path):

@@ -164,10 +164,14 @@ def evaluate(
     texts = judge.texts([bare(template) for template in protocol.edits])
     scores: dict[str, Scores] = {}
     drawn: dict[str, dict[str, Pixels]] = {}
+    names: dict[Method, str] = {}
     for name, method in methods.items():
-        drawn[name] = {}
+        # the best noun is often the initialiser
+        drawn[name] = dict(drawn[names[method]]) if method in names else {}
+        names.setdefault(method, name)
         for i, template in enumerate(protocol.templates):
-            drawn[name][template] = method(template, protocol.seeds)
+            if template not in drawn[name]:
+                drawn[name][template] = method(template, protocol.seeds)
             if on_picture is not None:
                 on_picture(name, i + 1, len(protocol.templates))
         features = {t: judge.images(p) for t, p in drawn[name].items()}
@@ -382,5 +386,6 @@ def concept_methods(
         found[INITIALIZER] = (initializer, word(backbone, initializer, **options))
     noun = best_noun(backbone, judge, pictures, learnable_property(concept))
     if noun is not None:
-        found[BEST_NOUN] = (noun, word(backbone, noun, **options))
+        known = noun == initializer
+        found[BEST_NOUN] = found[INITIALIZER] if known else (noun, word(backbone, noun, **options))
     return found
