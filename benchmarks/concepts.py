@@ -208,6 +208,13 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     def edit(name: str) -> Callable[[dict[str, Any]], float]:
         return lambda run: run["edits"].get(name, math.nan)
 
+    def other_noun(run: dict[str, Any]) -> float:
+        # what stands beside a thing, or what a style shows
+        return run["edits"].get("second_noun", run["edits"].get("noun", math.nan))
+
+    def seen_in_edits(run: dict[str, Any]) -> float:
+        return sum(run["seen_by_prompt"][t] for t in run["edit_prompts"]) / len(run["edit_prompts"])
+
     def score(method: str, name: str) -> Callable[[dict[str, Any]], float]:
         return lambda run: run["scores"].get(method, {}).get(name, math.nan)
 
@@ -215,8 +222,10 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         "seen: word": seen(harness.CONCEPT),
         "seen: initialiser": seen(harness.INITIALIZER),
         "seen: best noun": seen(harness.BEST_NOUN),
+        "seen in edits": seen_in_edits,
         "scene kept": edit("scene"),
         "style kept": edit("style"),
+        "noun kept": other_noun,
         "reached": lambda run: run["reached"],
         "steps": lambda run: run["steps"],
         "image: word": score(harness.CONCEPT, "image_similarity"),
@@ -248,11 +257,12 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         f"{len(runs)} runs: {len(names)} concepts with {len(arguments.seeds)} seeds, preset "
         f"{arguments.inversion.preset}, 5 pictures each, {arguments.num_images} pictures per "
         'prompt. Seen: share of pictures of the photo prompt (of a style: "a painting in the '
-        'style of S*") in which the oracle sees the concept. Kept: share of pictures of edit '
-        f"prompts that show the scene or style that is asked for. The word was seen in more "
-        f"pictures than its initialiser in {better} of {len(runs)} runs. Image and text: the "
-        f"judge's cosines ({runs[0]['judge']}). Per concept: mean over seeds; then over concepts; "
-        "± is the half-width of the 95 % interval (Student's t).",
+        'style of S*") in which the oracle sees the concept; in edits: the same over the edit '
+        "prompts. Kept: share of pictures of edit prompts that show the scene, the style or the "
+        "noun beside S* (of a style: the noun drawn in it) that they ask for. The word was seen "
+        f"in more pictures than its initialiser in {better} of {len(runs)} runs. Image and text: "
+        f"the judge's cosines ({runs[0]['judge']}). Per concept: mean over seeds; then over "
+        "concepts; ± is the half-width of the 95 % interval (Student's t).",
         "",
     ]
     return "\n".join(lines)

@@ -1,11 +1,13 @@
-"""Edits inside a mask, read by the oracle beside full generation, and what stays outside, in dB.
+"""Edits read by the oracle: inside a mask beside full generation, drawn over, and inverted.
 
     python benchmarks/editing.py --markdown editing.md --sheet docs/editing.png
 
 Words of held-out things are learned. The world draws pictures of other things in a place, the mask
 is the square around the thing, and the word is drawn into it. The same prompts and seeds are drawn
 from noise; the oracle says in how many pictures it sees the thing. Outside the mask an edit is
-compared with its picture; the autoencoder's own round trip of the picture stands beside.
+compared with its picture; the autoencoder's own round trip of the picture stands beside. The same
+pictures are drawn over as a whole, or inverted under their own caption and drawn anew, and how far
+their edges stayed where they were is measured.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import tyro
 from oneword import formats
 from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Masks, Pixels
-from oneword.backbones.base import load
+from oneword.backbones.base import Backbone, load
 from oneword.blending import Background, psnr
+from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig, SamplingConfig
 from oneword.editing import edit
-from oneword.evaluation.metrics import wilson_interval
+from oneword.evaluation.metrics import mean_interval, structure_kept, wilson_interval
 from oneword.generation import generate
 from oneword.images import contact_sheet, from_uint8, save_png
 from oneword.inversion import Job, invert_many
@@ -46,6 +49,12 @@ class Arguments:
     """Pictures edited with each word, in every place in turn."""
     num_optimized: int = 3
     """Of those, how many are edited with a tuned decoder, too, which is slow."""
+    num_whole: int = 6
+    """How many pictures are drawn over and inverted with each word."""
+    strengths: tuple[float, ...] = (0.4, 0.6, 0.8)
+    """How far pictures are drawn over."""
+    invert_scales: tuple[float, ...] = (1.0, 2.0, 5.0)
+    """Guidance scales of drawing an inverted picture anew."""
     num_inference_steps: int | None = None
     """Denoising steps; unset: the model's default."""
     inversion: tyro.conf.OmitArgPrefixes[InversionConfig] = dataclasses.field(
@@ -63,8 +72,8 @@ class Arguments:
 PLACES = {"moon": "on the moon", "beach": "on the beach", "forest": "in the forest"}
 
 
-def scene(index: int, seed: int, size: int) -> tuple[Pixels, Masks, str]:
-    """A picture of some thing, the square around it, and where it is."""
+def scene(index: int, seed: int, size: int) -> tuple[Pixels, Masks, str, str]:
+    """A picture of some thing, the square around it, where it is, and a caption."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, index, 71)))
     noun = scenes.NOUNS[int(rng.integers(len(scenes.NOUNS)))]
     thing = scenes.sample_thing(rng, noun, alone=True)
@@ -76,7 +85,8 @@ def scene(index: int, seed: int, size: int) -> tuple[Pixels, Masks, str]:
     mask = torch.zeros(1, 1, size, size)
     (top, left) = (min(max(0, (start + stop - side) // 2), size - side) for start, stop in spans)
     mask[..., top : top + side, left : left + side] = 1
-    return from_uint8(drawing.render(found, size=size)[None]), mask, PLACES[place]
+    caption = f"a photo of a {thing.colours[0]} {noun} {PLACES[place]}"
+    return from_uint8(drawing.render(found, size=size)[None]), mask, PLACES[place], caption
 
 
 def main() -> None:
@@ -107,10 +117,11 @@ def main() -> None:
     hits = {"full generation": 0, "edit": 0}
     decibels: dict[str, list[float]] = {name: [] for name in ("round trip", *get_args(Background))}
     seconds = dict.fromkeys(get_args(Background), 0.0)
+    whole: dict[str, list[tuple[bool, float]]] = {}
     shown: list[Pixels] = []
     for concept, word in zip(found, words, strict=True):
         for i in range(arguments.num_images):
-            picture, mask, where = scene(i, arguments.inversion.seed, size)
+            picture, mask, where, caption = scene(i, arguments.inversion.seed, size)
             prompt, seed = f"a photo of a S* {where}", arguments.inversion.seed + i
             full = generate(backbone, [prompt], [seed], concepts=[word], sampling=sampling).pixels
             outside = mask < 0.5
@@ -131,21 +142,66 @@ def main() -> None:
                 edited = pixels if background == "paste" else edited
             for name, pixels in (("full generation", full), ("edit", edited)):
                 hits[name] += oracle.read(pixels)[0]["concept"] == concept.name
+            if i < arguments.num_whole:
+                ways = _whole(arguments, backbone, picture, prompt, caption, word, seed, sampling)
+                for name, pixels in ({"drawn from noise alone": full} | ways).items():
+                    seen = oracle.read(pixels)[0]["concept"] == concept.name
+                    whole.setdefault(name, []).append((seen, structure_kept(pixels, picture)))
             if i < len(PLACES):
                 shown += [picture, mask.expand(-1, 3, -1, -1) * 2 - 1, edited, full]
             print(f"{concept.name}: {i + 1} of {arguments.num_images}", flush=True)
 
     num = arguments.num_images * len(found)
-    text = _tables(arguments, hits, num, decibels, seconds)
+    text = _tables(arguments, hits, num, decibels, seconds) + _whole_table(whole)
     print(text)
     if arguments.json is not None:
         numbers: dict[str, Any] = {"num": num, "hits": hits, "dB": decibels, "seconds": seconds}
+        numbers["whole"] = whole
         write_json_atomic(arguments.json, numbers)
     if arguments.markdown is not None:
         write_atomic(arguments.markdown, text.encode())
     if arguments.sheet is not None:
         sheet = contact_sheet(torch.cat(shown), columns=4 * 2)
         save_png(sheet, arguments.sheet)
+
+
+def _whole(
+    arguments: Arguments,
+    backbone: Backbone,
+    picture: Pixels,
+    prompt: str,
+    caption: str,
+    word: Concept,
+    seed: int,
+    sampling: SamplingConfig,
+) -> dict[str, Pixels]:
+    """The picture edited without a mask, by way."""
+    found = {}
+    for strength in arguments.strengths:
+        edits = edit(
+            backbone, picture, prompt, [seed],
+            strength=strength, concepts=[word], sampling=sampling,
+        )  # fmt: skip
+        found[f"strength {strength:g}"] = edits.drawing.pixels
+    for scale in arguments.invert_scales:
+        guided = dataclasses.replace(sampling, guidance_scale=scale)
+        edits = edit(backbone, picture, prompt, invert=caption, concepts=[word], sampling=guided)
+        found[f"inverted, guidance {scale:g}"] = edits.drawing.pixels
+    return found
+
+
+def _whole_table(whole: dict[str, list[tuple[bool, float]]]) -> str:
+    """How often the thing is seen, and how far the picture's edges are kept."""
+    lines = ["", "| Way | the thing is seen | share (95 %) | structure kept |", "|---|---|---|---|"]
+    for name, found in whole.items():
+        hits, num = sum(seen for seen, _ in found), len(found)
+        low, high = wilson_interval(hits, num)
+        kept = mean_interval([structure for _, structure in found])
+        lines.append(
+            f"| {name} | {hits} of {num} | {hits / num:.2f} ({low:.2f} to {high:.2f}) | "
+            f"{kept.value:.2f} ± {kept.half_width:.2f} |"
+        )
+    return "\n".join(lines) + "\n" if whole else ""
 
 
 def _tables(

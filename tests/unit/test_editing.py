@@ -97,7 +97,7 @@ def test_blending_leaves_outside_what_the_autoencoder_gives_back(nano, picture, 
 
 
 def test_a_tuned_decoder_gives_more_of_the_background_back(nano, picture, mask):
-    """On the large model 35 dB are reached (``benchmarks/editing.py``); this is the small one."""
+    """The small model's decoder; the large one's reaches 35 dB (``tests/world``, slow)."""
     before = copy.deepcopy(nano.vae.state_dict())
     latents = nano.encode_image(picture).mean
     edited = nano.decode_latents(latents + 0.5)

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from oneword.backbones.base import load
+from oneword.blending import psnr
 from oneword.cli.main import main
 from oneword.config import EMBEDDED, InversionConfig, ModelConfig
+from oneword.editing import edit
 from oneword.evaluation import harness
 from oneword.evaluation.features import load_judge
 from oneword.images import from_uint8, read_metadata
@@ -59,6 +61,23 @@ def test_a_word_learned_with_the_preset_beats_its_initialiser(microworld, name):
         found.scores[harness.CONCEPT].image_similarity
         > found.scores[harness.INITIALIZER].image_similarity
     )
+
+
+@pytest.mark.slow
+def test_a_tuned_decoder_gives_the_background_back_to_35_db(microworld):
+    picture = from_uint8(concepts.concept_pictures(concepts.get("gold-mug"), num=1))
+    side = picture.shape[-1]
+    mask = torch.zeros_like(picture[:, :1])
+    mask[..., side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 1
+    outside = mask < 0.5
+    found = {}
+    for background in ("blend", "optimize"):
+        edits = edit(microworld, picture, "a photo of a red dog", mask=mask, background=background)
+        found[background] = psnr(edits.drawing.pixels, picture, outside)
+        assert psnr(edits.drawing.pixels, picture, ~outside) < 20  # something else is there
+    trip = microworld.decode_latents(microworld.encode_image(picture).mean)
+    assert found["blend"] > psnr(trip, picture, outside) - 0.5
+    assert found["optimize"] > max(35, found["blend"])
 
 
 def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
