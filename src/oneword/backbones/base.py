@@ -37,6 +37,8 @@ lumina
 kandinsky3
     ``flan_ul2`` with its mask; as cogview4, prompts of other lengths apart. The UNet predicts the
     noise; latents are not scaled, and ``Moments.std`` is 0.
+kandinsky5
+    ``clip_l``, pooled only, ``qwen25_7b`` behind a template. Flow; padding is read, as cogview4's.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -266,6 +268,7 @@ FAMILIES = {
     "PRXPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",
+    "Kandinsky5T2IPipeline": "kandinsky5",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

@@ -444,7 +444,7 @@ class FrozenPipeline:
             options["negative_prompt"] = [negative] * len(prompts)
         seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
-            drawn = pipeline(**options).images
+            drawn = pipeline(**options, return_dict=False)[0]
         return self.decode_latents(self._drawn(drawn, size))
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
@@ -569,7 +569,8 @@ def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
     """
 
     def change(text: str) -> str:
-        parts = apart(pipeline.tokenizer, text)
+        tokenizer = getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)  # in a processor
+        parts = apart(tokenizer, text)
         words = parts[1::2]
         if not words:
             return clean(text)
