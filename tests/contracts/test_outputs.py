@@ -35,6 +35,7 @@ PLACES = {
     "chroma": {"t5xxl.last_hidden_state"},
     "hunyuan_dit": {"chinese_roberta.last_hidden_state", "mt5xl.last_hidden_state"},
     "kandinsky3": {"flan_ul2.last_hidden_state"},
+    "cosmos2": {"t5xxl.last_hidden_state"},
     "prx": {"t5gemma.last_hidden_state"},
     "kandinsky5": {"qwen25.hidden_states.2"},
     "hunyuan_image": {"qwen25.hidden_states.1"},

@@ -45,6 +45,9 @@ cogview4
 hidream
     ``clip_l``, ``clip_g``, both pooled only, ``t5xxl``, ``llama``. Flow; states of T5 and of every
     layer of Llama behind one another; ``predict`` turns the sign round.
+cosmos2
+    ``t5xxl``, here the first T5 11B; padding is zeros. Flow; the pipeline counts in levels of
+    noise up to 80; qwen_image's kind of latents.
 prx
     ``t5gemma_2b``, whose mask is in ``extra``. Flow.
 krea2
@@ -265,6 +268,7 @@ FAMILIES = {
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
+    "Cosmos2TextToImagePipeline": "cosmos2",
     "PRXPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",

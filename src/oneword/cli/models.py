@@ -187,6 +187,16 @@ FAMILIES = (
         "memory": "31 GB of weights in bf16, by the published 15.4 B parameters",
     },
     {
+        "family": "cosmos2",
+        "text_encoders": "t5xxl",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "nvidia/Cosmos-Predict2-2B-Text2Image",
+        "memory": "14 GB of weights in bf16, by the published 2 B parameters and 4.8 B of T5's "
+        "encoder; 38 GB for the 14 B",
+    },
+    {
         "family": "prx",
         "text_encoders": "t5gemma_2b",
         "prediction_type": "flow",

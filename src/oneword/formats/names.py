@@ -68,6 +68,8 @@ def family_of(rows: dict[str, int]) -> str:
         return "Kandinsky 5"
     if names == {"chinese_roberta", "mt5xl"}:
         return "Hunyuan-DiT"
+    if rows == {"t5xxl": 1024}:
+        return "Cosmos 2"
     if names == {"qwen3_8b"}:
         return "a Qwen3 encoder (Flux.2 klein 9B)"
     return {
