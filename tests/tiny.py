@@ -19,6 +19,8 @@ from diffusers import (
     AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
     AutoencoderKLQwenImage21,
+    BriaFibo2Pipeline,
+    BriaFibo2Transformer2DModel,
     BriaPipeline,
     BriaTransformer2DModel,
     ChromaPipeline,
@@ -760,7 +762,7 @@ def z_image(seed: int = 0) -> ZImagePipeline:
         )
 
 
-def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
+def _flux2_vae() -> AutoencoderKLFlux2:
     autoencoder = AutoencoderKLFlux2(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -772,6 +774,11 @@ def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
     )
     autoencoder.bn.running_mean.normal_()
     autoencoder.bn.running_var.uniform_(0.5, 2.0)
+    return autoencoder
+
+
+def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
+    autoencoder = _flux2_vae()
     return {
         "transformer": Flux2Transformer2DModel(
             in_channels=16,
@@ -1248,23 +1255,67 @@ def krea2(seed: int = 0) -> Krea2Pipeline:
         )
 
 
-def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
-    """Qwen3-VL of width 32 inside a processor, a VAE of RGBA films, a transformer of one block.
+def qwen_processor(context: int = 1024) -> LlavaProcessor:
+    """The processor of Qwen3-VL's pipelines, for prompts.
 
-    The processor's own class, Qwen3VLProcessor, wants torchvision; this one handles text by the
-    same code.
+    Its own class, Qwen3VLProcessor, wants torchvision; this one handles text by the same code.
     """
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(),
+        tokenizer=qwen_tokenizer(context, ["<|image_pad|>"]),
+        chat_template=CHATML.replace("m.content", "m.content[0].text"),
+        image_token="<|image_pad|>",
+    )
+
+
+def bria_fibo2(seed: int = 0) -> BriaFibo2Pipeline:
+    """Qwen3-VL of width 32, with as many layers as the pipeline looks for; six blocks."""
     with _seeded(seed):
-        tokens = qwen_tokenizer(1024, ["<|image_pad|>"])
-        processor = LlavaProcessor(
-            image_processor=CLIPImageProcessorPil(),
-            tokenizer=tokens,
-            chat_template=CHATML.replace("m.content", "m.content[0].text"),
-            image_token="<|image_pad|>",
+        processor = qwen_processor(128)
+        settings = {"num_hidden_layers": 36, "initializer_range": 0.6 / 36}
+        transformer = BriaFibo2Transformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=6,
+            n_refiner_layers=1,
+            n_heads=2,
+            cap_feat_dim=96,
+            injection_layer_ids=(0, 1, 2, 3, 4),
+            perceiver_num_layers=1,
+            min_num_gist_tokens=4,
+            max_num_gist_tokens=8,
+            gist_step=2,
+            gist_min_text_len=8,
+            gist_max_text_len=64,
+            axes_dims=(4, 6, 6),
+            axes_lens=(64, 32, 32),
         )
+        for block in transformer.layers[:5]:
+            torch.nn.init.ones_(block.cross_attn_gate)  # closed before training
+        return BriaFibo2Pipeline(
+            processor=processor,
+            text_encoder=_qwen3vl(
+                Qwen3VLForConditionalGeneration,
+                vocab_size=len(processor.tokenizer) + 9,
+                **settings,
+            ),
+            vae=_flux2_vae(),
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
+            ),
+        )
+
+
+def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
+    """Qwen3-VL of width 32 inside a processor, a VAE of RGBA films, a transformer of one block."""
+    with _seeded(seed):
+        processor = qwen_processor()
         return QwenImage21Pipeline(
             processor=processor,
-            text_encoder=_qwen3vl(Qwen3VLForConditionalGeneration, vocab_size=len(tokens) + 9),
+            text_encoder=_qwen3vl(
+                Qwen3VLForConditionalGeneration, vocab_size=len(processor.tokenizer) + 9
+            ),
             vae=AutoencoderKLQwenImage21(
                 base_dim=8,
                 decoder_base_dim=8,
@@ -1310,6 +1361,7 @@ FAMILIES = {
     # more T5, Gemma and GLM
     "lumina": lumina,
     "bria": bria,
+    "bria_fibo2": bria_fibo2,
     "hunyuan_dit": hunyuan_dit,
     "hidream": hidream,
     "cogview3": cogview3,

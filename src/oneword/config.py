@@ -495,6 +495,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",
+                "bria_fibo2",
                 "hunyuan_dit",
                 "hidream",
                 "cogview3",

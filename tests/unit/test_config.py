@@ -176,6 +176,7 @@ def test_what_is_given_wins_over_the_setup():
         # more T5, Gemma and GLM
         "lumina",
         "bria",
+        "bria_fibo2",
         "hunyuan_dit",
         "hidream",
         "cogview3",

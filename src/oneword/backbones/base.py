@@ -45,6 +45,8 @@ hidream
     layer of Llama behind one another; ``predict`` turns the sign round.
 prx
     ``t5gemma_2b``, whose mask is in ``extra``. Flow.
+bria_fibo2
+    ``qwen3vl_4b``, whose mask is in ``extra``. Flow; six bundles of three layers side by side.
 krea2
     ``qwen3vl_4b``. Flow; layers side by side behind a template, masked; qwen_image's latents.
 qwen_image21
@@ -266,6 +268,7 @@ FAMILIES = {
     "PRXPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",
+    "BriaFibo2Pipeline": "bria_fibo2",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

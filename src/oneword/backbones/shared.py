@@ -245,6 +245,47 @@ class FilmAutoencoder(FrozenPipeline):
         return self._picture(self._through_vae(run))
 
 
+class PatchAutoencoder(FrozenPipeline):
+    """A family with Flux.2's autoencoder: patches of 2 x 2 cells, scaled by its batch norm."""
+
+    @property
+    def vae_factor(self) -> int:
+        """How many pixels wide a patch of the latents is."""
+        return 2 * super().vae_factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a patch of 2 x 2 cells."""
+        return 4 * super().latent_channels
+
+    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of a patch."""
+        norm = self.vae.bn
+        mean, variance = (v.to(like)[:, None, None] for v in (norm.running_mean, norm.running_var))
+        return mean, (variance + self.vae.config.batch_norm_eps).sqrt()
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """Posterior of the VAE in patches, scaled as its batch norm scales them."""
+
+        def run(vae: Any) -> Tensor:
+            posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+            return torch.stack([posterior.mean.float(), posterior.std.float()])
+
+        mean, std = (self.pipeline._patchify_latents(part) for part in self._through_vae(run))
+        means, stds = self._scales(mean)
+        return Moments((mean - means) / stds, std / stds)
+
+    def decode_latents(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, clamped to [-1, 1]."""
+        means, stds = self._scales(latents)
+        unscaled = self.pipeline._unpatchify_latents(latents * stds + means)
+
+        def run(vae: Any) -> Tensor:
+            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
+
+        return self._through_vae(run).clamp(-1, 1)
+
+
 class ToldSizes(FrozenPipeline):
     """A family whose denoiser is told the picture's size before and after it was cropped."""
 

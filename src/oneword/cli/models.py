@@ -206,6 +206,15 @@ FAMILIES = (
         "memory": "24 GB of weights in bf16, by the published 11.9 B parameters",
     },
     {
+        "family": "bria_fibo2",
+        "text_encoders": "qwen3vl_4b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "briaai/Fibo-2.0-dev",
+        "memory": "not known here: no published size was at hand",
+    },
+    {
         "family": "krea2",
         "text_encoders": "qwen3vl_4b",
         "prediction_type": "flow",
