@@ -146,7 +146,7 @@ FAMILIES = (
         "prediction_type": "flow",
         "draws": "from noise",
         "proven": _TINY,
-        "examples": "a folder with HiDream-ai/HiDream-I1-Full and its Llama 3.1",
+        "examples": "hidream-folder, made of HiDream-ai/HiDream-I1-Full and its Llama 3.1",
         "memory": "61 GB of weights in bf16, by the published 17 B parameters, Llama's 8 B, T5's "
         "4.8 B and the CLIPs' 0.8 B",
     },
