@@ -66,7 +66,9 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
+    SanaSprintPipeline,
     SanaTransformer2DModel,
+    SCMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -542,12 +544,27 @@ def pixart(kind: type = PixArtSigmaPipeline, seed: int = 0, *, size: int = 8) ->
 
 def sana(seed: int = 0) -> SanaPipeline:
     """A Gemma of width 32, an autoencoder without a posterior, the solver of the real one."""
+    return SanaPipeline(
+        **_sana_parts(seed),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    )
+
+
+def sana_sprint(seed: int = 0) -> SanaSprintPipeline:
+    """The same with a transformer that is told the guidance."""
+    parts = _sana_parts(seed, guidance_embeds=True, qk_norm="rms_norm_across_heads")
+    return SanaSprintPipeline(**parts, scheduler=SCMScheduler())
+
+
+def _sana_parts(seed: int, **options: object) -> dict[str, Any]:
     levels = 4
     with _seeded(seed):
-        return SanaPipeline(
-            tokenizer=gemma_tokenizer(),
-            text_encoder=gemma(),
-            vae=AutoencoderDC(
+        return {
+            "tokenizer": gemma_tokenizer(),
+            "text_encoder": gemma(),
+            "vae": AutoencoderDC(
                 latent_channels=8,
                 attention_head_dim=2,
                 encoder_block_types="ResBlock",
@@ -560,7 +577,7 @@ def sana(seed: int = 0) -> SanaPipeline:
                 decoder_qkv_multiscales=((),) * levels,
                 scaling_factor=0.41407,
             ),
-            transformer=SanaTransformer2DModel(
+            "transformer": SanaTransformer2DModel(
                 in_channels=8,
                 out_channels=8,
                 num_attention_heads=4,
@@ -571,11 +588,9 @@ def sana(seed: int = 0) -> SanaPipeline:
                 cross_attention_dim=32,
                 caption_channels=32,
                 sample_size=8,
+                **options,
             ),
-            scheduler=DPMSolverMultistepScheduler(
-                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-            ),
-        )
+        }
 
 
 def lumina2(seed: int = 0) -> Lumina2Pipeline:
@@ -1305,6 +1320,7 @@ FAMILIES = {
     "pixart": pixart,
     "pixart_alpha": lambda: pixart(PixArtAlphaPipeline, size=128),
     "sana": sana,
+    "sana_sprint": sana_sprint,
     "lumina2": lumina2,
     "chroma": chroma,
     # more T5, Gemma and GLM

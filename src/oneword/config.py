@@ -487,6 +487,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         **dict.fromkeys(
             (
                 *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
+                "sana_sprint",
                 # more Qwen
                 "krea2",
                 "qwen_image21",

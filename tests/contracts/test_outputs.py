@@ -38,6 +38,7 @@ PLACES = {
     "hunyuan_image": {"qwen25.hidden_states.1"},
     "qwen_image21": {"qwen3vl.hidden_states.2"},
     "sana": {"gemma.last_hidden_state"},
+    "sana_sprint": {"gemma.last_hidden_state"},
     "lumina2": {"gemma.hidden_states.1"},
     "qwen_image": {"qwen25.hidden_states.2"},
     "z_image": {"qwen3.hidden_states.2"},

@@ -16,6 +16,8 @@ pixart
     ``t5xxl``, whose mask is in ``Conditioning.extra``. Alpha and Sigma, told apart by the pipeline.
 sana
     ``gemma`` behind an instruction, masked. The autoencoder has no posterior: ``Moments.std`` is 0.
+sana_sprint
+    As sana. A consistency model: ``target`` is the velocity along a circle, times are angles.
 lumina2
     ``gemma`` behind a system prompt, masked. The model runs from noise at 0 to the picture at 1,
     towards the picture: ``predict`` turns both round.
@@ -253,6 +255,7 @@ FAMILIES = {
     "PixArtAlphaPipeline": "pixart",
     "PixArtSigmaPipeline": "pixart",
     "SanaPipeline": "sana",
+    "SanaSprintPipeline": "sana_sprint",
     "Lumina2Pipeline": "lumina2",
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",

@@ -34,7 +34,7 @@ from oneword.backbones.base import (
 )
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.compiled import Compiled
-from oneword.backbones.noise import Diffusion, Flow
+from oneword.backbones.noise import Diffusion, Flow, TrigFlow
 from oneword.backbones.streaming import streamed
 from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import PlaceholderError, Splice, Vocabulary, apart
@@ -173,7 +173,7 @@ class FrozenPipeline:
         denoiser: nn.Module,
         vae: nn.Module,
         encoders: Mapping[str, tuple[str, Any, int | None]],
-        noise: Diffusion | Flow,
+        noise: Diffusion | Flow | TrigFlow,
         resolution: int,
         sampling: SamplingConfig,
     ) -> None:
@@ -201,7 +201,7 @@ class FrozenPipeline:
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.noise, self.resolution = noise, resolution
         self.sampling = replace(sampling, height=resolution, width=resolution)
-        if noise.prediction_type not in ("epsilon", "v_prediction", "flow"):
+        if noise.prediction_type not in ("epsilon", "v_prediction", "flow", "trigflow"):
             raise ModelError(
                 f"The model {self.name} must predict epsilon or v_prediction, got "
                 f"{noise.prediction_type!r}."
@@ -501,11 +501,11 @@ class FrozenPipeline:
         def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
             found = stock(prediction, t, latents, *rest, **options)
             if on_latents is not None:
-                before = self._unpacked(found[0], size)
-                after = on_latents(before, self.noise.after(scheduler, t)).to(before)
-                after = self._in_step(after)
+                before, time = self._unpacked(found[0], size), self.noise.after(scheduler, t)
+                after = self._in_step(on_latents(before, time).to(before))
                 if isinstance(found, tuple):
-                    found = (after, *found[1:])
+                    # the finished ones are the expected picture, too, which some pipelines take
+                    found = (after, *(found[1:] if time is not None else [after] * len(found[1:])))
                 else:
                     found.prev_sample = after
             if on_step is not None:

@@ -28,6 +28,8 @@ class OneEncoder(FrozenPipeline):
     """What the pipeline is told of prompts, when it encodes them and when it draws."""
     mask_at: ClassVar[int | None] = 1
     """Where the mask of the prompt's own tokens is in what the pipeline returns, if anywhere."""
+    unguided: ClassVar[dict[str, Any]] = {"do_classifier_free_guidance": False}
+    """How the pipeline is told to encode no negative prompt, if it knows one."""
 
     def encode_prompt(
         self,
@@ -37,8 +39,8 @@ class OneEncoder(FrozenPipeline):
         """Hidden states of the text encoder, and its mask in ``extra``; differentiable."""
         found = self.pipeline.encode_prompt(
             list(prompts),
-            do_classifier_free_guidance=False,
             device=self.device,
+            **self.unguided,
             **self.prompt_options,
         )
         extra = {} if self.mask_at is None else {"mask": found[self.mask_at]}

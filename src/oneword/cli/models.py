@@ -104,6 +104,15 @@ FAMILIES = (
         "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
     },
     {
+        "family": "sana_sprint",
+        "text_encoders": "gemma",
+        "prediction_type": "trigflow",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+        "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
+    },
+    {
         "family": "lumina2",
         "text_encoders": "gemma",
         "prediction_type": "flow",
