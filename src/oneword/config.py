@@ -501,6 +501,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "cogview3",
                 "auraflow",
                 "cogview4",
+                "kolors",
                 "prx",
                 "kandinsky3",
             ),

@@ -45,7 +45,7 @@ FROM_NOISE = (
     "cogview4",
     "prx",
 )
-OVER_PICTURES_ALONE = ("kandinsky3", "sana_sprint")
+OVER_PICTURES_ALONE = ("kandinsky3", "sana_sprint", "kolors")
 POOLED = ("sdxl", "sd3", "flux", "hidream")
 
 
@@ -144,7 +144,7 @@ def test_noise_and_targets_are_the_closed_form(backbone):
         else:
             power = {"linear": 1, "scaled_linear": 2}[config.beta_schedule]
             ends = config.beta_start ** (1 / power), config.beta_end ** (1 / power)
-            betas = np.linspace(*ends, 1000, dtype=np.float64) ** power
+            betas = np.linspace(*ends, config.num_train_timesteps, dtype=np.float64) ** power
         powers = np.cumprod(1 - betas)
         if (scale := config.get("snr_shift_scale")) is not None:  # shifted, and ends without signal
             root = np.sqrt(powers / (scale + (1 - scale) * powers))

@@ -182,6 +182,7 @@ def test_what_is_given_wins_over_the_setup():
         "cogview3",
         "auraflow",
         "cogview4",
+        "kolors",
         "prx",
         "kandinsky3",
     ],

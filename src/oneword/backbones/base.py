@@ -42,6 +42,8 @@ kandinsky3
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+kolors
+    ``chatglm3_6b``. As sdxl, with one encoder; pooled is its last token's state.
 hidream
     ``clip_l``, ``clip_g``, both pooled only, ``t5xxl``, ``llama``. Flow; states of T5 and of every
     layer of Llama behind one another; ``predict`` turns the sign round.
@@ -266,6 +268,7 @@ FAMILIES = {
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
+    "KolorsPipeline": "kolors",
     "PRXPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",

@@ -258,3 +258,26 @@ class ToldSizes(FrozenPipeline):
         told = torch.cat([crops.cpu(), target], dim=1).to(self.dtype)
         original, corner, target = sent(told, self.device).split(2, dim=1)
         return {"original_size": original, "target_size": target, "crop_coords": corner}
+
+
+class SizedUNet(FrozenPipeline):
+    """A family with SDXL's UNet, which is told a pooled prompt, the picture's size and its crop."""
+
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The UNet's own prediction, float32, told the picture's size and the crop's place."""
+        pooled = cond.pooled
+        assert pooled is not None
+        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        if crops is None:
+            crops = torch.cat([size, torch.zeros_like(size)], dim=1)
+        sizes = torch.cat([crops.to(size.dtype).cpu(), size], dim=1)
+        time_ids = sent(sizes.to(self.dtype), self.device)
+        output = self.denoiser(
+            x_t.to(self.dtype),
+            t,
+            encoder_hidden_states=self._states(cond),
+            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
+        )
+        return output.sample.float()

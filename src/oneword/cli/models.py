@@ -160,6 +160,16 @@ FAMILIES = (
         "4.8 B and the CLIPs' 0.8 B",
     },
     {
+        "family": "kolors",
+        "text_encoders": "chatglm3_6b",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "Kwai-Kolors/Kolors-diffusers",
+        "memory": "18 GB of weights in bf16, by the published 6.2 B parameters of ChatGLM3 and "
+        "the UNet's 2.6 B",
+    },
+    {
         "family": "cogview3",
         "text_encoders": "t5xxl",
         "prediction_type": "v_prediction",
