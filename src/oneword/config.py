@@ -502,6 +502,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "auraflow",
                 "cogview4",
                 "kolors",
+                "deepfloyd_if",
                 "prx",
                 "kandinsky3",
             ),

@@ -32,6 +32,7 @@ PLACES = {
     "flux": {"t5xxl.last_hidden_state"},
     "pixart": {"t5xxl.last_hidden_state"},
     "chroma": {"t5xxl.last_hidden_state"},
+    "deepfloyd_if": {"t5xxl.last_hidden_state"},
     "hunyuan_dit": {"chinese_roberta.last_hidden_state", "mt5xl.last_hidden_state"},
     "kandinsky3": {"flan_ul2.last_hidden_state"},
     "prx": {"t5gemma.last_hidden_state"},

@@ -27,6 +27,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 NAMES = (
     *("pixart", "pixart_alpha", "sana", "lumina2", "chroma"),
     "sana_sprint",
+    "deepfloyd_if",
     "auraflow",
     "cogview4",
     "lumina",
@@ -35,7 +36,7 @@ NAMES = (
     "prx",
     "kandinsky3",
 )
-LOWERED = ("pixart", "pixart_alpha", "sana", "sana_sprint", "lumina")
+LOWERED = ("pixart", "pixart_alpha", "sana", "sana_sprint", "deepfloyd_if", "lumina")
 BINNED = ("pixart", "pixart_alpha", "sana", "sana_sprint", "prx")
 SPELLED = ("lumina", "prx")  # Gemma has no token for a prompt's first word, which no space precedes
 
@@ -372,6 +373,8 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
         ("sana", {"clip_skip": 2}, "Sana has no CLIP"),
         ("sana_sprint", {"clip_skip": 2}, "Sana-Sprint has no CLIP"),
         ("sana_sprint", {"vae": "x"}, "own VAE must be used with this family"),
+        ("deepfloyd_if", {"clip_skip": 2}, "DeepFloyd IF has no CLIP"),
+        ("deepfloyd_if", {"vae": "x"}, "DeepFloyd IF draws pixels .* got --vae x; leave it out"),
         ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
         ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
         ("cogview4", {"clip_skip": 2}, "CogView4 has no CLIP"),
@@ -396,6 +399,7 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
         ("pixart", "t5xxl"),
         ("sana", "gemma"),
         ("sana_sprint", "gemma"),
+        ("deepfloyd_if", "t5xxl"),
         ("chroma", "t5xxl"),
         ("cogview4", "glm4"),
         ("lumina", "gemma"),

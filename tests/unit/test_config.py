@@ -183,6 +183,7 @@ def test_what_is_given_wins_over_the_setup():
         "auraflow",
         "cogview4",
         "kolors",
+        "deepfloyd_if",
         "prx",
         "kandinsky3",
     ],

@@ -39,6 +39,8 @@ lumina
 kandinsky3
     ``flan_ul2`` with its mask; as cogview4, prompts of other lengths apart. The UNet predicts the
     noise; latents are not scaled, and ``Moments.std`` is 0.
+deepfloyd_if
+    ``t5xxl``, with its padding. Pixels are the latents; a predicted variance is left aside.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -269,6 +271,7 @@ FAMILIES = {
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
     "KolorsPipeline": "kolors",
+    "IFPipeline": "deepfloyd_if",
     "PRXPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",

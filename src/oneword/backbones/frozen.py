@@ -437,8 +437,9 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        if "guidance_scale" not in _parameters(pipeline):  # it goes by another name
-            del options["guidance_scale"]
+        for name in ("guidance_scale", "latents"):  # which go by another name, or another way
+            if name not in _parameters(pipeline):
+                options.pop(name, None)
         options |= self._draw_options(chosen)
         if (negative := options.get("negative_prompt")) is not None:
             options["negative_prompt"] = [negative] * len(prompts)
@@ -446,6 +447,18 @@ class FrozenPipeline:
         with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
             drawn = pipeline(**options).images
         return self.decode_latents(self._drawn(drawn, size))
+
+    def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
+        """What a safety checker, whose pictures are in [0, 1], leaves of the drawn ones."""
+        found = [i for i, bad in enumerate(flags) if bad]
+        if not found:
+            return drawn
+        warnings.warn(
+            f"The model's safety checker blackened picture(s) {found}; --no-safety-checker "
+            "turns it off.",
+            stacklevel=3,
+        )
+        return checked.to(drawn) * 2 - 1
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""

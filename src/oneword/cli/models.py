@@ -170,6 +170,15 @@ FAMILIES = (
         "the UNet's 2.6 B",
     },
     {
+        "family": "deepfloyd_if",
+        "text_encoders": "t5xxl",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "DeepFloyd/IF-I-XL-v1.0",
+        "memory": "18 GB of weights in bf16, by the published 4.3 B parameters and T5's 4.8 B",
+    },
+    {
         "family": "cogview3",
         "text_encoders": "t5xxl",
         "prediction_type": "v_prediction",
