@@ -5,9 +5,12 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import sentencepiece
 import torch
 from diffusers import (
     AdaptiveProjectedMixGuidance,
@@ -34,6 +37,7 @@ from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -46,8 +50,10 @@ from diffusers import (
     HunyuanDiTPipeline,
     HunyuanImagePipeline,
     HunyuanImageTransformer2DModel,
+    IFPipeline,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
+    KolorsPipeline,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     LDMTextToImagePipeline,
@@ -68,7 +74,9 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
+    SanaSprintPipeline,
     SanaTransformer2DModel,
+    SCMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -79,6 +87,8 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from diffusers.models.unets.unet_kandinsky3 import Kandinsky3ConditionalGroupNorm
+from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
@@ -453,6 +463,114 @@ def sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
         )
 
 
+@cache
+def _sentencepiece() -> tuple[TemporaryDirectory[str], str]:
+    """A file with pieces of WORDS, bytes for the rest, and a space put before what comes first."""
+    folder = TemporaryDirectory()
+    path = Path(folder.name) / "tokenizer.model"
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([" ".join(WORDS)] * 2),
+            model_writer=file,
+            model_type="bpe",
+            vocab_size=900,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            minloglevel=2,
+        )
+    return folder, str(path)
+
+
+def chatglm(tokens: int, width: int = 32) -> ChatGLMModel:
+    """A ChatGLM of two layers, some spare rows in its table."""
+    model = ChatGLMModel(
+        ChatGLMConfig(
+            num_layers=2,
+            padded_vocab_size=tokens + 9,
+            hidden_size=width,
+            ffn_hidden_size=2 * width,
+            kv_channels=width // 4,
+            num_attention_heads=4,
+            multi_query_attention=True,
+            multi_query_group_num=2,
+            add_qkv_bias=True,
+            original_rope=True,
+        )
+    )
+    for name, weight in model.named_parameters():  # the class leaves them as memory had them
+        if "layernorm" in name:
+            torch.nn.init.ones_(weight)
+        else:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+def kolors(seed: int = 0) -> KolorsPipeline:
+    """A ChatGLM of width 32 with its own tokenizer, SDXL's UNet, the schedule of the real one."""
+    tokens = ChatGLMTokenizer(_sentencepiece()[1], model_max_length=32768)
+    with _seeded(seed):
+        return KolorsPipeline(
+            vae=vae(scaling_factor=0.13025),
+            text_encoder=chatglm(tokens.vocab_size),
+            tokenizer=tokens,
+            unet=unet(
+                width=24,
+                encoder_hid_dim=32,
+                encoder_hid_dim_type="text_proj",
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 32,
+            ),
+            scheduler=EulerDiscreteScheduler(
+                num_train_timesteps=1100,
+                beta_start=0.00085,
+                beta_end=0.014,
+                beta_schedule="scaled_linear",
+                timestep_spacing="leading",
+                steps_offset=1,
+            ),
+        )
+
+
+def deepfloyd_if(seed: int = 0, **parts: object) -> IFPipeline:
+    """A T5 of width 32, a UNet that predicts a variance besides, thresholds and all."""
+    with _seeded(seed):
+        return IFPipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(32),
+            unet=UNet2DConditionModel(
+                sample_size=64,
+                in_channels=3,
+                out_channels=6,
+                block_out_channels=(8, 16),
+                layers_per_block=1,
+                down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+                mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+                up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+                cross_attention_dim=32,
+                encoder_hid_dim=32,
+                attention_head_dim=8,
+                addition_embed_type="text",
+                addition_embed_type_num_heads=2,
+                cross_attention_norm="group_norm",
+                resnet_time_scale_shift="scale_shift",
+                act_fn="gelu",
+                norm_num_groups=4,
+            ),
+            scheduler=DDPMScheduler(
+                beta_schedule="squaredcos_cap_v2",
+                thresholding=True,
+                dynamic_thresholding_ratio=0.95,
+                sample_max_value=1.5,
+                variance_type="learned_range",
+            ),
+            **{"safety_checker": None, "feature_extractor": None, "watermarker": None} | parts,
+            requires_safety_checker=False,
+        )
+
+
 def sd3(seed: int = 0, *, with_t5: bool = True) -> StableDiffusion3Pipeline:
     """Two CLIPs of widths 32 and 48, a T5 of width 96, a transformer of two layers."""
     with _seeded(seed):
@@ -544,12 +662,27 @@ def pixart(kind: type = PixArtSigmaPipeline, seed: int = 0, *, size: int = 8) ->
 
 def sana(seed: int = 0) -> SanaPipeline:
     """A Gemma of width 32, an autoencoder without a posterior, the solver of the real one."""
+    return SanaPipeline(
+        **_sana_parts(seed),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    )
+
+
+def sana_sprint(seed: int = 0) -> SanaSprintPipeline:
+    """The same with a transformer that is told the guidance."""
+    parts = _sana_parts(seed, guidance_embeds=True, qk_norm="rms_norm_across_heads")
+    return SanaSprintPipeline(**parts, scheduler=SCMScheduler())
+
+
+def _sana_parts(seed: int, **options: object) -> dict[str, Any]:
     levels = 4
     with _seeded(seed):
-        return SanaPipeline(
-            tokenizer=gemma_tokenizer(),
-            text_encoder=gemma(),
-            vae=AutoencoderDC(
+        return {
+            "tokenizer": gemma_tokenizer(),
+            "text_encoder": gemma(),
+            "vae": AutoencoderDC(
                 latent_channels=8,
                 attention_head_dim=2,
                 encoder_block_types="ResBlock",
@@ -562,7 +695,7 @@ def sana(seed: int = 0) -> SanaPipeline:
                 decoder_qkv_multiscales=((),) * levels,
                 scaling_factor=0.41407,
             ),
-            transformer=SanaTransformer2DModel(
+            "transformer": SanaTransformer2DModel(
                 in_channels=8,
                 out_channels=8,
                 num_attention_heads=4,
@@ -573,11 +706,9 @@ def sana(seed: int = 0) -> SanaPipeline:
                 cross_attention_dim=32,
                 caption_channels=32,
                 sample_size=8,
+                **options,
             ),
-            scheduler=DPMSolverMultistepScheduler(
-                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-            ),
-        )
+        }
 
 
 def lumina2(seed: int = 0) -> Lumina2Pipeline:
@@ -1356,6 +1487,7 @@ FAMILIES = {
     "pixart": pixart,
     "pixart_alpha": lambda: pixart(PixArtAlphaPipeline, size=128),
     "sana": sana,
+    "sana_sprint": sana_sprint,
     "lumina2": lumina2,
     "chroma": chroma,
     # more T5, Gemma and GLM
@@ -1367,6 +1499,8 @@ FAMILIES = {
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,
+    "kolors": kolors,
+    "deepfloyd_if": deepfloyd_if,
     "prx": prx,
     "kandinsky3": kandinsky3,
     # more Qwen

@@ -487,6 +487,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         **dict.fromkeys(
             (
                 *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
+                "sana_sprint",
                 # more Qwen
                 "krea2",
                 "qwen_image21",
@@ -501,6 +502,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "cogview3",
                 "auraflow",
                 "cogview4",
+                "kolors",
+                "deepfloyd_if",
                 "prx",
                 "kandinsky3",
             ),

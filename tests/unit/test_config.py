@@ -169,6 +169,7 @@ def test_what_is_given_wins_over_the_setup():
     "family",
     [
         *("pixart", "sana", "lumina2", "chroma", "qwen_image", "flux2"),
+        "sana_sprint",
         "krea2",
         "qwen_image21",
         "ovis_image",
@@ -182,6 +183,8 @@ def test_what_is_given_wins_over_the_setup():
         "cogview3",
         "auraflow",
         "cogview4",
+        "kolors",
+        "deepfloyd_if",
         "prx",
         "kandinsky3",
     ],

@@ -16,6 +16,8 @@ pixart
     ``t5xxl``, whose mask is in ``Conditioning.extra``. Alpha and Sigma, told apart by the pipeline.
 sana
     ``gemma`` behind an instruction, masked. The autoencoder has no posterior: ``Moments.std`` is 0.
+sana_sprint
+    As sana. A consistency model: ``target`` is the velocity along a circle, times are angles.
 lumina2
     ``gemma`` behind a system prompt, masked. The model runs from noise at 0 to the picture at 1,
     towards the picture: ``predict`` turns both round.
@@ -37,9 +39,13 @@ lumina
 kandinsky3
     ``flan_ul2`` with its mask; as cogview4, prompts of other lengths apart. The UNet predicts the
     noise; latents are not scaled, and ``Moments.std`` is 0.
+deepfloyd_if
+    ``t5xxl``, with its padding. Pixels are the latents; a predicted variance is left aside.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+kolors
+    ``chatglm3_6b``. As sdxl, with one encoder; pooled is its last token's state.
 hidream
     ``clip_l``, ``clip_g``, both pooled only, ``t5xxl``, ``llama``. Flow; states of T5 and of every
     layer of Llama behind one another; ``predict`` turns the sign round.
@@ -255,6 +261,7 @@ FAMILIES = {
     "PixArtAlphaPipeline": "pixart",
     "PixArtSigmaPipeline": "pixart",
     "SanaPipeline": "sana",
+    "SanaSprintPipeline": "sana_sprint",
     "Lumina2Pipeline": "lumina2",
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
@@ -265,6 +272,8 @@ FAMILIES = {
     "CogView3PlusPipeline": "cogview3",
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
+    "KolorsPipeline": "kolors",
+    "IFPipeline": "deepfloyd_if",
     "PRXPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",

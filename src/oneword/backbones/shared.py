@@ -28,6 +28,8 @@ class OneEncoder(FrozenPipeline):
     """What the pipeline is told of prompts, when it encodes them and when it draws."""
     mask_at: ClassVar[int | None] = 1
     """Where the mask of the prompt's own tokens is in what the pipeline returns, if anywhere."""
+    unguided: ClassVar[dict[str, Any]] = {"do_classifier_free_guidance": False}
+    """How the pipeline is told to encode no negative prompt, if it knows one."""
 
     def encode_prompt(
         self,
@@ -37,8 +39,8 @@ class OneEncoder(FrozenPipeline):
         """Hidden states of the text encoder, and its mask in ``extra``; differentiable."""
         found = self.pipeline.encode_prompt(
             list(prompts),
-            do_classifier_free_guidance=False,
             device=self.device,
+            **self.unguided,
             **self.prompt_options,
         )
         extra = {} if self.mask_at is None else {"mask": found[self.mask_at]}
@@ -297,3 +299,26 @@ class ToldSizes(FrozenPipeline):
         told = torch.cat([crops.cpu(), target], dim=1).to(self.dtype)
         original, corner, target = sent(told, self.device).split(2, dim=1)
         return {"original_size": original, "target_size": target, "crop_coords": corner}
+
+
+class SizedUNet(FrozenPipeline):
+    """A family with SDXL's UNet, which is told a pooled prompt, the picture's size and its crop."""
+
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The UNet's own prediction, float32, told the picture's size and the crop's place."""
+        pooled = cond.pooled
+        assert pooled is not None
+        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        if crops is None:
+            crops = torch.cat([size, torch.zeros_like(size)], dim=1)
+        sizes = torch.cat([crops.to(size.dtype).cpu(), size], dim=1)
+        time_ids = sent(sizes.to(self.dtype), self.device)
+        output = self.denoiser(
+            x_t.to(self.dtype),
+            t,
+            encoder_hidden_states=self._states(cond),
+            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
+        )
+        return output.sample.float()

@@ -104,6 +104,15 @@ FAMILIES = (
         "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
     },
     {
+        "family": "sana_sprint",
+        "text_encoders": "gemma",
+        "prediction_type": "trigflow",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+        "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
+    },
+    {
         "family": "lumina2",
         "text_encoders": "gemma",
         "prediction_type": "flow",
@@ -149,6 +158,25 @@ FAMILIES = (
         "examples": "hidream-folder, made of HiDream-ai/HiDream-I1-Full and its Llama 3.1",
         "memory": "61 GB of weights in bf16, by the published 17 B parameters, Llama's 8 B, T5's "
         "4.8 B and the CLIPs' 0.8 B",
+    },
+    {
+        "family": "kolors",
+        "text_encoders": "chatglm3_6b",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "Kwai-Kolors/Kolors-diffusers",
+        "memory": "18 GB of weights in bf16, by the published 6.2 B parameters of ChatGLM3 and "
+        "the UNet's 2.6 B",
+    },
+    {
+        "family": "deepfloyd_if",
+        "text_encoders": "t5xxl",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "DeepFloyd/IF-I-XL-v1.0",
+        "memory": "18 GB of weights in bf16, by the published 4.3 B parameters and T5's 4.8 B",
     },
     {
         "family": "cogview3",
