@@ -493,6 +493,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "qwen_image21",
                 "ovis_image",
                 "hunyuan_image",
+                "kandinsky5",
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",

@@ -35,6 +35,7 @@ FROM_NOISE = (
     "qwen_image21",
     "ovis_image",
     "hunyuan_image",
+    "kandinsky5",
     # more T5, Gemma and GLM
     "lumina",
     "bria",
@@ -47,7 +48,7 @@ FROM_NOISE = (
     "prx",
 )
 OVER_PICTURES_ALONE = ("kandinsky3", "sana_sprint", "kolors")
-POOLED = ("sdxl", "sd3", "flux", "hidream")
+POOLED = ("sdxl", "sd3", "flux", "hidream", "kandinsky5")
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)

@@ -174,6 +174,7 @@ def test_what_is_given_wins_over_the_setup():
         "qwen_image21",
         "ovis_image",
         "hunyuan_image",
+        "kandinsky5",
         # more T5, Gemma and GLM
         "lumina",
         "bria",

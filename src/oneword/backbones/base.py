@@ -41,6 +41,8 @@ kandinsky3
     noise; latents are not scaled, and ``Moments.std`` is 0.
 deepfloyd_if
     ``t5xxl``, with its padding. Pixels are the latents; a predicted variance is left aside.
+kandinsky5
+    ``clip_l``, pooled only, ``qwen25_7b`` behind a template. Flow; padding is read, as cogview4's.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -278,6 +280,7 @@ FAMILIES = {
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",
     "BriaFibo2Pipeline": "bria_fibo2",
+    "Kandinsky5T2IPipeline": "kandinsky5",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

@@ -445,7 +445,7 @@ class FrozenPipeline:
             options["negative_prompt"] = [negative] * len(prompts)
         seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
-            drawn = pipeline(**options).images
+            drawn = pipeline(**options, return_dict=False)[0]
         return self.decode_latents(self._drawn(drawn, size))
 
     def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
@@ -582,7 +582,8 @@ def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
     """
 
     def change(text: str) -> str:
-        parts = apart(pipeline.tokenizer, text)
+        tokenizer = getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)  # in a processor
+        parts = apart(tokenizer, text)
         words = parts[1::2]
         if not words:
             return clean(text)

@@ -117,8 +117,9 @@ class InParts(FrozenPipeline):
 class OneLength(InParts):
     """A family whose prompts are read with their padding: each is padded as if it were alone.
 
-    Prompts of several lengths are encoded, denoised and drawn in parts. A family has one text
-    encoder and adds ``_encode`` and ``_predict``, which are given prompts of one length.
+    Prompts of several lengths are encoded, denoised and drawn in parts. A family adds ``_encode``
+    and ``_predict``, which are given prompts of one length, and ``_lengths`` where it has several
+    text encoders or puts prompts into a template.
     """
 
     block: ClassVar[int] = 1
@@ -145,7 +146,10 @@ class OneLength(InParts):
             for name in parts[0].extra
         }
         extra["lengths"] = torch.tensor([len(one) for one in states], device=self.device)
-        return Conditioning(pad_sequence(states, batch_first=True), extra=extra)
+        pooled = None
+        if parts[0].pooled is not None:
+            pooled = torch.stack([part.pooled for part in parts])
+        return Conditioning(pad_sequence(states, batch_first=True), pooled, extra)
 
     def predict(
         self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
@@ -159,7 +163,8 @@ class OneLength(InParts):
             places = [i for i, own in enumerate(lengths) if own == length]
             part = Conditioning(
                 self._states(cond)[places, :length],
-                extra={n: x[places, :length] for n, x in cond.extra.items() if n != "lengths"},
+                None if cond.pooled is None else cond.pooled[places],
+                {n: x[places, :length] for n, x in cond.extra.items() if n != "lengths"},
             )
             of_part = None if crops is None else crops[places]
             drawn = self._predict(x_t[places], t[places], part, of_part)
@@ -167,7 +172,7 @@ class OneLength(InParts):
         return torch.stack([found[i] for i in range(len(x_t))])
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
-        """States of prompts of one length; every tensor's second axis is theirs."""
+        """States of prompts of one length, which is the second axis of all but pooled tensors."""
         raise NotImplementedError
 
     def _predict(
@@ -177,13 +182,17 @@ class OneLength(InParts):
 
     def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
         """Places of the prompts that are padded to one length, by length."""
+        blocks = [math.ceil(length / self.block) for length in self._lengths(prompts)]
+        order = sorted(range(len(prompts)), key=blocks.__getitem__)
+        return [list(places) for _, places in groupby(order, key=blocks.__getitem__)]
+
+    def _lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens that are read of each prompt, without padding."""
         (vocabulary,) = self.vocabularies.values()
         found = vocabulary.tokenizer(
             list(prompts), max_length=vocabulary.max_length, truncation=True
-        ).input_ids
-        blocks = [math.ceil(len(ids) / self.block) for ids in found]
-        order = sorted(range(len(prompts)), key=blocks.__getitem__)
-        return [list(places) for _, places in groupby(order, key=blocks.__getitem__)]
+        )
+        return [len(ids) for ids in found.input_ids]
 
 
 class PackedLatents(FrozenPipeline):

@@ -243,6 +243,16 @@ FAMILIES = (
         "memory": "not known here: no published size was at hand",
     },
     {
+        "family": "kandinsky5",
+        "text_encoders": "clip_l (pooled only), qwen25_7b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers",
+        "memory": "29 GB of weights in bf16, by the published 6 B parameters, Qwen2.5-VL's 8.3 B "
+        "and CLIP's 0.1 B",
+    },
+    {
         "family": "krea2",
         "text_encoders": "qwen3vl_4b",
         "prediction_type": "flow",

@@ -66,6 +66,8 @@ def family_of(rows: dict[str, int]) -> str:
         return "Stable Diffusion 3" if "t5xxl" in names else "Stable Diffusion XL"
     if names >= {"clip_l", "t5xxl"}:
         return "Flux"
+    if names >= {"clip_l", "qwen25_7b"}:
+        return "Kandinsky 5"
     if names == {"chinese_roberta", "mt5xl"}:
         return "Hunyuan-DiT"
     if names == {"chatglm3_6b"}:
