@@ -22,6 +22,7 @@ from diffusers import (
     AutoencoderKLHunyuanImage,
     AutoencoderKLQwenImage,
     AutoencoderKLQwenImage21,
+    AutoencoderTiny,
     BriaFibo2Pipeline,
     BriaFibo2Transformer2DModel,
     BriaPipeline,
@@ -37,6 +38,8 @@ from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    DreamLitePipeline,
+    DreamLiteUNetModel,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -1477,6 +1480,48 @@ def bria_fibo2(seed: int = 0) -> BriaFibo2Pipeline:
         )
 
 
+def dreamlite(seed: int = 0) -> DreamLitePipeline:
+    """Qwen3-VL of width 32, a UNet of two blocks, a tiny autoencoder of cells of 2 px."""
+    with _seeded(seed):
+        tokens = qwen_tokenizer(1024)
+        return DreamLitePipeline(
+            text_encoder=_qwen3vl(Qwen3VLForConditionalGeneration, vocab_size=len(tokens) + 9),
+            tokenizer=tokens,
+            processor=qwen_processor(),
+            vae=AutoencoderTiny(
+                encoder_block_out_channels=(8, 8),
+                decoder_block_out_channels=(8, 8),
+                num_encoder_blocks=(1, 1),
+                num_decoder_blocks=(1, 1),
+                scaling_factor=1.3,
+                shift_factor=0.1,
+            ),
+            unet=listening(
+                DreamLiteUNetModel(
+                    down_block_types=(
+                        "DreamLiteCrossAttnNoSelfAttnDownBlock2D",
+                        "DreamLiteCrossAttnDownBlock2D",
+                    ),
+                    up_block_types=("DreamLiteCrossAttnUpBlock2D", "DreamLiteUpBlock2D"),
+                    block_out_channels=(16, 32),
+                    layers_per_block=1,
+                    norm_num_groups=4,
+                    cross_attention_dim=32,
+                    attention_head_dim=2,
+                    encoder_hid_dim=32,
+                    encoder_hid_dim_type="text_proj_rms",
+                    addition_embed_type="time",
+                    addition_time_embed_dim=8,
+                    projection_class_embeddings_input_dim=16,
+                    ff_mult=2,
+                ),
+                "attn2.to_v",
+                "attn2.to_out",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_shift=1.16),
+        )
+
+
 def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
     """Qwen3-VL of width 32 inside a processor, a VAE of RGBA films, a transformer of one block."""
     with _seeded(seed):
@@ -1533,6 +1578,7 @@ FAMILIES = {
     "lumina": lumina,
     "bria": bria,
     "bria_fibo2": bria_fibo2,
+    "dreamlite": dreamlite,
     "hunyuan_dit": hunyuan_dit,
     "hidream": hidream,
     "cogview3": cogview3,

@@ -498,6 +498,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "lumina",
                 "bria",
                 "bria_fibo2",
+                "dreamlite",
                 "hunyuan_dit",
                 "hidream",
                 "cogview3",

@@ -40,6 +40,7 @@ FROM_NOISE = (
     "lumina",
     "bria",
     "bria_fibo2",
+    "dreamlite",
     "hunyuan_dit",
     "hidream",
     "cogview3",
@@ -205,8 +206,8 @@ def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone):
     shift = config.get("shift_factor") or 0.0
     if hasattr(encoded, "latent_dist"):
         mean, std = encoded.latent_dist.mean, encoded.latent_dist.std
-    else:  # Sana's
-        mean, std = encoded.latent, torch.zeros_like(encoded.latent)
+    else:  # Sana's and DreamLite's
+        mean, std = encoded[0], torch.zeros_like(encoded[0])
     assert torch.allclose(moments.mean, (mean - shift) * config.scaling_factor)
     assert torch.allclose(moments.std, std * config.scaling_factor)
     decoded = backbone.vae.decode(moments.mean / config.scaling_factor + shift).sample

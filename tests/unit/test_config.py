@@ -179,6 +179,7 @@ def test_what_is_given_wins_over_the_setup():
         "lumina",
         "bria",
         "bria_fibo2",
+        "dreamlite",
         "hunyuan_dit",
         "hidream",
         "cogview3",

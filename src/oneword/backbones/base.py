@@ -55,6 +55,9 @@ prx
     ``t5gemma_2b``, whose mask is in ``extra``. Flow.
 bria_fibo2
     ``qwen3vl_4b``, whose mask is in ``extra``. Flow; six bundles of three layers side by side.
+dreamlite
+    ``qwen3vl_2b`` behind a template, with its mask. Flow, on a UNet that is told the picture's size
+    and draws beside a second picture, which is empty here; ``Moments.std`` is 0.
 krea2
     ``qwen3vl_4b``. Flow; layers side by side behind a template, masked; qwen_image's latents.
 qwen_image21
@@ -281,6 +284,7 @@ FAMILIES = {
     "Kandinsky3Pipeline": "kandinsky3",
     "BriaFibo2Pipeline": "bria_fibo2",
     "Kandinsky5T2IPipeline": "kandinsky5",
+    "DreamLitePipeline": "dreamlite",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

@@ -369,7 +369,8 @@ class FrozenPipeline:
         def run(vae: Any) -> Tensor:
             found = vae.encode(pixels.to(vae.device, vae.dtype))
             if not hasattr(found, "latent_dist"):  # one answer, without a spread
-                return torch.stack([found.latent.float(), torch.zeros_like(found.latent.float())])
+                latent = found[0].float()
+                return torch.stack([latent, torch.zeros_like(latent)])
             return torch.stack([found.latent_dist.mean.float(), found.latent_dist.std.float()])
 
         mean, std = self._through_vae(run)
@@ -445,7 +446,7 @@ class FrozenPipeline:
             options["negative_prompt"] = [negative] * len(prompts)
         seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
-            drawn = pipeline(**options, return_dict=False)[0]
+            drawn = self._run(pipeline, options)
         return self.decode_latents(self._drawn(drawn, size))
 
     def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
@@ -459,6 +460,10 @@ class FrozenPipeline:
             stacklevel=3,
         )
         return checked.to(drawn) * 2 - 1
+
+    def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
+        """What the pipeline draws."""
+        return pipeline(**options, return_dict=False)[0]
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""

@@ -253,6 +253,15 @@ FAMILIES = (
         "and CLIP's 0.1 B",
     },
     {
+        "family": "dreamlite",
+        "text_encoders": "qwen3vl_2b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "carlofkl/DreamLite-base",
+        "memory": "not known here: no published size was at hand",
+    },
+    {
         "family": "krea2",
         "text_encoders": "qwen3vl_4b",
         "prediction_type": "flow",
