@@ -5,10 +5,13 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import sentencepiece
 import torch
 from diffusers import (
     AdaptiveProjectedMixGuidance,
@@ -21,6 +24,9 @@ from diffusers import (
     AutoencoderKLQwenImage,
     AutoencoderKLQwenImage21,
     AutoencoderKLWan,
+    AutoencoderTiny,
+    BriaFibo2Pipeline,
+    BriaFibo2Transformer2DModel,
     BriaPipeline,
     BriaTransformer2DModel,
     ChromaPipeline,
@@ -36,6 +42,9 @@ from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    DreamLitePipeline,
+    DreamLiteUNetModel,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Pipeline,
@@ -48,10 +57,12 @@ from diffusers import (
     HunyuanDiTPipeline,
     HunyuanImagePipeline,
     HunyuanImageTransformer2DModel,
+    IFPipeline,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
     Kandinsky5T2IPipeline,
     Kandinsky5Transformer3DModel,
+    KolorsPipeline,
     Krea2Pipeline,
     Krea2Transformer2DModel,
     LDMTextToImagePipeline,
@@ -72,7 +83,9 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
+    SanaSprintPipeline,
     SanaTransformer2DModel,
+    SCMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -84,6 +97,8 @@ from diffusers import (
 )
 from diffusers.models.unets.unet_kandinsky3 import Kandinsky3ConditionalGroupNorm
 from diffusers.pipelines.cosmos import pipeline_cosmos2_text2image
+from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
@@ -458,6 +473,114 @@ def sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
         )
 
 
+@cache
+def _sentencepiece() -> tuple[TemporaryDirectory[str], str]:
+    """A file with pieces of WORDS, bytes for the rest, and a space put before what comes first."""
+    folder = TemporaryDirectory()
+    path = Path(folder.name) / "tokenizer.model"
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([" ".join(WORDS)] * 2),
+            model_writer=file,
+            model_type="bpe",
+            vocab_size=900,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            minloglevel=2,
+        )
+    return folder, str(path)
+
+
+def chatglm(tokens: int, width: int = 32) -> ChatGLMModel:
+    """A ChatGLM of two layers, some spare rows in its table."""
+    model = ChatGLMModel(
+        ChatGLMConfig(
+            num_layers=2,
+            padded_vocab_size=tokens + 9,
+            hidden_size=width,
+            ffn_hidden_size=2 * width,
+            kv_channels=width // 4,
+            num_attention_heads=4,
+            multi_query_attention=True,
+            multi_query_group_num=2,
+            add_qkv_bias=True,
+            original_rope=True,
+        )
+    )
+    for name, weight in model.named_parameters():  # the class leaves them as memory had them
+        if "layernorm" in name:
+            torch.nn.init.ones_(weight)
+        else:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+def kolors(seed: int = 0) -> KolorsPipeline:
+    """A ChatGLM of width 32 with its own tokenizer, SDXL's UNet, the schedule of the real one."""
+    tokens = ChatGLMTokenizer(_sentencepiece()[1], model_max_length=32768)
+    with _seeded(seed):
+        return KolorsPipeline(
+            vae=vae(scaling_factor=0.13025),
+            text_encoder=chatglm(tokens.vocab_size),
+            tokenizer=tokens,
+            unet=unet(
+                width=24,
+                encoder_hid_dim=32,
+                encoder_hid_dim_type="text_proj",
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 32,
+            ),
+            scheduler=EulerDiscreteScheduler(
+                num_train_timesteps=1100,
+                beta_start=0.00085,
+                beta_end=0.014,
+                beta_schedule="scaled_linear",
+                timestep_spacing="leading",
+                steps_offset=1,
+            ),
+        )
+
+
+def deepfloyd_if(seed: int = 0, **parts: object) -> IFPipeline:
+    """A T5 of width 32, a UNet that predicts a variance besides, thresholds and all."""
+    with _seeded(seed):
+        return IFPipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5(32),
+            unet=UNet2DConditionModel(
+                sample_size=64,
+                in_channels=3,
+                out_channels=6,
+                block_out_channels=(8, 16),
+                layers_per_block=1,
+                down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+                mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+                up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+                cross_attention_dim=32,
+                encoder_hid_dim=32,
+                attention_head_dim=8,
+                addition_embed_type="text",
+                addition_embed_type_num_heads=2,
+                cross_attention_norm="group_norm",
+                resnet_time_scale_shift="scale_shift",
+                act_fn="gelu",
+                norm_num_groups=4,
+            ),
+            scheduler=DDPMScheduler(
+                beta_schedule="squaredcos_cap_v2",
+                thresholding=True,
+                dynamic_thresholding_ratio=0.95,
+                sample_max_value=1.5,
+                variance_type="learned_range",
+            ),
+            **{"safety_checker": None, "feature_extractor": None, "watermarker": None} | parts,
+            requires_safety_checker=False,
+        )
+
+
 def sd3(seed: int = 0, *, with_t5: bool = True) -> StableDiffusion3Pipeline:
     """Two CLIPs of widths 32 and 48, a T5 of width 96, a transformer of two layers."""
     with _seeded(seed):
@@ -549,12 +672,27 @@ def pixart(kind: type = PixArtSigmaPipeline, seed: int = 0, *, size: int = 8) ->
 
 def sana(seed: int = 0) -> SanaPipeline:
     """A Gemma of width 32, an autoencoder without a posterior, the solver of the real one."""
+    return SanaPipeline(
+        **_sana_parts(seed),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    )
+
+
+def sana_sprint(seed: int = 0) -> SanaSprintPipeline:
+    """The same with a transformer that is told the guidance."""
+    parts = _sana_parts(seed, guidance_embeds=True, qk_norm="rms_norm_across_heads")
+    return SanaSprintPipeline(**parts, scheduler=SCMScheduler())
+
+
+def _sana_parts(seed: int, **options: object) -> dict[str, Any]:
     levels = 4
     with _seeded(seed):
-        return SanaPipeline(
-            tokenizer=gemma_tokenizer(),
-            text_encoder=gemma(),
-            vae=AutoencoderDC(
+        return {
+            "tokenizer": gemma_tokenizer(),
+            "text_encoder": gemma(),
+            "vae": AutoencoderDC(
                 latent_channels=8,
                 attention_head_dim=2,
                 encoder_block_types="ResBlock",
@@ -567,7 +705,7 @@ def sana(seed: int = 0) -> SanaPipeline:
                 decoder_qkv_multiscales=((),) * levels,
                 scaling_factor=0.41407,
             ),
-            transformer=SanaTransformer2DModel(
+            "transformer": SanaTransformer2DModel(
                 in_channels=8,
                 out_channels=8,
                 num_attention_heads=4,
@@ -578,11 +716,9 @@ def sana(seed: int = 0) -> SanaPipeline:
                 cross_attention_dim=32,
                 caption_channels=32,
                 sample_size=8,
+                **options,
             ),
-            scheduler=DPMSolverMultistepScheduler(
-                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-            ),
-        )
+        }
 
 
 def lumina2(seed: int = 0) -> Lumina2Pipeline:
@@ -854,7 +990,7 @@ def z_image(seed: int = 0) -> ZImagePipeline:
         )
 
 
-def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
+def _flux2_vae() -> AutoencoderKLFlux2:
     autoencoder = AutoencoderKLFlux2(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -866,6 +1002,11 @@ def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
     )
     autoencoder.bn.running_mean.normal_()
     autoencoder.bn.running_var.uniform_(0.5, 2.0)
+    return autoencoder
+
+
+def _flux2_parts(width: int, *, guidance: bool) -> dict[str, object]:
+    autoencoder = _flux2_vae()
     return {
         "transformer": Flux2Transformer2DModel(
             in_channels=16,
@@ -1342,23 +1483,109 @@ def krea2(seed: int = 0) -> Krea2Pipeline:
         )
 
 
-def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
-    """Qwen3-VL of width 32 inside a processor, a VAE of RGBA films, a transformer of one block.
+def qwen_processor(context: int = 1024) -> LlavaProcessor:
+    """The processor of Qwen3-VL's pipelines, for prompts.
 
-    The processor's own class, Qwen3VLProcessor, wants torchvision; this one handles text by the
-    same code.
+    Its own class, Qwen3VLProcessor, wants torchvision; this one handles text by the same code.
     """
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(),
+        tokenizer=qwen_tokenizer(context, ["<|image_pad|>"]),
+        chat_template=CHATML.replace("m.content", "m.content[0].text"),
+        image_token="<|image_pad|>",
+    )
+
+
+def bria_fibo2(seed: int = 0) -> BriaFibo2Pipeline:
+    """Qwen3-VL of width 32, with as many layers as the pipeline looks for; six blocks."""
     with _seeded(seed):
-        tokens = qwen_tokenizer(1024, ["<|image_pad|>"])
-        processor = LlavaProcessor(
-            image_processor=CLIPImageProcessorPil(),
-            tokenizer=tokens,
-            chat_template=CHATML.replace("m.content", "m.content[0].text"),
-            image_token="<|image_pad|>",
+        processor = qwen_processor(128)
+        settings = {"num_hidden_layers": 36, "initializer_range": 0.6 / 36}
+        transformer = BriaFibo2Transformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=6,
+            n_refiner_layers=1,
+            n_heads=2,
+            cap_feat_dim=96,
+            injection_layer_ids=(0, 1, 2, 3, 4),
+            perceiver_num_layers=1,
+            min_num_gist_tokens=4,
+            max_num_gist_tokens=8,
+            gist_step=2,
+            gist_min_text_len=8,
+            gist_max_text_len=64,
+            axes_dims=(4, 6, 6),
+            axes_lens=(64, 32, 32),
         )
+        for block in transformer.layers[:5]:
+            torch.nn.init.ones_(block.cross_attn_gate)  # closed before training
+        return BriaFibo2Pipeline(
+            processor=processor,
+            text_encoder=_qwen3vl(
+                Qwen3VLForConditionalGeneration,
+                vocab_size=len(processor.tokenizer) + 9,
+                **settings,
+            ),
+            vae=_flux2_vae(),
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
+            ),
+        )
+
+
+def dreamlite(seed: int = 0) -> DreamLitePipeline:
+    """Qwen3-VL of width 32, a UNet of two blocks, a tiny autoencoder of cells of 2 px."""
+    with _seeded(seed):
+        tokens = qwen_tokenizer(1024)
+        return DreamLitePipeline(
+            text_encoder=_qwen3vl(Qwen3VLForConditionalGeneration, vocab_size=len(tokens) + 9),
+            tokenizer=tokens,
+            processor=qwen_processor(),
+            vae=AutoencoderTiny(
+                encoder_block_out_channels=(8, 8),
+                decoder_block_out_channels=(8, 8),
+                num_encoder_blocks=(1, 1),
+                num_decoder_blocks=(1, 1),
+                scaling_factor=1.3,
+                shift_factor=0.1,
+            ),
+            unet=listening(
+                DreamLiteUNetModel(
+                    down_block_types=(
+                        "DreamLiteCrossAttnNoSelfAttnDownBlock2D",
+                        "DreamLiteCrossAttnDownBlock2D",
+                    ),
+                    up_block_types=("DreamLiteCrossAttnUpBlock2D", "DreamLiteUpBlock2D"),
+                    block_out_channels=(16, 32),
+                    layers_per_block=1,
+                    norm_num_groups=4,
+                    cross_attention_dim=32,
+                    attention_head_dim=2,
+                    encoder_hid_dim=32,
+                    encoder_hid_dim_type="text_proj_rms",
+                    addition_embed_type="time",
+                    addition_time_embed_dim=8,
+                    projection_class_embeddings_input_dim=16,
+                    ff_mult=2,
+                ),
+                "attn2.to_v",
+                "attn2.to_out",
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_shift=1.16),
+        )
+
+
+def qwen_image21(seed: int = 0) -> QwenImage21Pipeline:
+    """Qwen3-VL of width 32 inside a processor, a VAE of RGBA films, a transformer of one block."""
+    with _seeded(seed):
+        processor = qwen_processor()
         return QwenImage21Pipeline(
             processor=processor,
-            text_encoder=_qwen3vl(Qwen3VLForConditionalGeneration, vocab_size=len(tokens) + 9),
+            text_encoder=_qwen3vl(
+                Qwen3VLForConditionalGeneration, vocab_size=len(processor.tokenizer) + 9
+            ),
             vae=AutoencoderKLQwenImage21(
                 base_dim=8,
                 decoder_base_dim=8,
@@ -1399,17 +1626,22 @@ FAMILIES = {
     "pixart": pixart,
     "pixart_alpha": lambda: pixart(PixArtAlphaPipeline, size=128),
     "sana": sana,
+    "sana_sprint": sana_sprint,
     "lumina2": lumina2,
     "chroma": chroma,
     # more T5, Gemma and GLM
     "lumina": lumina,
     "bria": bria,
+    "bria_fibo2": bria_fibo2,
+    "dreamlite": dreamlite,
     "hunyuan_dit": hunyuan_dit,
     "hidream": hidream,
     "cogview3": cogview3,
     "auraflow": auraflow,
     "cogview4": cogview4,
     "cosmos2": cosmos2,
+    "kolors": kolors,
+    "deepfloyd_if": deepfloyd_if,
     "prx": prx,
     "kandinsky3": kandinsky3,
     # more Qwen

@@ -487,6 +487,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         **dict.fromkeys(
             (
                 *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
+                "sana_sprint",
                 # more Qwen
                 "krea2",
                 "qwen_image21",
@@ -496,12 +497,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",
+                "bria_fibo2",
+                "dreamlite",
                 "hunyuan_dit",
                 "hidream",
                 "cogview3",
                 "auraflow",
                 "cogview4",
                 "cosmos2",
+                "kolors",
+                "deepfloyd_if",
                 "prx",
                 "kandinsky3",
             ),

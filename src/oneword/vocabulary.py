@@ -11,7 +11,7 @@ import copy
 import importlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +109,12 @@ class Vocabulary:
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, as it stands inside a sentence, without special tokens."""
         # Gemma and byte-level tokenizers have other tokens for words that no space precedes
-        return list(self.tokenizer(f" {text}", add_special_tokens=False).input_ids)
+        if self.tokenizer.is_fast:
+            return list(self.tokenizer(f" {text}", add_special_tokens=False).input_ids)
+        return _behind(self._bare, f" {text}")
+
+    def _bare(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def rows_of(self, text: str) -> Rows:
         """The table's rows for a text, one per token, float32."""
@@ -118,7 +123,7 @@ class Vocabulary:
 
     def is_word(self, text: str) -> bool:
         """Whether a text is one existing token that holds a letter or digit."""
-        bare = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        bare = self._bare(text)
         unknown = _unknown_id(self.tokenizer)
         known = any(len(ids) == 1 and ids[0] != unknown for ids in (bare, self.ids(text)))
         return known and any(c.isalnum() for c in text)
@@ -141,6 +146,12 @@ def _unknown_id(tokenizer: Any) -> int | None:
     # CLIP's tokenizer spells every word in bytes and names its end token as "unknown"
     unknown = tokenizer.unk_token_id
     return None if unknown in (tokenizer.eos_token_id, None) else unknown
+
+
+def _behind(encode: Callable[[str], list[int]], text: str) -> list[int]:
+    """Ids of a text that follows another: some tokenizers put a space before what comes first."""
+    head, whole = encode("a"), encode(f"a{text}")
+    return whole[len(head) :] if whole[: len(head)] == head else encode(text)
 
 
 def initial_rows(vocabulary: Vocabulary, initializer_token: str, num_vectors: int) -> Rows:
@@ -225,8 +236,36 @@ class _WordTokenizer:
         return any(spelling in t for t in texts for spelling in self._spellings.values())
 
     def _expanded(self, text: str, special: bool) -> list[int]:
-        if (text, special) in self._known:
-            return self._known[text, special]
+        if (text, special) not in self._known:
+            find = self._by_offsets if self.is_fast else self._by_parts  # type: ignore[attr-defined]
+            self._known[text, special] = find(text, special)
+        return self._known[text, special]
+
+    def _by_parts(self, text: str, special: bool) -> list[int]:
+        """Ids where the tokenizer, written in Python, does not say where its tokens stand.
+
+        What stands between the words is tokenised alone, as it would be behind another word.
+        """
+        plain = super().__call__  # type: ignore[misc]
+
+        def bare(part: str) -> list[int]:
+            return list(plain(part, add_special_tokens=False).input_ids)
+
+        rows = {word: self._expansions[token] for token, word in self._spellings.items()}
+        parts = apart(self, text)
+        ids = bare(parts[0].removesuffix(" ") if parts[1:] else text)
+        for i in range(1, len(parts), 2):
+            after = parts[i + 1]
+            # as with other tokenizers a row takes the place of the space before it, too
+            ids += rows[parts[i]]
+            ids += _behind(bare, after.removesuffix(" ") if parts[i + 2 :] else after)
+        if not special:
+            return ids
+        head, tail = self._special_lengths()
+        full = list(plain("a").input_ids)
+        return full[:head] + ids + full[len(full) - tail :]
+
+    def _by_offsets(self, text: str, special: bool) -> list[int]:
         encoded = super().__call__(  # type: ignore[misc]
             text, add_special_tokens=special, return_offsets_mapping=True
         )
@@ -245,7 +284,6 @@ class _WordTokenizer:
             else:
                 ids.append(token)
             before = start, end
-        self._known[text, special] = ids
         return ids
 
     def _truncated(self, ids: list[int], limit: int, special: bool, text: str) -> list[int]:
@@ -306,17 +344,7 @@ def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
 def _with_words(
     tokenizer: Any, concepts: Sequence[Word], first_row: int, device: torch.device
 ) -> Any:
-    """A copy of a tokenizer that turns each concept's placeholder into its row ids.
-
-    Raises:
-        PlaceholderError: the tokenizer does not say where in a prompt its tokens stand.
-    """
-    if not tokenizer.is_fast:
-        raise PlaceholderError(
-            "The tokenizer must say where in a prompt its tokens stand, as fast ones do, got "
-            f"{type(tokenizer).__name__}, which is written in Python; no word can stand in its "
-            "prompts."
-        )
+    """A copy of a tokenizer that turns each concept's placeholder into its row ids."""
     words = copy.deepcopy(tokenizer)
     decoding = getattr(words, "_wrap_decode_method_backend_tokenizer", None)
     if decoding is not None:  # CLIP's tokenizer patches its own decoding; a copy loses the patch
@@ -328,8 +356,13 @@ def _with_words(
     row = first_row
     for concept in concepts:
         token = concept.placeholder_token
-        words.add_tokens([AddedToken(token, normalized=False, single_word=_is_single(token))])
-        index = words.convert_tokens_to_ids(token)
+        added = AddedToken(token, normalized=False, single_word=_is_single(token))
+        if words.is_fast:
+            words.add_tokens([added])
+            index = words.convert_tokens_to_ids(token)
+        else:  # it is found in the text, and needs a token for decoding alone
+            index = row
+            words._added_tokens_decoder[index] = added
         words._expansions[index] = list(range(row, row + concept.num_vectors))
         words._spellings[index] = token
         row += concept.num_vectors

@@ -12,10 +12,11 @@ import torch
 from diffusers import DiffusionPipeline
 from tokenizers.processors import ByteLevel
 from torch.distributions import Normal
+from torch.nn import functional as F
 
 import tiny
 from oneword import formats
-from oneword.backbones.base import Conditioning, ModelError, load
+from oneword.backbones.base import Conditioning, ModelError, Moments, load
 from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig, SamplingConfig, is_validated
 from oneword.inversion import Job, invert
@@ -25,7 +26,7 @@ from oneword.vocabulary import PlaceholderError, injected
 
 NAMES = (
     *("krea2", "ovis_image", "hunyuan_image", "qwen_image", "qwen_image21"),
-    *("z_image", "flux2", "flux2_dev"),
+    *("z_image", "flux2", "flux2_dev", "bria_fibo2"),
 )
 PROMPTS = ["a photo of a cat on the moon", "a red dog"]
 
@@ -52,6 +53,8 @@ def word(backbone, text="red cat", token="<Toy>"):
 
 def states_of(found):
     """Conditioning of the stock pipelines, which is a list where prompts are not padded."""
+    if isinstance(found, torch.Tensor) and found.shape[1] == 6:  # Fibo 2's bundles of layers
+        found = found.transpose(1, 2)
     states = list(found) if isinstance(found, list) else list(found.unbind())
     return [s.flatten(1) for s in states]  # Krea 2's have an axis for layers
 
@@ -59,7 +62,7 @@ def states_of(found):
 @pytest.mark.parametrize("name", NAMES)
 def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folders, loaded, name):
     backbone, stock = loaded[name], DiffusionPipeline.from_pretrained(folders[name])
-    whole = ("krea2", "ovis_image", "qwen_image", "qwen_image21")
+    whole = ("krea2", "ovis_image", "qwen_image", "qwen_image21", "bria_fibo2")
     length = {} if name in whole else {"max_sequence_length": 96}
     with torch.no_grad():
         own = backbone.encode_prompt(PROMPTS)
@@ -72,7 +75,7 @@ def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folde
     for i, expected in enumerate(states_of(theirs)):
         assert torch.equal(own.encoder_hidden_states[i, : len(expected)], expected)
     assert torch.equal(own.encoder_hidden_states, beside.encoder_hidden_states)
-    if name in ("qwen_image", "qwen_image21", "hunyuan_image"):
+    if name in ("qwen_image", "qwen_image21", "hunyuan_image", "bria_fibo2"):
         assert torch.equal(own.extra["mask"], others[0])
     if name == "z_image":
         assert own.extra["mask"].sum(1).tolist() == [len(states) for states in theirs]
@@ -293,7 +296,7 @@ def test_qwen_images_moments_are_scaled_by_channel(loaded, name):
     assert torch.allclose(backbone.decode_latents(moments.mean), decoded, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["flux2", "flux2_dev"])
+@pytest.mark.parametrize("name", ["flux2", "flux2_dev", "bria_fibo2"])
 def test_flux2s_moments_are_patches_scaled_by_the_batch_norm(loaded, name):
     backbone = loaded[name]
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
@@ -301,6 +304,10 @@ def test_flux2s_moments_are_patches_scaled_by_the_batch_norm(loaded, name):
     with torch.no_grad():
         posterior = vae.encode(pixels).latent_dist
     moments = backbone.encode_image(pixels)
+    latents = moments.mean
+    if name == "bria_fibo2":  # which takes the same cells apart again
+        assert latents.shape == (2, 4, 16, 16)
+        moments = Moments(*(F.pixel_unshuffle(v, 2) for v in (moments.mean, moments.std)))
     assert moments.mean.shape == (2, 16, 8, 8)
     cells = posterior.mean.double().numpy()
     spread = np.sqrt(vae.bn.running_var.double().numpy() + vae.config.batch_norm_eps)
@@ -318,7 +325,7 @@ def test_flux2s_moments_are_patches_scaled_by_the_batch_norm(loaded, name):
         atol=1e-5,
     )
     decoded = vae.decode(posterior.mean).sample.clamp(-1, 1)
-    assert torch.allclose(backbone.decode_latents(moments.mean), decoded, atol=1e-4)
+    assert torch.allclose(backbone.decode_latents(latents), decoded, atol=1e-4)
 
 
 def test_times_follow_each_familys_shift(loaded):

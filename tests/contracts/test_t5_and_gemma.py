@@ -26,6 +26,8 @@ from oneword.vocabulary import PlaceholderError, injected
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 NAMES = (
     *("pixart", "pixart_alpha", "sana", "lumina2", "chroma"),
+    "sana_sprint",
+    "deepfloyd_if",
     "auraflow",
     "cogview4",
     "lumina",
@@ -34,8 +36,8 @@ NAMES = (
     "prx",
     "kandinsky3",
 )
-LOWERED = ("pixart", "pixart_alpha", "sana", "lumina")
-BINNED = ("pixart", "pixart_alpha", "sana", "prx")
+LOWERED = ("pixart", "pixart_alpha", "sana", "sana_sprint", "deepfloyd_if", "lumina")
+BINNED = ("pixart", "pixart_alpha", "sana", "sana_sprint", "prx")
 SPELLED = ("lumina", "prx")  # Gemma has no token for a prompt's first word, which no space precedes
 
 
@@ -357,6 +359,10 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
     plain = backbone.draw(["a cat"], [0], FEW, on_step=lambda *step: steps.append(step))
     assert steps == [(1, 2), (2, 2)]
     against = replace(FEW, negative_prompt="a red dog")
+    if backbone.family == "sana_sprint":
+        with pytest.raises(ModelError, match=r"takes no negative prompt, got 'a red dog'"):
+            backbone.draw(["a cat"], [0], against)
+        return
     assert not torch.equal(plain, backbone.draw(["a cat"], [0], against))
 
 
@@ -365,6 +371,10 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
     [
         ("pixart", {"clip_skip": 1}, "PixArt has no CLIP .* got clip_skip 1; leave it out"),
         ("sana", {"clip_skip": 2}, "Sana has no CLIP"),
+        ("sana_sprint", {"clip_skip": 2}, "Sana-Sprint has no CLIP"),
+        ("sana_sprint", {"vae": "x"}, "own VAE must be used with this family"),
+        ("deepfloyd_if", {"clip_skip": 2}, "DeepFloyd IF has no CLIP"),
+        ("deepfloyd_if", {"vae": "x"}, "DeepFloyd IF draws pixels .* got --vae x; leave it out"),
         ("lumina2", {"clip_skip": 2}, "Lumina 2 has no CLIP"),
         ("chroma", {"clip_skip": 2}, "Chroma has no CLIP"),
         ("cogview4", {"clip_skip": 2}, "CogView4 has no CLIP"),
@@ -388,6 +398,8 @@ def test_what_the_family_does_not_have_is_refused(folders, name, fields, message
     [
         ("pixart", "t5xxl"),
         ("sana", "gemma"),
+        ("sana_sprint", "gemma"),
+        ("deepfloyd_if", "t5xxl"),
         ("chroma", "t5xxl"),
         ("cogview4", "glm4"),
         ("lumina", "gemma"),

@@ -16,6 +16,8 @@ pixart
     ``t5xxl``, whose mask is in ``Conditioning.extra``. Alpha and Sigma, told apart by the pipeline.
 sana
     ``gemma`` behind an instruction, masked. The autoencoder has no posterior: ``Moments.std`` is 0.
+sana_sprint
+    As sana. A consistency model: ``target`` is the velocity along a circle, times are angles.
 lumina2
     ``gemma`` behind a system prompt, masked. The model runs from noise at 0 to the picture at 1,
     towards the picture: ``predict`` turns both round.
@@ -37,11 +39,15 @@ lumina
 kandinsky3
     ``flan_ul2`` with its mask; as cogview4, prompts of other lengths apart. The UNet predicts the
     noise; latents are not scaled, and ``Moments.std`` is 0.
+deepfloyd_if
+    ``t5xxl``, with its padding. Pixels are the latents; a predicted variance is left aside.
 kandinsky5
     ``clip_l``, pooled only, ``qwen25_7b`` behind a template. Flow; padding is read, as cogview4's.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
+kolors
+    ``chatglm3_6b``. As sdxl, with one encoder; pooled is its last token's state.
 hidream
     ``clip_l``, ``clip_g``, both pooled only, ``t5xxl``, ``llama``. Flow; states of T5 and of every
     layer of Llama behind one another; ``predict`` turns the sign round.
@@ -50,6 +56,11 @@ cosmos2
     noise up to 80; qwen_image's kind of latents.
 prx
     ``t5gemma_2b``, whose mask is in ``extra``. Flow.
+bria_fibo2
+    ``qwen3vl_4b``, whose mask is in ``extra``. Flow; six bundles of three layers side by side.
+dreamlite
+    ``qwen3vl_2b`` behind a template, with its mask. Flow, on a UNet that is told the picture's size
+    and draws beside a second picture, which is empty here; ``Moments.std`` is 0.
 krea2
     ``qwen3vl_4b``. Flow; layers side by side behind a template, masked; qwen_image's latents.
 qwen_image21
@@ -258,6 +269,7 @@ FAMILIES = {
     "PixArtAlphaPipeline": "pixart",
     "PixArtSigmaPipeline": "pixart",
     "SanaPipeline": "sana",
+    "SanaSprintPipeline": "sana_sprint",
     "Lumina2Pipeline": "lumina2",
     "ChromaPipeline": "chroma",
     "FluxPipeline": "flux",
@@ -269,10 +281,14 @@ FAMILIES = {
     "AuraFlowPipeline": "auraflow",
     "CogView4Pipeline": "cogview4",
     "Cosmos2TextToImagePipeline": "cosmos2",
+    "KolorsPipeline": "kolors",
+    "IFPipeline": "deepfloyd_if",
     "PRXPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",
+    "BriaFibo2Pipeline": "bria_fibo2",
     "Kandinsky5T2IPipeline": "kandinsky5",
+    "DreamLitePipeline": "dreamlite",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

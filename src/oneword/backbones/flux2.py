@@ -23,15 +23,10 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, forma
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, ModelError, Moments, OnLatents
-from oneword.backbones.frozen import (
-    FrozenPipeline,
-    chat_tokens,
-    load_pipeline,
-    quiet,
-    refuse_clip_skip,
-)
+from oneword.backbones.base import Conditioning, ModelError, OnLatents
+from oneword.backbones.frozen import chat_tokens, load_pipeline, quiet, refuse_clip_skip
 from oneword.backbones.noise import Flow
+from oneword.backbones.shared import PatchAutoencoder
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -60,7 +55,7 @@ def load(config: ModelConfig) -> Flux2:
     return Flux2(pipeline, config)
 
 
-class Flux2(FrozenPipeline):
+class Flux2(PatchAutoencoder):
     """A frozen Flux.2 pipeline behind the contract of ``backbones.base``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -99,43 +94,6 @@ class Flux2(FrozenPipeline):
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
             sampling=sampling,
         )
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a patch of the latents is."""
-        return 2 * super().vae_factor
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a patch of 2 x 2 cells."""
-        return 4 * super().latent_channels
-
-    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of a patch."""
-        norm = self.vae.bn
-        mean, variance = (v.to(like)[:, None, None] for v in (norm.running_mean, norm.running_var))
-        return mean, (variance + self.vae.config.batch_norm_eps).sqrt()
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE in patches, scaled as its batch norm scales them."""
-
-        def run(vae: Any) -> Tensor:
-            posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-            return torch.stack([posterior.mean.float(), posterior.std.float()])
-
-        mean, std = (self.pipeline._patchify_latents(part) for part in self._through_vae(run))
-        means, stds = self._scales(mean)
-        return Moments((mean - means) / stds, std / stds)
-
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, clamped to [-1, 1]."""
-        means, stds = self._scales(latents)
-        unscaled = self.pipeline._unpatchify_latents(latents * stds + means)
-
-        def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
-
-        return self._through_vae(run).clamp(-1, 1)
 
     def encode_prompt(
         self,

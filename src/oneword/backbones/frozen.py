@@ -34,7 +34,7 @@ from oneword.backbones.base import (
 )
 from oneword.backbones.by_layer import cross_attentions, following, reading_by_layer
 from oneword.backbones.compiled import Compiled
-from oneword.backbones.noise import Diffusion, Flow
+from oneword.backbones.noise import Diffusion, Flow, TrigFlow
 from oneword.backbones.streaming import streamed
 from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import PlaceholderError, Splice, Vocabulary, apart
@@ -173,7 +173,7 @@ class FrozenPipeline:
         denoiser: nn.Module,
         vae: nn.Module,
         encoders: Mapping[str, tuple[str, Any, int | None]],
-        noise: Diffusion | Flow,
+        noise: Diffusion | Flow | TrigFlow,
         resolution: int,
         sampling: SamplingConfig,
     ) -> None:
@@ -201,7 +201,7 @@ class FrozenPipeline:
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.noise, self.resolution = noise, resolution
         self.sampling = replace(sampling, height=resolution, width=resolution)
-        if noise.prediction_type not in ("epsilon", "v_prediction", "flow"):
+        if noise.prediction_type not in ("epsilon", "v_prediction", "flow", "trigflow"):
             raise ModelError(
                 f"The model {self.name} must predict epsilon or v_prediction, got "
                 f"{noise.prediction_type!r}."
@@ -369,7 +369,8 @@ class FrozenPipeline:
         def run(vae: Any) -> Tensor:
             found = vae.encode(pixels.to(vae.device, vae.dtype))
             if not hasattr(found, "latent_dist"):  # one answer, without a spread
-                return torch.stack([found.latent.float(), torch.zeros_like(found.latent.float())])
+                latent = found[0].float()
+                return torch.stack([latent, torch.zeros_like(latent)])
             return torch.stack([found.latent_dist.mean.float(), found.latent_dist.std.float()])
 
         mean, std = self._through_vae(run)
@@ -437,15 +438,32 @@ class FrozenPipeline:
                 options["mask_image"] = mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        if "guidance_scale" not in _parameters(pipeline):  # it goes by another name
-            del options["guidance_scale"]
+        for name in ("guidance_scale", "latents"):  # which go by another name, or another way
+            if name not in _parameters(pipeline):
+                options.pop(name, None)
         options |= self._draw_options(chosen)
         if (negative := options.get("negative_prompt")) is not None:
             options["negative_prompt"] = [negative] * len(prompts)
         seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
-            drawn = pipeline(**options, return_dict=False)[0]
+            drawn = self._run(pipeline, options)
         return self.decode_latents(self._drawn(drawn, size))
+
+    def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
+        """What a safety checker, whose pictures are in [0, 1], leaves of the drawn ones."""
+        found = [i for i, bad in enumerate(flags) if bad]
+        if not found:
+            return drawn
+        warnings.warn(
+            f"The model's safety checker blackened picture(s) {found}; --no-safety-checker "
+            "turns it off.",
+            stacklevel=3,
+        )
+        return checked.to(drawn) * 2 - 1
+
+    def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
+        """What the pipeline draws."""
+        return pipeline(**options, return_dict=False)[0]
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         """What the family's pipeline is told besides."""
@@ -501,11 +519,11 @@ class FrozenPipeline:
         def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
             found = stock(prediction, t, latents, *rest, **options)
             if on_latents is not None:
-                before = self._unpacked(found[0], size)
-                after = on_latents(before, self.noise.after(scheduler, t)).to(before)
-                after = self._in_step(after)
+                before, time = self._unpacked(found[0], size), self.noise.after(scheduler, t)
+                after = self._in_step(on_latents(before, time).to(before))
                 if isinstance(found, tuple):
-                    found = (after, *found[1:])
+                    # the finished ones are the expected picture, too, which some pipelines take
+                    found = (after, *(found[1:] if time is not None else [after] * len(found[1:])))
                 else:
                     found.prev_sample = after
             if on_step is not None:

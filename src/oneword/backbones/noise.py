@@ -1,4 +1,4 @@
-"""The two ways in which models are noised: diffusion on a schedule of alphas, and straight flow.
+"""How models are noised: diffusion on a schedule of alphas, straight flow, and along a circle.
 
 Constants come from the model's own scheduler.
 """
@@ -129,6 +129,53 @@ class Flow:
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:  # noqa: ARG002
         """``noise - x0``."""
         return noise - x0
+
+
+class TrigFlow:
+    """Angles in (0, pi/2) between picture and noise, with the velocity along the arc as the target.
+
+    What a consistency model says for latents, ``cos(t) x_t - sin(t) velocity``, is the picture at
+    the end of their path. The target is the velocity for which that is x0. Where the data is one
+    picture all paths end there, and this is just what a consistency model of it says; of several
+    pictures it is what such a model says near t = 0, and on average elsewhere.
+
+    Source:
+        Lu and Song 2024, arXiv:2410.11081, section 3; Chen et al. 2025, arXiv:2503.09641,
+        section 2 (target). Mean and spread of the times are those of its authors' training code.
+    """
+
+    prediction_type = "trigflow"
+    _MEAN, _STD = 0.2, 1.6  # of the logarithm of the noise level, in latents of spread sigma_data
+
+    def __init__(self, scheduler: Any) -> None:
+        self.sigma_data: float = scheduler.config.sigma_data
+
+    def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:  # noqa: ARG002
+        """Angles whose tangent, the ratio of noise to picture, is log-normal."""
+        u = u.double().clamp(1e-6, 1 - 1e-6)
+        sigma = (self._MEAN + self._STD * torch.special.ndtri(u)).exp()
+        return torch.atan(sigma / self.sigma_data).float()
+
+    def first(self, scheduler: Any, num_inference_steps: int) -> float:
+        """Time of the first step of so many."""
+        scheduler.set_timesteps(num_inference_steps, intermediate_timesteps=None)
+        return float(scheduler.timesteps[0])
+
+    def after(self, scheduler: Any, timestep: Any) -> float | None:  # noqa: ARG002
+        """Time to which the step just done leads; ``None``: the last one's."""
+        place = scheduler.step_index
+        end = len(scheduler.timesteps) - 1  # the last of its times is no step's
+        return float(scheduler.timesteps[place]) if place < end else None
+
+    def add_noise(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """``cos(t) x0 + sin(t) noise``."""
+        t = t[:, None, None, None]
+        return torch.cos(t) * x0 + torch.sin(t) * noise
+
+    def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
+        """``cos(t) noise - sin(t) x0``."""
+        t = t[:, None, None, None]
+        return torch.cos(t) * noise - torch.sin(t) * x0
 
 
 def _place(scheduler: Any, timestep: Any) -> int:

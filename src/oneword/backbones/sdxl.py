@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
-from torch import Tensor
 
-from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning, sent
-from oneword.backbones.frozen import FrozenPipeline, load_pipeline
+from oneword._typing import Timesteps
+from oneword.backbones.base import Conditioning
+from oneword.backbones.frozen import load_pipeline
 from oneword.backbones.noise import Diffusion
+from oneword.backbones.shared import SizedUNet
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -32,7 +31,7 @@ def load(config: ModelConfig) -> StableDiffusionXL:
     return StableDiffusionXL(load_pipeline(config, StableDiffusionXLPipeline, config.model), config)
 
 
-class StableDiffusionXL(FrozenPipeline):
+class StableDiffusionXL(SizedUNet):
     """A frozen Stable Diffusion XL pipeline behind the contract of ``backbones.base``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -66,25 +65,6 @@ class StableDiffusionXL(FrozenPipeline):
             clip_skip=self.clip_skip,
         )
         return Conditioning(states, pooled)
-
-    def predict(
-        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
-    ) -> Latents:
-        """The UNet's own prediction, float32, told the picture's size and the crop's place."""
-        pooled = cond.pooled
-        assert pooled is not None
-        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
-        if crops is None:
-            crops = torch.cat([size, torch.zeros_like(size)], dim=1)
-        sizes = torch.cat([crops.to(size.dtype).cpu(), size], dim=1)
-        time_ids = sent(sizes.to(self.dtype), self.device)
-        output = self.denoiser(
-            x_t.to(self.dtype),
-            t,
-            encoder_hidden_states=self._states(cond),
-            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
-        )
-        return output.sample.float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         return {"clip_skip": self.clip_skip}

@@ -28,6 +28,8 @@ class OneEncoder(FrozenPipeline):
     """What the pipeline is told of prompts, when it encodes them and when it draws."""
     mask_at: ClassVar[int | None] = 1
     """Where the mask of the prompt's own tokens is in what the pipeline returns, if anywhere."""
+    unguided: ClassVar[dict[str, Any]] = {"do_classifier_free_guidance": False}
+    """How the pipeline is told to encode no negative prompt, if it knows one."""
 
     def encode_prompt(
         self,
@@ -37,8 +39,8 @@ class OneEncoder(FrozenPipeline):
         """Hidden states of the text encoder, and its mask in ``extra``; differentiable."""
         found = self.pipeline.encode_prompt(
             list(prompts),
-            do_classifier_free_guidance=False,
             device=self.device,
+            **self.unguided,
             **self.prompt_options,
         )
         extra = {} if self.mask_at is None else {"mask": found[self.mask_at]}
@@ -254,6 +256,47 @@ class FilmAutoencoder(FrozenPipeline):
         return self._picture(self._through_vae(run))
 
 
+class PatchAutoencoder(FrozenPipeline):
+    """A family with Flux.2's autoencoder: patches of 2 x 2 cells, scaled by its batch norm."""
+
+    @property
+    def vae_factor(self) -> int:
+        """How many pixels wide a patch of the latents is."""
+        return 2 * super().vae_factor
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a patch of 2 x 2 cells."""
+        return 4 * super().latent_channels
+
+    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of a patch."""
+        norm = self.vae.bn
+        mean, variance = (v.to(like)[:, None, None] for v in (norm.running_mean, norm.running_var))
+        return mean, (variance + self.vae.config.batch_norm_eps).sqrt()
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """Posterior of the VAE in patches, scaled as its batch norm scales them."""
+
+        def run(vae: Any) -> Tensor:
+            posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+            return torch.stack([posterior.mean.float(), posterior.std.float()])
+
+        mean, std = (self.pipeline._patchify_latents(part) for part in self._through_vae(run))
+        means, stds = self._scales(mean)
+        return Moments((mean - means) / stds, std / stds)
+
+    def decode_latents(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, clamped to [-1, 1]."""
+        means, stds = self._scales(latents)
+        unscaled = self.pipeline._unpatchify_latents(latents * stds + means)
+
+        def run(vae: Any) -> Tensor:
+            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
+
+        return self._through_vae(run).clamp(-1, 1)
+
+
 class ToldSizes(FrozenPipeline):
     """A family whose denoiser is told the picture's size before and after it was cropped."""
 
@@ -265,3 +308,26 @@ class ToldSizes(FrozenPipeline):
         told = torch.cat([crops.cpu(), target], dim=1).to(self.dtype)
         original, corner, target = sent(told, self.device).split(2, dim=1)
         return {"original_size": original, "target_size": target, "crop_coords": corner}
+
+
+class SizedUNet(FrozenPipeline):
+    """A family with SDXL's UNet, which is told a pooled prompt, the picture's size and its crop."""
+
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The UNet's own prediction, float32, told the picture's size and the crop's place."""
+        pooled = cond.pooled
+        assert pooled is not None
+        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        if crops is None:
+            crops = torch.cat([size, torch.zeros_like(size)], dim=1)
+        sizes = torch.cat([crops.to(size.dtype).cpu(), size], dim=1)
+        time_ids = sent(sizes.to(self.dtype), self.device)
+        output = self.denoiser(
+            x_t.to(self.dtype),
+            t,
+            encoder_hidden_states=self._states(cond),
+            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
+        )
+        return output.sample.float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -112,15 +111,7 @@ class StableDiffusion(FrozenPipeline):
             checked, flagged = self.pipeline.run_safety_checker(
                 (drawn + 1) / 2, self.device, self.dtype
             )
-        found = [i for i, bad in enumerate(flagged or ()) if bad]
-        if found:
-            warnings.warn(
-                f"The model's safety checker blackened picture(s) {found}; --no-safety-checker "
-                "turns it off.",
-                stacklevel=2,
-            )
-            drawn = torch.as_tensor(checked).to(drawn) * 2 - 1
-        return drawn
+        return self._blackened(drawn, torch.as_tensor(checked), flagged or ())
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         return {"clip_skip": self.clip_skip}

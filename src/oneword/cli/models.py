@@ -104,6 +104,15 @@ FAMILIES = (
         "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
     },
     {
+        "family": "sana_sprint",
+        "text_encoders": "gemma",
+        "prediction_type": "trigflow",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+        "memory": "9 GB of weights in bf16, by the published 4.5 B parameters",
+    },
+    {
         "family": "lumina2",
         "text_encoders": "gemma",
         "prediction_type": "flow",
@@ -146,9 +155,28 @@ FAMILIES = (
         "prediction_type": "flow",
         "draws": "from noise",
         "proven": _TINY,
-        "examples": "a folder with HiDream-ai/HiDream-I1-Full and its Llama 3.1",
+        "examples": "hidream-folder, made of HiDream-ai/HiDream-I1-Full and its Llama 3.1",
         "memory": "61 GB of weights in bf16, by the published 17 B parameters, Llama's 8 B, T5's "
         "4.8 B and the CLIPs' 0.8 B",
+    },
+    {
+        "family": "kolors",
+        "text_encoders": "chatglm3_6b",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture",
+        "proven": _TINY,
+        "examples": "Kwai-Kolors/Kolors-diffusers",
+        "memory": "18 GB of weights in bf16, by the published 6.2 B parameters of ChatGLM3 and "
+        "the UNet's 2.6 B",
+    },
+    {
+        "family": "deepfloyd_if",
+        "text_encoders": "t5xxl",
+        "prediction_type": "epsilon",
+        "draws": "from noise, over a picture, inpaints",
+        "proven": _TINY,
+        "examples": "DeepFloyd/IF-I-XL-v1.0",
+        "memory": "18 GB of weights in bf16, by the published 4.3 B parameters and T5's 4.8 B",
     },
     {
         "family": "cogview3",
@@ -216,6 +244,15 @@ FAMILIES = (
         "memory": "24 GB of weights in bf16, by the published 11.9 B parameters",
     },
     {
+        "family": "bria_fibo2",
+        "text_encoders": "qwen3vl_4b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "briaai/Fibo-2.0-dev",
+        "memory": "not known here: no published size was at hand",
+    },
+    {
         "family": "kandinsky5",
         "text_encoders": "clip_l (pooled only), qwen25_7b",
         "prediction_type": "flow",
@@ -224,6 +261,15 @@ FAMILIES = (
         "examples": "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers",
         "memory": "29 GB of weights in bf16, by the published 6 B parameters, Qwen2.5-VL's 8.3 B "
         "and CLIP's 0.1 B",
+    },
+    {
+        "family": "dreamlite",
+        "text_encoders": "qwen3vl_2b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "carlofkl/DreamLite-base",
+        "memory": "not known here: no published size was at hand",
     },
     {
         "family": "krea2",

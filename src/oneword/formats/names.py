@@ -35,6 +35,8 @@ ALIASES = {
     "t5gemma_2b": "t5gemma_2b",
     "glm4": "glm4",
     "glm4_9b": "glm4_9b",
+    "chatglm3": "chatglm3",
+    "chatglm3_6b": "chatglm3_6b",
     "text_encoders_0": "clip_l",
     "text_encoders_1": "clip_g",
 }
@@ -42,7 +44,7 @@ ALIASES = {
 NAMED_ALONE = {"t5xxl", "gemma", "qwen25", "qwen25_7b", "qwen3", "qwen3_4b", "qwen3_8b"}
 NAMED_ALONE |= {"mistral3", "mistral3_24b"}
 NAMED_ALONE |= {"pile_t5xl", "glm4", "glm4_9b", "qwen3_2b", "qwen3vl", "qwen3vl_4b"}
-NAMED_ALONE |= {"qwen3vl_8b", "t5gemma", "t5gemma_2b", "flan_ul2"}
+NAMED_ALONE |= {"qwen3vl_8b", "t5gemma", "t5gemma_2b", "flan_ul2", "chatglm3", "chatglm3_6b"}
 """Encoders that files name even where they are the only one: ComfyUI looks for these keys."""
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
 
@@ -70,6 +72,8 @@ def family_of(rows: dict[str, int]) -> str:
         return "Hunyuan-DiT"
     if rows == {"t5xxl": 1024}:
         return "Cosmos 2"
+    if names == {"chatglm3_6b"}:
+        return "Kolors"
     if names == {"qwen3_8b"}:
         return "a Qwen3 encoder (Flux.2 klein 9B)"
     return {
