@@ -610,7 +610,8 @@ def initial_outputs(
         leaves = {p: x.detach().requires_grad_() for p, x in places(output, ids).items()}
         word = ids - vocabularies[name].tokenizer._first_row
         heard.update({f"{name}.{place}": (word, leaf) for place, leaf in leaves.items()})
-        return replaced(output, leaves)
+        # copies: some pipelines write into what they are given
+        return replaced(output, {place: leaf.clone() for place, leaf in leaves.items()})
 
     with injected(backbone, [Concept(placeholder_token="<probe>", rows=rows)]), ExitStack() as undo:
         for name, vocabulary in vocabularies.items():

@@ -127,6 +127,8 @@ def test_the_longest_prompt_still_holds_its_word_and_a_longer_one_is_refused(bac
     assert gradient.abs().max() > 0
 
 
+# diffusers hands its noise levels to numpy; pytest.warns shows that again without its module
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_safety_checker_is_asked_about_prompts_and_pictures(folders, monkeypatch):
     seen = []
 

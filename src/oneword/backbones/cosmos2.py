@@ -195,12 +195,15 @@ class Cosmos2(FilmAutoencoder, OneEncoder):
     ) -> Iterator[None]:
         """As every family's steps are, while the pipeline counts in levels."""
         shares = self.pipeline.scheduler
+        levels = _Levels(shares, self.pipeline)
+        hook = self.denoiser.register_forward_hook(levels.hear)
         with super()._watched(on_latents, size, on_step, total):
-            self.pipeline.scheduler = _Levels(shares)
+            self.pipeline.scheduler = levels
             try:
                 yield
             finally:
                 self.pipeline.scheduler = shares
+                hook.remove()
 
 
 class Shares(FlowMatchEulerDiscreteScheduler):
@@ -224,8 +227,13 @@ class _Levels:
 
     order = 1
 
-    def __init__(self, shares: Shares) -> None:
-        self.shares, self.config = shares, shares.config
+    def __init__(self, shares: Shares, pipeline: Any) -> None:
+        self.shares, self.config, self.pipeline = shares, shares.config, pipeline
+        self._velocities: list[Tensor] = []
+
+    def hear(self, module: Any, args: Any, output: Any) -> None:  # noqa: ARG002
+        """Keep what the transformer says, with the prompt and then, if guided, without."""
+        self._velocities.append(output[0].float())
 
     def set_timesteps(self, *counts: Any, sigmas: Any = None, device: Any = None) -> None:
         self.shares.set_timesteps(*counts, device=device, sigmas=sigmas)
@@ -233,8 +241,16 @@ class _Levels:
         self._done = 0
 
     def step(self, noise: Tensor, t: Any, x: Tensor, return_dict: bool = True) -> tuple[Tensor]:  # noqa: ARG002
-        """One step of the scheduler of shares, told the velocity."""
+        """One step of the scheduler of shares, told the velocity.
+
+        The pipeline's noise is that velocity, too, but divided by the level, which magnifies what
+        was rounded: in bf16 nothing would be left of it at the last step.
+        """
+        velocity, *others = self._velocities
+        if others:
+            velocity = velocity + self.pipeline.guidance_scale * (velocity - others[0])
+        self._velocities.clear()
         now, after = 1 + self.sigmas[self._done : self._done + 2]
         self._done += 1
-        found = self.shares.step(noise * now - x, t, x / now, return_dict=False)[0]
+        found = self.shares.step(velocity, t, x / now, return_dict=False)[0]
         return (found * after,)
