@@ -71,6 +71,8 @@ from diffusers import (
     LuminaNextDiT2DModel,
     LuminaPipeline,
     ModelMixin,
+    NucleusMoEImagePipeline,
+    NucleusMoEImageTransformer2DModel,
     OvisImagePipeline,
     OvisImageTransformer2DModel,
     PixArtAlphaPipeline,
@@ -1491,7 +1493,9 @@ def qwen_processor(context: int = 1024) -> LlavaProcessor:
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(),
         tokenizer=qwen_tokenizer(context, ["<|image_pad|>"]),
-        chat_template=CHATML.replace("m.content", "m.content[0].text"),
+        chat_template=CHATML.replace(
+            "m.content", "m.content if m.content is string else m.content[0].text"
+        ),
         image_token="<|image_pad|>",
     )
 
@@ -1532,6 +1536,40 @@ def bria_fibo2(seed: int = 0) -> BriaFibo2Pipeline:
             scheduler=FlowMatchEulerDiscreteScheduler(
                 use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
             ),
+        )
+
+
+def nucleus_moe(seed: int = 0) -> NucleusMoEImagePipeline:
+    """Qwen3-VL of width 32 and nine layers, of which the second is read; two blocks of experts."""
+    with _seeded(seed):
+        processor = qwen_processor()
+        transformer = NucleusMoEImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            joint_attention_dim=32,
+            axes_dims_rope=(4, 6, 6),
+            dense_moe_strategy="all_moe",
+            num_experts=4,
+            moe_intermediate_dim=16,
+            capacity_factors=2.0,
+        )
+        for name, weight in transformer.named_parameters():
+            if "experts." in name:  # not initialised by its class
+                torch.nn.init.normal_(weight, std=0.2)
+        return NucleusMoEImagePipeline(
+            processor=processor,
+            text_encoder=_qwen3vl(
+                Qwen3VLForConditionalGeneration,
+                vocab_size=len(processor.tokenizer) + 9,
+                num_hidden_layers=9,
+            ),
+            vae=_film_vae(),
+            transformer=listening(transformer, "add_v_proj", "to_out"),
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         )
 
 
@@ -1634,6 +1672,7 @@ FAMILIES = {
     "bria": bria,
     "bria_fibo2": bria_fibo2,
     "dreamlite": dreamlite,
+    "nucleus_moe": nucleus_moe,
     "hunyuan_dit": hunyuan_dit,
     "hidream": hidream,
     "cogview3": cogview3,

@@ -499,6 +499,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "bria",
                 "bria_fibo2",
                 "dreamlite",
+                "nucleus_moe",
                 "hunyuan_dit",
                 "hidream",
                 "cogview3",

@@ -41,6 +41,7 @@ FROM_NOISE = (
     "bria",
     "bria_fibo2",
     "dreamlite",
+    "nucleus_moe",
     "hunyuan_dit",
     "hidream",
     "cogview3",
@@ -201,7 +202,7 @@ def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
     moments = backbone.encode_image(pixels)
     others = (
-        *("qwen_image", "qwen_image21", "krea2", "cosmos2"),
+        *("qwen_image", "qwen_image21", "krea2", "cosmos2", "nucleus_moe"),
         *("flux2", "bria_fibo2", "kandinsky3"),
     )
     if backbone.family in others:

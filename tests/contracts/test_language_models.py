@@ -26,7 +26,7 @@ from oneword.vocabulary import PlaceholderError, injected
 
 NAMES = (
     *("krea2", "ovis_image", "hunyuan_image", "qwen_image", "qwen_image21"),
-    *("z_image", "flux2", "flux2_dev", "bria_fibo2"),
+    *("z_image", "flux2", "flux2_dev", "bria_fibo2", "nucleus_moe"),
 )
 PROMPTS = ["a photo of a cat on the moon", "a red dog"]
 
@@ -62,7 +62,7 @@ def states_of(found):
 @pytest.mark.parametrize("name", NAMES)
 def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folders, loaded, name):
     backbone, stock = loaded[name], DiffusionPipeline.from_pretrained(folders[name])
-    whole = ("krea2", "ovis_image", "qwen_image", "qwen_image21", "bria_fibo2")
+    whole = ("krea2", "ovis_image", "qwen_image", "qwen_image21", "bria_fibo2", "nucleus_moe")
     length = {} if name in whole else {"max_sequence_length": 96}
     with torch.no_grad():
         own = backbone.encode_prompt(PROMPTS)
@@ -75,7 +75,7 @@ def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folde
     for i, expected in enumerate(states_of(theirs)):
         assert torch.equal(own.encoder_hidden_states[i, : len(expected)], expected)
     assert torch.equal(own.encoder_hidden_states, beside.encoder_hidden_states)
-    if name in ("qwen_image", "qwen_image21", "hunyuan_image", "bria_fibo2"):
+    if name in ("qwen_image", "qwen_image21", "hunyuan_image", "bria_fibo2", "nucleus_moe"):
         assert torch.equal(own.extra["mask"], others[0])
     if name == "z_image":
         assert own.extra["mask"].sum(1).tolist() == [len(states) for states in theirs]
@@ -273,7 +273,7 @@ def test_flux2_takes_three_layers_side_by_side(loaded):
     assert torch.equal(found, torch.cat(layers, dim=-1))
 
 
-@pytest.mark.parametrize("name", ["qwen_image", "qwen_image21", "krea2"])
+@pytest.mark.parametrize("name", ["qwen_image", "qwen_image21", "krea2", "nucleus_moe"])
 def test_qwen_images_moments_are_scaled_by_channel(loaded, name):
     backbone = loaded[name]
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1

@@ -180,6 +180,7 @@ def test_what_is_given_wins_over_the_setup():
         "bria",
         "bria_fibo2",
         "dreamlite",
+        "nucleus_moe",
         "hunyuan_dit",
         "hidream",
         "cogview3",

@@ -58,6 +58,9 @@ prx
     ``t5gemma_2b``, whose mask is in ``extra``. Flow.
 bria_fibo2
     ``qwen3vl_4b``, whose mask is in ``extra``. Flow; six bundles of three layers side by side.
+nucleus_moe
+    ``qwen3vl_8b`` behind an instruction, masked. Flow; ``predict`` turns the sign round;
+    qwen_image's latents.
 dreamlite
     ``qwen3vl_2b`` behind a template, with its mask. Flow, on a UNet that is told the picture's size
     and draws beside a second picture, which is empty here; ``Moments.std`` is 0.
@@ -288,6 +291,7 @@ FAMILIES = {
     "Kandinsky3Pipeline": "kandinsky3",
     "BriaFibo2Pipeline": "bria_fibo2",
     "Kandinsky5T2IPipeline": "kandinsky5",
+    "NucleusMoEImagePipeline": "nucleus_moe",
     "DreamLitePipeline": "dreamlite",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",

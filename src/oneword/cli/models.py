@@ -272,6 +272,15 @@ FAMILIES = (
         "memory": "not known here: no published size was at hand",
     },
     {
+        "family": "nucleus_moe",
+        "text_encoders": "qwen3vl_8b",
+        "prediction_type": "flow",
+        "draws": "from noise",
+        "proven": _TINY,
+        "examples": "NucleusAI/NucleusMoE-Image",
+        "memory": "not known here: no published size was at hand",
+    },
+    {
         "family": "krea2",
         "text_encoders": "qwen3vl_4b",
         "prediction_type": "flow",
