@@ -683,9 +683,7 @@ class GenerateConfig:
     """Draw pictures: every prompt with every seed."""
 
     prompts: tuple[str, ...] = ()
-    """Prompts, each in quotes; "{}" is filled with every loaded word; paper:fig1, fig3, fig4, fig5, fig6, fig14, section5.1 and microworld:edits are lists of them."""
-    prompts_file: Path | None = None
-    """Text file with one prompt a line, beside or in place of prompts."""
+    """Prompts, each in quotes; "{}" is filled with every loaded word; paper:fig1, fig3, fig4, fig5, fig6, fig14, section5.1 and microworld:edits are lists of them, and so is a FILE.txt with one a line."""
     concepts: tuple[Path, ...] = ()
     """Concept files, or run folders, whose words the prompts may use; PATH=TOKEN renames one."""
     output_dir: Path = Path("oneword-pictures")

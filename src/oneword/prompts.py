@@ -214,11 +214,12 @@ def expanded(given: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
     """Prompts with lists by name put in, and templates filled with every word they are for.
 
     Args:
-        given: Prompts, templates with "{}", or names of ``PROMPT_LISTS`` such as "paper:fig4".
+        given: Prompts, templates with "{}", names of ``PROMPT_LISTS`` such as "paper:fig4", or
+            names of files that end in .txt (see ``read_prompts``).
         words: Learnable property ("object" or "style") by placeholder.
 
     Raises:
-        PromptError: there is no such list, or no word that a list or template is for.
+        PromptError: there is no such list or file, or no word that a list or template is for.
     """
     found: list[str] = []
     for text in given:
@@ -229,6 +230,8 @@ def expanded(given: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
                     f"The prompt list must be one of {', '.join(PROMPT_LISTS)}, got {text!r}."
                 )
             templates = PROMPT_LISTS[text]
+        elif text.endswith(".txt"):
+            templates = {"": read_prompts(Path(text))}
         filled: list[str] = []
         for kind, those in templates.items():
             fitting = [word for word, own in words.items() if kind in ("", own)]

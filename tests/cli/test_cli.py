@@ -258,7 +258,7 @@ def test_a_mistake_in_training_is_one_sentence(training, change, message, capsys
         (["--prompts", "a cat"], "must contain the placeholder 'S*' of the concept"),
         (["--prompts", "cat " * 80 + "S*"], "must fit 75 tokens"),
         (["--prompts", "a S*", "--guidance-scale", "-1"], "guidance_scale must be 0 or more"),
-        (["--prompts-file", "/no/such/file"], "readable text file"),
+        (["--prompts", "/no/such/file.txt"], "readable text file"),
     ],
 )
 def test_a_mistake_in_drawing_is_one_sentence(word, tiny_folder, tmp_path, change, message, capsys):

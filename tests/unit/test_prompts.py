@@ -76,6 +76,7 @@ def test_prompt_files(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("# places\na S* on the moon\n\n  a S* at sea \n")
     assert read_prompts(path) == ("a S* on the moon", "a S* at sea")
+    assert expanded(["a S*", str(path)], {}) == ("a S*", "a S* on the moon", "a S* at sea")
     path.write_text("# nothing\n")
     with pytest.raises(PromptError, match="one prompt a line, got none"):
         read_prompts(path)

@@ -36,19 +36,16 @@ def run(arguments: Sequence[str]) -> int:
     from oneword.backbones.base import load
     from oneword.backbones.memory import Work
     from oneword.evaluation import choosing, gallery, report
-    from oneword.prompts import expanded, names, read_prompts
+    from oneword.prompts import expanded, names
 
-    given = [*chosen.prompts]
-    if chosen.prompts_file is not None:
-        given += read_prompts(chosen.prompts_file)
-    if not given:
+    if not chosen.prompts:
         raise ConfigError(
             "There must be a prompt, got none; pass for example --prompts 'a photo of a S*'."
         )
     check_writable(chosen.output_dir)
     concepts = read_words(chosen.concepts)
     words = {c.placeholder_token: c.learnable_property for c in concepts}
-    prompts = expanded(given, words)
+    prompts = expanded(chosen.prompts, words)
     plain = [p for p in prompts if words and not any(names(p, word) for word in words)]
     if plain and len(plain) < len(prompts):
         options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
