@@ -71,12 +71,6 @@ def learned(backbone):
 
 
 @pytest.fixture(scope="module")
-def briefly(backbone):
-    """What a shorter one learns."""
-    return invert(backbone, brief_job())
-
-
-@pytest.fixture(scope="module")
 def loaded(folders):
     return {n: load(ModelConfig(model=str(folders[n]), device="cpu")) for n in POOLED}
 
@@ -112,10 +106,6 @@ def job(**fields):
     }
     pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1
     return Job(name="a", pictures=pictures, config=InversionConfig(**settings | fields))
-
-
-def brief_job():
-    return job(max_train_steps=3, num_evaluation_samples=2)
 
 
 def everything(backbone):
@@ -410,12 +400,12 @@ def test_a_subset_of_the_encoders_is_trained(backbone):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_ways_to_save_memory_learn_the_same_rows(
-    folders, family, backbone, briefly, options, tolerance
+    folders, family, backbone, learned, options, tolerance
 ):
     """Distances are in units of how far training moved the rows."""
     other = load(ModelConfig(model=str(folders[family]), device="cpu", **options))
-    saved = invert(other, brief_job())
-    for name, rows in briefly.concept.rows.items():
+    saved = invert(other, job(evaluation_steps=6, num_evaluation_samples=1))
+    for name, rows in learned.concept.rows.items():
         moved = (rows - backbone.vocabularies[name].rows_of("cat")).norm()
         assert (saved.concept.rows[name] - rows).norm() <= tolerance * moved, name
 
