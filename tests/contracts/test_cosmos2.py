@@ -162,8 +162,8 @@ def test_a_missing_safety_checker_is_named(folders, monkeypatch):
         def __init__(self):
             raise ImportError("`cosmos_guardrail` is not installed.")
 
-    monkeypatch.setattr(stock_module, "CosmosSafetyChecker", Missing)
     config = ModelConfig(model=str(folders["cosmos2"]), device="cpu")
+    monkeypatch.setattr(stock_module, "CosmosSafetyChecker", Missing)
     with pytest.raises(ModelError, match=r"pip install cosmos_guardrail, or .*--no-safety-checker"):
         load(config)
 

