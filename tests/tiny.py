@@ -44,6 +44,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     DreamLitePipeline,
     DreamLiteUNetModel,
+    ErnieImagePipeline,
+    ErnieImageTransformer2DModel,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -57,6 +59,8 @@ from diffusers import (
     HunyuanDiTPipeline,
     HunyuanImagePipeline,
     HunyuanImageTransformer2DModel,
+    Ideogram4Pipeline,
+    Ideogram4Transformer2DModel,
     IFPipeline,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
@@ -66,6 +70,8 @@ from diffusers import (
     Krea2Pipeline,
     Krea2Transformer2DModel,
     LDMTextToImagePipeline,
+    LongCatImagePipeline,
+    LongCatImageTransformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     LuminaNextDiT2DModel,
@@ -130,6 +136,7 @@ from transformers import (
     LlavaProcessor,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
+    Mistral3Model,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -912,6 +919,30 @@ def kandinsky5(seed: int = 0) -> Kandinsky5T2IPipeline:
         )
 
 
+def longcat_image(seed: int = 0) -> LongCatImagePipeline:
+    """Qwen2.5-VL of width 32, a transformer of one double and one single block."""
+    with _seeded(seed):
+        return LongCatImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
+            ),
+            vae=vae(4, scaling_factor=0.3611, shift_factor=0.1159),
+            text_encoder=_qwen25_vl(2),
+            tokenizer=qwen_tokenizer(),
+            text_processor=None,
+            transformer=LongCatImageTransformer2DModel(
+                in_channels=16,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                pooled_projection_dim=32,
+                axes_dims_rope=[4, 6, 6],
+            ),
+        )
+
+
 def hunyuan_image(seed: int = 0, *, distilled: bool = False) -> HunyuanImagePipeline:
     """Qwen2.5-VL of width 32 and three layers, a ByT5, a transformer of two blocks."""
     with _seeded(seed):
@@ -1041,16 +1072,45 @@ def flux2_dev(seed: int = 0) -> Flux2Pipeline:
     """Mistral of width 16, with as many layers as the pipeline looks for, and a processor."""
     with _seeded(seed):
         processor = mistral_processor()
-        text = language_model(16, 31, vocab_size=len(processor.tokenizer) + 9)
-        vision = {
-            "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "head_dim": 8,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,
-        }  # fmt: skip
-        config = Mistral3Config(text_config={"model_type": "mistral"} | text, vision_config=vision)
+        config = _mistral3(16, 31, "mistral", vocab_size=len(processor.tokenizer) + 9)
         return Flux2Pipeline(
             **_flux2_parts(16, guidance=True),
             text_encoder=Mistral3ForConditionalGeneration(config),
             tokenizer=processor,
+        )
+
+
+def _mistral3(width: int, layers: int, kind: str, **options: object) -> Mistral3Config:
+    vision = {
+        "model_type": "pixtral", "hidden_size": 16, "intermediate_size": 16, "head_dim": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,
+    }  # fmt: skip
+    text = {"model_type": kind} | language_model(width, layers, **options)
+    return Mistral3Config(text_config=text, vision_config=vision)
+
+
+def ernie_image(seed: int = 0) -> ErnieImagePipeline:
+    """Ministral of width 32 and three layers, a transformer of two layers with open gates."""
+    with _seeded(seed):
+        tokens = mistral_processor().tokenizer
+        transformer = ErnieImageTransformer2DModel(
+            hidden_size=32,
+            num_attention_heads=2,
+            num_layers=2,
+            ffn_hidden_size=64,
+            in_channels=16,
+            out_channels=16,
+            text_in_dim=24,
+            rope_axes_dim=(4, 6, 6),
+        )
+        for layer in (transformer.adaLN_modulation[-1], transformer.final_linear):
+            layer.weight.data.normal_(0, 0.1)  # zero, so that nothing would count
+        return ErnieImagePipeline(
+            transformer=transformer,
+            vae=_flux2_vae(),
+            text_encoder=Mistral3Model(_mistral3(24, 3, "ministral3", vocab_size=len(tokens) + 9)),
+            tokenizer=tokens,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         )
 
 
@@ -1539,6 +1599,40 @@ def bria_fibo2(seed: int = 0) -> BriaFibo2Pipeline:
         )
 
 
+def ideogram4(seed: int = 0) -> Ideogram4Pipeline:
+    """Qwen3-VL of width 32, with as many layers as the pipeline looks for; two transformers."""
+    with _seeded(seed):
+        processor = qwen_processor(128)
+        tokens = processor.tokenizer
+        tokens.chat_template = processor.chat_template
+        one, other = (
+            Ideogram4Transformer2DModel(
+                in_channels=16,
+                num_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                intermediate_size=64,
+                adaln_dim=16,
+                llm_features_dim=13 * 32,
+                mrope_section=(4, 2, 2),
+            )
+            for _ in range(2)
+        )
+        return Ideogram4Pipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=_flux2_vae(),
+            text_encoder=_qwen3vl(
+                Qwen3VLModel,
+                vocab_size=len(tokens) + 9,
+                num_hidden_layers=36,
+                initializer_range=0.6 / 36,
+            ),
+            tokenizer=tokens,
+            transformer=one,
+            unconditional_transformer=other,
+        )
+
+
 def nucleus_moe(seed: int = 0) -> NucleusMoEImagePipeline:
     """Qwen3-VL of width 32 and nine layers, of which the second is read; two blocks of experts."""
     with _seeded(seed):
@@ -1672,6 +1766,9 @@ FAMILIES = {
     "bria": bria,
     "bria_fibo2": bria_fibo2,
     "dreamlite": dreamlite,
+    "ernie_image": ernie_image,
+    "ideogram4": ideogram4,
+    "longcat_image": longcat_image,
     "nucleus_moe": nucleus_moe,
     "hunyuan_dit": hunyuan_dit,
     "hidream": hidream,

@@ -494,6 +494,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "ovis_image",
                 "hunyuan_image",
                 "kandinsky5",
+                "ernie_image",
+                "ideogram4",
+                "longcat_image",
                 # more T5, Gemma and GLM
                 "lumina",
                 "bria",

@@ -341,6 +341,22 @@ def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
     return not (_is_single(spelling) and any(c.isalnum() or c == "_" for c in neighbours))
 
 
+def truncated(tokenizer: Any, ids: list[int], limit: int, text: str) -> list[int]:
+    """The first ids of a prompt, of which a family's own road has made more than it takes.
+
+    Args:
+        tokenizer: A pipeline's, inside ``injected`` or not.
+        ids: Without special tokens.
+        limit: How many may stay.
+        text: The prompt, for the message.
+
+    Raises:
+        PlaceholderError: a word of a concept would be cut off.
+    """
+    cut = getattr(tokenizer, "_truncated", None)
+    return ids[:limit] if cut is None else cut(ids, limit, special=False, text=text)
+
+
 def _with_words(
     tokenizer: Any, concepts: Sequence[Word], first_row: int, device: torch.device
 ) -> Any:

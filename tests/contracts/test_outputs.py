@@ -38,6 +38,8 @@ PLACES = {
     "cosmos2": {"t5xxl.last_hidden_state"},
     "prx": {"t5gemma.last_hidden_state"},
     "kandinsky5": {"qwen25.hidden_states.2"},
+    "ernie_image": {"ministral3.hidden_states.2"},
+    "longcat_image": {"qwen25.hidden_states.2"},
     "hunyuan_image": {"qwen25.hidden_states.1"},
     "qwen_image21": {"qwen3vl.hidden_states.2"},
     "sana": {"gemma.last_hidden_state"},

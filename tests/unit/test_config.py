@@ -175,6 +175,9 @@ def test_what_is_given_wins_over_the_setup():
         "ovis_image",
         "hunyuan_image",
         "kandinsky5",
+        "ernie_image",
+        "ideogram4",
+        "longcat_image",
         # more T5, Gemma and GLM
         "lumina",
         "bria",

@@ -43,6 +43,8 @@ deepfloyd_if
     ``t5xxl``, with its padding. Pixels are the latents; a predicted variance is left aside.
 kandinsky5
     ``clip_l``, pooled only, ``qwen25_7b`` behind a template. Flow; padding is read, as cogview4's.
+ernie_image
+    ``ministral3_3b``, the last layer but one, masked. Flow; flux2's latents.
 cogview4
     ``glm4_9b``. Flow, whose model is told times before their shift, and size and crop as SDXL;
     padding is read, so that prompts of other lengths are encoded and denoised apart.
@@ -61,6 +63,9 @@ bria_fibo2
 nucleus_moe
     ``qwen3vl_8b`` behind an instruction, masked. Flow; ``predict`` turns the sign round;
     qwen_image's latents.
+ideogram4
+    ``qwen3vl_8b``, thirteen layers woven into each other, masked. Flow; ``predict`` turns time and
+    sign round; flux2's latents with the channels of a patch in another order.
 dreamlite
     ``qwen3vl_2b`` behind a template, with its mask. Flow, on a UNet that is told the picture's size
     and draws beside a second picture, which is empty here; ``Moments.std`` is 0.
@@ -73,6 +78,8 @@ ovis_image
     ``qwen3_2b``. As flux, without CLIP; a chat template, whose head is cut off the states.
 qwen_image
     ``qwen25_7b``. Flow; a chat template whose head is cut off the states; a mask in ``extra``.
+longcat_image
+    ``qwen25_7b`` behind a template, padding included. As flux, without CLIP.
 hunyuan_image
     ``qwen25_7b`` behind a template, masked. Flow. What a prompt quotes is spelled by a ByT5, in
     ``extra``, which learns nothing.
@@ -293,6 +300,9 @@ FAMILIES = {
     "Kandinsky5T2IPipeline": "kandinsky5",
     "NucleusMoEImagePipeline": "nucleus_moe",
     "DreamLitePipeline": "dreamlite",
+    "ErnieImagePipeline": "ernie_image",
+    "Ideogram4Pipeline": "ideogram4",
+    "LongCatImagePipeline": "longcat_image",
     "Krea2Pipeline": "krea2",
     "QwenImage21Pipeline": "qwen_image21",
     "OvisImagePipeline": "ovis_image",

@@ -97,8 +97,11 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
         if not isinstance(part, nn.Module):
             continue
         is_encoder = name.startswith(("text_encoder", "bert"))
-        is_denoiser = name in ("unet", "transformer")
-        if not is_encoder and not is_denoiser:
+        is_denoiser = name in ("unet", "transformer", "unconditional_transformer")
+        is_whole = config.weights in (None, "full") and config.offload != "all"
+        # a second denoiser, which draws and does not train
+        waits = is_whole and name.startswith("unconditional")
+        if waits or not (is_encoder or is_denoiser):
             part.to("cpu" if config.offload not in (None, "none") else device)
             continue
         if config.weights in ("8bit", "4bit"):
@@ -107,7 +110,6 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
             memory.let_layers_visit(part, device)
         else:
             part.to(device)
-        is_whole = config.weights in (None, "full") and config.offload != "all"
         flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
         if is_denoiser and is_whole and flat and device.type in ("cuda", "cpu"):
             part.to(memory_format=torch.channels_last)

@@ -27,6 +27,8 @@ ALIASES = {
     "qwen3_8b": "qwen3_8b",
     "mistral3": "mistral3",
     "mistral3_24b": "mistral3_24b",
+    "ministral3": "ministral3",
+    "ministral3_3b": "ministral3_3b",
     "pile_t5xl": "pile_t5xl",
     "chinese_roberta": "chinese_roberta",
     "mt5xl": "mt5xl",
@@ -42,7 +44,7 @@ ALIASES = {
 }
 """Keys of files that name the text encoder, and our name of it."""
 NAMED_ALONE = {"t5xxl", "gemma", "qwen25", "qwen25_7b", "qwen3", "qwen3_4b", "qwen3_8b"}
-NAMED_ALONE |= {"mistral3", "mistral3_24b"}
+NAMED_ALONE |= {"mistral3", "mistral3_24b", "ministral3", "ministral3_3b"}
 NAMED_ALONE |= {"pile_t5xl", "glm4", "glm4_9b", "qwen3_2b", "qwen3vl", "qwen3vl_4b"}
 NAMED_ALONE |= {"qwen3vl_8b", "t5gemma", "t5gemma_2b", "flan_ul2", "chatglm3", "chatglm3_6b"}
 """Encoders that files name even where they are the only one: ComfyUI looks for these keys."""
@@ -83,6 +85,7 @@ def family_of(rows: dict[str, int]) -> str:
         4096: "a T5 encoder alone (PixArt, Chroma), or a Llama",
         2304: "a Gemma encoder (Sana, Lumina 2)",
         2560: "a Qwen3 encoder (Z-Image, Flux.2 klein)",
+        3072: "a Ministral encoder (ERNIE-Image)",
         3584: "a Qwen2.5-VL encoder (Qwen-Image)",
         5120: "a Mistral encoder (Flux.2 dev)",
     }.get(next(iter(rows.values())), "unknown")
