@@ -1,4 +1,4 @@
-"""What sets Ideogram 4 apart: woven layers, one packed sequence, and a second network that guides."""
+"""What sets Ideogram 4 apart: woven layers, one sequence, and a second network that guides."""
 
 from __future__ import annotations
 

@@ -163,7 +163,8 @@ def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
     alone = replace(FEW, guidance_scale=0.0 if family in ("z_image", "krea2") else 1.0)
 
     def look(module, args, kwargs):
-        states = kwargs["encoder_hidden_states"] if len(args) < 3 else torch.stack(args[2])
+        name = "text_bth" if backbone.family == "ernie_image" else "encoder_hidden_states"
+        states = kwargs[name] if len(args) < 3 else torch.stack(args[2])
         parts = [states, kwargs.get("encoder_hidden_states_t5", states[:, :0])]  # Hunyuan-DiT's
         widest = max(part.shape[2] for part in parts)
         parts = [F.pad(part, (0, widest - part.shape[2])) for part in parts]

@@ -177,7 +177,7 @@ class Ideogram4(PatchAutoencoder):
 
         As the pipeline's ``_prepare_ids``, which counts on the CPU.
         """
-        count, length = mask.shape
+        count = len(mask)
         words = ((mask.cumsum(1) - 1) * mask)[..., None].expand(-1, -1, 3)
         rows, columns = (torch.arange(side, device=mask.device) for side in size)
         cells = torch.cartesian_prod(torch.zeros(1, device=mask.device).long(), rows, columns)

@@ -100,7 +100,7 @@ class LongCatImage(PackedLatents):
         return [i for p in pieces for i in tokenizer(p, add_special_tokens=False).input_ids]
 
     def _pieces(self, text: str) -> Iterator[str]:
-        """What is tokenised alone: letters between quotes, whole words of concepts, and the rest."""
+        """What is tokenised alone: letters between quotes, words of concepts, and the rest."""
         tokenizer = self.pipeline.tokenizer
         parts = apart(tokenizer, text)
         # a word may hold a quote; one between letters is an apostrophe
