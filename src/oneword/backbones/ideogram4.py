@@ -37,8 +37,8 @@ DEFAULTS = SamplingConfig(guidance_scale=7.0, num_inference_steps=48)
 POLISHING = 3.0, 3 / 48
 SPREAD = 1.5  # of the logit of the noise level
 TOKENS = 2048
-RESOLUTION = 2048
 PATCH = 2
+SIDE = 128  # of the pictures, in patches: the pipeline's own 2048 px
 _TEXT_ENCODERS = {4096: "qwen3vl_8b"}
 _MESSAGES = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
 
@@ -102,7 +102,7 @@ class Ideogram4(PatchAutoencoder):
             vae=pipeline.vae,
             encoders={key: ("tokenizer", encoder, max(1, self.tokens - template))},
             noise=WideFlow(pipeline.scheduler, PATCH * pipeline.vae_scale_factor),
-            resolution=RESOLUTION,
+            resolution=SIDE * PATCH * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
 
