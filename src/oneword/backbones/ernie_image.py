@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning
+from oneword.backbones.base import Conditioning, sent
 from oneword.backbones.frozen import load_pipeline, refuse_clip_skip
 from oneword.backbones.noise import Flow
 from oneword.backbones.shared import PatchAutoencoder
@@ -86,10 +86,11 @@ class ErnieImage(PatchAutoencoder):
         tokenizer = vocabulary.tokenizer
         read = tokenizer(list(prompts), truncation=True, max_length=vocabulary.max_length).input_ids
         nothing = [tokenizer.bos_token_id or 0]
-        tokens = [torch.tensor(ids or nothing, device=self.device) for ids in read]
+        tokens = [torch.tensor(ids or nothing) for ids in read]
         mask = pad_sequence([torch.ones_like(ids) for ids in tokens], batch_first=True)
+        mask = sent(mask, self.device)
         found = self.pipeline.text_encoder(
-            input_ids=pad_sequence(tokens, batch_first=True),
+            input_ids=sent(pad_sequence(tokens, batch_first=True), self.device),
             attention_mask=mask,
             output_hidden_states=True,
         )

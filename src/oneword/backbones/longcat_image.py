@@ -15,7 +15,7 @@ from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning
+from oneword.backbones.base import Conditioning, sent
 from oneword.backbones.frozen import load_pipeline, refuse_clip_skip
 from oneword.backbones.noise import Flow
 from oneword.backbones.shared import PackedLatents
@@ -84,11 +84,10 @@ class LongCatImage(PackedLatents):
             {"input_ids": ids}, max_length=longest, padding="max_length", return_tensors="pt"
         )
         head = torch.tensor([prefix.input_ids] * len(ids))
+        mask = torch.cat([torch.ones_like(head), padded.attention_mask], dim=1)
         found = self.pipeline.text_encoder(
-            input_ids=torch.cat([head, padded.input_ids], dim=1).to(self.device),
-            attention_mask=torch.cat([torch.ones_like(head), padded.attention_mask], dim=1).to(
-                self.device
-            ),
+            input_ids=sent(torch.cat([head, padded.input_ids], dim=1), self.device),
+            attention_mask=sent(mask, self.device),
             output_hidden_states=True,
             logits_to_keep=1,
         )
@@ -131,8 +130,8 @@ class LongCatImage(PackedLatents):
             hidden_states=self._packed(x_t.to(self.dtype)),
             timestep=t,
             encoder_hidden_states=states,
-            txt_ids=prepare_pos_ids(num_token=states.shape[1]).to(self.device),
-            img_ids=places.to(self.device),
+            txt_ids=sent(prepare_pos_ids(num_token=states.shape[1]), self.device),
+            img_ids=sent(places, self.device),
         ).sample
         return self._unpacked(velocity, (height, width)).float()
 
