@@ -156,17 +156,21 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
     """For the first concepts: the training pictures, then each setup's first pictures, as JPEG."""
     found: dict[str, bytes] = {}
     for name in study.subjects:
-        shown = [
-            (label, work.gallery_file(study.folder, spec))
-            for label in setups
-            for spec in [Spec(concept=name, setup=label, seed=study.config.seeds[0])]
-            if label != "image-only" and work.gallery_file(study.folder, spec).is_file()
-        ]
+        by_seed = {
+            seed: [
+                (label, work.gallery_file(study.folder, spec))
+                for label in setups
+                for spec in [Spec(concept=name, setup=label, seed=seed)]
+                if label != "image-only" and work.gallery_file(study.folder, spec).is_file()
+            ]
+            for seed in study.config.seeds
+        }
+        # rows that were taken in come without pictures: the first seed that has the most of them
+        seed = max(by_seed, key=lambda s: len(by_seed[s]))
+        shown = by_seed[seed]
         if not shown or len(found) == _SHOWN:
             continue
-        own = work.gallery_file(
-            study.folder, Spec(concept=name, setup="image-only", seed=study.config.seeds[0])
-        )
+        own = work.gallery_file(study.folder, Spec(concept=name, setup="image-only", seed=seed))
         if own.is_file():
             shown.insert(0, ("training pictures", own))
         strips = [Image.open(path).convert("RGB") for _, path in shown]
@@ -235,8 +239,8 @@ class _Parts:
         subject = self.study.subjects[next(iter(self.galleries))]
         kinds = dict.fromkeys(self.study.templates(subject).values())
         return (
-            "The first pictures of every setup, not chosen: from top to bottom the first prompt of "
-            f"each kind ({', '.join(kinds)}), from left to right the same seeds."
+            "The first pictures of every setup that drew here, not chosen: from top to bottom the "
+            f"first prompt of each kind ({', '.join(kinds)}), from left to right the same seeds."
         )
 
     def scores(self) -> list[list[str]]:
