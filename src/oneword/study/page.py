@@ -165,8 +165,8 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
             ]
             for seed in study.config.seeds
         }
-        # rows that were taken in come without pictures: the first seed that has the most of them
-        seed = max(by_seed, key=lambda s: len(by_seed[s]))
+        # rows that were taken in come without pictures: the method first, then the most of them
+        seed = max(by_seed, key=lambda s: (BASE in dict(by_seed[s]), len(by_seed[s])))
         shown = by_seed[seed]
         if not shown or len(found) == _SHOWN:
             continue
