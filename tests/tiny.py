@@ -42,6 +42,7 @@ from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
+    DreamLiteMobilePipeline,
     DreamLitePipeline,
     DreamLiteUNetModel,
     ErnieImagePipeline,
@@ -85,6 +86,7 @@ from diffusers import (
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     PRXPipeline,
+    PRXPixelPipeline,
     PRXTransformer2DModel,
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
@@ -1465,6 +1467,35 @@ def prx(seed: int = 0, *, autoencoder: AutoencoderDC | None = None) -> PRXPipeli
         )
 
 
+def prx_pixel(seed: int = 0) -> PRXPixelPipeline:
+    """Qwen3-VL of width 32, a transformer of two layers with open gates on patches of 4 px."""
+    with _seeded(seed):
+        tokens = qwen_tokenizer()
+        transformer = PRXTransformer2DModel(
+            in_channels=3,
+            patch_size=4,
+            context_in_dim=32,
+            hidden_size=32,
+            mlp_ratio=2.0,
+            num_heads=2,
+            depth=2,
+            axes_dim=[8, 8],
+            bottleneck_size=24,
+            resolution_embeds=True,
+        )
+        for block in transformer.blocks:
+            torch.nn.init.ones_(block.modulation.lin.bias)  # closed before training
+        whole = _qwen3vl(Qwen3VLForConditionalGeneration, vocab_size=len(tokens) + 9)
+        return PRXPixelPipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            text_encoder=whole.model.language_model,
+            tokenizer=tokens,
+            default_sample_size=64,
+            prompt_max_tokens=48,
+        )
+
+
 def kandinsky3(seed: int = 1) -> Kandinsky3Pipeline:
     """A T5 of width 48, a UNet of one level, a MoVQ that shrinks by 8."""
     with _seeded(seed):
@@ -1667,11 +1698,13 @@ def nucleus_moe(seed: int = 0) -> NucleusMoEImagePipeline:
         )
 
 
-def dreamlite(seed: int = 0) -> DreamLitePipeline:
+def dreamlite(
+    kind: type[DreamLitePipeline] | type[DreamLiteMobilePipeline] = DreamLitePipeline, seed: int = 0
+) -> DreamLitePipeline | DreamLiteMobilePipeline:
     """Qwen3-VL of width 32, a UNet of two blocks, a tiny autoencoder of cells of 2 px."""
     with _seeded(seed):
         tokens = qwen_tokenizer(1024)
-        return DreamLitePipeline(
+        return kind(
             text_encoder=_qwen3vl(Qwen3VLForConditionalGeneration, vocab_size=len(tokens) + 9),
             tokenizer=tokens,
             processor=qwen_processor(),
@@ -1766,6 +1799,7 @@ FAMILIES = {
     "bria": bria,
     "bria_fibo2": bria_fibo2,
     "dreamlite": dreamlite,
+    "dreamlite_mobile": lambda: dreamlite(DreamLiteMobilePipeline),
     "ernie_image": ernie_image,
     "ideogram4": ideogram4,
     "longcat_image": longcat_image,
@@ -1779,6 +1813,7 @@ FAMILIES = {
     "kolors": kolors,
     "deepfloyd_if": deepfloyd_if,
     "prx": prx,
+    "prx_pixel": prx_pixel,
     "kandinsky3": kandinsky3,
     # more Qwen
     "krea2": krea2,

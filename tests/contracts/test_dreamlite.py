@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -70,3 +72,19 @@ def test_the_task_stands_in_front_of_prompts_and_takes_of_their_room(backbone):
 
 def test_layers_do_not_read_prompts_of_their_own(backbone):
     assert backbone.num_cross_attentions == 0
+
+
+def test_the_distilled_models_pictures_are_the_stock_pipelines(folders):
+    backbone = load(ModelConfig(model=str(folders["dreamlite_mobile"]), device="cpu"))
+    assert (backbone.sampling.guidance_scale, backbone.sampling.num_inference_steps) == (1.0, 4)
+    stock = DiffusionPipeline.from_pretrained(folders["dreamlite_mobile"])
+    noise = torch.randn(1, 4, 32, 48, generator=torch.Generator().manual_seed(3))
+    stock.prepare_latents = lambda *_: noise
+    theirs = stock("a cat on the moon", height=64, width=96, output_type="pt").images
+    size = SamplingConfig(height=64, width=96)
+    own = backbone.draw(["a cat on the moon"], [3], size)
+    assert torch.allclose((own + 1) / 2, theirs, atol=1e-5)
+    guided = backbone.draw(["a cat on the moon"], [3], replace(size, guidance_scale=7.0))
+    assert torch.equal(guided, own)  # as the pipeline, it takes none
+    with pytest.raises(ModelError, match=r"takes no negative prompt, got 'a dog'; leave it out"):
+        backbone.draw(["a cat"], [3], replace(size, negative_prompt="a dog"))

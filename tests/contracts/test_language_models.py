@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, Flux2KleinKVPipeline
 from tokenizers.processors import ByteLevel
 from torch.distributions import Normal
 from torch.nn import functional as F
@@ -366,6 +366,23 @@ def test_distilled_models_are_drawn_in_few_steps(folders, loaded, tmp_path):
     klein = load(ModelConfig(model=str(whole), device="cpu"))
     assert klein.sampling.num_inference_steps == 50
     assert loaded["flux2"].sampling.num_inference_steps == 4
+
+
+def test_klein_that_remembers_pictures_is_klein(folders, loaded, tmp_path):
+    parts = DiffusionPipeline.from_pretrained(folders["flux2"]).components
+    stock = Flux2KleinKVPipeline(**parts)
+    kv = load(ModelConfig(model=str(tiny.save(stock, tmp_path / "kv")), device="cpu"))
+    assert kv.family == "flux2"
+    assert kv.sampling.num_inference_steps == 4
+    few = SamplingConfig(num_inference_steps=2, height=64, width=64)
+    theirs = stock(
+        prompt="a cat", height=64, width=64, num_inference_steps=2, output_type="pt",
+        generator=torch.Generator().manual_seed(3), max_sequence_length=96,
+    ).images  # fmt: skip
+    own = kv.draw(["a cat"], [3], few)
+    assert torch.allclose((own + 1) / 2, theirs, atol=1e-5)
+    assert torch.allclose(own, loaded["flux2"].draw(["a cat"], [3], few), atol=1e-5)
+    assert invert(kv, job(kv)).status == "finished"
 
 
 def test_settings_that_a_family_has_not_are_refused(folders):

@@ -294,12 +294,14 @@ FAMILIES = {
     "KolorsPipeline": "kolors",
     "IFPipeline": "deepfloyd_if",
     "PRXPipeline": "prx",
+    "PRXPixelPipeline": "prx",
     "HiDreamImagePipeline": "hidream",
     "Kandinsky3Pipeline": "kandinsky3",
     "BriaFibo2Pipeline": "bria_fibo2",
     "Kandinsky5T2IPipeline": "kandinsky5",
     "NucleusMoEImagePipeline": "nucleus_moe",
     "DreamLitePipeline": "dreamlite",
+    "DreamLiteMobilePipeline": "dreamlite",
     "ErnieImagePipeline": "ernie_image",
     "Ideogram4Pipeline": "ideogram4",
     "LongCatImagePipeline": "longcat_image",
@@ -310,6 +312,7 @@ FAMILIES = {
     "HunyuanImagePipeline": "hunyuan_image",
     "ZImagePipeline": "z_image",
     "Flux2KleinPipeline": "flux2",
+    "Flux2KleinKVPipeline": "flux2",
     "Flux2Pipeline": "flux2",
 }
 """Module of this folder by the pipeline class that a model's ``model_index.json`` names."""

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, DDIMScheduler, IFPipeline, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
+from diffusers import DDIMScheduler, IFPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
@@ -23,6 +21,7 @@ from oneword.backbones.frozen import (
     spare_words,
 )
 from oneword.backbones.noise import Diffusion
+from oneword.backbones.shared import NoAutoencoder
 from oneword.config import ModelConfig, SamplingConfig
 
 
@@ -47,27 +46,6 @@ def load(config: ModelConfig) -> DeepFloydIF:
     if not config.safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     return DeepFloydIF(load_pipeline(config, IFPipeline, config.model, **options), config)
-
-
-class NoAutoencoder(ModelMixin, ConfigMixin):
-    """Where other families have an autoencoder: pictures are their own latents."""
-
-    @register_to_config
-    def __init__(
-        self,
-        scaling_factor: float = 1.0,  # noqa: ARG002  (read from its configuration)
-        block_out_channels: tuple[int] = (3,),  # noqa: ARG002
-    ) -> None:
-        super().__init__()
-        self.register_buffer("place", torch.empty(0))
-
-    def encode(self, x: Pixels) -> EncoderOutput:
-        """The picture itself."""
-        return EncoderOutput(latent=x)
-
-    def decode(self, z: Latents) -> DecoderOutput:
-        """The picture itself."""
-        return DecoderOutput(sample=z)
 
 
 class DeepFloydIF(FrozenPipeline):

@@ -11,19 +11,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, DreamLitePipeline
+from diffusers import AutoencoderTiny, DiffusionPipeline, DreamLiteMobilePipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.backbones.base import Conditioning, OnLatents, sent
+from oneword.backbones.base import Conditioning, ModelError, OnLatents, sent
 from oneword.backbones.frozen import load_pipeline, refuse_clip_skip
 from oneword.backbones.noise import Flow
 from oneword.backbones.shared import InParts
 from oneword.config import ModelConfig, SamplingConfig
 
 
-# the defaults of diffusers' pipeline
+# the defaults of diffusers' pipelines; the distilled one takes no guidance
 DEFAULTS = SamplingConfig(guidance_scale=3.5, num_inference_steps=30)
+FEW_STEPS = SamplingConfig(guidance_scale=1.0, num_inference_steps=4)
 TOKENS = 200
 TASK = "[Generate]: "  # in front of every prompt, but no negative one
 _TEXT_ENCODERS = {2048: "qwen3vl_2b", 2560: "qwen3vl_4b"}
@@ -36,7 +37,7 @@ def load(config: ModelConfig) -> DreamLite:
         ModelError: it cannot be loaded, or a setting is for CLIP.
     """
     refuse_clip_skip(config, "DreamLite")
-    pipeline = load_pipeline(config, DreamLitePipeline, config.model, autoencoder=AutoencoderTiny)
+    pipeline = load_pipeline(config, DiffusionPipeline, config.model, autoencoder=AutoencoderTiny)
     return DreamLite(pipeline, config)
 
 
@@ -46,6 +47,7 @@ class DreamLite(InParts):
     alike = "that are the same"
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        self.is_distilled = isinstance(pipeline, DreamLiteMobilePipeline)
         encoder = pipeline.text_encoder
         key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
         filled = pipeline.prompt_template_encode_generate.format(TASK)
@@ -60,7 +62,7 @@ class DreamLite(InParts):
             encoders={key: ("tokenizer", encoder, max(1, room - around))},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
-            sampling=DEFAULTS,
+            sampling=FEW_STEPS if self.is_distilled else DEFAULTS,
         )
         self._layers = []  # states of several layers would not fit the mask
 
@@ -115,6 +117,16 @@ class DreamLite(InParts):
         # the pipeline takes no noise, but asks itself for some
         self.pipeline.prepare_latents = lambda *_: start
         return start
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        if not self.is_distilled:
+            return {}
+        if sampling.negative_prompt:
+            raise ModelError(
+                "DreamLite's distilled model takes no negative prompt, got "
+                f"{sampling.negative_prompt!r}; leave it out."
+            )
+        return {"guidance_scale": None}  # of a number it complains
 
     def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
         given = {n: options[n][0] for n in ("prompt", "negative_prompt") if n in options}

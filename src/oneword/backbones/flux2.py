@@ -6,9 +6,7 @@ cells of the VAE, scaled by the running statistics of its batch norm.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +14,8 @@ from diffusers import (
     AutoencoderKLFlux2,
     DiffusionPipeline,
     Flux2KleinInpaintPipeline,
+    Flux2KleinKVPipeline,
     Flux2KleinPipeline,
-    Flux2Pipeline,
 )
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
 from torch import Tensor
@@ -44,14 +42,13 @@ def load(config: ModelConfig) -> Flux2:
         ModelError: it cannot be loaded, or a setting is for CLIP.
     """
     refuse_clip_skip(config, "Flux.2")
-    index = Path(config.model) / "model_index.json"
-    entries: Any = (
-        json.loads(index.read_text())
-        if index.is_file()
-        else DiffusionPipeline.load_config(config.model, revision=config.revision)
+    pipeline = load_pipeline(
+        config, DiffusionPipeline, config.model, autoencoder=AutoencoderKLFlux2
     )
-    kind = Flux2KleinPipeline if "Klein" in entries["_class_name"] else Flux2Pipeline
-    pipeline = load_pipeline(config, kind, config.model, autoencoder=AutoencoderKLFlux2)
+    if isinstance(pipeline, Flux2KleinKVPipeline):
+        # it differs in how it looks at pictures beside a prompt, which no word needs
+        pipeline = Flux2KleinPipeline(**pipeline.components, is_distilled=True)
+        pipeline.set_progress_bar_config(disable=True)
     return Flux2(pipeline, config)
 
 

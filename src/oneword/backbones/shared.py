@@ -8,7 +8,9 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import ConfigMixin, FluxPipeline, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -295,6 +297,27 @@ class PatchAutoencoder(FrozenPipeline):
             return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
 
         return self._through_vae(run).clamp(-1, 1)
+
+
+class NoAutoencoder(ModelMixin, ConfigMixin):
+    """Where other families have an autoencoder: pictures are their own latents."""
+
+    @register_to_config
+    def __init__(
+        self,
+        scaling_factor: float = 1.0,  # noqa: ARG002  (read from its configuration)
+        block_out_channels: tuple[int] = (3,),  # noqa: ARG002
+    ) -> None:
+        super().__init__()
+        self.register_buffer("place", torch.empty(0))
+
+    def encode(self, x: Pixels) -> EncoderOutput:
+        """The picture itself."""
+        return EncoderOutput(latent=x)
+
+    def decode(self, z: Latents) -> DecoderOutput:
+        """The picture itself."""
+        return DecoderOutput(sample=z)
 
 
 class ToldSizes(FrozenPipeline):

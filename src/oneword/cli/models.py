@@ -226,13 +226,13 @@ FAMILIES = (
     },
     {
         "family": "prx",
-        "text_encoders": "t5gemma_2b",
+        "text_encoders": "t5gemma_2b; qwen3vl_2b, _4b or _8b (PRXPixel)",
         "prediction_type": "flow",
         "draws": "from noise",
         "proven": _TINY,
-        "examples": "Photoroom/prx-512-t2i-sft",
+        "examples": "Photoroom/prx-512-t2i-sft, Photoroom/prxpixel-t2i",
         "memory": "8 GB of weights in bf16, by the published 1.3 B parameters and 2.6 B of "
-        "T5-Gemma's encoder",
+        "T5-Gemma's encoder; PRXPixel 14 GB and its reader's",
     },
     {
         "family": "kandinsky3",
@@ -296,7 +296,7 @@ FAMILIES = (
         "prediction_type": "flow",
         "draws": "from noise",
         "proven": _TINY,
-        "examples": "carlofkl/DreamLite-base",
+        "examples": "carlofkl/DreamLite-base, carlofkl/DreamLite-mobile",
         "memory": "not known here: no published size was at hand",
     },
     {
