@@ -184,16 +184,20 @@ def test_the_familys_own_scheduler_follows_the_target_to_the_picture(backbone):
     )
     x0, noise = clean(backbone).double(), latents(backbone, seed=1).double()
     flow, x = backbone.noise.prediction_type == "flow", None
+    rounding = 1e-5
+    if hasattr(scheduler, "lambda_t"):  # DPM-Solver's rounded table is divided by the signal
+        signal = scheduler.alphas_cumprod[int(scheduler.timesteps[0])].sqrt()
+        rounding += 4 * torch.finfo(torch.float32).eps / float(signal)
     for i, step in enumerate(scheduler.timesteps[: 4 if arc else None]):
         t = (scheduler.sigmas[i] if flow else step).expand(2)
         expected = backbone.add_noise(x0, noise, t)
         x = expected if x is None else x
-        assert torch.allclose(x, expected, atol=1e-5), i
+        assert torch.allclose(x, expected, atol=rounding), i
         x = scheduler.step(backbone.target(x0, noise, t), step, x, return_dict=False)[0]
     left = 0.0 if flow or arc else float((1 - scheduler.alphas_cumprod[0]).sqrt())
     if hasattr(backbone.noise, "least_time"):  # PRXPixel's pipeline goes a part of its last step
         x0 = torch.lerp(backbone.add_noise(x0, noise, t), x0, float(t[0]) / 0.05)
-    assert torch.allclose(x, x0, atol=1e-5 + 5 * left)
+    assert torch.allclose(x, x0, atol=rounding + 5 * left)
 
 
 def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone):
