@@ -1,22 +1,31 @@
-"""How good a word is after so many samples, by the settings of training, on microworld.
+r"""How good a word is after so many samples, by the settings of training, on microworld.
 
     python benchmarks/samples_to_quality.py --json samples.json --plot samples.png
+    python benchmarks/samples_to_quality.py --half test --variants default full-length \
+        full-length-low full-length-high --json stopping.json
 
 Every variant learns the same concepts from the same pictures and is drawn from at the same marks,
-at equal samples. The score is the share of the way from the initialiser's plain similarity to the
-drawings' own; differences to the first variant are paired by concept. The rows of the best step so
-far are drawn (``--keep best``). Where the variance criterion would have stopped stands beside: its
-score there, its mean samples, and the score of that fixed length for all, between the marks.
+at equal samples; those of full length go on to 20,000. The score is the share of the way from the
+initialiser's plain similarity to the drawings' own; differences to the first variant are paired by
+concept. The rows of the best step so far are drawn (``--keep best``), or their average where a
+variant keeps that. Where the variance criterion would have stopped stands beside: its score there,
+its mean samples, and the score of that fixed length for all, between the marks. Edits are the
+shares of pictures of edit prompts in which the oracle sees the scene and the style that were asked
+for, where the criterion would have stopped, or at the end of a full length.
+
+What the file of ``--json`` holds already is not learned again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -31,24 +40,38 @@ from torch import Tensor
 from oneword.backbones.base import Backbone, load
 from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig
-from oneword.evaluation import harness, metrics
+from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import Judge, load_judge
 from oneword.evaluation.metrics import mean_interval
+from oneword.extensions import averaging
 from oneword.extensions.early_stopping import variance
 from oneword.images import from_uint8
 from oneword.inversion import Job, Progress, invert_many
-from oneword.microworld import concepts
+from oneword.microworld import concepts, weights
+from oneword.microworld.oracle import Oracle
+from oneword.parts import AVERAGE, below
 from oneword.prompts import PLAIN_PROMPT
 
 
+_FULL = {"train_batch_size": 4, "max_train_steps": 5000}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "stratified": {"stratified_timesteps": True},
-    "plain times": {"timestep_bias": 0.0},
-    "noisier times": {"timestep_bias": 1.0},
-    "three times the rate": {"learning_rate": 1.5e-2},
-    "falling rate": {"lr_scheduler": "linear"},
+    "plain-times": {"timestep_bias": 0.0},
+    "noisier-times": {"timestep_bias": 1.0},
+    "low-rate": {"learning_rate_ratio": 1 / 3},
+    "high-rate": {"learning_rate_ratio": 3.0},
+    "falling-rate": {"lr_scheduler": "linear"},
+    "averaged-rows": {"keep": "average"},
+    "norm-rule": {"norm_pull": 0.1},
+    "cross-initialised": {"cross_initialization": True},
+    # the yardstick of early stopping
+    "full-length": _FULL,
+    "full-length-low": _FULL | {"learning_rate_ratio": 1 / 3},
+    "full-length-high": _FULL | {"learning_rate_ratio": 3.0},
 }
+FULL_MARKS = (5_000, 10_000, 20_000)
+"""Samples at which variants of full length are drawn, besides the marks of all."""
 STOP = "where the criterion stops"
 
 
@@ -62,14 +85,20 @@ class Arguments:
     """Held-out concepts in place of the half's; styles have no plain pictures and are left out."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training, each with other pictures of the concept."""
-    variants: tuple[str, ...] = tuple(VARIANTS)
+    variants: tuple[str, ...] = tuple(v for v in VARIANTS if not v.startswith("full-length"))
     """Which settings, the first being what others are compared with."""
-    marks: tuple[int, ...] = (25, 50, 100, 200, 300)
-    """Steps at which a word is drawn; the last ends the training."""
+    marks: tuple[int, ...] = (200, 400, 800, 1200)
+    """Samples at which a word is drawn; the last ends the training, but that of full length."""
     num_images: int = 8
     """Pictures for each score."""
+    num_edit_images: int = 2
+    """Pictures of each edit prompt."""
+    slots: int = 10
+    """Words that a process trains at once."""
     num_processes: int = 2
     """Processes of one thread each."""
+    minutes: float | None = None
+    """Begin nothing new after so many; the same command goes on from --json."""
     json: Path | None = None
     """File for all numbers."""
     plot: Path | None = None
@@ -77,10 +106,10 @@ class Arguments:
 
 
 @cache
-def _model() -> tuple[Backbone, Judge]:
+def _model() -> tuple[Backbone, Judge, Oracle]:
     torch.set_num_threads(1)
     backbone = load(ModelConfig())
-    return backbone, load_judge(None, backbone)
+    return backbone, load_judge(None, backbone), weights.load_oracle()
 
 
 def main() -> None:
@@ -90,42 +119,63 @@ def main() -> None:
         c.name for c in concepts.HELD_OUT if c.thing and concepts.half(c) == arguments.half
     )
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
-    runs: list[dict[str, Any]] = []
-    started = time.monotonic()
+    runs = _known(arguments.json)
+    done = {(run["seed"], run["concept"], run["variant"]) for run in runs}
+    waiting = [(*pair, v) for pair in pairs for v in arguments.variants if (*pair, v) not in done]
+    # a pair's variants share a batch, which is full where there are as many
+    parts = [waiting[i : i + arguments.slots] for i in range(0, len(waiting), arguments.slots)]
+    started, count = time.monotonic(), 0
+    deadline = started + 60 * (arguments.minutes or math.inf)
     context = multiprocessing.get_context("spawn")
+    work = partial(_learn_and_score, arguments, time.time() + deadline - started)
     with ProcessPoolExecutor(arguments.num_processes, mp_context=context) as pool:
-        for found in pool.map(partial(_compare, arguments), pairs):
+        for future in as_completed([pool.submit(work, part) for part in parts]):
+            found = future.result()
+            if not found:
+                continue
             runs += found
-            done = len(runs) / len(arguments.variants)
-            left = (time.monotonic() - started) / done * (len(pairs) - done)
-            print(f"{found[0]['concept']}: {left / 60:.0f} min left", file=sys.stderr)
+            count += len(found)
+            left = (time.monotonic() - started) / count * (len(waiting) - count)
+            print(f"{count} of {len(waiting)} runs, {left / 60:.0f} min left", file=sys.stderr)
             record(arguments.json, runs=runs)
-    print(_table(arguments, runs))
-    if arguments.plot is not None:
-        _plot(arguments, runs, arguments.plot)
-
-
-def _compare(arguments: Arguments, pair: tuple[int, str]) -> list[dict[str, Any]]:
-    """Learn one concept with every variant, in one batch."""
-    seed, name = pair
-    concept = concepts.get(name)
-    backbone, judge = _model()
-    pictures = from_uint8(concepts.concept_pictures(concept, seed=seed, size=backbone.resolution))
-    jobs = [
-        Job(
-            name=variant,
-            pictures=pictures,
-            config=InversionConfig(
-                initializer_token=concept.noun,
-                max_train_steps=arguments.marks[-1],
-                evaluation_steps=5,
-                seed=seed,
-                **VARIANTS[variant],
-            ),
-        )
-        for variant in arguments.variants
+    wanted = [
+        run
+        for run in runs
+        if (run["seed"], run["concept"]) in pairs and run["variant"] in arguments.variants
     ]
-    watches = {job.name: _Watch(arguments.marks) for job in jobs}
+    print(_table(arguments, wanted))
+    print(_stopping(arguments, wanted))
+    if arguments.plot is not None:
+        _plot(arguments, wanted, arguments.plot)
+
+
+def _known(path: Path | None) -> list[dict[str, Any]]:
+    if path is None or not path.exists():
+        return []
+    return json.loads(path.read_text(encoding="utf-8"))["runs"]
+
+
+def _learn_and_score(
+    arguments: Arguments, until_s: float, part: Sequence[tuple[int, str, str]]
+) -> list[dict[str, Any]]:
+    """Learn some words in one batch, and draw each at its marks."""
+    if time.time() > until_s:
+        return []
+    backbone, judge, oracle = _model()
+    jobs = []
+    for seed, name, variant in part:
+        concept = concepts.get(name)
+        settings = {"train_batch_size": None, "max_train_steps": None} | VARIANTS[variant]
+        config = InversionConfig(
+            initializer_token=concept.noun, evaluation_steps=10, seed=seed, **settings
+        ).resolved(backbone.family)
+        if VARIANTS[variant].get("max_train_steps") is None:
+            assert config.train_batch_size is not None
+            steps = arguments.marks[-1] // config.train_batch_size
+            config = dataclasses.replace(config, max_train_steps=steps)
+        drawn = concepts.concept_pictures(concept, seed=seed, size=backbone.resolution)
+        jobs.append(Job(name=f"{variant}/{seed}/{name}", pictures=from_uint8(drawn), config=config))
+    watches = {job.name: _Watch(_marks(arguments, job.name), job.config) for job in jobs}
     results = invert_many(
         backbone,
         jobs,
@@ -133,64 +183,103 @@ def _compare(arguments: Arguments, pair: tuple[int, str]) -> list[dict[str, Any]
         on_step=lambda progress: watches[progress.job.name](progress),
         stop=lambda _: False,
     )
+    runs = []
+    for (seed, name, variant), job, result in zip(part, jobs, results, strict=True):
+        watch = watches[job.name]
+        watch.end(result.steps)
+        scored = _scored(arguments, (backbone, judge, oracle), name, seed, watch)
+        runs.append(
+            {"concept": name, "seed": seed, "variant": variant, "status": result.status}
+            | scored
+            | {"losses": result.losses}
+        )
+    return runs
+
+
+def _marks(arguments: Arguments, name: str) -> tuple[int, ...]:
+    """Samples at which a variant is drawn."""
+    more = FULL_MARKS if name.startswith("full-length") else ()
+    return arguments.marks + more
+
+
+def _scored(
+    arguments: Arguments,
+    bench: tuple[Backbone, Judge, Oracle],
+    name: str,
+    seed: int,
+    watch: _Watch,
+) -> dict[str, Any]:
+    backbone, judge, oracle = bench
+    concept = concepts.get(name)
     plain = judge.images(from_uint8(concepts.concept_plain(concept, size=backbone.resolution)))
     seeds = range(1000 * seed, 1000 * seed + arguments.num_images)
 
     def similarity(method: harness.Method) -> float:
         return metrics.image_similarity(judge.images(method(PLAIN_PROMPT, seeds)), plain)
 
+    def drawing(samples: int) -> harness.Method:
+        word = Concept(placeholder_token="S*", rows=watch.rows[samples], provenance={})
+        return harness.word(backbone, "S*", [word])
+
     start, goal = similarity(harness.word(backbone, concept.noun)), metrics.self_similarity(plain)
-    runs = []
-    for job, result in zip(jobs, results, strict=True):
-        watch = watches[job.name]
-        assert result.concept is not None, result.reason
-        reached = {}
-        for step, rows in watch.rows.items():
-            word = Concept(placeholder_token="S*", rows=rows, provenance={})
-            found = similarity(harness.word(backbone, "S*", [word]))
-            reached[step] = metrics.share_of_way(found, start, goal)
-        runs.append(
-            {
-                "concept": name,
-                "seed": seed,
-                "variant": job.name,
-                "samples_per_step": job.config.resolved(backbone.family).train_batch_size,
-                "reached": {str(mark): reached[mark] for mark in arguments.marks},
-                "stop_step": watch.stop_step,
-                "stop_reached": reached[watch.stop_step],
-                "losses": result.losses,
-            }
-        )
-    return runs
+    reached = {
+        samples: metrics.share_of_way(similarity(drawing(samples)), start, goal)
+        for samples in watch.rows
+    }
+    # a word is what its run leaves: of full length the end, of others where the criterion stops
+    end = watch.marks[-1] if watch.marks[-1] == FULL_MARKS[-1] else watch.stop_samples
+    protocol = harness.protocol_for(backbone.family, seeds=seeds[: arguments.num_edit_images])
+    method = drawing(end)
+    edits = {t: oracle.read(method(t, protocol.seeds)) for t in protocol.edits}
+    return {
+        "reached": {str(mark): reached[mark] for mark in watch.marks},
+        "stop_samples": watch.stop_samples,
+        "stop_reached": reached[watch.stop_samples],
+        "edits": world.edits_obeyed(edits),
+    }
 
 
 class _Watch:
-    """Copies a job's best rows at the marks, and where the criterion would stop it."""
+    """Copies what a job would leave at each mark, and where the criterion would stop it."""
 
-    def __init__(self, marks: Sequence[int]) -> None:
-        self.marks = marks
+    def __init__(self, marks: Sequence[int], config: InversionConfig) -> None:
+        assert config.train_batch_size is not None
+        self.marks, self.per_step = marks, config.train_batch_size
         self.rows: dict[int, dict[str, Tensor]] = {}
         self.best: dict[str, Tensor] = {}
+        self.memory: dict[str, Tensor] = {}
         self.stopped = False
-        self.stop_step = marks[-1]
+        self.stop_samples = marks[-1]
 
     def __call__(self, progress: Progress) -> None:
+        samples = progress.step * self.per_step
+        if progress.step:
+            averaging.followed(progress.rows, self.memory, {}, progress.config, progress.step - 1)
         if progress.evaluated and progress.best_step == progress.step:
-            self.best = {name: rows.clone() for name, rows in progress.rows.items()}
+            self.best = {name: rows.detach().clone() for name, rows in progress.rows.items()}
         asked = dataclasses.replace(
             progress, config=dataclasses.replace(progress.config, early_stopping=True)
         )
         stops = progress.evaluated and not self.stopped and variance(asked)
         if stops:
-            self.stopped, self.stop_step = True, progress.step
-        if stops or progress.step in self.marks:
-            self.rows[progress.step] = dict(self.best)
+            self.stopped, self.stop_samples = True, samples
+        if stops or samples in self.marks:
+            self.rows[samples] = self._left()
+
+    def _left(self) -> dict[str, Tensor]:
+        average = below(self.memory, AVERAGE)
+        return {n: (average or self.best)[n].detach().clone() for n in self.best}
+
+    def end(self, steps: int) -> None:
+        """After a run that ended before its last mark, what it left stands there, too."""
+        for mark in self.marks:
+            if mark > steps * self.per_step:
+                self.rows[mark] = self._left()
 
 
 def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     """Means over concepts, of which each is the mean over its seeds."""
-    samples = runs[0]["samples_per_step"]
-    heads = [f"{mark * samples} samples" for mark in arguments.marks]
+    heads = [f"{mark} samples" for mark in arguments.marks]
     lines = [
         "| settings | "
         + " | ".join([*heads, STOP, "its mean samples", "that length for all"])
@@ -200,45 +289,89 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     first = _by_concept(arguments, runs, arguments.variants[0])
     for variant in arguments.variants:
         own = _by_concept(arguments, runs, variant)
+        common = [name for name in first if name in own]
         cells = []
-        for column, values in own.items():
+        for column in (*map(str, arguments.marks), STOP):
+            values = [own[name][column] for name in own]
             mean = mean_interval(values)
             text = f"{mean.value:.2f}"
-            if variant != arguments.variants[0] and len(values) > 1:
-                apart = mean_interval([a - b for a, b in zip(values, first[column], strict=True)])
+            if variant != arguments.variants[0] and len(common) > 1:
+                apart = mean_interval([own[n][column] - first[n][column] for n in common])
                 text += f" ({apart.value:+.2f} ± {apart.half_width:.2f})"
             elif len(values) > 1:
                 text += f" ± {mean.half_width:.2f}"
             cells.append(text)
-        stops = [run["stop_step"] * samples for run in runs if run["variant"] == variant]
+        stops = [run["stop_samples"] for run in runs if run["variant"] == variant]
         stop = sum(stops) / len(stops)
-        curve = [mean_interval(own[str(mark)]).value for mark in arguments.marks]
-        fixed = np.interp(stop, [mark * samples for mark in arguments.marks], curve)
-        cells += [f"{stop:.0f}", f"{fixed:.2f}"]
+        marks = _marks(arguments, variant)
+        curve = [mean_interval([own[n][str(mark)] for n in own]).value for mark in marks]
+        cells += [f"{stop:.0f}", f"{np.interp(stop, marks, curve):.2f}"]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
+    counts = {v: sum(run["variant"] == v for run in runs) for v in arguments.variants}
+    failed = sorted({f"{r['variant']} ({r['status']})" for r in runs if r["status"] != "finished"})
     lines += [
         "",
-        f"{len(next(iter(first.values())))} concepts ({arguments.half} half), seeds "
+        f"{len(first)} concepts ({arguments.half} half), seeds "
         f"{', '.join(map(str, arguments.seeds))}, {arguments.num_images} pictures per score. Share "
         "of the way from the initialiser to the drawings; in brackets the paired difference to "
-        f"{arguments.variants[0]}; ± is the half-width of the 95 % interval over concepts.",
+        f"{arguments.variants[0]}; ± is the half-width of the 95 % interval over concepts. Runs: "
+        f"{', '.join(f'{v} {n}' for v, n in counts.items())}. Not finished: "
+        f"{', '.join(failed) or 'none'}.",
     ]
+    return "\n".join(lines)
+
+
+def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
+    """Variants of full length beside the first one: what it keeps of their gain."""
+    full = [v for v in arguments.variants if v.startswith("full-length")]
+    if not full:
+        return ""
+    lines = [
+        "",
+        "| | runs | samples | share of the way | kept of full length's best | scene | style |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups = {v: _by_concept(arguments, runs, v) for v in arguments.variants}
+    # where all have been, so that the best is not the one with the easiest concepts
+    shared = [n for n in groups[arguments.variants[0]] if all(n in groups[v] for v in full)]
+    last = str(FULL_MARKS[-1])
+    best = max(full, key=lambda v: sum(groups[v][n][last] for n in shared))
+    goal = mean_interval([groups[best][n][last] for n in shared]).value
+    rows = [(v, STOP) for v in arguments.variants if v not in full]
+    rows += [(arguments.variants[0], str(arguments.marks[-1])), *((v, last) for v in full)]
+    for variant, column in rows:
+        own = groups[variant]
+        mean = mean_interval([own[n][column] for n in shared])
+        group = [r for r in runs if r["variant"] == variant and r["concept"] in shared]
+        samples = [r["stop_samples"] if column == STOP else int(column) for r in group]
+        edits = [
+            f"{sum(r['edits'][name] for r in group) / len(group):.2f}"
+            if column != str(arguments.marks[-1])
+            else ""
+            for name in ("scene", "style")
+        ]
+        name = variant + (f", {column}" if column == STOP else "")
+        lines.append(
+            f"| {name} | {len(group)} | {sum(samples) / len(samples):.0f} | {mean.value:.2f} ± "
+            f"{mean.half_width:.2f} | {mean.value / goal:.0%} | {' | '.join(edits)} |"
+        )
+    lines += ["", f"{len(shared)} concepts that every variant has learned."]
     return "\n".join(lines)
 
 
 def _by_concept(
     arguments: Arguments, runs: list[dict[str, Any]], variant: str
-) -> dict[str, list[float]]:
-    """For each mark, and for the criterion's end: a value for each concept."""
-    found: dict[str, list[float]] = {}
+) -> dict[str, dict[str, float]]:
+    """For each concept a value at each mark, and at the criterion's end: the mean over seeds."""
+    found: dict[str, dict[str, float]] = {}
     own = [run for run in runs if run["variant"] == variant]
     for name in dict.fromkeys(run["concept"] for run in own):
         group = [run for run in own if run["concept"] == name]
-        for mark in map(str, arguments.marks):
-            values = [run["reached"][mark] for run in group]
-            found.setdefault(mark, []).append(sum(values) / len(values))
-        values = [run["stop_reached"] for run in group]
-        found.setdefault(STOP, []).append(sum(values) / len(values))
+        columns = {
+            str(mark): [run["reached"][str(mark)] for run in group]
+            for mark in _marks(arguments, variant)
+        } | {STOP: [run["stop_reached"] for run in group]}
+        found[name] = {c: sum(values) / len(values) for c, values in columns.items()}
     return found
 
 
@@ -248,18 +381,19 @@ def _plot(arguments: Arguments, runs: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    samples = runs[0]["samples_per_step"]
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     for variant in arguments.variants:
-        columns = _by_concept(arguments, runs, variant)
-        means = [mean_interval(columns[str(mark)]) for mark in arguments.marks]
+        columns, marks = _by_concept(arguments, runs, variant), _marks(arguments, variant)
+        means = [mean_interval([own[str(mark)] for own in columns.values()]) for mark in marks]
         axes.errorbar(
-            [mark * samples for mark in arguments.marks],
+            marks,
             [mean.value for mean in means],
             yerr=[mean.half_width for mean in means],
             label=variant,
             capsize=2,
         )
+    if any(variant.startswith("full-length") for variant in arguments.variants):
+        axes.set_xscale("log")
     axes.set_xlabel("samples")
     axes.set_ylabel("share of the way to the drawings")
     axes.legend()

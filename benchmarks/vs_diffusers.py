@@ -69,8 +69,8 @@ class Arguments:
     """Side of the pictures, px."""
     batch: int = 4
     """Samples per step."""
-    dtype: Literal["fp32", "bf16"] = "fp32"
-    """Compute type of both."""
+    dtype: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Compute type of both; auto: whatever each takes where it is told none."""
     steps: tuple[int, int] = (10, 60)
     """The two lengths."""
     repeats: int = 5
@@ -135,10 +135,10 @@ def _run(
             "checkpointing_steps": 10_000,
         }
         if trainer == "diffusers":
-            precision = "no" if arguments.dtype == "fp32" else arguments.dtype
+            precision = {"fp32": "no", "bf16": "bf16", "auto": None}[arguments.dtype]
             more = {
                 "pretrained_model_name_or_path": model,
-                "mixed_precision": precision,
+                **({"mixed_precision": precision} if precision else {}),
                 "lr_warmup_steps": 0,
                 "save_steps": 10_000,
             }

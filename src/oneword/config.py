@@ -49,7 +49,7 @@ class ModelConfig:
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA, fp32 elsewhere. Also --mixed-precision."""
+    """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA and, for models of 1 GB or more, on CPUs with instructions for it; fp32 elsewhere. Also --mixed-precision."""
     pool: Literal["eos", "legacy"] = "eos"
     """Where CLIP's pooled output is taken (SDXL, SD3, Flux): "eos" (the end of the prompt), "legacy" (at the new word, as stock tools do on most models)."""
     memory: Literal["auto", "low", "lowest"] = "auto"

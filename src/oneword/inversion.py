@@ -60,7 +60,7 @@ __all__ = [
     "invert_many",
 ]
 
-SCORING_CHUNK = 32  # samples per forward pass without gradients; bounds memory
+SCORING_CHUNK = 32  # most samples per forward pass without gradients
 _NUM_NOUNS = 12  # initialisers that are tried where none is given
 _NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
 HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
@@ -324,7 +324,9 @@ class _Loop:
         if not learners:
             return {}
         with torch.no_grad():
-            found = predictions(self.backbone, [(n.fill, n.fixed) for n in learners], SCORING_CHUNK)
+            found = predictions(
+                self.backbone, [(n.fill, n.fixed) for n in learners], scoring_chunk(learners)
+            )
             measures = torch.stack(
                 [
                     learner.measures(
@@ -429,7 +431,7 @@ def choose_initializer(
         found = predictions(
             backbone,
             [(partial(fill, placeholder_token=noun), batch) for noun in nouns],
-            SCORING_CHUNK,
+            scoring_chunk([learner]),
         )
         losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
     finite = [one if math.isfinite(one) else math.inf for one in losses]
@@ -440,6 +442,12 @@ def choose_initializer(
         f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
         f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
     )
+
+
+def scoring_chunk(learners: Sequence[Learner]) -> int:
+    """Samples per forward pass without gradients: no more memory than a step of training takes."""
+    step = sum(learner.config.train_batch_size or 1 for learner in learners)
+    return min(SCORING_CHUNK, 4 * step)
 
 
 def predictions(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -104,7 +105,11 @@ class Vocabulary:
 
     def std(self) -> float:
         """Standard deviation of the table's entries: the scale of a relative learning rate."""
-        return float(self.weight.float().std())
+        parts = self.weight.detach().split(2048)  # a copy in float64 of the whole would be large
+        count = self.weight.numel()
+        mean = sum(part.double().sum() for part in parts) / count
+        squares = sum((part.double() - mean).square().sum() for part in parts)
+        return math.sqrt(float(squares) / (count - 1))
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, as it stands inside a sentence, without special tokens."""

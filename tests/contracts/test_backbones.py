@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import platform
 import re
 import shutil
 import warnings
@@ -16,13 +17,13 @@ from diffusers import AutoencoderKL, UNet2DModel
 from diffusers.models import model_loading_utils
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
-from transformers import CLIPConfig, CLIPImageProcessor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel
 
 import single_file
 import tiny
 from oneword._devices import computes
 from oneword.backbones.base import Backbone, ModelError, Moments, load, pick_device, pick_dtype
-from oneword.backbones.streaming import streamed
+from oneword.backbones.streaming import returning_memory, streamed
 from oneword.concept import Concept
 from oneword.config import ModelConfig, SamplingConfig
 from oneword.vocabulary import injected
@@ -188,8 +189,25 @@ def test_compute_types(tiny_folder):
     cond = backbone.encode_prompt(["a cat"])
     prediction = backbone.predict(normal(1, 4, 16, 16), torch.tensor([9]), cond)
     assert prediction.dtype == torch.float32
-    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
     assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
+
+
+def test_on_a_cpu_large_models_alone_are_narrow_of_themselves(tiny_folder, tmp_path, monkeypatch):
+    """Where its processor has instructions for it; this one is not asked."""
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("oneword.backbones.base.is_fast_in_bf16", lambda _: True)
+    file, folder = tmp_path / "one.safetensors", tmp_path / "unet"
+    folder.mkdir()
+    for path, size in ((file, 999_999_999), (folder / "a.safetensors", 1_000_000_000)):
+        with path.open("wb") as sparse:
+            sparse.truncate(size)
+    assert pick_dtype("auto", cpu, str(tiny_folder)) == torch.float32
+    assert pick_dtype("auto", cpu, str(file)) == torch.float32
+    assert pick_dtype("auto", cpu, str(tmp_path)) == torch.bfloat16
+    assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.bfloat16
+    assert pick_dtype("fp32", cpu, "stabilityai/sd") == torch.float32
+    monkeypatch.setattr("oneword.backbones.base.is_fast_in_bf16", lambda _: False)
+    assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.float32
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
@@ -240,31 +258,59 @@ def test_a_streamed_file_answers_as_a_dictionary_of_tensors_does(tmp_path):
     assert type(model_loading_utils.load_state_dict(tmp_path / "x.safetensors")) is dict
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks the Linux kernel")
-def test_weights_of_another_type_never_lie_in_memory_whole(tmp_path):
-    """A file of some 155 MB in fp32, loaded as bf16: half stays, and less than all is beside it."""
-    wide = UNet2DModel(
+def memory():
+    """The process's memory, and its peak, bytes."""
+    status = Path("/proc/self/status").read_text()
+    return {k: int(re.search(rf"{k}:\s*(\d+)", status)[1]) * 1024 for k in ("VmHWM", "VmRSS")}
+
+
+asks_linux = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="asks the Linux kernel"
+)
+
+
+def wide_unet():
+    return UNet2DModel(
         sample_size=8,
         block_out_channels=(384, 384),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
     )
-    size = sum(p.numel() for p in wide.parameters()) * 4
+
+
+def wide_clip():
+    return CLIPTextModel(CLIPTextConfig(vocab_size=1000, hidden_size=768, num_hidden_layers=7))
+
+
+@asks_linux
+@pytest.mark.parametrize("make", [wide_unet, wide_clip])
+def test_weights_of_another_type_never_lie_in_memory_whole(tmp_path, make):
+    """A file of some 155 MB in fp32, loaded as bf16: half stays, and less than all is beside it."""
+    wide = make()
+    kind, size = type(wide), sum(p.numel() for p in wide.parameters()) * 4
     wide.save_pretrained(tmp_path)
     del wide
-
-    def peak():
-        status = Path("/proc/self/status").read_text()
-        return {k: int(re.search(rf"{k}:\s*(\d+)", status)[1]) * 1024 for k in ("VmHWM", "VmRSS")}
-
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
-    before = peak()["VmRSS"]
+    before = memory()["VmRSS"]
     with streamed():
-        UNet2DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+        kind.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert size > 150e6
-    assert peak()["VmHWM"] - before < size
+    assert memory()["VmHWM"] - before < size
+
+
+@asks_linux
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_what_a_cast_has_freed_goes_back_to_the_system():
+    """As much is left as the narrow copies take: no holes where the wide ones were."""
+    torch.empty(4_000_000).fill_(1.0)  # from here on glibc would keep what is freed
+    gc.collect()
+    with returning_memory():
+        before = memory()["VmRSS"]
+        kept = [torch.ones(800_000).to(torch.bfloat16) for _ in range(60)]
+        grown = memory()["VmRSS"] - before
+    assert grown < 1.2 * sum(2 * t.numel() for t in kept)
 
 
 def test_a_weight_variant(tiny_sd, tmp_path):

@@ -108,7 +108,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from oneword._devices import computes
+from oneword._devices import computes, is_fast_in_bf16
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config import EMBEDDED, ModelConfig, SamplingConfig, UserError
 from oneword.vocabulary import Vocabulary
@@ -321,6 +321,9 @@ _SINGLE_FILES |= {"sd35": "sd3", "xl_base": "sdxl", "flux-dev": "flux", "flux-sc
 """The same by the beginning of diffusers' name of a single file's layout."""
 
 
+_LARGE = 1e9  # bytes
+
+
 def load(config: ModelConfig, work: Work | None = None) -> Backbone:
     """Load a base model behind the contract, in the way that ``config.memory`` picks.
 
@@ -334,13 +337,14 @@ def load(config: ModelConfig, work: Work | None = None) -> Backbone:
             was asked for cannot be done on this machine.
     """
     from oneword.backbones import memory  # it needs the contract
+    from oneword.backbones.streaming import returning_memory
 
     module = importlib.import_module(f"oneword.backbones.{_family(config)}")
     plan = memory.plan(module.load, config, work or memory.Work())
-    if plan is None:
-        return module.load(config)
-    backbone = module.load(plan.config)
-    backbone.memory = str(plan)
+    with returning_memory():
+        backbone = module.load(config if plan is None else plan.config)
+    if plan is not None:
+        backbone.memory = str(plan)
     return backbone
 
 
@@ -442,6 +446,15 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def _is_large(source: str) -> bool:
+    """Whether a model's files hold a gigabyte or more, as those on the hub do."""
+    path = Path(source)
+    if not path.exists():
+        return bool(source)
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(one.stat().st_size for one in files if one.is_file()) >= _LARGE
+
+
 def pick_device(name: str) -> torch.device:
     """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU.
 
@@ -466,10 +479,19 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The compute type of a name; "auto" is bf16 on CUDA and fp32 elsewhere."""
+def pick_dtype(name: str, device: torch.device, source: str = "") -> torch.dtype:
+    """The compute type of a name; "auto" is bf16 where that is fast, and fp32 elsewhere.
+
+    On a CPU it is fast for large models alone: the work of a small one is not in its products.
+
+    Args:
+        name: "auto", "fp32", "bf16" or "fp16".
+        device: Where it will run.
+        source: Hub id, folder or file of the model.
+    """
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        narrow = is_fast_in_bf16(device) and (device.type != "cpu" or _is_large(source))
+        return torch.bfloat16 if narrow else torch.float32
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if not computes(dtype, device):
         warnings.warn(

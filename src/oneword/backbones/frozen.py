@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.backbones import memory
+from oneword.backbones import few_cells, memory
 from oneword.backbones.base import (
     Conditioning,
     ModelError,
@@ -61,7 +61,7 @@ def load_pipeline(
         ModelError: it is not whole, or not of this class.
     """
     device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
+    dtype = pick_dtype(config.dtype, device, source)
     options = {"dtype": dtype} | options
     try:
         with quiet(), streamed():
@@ -113,6 +113,8 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
         flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
         if is_denoiser and is_whole and flat and device.type in ("cuda", "cpu"):
             part.to(memory_format=torch.channels_last)
+            if device.type == "cpu":
+                few_cells.use_products(part)
 
 
 def chat_tokens(

@@ -97,7 +97,9 @@ def probe(config: ModelConfig) -> Probe:
         requires_backends(made, getattr(made, "_backends", []))
         with quiet():
             pipeline: Any = DiffusionPipeline.from_pretrained(
-                config.model, dtype=pick_dtype(config.dtype, device), variant=config.variant
+                config.model,
+                dtype=pick_dtype(config.dtype, device, config.model),
+                variant=config.variant,
             )
     except Exception as error:
         raise ModelError(

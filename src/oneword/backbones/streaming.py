@@ -1,11 +1,14 @@
 """Weights read tensor by tensor, so that a file in another type never lies in memory whole.
 
-diffusers maps a file and keeps the map until the last of its tensors has been cast: the pages that
-were read count as the process's own beside the copies.
+diffusers and transformers map a file and keep the map until the last of its tensors has been cast:
+the pages that were read count as the process's own beside the copies. And the C library keeps what
+a cast has freed, in holes that the next tensor does not fit.
 """
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,23 +17,54 @@ from typing import Any
 from diffusers.models import model_loading_utils, modeling_utils
 from safetensors import safe_open
 from torch import Tensor
+from transformers import modeling_utils as transformers_utils
+
+
+_TRIM, _MAP = -1, -3  # of malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+_MIB = 2**20
+
+
+@contextmanager
+def returning_memory() -> Iterator[None]:
+    """Inside, memory of a tensor that is freed goes back to the system at once, under glibc.
+
+    Outside it stays with the process, as it does of itself after the first large tensors: to fetch
+    it anew costs more than the small work of a step.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_MAP, _MIB)
+    try:
+        yield
+    finally:
+        mallopt(_MAP, 32 * _MIB)  # the largest that glibc takes
+        mallopt(_TRIM, 64 * _MIB)
 
 
 @contextmanager
 def streamed() -> Iterator[None]:
-    """Let diffusers' models read safetensors files tensor by tensor."""
-    original = model_loading_utils.load_state_dict
+    """Let diffusers' and transformers' models read safetensors files tensor by tensor."""
+    original, mapped = model_loading_utils.load_state_dict, transformers_utils.safe_open
 
     def load(file: Any, *args: Any, **options: Any) -> Any:
         is_streamable = isinstance(file, (str, Path)) and str(file).endswith(".safetensors")
         return _Streamed(file) if is_streamable else original(file, *args, **options)
 
+    def read(*args: Any, **options: Any) -> Any:
+        if options.get("backend") == "mmap":
+            options["backend"] = "pread"
+        return mapped(*args, **options)
+
     modules: Iterable[Any] = (model_loading_utils, modeling_utils)
     for module in modules:
         module.load_state_dict = load
+    transformers_utils.safe_open = read
     try:
         yield
     finally:
+        transformers_utils.safe_open = mapped
         for module in modules:
             module.load_state_dict = original
 

@@ -25,7 +25,7 @@ from oneword.concept import Concept
 from oneword.config import InversionConfig, SamplingConfig, plain_settings
 from oneword.draws import generator
 from oneword.images import from_uint8, read_folder
-from oneword.inversion import HALF_SCALE, SCORING_CHUNK, choose_initializer, predictions
+from oneword.inversion import HALF_SCALE, choose_initializer, predictions, scoring_chunk
 from oneword.learner import GUARD_MARGIN, GUARD_MIN_STEPS, Learner
 from oneword.parts import (
     Batch,
@@ -496,7 +496,9 @@ class _Tuner:
     def _score(self) -> tuple[Status, str] | None:
         """Score the fixed batch; an ending where it is not finite."""
         fixed = self.learner.fixed
-        (found,) = predictions(self.backbone, [(self.learner.fill, fixed)], SCORING_CHUNK)
+        (found,) = predictions(
+            self.backbone, [(self.learner.fill, fixed)], scoring_chunk([self.learner])
+        )
         loss = float(squared_error(found, fixed.target, fixed.samples).mean())
         step = self.start.first_step + self.step
         if self.bad or not math.isfinite(loss):
