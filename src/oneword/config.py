@@ -183,7 +183,7 @@ TUNING: dict[str, dict[str, dict[str, Any]]] = {
 
 
 TemplateSet = Literal["paper27dot", "release27", "head81", "style17dot", "style19"]
-PresetName = Literal["paper", "release", "default"]
+PresetName = Literal["paper", "release", "default", "fast"]
 Form = Literal[
     "rows",
     "progressive",
@@ -229,7 +229,7 @@ class InversionConfig:
     learnable_property: Literal["object", "style"] = "object"
     """What the pictures have in common."""
     preset: PresetName = "default"
-    """Source of every setting that is not given: "paper" (Gal et al. 2022), "release" (the authors' code), "default"."""
+    """Source of every setting that is not given: "paper" (Gal et al. 2022), "release" (the authors' code), "default", "fast" (the default, which stops when the loss has come to rest)."""
     prompt_templates: TemplateSet | None = None
     """Set of neutral sentences that the word is trained in."""
     learning_rate: float | None = None
@@ -530,6 +530,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "evaluation_steps": 10,
         },
     },
+}
+# Voronov et al. 2023, arXiv:2302.04841: most words have come to rest long before the last step.
+PRESETS["fast"] = {
+    family: values | {"early_stopping": True} for family, values in PRESETS["default"].items()
 }
 """Presets by name, then by model family ("*": every other family)."""
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import tiny
+from oneword.backbones import few_cells
 from oneword.backbones.base import load
 from oneword.config import InversionConfig, ModelConfig
 from oneword.draws import step_draws
@@ -101,6 +102,19 @@ def test_the_loop_alone_equals_the_plain_path(tiny_folder, plain):
 def test_a_word_among_others_equals_the_plain_path(tiny_folder, plain):
     tasks = [job(seed) for seed in (1, 0, 2)]
     assert losses_of(tiny_folder, tasks)["w0"] == pytest.approx(plain, rel=1e-4)
+
+
+def test_with_convolutions_as_products_it_equals_the_plain_path(tiny_folder, plain, monkeypatch):
+    """Every one of them, however many cells there are."""
+    taken = []
+
+    def has_few(self, x):
+        taken.append(self)
+        return True
+
+    monkeypatch.setattr(few_cells.FewCells, "_has_few", has_few)
+    assert losses_of(tiny_folder, [job(0)])["w0"] == pytest.approx(plain, rel=1e-4)
+    assert len(set(taken)) > 10
 
 
 @pytest.mark.slow

@@ -157,6 +157,16 @@ def test_every_setup_resolves_without_gaps_and_to_itself(setup, family):
     assert {name: getattr(config, name) for name in own} == own
 
 
+@pytest.mark.parametrize("family", ["microworld", "stable_diffusion", "flux2"])
+def test_fast_is_the_default_that_stops(family):
+    fast = InversionConfig(preset="fast").resolved(family)
+    default = InversionConfig().resolved(family)
+    assert fast.early_stopping
+    assert fast.evaluation_steps <= default.evaluation_steps  # it must be asked often enough
+    same = {"preset": "default", "early_stopping": False}
+    assert default == dataclasses.replace(fast, **same, evaluation_steps=default.evaluation_steps)
+
+
 def test_what_is_given_wins_over_the_setup():
     config = InversionConfig(setup="three-words", num_vectors=1, learning_rate=0.5)
     assert config.resolved("ldm").num_vectors == 1
