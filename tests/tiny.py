@@ -102,6 +102,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     VQModel,
+    ZImageOmniPipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -149,6 +150,9 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
+    Siglip2ImageProcessor,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
     T5Config,
     T5EncoderModel,
     T5GemmaConfig,
@@ -1006,23 +1010,42 @@ def hunyuan_image(seed: int = 0, *, distilled: bool = False) -> HunyuanImagePipe
 def z_image(seed: int = 0) -> ZImagePipeline:
     """Qwen3 of width 32 and three layers, a transformer of one layer with its refiners."""
     with _seeded(seed):
-        return ZImagePipeline(
-            transformer=ZImageTransformer2DModel(
-                in_channels=4,
-                dim=32,
-                n_layers=1,
-                n_refiner_layers=1,
-                n_heads=2,
-                n_kv_heads=2,
-                cap_feat_dim=32,
-                axes_dims=[4, 6, 6],
-                axes_lens=[256, 64, 64],
-            ),
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-            vae=vae(scaling_factor=0.3611, shift_factor=0.1159),
-            text_encoder=Qwen3Model(Qwen3Config(**language_model(32, 3))),
-            tokenizer=qwen_tokenizer(),
+        return ZImagePipeline(**_z_image_parts())
+
+
+def z_image_omni(seed: int = 0) -> ZImageOmniPipeline:
+    """The same beside a Siglip of one layer, which is asked about no picture."""
+    with _seeded(seed):
+        reader = Siglip2VisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_patches=16, patch_size=4,
+        )  # fmt: skip
+        return ZImageOmniPipeline(
+            **_z_image_parts(siglip_feat_dim=16),
+            siglip=Siglip2VisionModel(reader),
+            siglip_processor=Siglip2ImageProcessor(patch_size=4, max_num_patches=16),
         )
+
+
+def _z_image_parts(**options: object) -> dict[str, Any]:
+    return {
+        "transformer": ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=32,
+            axes_dims=[4, 6, 6],
+            axes_lens=[256, 64, 64],
+            **options,
+        ),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+        "vae": vae(scaling_factor=0.3611, shift_factor=0.1159),
+        "text_encoder": Qwen3Model(Qwen3Config(**language_model(32, 3))),
+        "tokenizer": qwen_tokenizer(),
+    }
 
 
 def _flux2_vae() -> AutoencoderKLFlux2:
@@ -1823,6 +1846,7 @@ FAMILIES = {
     "hunyuan_image": hunyuan_image,
     "kandinsky5": kandinsky5,
     "z_image": z_image,
+    "z_image_omni": z_image_omni,
     "flux2": flux2_klein,
     "flux2_dev": flux2_dev,
 }

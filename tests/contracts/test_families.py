@@ -39,6 +39,7 @@ FROM_NOISE = (
     "ernie_image",
     "ideogram4",
     "longcat_image",
+    "z_image_omni",
     # more T5, Gemma and GLM
     "lumina",
     "bria",

@@ -26,7 +26,7 @@ from oneword.vocabulary import PlaceholderError, injected
 
 NAMES = (
     *("krea2", "ovis_image", "hunyuan_image", "qwen_image", "qwen_image21"),
-    *("z_image", "flux2", "flux2_dev", "bria_fibo2", "nucleus_moe"),
+    *("z_image", "z_image_omni", "flux2", "flux2_dev", "bria_fibo2", "nucleus_moe"),
 )
 PROMPTS = ["a photo of a cat on the moon", "a red dog"]
 
@@ -56,6 +56,7 @@ def states_of(found):
     if isinstance(found, torch.Tensor) and found.shape[1] == 6:  # Fibo 2's bundles of layers
         found = found.transpose(1, 2)
     states = list(found) if isinstance(found, list) else list(found.unbind())
+    states = [s[0] if isinstance(s, list) else s for s in states]  # Omni's are lists of parts
     return [s.flatten(1) for s in states]  # Krea 2's have an axis for layers
 
 
@@ -77,8 +78,8 @@ def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folde
     assert torch.equal(own.encoder_hidden_states, beside.encoder_hidden_states)
     if name in ("qwen_image", "qwen_image21", "hunyuan_image", "bria_fibo2", "nucleus_moe"):
         assert torch.equal(own.extra["mask"], others[0])
-    if name == "z_image":
-        assert own.extra["mask"].sum(1).tolist() == [len(states) for states in theirs]
+    if name in ("z_image", "z_image_omni"):
+        assert own.extra["mask"].sum(1).tolist() == [len(states) for states in states_of(theirs)]
 
 
 def test_a_list_of_prompts_is_left_as_it_was(backbone):
@@ -347,6 +348,22 @@ def test_times_follow_each_familys_shift(loaded):
         mu = many + (steps - 200) * (many - ten) / 190
         found = loaded[name].sample_t(u, (32, 48)).double()
         assert torch.allclose(found, np.exp(mu) / (np.exp(mu) + 1 / t - 1), atol=1e-6), name
+
+
+@pytest.mark.parametrize(("guidance", "negative"), [(0.0, ""), (5.0, "a dog")])
+def test_omni_draws_the_stock_pipelines_pictures(folders, loaded, guidance, negative):
+    stock = DiffusionPipeline.from_pretrained(folders["z_image_omni"])
+    theirs = stock(
+        prompt="a cat", negative_prompt=negative or None, guidance_scale=guidance, height=64,
+        width=64, num_inference_steps=2, generator=torch.Generator().manual_seed(3),
+        max_sequence_length=96, output_type="pt",
+    ).images  # fmt: skip
+    few = SamplingConfig(
+        num_inference_steps=2, height=64, width=64, guidance_scale=guidance,
+        negative_prompt=negative,
+    )  # fmt: skip
+    own = loaded["z_image_omni"].draw(["a cat"], [3], few)
+    assert torch.allclose((own + 1) / 2, theirs, atol=1e-5)
 
 
 def test_distilled_models_are_drawn_in_few_steps(folders, loaded, tmp_path):

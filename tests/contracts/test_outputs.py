@@ -50,6 +50,7 @@ PLACES = {
     "lumina2": {"gemma.hidden_states.1"},
     "qwen_image": {"qwen25.hidden_states.2"},
     "z_image": {"qwen3.hidden_states.2"},
+    "z_image_omni": {"qwen3.hidden_states.2"},
     # three layers side by side
     "flux2": {f"qwen3.hidden_states.{i}" for i in (9, 18, 27)},
     "flux2_dev": {f"mistral3.hidden_states.{i}" for i in (10, 20, 30)},
@@ -163,11 +164,14 @@ def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
     start = initial_outputs(backbone, "cat", 1, ["a {}"])
     prompts, seen = ["a <Cat-Toy>"], []
     # Z-Image and Krea 2 count guidance from 0, the first takes prompts of several lengths as a list
-    alone = replace(FEW, guidance_scale=0.0 if family in ("z_image", "krea2") else 1.0)
+    alone = replace(FEW, guidance_scale=0.0 if backbone.family in ("z_image", "krea2") else 1.0)
 
     def look(module, args, kwargs):
         name = "text_bth" if backbone.family == "ernie_image" else "encoder_hidden_states"
-        states = kwargs[name] if len(args) < 3 else torch.stack(args[2])
+        if "cap_feats" in kwargs:  # Omni's, each in a list of its own
+            states = torch.stack([only for (only,) in kwargs["cap_feats"]])
+        else:
+            states = kwargs[name] if len(args) < 3 else torch.stack(args[2])
         parts = [states, kwargs.get("encoder_hidden_states_t5", states[:, :0])]  # Hunyuan-DiT's
         widest = max(part.shape[2] for part in parts)
         parts = [F.pad(part, (0, widest - part.shape[2])) for part in parts]

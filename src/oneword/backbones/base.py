@@ -311,6 +311,7 @@ FAMILIES = {
     "QwenImagePipeline": "qwen_image",
     "HunyuanImagePipeline": "hunyuan_image",
     "ZImagePipeline": "z_image",
+    "ZImageOmniPipeline": "z_image",
     "Flux2KleinPipeline": "flux2",
     "Flux2KleinKVPipeline": "flux2",
     "Flux2Pipeline": "flux2",

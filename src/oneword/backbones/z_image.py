@@ -1,4 +1,4 @@
-"""Z-Image and Z-Image-Turbo: the language model Qwen3 reads the prompt inside a chat template.
+"""Z-Image, Turbo and Omni: the language model Qwen3 reads the prompt inside a chat template.
 
 Z-Image Team 2025, arXiv:2511.22699.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ZImagePipeline
+from diffusers import DiffusionPipeline, ZImageOmniPipeline
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -36,7 +36,9 @@ def load(config: ModelConfig) -> ZImage:
         ModelError: it cannot be loaded, or a setting is for CLIP.
     """
     refuse_clip_skip(config, "Z-Image")
-    return ZImage(load_pipeline(config, ZImagePipeline, config.model), config)
+    pipeline = load_pipeline(config, DiffusionPipeline, config.model)
+    kind = ZImageOmni if isinstance(pipeline, ZImageOmniPipeline) else ZImage
+    return kind(pipeline, config)
 
 
 class ZImage(FrozenPipeline):
@@ -45,9 +47,7 @@ class ZImage(FrozenPipeline):
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
         key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3")
-        template = chat_tokens(
-            tokenizer, config.model, add_generation_prompt=True, enable_thinking=True
-        )
+        template = self._template_tokens(tokenizer, config.model)
         self.tokens = min(TOKENS, tokenizer.model_max_length)
         # nothing in its configuration tells the distilled model from the other
         turbo = "turbo" in Path(config.model).name.lower()
@@ -63,6 +63,10 @@ class ZImage(FrozenPipeline):
             sampling=FEW_STEPS if turbo else DEFAULTS,
         )
 
+    def _template_tokens(self, tokenizer: Any, name: str) -> int:
+        """How much of a prompt's length the template takes."""
+        return chat_tokens(tokenizer, name, add_generation_prompt=True, enable_thinking=True)
+
     def encode_prompt(
         self,
         prompts: Sequence[str],
@@ -75,6 +79,7 @@ class ZImage(FrozenPipeline):
             do_classifier_free_guidance=False,
             max_sequence_length=self.tokens,
         )
+        found = [self._alone(states) for states in found]
         masks = [torch.ones(len(states), dtype=torch.bool, device=self.device) for states in found]
         return Conditioning(
             pad_sequence(found, batch_first=True),
@@ -93,11 +98,39 @@ class ZImage(FrozenPipeline):
         assert isinstance(states, Tensor)
         prompts = [s[m].to(self.dtype) for s, m in zip(states, masks, strict=True)]
         frames = list(x_t.to(self.dtype)[:, :, None].unbind())
-        velocities = self.denoiser(frames, 1 - t, prompts).sample
+        velocities = self._denoised(frames, 1 - t, prompts)
         return -torch.stack([v[:, 0].float() for v in velocities])
+
+    def _alone(self, states: Any) -> Tensor:
+        """The states of one prompt, of what the pipeline gives for it."""
+        return states
+
+    def _denoised(self, frames: list[Tensor], t: Tensor, prompts: list[Tensor]) -> list[Tensor]:
+        return self.denoiser(frames, t, prompts).sample
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
         return super()._noise(generators, size).float()  # the pipeline insists
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
         return {"max_sequence_length": self.tokens}
+
+
+class ZImageOmni(ZImage):
+    """A frozen Z-Image-Omni pipeline, which may draw beside pictures; here it is given none."""
+
+    def _template_tokens(self, tokenizer: Any, name: str) -> int:  # noqa: ARG002
+        empty = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"  # the pipeline's own
+        return len(tokenizer(empty).input_ids)
+
+    def _alone(self, states: Any) -> Tensor:
+        (only,) = states  # one part of text, since no picture stands in it
+        return only
+
+    def _denoised(self, frames: list[Tensor], t: Tensor, prompts: list[Tensor]) -> list[Tensor]:
+        return self.denoiser(
+            [[frame] for frame in frames],
+            t,
+            [[prompt] for prompt in prompts],
+            siglip_feats=[None] * len(frames),
+            image_noise_mask=[[1]] * len(frames),
+        ).sample

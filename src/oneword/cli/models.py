@@ -360,7 +360,7 @@ FAMILIES = (
         "prediction_type": "flow",
         "draws": "from noise, over a picture, inpaints",
         "proven": _TINY,
-        "examples": "Tongyi-MAI/Z-Image, Tongyi-MAI/Z-Image-Turbo",
+        "examples": "Tongyi-MAI/Z-Image, Tongyi-MAI/Z-Image-Turbo, a ZImageOmniPipeline",
         "memory": "20 GB of weights in bf16, by the published 10 B parameters",
     },
     {
