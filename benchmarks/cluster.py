@@ -76,6 +76,7 @@ def main() -> None:
             kills.append({"after_s": after_s, "each_ended_once": once, "rows_apart": apart})
             print(f"kill after {after_s:.1f} s: {kills[-1]}", file=sys.stderr)
     ratio = mean_interval([a / b for a, b in zip(times[1], times[2], strict=True)])
+    spread = f" ± {ratio.half_width:.2f}" if arguments.repeats > 1 else ""
     whole = sum(k["each_ended_once"] for k in kills)
     equal = sum(k["rows_apart"] == 0 for k in kills)
     print(
@@ -83,7 +84,7 @@ def main() -> None:
         f"{arguments.slots} slots, {machine()}\n\n"
         f"| workers | s with start-up |\n|---|---|\n"
         + "".join(f"| {n} | {sum(t) / len(t):.1f} |\n" for n, t in times.items())
-        + f"\nTwo workers are {ratio.value:.2f} ± {ratio.half_width:.2f} times as fast as one.\n"
+        + f"\nTwo workers are {ratio.value:.2f}{spread} times as fast as one.\n"
         f"Of {len(kills)} runs with a killed worker, every word ended exactly once in {whole}, and "
         f"all rows were bit-equal to the undisturbed ones in {equal} (farthest apart: "
         f"{max((k['rows_apart'] for k in kills), default=0.0):.1e})."
