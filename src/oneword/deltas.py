@@ -229,9 +229,10 @@ def _adapt(
     for path in paths:
         layer = _owner(model, path, path + LORA_A)
         if not isinstance(layer, nn.Linear):
+            kind = "Conv2d" if isinstance(layer, nn.Conv2d) else type(layer).__name__
             raise DeltaError(
                 f"A LoRA must be for linear layers, got one for {path!r}, a "
-                f"{type(layer).__name__}; such files are not supported."
+                f"{kind}; such files are not supported."
             )
         for change in lora[path + LORA_A]:
             _fitting(change.shape, (len(change), layer.in_features), path + LORA_A)

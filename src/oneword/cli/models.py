@@ -360,7 +360,8 @@ FAMILIES = (
         "prediction_type": "flow",
         "draws": "from noise, over a picture, inpaints",
         "proven": _TINY,
-        "examples": "Tongyi-MAI/Z-Image, Tongyi-MAI/Z-Image-Turbo, a ZImageOmniPipeline",
+        "examples": "Tongyi-MAI/Z-Image, Tongyi-MAI/Z-Image-Turbo, z-image-omni-folder, "
+        "wherever a ZImageOmniPipeline lies",
         "memory": "20 GB of weights in bf16, by the published 10 B parameters",
     },
     {
