@@ -119,15 +119,15 @@ def main() -> None:
         c.name for c in concepts.HELD_OUT if c.thing and concepts.half(c) == arguments.half
     )
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
-    runs = _known(arguments.json)
+    runs = _known(arguments)
     done = {(run["seed"], run["concept"], run["variant"]) for run in runs}
     waiting = [(*pair, v) for pair in pairs for v in arguments.variants if (*pair, v) not in done]
     # a pair's variants share a batch, which is full where there are as many
     parts = [waiting[i : i + arguments.slots] for i in range(0, len(waiting), arguments.slots)]
     started, count = time.monotonic(), 0
-    deadline = started + 60 * (arguments.minutes or math.inf)
+    until_s = time.time() + 60 * (arguments.minutes or math.inf)
     context = multiprocessing.get_context("spawn")
-    work = partial(_learn_and_score, arguments, time.time() + deadline - started)
+    work = partial(_learn_and_score, arguments, until_s)
     with ProcessPoolExecutor(arguments.num_processes, mp_context=context) as pool:
         for future in as_completed([pool.submit(work, part) for part in parts]):
             found = future.result()
@@ -137,7 +137,7 @@ def main() -> None:
             count += len(found)
             left = (time.monotonic() - started) / count * (len(waiting) - count)
             print(f"{count} of {len(waiting)} runs, {left / 60:.0f} min left", file=sys.stderr)
-            record(arguments.json, runs=runs)
+            record(arguments.json, settings=_settings(arguments), runs=runs)
     wanted = [
         run
         for run in runs
@@ -149,10 +149,24 @@ def main() -> None:
         _plot(arguments, wanted, arguments.plot)
 
 
-def _known(path: Path | None) -> list[dict[str, Any]]:
+def _settings(arguments: Arguments) -> dict[str, Any]:
+    """What all runs of a file must share."""
+    names = ("num_images", "num_edit_images")
+    return {"marks": list(arguments.marks)} | {name: getattr(arguments, name) for name in names}
+
+
+def _known(arguments: Arguments) -> list[dict[str, Any]]:
+    """Runs that the file holds."""
+    path = arguments.json
     if path is None or not path.exists():
         return []
-    return json.loads(path.read_text(encoding="utf-8"))["runs"]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["settings"] != _settings(arguments):
+        sys.exit(
+            f"{path} must hold runs of the same settings, got {found['settings']} there and "
+            f"{_settings(arguments)} here; name another file, or pass the same ones."
+        )
+    return found["runs"]
 
 
 def _learn_and_score(

@@ -105,11 +105,12 @@ class Vocabulary:
 
     def std(self) -> float:
         """Standard deviation of the table's entries: the scale of a relative learning rate."""
-        parts = self.weight.detach().split(2048)  # a copy in float64 of the whole would be large
+        parts = self.weight.detach().split(2048)  # a copy of the whole would be large
+        # on the CPU, since not every device has float64
+        sums = [(p.sum(), p.square().sum()) for p in (part.cpu().double() for part in parts)]
+        total, squares = (float(sum(values)) for values in zip(*sums, strict=True))
         count = self.weight.numel()
-        mean = sum(part.double().sum() for part in parts) / count
-        squares = sum((part.double() - mean).square().sum() for part in parts)
-        return math.sqrt(float(squares) / (count - 1))
+        return math.sqrt((squares - total**2 / count) / (count - 1))
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, as it stands inside a sentence, without special tokens."""

@@ -91,6 +91,7 @@ def test_only_microworlds_own_default_is_validated():
     assert is_validated("default", "microworld")
     assert not is_validated("default", "stable_diffusion")
     assert not is_validated("paper", "microworld")
+    assert not is_validated("fast", "microworld")
 
 
 def test_an_unknown_preset_is_refused():

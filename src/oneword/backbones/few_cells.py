@@ -22,10 +22,10 @@ def use_products(module: nn.Module) -> None:
     """Let the plain 2D convolutions of a channels-last module on a CPU choose, call by call."""
     for part in module.modules():
         if type(part) is nn.Conv2d and part.padding_mode == "zeros" and part.groups == 1:
-            is_square = all(
+            is_square = all(  # padding that is a word is none
                 len(set(pair)) == 1 for pair in (part.kernel_size, part.stride, part.padding)
             )
-            if is_square and part.dilation == (1, 1) and not isinstance(part.padding, str):
+            if is_square and part.dilation == (1, 1):
                 part.__class__ = FewCells
 
 
