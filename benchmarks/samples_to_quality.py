@@ -53,7 +53,7 @@ from oneword.parts import AVERAGE, below
 from oneword.prompts import PLAIN_PROMPT
 
 
-_FULL = {"train_batch_size": 4, "max_train_steps": 5000}
+_FULL = {"train_batch_size": 4, "max_train_steps": 5000, "evaluation_steps": 50}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "stratified": {"stratified_timesteps": True},
@@ -179,10 +179,10 @@ def _learn_and_score(
     jobs = []
     for seed, name, variant in part:
         concept = concepts.get(name)
-        settings = {"train_batch_size": None, "max_train_steps": None} | VARIANTS[variant]
-        config = InversionConfig(
-            initializer_token=concept.noun, evaluation_steps=10, seed=seed, **settings
-        ).resolved(backbone.family)
+        settings = {"evaluation_steps": 10} | VARIANTS[variant]
+        config = InversionConfig(initializer_token=concept.noun, seed=seed, **settings).resolved(
+            backbone.family
+        )
         if VARIANTS[variant].get("max_train_steps") is None:
             assert config.train_batch_size is not None
             steps = arguments.marks[-1] // config.train_batch_size
