@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace as changed
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from oneword import __version__, prompts as sentences
 from oneword._typing import Masks, Pixels
 from oneword.backbones.base import Backbone
 from oneword.concept import Concept
 from oneword.config import SamplingConfig
-from oneword.images import contact_sheet, save_png, to_images
+from oneword.images import labelled_sheet, save_png, to_images
 from oneword.vocabulary import injected
 
 
@@ -204,15 +205,14 @@ def save(drawing: Drawing, folder: Path) -> list[Path]:
     """
     order = {prompt: place for place, prompt in enumerate(dict.fromkeys(drawing.prompts))}
     files = []
+    groups: dict[str, list[Image.Image]] = {prompt: [] for prompt in order}
     for i, image in enumerate(to_images(drawing.pixels)):
         prompt, seed = drawing.prompts[i], drawing.seeds[i]
         path = folder / f"{order[prompt]:03d}-{slug(prompt)}-seed{seed}.png"
         save_png(image, path, drawing.metadata(i))
         files.append(path)
-    sheet = contact_sheet(
-        drawing.pixels, columns=len(drawing.prompts) // len(order), row_labels=list(order)
-    )
-    save_png(sheet, folder / SHEET)
+        groups[prompt].append(image)
+    save_png(labelled_sheet(groups), folder / SHEET)
     return [*files, folder / SHEET]
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -352,7 +352,7 @@ def contact_sheet(
     Args:
         pictures: Pixels, or pictures of any size.
         columns: Pictures a row; unset: nearly square.
-        row_labels: Text over each row.
+        row_labels: Text over each row; an empty one takes no room.
         cell_px: Least side of a picture on the sheet.
     """
     images = to_images(pictures) if isinstance(pictures, torch.Tensor) else list(pictures)
@@ -366,18 +366,41 @@ def contact_sheet(
         for image in images
     ]
     cell_w, cell_h = max(i.width for i in images), max(i.height for i in images)
-    gap, label_px = 4, 22 if row_labels else 0
+    gap, label_px = 4, 22
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new(
-        "RGB",
-        (gap + columns * (cell_w + gap), gap + rows * (cell_h + gap + label_px)),
-        (255, 255, 255),
-    )
+    labels = [*(row_labels or ()), *[""] * rows][:rows]
+    tops = [gap]  # of the rows' pictures; the last is the end
+    for label in labels:
+        tops[-1] += label_px if label else 0
+        tops.append(tops[-1] + cell_h + gap)
+    sheet = Image.new("RGB", (gap + columns * (cell_w + gap), tops[-1]), (255, 255, 255))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for label, top in zip(labels, tops, strict=False):
+        pen.text((gap, top + 2 - label_px), label, fill=(30, 30, 30), font=font)
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        y = gap + row * (cell_h + gap + label_px)
-        if row_labels and column == 0 and row < len(row_labels):
-            pen.text((gap, y + 2), row_labels[row], fill=(30, 30, 30), font=font)
-        sheet.paste(image, (gap + column * (cell_w + gap), y + label_px))
+        sheet.paste(image, (gap + column * (cell_w + gap), tops[row]))
     return sheet
+
+
+def labelled_sheet(
+    groups: Mapping[str, Pixels | Sequence[Image.Image]], *, most_columns: int = 8
+) -> Image.Image:
+    """A contact sheet of groups, each with its label above; a long one goes on in further rows.
+
+    Args:
+        groups: Pictures by label, at least one each.
+        most_columns: Pictures a row at most.
+    """
+    pictures = {
+        label: to_images(own) if isinstance(own, torch.Tensor) else list(own)
+        for label, own in groups.items()
+    }
+    columns = min(most_columns, max(map(len, pictures.values())))
+    blank = Image.new("RGB", next(iter(pictures.values()))[0].size, (255, 255, 255))
+    cells, labels = [], []
+    for label, own in pictures.items():
+        more = math.ceil(len(own) / columns) - 1
+        cells += own + [blank] * ((more + 1) * columns - len(own))
+        labels += [label] + [""] * more
+    return contact_sheet(cells, columns=columns, row_labels=labels)

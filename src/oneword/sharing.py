@@ -14,7 +14,7 @@ from oneword._typing import Pixels
 from oneword.concept import Concept
 from oneword.config import EMBEDDED, UserError
 from oneword.formats import names
-from oneword.images import contact_sheet, save_png
+from oneword.images import labelled_sheet, save_png
 
 
 CARD, PREVIEW, SCORES = "README.md", "preview.png", "scores.json"
@@ -78,10 +78,9 @@ def write_card(
     if scores is None and (folder / SCORES).is_file():
         scores = read_scores(folder / SCORES)
     if preview is not None:
-        sheet = contact_sheet(
-            preview, columns=len(preview) // max(1, len(prompts)), row_labels=list(prompts)
-        )
-        save_png(sheet, folder / PREVIEW)
+        count = len(preview) // max(1, len(prompts))
+        groups = {p: preview[i * count : (i + 1) * count] for i, p in enumerate(prompts)}
+        save_png(labelled_sheet(groups or {"": preview}), folder / PREVIEW)
     has_preview = preview is not None or (folder / PREVIEW).is_file()
     text = card_text(
         file.concepts, file.path.name, license=license, has_preview=has_preview, scores=scores

@@ -14,6 +14,7 @@ from oneword.images import (
     contact_sheet,
     data_uri,
     from_uint8,
+    labelled_sheet,
     read_folder,
     read_image,
     read_metadata,
@@ -242,6 +243,15 @@ def test_a_contact_sheet_enlarges_small_pictures_and_keeps_their_order():
     assert [sheet.getpixel(xy)[0] for xy in ((30, 50), (110, 50), (30, 140), (110, 140))] == [
         0, 128, 255, 64,
     ]  # fmt: skip
+
+
+def test_a_long_group_goes_on_in_further_rows_below_one_label():
+    few, many = (torch.full((n, 3, 128, 128), v) for n, v in ((1, -1.0), (5, 0.0)))
+    sheet = labelled_sheet({"few": few, "many": many}, most_columns=2)
+    assert sheet.size == (4 + 2 * 132, 4 + 4 * 132 + 2 * 22)
+    tops = (26, 180, 312, 444)  # no room for a label above the second and third row of five
+    corners = [[sheet.getpixel((x, y))[0] for x in (4, 136)] for y in tops]
+    assert corners == [[0, 255], [128, 128], [128, 128], [128, 255]]
 
 
 def test_a_data_uri_is_a_png():

@@ -11,7 +11,7 @@ from PIL import Image
 from oneword.evaluation import report
 from oneword.evaluation.choosing import Choice
 from oneword.generation import Drawing, slug
-from oneword.images import contact_sheet, save_png, shrunk, to_images
+from oneword.images import labelled_sheet, save_png, shrunk, to_images
 from oneword.prompts import as_template, names
 
 
@@ -97,7 +97,7 @@ def save_gallery(
         for template, by_word in side_by_side.items():
             label = template if rows else f"{template}   ({', '.join(by_word)})"
             rows[label] = [i for own in by_word.values() for i in own[:GRID_SEEDS]]
-        save_png(_sheet(images, rows), folder / "grid.png")
+        save_png(_sheet(images, rows, max(map(len, rows.values()))), folder / "grid.png")
         files.append(folder / "grid.png")
     if commands:
         page.sections.append(report.Section(title="Again", commands=commands))
@@ -109,15 +109,11 @@ def _captions(drawing: Drawing, own: Sequence[int], choice: Choice | None) -> li
     return [f"seed {drawing.seeds[i]}{', kept' * (i in kept)}" for i in own]
 
 
-def _sheet(images: Sequence[Image.Image], rows: dict[str, list[int]]) -> Image.Image:
-    columns = max(len(own) for own in rows.values())
-    blank = Image.new("RGB", images[0].size, (255, 255, 255))
-    cells = [
-        shrunk(images[own[c]] if c < len(own) else blank, CELL_PX)
-        for own in rows.values()
-        for c in range(columns)
-    ]
-    return contact_sheet(cells, columns=columns, row_labels=list(rows))
+def _sheet(
+    images: Sequence[Image.Image], rows: dict[str, list[int]], most_columns: int = 8
+) -> Image.Image:
+    groups = {label: [shrunk(images[i], CELL_PX) for i in own] for label, own in rows.items()}
+    return labelled_sheet(groups, most_columns=most_columns)
 
 
 def chosen_section(drawing: Drawing, choice: Choice, *, title: str = "Chosen") -> report.Section:
