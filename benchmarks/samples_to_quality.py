@@ -56,9 +56,15 @@ from oneword.prompts import PLAIN_PROMPT
 _FULL = {"train_batch_size": 4, "max_train_steps": 5000, "evaluation_steps": 50}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "batch-4": {"train_batch_size": 4, "evaluation_steps": 20},
+    "batch-2": {"train_batch_size": 2, "evaluation_steps": 40},
+    "batch-1": {"train_batch_size": 1, "evaluation_steps": 80},
+    "batch-2-low": {"train_batch_size": 2, "evaluation_steps": 40, "learning_rate_ratio": 1 / 3},
+    "batch-2-high": {"train_batch_size": 2, "evaluation_steps": 40, "learning_rate_ratio": 3.0},
     "stratified": {"stratified_timesteps": True},
     "plain-times": {"timestep_bias": 0.0},
     "noisier-times": {"timestep_bias": 1.0},
+    "high-noise": {"timestep_bias": 0.0, "high_noise_share": 0.5},
     "low-rate": {"learning_rate_ratio": 1 / 3},
     "high-rate": {"learning_rate_ratio": 3.0},
     "falling-rate": {"lr_scheduler": "linear"},

@@ -55,6 +55,26 @@ def test_biased_times_have_the_published_density(bias):
     assert times.max() < 1
 
 
+@pytest.mark.parametrize(("share", "bias"), [(0.5, 0.0), (0.3, 0.8), (1.0, 0.0)])
+@pytest.mark.parametrize("stratified", [False, True])
+def test_a_share_of_the_times_is_in_the_noisiest_tenth_and_the_rest_as_it_would_be(
+    share, bias, stratified
+):
+    u = (torch.arange(20_000) + 0.5) / 20_000
+    settings = {"timestep_bias": bias, "stratified_timesteps": stratified}
+    counts, plain = (
+        np.histogram(sampled(u, config(**settings, **more)).numpy(), bins=10, range=(0, 1))[0]
+        for more in ({"high_noise_share": share}, {})
+    )
+    wanted = (1 - share) * plain
+    wanted[-1] += share * len(u)
+    assert np.allclose(counts, wanted, atol=12)
+    times = sampled(u, config(**settings, high_noise_share=share))
+    assert 0 <= times.min() <= times.max() < 1
+    inside = (times[times >= 0.9] - 0.9) * 10  # evenly spread there, if nothing else prefers a time
+    assert bias or abs(float(inside.mean()) - 0.5) < 2e-3
+
+
 def standing(losses, **settings):
     return SimpleNamespace(
         config=config(**{"early_stopping": True, "stop_window": 4, **settings}),
@@ -81,6 +101,7 @@ def test_a_loss_at_rest_stops_and_a_falling_one_does_not():
         ({"stop_window": 1}, "stop_window must be 2 or more, got 1"),
         ({"stop_threshold": 1.0}, "stop_threshold must be in"),
         ({"timestep_bias": 1.5}, r"timestep_bias must be in \[0, 1\], got 1.5"),
+        ({"high_noise_share": -0.1}, r"high_noise_share must be in \[0, 1\], got -0.1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
