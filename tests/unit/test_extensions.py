@@ -55,24 +55,17 @@ def test_biased_times_have_the_published_density(bias):
     assert times.max() < 1
 
 
-@pytest.mark.parametrize(("share", "bias"), [(0.5, 0.0), (0.3, 0.8), (1.0, 0.0)])
 @pytest.mark.parametrize("stratified", [False, True])
-def test_a_share_of_the_times_is_in_the_noisiest_tenth_and_the_rest_as_it_would_be(
-    share, bias, stratified
-):
-    u = (torch.arange(20_000) + 0.5) / 20_000
-    settings = {"timestep_bias": bias, "stratified_timesteps": stratified}
-    counts, plain = (
-        np.histogram(sampled(u, config(**settings, **more)).numpy(), bins=10, range=(0, 1))[0]
-        for more in ({"high_noise_share": share}, {})
-    )
-    wanted = (1 - share) * plain
-    wanted[-1] += share * len(u)
-    assert np.allclose(counts, wanted, atol=12)
-    times = sampled(u, config(**settings, high_noise_share=share))
-    assert 0 <= times.min() <= times.max() < 1
-    inside = (times[times >= 0.9] - 0.9) * 10  # evenly spread there, if nothing else prefers a time
-    assert bias or abs(float(inside.mean()) - 0.5) < 2e-3
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_a_power_of_the_times_has_its_density(power, stratified):
+    u = (torch.arange(10_000) + 0.5) / 10_000
+    settings = {"timestep_power": power, "stratified_timesteps": stratified}
+    times = sampled(u, config(**settings)).double()
+    edges = np.linspace(0, 1, 11)
+    counts = np.histogram(times.numpy(), bins=edges)[0] / 10_000
+    below = 1 - (1 - edges) ** (1 / power)  # the share of the samples below a time
+    assert np.allclose(counts, np.diff(below), atol=3e-4)
+    assert times.max() < 1
 
 
 def standing(losses, **settings):
@@ -101,7 +94,7 @@ def test_a_loss_at_rest_stops_and_a_falling_one_does_not():
         ({"stop_window": 1}, "stop_window must be 2 or more, got 1"),
         ({"stop_threshold": 1.0}, "stop_threshold must be in"),
         ({"timestep_bias": 1.5}, r"timestep_bias must be in \[0, 1\], got 1.5"),
-        ({"high_noise_share": -0.1}, r"high_noise_share must be in \[0, 1\], got -0.1"),
+        ({"timestep_power": 0.5}, "timestep_power must be 1 or more, got 0.5"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

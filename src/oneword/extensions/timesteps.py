@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 _SPREAD = 1009.0  # takes the digits of a draw that its rank does not use
 _HALVINGS = 40
-_NOISIEST = 0.1
-_TINY = 1e-12
 
 
 def sampled(u: Uniforms, config: InversionConfig) -> Uniforms:
@@ -23,23 +21,23 @@ def sampled(u: Uniforms, config: InversionConfig) -> Uniforms:
 
     Stratified: each of a step's samples has an equal part of the time to itself, which keeps the
     distribution and lowers the variance. Biased: more of the noisy times, where layout and colour
-    are decided. The last draws go to the noisiest tenth alone: a large area's colour can be seen in
-    the sample at all other times, and teaches nothing there.
+    are decided. A power keeps more of them still to the very noisiest: at all others a large area's
+    colour can be seen in the sample, and teaches nothing.
 
     Args:
         u: A concept's draws for one step.
-        config: ``stratified_timesteps``, ``timestep_bias`` and ``high_noise_share``.
+        config: ``stratified_timesteps``, ``timestep_power`` and ``timestep_bias``.
+
+    Source:
+        T2I-Adapter, Mou et al. 2023, arXiv:2302.08453, section 3.4, whose power is 3.
     """
     if config.stratified_timesteps:
         rank = u.argsort().argsort()
         u = (rank + (u.double() * _SPREAD) % 1.0) / len(u)
-    share, u = config.high_noise_share or 0.0, u.double()
-    is_last = u >= 1 - share
-    last = 1 - _NOISIEST * (1 - u) / max(share, _TINY)
-    u = (u / max(1 - share, _TINY)).clamp(max=1)
+    if config.timestep_power not in (None, 1):
+        u = 1 - (1 - u.double()) ** config.timestep_power
     if config.timestep_bias:
-        u = _noisier(u, config.timestep_bias)
-    u = torch.where(is_last, last, u)
+        u = _noisier(u.double(), config.timestep_bias)
     return u.float().clamp(max=1.0 - 1e-6)
 
 
