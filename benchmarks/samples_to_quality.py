@@ -305,7 +305,8 @@ class _Watch:
 
 def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     """Means over concepts, of which each is the mean over its seeds."""
-    heads = [f"{mark} samples" for mark in arguments.marks]
+    shown = max((_marks(arguments, variant) for variant in arguments.variants), key=len)
+    heads = [f"{mark} samples" for mark in shown]
     lines = [
         "| settings | "
         + " | ".join([*heads, STOP, "its mean samples", "that length for all"])
@@ -317,11 +318,15 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         own = _by_concept(arguments, runs, variant)
         common = [name for name in first if name in own]
         cells = []
-        for column in (*map(str, arguments.marks), STOP):
+        for column in (*map(str, shown), STOP):
+            if column not in next(iter(own.values())):
+                cells.append("")
+                continue
             values = [own[name][column] for name in own]
             mean = mean_interval(values)
             text = f"{mean.value:.2f}"
-            if variant != arguments.variants[0] and len(common) > 1:
+            is_compared = variant != arguments.variants[0] and len(common) > 1
+            if is_compared and column in first[common[0]]:
                 apart = mean_interval([own[n][column] - first[n][column] for n in common])
                 text += f" ({apart.value:+.2f} ± {apart.half_width:.2f})"
             elif len(values) > 1:
@@ -422,7 +427,7 @@ def _plot(arguments: Arguments, runs: list[dict[str, Any]], path: Path) -> None:
         axes.set_xscale("log")
     axes.set_xlabel("samples")
     axes.set_ylabel("share of the way to the drawings")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
