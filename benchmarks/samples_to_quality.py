@@ -316,6 +316,8 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     first = _by_concept(arguments, runs, arguments.variants[0])
     for variant in arguments.variants:
         own = _by_concept(arguments, runs, variant)
+        if not own:  # --minutes ended before its first run
+            continue
         common = [name for name in first if name in own]
         cells = []
         for column in (*map(str, shown), STOP):
