@@ -21,6 +21,7 @@ from torch import Tensor
 from oneword import extensions
 from oneword._typing import Latents
 from oneword.backbones.base import Backbone, sent
+from oneword.backbones.wide import widened
 from oneword.config import TUNING, ConfigError, UserError
 from oneword.learner import Learner, update
 from oneword.parts import (
@@ -186,7 +187,7 @@ class _Loop:
         while together():
             words = [word for learner in learners for word in learner.live()]
             sizes = [word.num_vectors for word in words]
-            with injected(self.backbone, words):
+            with injected(self.backbone, words), widened(self.backbone):
                 if begun:
                     self._judge(learners)
                 else:

@@ -21,6 +21,7 @@ from oneword import __version__, deltas, extensions
 from oneword._typing import Pixels
 from oneword.backbones.base import Backbone
 from oneword.backbones.compiled import aside
+from oneword.backbones.wide import widened
 from oneword.concept import Concept
 from oneword.config import InversionConfig, SamplingConfig, plain_settings
 from oneword.draws import generator
@@ -321,7 +322,7 @@ def tune(
     # a compiled denoiser has the weights of before, and gradients for its inputs alone
     with aside(backbone), deltas.applied(backbone.pipeline, [tuner.deltas], trainable=True) as live:
         word = Concept(placeholder_token=learner.token, rows=dict(tuner.rows), provenance={})
-        with injected(backbone, [word]):
+        with injected(backbone, [word]), widened(backbone):
             return tuner.run(live)
 
 
