@@ -5,13 +5,14 @@ r"""How good a word is after so many samples, by the settings of training, on mi
         full-length-low full-length-high --json stopping.json
 
 Every variant learns the same concepts from the same pictures and is drawn from at the same marks,
-at equal samples; those of full length go on to 20,000. The score is the share of the way from the
-initialiser's plain similarity to the drawings' own; differences to the first variant are paired by
-concept. The rows of the best step so far are drawn (``--keep best``), or their average where a
-variant keeps that. Where the variance criterion would have stopped stands beside: its score there,
-its mean samples, and the score of that fixed length for all, between the marks. Edits are the
-shares of pictures of edit prompts in which the oracle sees the scene and the style that were asked
-for, where the criterion would have stopped, or at the end of a full length.
+at equal samples; those of full length go on to 20,000. Scores are the share of the way from the
+initialiser's plain similarity to the drawings' own, and the text similarity of edit prompts;
+differences to the first variant are paired by concept. The rows of the best step so far are drawn
+(``--keep best``), or their average where a variant keeps that. Where the variance criterion would
+have stopped stands beside: its score there, its mean samples, and the score of that fixed length
+for all, between the marks. Edits are the shares of pictures of edit prompts in which the oracle
+sees the scene and the style that were asked for, where the criterion would have stopped, or at the
+end of a full length.
 
 What the file of ``--json`` holds already is not learned again.
 """
@@ -24,12 +25,13 @@ import math
 import multiprocessing
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,7 +55,13 @@ from oneword.parts import AVERAGE, below
 from oneword.prompts import PLAIN_PROMPT
 
 
-_FULL = {"train_batch_size": 4, "max_train_steps": 5000, "evaluation_steps": 50}
+_FULL = {
+    "train_batch_size": 4,
+    "max_train_steps": 5000,
+    "evaluation_steps": 50,
+    "timestep_bias": 0.8,
+    "timestep_power": 1.0,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "batch-4": {"train_batch_size": 4, "evaluation_steps": 20},
@@ -85,6 +93,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 FULL_MARKS = (5_000, 10_000, 20_000)
 """Samples at which variants of full length are drawn, besides the marks of all."""
 STOP = "where the criterion stops"
+SCORES = {
+    "reached": "share of the way from the initialiser to the drawings",
+    "text_similarity": "text similarity of edit prompts",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +121,8 @@ class Arguments:
     """Words that a process trains at once."""
     num_processes: int = 2
     """Processes of one thread each."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Compute type of the model in training; all drawings are made in fp32."""
     minutes: float | None = None
     """Begin nothing new after so many; the same command goes on from --json."""
     json: Path | None = None
@@ -118,10 +132,15 @@ class Arguments:
 
 
 @cache
-def _model() -> tuple[Backbone, Judge, Oracle]:
+def _bench() -> tuple[Backbone, Judge, Oracle]:
     torch.set_num_threads(1)
-    backbone = load(ModelConfig())
+    backbone = load(ModelConfig(dtype="fp32"))
     return backbone, load_judge(None, backbone), weights.load_oracle()
+
+
+@cache
+def _learner(dtype: Literal["fp32", "bf16"]) -> Backbone:
+    return _bench()[0] if dtype == "fp32" else load(ModelConfig(dtype=dtype))
 
 
 def main() -> None:
@@ -155,7 +174,9 @@ def main() -> None:
         for run in runs
         if (run["seed"], run["concept"]) in pairs and run["variant"] in arguments.variants
     ]
-    print(_table(arguments, wanted))
+    for score, title in SCORES.items():
+        print(f"{title.capitalize()}:\n\n{_table(arguments, wanted, score)}\n")
+    print(_notes(arguments, wanted))
     print(_stopping(arguments, wanted))
     if arguments.plot is not None:
         _plot(arguments, wanted, arguments.plot)
@@ -187,7 +208,7 @@ def _learn_and_score(
     """Learn some words in one batch, and draw each at its marks."""
     if time.time() > until_s:
         return []
-    backbone, judge, oracle = _model()
+    bench, backbone = _bench(), _learner(arguments.dtype)
     jobs = []
     for seed, name, variant in part:
         concept = concepts.get(name)
@@ -213,9 +234,10 @@ def _learn_and_score(
     for (seed, name, variant), job, result in zip(part, jobs, results, strict=True):
         watch = watches[job.name]
         watch.end(result.steps)
-        scored = _scored(arguments, (backbone, judge, oracle), name, seed, watch)
+        scored = _scored(arguments, bench, name, seed, watch)
         runs.append(
             {"concept": name, "seed": seed, "variant": variant, "status": result.status}
+            | {"dtype": arguments.dtype}
             | scored
             | {"losses": result.losses}
         )
@@ -248,20 +270,29 @@ def _scored(
         return harness.word(backbone, "S*", [word])
 
     start, goal = similarity(harness.word(backbone, concept.noun)), metrics.self_similarity(plain)
-    reached = {
-        samples: metrics.share_of_way(similarity(drawing(samples)), start, goal)
-        for samples in watch.rows
-    }
+    protocol = harness.protocol_for(backbone.family, seeds=seeds[: arguments.num_edit_images])
+    texts = judge.texts([harness.bare(template) for template in protocol.edits])
     # a word is what its run leaves: of full length the end, of others where the criterion stops
     end = watch.marks[-1] if watch.marks[-1] == FULL_MARKS[-1] else watch.stop_samples
-    protocol = harness.protocol_for(backbone.family, seeds=seeds[: arguments.num_edit_images])
-    method = drawing(end)
-    edits = {t: oracle.read(method(t, protocol.seeds)) for t in protocol.edits}
+    reached, similar, obeyed = {}, {}, {}
+    for samples in watch.rows:
+        method = drawing(samples)
+        reached[samples] = metrics.share_of_way(similarity(method), start, goal)
+        edits = {template: method(template, protocol.seeds) for template in protocol.edits}
+        near = [
+            metrics.text_similarity(judge.images(pictures), text)
+            for pictures, text in zip(edits.values(), texts, strict=True)
+        ]
+        similar[samples] = sum(near) / len(near)
+        if samples == end:
+            obeyed = world.edits_obeyed({t: oracle.read(p) for t, p in edits.items()})
     return {
         "reached": {str(mark): reached[mark] for mark in watch.marks},
+        "text_similarity": {str(mark): similar[mark] for mark in watch.marks},
         "stop_samples": watch.stop_samples,
         "stop_reached": reached[watch.stop_samples],
-        "edits": world.edits_obeyed(edits),
+        "stop_text_similarity": similar[watch.stop_samples],
+        "edits": obeyed,
     }
 
 
@@ -303,8 +334,9 @@ class _Watch:
                 self.rows[mark] = self._left()
 
 
-def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
+def _table(arguments: Arguments, runs: list[dict[str, Any]], score: str) -> str:
     """Means over concepts, of which each is the mean over its seeds."""
+    runs = [run for run in runs if score in run]
     shown = max((_marks(arguments, variant) for variant in arguments.variants), key=len)
     heads = [f"{mark} samples" for mark in shown]
     lines = [
@@ -313,9 +345,9 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         + " |",
         "|---" * (len(heads) + 4) + "|",
     ]
-    first = _by_concept(arguments, runs, arguments.variants[0])
+    first = _by_concept(arguments, runs, arguments.variants[0], score)
     for variant in arguments.variants:
-        own = _by_concept(arguments, runs, variant)
+        own = _by_concept(arguments, runs, variant, score)
         if not own:  # --minutes ended before its first run
             continue
         common = [name for name in first if name in own]
@@ -340,18 +372,24 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         curve = [mean_interval([own[n][str(mark)] for n in own]).value for mark in marks]
         cells += [f"{stop:.0f}", f"{np.interp(stop, marks, curve):.2f}"]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
-    counts = {v: sum(run["variant"] == v for run in runs) for v in arguments.variants}
-    failed = sorted({f"{r['variant']} ({r['status']})" for r in runs if r["status"] != "finished"})
-    lines += [
-        "",
-        f"{len(first)} concepts ({arguments.half} half), seeds "
-        f"{', '.join(map(str, arguments.seeds))}, {arguments.num_images} pictures per score. Share "
-        "of the way from the initialiser to the drawings; in brackets the paired difference to "
-        f"{arguments.variants[0]}; ± is the half-width of the 95 % interval over concepts. Runs: "
-        f"{', '.join(f'{v} {n}' for v, n in counts.items())}. Not finished: "
-        f"{', '.join(failed) or 'none'}.",
-    ]
     return "\n".join(lines)
+
+
+def _notes(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
+    """What the tables are of."""
+    concepts_of = {run["concept"] for run in runs if run["variant"] == arguments.variants[0]}
+    counts = Counter(run["variant"] for run in runs)
+    types = Counter(run.get("dtype", "fp32") for run in runs)
+    failed = sorted({f"{r['variant']} ({r['status']})" for r in runs if r["status"] != "finished"})
+    return (
+        f"{len(concepts_of)} concepts ({arguments.half} half), seeds "
+        f"{', '.join(map(str, arguments.seeds))}, {arguments.num_images} pictures per plain score, "
+        f"{arguments.num_edit_images} of each edit prompt. In brackets the paired difference to "
+        f"{arguments.variants[0]}; ± is the half-width of the 95 % interval over concepts. Runs: "
+        f"{', '.join(f'{v} {counts[v]}' for v in arguments.variants)}; "
+        f"{', '.join(f'{n} in {name}' for name, n in types.items())}. Not finished: "
+        f"{', '.join(failed) or 'none'}."
+    )
 
 
 def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
@@ -393,7 +431,7 @@ def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
 
 
 def _by_concept(
-    arguments: Arguments, runs: list[dict[str, Any]], variant: str
+    arguments: Arguments, runs: list[dict[str, Any]], variant: str, score: str = "reached"
 ) -> dict[str, dict[str, float]]:
     """For each concept a value at each mark, and at the criterion's end: the mean over seeds."""
     found: dict[str, dict[str, float]] = {}
@@ -401,9 +439,9 @@ def _by_concept(
     for name in dict.fromkeys(run["concept"] for run in own):
         group = [run for run in own if run["concept"] == name]
         columns = {
-            str(mark): [run["reached"][str(mark)] for run in group]
+            str(mark): [run[score][str(mark)] for run in group]
             for mark in _marks(arguments, variant)
-        } | {STOP: [run["stop_reached"] for run in group]}
+        } | {STOP: [run[f"stop_{score}"] for run in group]}
         found[name] = {c: sum(values) / len(values) for c, values in columns.items()}
     return found
 
@@ -414,22 +452,28 @@ def _plot(arguments: Arguments, runs: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for place, variant in enumerate(arguments.variants):
-        columns, marks = _by_concept(arguments, runs, variant), _marks(arguments, variant)
-        means = [mean_interval([own[str(mark)] for own in columns.values()]) for mark in marks]
-        axes.errorbar(
-            [mark * (1 + 0.01 * place) for mark in marks],  # side by side, so that all are seen
-            [mean.value for mean in means],
-            yerr=[mean.half_width for mean in means],
-            label=variant,
-            capsize=2,
-        )
-    if any(variant.startswith("full-length") for variant in arguments.variants):
-        axes.set_xscale("log")
-    axes.set_xlabel("samples")
-    axes.set_ylabel("share of the way to the drawings")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure, panels = pyplot.subplots(1, len(SCORES), figsize=(12, 4.5))
+    for axes, (score, title) in zip(panels, SCORES.items(), strict=True):
+        scored = [run for run in runs if score in run]
+        for place, variant in enumerate(arguments.variants):
+            columns = _by_concept(arguments, scored, variant, score)
+            if not columns:
+                continue
+            marks = _marks(arguments, variant)
+            means = [mean_interval([own[str(mark)] for own in columns.values()]) for mark in marks]
+            axes.errorbar(
+                [mark * (1 + 0.01 * place) for mark in marks],  # side by side: all are seen
+                [mean.value for mean in means],
+                yerr=[mean.half_width for mean in means],
+                label=variant,
+                color=f"C{place}",
+                capsize=2,
+            )
+        if any(variant.startswith("full-length") for variant in arguments.variants):
+            axes.set_xscale("log")
+        axes.set_xlabel("samples")
+        axes.set_title(title, fontsize=10)
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
