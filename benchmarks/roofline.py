@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from oneword.backbones.base import Backbone, load
+from oneword.backbones.wide import widened
 from oneword.concept import Concept
 from oneword.config import InversionConfig, ModelConfig
 from oneword.evaluation.metrics import mean_interval
@@ -118,7 +119,7 @@ def _passes(
 
     def text() -> None:
         word = Concept(placeholder_token="S*", rows=rows, provenance={})
-        with injected(backbone, [word]):
+        with injected(backbone, [word]), widened(backbone):
             found = states(backbone.encode_prompt(prompts))
             sum(s.float().sum() for s in found).backward(inputs=list(rows.values()))
 
@@ -132,7 +133,8 @@ def _passes(
             encoder_hidden_states=leaves[0],
             pooled=leaves[1] if len(leaves) > 1 else None,
         )
-        backbone.predict(x_t, t, given).sum().backward(inputs=leaves[:1])
+        with widened(backbone):
+            backbone.predict(x_t, t, given).sum().backward(inputs=leaves[:1])
 
     return text, denoise
 

@@ -8,11 +8,11 @@ Every variant learns the same concepts from the same pictures and is drawn from 
 at equal samples; those of full length go on to 20,000. Scores are the share of the way from the
 initialiser's plain similarity to the drawings' own, and the text similarity of edit prompts;
 differences to the first variant are paired by concept. The rows of the best step so far are drawn
-(``--keep best``), or their average where a variant keeps that. Where the variance criterion would
-have stopped stands beside: its score there, its mean samples, and the score of that fixed length
-for all, between the marks. Edits are the shares of pictures of edit prompts in which the oracle
-sees the scene and the style that were asked for, where the criterion would have stopped, or at the
-end of a full length.
+(``--keep best``), or the last ones or their average where a variant keeps those. Where the variance
+criterion would have stopped stands beside: its score there, its mean samples, and the score of that
+fixed length for all, between the marks. Edits are the shares of pictures of edit prompts in which
+the oracle sees the scene and the style that were asked for, where the criterion would have stopped,
+or at the end of a full length.
 
 What the file of ``--json`` holds already is not learned again.
 """
@@ -64,27 +64,19 @@ _FULL = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "batch-4": {"train_batch_size": 4, "evaluation_steps": 20},
-    "batch-2": {"train_batch_size": 2, "evaluation_steps": 40},
-    "batch-1": {"train_batch_size": 1, "evaluation_steps": 80},
-    "batch-2-low": {"train_batch_size": 2, "evaluation_steps": 40, "learning_rate_ratio": 1 / 3},
-    "batch-2-high": {"train_batch_size": 2, "evaluation_steps": 40, "learning_rate_ratio": 3.0},
-    "stratified": {"stratified_timesteps": True},
-    "plain-times": {"timestep_bias": 0.0},
-    "noisier-times": {"timestep_bias": 1.0},
-    "cubic-times": {"timestep_bias": 0.0, "timestep_power": 3.0},
-    "cubic-times-batch-4": {
-        "timestep_bias": 0.0,
-        "timestep_power": 3.0,
-        "train_batch_size": 4,
-        "evaluation_steps": 20,
-    },
-    "low-rate": {"learning_rate_ratio": 1 / 3},
-    "high-rate": {"learning_rate_ratio": 3.0},
-    "falling-rate": {"lr_scheduler": "linear"},
+    "paper": {"preset": "paper"},
+    "release": {"preset": "release", "evaluation_steps": 40},
+    "last-rows": {"keep": "last"},
     "averaged-rows": {"keep": "average"},
+    "stratified": {"stratified_timesteps": True},
+    "plain-times": {"timestep_power": 1.0},
+    "biased-times": {"timestep_bias": 0.8, "timestep_power": 1.0},
     "norm-rule": {"norm_pull": 0.1},
     "cross-initialised": {"cross_initialization": True},
+    "low-rate": {"learning_rate_ratio": 1 / 3},
+    "high-rate": {"learning_rate_ratio": 3.0},
+    "batch-4": {"train_batch_size": 4, "evaluation_steps": 20},
+    "batch-2": {"train_batch_size": 2, "evaluation_steps": 40},
     # the yardstick of early stopping
     "full-length": _FULL,
     "full-length-low": _FULL | {"learning_rate_ratio": 1 / 3},
@@ -174,7 +166,7 @@ def main() -> None:
         for run in runs
         if (run["seed"], run["concept"]) in pairs and run["variant"] in arguments.variants
     ]
-    for score, title in SCORES.items():
+    for score, title in _scores(wanted).items():
         print(f"{title.capitalize()}:\n\n{_table(arguments, wanted, score)}\n")
     print(_notes(arguments, wanted))
     print(_stopping(arguments, wanted))
@@ -303,7 +295,7 @@ class _Watch:
         assert config.train_batch_size is not None
         self.marks, self.per_step = marks, config.train_batch_size
         self.rows: dict[int, dict[str, Tensor]] = {}
-        self.best: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] = {}
         self.memory: dict[str, Tensor] = {}
         self.stopped = False
         self.stop_samples = marks[-1]
@@ -312,8 +304,9 @@ class _Watch:
         samples = progress.step * self.per_step
         if progress.step:
             averaging.followed(progress.rows, self.memory, {}, progress.config, progress.step - 1)
-        if progress.evaluated and progress.best_step == progress.step:
-            self.best = {name: rows.detach().clone() for name, rows in progress.rows.items()}
+        is_best = progress.evaluated and progress.best_step == progress.step
+        if is_best or progress.config.keep == "last":
+            self.kept = {name: rows.detach().clone() for name, rows in progress.rows.items()}
         asked = dataclasses.replace(
             progress, config=dataclasses.replace(progress.config, early_stopping=True)
         )
@@ -325,13 +318,18 @@ class _Watch:
 
     def _left(self) -> dict[str, Tensor]:
         average = below(self.memory, AVERAGE)
-        return {n: (average or self.best)[n].detach().clone() for n in self.best}
+        return {n: (average or self.kept)[n].detach().clone() for n in self.kept}
 
     def end(self, steps: int) -> None:
         """After a run that ended before its last mark, what it left stands there, too."""
         for mark in self.marks:
             if mark > steps * self.per_step:
                 self.rows[mark] = self._left()
+
+
+def _scores(runs: list[dict[str, Any]]) -> dict[str, str]:
+    """The scores that any run has: earlier ones have no text similarity."""
+    return {score: title for score, title in SCORES.items() if any(score in run for run in runs)}
 
 
 def _table(arguments: Arguments, runs: list[dict[str, Any]], score: str) -> str:
@@ -452,8 +450,10 @@ def _plot(arguments: Arguments, runs: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(SCORES), figsize=(12, 4.5))
-    for axes, (score, title) in zip(panels, SCORES.items(), strict=True):
+    scores = _scores(runs)
+    figure, places = pyplot.subplots(1, len(scores), figsize=(6 * len(scores), 4.5), squeeze=False)
+    panels = list(places[0])
+    for axes, (score, title) in zip(panels, scores.items(), strict=True):
         scored = [run for run in runs if score in run]
         for place, variant in enumerate(arguments.variants):
             columns = _by_concept(arguments, scored, variant, score)

@@ -528,8 +528,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate": 5e-3,
             "train_batch_size": 8,
             "max_train_steps": 150,
-            # the colour of large areas is decided in the noisiest third alone
-            "timestep_bias": 0.8,
+            # the colour of large areas is decided at the noisiest times alone
+            "timestep_power": 3.0,
             "evaluation_steps": 10,
         },
     },
