@@ -483,7 +483,7 @@ def pick_device(name: str) -> torch.device:
 def pick_dtype(name: str, device: torch.device, source: str = "") -> torch.dtype:
     """The compute type of a name; "auto" is bf16 where that is fast, and fp32 elsewhere.
 
-    On a CPU it is fast for large models alone: the work of a small one is not in its products.
+    On a CPU small models stay in fp32: they gain little, and are the same on every processor.
 
     Args:
         name: "auto", "fp32", "bf16" or "fp16".
