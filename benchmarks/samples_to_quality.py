@@ -116,7 +116,7 @@ class Arguments:
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Compute type of the model in training; all drawings are made in fp32."""
     minutes: float | None = None
-    """Begin nothing new after so many; the same command goes on from --json."""
+    """Begin nothing new after so many (0: print what --json holds); the same command goes on."""
     json: Path | None = None
     """File for all numbers."""
     plot: Path | None = None
@@ -148,7 +148,7 @@ def main() -> None:
     # a pair's variants share a batch, which is full where there are as many
     parts = [waiting[i : i + arguments.slots] for i in range(0, len(waiting), arguments.slots)]
     started, count = time.monotonic(), 0
-    until_s = time.time() + 60 * (arguments.minutes or math.inf)
+    until_s = time.time() + 60 * (math.inf if arguments.minutes is None else arguments.minutes)
     context = multiprocessing.get_context("spawn")
     work = partial(_learn_and_score, arguments, until_s)
     with ProcessPoolExecutor(arguments.num_processes, mp_context=context) as pool:
@@ -400,22 +400,27 @@ def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         "| | runs | samples | share of the way | kept of full length's best | scene | style |",
         "|---|---|---|---|---|---|---|",
     ]
+    # what all have learned, so that the best is not the one with the easiest concepts
+    pairs = [{(r["seed"], r["concept"]) for r in runs if r["variant"] == v} for v in full]
+    pairs.append({(r["seed"], r["concept"]) for r in runs if r["variant"] == arguments.variants[0]})
+    shared = set.intersection(*pairs)
+    if not shared:
+        return ""
+    runs = [r for r in runs if (r["seed"], r["concept"]) in shared]
     groups = {v: _by_concept(arguments, runs, v) for v in arguments.variants}
-    # where all have been, so that the best is not the one with the easiest concepts
-    shared = [n for n in groups[arguments.variants[0]] if all(n in groups[v] for v in full)]
     last = str(FULL_MARKS[-1])
-    best = max(full, key=lambda v: sum(groups[v][n][last] for n in shared))
-    goal = mean_interval([groups[best][n][last] for n in shared]).value
+    best = max(full, key=lambda v: sum(own[last] for own in groups[v].values()))
+    goal = mean_interval([own[last] for own in groups[best].values()]).value
     rows = [(v, STOP) for v in arguments.variants if v not in full]
-    rows += [(arguments.variants[0], str(arguments.marks[-1])), *((v, last) for v in full)]
+    rows += [(arguments.variants[0], str(mark)) for mark in arguments.marks[-2:]]
+    rows += [(v, last) for v in full]
     for variant, column in rows:
-        own = groups[variant]
-        mean = mean_interval([own[n][column] for n in shared])
-        group = [r for r in runs if r["variant"] == variant and r["concept"] in shared]
+        mean = mean_interval([own[column] for own in groups[variant].values()])
+        group = [r for r in runs if r["variant"] == variant]
         samples = [r["stop_samples"] if column == STOP else int(column) for r in group]
         edits = [
             f"{sum(r['edits'][name] for r in group) / len(group):.2f}"
-            if column != str(arguments.marks[-1])
+            if column in (STOP, last)
             else ""
             for name in ("scene", "style")
         ]
@@ -424,7 +429,7 @@ def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
             f"| {name} | {len(group)} | {sum(samples) / len(samples):.0f} | {mean.value:.2f} ± "
             f"{mean.half_width:.2f} | {mean.value / goal:.0%} | {' | '.join(edits)} |"
         )
-    lines += ["", f"{len(shared)} concepts that every variant has learned."]
+    lines += ["", f"Of {len(groups[best])} concepts, {len(shared)} words that all have learned."]
     return "\n".join(lines)
 
 
