@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from oneword.backbones.base import load
@@ -118,7 +119,8 @@ def test_training_is_wide_forward_and_back(checkpointing, tiny_folder):
         if progress.step == 0:  # the autoencoder's work is done
             watch.types.clear()
 
-    with Seen() as watch:
+    # another test of the same process may have switched this kernel off
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION), Seen() as watch:
         (result,) = invert_many(
             backbone, [Job(name="w", pictures=pictures, config=config)], on_step=before_the_end
         )
