@@ -59,6 +59,7 @@ _FULL = {
     "train_batch_size": 4,
     "max_train_steps": 5000,
     "evaluation_steps": 50,
+    # the times of the default when the first of these words were learned
     "timestep_bias": 0.8,
     "timestep_power": 1.0,
 }

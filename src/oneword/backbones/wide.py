@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-_FEW = 512**2  # pairs of a query and a key; measured to break even in between 512 and 768 of both
+_FEW = 512**2  # pairs of a query and a key; the two types break even between 512 and 768 of each
 
 
 def widened(backbone: Any) -> AbstractContextManager[Any]:
