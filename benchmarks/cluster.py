@@ -113,7 +113,10 @@ def _train(
             output_dir=work / name / folder.name,
             model=ModelConfig(model=arguments.model, device="cpu"),
             inversion=InversionConfig(
-                initializer_token="mug", max_train_steps=arguments.steps, seed=i
+                initializer_token="mug",
+                max_train_steps=arguments.steps,
+                early_stopping=False,
+                seed=i,
             ),
             validation_steps=0,
             checkpointing_steps=5,

@@ -59,12 +59,14 @@ _FULL = {
     "train_batch_size": 4,
     "max_train_steps": 5000,
     "evaluation_steps": 50,
+    "learning_rate": 5e-3,
     # the times of the default when the first of these words were learned
     "timestep_bias": 0.8,
     "timestep_power": 1.0,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "fast": {"preset": "fast"},
     "paper": {"preset": "paper"},
     "release": {"preset": "release", "evaluation_steps": 40},
     "last-rows": {"keep": "last"},
@@ -78,10 +80,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "high-rate": {"learning_rate_ratio": 3.0},
     "batch-4": {"train_batch_size": 4, "evaluation_steps": 20},
     "batch-2": {"train_batch_size": 2, "evaluation_steps": 40},
+    "low-rate-batch-4": {
+        "learning_rate_ratio": 1 / 3,
+        "train_batch_size": 4,
+        "evaluation_steps": 20,
+    },
     # the yardstick of early stopping
     "full-length": _FULL,
-    "full-length-low": _FULL | {"learning_rate_ratio": 1 / 3},
-    "full-length-high": _FULL | {"learning_rate_ratio": 3.0},
+    "full-length-low": _FULL | {"learning_rate": 5e-3 / 3},
+    "full-length-high": _FULL | {"learning_rate": 1.5e-2},
 }
 FULL_MARKS = (5_000, 10_000, 20_000)
 """Samples at which variants of full length are drawn, besides the marks of all."""
@@ -265,8 +272,7 @@ def _scored(
     start, goal = similarity(harness.word(backbone, concept.noun)), metrics.self_similarity(plain)
     protocol = harness.protocol_for(backbone.family, seeds=seeds[: arguments.num_edit_images])
     texts = judge.texts([harness.bare(template) for template in protocol.edits])
-    # a word is what its run leaves: of full length the end, of others where the criterion stops
-    end = watch.marks[-1] if watch.marks[-1] == FULL_MARKS[-1] else watch.stop_samples
+    end = watch.stop_samples  # a word is what its run leaves
     reached, similar, obeyed = {}, {}, {}
     for samples in watch.rows:
         method = drawing(samples)
@@ -279,13 +285,17 @@ def _scored(
         similar[samples] = sum(near) / len(near)
         if samples == end:
             obeyed = world.edits_obeyed({t: oracle.read(p) for t, p in edits.items()})
-    return {
+    found = {
         "reached": {str(mark): reached[mark] for mark in watch.marks},
         "text_similarity": {str(mark): similar[mark] for mark in watch.marks},
-        "stop_samples": watch.stop_samples,
-        "stop_reached": reached[watch.stop_samples],
-        "stop_text_similarity": similar[watch.stop_samples],
         "edits": obeyed,
+    }
+    if watch.is_full_length:
+        return found
+    return found | {
+        "stop_samples": end,
+        "stop_reached": reached[end],
+        "stop_text_similarity": similar[end],
     }
 
 
@@ -295,6 +305,7 @@ class _Watch:
     def __init__(self, marks: Sequence[int], config: InversionConfig) -> None:
         assert config.train_batch_size is not None
         self.marks, self.per_step = marks, config.train_batch_size
+        self.is_full_length = marks[-1] == FULL_MARKS[-1]
         self.rows: dict[int, dict[str, Tensor]] = {}
         self.kept: dict[str, Tensor] = {}
         self.memory: dict[str, Tensor] = {}
@@ -311,7 +322,8 @@ class _Watch:
         asked = dataclasses.replace(
             progress, config=dataclasses.replace(progress.config, early_stopping=True)
         )
-        stops = progress.evaluated and not self.stopped and variance(asked)
+        may_stop = progress.evaluated and not self.stopped and not self.is_full_length
+        stops = may_stop and variance(asked)
         if stops:
             self.stopped, self.stop_samples = True, samples
         if stops or samples in self.marks:
@@ -365,13 +377,32 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]], score: str) -> str:
             elif len(values) > 1:
                 text += f" ± {mean.half_width:.2f}"
             cells.append(text)
-        stops = [run["stop_samples"] for run in runs if run["variant"] == variant]
-        stop = sum(stops) / len(stops)
-        marks = _marks(arguments, variant)
-        curve = [mean_interval([own[n][str(mark)] for n in own]).value for mark in marks]
-        cells += [f"{stop:.0f}", f"{np.interp(stop, marks, curve):.2f}"]
+        stop = _mean_stop(runs, variant)
+        cells += (
+            ["", ""]
+            if stop is None
+            else [f"{stop:.0f}", f"{_between(arguments, own, variant, stop).value:.2f}"]
+        )
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _mean_stop(runs: list[dict[str, Any]], variant: str) -> float | None:
+    """Mean samples where the criterion stops; full length has no such place."""
+    stops = [
+        run["stop_samples"] for run in runs if run["variant"] == variant and "stop_samples" in run
+    ]
+    return sum(stops) / len(stops) if stops else None
+
+
+def _between(
+    arguments: Arguments, own: dict[str, dict[str, float]], variant: str, samples: float
+) -> metrics.Mean:
+    """The mean after so many samples for all, on straight lines between the marks."""
+    marks = _marks(arguments, variant)
+    return mean_interval(
+        [float(np.interp(samples, marks, [o[str(mark)] for mark in marks])) for o in own.values()]
+    )
 
 
 def _notes(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
@@ -412,22 +443,30 @@ def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     last = str(FULL_MARKS[-1])
     best = max(full, key=lambda v: sum(own[last] for own in groups[v].values()))
     goal = mean_interval([own[last] for own in groups[best].values()]).value
-    rows = [(v, STOP) for v in arguments.variants if v not in full]
-    rows += [(arguments.variants[0], str(mark)) for mark in arguments.marks[-2:]]
-    rows += [(v, last) for v in full]
-    for variant, column in rows:
-        mean = mean_interval([own[column] for own in groups[variant].values()])
+    rows: list[tuple[str, str, float]] = []
+    for variant in (v for v in arguments.variants if v not in full):
+        stop = _mean_stop(runs, variant)
+        assert stop is not None
+        rows += [(variant, STOP, stop), (variant, "that length for all", stop)]
+    rows += [(arguments.variants[0], "", mark) for mark in arguments.marks[-2:]]
+    rows += [(v, "", FULL_MARKS[-1]) for v in full]
+    for variant, what, samples in rows:
+        own = groups[variant]
+        mean = (
+            mean_interval([columns[STOP] for columns in own.values()])
+            if what == STOP
+            else _between(arguments, own, variant, samples)
+        )
         group = [r for r in runs if r["variant"] == variant]
-        samples = [r["stop_samples"] if column == STOP else int(column) for r in group]
         edits = [
             f"{sum(r['edits'][name] for r in group) / len(group):.2f}"
-            if column in (STOP, last)
+            if what == STOP or variant in full
             else ""
             for name in ("scene", "style")
         ]
-        name = variant + (f", {column}" if column == STOP else "")
+        name = variant + (f", {what}" if what else "")
         lines.append(
-            f"| {name} | {len(group)} | {sum(samples) / len(samples):.0f} | {mean.value:.2f} ± "
+            f"| {name} | {len(group)} | {samples:.0f} | {mean.value:.2f} ± "
             f"{mean.half_width:.2f} | {mean.value / goal:.0%} | {' | '.join(edits)} |"
         )
     lines += ["", f"Of {len(groups[best])} concepts, {len(shared)} words that all have learned."]
@@ -445,7 +484,9 @@ def _by_concept(
         columns = {
             str(mark): [run[score][str(mark)] for run in group]
             for mark in _marks(arguments, variant)
-        } | {STOP: [run[f"stop_{score}"] for run in group]}
+        }
+        if all("stop_samples" in run for run in group):
+            columns[STOP] = [run[f"stop_{score}"] for run in group]
         found[name] = {c: sum(values) / len(values) for c, values in columns.items()}
     return found
 

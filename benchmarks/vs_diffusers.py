@@ -145,6 +145,7 @@ def _run(
             command = [sys.executable, "-c", _LAUNCH, str(script)]
         else:
             more = {"model": model, "dtype": arguments.dtype, "validation_steps": 0}
+            more |= {"early_stopping": False}
             command = [sys.executable, "-m", "oneword.cli.main", "train"]
         command += [f"--{key}={value}" for key, value in (common | more).items()]
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}

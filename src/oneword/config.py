@@ -263,10 +263,10 @@ class InversionConfig:
     average_decay: float = 0.98
     """What each step leaves of the average of the last rows, in [0, 1); the average is over some 1 / (1 - average_decay) steps."""
     early_stopping: bool | None = None
-    """Stop when the loss on the fixed evaluation batch has come to rest."""
+    """Stop when the loss on the fixed evaluation batch has come to rest; unset: as the preset says, but for progressive vectors and setups that train weights, which run to their end."""
     stop_window: int = 10
     """Scorings of that batch, evaluation_steps apart, whose variance is compared with that of all; 2 or more."""
-    stop_threshold: float = 0.15
+    stop_threshold: float | None = None
     """Share of the whole variance below which training stops, in (0, 1)."""
     stratified_timesteps: bool | None = None
     """Spread a step's samples evenly over the diffusion time."""
@@ -351,7 +351,7 @@ class InversionConfig:
             _require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
         _require(self.stop_window >= 2, f"stop_window must be 2 or more, got {self.stop_window}.")
         _require(
-            0 < self.stop_threshold < 1,
+            self.stop_threshold is None or 0 < self.stop_threshold < 1,
             f"stop_threshold must be in (0, 1), got {self.stop_threshold}.",
         )
         _require(
@@ -370,6 +370,11 @@ class InversionConfig:
         ):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
+        _require(
+            not (self.early_stopping and "progressive" in (self.form, self.setup)),
+            "early_stopping would end training before the last vectors come, got it with "
+            "progressive; leave one of them out.",
+        )
         if self.prompt_templates is not None:
             _require(
                 self.prompt_templates.startswith("style") == (self.learnable_property == "style"),
@@ -397,6 +402,9 @@ class InversionConfig:
             ratio = preset["learning_rate_ratio"] if ratio is None else ratio
             for name in values.keys() & {"learning_rate", "relative_learning_rate"}:
                 values[name] *= ratio
+        if (self.form or preset["form"]) == "progressive" or self.setup in TUNING:
+            # vectors that come later, and weights, have no rest to wait for
+            values |= {"early_stopping": False} if self.early_stopping is None else {}
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
         resolved = dataclasses.replace(self, **values)
@@ -441,6 +449,7 @@ _COMMON: dict[str, Any] = {
     "random_flip": True,
     "keep": "best",
     "early_stopping": False,
+    "stop_threshold": 0.15,
     "stratified_timesteps": False,
     "timestep_bias": 0.0,
     "timestep_power": 1.0,
@@ -525,20 +534,21 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "*": _COMMON | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
         "microworld": _COMMON
         | {
-            "learning_rate": 5e-3,
+            "learning_rate": 1.5e-2,
             "train_batch_size": 8,
-            "max_train_steps": 150,
+            "max_train_steps": 250,
             # the colour of large areas is decided at the noisiest times alone
             "timestep_power": 3.0,
             "evaluation_steps": 10,
+            "early_stopping": True,
+            "stop_threshold": 0.05,
         },
     },
 }
 """Presets by name, then by model family ("*": every other family)."""
 # Voronov et al. 2023, arXiv:2302.04841: most words have come to rest long before the last step.
-PRESETS["fast"] = {
-    family: values | {"early_stopping": True} for family, values in PRESETS["default"].items()
-}
+_STOPPING = {"early_stopping": True, "stop_threshold": 0.15}
+PRESETS["fast"] = {family: values | _STOPPING for family, values in PRESETS["default"].items()}
 
 
 SETUPS: dict[str, dict[str, Any]] = {

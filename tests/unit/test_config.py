@@ -8,6 +8,7 @@ import pytest
 from oneword.config import (
     PRESETS,
     SETUPS,
+    TUNING,
     ConfigError,
     EvaluateConfig,
     GenerateConfig,
@@ -159,13 +160,37 @@ def test_every_setup_resolves_without_gaps_and_to_itself(setup, family):
 
 
 @pytest.mark.parametrize("family", ["microworld", "stable_diffusion", "flux2"])
-def test_fast_is_the_default_that_stops(family):
+def test_fast_is_the_default_that_stops_at_the_published_threshold(family):
     fast = InversionConfig(preset="fast").resolved(family)
     default = InversionConfig().resolved(family)
     assert fast.early_stopping
+    assert fast.stop_threshold == 0.15
+    assert default.early_stopping == (family == "microworld")
     assert fast.evaluation_steps <= default.evaluation_steps  # it must be asked often enough
-    same = {"preset": "default", "early_stopping": False}
-    assert default == dataclasses.replace(fast, **same, evaluation_steps=default.evaluation_steps)
+    same = {
+        name: getattr(default, name)
+        for name in ("preset", "early_stopping", "stop_threshold", "evaluation_steps")
+    }
+    assert default == dataclasses.replace(fast, **same)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"setup": "progressive"}, {"form": "progressive", "num_vectors": 3}]
+    + [{"setup": setup} for setup in TUNING],
+    ids=str,
+)
+def test_what_has_no_rest_to_wait_for_runs_to_its_end(settings):
+    for preset in ("default", "fast"):
+        config = InversionConfig(preset=preset, **settings).resolved("microworld")
+        assert config.early_stopping is False
+        assert config.resolved("microworld") == config
+
+
+@pytest.mark.parametrize("settings", [{"setup": "progressive"}, {"form": "progressive"}])
+def test_progressive_vectors_are_not_cut_off(settings):
+    with pytest.raises(ConfigError, match="early_stopping would end training before the last"):
+        InversionConfig(early_stopping=True, **settings)
 
 
 def test_what_is_given_wins_over_the_setup():

@@ -81,9 +81,12 @@ def test_a_loss_at_rest_stops_and_a_falling_one_does_not():
     assert not variance(standing(falling))
     assert variance(standing(resting))
     assert not variance(standing(resting, early_stopping=False))
-    assert not variance(standing(resting[-4:]))
-    # the criterion itself: 0.15 is between these two
-    ratio = float(np.var(resting[-4:]) / np.var(resting))
+    assert not variance(standing(resting[-5:], stop_threshold=0.99))
+    assert variance(standing([0.5, *resting[-5:]], stop_threshold=0.99))
+    # the criterion itself; the first scoring is before training
+    ratio = float(np.var(resting[-4:]) / np.var(resting[1:]))
+    assert variance(standing([100.0, *resting[1:]], stop_threshold=ratio * 1.01))
+    assert not variance(standing([100.0, *resting[1:]], stop_threshold=ratio * 0.99))
     assert variance(standing(resting, stop_threshold=ratio * 1.01))
     assert not variance(standing(resting, stop_threshold=ratio * 0.99))
 

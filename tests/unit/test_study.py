@@ -281,6 +281,23 @@ def test_a_setup_may_change_settings(tmp_path):
     assert "=" not in study.specs[0].name
 
 
+def test_setups_keep_their_ratio_to_a_studys_rate(tmp_path):
+    """Otherwise the rows of high-lr and low-lr would be those of the method."""
+    setups = ("one-word", "high-lr", "low-lr", "neti", "high-lr:learning_rate=0.5")
+    given = InversionConfig(learning_rate=5e-3)
+    study = Study(config(tmp_path, setups=setups, inversion=given))
+    rates = {s.setup: study.inversion(s).resolved("microworld").learning_rate for s in study.specs}
+    assert list(rates.values()) == pytest.approx([5e-3, 2e-2, 1e-4, 8e-3, 0.5])
+    fixed = Study(
+        config(
+            tmp_path,
+            setups=setups[:2],
+            inversion=dataclasses.replace(given, learning_rate_ratio=1.0),
+        )
+    )
+    assert {fixed.inversion(s).resolved("ldm").learning_rate for s in fixed.specs} == {5e-3}
+
+
 def test_groups_stand_for_setups_each_once(tmp_path):
     study = Study(config(tmp_path, setups=("one-word", "paper", "xti")))
     assert list(study.arms) == [*PAPER, "xti"]

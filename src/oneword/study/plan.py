@@ -132,6 +132,17 @@ def _changed(config: InversionConfig, changes: Sequence[tuple[str, Any]]) -> Inv
     return dataclasses.replace(config, tuning=dataclasses.replace(config.tuning, **tuned), **own)
 
 
+def _rates(given: InversionConfig) -> dict[str, float | None]:
+    """A study's rate is the method's: setups keep their ratio to it, or the rate of their own."""
+    own = SETUPS[given.setup]
+    names = ("learning_rate", "relative_learning_rate")
+    rates = {n: rate for n in names if (rate := getattr(given, n)) is not None}
+    if "learning_rate" in own:
+        return dict.fromkeys(rates)
+    ratio = own.get("learning_rate_ratio", 1.0) if given.learning_rate_ratio is None else 1.0
+    return {name: ratio * rate for name, rate in rates.items()}
+
+
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
@@ -240,7 +251,7 @@ class Study:
             initializer_token=subject.noun,
             learnable_property=subject.learnable_property,
         )
-        return _changed(given, found.changes)
+        return _changed(dataclasses.replace(given, **_rates(given)), found.changes)
 
     def chunks(self, specs: Sequence[Spec], hands: int) -> list[list[Spec]]:
         """Jobs that one process takes at a time: of one setup, so that they can share batches.
