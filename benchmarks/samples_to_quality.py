@@ -31,6 +31,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -123,6 +124,8 @@ class Arguments:
     """Processes of one thread each."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Compute type of the model in training; all drawings are made in fp32."""
+    thresholds: tuple[float, ...] = ()
+    """Thresholds of the criterion to cut the first settings' losses at, without learning anew."""
     minutes: float | None = None
     """Begin nothing new after so many (0: print what --json holds); the same command goes on."""
     json: Path | None = None
@@ -178,6 +181,7 @@ def main() -> None:
         print(f"{title.capitalize()}:\n\n{_table(arguments, wanted, score)}\n")
     print(_notes(arguments, wanted))
     print(_stopping(arguments, wanted))
+    print(_cut(arguments, wanted))
     if arguments.plot is not None:
         _plot(arguments, wanted, arguments.plot)
 
@@ -277,6 +281,8 @@ def _scored(
     for samples in watch.rows:
         method = drawing(samples)
         reached[samples] = metrics.share_of_way(similarity(method), start, goal)
+        if watch.is_full_length and samples != end:
+            continue
         edits = {template: method(template, protocol.seeds) for template in protocol.edits}
         near = [
             metrics.text_similarity(judge.images(pictures), text)
@@ -287,7 +293,7 @@ def _scored(
             obeyed = world.edits_obeyed({t: oracle.read(p) for t, p in edits.items()})
     found = {
         "reached": {str(mark): reached[mark] for mark in watch.marks},
-        "text_similarity": {str(mark): similar[mark] for mark in watch.marks},
+        "text_similarity": {str(mark): similar[mark] for mark in watch.marks if mark in similar},
         "edits": obeyed,
     }
     if watch.is_full_length:
@@ -364,7 +370,7 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]], score: str) -> str:
         common = [name for name in first if name in own]
         cells = []
         for column in (*map(str, shown), STOP):
-            if column not in next(iter(own.values())):
+            if any(column not in columns for columns in own.values()):
                 cells.append("")
                 continue
             values = [own[name][column] for name in own]
@@ -446,8 +452,8 @@ def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     rows: list[tuple[str, str, float]] = []
     for variant in (v for v in arguments.variants if v not in full):
         stop = _mean_stop(runs, variant)
-        assert stop is not None
-        rows += [(variant, STOP, stop), (variant, "that length for all", stop)]
+        if stop is not None:
+            rows += [(variant, STOP, stop), (variant, "that length for all", stop)]
     rows += [(arguments.variants[0], "", mark) for mark in arguments.marks[-2:]]
     rows += [(v, "", FULL_MARKS[-1]) for v in full]
     for variant, what, samples in rows:
@@ -473,6 +479,34 @@ def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _cut(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
+    """What the first settings keep of their last mark where other thresholds would stop."""
+    if not arguments.thresholds:
+        return ""
+    variant = arguments.variants[0]
+    lines = ["| threshold | mean samples | share of the way | least beside its last mark |"]
+    lines.append("|---" * 4 + "|")
+    marks = _marks(arguments, variant)
+    for threshold in arguments.thresholds:
+        settings = VARIANTS[variant] | {"early_stopping": True, "stop_threshold": threshold}
+        config = InversionConfig(**settings).resolved("microworld")
+        stops, found, apart = [], [], []
+        for run in (run for run in runs if run["variant"] == variant):
+            losses = run["losses"]
+            ends = (
+                losses[i - 1][0]
+                for i in range(1, len(losses) + 1)
+                if variance(SimpleNamespace(config=config, losses=losses[:i]))
+            )
+            stops.append(next(ends, losses[-1][0]) * config.train_batch_size)
+            reached = [run["reached"][str(mark)] for mark in marks]
+            found.append(float(np.interp(stops[-1], marks, reached)))
+            apart.append(found[-1] - reached[-1])
+        means = [sum(values) / len(values) for values in (stops, found)]
+        lines.append(f"| {threshold} | {means[0]:.0f} | {means[1]:.3f} | {min(apart):+.2f} |")
+    return "\n".join(lines)
+
+
 def _by_concept(
     arguments: Arguments, runs: list[dict[str, Any]], variant: str, score: str = "reached"
 ) -> dict[str, dict[str, float]]:
@@ -484,6 +518,7 @@ def _by_concept(
         columns = {
             str(mark): [run[score][str(mark)] for run in group]
             for mark in _marks(arguments, variant)
+            if all(str(mark) in run[score] for run in group)
         }
         if all("stop_samples" in run for run in group):
             columns[STOP] = [run[f"stop_{score}"] for run in group]
@@ -506,7 +541,11 @@ def _plot(arguments: Arguments, runs: list[dict[str, Any]], path: Path) -> None:
             columns = _by_concept(arguments, scored, variant, score)
             if not columns:
                 continue
-            marks = _marks(arguments, variant)
+            marks = [
+                mark
+                for mark in _marks(arguments, variant)
+                if all(str(mark) in own for own in columns.values())
+            ]
             means = [mean_interval([own[str(mark)] for own in columns.values()]) for mark in marks]
             axes.errorbar(
                 [mark * (1 + 0.01 * place) for mark in marks],  # side by side: all are seen
