@@ -473,7 +473,7 @@ def _stopping(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         name = variant + (f", {what}" if what else "")
         lines.append(
             f"| {name} | {len(group)} | {samples:.0f} | {mean.value:.2f} ± "
-            f"{mean.half_width:.2f} | {mean.value / goal:.0%} | {' | '.join(edits)} |"
+            f"{mean.half_width:.2f} | {mean.value / goal:.1%} | {' | '.join(edits)} |"
         )
     lines += ["", f"Of {len(groups[best])} concepts, {len(shared)} words that all have learned."]
     return "\n".join(lines)
