@@ -93,8 +93,10 @@ def shown_progress() -> Iterator[Callable[[str, Any], None]]:
     )
     with Progress(*columns, console=console, transient=False) as bar:
         task: list[Any] = []
+        numbers = ""
 
         def tell(kind: str, data: Any) -> None:
+            nonlocal numbers
             if kind == "plan":
                 _show_plan(console, data)
             elif kind == "message":
@@ -106,14 +108,15 @@ def shown_progress() -> Iterator[Callable[[str, Any], None]]:
                     task.append(bar.add_task("learning", total=data["max_train_steps"], numbers=""))
                 left = data["left_s"]
                 time_left = "" if left is None else f"  {duration(left)} left"
-                bar.update(
-                    task[0],
-                    completed=data["step"],
-                    numbers=f"loss {data['loss']:.4f} (best {data['best_loss']:.4f} at "
-                    f"{data['best_step']})  moved {data['distance']:.2f}{time_left}",
+                numbers = (
+                    f"loss {data['loss']:.4f} (best {data['best_loss']:.4f} at "
+                    f"{data['best_step']})  moved {data['distance']:.2f}"
                 )
+                bar.update(task[0], completed=data["step"], numbers=numbers + time_left)
 
         yield tell
+        if task:  # a run that stops early has no time left
+            bar.update(task[0], numbers=numbers)
 
 
 def duration(seconds: float) -> str:
