@@ -402,9 +402,9 @@ class InversionConfig:
             ratio = preset["learning_rate_ratio"] if ratio is None else ratio
             for name in values.keys() & {"learning_rate", "relative_learning_rate"}:
                 values[name] *= ratio
-        if (self.form or preset["form"]) == "progressive" or self.setup in TUNING:
-            # vectors that come later, and weights, have no rest to wait for
-            values |= {"early_stopping": False} if self.early_stopping is None else {}
+        runs_to_its_end = self.setup in TUNING or (self.form or preset["form"]) == "progressive"
+        if self.early_stopping is None and runs_to_its_end:
+            values["early_stopping"] = False
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
         resolved = dataclasses.replace(self, **values)
