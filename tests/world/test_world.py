@@ -86,7 +86,11 @@ def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
                  "--json", str(tmp_path / "scores.json")]) == 0  # fmt: skip
     out, err = capsys.readouterr()
     assert "report.html" in out
-    assert "left" in err
+    lines = [line for line in err.splitlines() if line.startswith("learning: ")]
+    assert lines
+    assert all(line.endswith(" left") for line in lines)
+    (last,) = [line for line in err.splitlines() if line.startswith("learning ━")]
+    assert "left" not in last  # it stopped early
     text = (folder / "report.html").read_text()
     for heading in ("What it was shown", "What it draws", "Scores", "How it was learned", "Curves",
                     "Again"):  # fmt: skip

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from oneword.cli import options, reports
-from oneword.cli.train import EXIT_CODES, TrainArguments, duration, summary
+from oneword.cli.progress import duration, tenths
+from oneword.cli.train import EXIT_CODES, TrainArguments, summary
 from oneword.config import ConfigError, TrainConfig, UserError
 
 
@@ -227,6 +228,7 @@ def _shown_progress(total: int) -> Iterator[Callable[[str, str, Any], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
+    line = tenths(console)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -246,6 +248,7 @@ def _shown_progress(total: int) -> Iterator[Callable[[str, str, Any], None]]:
             left = (time.monotonic() - started) / done * (total - done) if done else None
             text = "" if left is None else f"{duration(left)} left"
             bar.update(everything, completed=int(done), numbers=text)
+            line(done, total, f"words: {int(done)}/{total}  {text}")
 
         def tell(name: str, kind: str, data: Any) -> None:
             if kind == "message":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword.cli import options, reports
-from oneword.cli.train import duration
+from oneword.cli.progress import duration, tenths
 from oneword.config import StudyConfig
 
 
@@ -184,6 +184,7 @@ def _shown_progress(study: Study) -> Iterator[Callable[[str, str, Any], None]]:
     from oneword.study import grid
 
     console = Console(stderr=True)
+    line = tenths(console)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -210,6 +211,7 @@ def _shown_progress(study: Study) -> Iterator[Callable[[str, str, Any], None]]:
                 console.print(f"{name}: {how}", highlight=False, markup=False)
             left = meter.left_s()
             text = "" if left is None else f"{_long(left)} left"
+            line(ended, len(study.specs), f"jobs: {ended}/{len(study.specs)}  {text}")
             if kind != "ended":
                 text += f"  {name}: {kind} {data:.0%}"
             bar.update(task, completed=ended, now=text)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oneword.cli import options, reports
+from oneword.cli.progress import duration, tenths
 from oneword.config import TrainConfig
 
 
@@ -85,6 +86,7 @@ def shown_progress() -> Iterator[Callable[[str, Any], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
+    line = tenths(console)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -104,25 +106,21 @@ def shown_progress() -> Iterator[Callable[[str, Any], None]]:
             elif kind == "preview":
                 console.print(f"preview: {data}", highlight=False, markup=False)
             elif kind == "progress":
+                step, total = data["step"], data["max_train_steps"]
                 if not task:
-                    task.append(bar.add_task("learning", total=data["max_train_steps"], numbers=""))
+                    task.append(bar.add_task("learning", total=total, numbers=""))
                 left = data["left_s"]
                 time_left = "" if left is None else f"  {duration(left)} left"
                 numbers = (
                     f"loss {data['loss']:.4f} (best {data['best_loss']:.4f} at "
                     f"{data['best_step']})  moved {data['distance']:.2f}"
                 )
-                bar.update(task[0], completed=data["step"], numbers=numbers + time_left)
+                bar.update(task[0], completed=step, numbers=numbers + time_left)
+                line(step, total, f"learning: {step}/{total}  {numbers}{time_left}")
 
         yield tell
         if task:  # a run that stops early has no time left
             bar.update(task[0], numbers=numbers)
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, as a person says them."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
 
 
 def _show_plan(console: Any, plan: dict[str, Any]) -> None:
