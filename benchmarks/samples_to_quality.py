@@ -26,7 +26,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
@@ -152,6 +152,8 @@ def main() -> None:
     chosen = arguments.names or tuple(
         c.name for c in concepts.HELD_OUT if c.thing and concepts.half(c) == arguments.half
     )
+    _must_be_known("--variants", arguments.variants, VARIANTS)
+    _must_be_known("--names", chosen, [c.name for c in concepts.HELD_OUT if c.thing])
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs = _known(arguments)
     done = {(run["seed"], run["concept"], run["variant"]) for run in runs}
@@ -184,6 +186,11 @@ def main() -> None:
     print(_cut(arguments, wanted))
     if arguments.plot is not None:
         _plot(arguments, wanted, arguments.plot)
+
+
+def _must_be_known(option: str, given: Sequence[str], known: Collection[str]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        sys.exit(f"{option} takes {', '.join(known)}; given was {', '.join(unknown)}.")
 
 
 def _settings(arguments: Arguments) -> dict[str, Any]:
