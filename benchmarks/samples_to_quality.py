@@ -539,35 +539,48 @@ def _plot(arguments: Arguments, runs: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    first, *others = arguments.variants
+    others = [v for v in others if any(run["variant"] == v for run in runs)]
+    wide = min(5, len(others) or 1)
+    high = math.ceil(len(others) / wide) or 1
     scores = _scores(runs)
-    figure, places = pyplot.subplots(1, len(scores), figsize=(6 * len(scores), 4.5), squeeze=False)
-    panels = list(places[0])
-    for axes, (score, title) in zip(panels, scores.items(), strict=True):
+    figure = pyplot.figure(figsize=(3 * wide, 2.6 * high * len(scores)), layout="constrained")
+    blocks = figure.subfigures(len(scores), squeeze=False)[:, 0]
+    for block, (score, title) in zip(blocks, scores.items(), strict=True):
+        block.suptitle(f"{title}; grey: {first}" if others else f"{title}: {first}")
+        panels = block.subplots(high, wide, sharex=True, sharey=True, squeeze=False).flat
         scored = [run for run in runs if score in run]
-        for place, variant in enumerate(arguments.variants):
-            columns = _by_concept(arguments, scored, variant, score)
-            if not columns:
+        for place, axes in enumerate(panels):
+            if place >= max(len(others), 1):
+                axes.axis("off")
                 continue
-            marks = [
-                mark
-                for mark in _marks(arguments, variant)
-                if all(str(mark) in own for own in columns.values())
-            ]
-            means = [mean_interval([own[str(mark)] for own in columns.values()]) for mark in marks]
-            axes.errorbar(
-                [mark * (1 + 0.01 * place) for mark in marks],  # side by side: all are seen
-                [mean.value for mean in means],
-                yerr=[mean.half_width for mean in means],
-                label=variant,
-                color=f"C{place}",
-                capsize=2,
-            )
-        if any(variant.startswith("full-length") for variant in arguments.variants):
-            axes.set_xscale("log")
-        axes.set_xlabel("samples")
-        axes.set_title(title, fontsize=10)
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+            marks, means, widths = _curve(arguments, scored, first, score)
+            axes.fill_between(marks, means - widths, means + widths, color="0.85", linewidth=0)
+            axes.plot(marks, means, color="0.5")
+            if others:
+                marks, means, widths = _curve(arguments, scored, others[place], score)
+                axes.errorbar(marks, means, yerr=widths, capsize=2)
+                axes.set_title(others[place], fontsize=10)
+            if any(variant.startswith("full-length") for variant in arguments.variants):
+                axes.set_xscale("log")
+            if score == "reached":
+                axes.set_ylim(0, 1)  # what is worse than the initialiser lies outside
+        block.supxlabel("samples", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def _curve(
+    arguments: Arguments, runs: list[dict[str, Any]], variant: str, score: str
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Marks that all words of a variant have, the means over concepts, their half-widths."""
+    columns = _by_concept(arguments, runs, variant, score)
+    marks = [
+        mark
+        for mark in _marks(arguments, variant)
+        if all(str(mark) in own for own in columns.values())
+    ]
+    means = [mean_interval([own[str(mark)] for own in columns.values()]) for mark in marks]
+    return marks, np.array([m.value for m in means]), np.array([m.half_width for m in means])
 
 
 if __name__ == "__main__":
