@@ -6,8 +6,9 @@
 Both learn from the same pictures on the same pipeline folder, at the same resolution, batch,
 precision and number of steps, in alternation. Each command is timed as a whole process at two
 lengths: the difference gives the cost of a step, the longer one the wall time with start-up.
-oneword's steps include its scorings of the fixed batch; neither draws previews. Peak memory is the
-process's largest resident set (host), as the kernel counts it.
+oneword's steps include its scorings of the fixed batch; neither draws previews. Peak memory of the
+host is the process's largest resident set, as the kernel counts it; of the GPU, the most that
+torch's allocator held, which leaves out the driver's own.
 
 The script wants torchvision, for one random mirroring of PIL pictures; where it is missing a
 stand-in of that one class is put in its place before the script begins.
@@ -33,7 +34,28 @@ from oneword.images import from_uint8, save_png, to_images
 from oneword.microworld import concepts
 
 
-_LAUNCH = """
+_PEAK = """
+import atexit, os, sys
+
+def tell():
+    torch = sys.modules.get("torch")  # a mistake in the options ends before it is there
+    on_gpu = torch is not None and torch.cuda.is_available()
+    with open(os.environ["PEAK_FILE"], "w") as file:
+        file.write(str(torch.cuda.max_memory_reserved() if on_gpu else 0))
+
+atexit.register(tell)
+"""
+_ONEWORD = (
+    _PEAK
+    + """
+import sys
+from oneword.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+)
+_SCRIPT = (
+    _PEAK
+    + """
 import random, runpy, sys, types
 from PIL import ImageOps
 import diffusers
@@ -53,6 +75,7 @@ if not import_utils.is_torchvision_available():  # which is asked once
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +94,8 @@ class Arguments:
     """Samples per step."""
     dtype: Literal["fp32", "bf16", "auto"] = "fp32"
     """Compute type of both; auto: whatever each takes where it is told none."""
+    options: tuple[str, ...] = ()
+    """Further options of `oneword train` alone, as in "memory=low"."""
     steps: tuple[int, int] = (10, 60)
     """The two lengths."""
     repeats: int = 5
@@ -84,6 +109,7 @@ class _Time:
     short_s: float
     long_s: float
     peak_mb: float
+    gpu_peak_mb: float
 
     def step_s(self, steps: tuple[int, int]) -> float:
         return (self.long_s - self.short_s) / (steps[1] - steps[0])
@@ -118,7 +144,7 @@ def _run(
     pictures: Path,
     work: Path,
 ) -> _Time:
-    walls, peak = [], 0.0
+    walls, peak, gpu_peak = [], 0.0, 0.0
     for steps in arguments.steps:
         target = Path(tempfile.mkdtemp(dir=work))
         common = {
@@ -142,13 +168,15 @@ def _run(
                 "lr_warmup_steps": 0,
                 "save_steps": 10_000,
             }
-            command = [sys.executable, "-c", _LAUNCH, str(script)]
+            command = [sys.executable, "-c", _SCRIPT, str(script)]
         else:
             more = {"model": model, "dtype": arguments.dtype, "validation_steps": 0}
             more |= {"early_stopping": False}
-            command = [sys.executable, "-m", "oneword.cli.main", "train"]
+            more |= dict(item.split("=", 1) for item in arguments.options)
+            command = [sys.executable, "-c", _ONEWORD, "train"]
         command += [f"--{key}={value}" for key, value in (common | more).items()]
-        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+        told = target.with_suffix(".peak")
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "PEAK_FILE": str(told)}
         started = time.monotonic()
         log = (target.with_suffix(".log")).open("w")
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -157,7 +185,8 @@ def _run(
         if status != 0:
             sys.exit(f"{trainer} failed:\n{Path(log.name).read_text()[-3000:]}")
         peak = max(peak, usage.ru_maxrss / 1024)
-    return _Time(*walls, peak)
+        gpu_peak = max(gpu_peak, int(told.read_text()) / 2**20)
+    return _Time(*walls, peak, gpu_peak)
 
 
 def _table(arguments: Arguments, found: dict[str, list[_Time]]) -> str:
@@ -166,6 +195,8 @@ def _table(arguments: Arguments, found: dict[str, list[_Time]]) -> str:
         f"{arguments.steps[1]} steps with start-up, s": lambda t: t.long_s,
         "peak memory, MB": lambda t: t.peak_mb,
     }
+    if found["oneword"][0].gpu_peak_mb:
+        rows["peak memory of the GPU, MB"] = lambda t: t.gpu_peak_mb
     lines = [
         f"{arguments.model}, {arguments.resolution} px, batch {arguments.batch}, "
         f"{arguments.dtype}, {machine()}, {arguments.repeats} alternations",
