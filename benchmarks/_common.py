@@ -134,7 +134,8 @@ def _ldm() -> Any:
     from transformers import BertTokenizer
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words += sorted(w for w in models.tokenizer().get_vocab() if w.isalpha())
+    pieces = {w.removesuffix("</w>") for w in models.tokenizer().get_vocab()}
+    words += sorted(w for w in pieces if w.isalpha())
     words += [f"[filler{i}]" for i in range(30_522 - len(words))]
     return LDMTextToImagePipeline(
         vqvae=_vae(256),
