@@ -184,7 +184,7 @@ def main() -> None:
     print(_notes(arguments, wanted))
     print(_stopping(arguments, wanted))
     print(_cut(arguments, wanted))
-    if arguments.plot is not None:
+    if arguments.plot is not None and any(r["variant"] == arguments.variants[0] for r in wanted):
         _plot(arguments, wanted, arguments.plot)
 
 

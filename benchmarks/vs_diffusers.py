@@ -45,17 +45,11 @@ def tell():
 
 atexit.register(tell)
 """
-_ONEWORD = (
-    _PEAK
-    + """
-import sys
+_ONEWORD = """
 from oneword.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
-)
-_SCRIPT = (
-    _PEAK
-    + """
+_SCRIPT = """
 import random, runpy, sys, types
 from PIL import ImageOps
 import diffusers
@@ -75,7 +69,6 @@ if not import_utils.is_torchvision_available():  # which is asked once
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +111,8 @@ class _Time:
 def main() -> None:
     """Run, print a table of both and of their ratios."""
     arguments = tyro.cli(Arguments)
+    if wrong := [item for item in arguments.options if "=" not in item]:
+        sys.exit(f"--options takes NAME=VALUE, as in memory=low; given was {', '.join(wrong)}.")
     script = arguments.diffusers
     if script.is_dir():
         suffix = "_sdxl" if arguments.model == "sdxl" else ""
@@ -168,12 +163,12 @@ def _run(
                 "lr_warmup_steps": 0,
                 "save_steps": 10_000,
             }
-            command = [sys.executable, "-c", _SCRIPT, str(script)]
+            command = [sys.executable, "-c", _PEAK + _SCRIPT, str(script)]
         else:
             more = {"model": model, "dtype": arguments.dtype, "validation_steps": 0}
             more |= {"early_stopping": False}
             more |= dict(item.split("=", 1) for item in arguments.options)
-            command = [sys.executable, "-c", _ONEWORD, "train"]
+            command = [sys.executable, "-c", _PEAK + _ONEWORD, "train"]
         command += [f"--{key}={value}" for key, value in (common | more).items()]
         told = target.with_suffix(".peak")
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PEAK_FILE": str(told)}

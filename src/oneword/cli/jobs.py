@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from oneword.cli import options, reports
-from oneword.cli.progress import duration, tenths
+from oneword.cli.progress import tenths, time_left
 from oneword.cli.train import EXIT_CODES, TrainArguments, summary
 from oneword.config import ConfigError, TrainConfig, UserError
 
@@ -246,9 +246,8 @@ def _shown_progress(total: int) -> Iterator[Callable[[str, str, Any], None]]:
         def show_all() -> None:
             done = sum(parts.values())
             left = (time.monotonic() - started) / done * (total - done) if done else None
-            text = "" if left is None else f"{duration(left)} left"
-            bar.update(everything, completed=int(done), numbers=text)
-            line(done, total, f"words: {int(done)}/{total}  {text}")
+            bar.update(everything, completed=int(done), numbers=time_left(left))
+            line(done, total, left, f"words: {int(done)}/{total}")
 
         def tell(name: str, kind: str, data: Any) -> None:
             if kind == "message":

@@ -234,8 +234,8 @@ def _train(arguments: TrainArguments) -> int:
 def _report(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
     numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     speed = metrics.get("steps_per_s", 0.0)
-    left = f"  {(total - done) / speed / 60:.0f} min left" if speed else ""
-    options.say(f"{stage}: {done}/{total}  {numbers}{left}")
+    left = progress.time_left((total - done) / speed if speed else None)
+    options.say(f"{stage}: {done}/{total}  {numbers}  {left}".rstrip())
 
 
 def _evaluate(arguments: EvaluateArguments) -> int:

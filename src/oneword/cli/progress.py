@@ -35,31 +35,36 @@ def counting(what: str) -> Iterator[Callable[[float, float], None]]:
 
         def show(done: float, total: float) -> None:
             bar.update(number, completed=done, total=total)
-            left = task.time_remaining
-            if (task.elapsed or 0) > SHORT_S and left:
-                line(done, total, f"{what}: {done:.0f}/{total:.0f}  {duration(left)} left")
+            if (task.elapsed or 0) > SHORT_S:
+                line(done, total, task.time_remaining, f"{what}: {done:.0f}/{total:.0f}")
 
         yield show
 
 
-def tenths(console: Console) -> Callable[[float, float, str], None]:
-    """Plain lines where a bar cannot move, as in a log file: ``line(done, total, text)``.
+def tenths(console: Console) -> Callable[[float, float, float | None, str], None]:
+    """Plain lines where a bar cannot move, as in a log file: ``line(done, total, left_s, text)``.
 
-    One line for each tenth that is done but the last; none on a terminal.
+    One line for each tenth that is done but the last, as soon as its time left is known; none on a
+    terminal.
     """
     shown = 0
 
-    def line(done: float, total: float, text: str) -> None:
+    def line(done: float, total: float, left_s: float | None, text: str) -> None:
         nonlocal shown
         now = int(10 * done / total) if total else 0
-        if not console.is_terminal and shown < now < 10:
+        if not console.is_terminal and left_s is not None and shown < now < 10:
             shown = now
+            text = f"{text}  {time_left(left_s)}"
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     return line
 
 
-def duration(seconds: float) -> str:
-    """Minutes and seconds, as a person says them."""
+def time_left(seconds: float | None) -> str:
+    """Seconds, minutes or hours, as a person says them; empty where they are not known."""
+    if seconds is None:
+        return ""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h left"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min" if minutes else f"{rest} s"
+    return f"{minutes}:{rest:02d} min left" if minutes else f"{rest} s left"

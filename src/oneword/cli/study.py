@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword.cli import options, reports
-from oneword.cli.progress import duration, tenths
+from oneword.cli.progress import tenths, time_left
 from oneword.config import StudyConfig
 
 
@@ -210,8 +210,8 @@ def _shown_progress(study: Study) -> Iterator[Callable[[str, str, Any], None]]:
                 how = f"failed: {str(data).strip().splitlines()[-1]}" if data else "done"
                 console.print(f"{name}: {how}", highlight=False, markup=False)
             left = meter.left_s()
-            text = "" if left is None else f"{_long(left)} left"
-            line(ended, len(study.specs), f"jobs: {ended}/{len(study.specs)}  {text}")
+            text = time_left(left)
+            line(ended, len(study.specs), left, f"jobs: {ended}/{len(study.specs)}")
             if kind != "ended":
                 text += f"  {name}: {kind} {data:.0%}"
             bar.update(task, completed=ended, now=text)
@@ -257,10 +257,6 @@ class Meter:
         if not done:
             return None
         return (self.clock() - self.started) * (self.total - done) / done
-
-
-def _long(seconds: float) -> str:
-    return duration(seconds) if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 _SHOWN = ("image similarity", "text similarity", "silhouette overlap", "concept seen",

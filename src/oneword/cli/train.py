@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oneword.cli import options, reports
-from oneword.cli.progress import duration, tenths
+from oneword.cli.progress import tenths, time_left
 from oneword.config import TrainConfig
 
 
@@ -109,14 +109,13 @@ def shown_progress() -> Iterator[Callable[[str, Any], None]]:
                 step, total = data["step"], data["max_train_steps"]
                 if not task:
                     task.append(bar.add_task("learning", total=total, numbers=""))
-                left = data["left_s"]
-                time_left = "" if left is None else f"  {duration(left)} left"
                 numbers = (
                     f"loss {data['loss']:.4f} (best {data['best_loss']:.4f} at "
                     f"{data['best_step']})  moved {data['distance']:.2f}"
                 )
-                bar.update(task[0], completed=step, numbers=numbers + time_left)
-                line(step, total, f"learning: {step}/{total}  {numbers}{time_left}")
+                left_s = data["left_s"]
+                bar.update(task[0], completed=step, numbers=f"{numbers}  {time_left(left_s)}")
+                line(step, total, left_s, f"learning: {step}/{total}  {numbers}")
 
         yield tell
         if task:  # a run that stops early has no time left
