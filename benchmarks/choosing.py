@@ -17,17 +17,18 @@ from typing import Literal
 
 import tyro
 
-from oneword import formats
 from oneword._files import write_json_atomic
-from oneword.backbones.base import load
-from oneword.config import ModelConfig
+from oneword.concepts import formats
+from oneword.config.inversion import ModelConfig
 from oneword.evaluation import world
 from oneword.evaluation.choosing import RankBy, choose
 from oneword.evaluation.features import load_judge
 from oneword.evaluation.metrics import wilson_interval
-from oneword.generation import generate
+from oneword.generation.generate import generate
 from oneword.images import from_uint8
-from oneword.microworld import concepts, weights
+from oneword.microworld import weights
+from oneword.microworld.world import concepts
+from oneword.models.contract import load
 from oneword.prompts import EDIT_PROMPTS, fill
 
 

@@ -25,12 +25,12 @@ import torch
 import tyro
 from _common import machine, record
 
-from oneword import formats
-from oneword.cluster import WORKER, train_on_cluster
-from oneword.config import InversionConfig, ModelConfig, TrainConfig
+from oneword.concepts import formats
+from oneword.config.inversion import InversionConfig, ModelConfig, TrainConfig
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.runs.cluster import WORKER, train_on_cluster
 
 
 @dataclass(frozen=True, kw_only=True)

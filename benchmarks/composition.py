@@ -23,17 +23,19 @@ import tyro
 
 from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.composition import invert_together
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig
 from oneword.evaluation.metrics import wilson_interval
-from oneword.generation import generate
+from oneword.generation.generate import generate
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.inversion import Job, invert_many
-from oneword.microworld import concepts, drawing, scenes, weights
-from oneword.microworld.concepts import HeldOut
-from oneword.microworld.oracle import Oracle
+from oneword.microworld import weights
+from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.world import concepts, drawing, scenes
+from oneword.microworld.world.concepts import HeldOut
+from oneword.models.contract import Backbone, load
+from oneword.runs.compose import invert_together
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,16 +28,18 @@ import torch
 import tyro
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, load_judge
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.inversion import Job, invert_many
-from oneword.microworld import concepts, weights
-from oneword.microworld.oracle import Oracle
+from oneword.microworld import weights
+from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.world import concepts
+from oneword.models.contract import Backbone, load
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,13 @@ import torch
 import tyro
 from _common import machine, record
 
-from oneword.backbones.base import Backbone, load
-from oneword.config import InversionConfig, ModelConfig
+from oneword.config.inversion import InversionConfig, ModelConfig
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8
-from oneword.inversion import Job, Progress, invert_many
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.models.contract import Backbone, load
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job, Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,19 +22,21 @@ import numpy as np
 import torch
 import tyro
 
-from oneword import formats
 from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Masks, Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.blending import Background, psnr
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig
-from oneword.editing import edit
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig
 from oneword.evaluation.metrics import mean_interval, structure_kept, wilson_interval
-from oneword.generation import generate
+from oneword.generation.blending import Background, psnr
+from oneword.generation.editing import edit
+from oneword.generation.generate import generate
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.inversion import Job, invert_many
-from oneword.microworld import concepts, drawing, scenes, weights
+from oneword.microworld import weights
+from oneword.microworld.world import concepts, drawing, scenes
+from oneword.models.contract import Backbone, load
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job
 
 
 @dataclass(frozen=True, kw_only=True)

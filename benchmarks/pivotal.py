@@ -17,14 +17,15 @@ from pathlib import Path
 import tyro
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.backbones.base import load
-from oneword.baselines import pivotal
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig, TuningConfig
+from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig, TuningConfig
 from oneword.evaluation import harness, tuned
 from oneword.evaluation.features import load_judge
 from oneword.images import from_uint8
-from oneword.inversion import Job, invert
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.models.contract import load
+from oneword.training.loop import invert
+from oneword.training.parts import Job
+from oneword.training.tuning import pivotal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

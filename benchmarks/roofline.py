@@ -22,13 +22,14 @@ from _common import Architecture, machine, pipeline_folder, record
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from oneword.backbones.base import Backbone, load
-from oneword.backbones.wide import widened
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig
 from oneword.evaluation.metrics import mean_interval
-from oneword.inversion import Job, Progress, invert
-from oneword.vocabulary import injected
+from oneword.models.contract import Backbone, load
+from oneword.models.speed.narrow_cpu import widened
+from oneword.training.loop import invert
+from oneword.training.parts import Job, Progress
+from oneword.vocabulary.inject import injected
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,20 +40,21 @@ import tyro
 from _common import record
 from torch import Tensor
 
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig
 from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import Judge, load_judge
 from oneword.evaluation.metrics import mean_interval
-from oneword.extensions import averaging
-from oneword.extensions.early_stopping import variance
 from oneword.images import from_uint8
-from oneword.inversion import Job, Progress, invert_many
-from oneword.microworld import concepts, weights
-from oneword.microworld.oracle import Oracle
-from oneword.parts import AVERAGE, below
+from oneword.microworld import weights
+from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.world import concepts
+from oneword.models.contract import Backbone, load
 from oneword.prompts import PLAIN_PROMPT
+from oneword.training.extensions import averaging
+from oneword.training.extensions.early_stopping import variance
+from oneword.training.loop import invert_many
+from oneword.training.parts import AVERAGE, Job, Progress, below
 
 
 _FULL = {

@@ -31,7 +31,7 @@ from _common import machine, pipeline_folder, record
 
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
 
 
 _PEAK = """

@@ -12,7 +12,7 @@ import tyro
 
 import oneword
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.microworld import concepts, drawing, scenes
+from oneword.microworld.world import concepts, drawing, scenes
 
 
 def main(

@@ -11,7 +11,7 @@ import tyro
 
 import oneword
 from oneword.images import from_uint8
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
 from oneword.prompts import expanded
 
 

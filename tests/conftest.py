@@ -12,8 +12,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import tiny
-from oneword.backbones.base import Backbone, load
-from oneword.config import ModelConfig
+from oneword.config.inversion import ModelConfig
+from oneword.models.contract import Backbone, load
 
 
 @pytest.fixture(scope="session")

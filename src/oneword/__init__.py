@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from oneword.backbones.base import load as load_backbone
-    from oneword.bipartite import bipartite
-    from oneword.composition import compose, invert_together
-    from oneword.concept import Concept
-    from oneword.config import (
+    from oneword.concepts.card import push as push_concept, write_card
+    from oneword.concepts.concept import Concept
+    from oneword.concepts.formats import load as load_concept, save as save_concept
+    from oneword.config.inversion import (
         ComposeConfig,
         DebiasConfig,
         InversionConfig,
@@ -21,50 +20,52 @@ if TYPE_CHECKING:
         SamplingConfig,
         TrainConfig,
     )
-    from oneword.editing import edit, ranked, read_picture, save as save_edits
     from oneword.evaluation.choosing import choose
     from oneword.evaluation.fairness import compare as compare_fairness, debias
     from oneword.evaluation.features import load_judge
     from oneword.evaluation.gallery import save_gallery
-    from oneword.formats import load as load_concept, save as save_concept
-    from oneword.generation import generate, save as save_drawing
+    from oneword.generation.ddim_inversion import bipartite
+    from oneword.generation.editing import edit, ranked, read_picture, save as save_edits
+    from oneword.generation.generate import generate, save as save_drawing
     from oneword.images import read_folder
-    from oneword.inversion import Job, invert, invert_many
-    from oneword.sharing import push as push_concept, write_card
-    from oneword.vocabulary import injected
+    from oneword.models.contract import load as load_backbone
+    from oneword.runs.compose import compose, invert_together
+    from oneword.training.loop import invert, invert_many
+    from oneword.training.parts import Job
+    from oneword.vocabulary.inject import injected
 
 _PUBLIC = {
-    "Concept": ("concept", "Concept"),
-    "ComposeConfig": ("config", "ComposeConfig"),
-    "DebiasConfig": ("config", "DebiasConfig"),
-    "InversionConfig": ("config", "InversionConfig"),
-    "Job": ("inversion", "Job"),
-    "ModelConfig": ("config", "ModelConfig"),
-    "SamplingConfig": ("config", "SamplingConfig"),
-    "TrainConfig": ("config", "TrainConfig"),
-    "bipartite": ("bipartite", "bipartite"),
+    "Concept": ("concepts.concept", "Concept"),
+    "ComposeConfig": ("config.inversion", "ComposeConfig"),
+    "DebiasConfig": ("config.inversion", "DebiasConfig"),
+    "InversionConfig": ("config.inversion", "InversionConfig"),
+    "Job": ("training.loop", "Job"),
+    "ModelConfig": ("config.inversion", "ModelConfig"),
+    "SamplingConfig": ("config.inversion", "SamplingConfig"),
+    "TrainConfig": ("config.inversion", "TrainConfig"),
+    "bipartite": ("generation.ddim_inversion", "bipartite"),
     "choose": ("evaluation.choosing", "choose"),
     "compare_fairness": ("evaluation.fairness", "compare"),
-    "compose": ("composition", "compose"),
+    "compose": ("runs.compose", "compose"),
     "debias": ("evaluation.fairness", "debias"),
-    "edit": ("editing", "edit"),
-    "generate": ("generation", "generate"),
-    "injected": ("vocabulary", "injected"),
-    "invert": ("inversion", "invert"),
-    "invert_together": ("composition", "invert_together"),
-    "invert_many": ("inversion", "invert_many"),
-    "load_backbone": ("backbones.base", "load"),
+    "edit": ("generation.editing", "edit"),
+    "generate": ("generation.generate", "generate"),
+    "injected": ("vocabulary.inject", "injected"),
+    "invert": ("training.loop", "invert"),
+    "invert_together": ("runs.compose", "invert_together"),
+    "invert_many": ("training.loop", "invert_many"),
+    "load_backbone": ("models.contract", "load"),
     "load_judge": ("evaluation.features", "load_judge"),
-    "load_concept": ("formats", "load"),
-    "push_concept": ("sharing", "push"),
-    "ranked": ("editing", "ranked"),
-    "read_picture": ("editing", "read_picture"),
+    "load_concept": ("concepts.formats", "load"),
+    "push_concept": ("concepts.card", "push"),
+    "ranked": ("generation.editing", "ranked"),
+    "read_picture": ("generation.editing", "read_picture"),
     "read_folder": ("images", "read_folder"),
-    "save_concept": ("formats", "save"),
-    "write_card": ("sharing", "write_card"),
+    "save_concept": ("concepts.formats", "save"),
+    "write_card": ("concepts.card", "write_card"),
     "save_gallery": ("evaluation.gallery", "save_gallery"),
-    "save_edits": ("editing", "save"),
-    "save_drawing": ("generation", "save"),
+    "save_edits": ("generation.editing", "save"),
+    "save_drawing": ("generation.generate", "save"),
 }
 __all__ = [
     "ComposeConfig",

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from oneword.config import UserError
+from oneword.config.inversion import UserError
 
 
 class OutputError(UserError):

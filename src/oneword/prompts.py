@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from oneword.config import UserError
+from oneword.config.inversion import UserError
 
 
 class PromptError(UserError):

@@ -18,16 +18,16 @@ import torch
 from PIL import Image
 
 import layouts
-from oneword import formats
-from oneword.backbones.base import FAMILIES
 from oneword.cli import options
 from oneword.cli.evaluate import EvaluateArguments
 from oneword.cli.main import VERBS, main
 from oneword.cli.models import FAMILIES as LISTED, ModelsArguments
 from oneword.cli.train import TrainArguments
-from oneword.concept import Concept
-from oneword.config import ConfigError
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ConfigError
 from oneword.images import read_metadata
+from oneword.models.contract import FAMILIES
 
 
 @pytest.fixture

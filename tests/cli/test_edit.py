@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneword import formats
-from oneword.backbones.base import load
 from oneword.cli.main import main
-from oneword.concept import Concept
-from oneword.config import ModelConfig
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig
+from oneword.models.contract import load
 
 
 @pytest.fixture(scope="module")

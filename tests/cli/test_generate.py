@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneword import formats
 from oneword.cli.main import main
-from oneword.concept import Concept
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
 from oneword.images import read_metadata
 
 
@@ -26,8 +26,8 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def words(tmp_path_factory, photos):
     """A run folder of microworld-nano with ``<a>``, and a file with ``<b>``, learned as a style."""
-    from oneword.backbones.base import load
-    from oneword.config import ModelConfig
+    from oneword.config.inversion import ModelConfig
+    from oneword.models.contract import load
 
     vocabulary = load(ModelConfig(model="microworld-nano", device="cpu")).vocabularies
     (name,) = vocabulary

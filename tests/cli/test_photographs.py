@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import tiny
-from oneword import formats
 from oneword.cli.main import main
+from oneword.concepts import formats
 
 
 @pytest.fixture(scope="module")

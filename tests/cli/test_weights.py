@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import tiny
-from oneword import formats
 from oneword.cli.main import main
-from oneword.concept import Concept
-from oneword.deltas import WEIGHT
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.deltas import WEIGHT
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import tiny
-from oneword.config import InversionConfig, ModelConfig, TrainConfig
+from oneword.config.inversion import InversionConfig, ModelConfig, TrainConfig
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,11 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTex
 import single_file
 import tiny
 from oneword._devices import computes
-from oneword.backbones.base import Backbone, ModelError, Moments, load, pick_device, pick_dtype
-from oneword.backbones.streaming import returning_memory, streamed
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import injected
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import Backbone, ModelError, Moments, load, pick_device, pick_dtype
+from oneword.models.speed.streaming import returning_memory, streamed
+from oneword.vocabulary.inject import injected
 
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
@@ -195,7 +195,7 @@ def test_compute_types(tiny_folder):
 def test_on_a_cpu_large_models_alone_are_narrow_of_themselves(tiny_folder, tmp_path, monkeypatch):
     """Where its processor has instructions for it; this one is not asked."""
     cpu = torch.device("cpu")
-    monkeypatch.setattr("oneword.backbones.base.is_fast_in_bf16", lambda _: True)
+    monkeypatch.setattr("oneword.models.contract.is_fast_in_bf16", lambda _: True)
     file, folder = tmp_path / "one.safetensors", tmp_path / "unet"
     folder.mkdir()
     for path, size in ((file, 999_999_999), (folder / "a.safetensors", 1_000_000_000)):
@@ -206,7 +206,7 @@ def test_on_a_cpu_large_models_alone_are_narrow_of_themselves(tiny_folder, tmp_p
     assert pick_dtype("auto", cpu, str(tmp_path)) == torch.bfloat16
     assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.bfloat16
     assert pick_dtype("fp32", cpu, "stabilityai/sd") == torch.float32
-    monkeypatch.setattr("oneword.backbones.base.is_fast_in_bf16", lambda _: False)
+    monkeypatch.setattr("oneword.models.contract.is_fast_in_bf16", lambda _: False)
     assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.float32
 
 

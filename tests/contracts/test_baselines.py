@@ -11,19 +11,25 @@ import pytest
 import torch
 
 import tiny
-from oneword import deltas, formats
-from oneword.backbones.base import load
-from oneword.baselines import BASELINES, method, pivotal, tuning
-from oneword.concept import Concept
-from oneword.config import ConfigError, InversionConfig, ModelConfig, SamplingConfig, TuningConfig
-from oneword.draws import step_draws
-from oneword.extensions.timesteps import sampled
-from oneword.inversion import Job, invert, predictions
-from oneword.jobs import train_many
-from oneword.parts import JobError, captions_or_templates, squared_error
+from oneword.concepts import deltas, formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import (
+    ConfigError,
+    InversionConfig,
+    ModelConfig,
+    SamplingConfig,
+    TuningConfig,
+)
+from oneword.models.contract import load
 from oneword.prompts import fill
-from oneword.runs import dry_run, train
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.runs.many import train_many
+from oneword.runs.train import dry_run, train
+from oneword.training.draws import step_draws
+from oneword.training.extensions.timesteps import sampled
+from oneword.training.loop import invert, predictions
+from oneword.training.parts import Job, JobError, captions_or_templates, squared_error
+from oneword.training.tuning import BASELINES, method, pivotal, tuner as tuning
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FAST = SamplingConfig(num_inference_steps=3)

@@ -14,14 +14,14 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.hunyuan_dit import HunyuanDiT
-from oneword.bipartite import inverted
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.formats.names import family_of
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.formats.names import family_of
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.generation.ddim_inversion import inverted
+from oneword.models.contract import ModelError, load
+from oneword.models.families.hunyuan_dit import HunyuanDiT
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)

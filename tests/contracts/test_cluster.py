@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from oneword import formats
-from oneword.cluster import WORKER, ClusterError, train_on_cluster
-from oneword.jobs import train_many
+from oneword.concepts import formats
+from oneword.runs.cluster import WORKER, ClusterError, train_on_cluster
+from oneword.runs.many import train_many
 
 
 pytest.importorskip("ray")

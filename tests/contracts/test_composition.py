@@ -6,14 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword import composition, formats
 from oneword.cli.main import main
-from oneword.composition import invert_together, pasted
-from oneword.config import InversionConfig
-from oneword.draws import generator
+from oneword.concepts import formats
+from oneword.config.inversion import InversionConfig
 from oneword.images import to_images
-from oneword.inversion import Job, invert_many
-from oneword.parts import JobError
+from oneword.runs import compose as composition
+from oneword.runs.compose import invert_together, pasted
+from oneword.training.draws import generator
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job, JobError
 
 
 def pictures(num, seed, size=32):

@@ -14,12 +14,12 @@ from diffusers.models.transformers import transformer_cosmos
 from diffusers.pipelines.cosmos import pipeline_cosmos2_text2image as stock_module
 
 import tiny
-from oneword import formats
-from oneword.backbones import cosmos2
-from oneword.backbones.base import ModelError, load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import ModelError, load
+from oneword.models.families import cosmos2
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=64)

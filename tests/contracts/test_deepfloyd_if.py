@@ -11,10 +11,10 @@ from diffusers.pipelines.deepfloyd_if import IFSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor
 
 import tiny
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.deepfloyd_if import DeepFloydIF
-from oneword.bipartite import inverted
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.generation.ddim_inversion import inverted
+from oneword.models.contract import ModelError, load
+from oneword.models.families.deepfloyd_if import DeepFloydIF
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)

@@ -9,11 +9,11 @@ import torch
 from diffusers import ErnieImagePipeline
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import load
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)

@@ -15,15 +15,15 @@ import torch
 from torch.distributions import Normal
 
 import tiny
-from oneword import formats
-from oneword.backbones import base
-from oneword.backbones.base import FAMILIES, Backbone, ModelError, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig
-from oneword.generation import generate
-from oneword.inversion import Job, invert
-from oneword.parts import JobError
-from oneword.vocabulary import injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig
+from oneword.generation.generate import generate
+from oneword.models import contract as base
+from oneword.models.contract import FAMILIES, Backbone, ModelError, load
+from oneword.training.loop import invert
+from oneword.training.parts import Job, JobError
+from oneword.vocabulary.inject import injected
 
 
 STORED = Path(__file__).with_name("expected.json")

@@ -8,11 +8,11 @@ from diffusers import DiffusionPipeline, FlowMatchLCMScheduler, UniPCMultistepSc
 from diffusers.models.transformers.transformer_hidream_image import MOEFeedForwardSwiGLU
 
 import tiny
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.hidream import HiDream
-from oneword.concept import Concept
-from oneword.config import ModelConfig
-from oneword.vocabulary import injected
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig
+from oneword.models.contract import ModelError, load
+from oneword.models.families.hidream import HiDream
+from oneword.vocabulary.inject import injected
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from diffusers.pipelines.ideogram4.pipeline_ideogram4 import (
     _resolution_aware_mu,
 )
 
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.memory import Work
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import ModelError, load
+from oneword.models.memory.plan import Work
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)

@@ -9,13 +9,14 @@ import math
 import pytest
 import torch
 
-from oneword import extensions
-from oneword.config import ConfigError, InversionConfig
-from oneword.draws import step_draws
-from oneword.extensions.timesteps import sampled
-from oneword.inversion import Job, invert, invert_many
-from oneword.learner import Learner
-from oneword.parts import (
+from oneword.config.inversion import ConfigError, InversionConfig
+from oneword.training import extensions
+from oneword.training.draws import step_draws
+from oneword.training.extensions.timesteps import sampled
+from oneword.training.learner import Learner
+from oneword.training.loop import invert, invert_many
+from oneword.training.parts import (
+    Job,
     JobError,
     Parts,
     State,
@@ -24,7 +25,7 @@ from oneword.parts import (
     schedule,
     squared_error,
 )
-from oneword.vocabulary import initial_rows
+from oneword.vocabulary.inject import initial_rows
 
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
@@ -372,8 +373,8 @@ def test_schedules_equal_diffusers(name):
 
 
 def test_half_precision_learns_the_same_rows_roughly(tiny_folder, tiny_sd):
-    from oneword.backbones.base import load
-    from oneword.config import ModelConfig
+    from oneword.config.inversion import ModelConfig
+    from oneword.models.contract import load
 
     half = load(ModelConfig(model=str(tiny_folder), device="cpu", dtype="bf16"))
     rows = [invert(b, job(max_train_steps=10)).concept.rows["clip"] for b in (tiny_sd, half)]

@@ -9,11 +9,11 @@ import signal
 import pytest
 import torch
 
-from oneword import formats
 from oneword.cli.main import main
-from oneword.config import ConfigError, ModelConfig
-from oneword.jobs import train_many
-from oneword.runs import train
+from oneword.concepts import formats
+from oneword.config.inversion import ConfigError, ModelConfig
+from oneword.runs.many import train_many
+from oneword.runs.train import train
 
 
 def rows(folder):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from oneword import formats
-from oneword.backbones.base import ModelError, load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import ModelError, load
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)

@@ -8,13 +8,13 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from transformers import ByT5Tokenizer
 
-from oneword import formats
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.probe import try_road
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.formats.names import family_of
-from oneword.vocabulary import PlaceholderError, _with_words, initial_outputs, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.formats.names import family_of
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import ModelError, load
+from oneword.models.probe import try_road
+from oneword.vocabulary.inject import PlaceholderError, _with_words, initial_outputs, injected
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=64)

@@ -15,13 +15,13 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import Conditioning, ModelError, Moments, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig, is_validated
-from oneword.inversion import Job, invert
-from oneword.parts import JobError, effective_learning_rate
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig, is_validated
+from oneword.models.contract import Conditioning, ModelError, Moments, load
+from oneword.training.loop import invert
+from oneword.training.parts import Job, JobError, effective_learning_rate
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 NAMES = (

@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import LongCatImagePipeline
 
-from oneword.backbones.base import load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import load
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)

@@ -11,17 +11,18 @@ import torch
 from torch import nn
 
 import tiny
-from oneword import deltas
-from oneword.backbones import memory
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.compiled import Compiled
-from oneword.backbones.memory import Work
-from oneword.baselines import method
-from oneword.concept import Concept
-from oneword.config import ConfigError, InversionConfig, ModelConfig, TuningConfig
-from oneword.deltas import DeltaError
-from oneword.inversion import Job, invert
-from oneword.vocabulary import injected
+from oneword.concepts import deltas
+from oneword.concepts.concept import Concept
+from oneword.concepts.deltas import DeltaError
+from oneword.config.inversion import ConfigError, InversionConfig, ModelConfig, TuningConfig
+from oneword.models.contract import ModelError, load
+from oneword.models.memory import plan as memory
+from oneword.models.memory.plan import Work
+from oneword.models.speed.compiled import Compiled
+from oneword.training.loop import invert
+from oneword.training.parts import Job
+from oneword.training.tuning import method
+from oneword.vocabulary.inject import injected
 
 
 has_bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
@@ -53,7 +54,7 @@ def config(folder, **options):
 
 
 def plan_of(folder, work=None, **options):
-    from oneword.backbones import sdxl, stable_diffusion
+    from oneword.models.families import sdxl, stable_diffusion
 
     module = sdxl if folder.name == "sdxl" else stable_diffusion
     return memory.plan(module.load, config(folder, **options), work or Work())

@@ -7,8 +7,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 import tiny
-from oneword.backbones.base import load
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import load
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,23 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.concept import OUTPUT_VECTORS, Concept, ConceptError, average
-from oneword.config import TUNING, ConfigError, InversionConfig, ModelConfig, SamplingConfig
-from oneword.formats.contents import FormatError
-from oneword.generation import generate
-from oneword.inversion import Job, invert
-from oneword.outputs import OutputsError
-from oneword.parts import JobError
+from oneword.concepts import formats
+from oneword.concepts.concept import OUTPUT_VECTORS, Concept, ConceptError, average
+from oneword.concepts.formats.contents import FormatError
+from oneword.config.inversion import (
+    TUNING,
+    ConfigError,
+    InversionConfig,
+    ModelConfig,
+    SamplingConfig,
+)
+from oneword.generation.generate import generate
+from oneword.models.contract import load
 from oneword.prompts import TEMPLATES
-from oneword.vocabulary import PlaceholderError, initial_outputs, injected
+from oneword.training.loop import invert
+from oneword.training.parts import Job, JobError
+from oneword.vocabulary.inject import PlaceholderError, initial_outputs, injected
+from oneword.vocabulary.output_vectors import OutputsError
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import tiny
-from oneword.backbones import few_cells
-from oneword.backbones.base import load
-from oneword.config import InversionConfig, ModelConfig
-from oneword.draws import step_draws
-from oneword.inversion import Job, invert_many
-from oneword.parts import squared_error
+from oneword.config.inversion import InversionConfig, ModelConfig
+from oneword.models.contract import load
+from oneword.models.speed import few_cells
 from oneword.prompts import TEMPLATES
+from oneword.training.draws import step_draws
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job, squared_error
 
 
 STEPS, BATCH, RATE = 20, 4, 5e-3

@@ -14,10 +14,10 @@ from diffusers import (
 )
 
 import tiny
-from oneword.backbones.base import ModelError
-from oneword.backbones.probe import probe, try_road
 from oneword.cli.main import main
-from oneword.config import ModelConfig
+from oneword.config.inversion import ModelConfig
+from oneword.models.contract import ModelError
+from oneword.models.probe import probe, try_road
 
 
 def probed(folder):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.prx import PixelFlow
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import ModelError, load
+from oneword.models.families.prx import PixelFlow
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=32, width=48)

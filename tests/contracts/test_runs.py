@@ -17,10 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword import _files, formats
-from oneword.config import ConfigError, UserError
-from oneword.run_folder import RunError
-from oneword.runs import dry_run, train
+from oneword import _files
+from oneword.concepts import formats
+from oneword.config.inversion import ConfigError, UserError
+from oneword.runs.folder import RunError
+from oneword.runs.train import dry_run, train
 
 
 def rows(folder):

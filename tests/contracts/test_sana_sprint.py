@@ -10,8 +10,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch.distributions import Normal
 
-from oneword.backbones.base import load
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import load
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)

@@ -11,18 +11,24 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.backbones.by_layer import cross_attentions
-from oneword.baselines import BASELINES, method
-from oneword.concept import Concept
-from oneword.config import SETUPS, InversionConfig, ModelConfig, SamplingConfig, TuningConfig
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import (
+    SETUPS,
+    InversionConfig,
+    ModelConfig,
+    SamplingConfig,
+    TuningConfig,
+)
 from oneword.descriptions import Descriptions
-from oneword.extensions import per_image, progressive, xti
-from oneword.generation import generate
-from oneword.inversion import invert, invert_many
-from oneword.parts import Job, JobError, State
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.generation.generate import generate
+from oneword.models.by_layer import cross_attentions
+from oneword.models.contract import load
+from oneword.training.extensions import per_image, progressive, xti
+from oneword.training.loop import invert, invert_many
+from oneword.training.parts import Job, JobError, State
+from oneword.training.tuning import BASELINES, method
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=2)
@@ -426,9 +432,9 @@ def test_the_opposite_is_guided_away_from_in_training_and_in_drawing(tiny_sd):
         by_hand = tiny_sd.draw(["a <p>"], [1], dataclasses.replace(FEW, negative_prompt="<n>"))
     assert torch.allclose(drawn.pixels, by_hand, atol=1e-5)
     # the last scoring, by hand: away + 3 (towards - away)
-    from oneword import extensions
-    from oneword.learner import Learner
-    from oneword.parts import Parts, squared_error
+    from oneword.training import extensions
+    from oneword.training.learner import Learner
+    from oneword.training.parts import Parts, squared_error
 
     parts = Parts(form=extensions.form, rows=None, prompts=None, timesteps=extensions.TIMESTEPS,
                   loss=squared_error, penalties=(), after=(), stop=extensions.STOP, on_step=None,

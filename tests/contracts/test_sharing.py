@@ -10,12 +10,12 @@ import torch
 from huggingface_hub import ModelCard, constants
 
 import hub_server
-from oneword import formats, hub, sharing
 from oneword.cli.main import main
-from oneword.concept import Concept
-from oneword.hub import HubError
+from oneword.concepts import card as sharing, formats, hub
+from oneword.concepts.card import SharingError
+from oneword.concepts.concept import Concept
+from oneword.concepts.hub import HubError
 from oneword.images import read_image
-from oneword.sharing import SharingError
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword import formats
-from oneword.bipartite import bipartite
 from oneword.cli import main
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig, StudyConfig
+from oneword.concepts import formats
+from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig, StudyConfig
 from oneword.evaluation import metrics
+from oneword.generation.ddim_inversion import bipartite
 from oneword.images import read_folder
 from oneword.study import cost, grid, page, work
 from oneword.study.plan import Study

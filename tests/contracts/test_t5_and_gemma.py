@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Tokenizer
 
 import tiny
-from oneword import formats
-from oneword.backbones import bria, lumina2
-from oneword.backbones.base import Conditioning, ModelError, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig
-from oneword.inversion import Job, invert
-from oneword.parts import JobError
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig
+from oneword.models.contract import Conditioning, ModelError, load
+from oneword.models.families import bria, lumina2
+from oneword.training.loop import invert
+from oneword.training.parts import Job, JobError
+from oneword.vocabulary.inject import PlaceholderError, injected
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)

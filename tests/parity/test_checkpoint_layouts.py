@@ -18,8 +18,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import single_file
 import tiny
-from oneword.backbones.base import ModelError, _family_of_file
-from oneword.vocabulary import Vocabulary
+from oneword.models.contract import ModelError, _family_of_file
+from oneword.vocabulary.inject import Vocabulary
 
 
 def meta(names):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from oneword import formats
-from oneword.concept import Concept
-from oneword.vocabulary import injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.vocabulary.inject import injected
 
 
 @pytest.mark.parametrize("num_vectors", [1, 2, 5])

@@ -8,11 +8,11 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.concept import Concept
-from oneword.config import ModelConfig
-from oneword.vocabulary import injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig
+from oneword.models.contract import load
+from oneword.vocabulary.inject import injected
 
 
 ENCODERS = {

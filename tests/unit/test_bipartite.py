@@ -9,12 +9,12 @@ import torch
 from diffusers import DDIMScheduler
 
 import tiny
-from oneword.backbones.base import ModelError, load
-from oneword.bipartite import bipartite, ddim_inversion, inverted
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.generation.ddim_inversion import bipartite, ddim_inversion, inverted
+from oneword.models.contract import ModelError, load
 from oneword.prompts import PromptError
-from oneword.vocabulary import injected
+from oneword.vocabulary.inject import injected
 
 
 MEAN, STD = 0.7, 0.4

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from oneword import prompts
-from oneword.microworld import captions, concepts, scenes
-from oneword.microworld.scenes import Scene, Thing
+from oneword.microworld.world import captions, concepts, scenes
+from oneword.microworld.world.scenes import Scene, Thing
 
 
 NUM_SEEDS = 4000

@@ -15,7 +15,7 @@ import tiny
 from oneword.evaluation.choosing import ChoosingError, apart, best_of, choose
 from oneword.evaluation.features import Judge
 from oneword.evaluation.gallery import chosen_section, grid, save_gallery
-from oneword.generation import Drawing
+from oneword.generation.generate import Drawing
 from oneword.prompts import without_placeholder
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oneword.concept import Concept, ConceptError, average, concatenated
+from oneword.concepts.concept import Concept, ConceptError, average, concatenated
 
 
 def concept(**rows):

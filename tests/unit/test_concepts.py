@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from oneword.config import UserError
-from oneword.microworld import captions, concepts, scenes
+from oneword.config.inversion import UserError
+from oneword.microworld.world import captions, concepts, scenes
 
 
 FAMILIES = ("recombination", "shape", "style", "character")

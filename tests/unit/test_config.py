@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oneword.config import (
+from oneword.config.inversion import (
     PRESETS,
     SETUPS,
     TUNING,

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import tiny
-from oneword import deltas, formats
-from oneword.backbones.base import load
-from oneword.concept import Concept, ConceptError, average
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.deltas import DeltaError
-from oneword.formats import FormatError
-from oneword.inspection import facts
-from oneword.vocabulary import injected
+from oneword.concepts import deltas, formats
+from oneword.concepts.concept import Concept, ConceptError, average
+from oneword.concepts.deltas import DeltaError
+from oneword.concepts.formats.contents import FormatError
+from oneword.concepts.inspection import facts
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import load
+from oneword.vocabulary.inject import injected
 
 
 FAST = SamplingConfig(num_inference_steps=3)

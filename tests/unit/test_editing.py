@@ -12,16 +12,16 @@ from PIL import Image
 from torch.nn import functional as F
 
 import tiny
-from oneword import blending, editing
-from oneword.backbones.base import ModelError, load
-from oneword.bipartite import bipartite
-from oneword.blending import cells_of, grown, psnr, shrinking, thin
-from oneword.concept import Concept
-from oneword.config import ConfigError, EditConfig, ModelConfig, SamplingConfig
-from oneword.editing import EditError, boxed, edit, ranked, read_picture, save
-from oneword.generation import generate
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ConfigError, EditConfig, ModelConfig, SamplingConfig
+from oneword.generation import blending, editing, generate
+from oneword.generation.blending import cells_of, grown, psnr, shrinking, thin
+from oneword.generation.ddim_inversion import bipartite
+from oneword.generation.editing import EditError, boxed, edit, ranked, read_picture, save
+from oneword.generation.generate import generate
 from oneword.images import from_uint8, read_metadata
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.models.contract import ModelError, load
 from oneword.prompts import PromptError
 
 
@@ -252,7 +252,7 @@ NEEDED = ("negative_prompt", "num_inference_steps", "guidance_scale", "model")
 def drawn_of(reds, **fields):
     pixels = torch.zeros(len(reds), 3, 8, 8)
     pixels[:, 0, 2:6, 2:6] = torch.tensor(reds)[:, None, None]
-    drawing = editing.Drawing(
+    drawing = generate.Drawing(
         pixels=pixels, prompts=("a S* on the moon",) * len(reds), seeds=tuple(range(len(reds))),
         settings=dict.fromkeys(NEEDED, "1"),
     )  # fmt: skip

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from oneword.config import ConfigError, InversionConfig
-from oneword.extensions import averaging, cross_init, norm, regularized
-from oneword.extensions.early_stopping import variance
-from oneword.extensions.timesteps import sampled
-from oneword.parts import Job
+from oneword.config.inversion import ConfigError, InversionConfig
+from oneword.training.extensions import averaging, cross_init, norm, regularized
+from oneword.training.extensions.early_stopping import variance
+from oneword.training.extensions.timesteps import sampled
+from oneword.training.parts import Job
 
 
 def config(**settings):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from oneword.config import ConfigError, DebiasConfig, InversionConfig
+from oneword.config.inversion import ConfigError, DebiasConfig, InversionConfig
 from oneword.evaluation import fairness, metrics
 from oneword.evaluation.features import Judge
-from oneword.microworld import scenes
+from oneword.microworld.world import scenes
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_diverse_people_have_every_look_before_one_repeats():
 def test_the_oracle_tells_diverse_drawings_from_the_worlds():
     pytest.importorskip("skia")
     from oneword.images import from_uint8
-    from oneword.microworld import drawing
+    from oneword.microworld.world import drawing
 
     read, values = fairness.oracle_reader("microworld")
     even = [drawing.render(s) for s in scenes.diverse_people("doctor", 18)]

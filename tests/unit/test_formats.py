@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 
 import layouts
-from oneword import formats
-from oneword.concept import Concept, ConceptError, average, concatenated, distinct
-from oneword.config import UserError
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept, ConceptError, average, concatenated, distinct
+from oneword.concepts.formats import contents
+from oneword.config.inversion import UserError
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_several_words_share_a_file_even_if_they_differ_in_case_alone(concept, t
     back = formats.load_all(tmp_path / "c.safetensors")
     assert [c.placeholder_token for c in back] == ["<My-Cat>", "<my-cat>", "b"]
     assert [c.sha256() for c in back] == [c.sha256() for c in many]
-    with pytest.raises(formats.FormatError, match=r"one word here, got 3 .*extract"):
+    with pytest.raises(contents.FormatError, match=r"one word here, got 3 .*extract"):
         formats.load(tmp_path / "c.safetensors")
 
 
@@ -181,7 +182,7 @@ def test_the_keys_are_those_that_other_tools_document(tmp_path):
     ],
 )
 def test_what_a_layout_cannot_hold_is_refused(tmp_path, layout, concepts, message):
-    with pytest.raises(formats.FormatError, match=message):
+    with pytest.raises(contents.FormatError, match=message):
         formats.save(concepts, tmp_path / "x", layout)
     assert not list(tmp_path.iterdir())
 
@@ -234,7 +235,7 @@ def test_what_is_no_embedding_is_refused(tmp_path, monkeypatch, make, message):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.safetensors"
     make(path)
-    with pytest.raises(formats.FormatError, match=message):
+    with pytest.raises(contents.FormatError, match=message):
         formats.load(path)
     assert not Path("evil-was-here").exists()
 
@@ -244,7 +245,7 @@ def test_a_whole_model_is_refused_by_its_size(tmp_path):
     with path.open("wb") as file:
         file.write(b"PK\x03\x04")
         file.truncate(300 * 2**20)
-    with pytest.raises(formats.FormatError, match="is it a whole model"):
+    with pytest.raises(contents.FormatError, match="is it a whole model"):
         formats.load(path)
 
 
@@ -381,6 +382,6 @@ def test_tensors_of_a_kind_survive_in_our_layout_and_are_refused_in_others(tmp_p
     assert found.tensors["net/w"].shape == (2, 3, 4)
     for layout in ("diffusers", "kohya", "a1111", "authors"):
         with pytest.raises(
-            formats.FormatError, match=f"layout {layout} holds rows only, .* of kind neti"
+            contents.FormatError, match=f"layout {layout} holds rows only, .* of kind neti"
         ):
             formats.save(word, tmp_path / "y", layout)

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
-from oneword.generation import SHEET, generate, save, slug
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import SamplingConfig
+from oneword.generation.generate import SHEET, generate, save, slug
 from oneword.images import read_metadata
 from oneword.prompts import PromptError
 

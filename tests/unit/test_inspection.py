@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import layouts
-from oneword import formats
-from oneword.concept import Concept
-from oneword.inspection import facts
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.inspection import facts
 
 
 def inspected(tmp_path, rows, vocabularies=None, **options):

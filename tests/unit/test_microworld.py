@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from oneword.microworld import captions, concepts, models, scenes
+from oneword.microworld.making import models
+from oneword.microworld.world import captions, concepts, scenes
 
 
 def test_every_word_of_a_caption_is_one_token():

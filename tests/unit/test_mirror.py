@@ -7,7 +7,7 @@ import uuid
 import fsspec
 import pytest
 
-from oneword.mirror import Mirror, MirrorError
+from oneword.runs.mirror import Mirror, MirrorError
 
 
 @pytest.fixture

@@ -14,18 +14,10 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 
-from oneword.microworld import (
-    captions,
-    concepts,
-    models,
-    oracle,
-    recipe,
-    scenes,
-    stages,
-    weights,
-    workshop,
-)
-from oneword.microworld.workshop import STAGES, Recipe, Stage
+from oneword.microworld import weights
+from oneword.microworld.making import models, oracle, run as workshop, stages, train as recipe
+from oneword.microworld.making.run import STAGES, Recipe, Stage
+from oneword.microworld.world import captions, concepts, scenes
 
 
 def stage(num_samples, batch_size=8):

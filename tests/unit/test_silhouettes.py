@@ -63,7 +63,7 @@ def test_overlap_is_that_of_the_best_fitting_true_outline():
 
 def test_the_worlds_drawings_overlap_with_their_own_masks_more_than_with_others():
     pytest.importorskip("skia")
-    from oneword.microworld import concepts
+    from oneword.microworld.world import concepts
 
     names = ("gold-mug", "snowman", "octopus", "rudy", "rocket")
     drawn, true = [], []

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from oneword.cli.study import Meter
-from oneword.config import ConfigError, InversionConfig, SamplingConfig, StudyConfig
+from oneword.config.inversion import ConfigError, InversionConfig, SamplingConfig, StudyConfig
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
-from oneword.generation import generate
+from oneword.generation.generate import generate
 from oneword.study import findings, grid, page, plots, statistics, subjects, work
 from oneword.study.plan import PAPER, Study, arm
 from oneword.study.prompt_sets import KINDS, PROMPT_SETS, prompts_for

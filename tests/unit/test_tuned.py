@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import tiny
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
-from oneword.deltas import WEIGHT
+from oneword.concepts.concept import Concept
+from oneword.concepts.deltas import WEIGHT
+from oneword.config.inversion import SamplingConfig
 from oneword.evaluation import harness, report, tuned
 from oneword.evaluation.features import Judge
 from oneword.prompts import names
-from oneword.vocabulary import injected
+from oneword.vocabulary.inject import injected
 
 
 FAST = SamplingConfig(num_inference_steps=2)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oneword.concept import Concept
-from oneword.vocabulary import PlaceholderError, initial_rows, injected
+from oneword.concepts.concept import Concept
+from oneword.vocabulary.inject import PlaceholderError, initial_rows, injected
 
 
 @pytest.fixture

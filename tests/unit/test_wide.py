@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from oneword.backbones.base import load
-from oneword.backbones.wide import widened
-from oneword.config import InversionConfig, ModelConfig
-from oneword.inversion import Job, invert_many
+from oneword.config.inversion import InversionConfig, ModelConfig
+from oneword.models.contract import load
+from oneword.models.speed.narrow_cpu import widened
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job
 
 
 BF16 = torch.bfloat16

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from oneword.evaluation import world
-from oneword.microworld import concepts, scenes
-from oneword.microworld.captions import Prompt
-from oneword.microworld.oracle import HEADS, truth
+from oneword.microworld.making.oracle import HEADS, truth
+from oneword.microworld.world import concepts, scenes
+from oneword.microworld.world.captions import Prompt
 from oneword.prompts import COMMON_WORDS, EDIT_PROMPTS
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oneword import formats
+from oneword.concepts import formats
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -10,16 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword.backbones.base import load
-from oneword.blending import psnr
 from oneword.cli.main import main
-from oneword.config import EMBEDDED, InversionConfig, ModelConfig
-from oneword.editing import edit
+from oneword.config.inversion import EMBEDDED, InversionConfig, ModelConfig
 from oneword.evaluation import harness
 from oneword.evaluation.features import load_judge
+from oneword.generation.blending import psnr
+from oneword.generation.editing import edit
 from oneword.images import from_uint8, read_metadata
-from oneword.inversion import Job, invert
-from oneword.microworld import concepts, models, weights
+from oneword.microworld import weights
+from oneword.microworld.making import models
+from oneword.microworld.world import concepts
+from oneword.models.contract import load
+from oneword.training.loop import invert
+from oneword.training.parts import Job
 
 
 @pytest.fixture(scope="module")

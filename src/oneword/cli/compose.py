@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from oneword.cli import options, progress, reports
 from oneword.cli.train import EXIT_CODES
-from oneword.config import ComposeConfig
+from oneword.config.inversion import ComposeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     config = ComposeConfig(
         **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(ComposeConfig)}
     )
-    from oneword import composition
+    from oneword.runs import compose as composition
 
     with progress.counting("learning together, steps") as show:
         results, file = composition.compose(config, on_step=show)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oneword.cli import options, progress, reports
-from oneword.config import ConfigError, ModelConfig, SamplingConfig
+from oneword.config.inversion import ConfigError, ModelConfig, SamplingConfig
 
 
 if TYPE_CHECKING:
-    from oneword.concept import Concept
+    from oneword.concepts.concept import Concept
 
 Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
 
@@ -162,11 +162,11 @@ def run(arguments: Sequence[str]) -> int:
 def _inspect(chosen: InspectArguments) -> None:
     from rich.console import Console
 
-    from oneword import formats, inspection
+    from oneword.concepts import formats, inspection
 
     vocabularies = None
     if chosen.nearest or chosen.compare:
-        from oneword.backbones import base
+        from oneword.models import contract as base
 
         vocabularies = base.load(chosen.model).vocabularies
     console = Console()
@@ -189,7 +189,7 @@ def _inspect(chosen: InspectArguments) -> None:
 
 
 def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
-    from oneword import formats
+    from oneword.concepts import formats
 
     ending = formats.WRITERS[chosen.to][0]
     taken: set[Path] = set()
@@ -212,7 +212,7 @@ def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
 
 
 def _merge(chosen: MergeArguments) -> None:
-    from oneword.concept import distinct
+    from oneword.concepts.concept import distinct
 
     _must_be_new(chosen.output)
     concepts = [concept for path in chosen.files for concept in _read(path)]
@@ -228,7 +228,7 @@ def _rename(chosen: RenameArguments) -> None:
 
 
 def _combine(chosen: CombineArguments) -> None:
-    from oneword.concept import average, concatenated
+    from oneword.concepts.concept import average, concatenated
 
     _must_be_new(chosen.output)
     if chosen.concatenate and chosen.weights:
@@ -245,7 +245,7 @@ def _combine(chosen: CombineArguments) -> None:
 def _card(chosen: CardArguments) -> None:
     import dataclasses
 
-    from oneword import sharing
+    from oneword.concepts import card as sharing
     from oneword.prompts import EDIT_PROMPTS, PHOTO_PROMPTS, expanded, of_family
 
     if len(chosen.files) != 1:
@@ -255,8 +255,8 @@ def _card(chosen: CardArguments) -> None:
     scores = None if chosen.scores is None else sharing.read_scores(chosen.scores)
     pixels, prompts = None, ()
     if chosen.preview:
-        from oneword import generation
-        from oneword.backbones.base import load
+        from oneword.generation import generate as generation
+        from oneword.models.contract import load
 
         model = chosen.model
         base = concepts[0].provenance.get("base_model")
@@ -290,7 +290,7 @@ def _card(chosen: CardArguments) -> None:
 
 
 def _push(chosen: PushArguments) -> None:
-    from oneword import sharing
+    from oneword.concepts import card as sharing
 
     if len(chosen.files) != 2:
         raise ConfigError(
@@ -313,7 +313,7 @@ def _push(chosen: PushArguments) -> None:
 
 
 def _read(path: Path) -> list[Concept]:
-    from oneword import formats
+    from oneword.concepts import formats
 
     file = formats.read(path)
     for note in file.notes:
@@ -347,7 +347,7 @@ def _must_be_new(path: Path) -> None:
 
 
 def _write(concepts: Sequence[Concept], path: Path, layout: Layout) -> None:
-    from oneword import formats
+    from oneword.concepts import formats
 
     for file in formats.save(concepts, path, layout):
         print(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}")

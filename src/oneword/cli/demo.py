@@ -12,7 +12,7 @@ from typing import Literal
 from oneword.cli import options, progress, reports
 from oneword.cli.evaluate import score, show_scores
 from oneword.cli.train import EXIT_CODES, shown_progress
-from oneword.config import EvaluateConfig, InversionConfig, TrainConfig
+from oneword.config.inversion import EvaluateConfig, InversionConfig, TrainConfig
 
 
 SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
@@ -42,11 +42,12 @@ def run(arguments: Sequence[str]) -> int:
     options.say("Loading the model ...")
     import torch
 
-    from oneword import generation, runs
     from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
     from oneword.evaluation import report
+    from oneword.generation import generate as generation
     from oneword.images import contact_sheet, read_folder, save_png
+    from oneword.models.contract import load
+    from oneword.runs import train as runs
 
     check_writable(chosen.output_dir)
     pictures, plain = copy_pictures(chosen.concept, chosen.output_dir)

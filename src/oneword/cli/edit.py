@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from oneword.cli import options, progress
-from oneword.config import EditConfig
+from oneword.config.inversion import EditConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,11 @@ def run(arguments: Sequence[str]) -> int:
     chosen, notes = options.parse(EditArguments, "edit", arguments)
     for note in notes:
         options.say(note)
-    from oneword import editing
     from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
     from oneword.cli.generate import read_concepts
     from oneword.evaluation.features import load_judge
+    from oneword.generation import editing
+    from oneword.models.contract import load
 
     check_writable(chosen.output_dir)
     concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]

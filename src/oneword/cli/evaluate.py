@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword.cli import options, progress, reports
-from oneword.config import EvaluateConfig
+from oneword.config.inversion import EvaluateConfig
 
 
 if TYPE_CHECKING:
     from oneword._typing import Pixels
-    from oneword.backbones.base import Backbone
-    from oneword.concept import Concept
+    from oneword.concepts.concept import Concept
     from oneword.evaluation.harness import Evaluation
     from oneword.evaluation.tuned import Drift
+    from oneword.models.contract import Backbone
 
 _DRIFT_PICTURES = 4  # of each prompt that does not name the concept
 
@@ -36,11 +36,11 @@ def run(arguments: Sequence[str]) -> int:
     for note in notes:
         options.say(note)
     from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
-    from oneword.backbones.memory import Work
     from oneword.cli.generate import read_concept
     from oneword.evaluation import report
     from oneword.images import read_folder
+    from oneword.models.contract import load
+    from oneword.models.memory.plan import Work
 
     config = EvaluateConfig(
         **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(EvaluateConfig)}
@@ -94,7 +94,7 @@ def score(
     plain: Pixels | None,
 ) -> tuple[Evaluation, dict[str, str]]:
     """Scores of a concept and its references, and the word of each method."""
-    from oneword.config import ConfigError
+    from oneword.config.inversion import ConfigError
     from oneword.evaluation import features, harness
     from oneword.prompts import as_template
 

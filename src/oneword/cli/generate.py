@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneword.cli import options, progress, reports
-from oneword.config import ConfigError, GenerateConfig
+from oneword.config.inversion import ConfigError, GenerateConfig
 
 
 if TYPE_CHECKING:
     from oneword._typing import Pixels
-    from oneword.concept import Concept
+    from oneword.concepts.concept import Concept
     from oneword.evaluation.choosing import Choice
-    from oneword.generation import Drawing
+    from oneword.generation.generate import Drawing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ def run(arguments: Sequence[str]) -> int:
     chosen, notes = options.parse(GenerateArguments, "generate", arguments)
     for note in notes:
         options.say(note)
-    from oneword import generation
     from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
-    from oneword.backbones.memory import Work
     from oneword.evaluation import choosing, gallery, report
+    from oneword.generation import generate as generation
+    from oneword.models.contract import load
+    from oneword.models.memory.plan import Work
     from oneword.prompts import expanded, names
 
     if not chosen.prompts:
@@ -139,7 +139,7 @@ def _references(
 ) -> dict[str, Pixels]:
     """Training pictures by word: those of ``--train-data-dir``, or of the words' run folders."""
     from oneword.images import read_folder
-    from oneword.run_folder import pictures_of
+    from oneword.runs.folder import pictures_of
 
     given = chosen.train_data_dir
     if given and len(given) != len(concepts):
@@ -174,7 +174,7 @@ def read_words(paths: Sequence[Path]) -> list[Concept]:
     Raises:
         ConfigError: two have the same placeholder.
     """
-    from oneword.concept import distinct
+    from oneword.concepts.concept import distinct
 
     found = [(path, concept) for path in paths for concept in read_concepts(path)]
     _, renamed = distinct([concept for _, concept in found])
@@ -199,7 +199,7 @@ def without_token(path: Path) -> Path:
 
 def read_concepts(path: Path) -> list[Concept]:
     """The concepts of a file or run folder; ``PATH=TOKEN`` gives its only word another name."""
-    from oneword import formats
+    from oneword.concepts import formats
 
     renames = not path.exists() and "=" in str(path)
     return [read_concept(path)] if renames else formats.load_all(path)
@@ -207,7 +207,7 @@ def read_concepts(path: Path) -> list[Concept]:
 
 def read_concept(path: Path) -> Concept:
     """The only concept of a file or run folder, as ``read_concepts``."""
-    from oneword import formats
+    from oneword.concepts import formats
 
     if path.exists() or "=" not in str(path):
         return formats.load(path)

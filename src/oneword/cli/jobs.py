@@ -16,11 +16,11 @@ import tyro
 from oneword.cli import options, reports
 from oneword.cli.progress import tenths, time_left
 from oneword.cli.train import EXIT_CODES, TrainArguments, summary
-from oneword.config import ConfigError, TrainConfig, UserError
+from oneword.config.inversion import ConfigError, TrainConfig, UserError
 
 
 if TYPE_CHECKING:
-    from oneword.jobs import JobOutcome
+    from oneword.runs.many import JobOutcome
 
 # with one value each
 _OWN = ("--jobs", "--slots", "--cluster", "--workers", "--json", "--output-dir", "--mirror")
@@ -59,8 +59,8 @@ def run(arguments: Sequence[str]) -> int:
     configs, failed = _configs(chosen, _shared(arguments))
     if chosen.dry_run:
         return _dry_run(configs, failed)
-    from oneword import jobs
-    from oneword.jobs import JobOutcome
+    from oneword.runs import many as jobs
+    from oneword.runs.many import JobOutcome
 
     outcomes = [JobOutcome(name=name, outcome=None, error=error) for name, error in failed]
     with _shown_progress(len(configs) + len(failed)) as tell:
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
         if configs and chosen.cluster is None:
             outcomes += jobs.train_many(configs, slots=slots, on_event=tell)
         elif configs:
-            from oneword.cluster import train_on_cluster
+            from oneword.runs.cluster import train_on_cluster
 
             outcomes += train_on_cluster(
                 configs,
@@ -188,8 +188,8 @@ def _name(text: str) -> str:
 
 
 def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) -> int:
-    from oneword import runs
-    from oneword.backbones.base import load
+    from oneword.models.contract import load
+    from oneword.runs import train as runs
 
     plans: dict[str, Any] = {name: _failure(error) for name, error in failed}
     backbone = load(configs[0].model) if configs else None
@@ -272,7 +272,7 @@ def _shown_progress(total: int) -> Iterator[Callable[[str, str, Any], None]]:
 
 
 def _ending(one: JobOutcome) -> str:
-    from oneword import runs
+    from oneword.runs import train as runs
 
     if one.outcome is None:
         return f"failed: {one.error}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oneword import __version__
-from oneword.config import UserError
+from oneword.config.inversion import UserError
 
 
 VERBS = {

@@ -13,14 +13,14 @@ import tyro
 
 from oneword._files import check_writable, write_atomic, write_json_atomic
 from oneword.cli import options, progress
-from oneword.config import ConfigError, ModelConfig, SamplingConfig
+from oneword.config.inversion import ConfigError, ModelConfig, SamplingConfig
 
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from oneword.evaluation.world import WorldScores
-    from oneword.microworld.sheets import Rows
+    from oneword.microworld.world.sheets import Rows
 
 HELP = """usage: oneword microworld {sample,explore,pictures,people,evaluate,card,train} [options]
 
@@ -197,8 +197,8 @@ def _card(arguments: CardArguments) -> int:
 
 
 def _train(arguments: TrainArguments) -> int:
-    from oneword.microworld import recipe
-    from oneword.microworld.workshop import STAGES, recipe_for
+    from oneword.microworld.making import train as recipe
+    from oneword.microworld.making.run import STAGES, recipe_for
 
     made = recipe_for(arguments.model, seed=arguments.seed)
     unknown = set(arguments.stages) - set(STAGES)
@@ -239,10 +239,10 @@ def _report(stage: str, done: int, total: int, metrics: dict[str, float]) -> Non
 
 
 def _evaluate(arguments: EvaluateArguments) -> int:
-    from oneword.backbones.base import load
     from oneword.evaluation import world
     from oneword.images import contact_sheet, save_png
     from oneword.microworld import weights
+    from oneword.models.contract import load
 
     if min(arguments.num_prompts, arguments.batch_size) < 1 or arguments.num_people < 0:
         raise ConfigError(
@@ -306,9 +306,9 @@ def _show(scores: WorldScores) -> None:
 
 
 def _sample(arguments: SampleArguments) -> int:
-    from oneword import generation
-    from oneword.backbones.base import load
+    from oneword.generation import generate as generation
     from oneword.microworld import weights
+    from oneword.models.contract import load
 
     if not arguments.prompts or arguments.num_images_per_prompt < 1:
         raise ConfigError(
@@ -331,8 +331,8 @@ def _sample(arguments: SampleArguments) -> int:
 
 def _in_words(read: dict[str, str]) -> str:
     """What the oracle reads, without what does not apply."""
-    from oneword.microworld.oracle import NONE
-    from oneword.microworld.scenes import PROFESSIONS
+    from oneword.microworld.making.oracle import NONE
+    from oneword.microworld.world.scenes import PROFESSIONS
 
     names = ["noun", "scene", "style", "relation"]
     names[1:1] = (
@@ -353,7 +353,7 @@ def _pictures(arguments: PicturesArguments) -> int:
     from oneword import descriptions
     from oneword.descriptions import Descriptions
     from oneword.images import from_uint8, save_png, to_images
-    from oneword.microworld import concepts
+    from oneword.microworld.world import concepts
 
     concept = concepts.get(arguments.concept)
     draw = concepts.concept_plain if arguments.plain else concepts.concept_pictures
@@ -372,7 +372,7 @@ def _people(arguments: PeopleArguments) -> int:
     from PIL import Image
 
     from oneword.images import save_png
-    from oneword.microworld import drawing, scenes
+    from oneword.microworld.world import drawing, scenes
 
     if arguments.profession not in scenes.PROFESSIONS:
         raise ConfigError(
@@ -392,8 +392,8 @@ def _explore(arguments: ExploreArguments) -> int:
     import numpy as np
 
     from oneword.images import contact_sheet, from_uint8, save_png, to_images
-    from oneword.microworld import drawing, sheets
-    from oneword.microworld.models import SIZES
+    from oneword.microworld.making.models import SIZES
+    from oneword.microworld.world import drawing, sheets
 
     check_writable(arguments.output_dir)
     world = sheets.world(arguments.seed)
@@ -424,8 +424,8 @@ def _generated(
     world: dict[str, Rows], arguments: ExploreArguments
 ) -> dict[str, dict[str, list[Image.Image]]]:
     """Generate a picture for every prompt of the sheets, by sheet and row."""
-    from oneword.backbones.base import load
     from oneword.images import to_images
+    from oneword.models.contract import load
 
     backbone = load(ModelConfig(model=arguments.model))
     rows = [(name, label) for name, rows in world.items() for label in rows]

@@ -11,7 +11,7 @@ from oneword.cli import options
 
 
 if TYPE_CHECKING:
-    from oneword.backbones.probe import Probe
+    from oneword.models.probe import Probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,8 +413,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _probe(chosen: ModelsArguments, folder: Path) -> int:
     """Print what is in a folder; 1 where a word cannot be sent through all of it."""
-    from oneword.backbones.probe import probe
-    from oneword.config import ModelConfig
+    from oneword.config.inversion import ModelConfig
+    from oneword.models.probe import probe
 
     options.say(f"Loading {folder} ...")
     found = probe(ModelConfig(model=str(folder), dtype=chosen.dtype, device=chosen.device))

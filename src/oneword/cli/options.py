@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from oneword.config import PRESETS, ConfigError, UserError
+from oneword.config.inversion import PRESETS, ConfigError, UserError
 
 
 T = TypeVar("T")

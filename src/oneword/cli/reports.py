@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oneword.evaluation.report import Report, Section
-    from oneword.runs import TrainOutcome
+    from oneword.runs.train import TrainOutcome
 
 REPORT = "report.html"
 
@@ -23,7 +23,7 @@ def command(verb: str, *words: Any) -> str:
 
 def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
     """What a run was shown and how it learned; sections with drawings and scores may be put in."""
-    from oneword import deltas
+    from oneword.concepts import deltas
     from oneword.evaluation import report
 
     result = outcome.result

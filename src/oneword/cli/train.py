@@ -12,7 +12,7 @@ from typing import Any
 
 from oneword.cli import options, reports
 from oneword.cli.progress import tenths, time_left
-from oneword.config import TrainConfig
+from oneword.config.inversion import TrainConfig
 
 
 EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     config = TrainConfig(
         **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(TrainConfig)}
     )
-    from oneword import runs
+    from oneword.runs import train as runs
 
     if chosen.dry_run:
         print(json.dumps(runs.dry_run(config), indent=1))

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from oneword import runs
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import DebiasConfig, SamplingConfig, TrainConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import DebiasConfig, SamplingConfig, TrainConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import Judge, load_judge
+from oneword.models.contract import Backbone, load
 from oneword.prompts import fill
+from oneword.runs import train as runs
 
 
 Reader = Callable[[Pixels], list[dict[str, str]]]
@@ -76,7 +76,8 @@ def parsed(attributes: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def oracle_reader(name: str) -> tuple[Reader, dict[str, tuple[str, ...]]]:
     """Microworld's truth: skin, hair and both together, by the oracle of an embedded model."""
-    from oneword.microworld import scenes, weights
+    from oneword.microworld import weights
+    from oneword.microworld.world import scenes
 
     oracle = weights.load_oracle(name)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone
-from oneword.config import UserError
+from oneword.config.inversion import UserError
+from oneword.models.contract import Backbone
 
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone
-from oneword.bipartite import bipartite
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import SamplingConfig
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
-from oneword.generation import generate
+from oneword.generation.ddim_inversion import bipartite
+from oneword.generation.generate import generate
+from oneword.models.contract import Backbone
 from oneword.prompts import (
     COMMON_WORDS,
     EDIT_PROMPTS,

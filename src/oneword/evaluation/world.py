@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone
-from oneword.config import SamplingConfig
+from oneword.config.inversion import SamplingConfig
 from oneword.images import from_uint8
-from oneword.microworld import captions, drawing, scenes, weights
-from oneword.microworld.captions import Prompt
-from oneword.microworld.concepts import HeldOut
+from oneword.microworld import weights
+from oneword.microworld.world import captions, drawing, scenes
+from oneword.microworld.world.captions import Prompt
+from oneword.microworld.world.concepts import HeldOut
+from oneword.models.contract import Backbone
 
 
 BARS = {

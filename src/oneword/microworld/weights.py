@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword._files import write_json_atomic
-from oneword.config import UserError
+from oneword.config.inversion import UserError
 
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import CLIPTokenizer
 
-    from oneword.microworld.oracle import Oracle
+    from oneword.microworld.making.oracle import Oracle
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder for each model of ``models.SIZES``."""
@@ -135,7 +135,7 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     from safetensors.torch import load_file, save_file
     from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-    from oneword.microworld import models
+    from oneword.microworld.making import models
 
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -225,7 +225,7 @@ def landed_denoiser(part: str, name: str) -> dict[str, torch.Tensor] | None:
     from safetensors.torch import load_file
     from transformers import CLIPTokenizer
 
-    from oneword.microworld import models
+    from oneword.microworld.making import models
 
     state: dict[str, torch.Tensor] = {}
     for path in sorted(place.glob("*.safetensors")):
@@ -254,8 +254,8 @@ def load_oracle(name: str = "microworld", path: Path | None = None) -> Oracle:
     """The classifier that reads attributes; the landed one unless a file is named."""
     from safetensors.torch import load_file
 
-    from oneword.microworld.models import SIZES
-    from oneword.microworld.oracle import Oracle
+    from oneword.microworld.making.models import SIZES
+    from oneword.microworld.making.oracle import Oracle
 
     oracle = Oracle(SIZES[name].oracle_width, SIZES[name].size_px)
     state = load_file(path or WEIGHTS / name / "oracle.safetensors")

@@ -12,9 +12,10 @@ import torch
 
 from oneword.evaluation import harness
 from oneword.images import read_folder
-from oneword.inversion import Job, invert_many
 from oneword.study import work
 from oneword.study.plan import Spec, Study
+from oneword.training.loop import invert_many
+from oneword.training.parts import Job
 
 
 _STEPS = 4  # that are timed, after one that warms up

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from oneword._files import check_writable, write_json_atomic
-from oneword.config import ConfigError, StudyConfig
+from oneword.config.inversion import ConfigError, StudyConfig
 from oneword.study import work
 from oneword.study.plan import Spec, Study
 from oneword.study.work import Tell
@@ -164,7 +164,7 @@ def run(study: Study, *, on_event: Tell) -> Standing:
         for spec in left:
             work.failure_file(study.folder, spec).unlink(missing_ok=True)
     if left and config.cluster is not None:
-        from oneword import cluster
+        from oneword.runs import cluster
 
         hands = config.workers or len(left)
         chunks = study.chunks(left, hands)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneword.config import (
+from oneword.config.inversion import (
     EMBEDDED,
     SETUPS,
     TUNING,

@@ -13,15 +13,15 @@ from PIL import Image
 
 from oneword._files import write_atomic
 from oneword._typing import Pixels
-from oneword.config import EMBEDDED, ConfigError
+from oneword.config.inversion import EMBEDDED, ConfigError
 from oneword.images import from_uint8, png_bytes, to_images
-from oneword.microworld import concepts as held_out
+from oneword.microworld.world import concepts as held_out
 
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oneword.microworld.concepts import HeldOut
+    from oneword.microworld.world.concepts import HeldOut
 
 _CLASSES = "prompts_and_classes.txt"  # DreamBench's own list
 _LIVE = ("cat", "dog")  # its classes of live subjects

@@ -22,12 +22,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from oneword import formats
 from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import (
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import (
     ConfigError,
     ModelConfig,
     SamplingConfig,
@@ -39,10 +38,11 @@ from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
 from oneword.evaluation.silhouettes import overlap, silhouettes
 from oneword.images import contact_sheet, read_folder
-from oneword.jobs import train_many
 from oneword.microworld import weights
-from oneword.microworld.oracle import Oracle
+from oneword.microworld.making.oracle import Oracle
+from oneword.models.contract import Backbone, load
 from oneword.prompts import PLAIN_PROMPT
+from oneword.runs.many import train_many
 from oneword.study.plan import BIPARTITE, CAPTIONS, Spec, Study
 from oneword.study.prompt_sets import prompts_for
 from oneword.study.subjects import Subject

@@ -1,0 +1,1 @@
+"""What the embedded world holds, and how it is drawn and described."""

@@ -1,0 +1,84 @@
+"""Bria 3.2: Flux without CLIP and without distilled guidance, and a T5 whose padding is zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import BriaPipeline, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from oneword._typing import Latents, Timesteps
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import Conditioning, ModelError
+from oneword.models.noise import Flow
+from oneword.models.pipeline import load_pipeline, quiet, refuse_clip_skip
+from oneword.models.reading import OneEncoder, PackedLatents
+
+
+# the defaults of diffusers' pipeline
+DEFAULTS = SamplingConfig(guidance_scale=5.0, num_inference_steps=30)
+T5_TOKENS = 128
+
+
+def load(config: ModelConfig) -> Bria:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded, or is no flow model.
+    """
+    refuse_clip_skip(config, "Bria")
+    return Bria(load_pipeline(config, BriaPipeline, config.model), config)
+
+
+class Bria(PackedLatents, OneEncoder):
+    """A frozen Bria pipeline behind the contract of ``backbones.base``."""
+
+    mask_at = None  # the pipeline encodes prompts one by one and fills up with zeros
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        kind = type(pipeline.scheduler)
+        if not issubclass(kind, FlowMatchEulerDiscreteScheduler):
+            raise ModelError(
+                f"A Bria model must come with FlowMatchEulerDiscreteScheduler, got "
+                f"{kind.__name__} in {config.model}; earlier versions are not supported."
+            )
+        super().__init__(
+            pipeline,
+            config,
+            family="bria",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
+            noise=Flow(pipeline.scheduler),
+            resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS,
+        )
+        self.prompt_options = {"max_sequence_length": T5_TOKENS}
+
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+        """Last hidden states of T5, and zeros."""
+        with quiet():  # of a batch's prompts all but the longest are called truncated
+            return super().encode_prompt(prompts, t)
+
+    def predict(
+        self,
+        x_t: Latents,
+        t: Timesteps,
+        cond: Conditioning,
+        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Latents:
+        """The transformer's own velocity, float32."""
+        states = self._states(cond)
+        height, width = x_t.shape[-2:]
+        velocity = self.denoiser(
+            hidden_states=self._packed(x_t.to(self.dtype)),
+            timestep=t * self.pipeline.scheduler.config.num_train_timesteps,
+            encoder_hidden_states=states,
+            txt_ids=torch.zeros(states.shape[1], 3, device=self.device),
+            img_ids=self.pipeline._prepare_latent_image_ids(
+                1, height // 2, width // 2, self.device, self.dtype
+            )[0],
+        ).sample
+        return self._unpacked(velocity, (height, width)).float()

@@ -1,0 +1,116 @@
+"""Bria Fibo 2: layers of Qwen3-VL, three to a bundle, on Flux.2's autoencoder; straight flow.
+
+No paper; what is here is what diffusers' pipeline does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers import AutoencoderKLFlux2, BriaFibo2Pipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Pixels, Timesteps
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import Conditioning, Moments
+from oneword.models.noise import Flow
+from oneword.models.pipeline import load_pipeline, refuse_clip_skip
+from oneword.models.reading import PatchAutoencoder
+
+
+# the defaults of diffusers' pipeline
+DEFAULTS = SamplingConfig(guidance_scale=5.0, num_inference_steps=30)
+_TEXT_ENCODERS = {2560: "qwen3vl_4b", 4096: "qwen3vl_8b"}
+
+
+def load(config: ModelConfig) -> BriaFibo2:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded, or a setting is for CLIP.
+    """
+    refuse_clip_skip(config, "Bria Fibo 2")
+    pipeline = load_pipeline(
+        config, BriaFibo2Pipeline, config.model, autoencoder=AutoencoderKLFlux2
+    )
+    return BriaFibo2(pipeline, config)
+
+
+class BriaFibo2(PatchAutoencoder):
+    """A frozen Bria Fibo 2 pipeline behind the contract of ``backbones.base``."""
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        encoder = pipeline.text_encoder
+        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
+        tokenizer = pipeline.processor.tokenizer
+        pipeline.tokenizer_max_length = min(
+            pipeline.tokenizer_max_length, tokenizer.model_max_length
+        )
+        template = len(tokenizer(pipeline.prompt_template_encode.format("")).input_ids)
+        super().__init__(
+            pipeline,
+            config,
+            family="bria_fibo2",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            encoders={
+                key: ("processor.tokenizer", encoder, pipeline.tokenizer_max_length - template)
+            },
+            noise=Flow(pipeline.scheduler),
+            resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS,
+        )
+
+    @property
+    def vae_factor(self) -> int:
+        """How many pixels wide a cell of the latents is; the denoiser makes patches itself."""
+        return super().vae_factor // 2
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a cell."""
+        return super().latent_channels // 4
+
+    def encode_image(self, pixels: Pixels) -> Moments:
+        """Posterior of the VAE in cells, scaled by their place in a patch of 2 x 2."""
+        found = super().encode_image(pixels)
+        return Moments(*(self.pipeline._unpatchify_latents(v) for v in (found.mean, found.std)))
+
+    def decode_latents(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, clamped to [-1, 1]."""
+        return super().decode_latents(self.pipeline._patchify_latents(latents))
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Bundles of layers beside each other in the last axis, and the mask of their tokens."""
+        bundles, mask = self.pipeline._get_qwen_prompt_embeds(
+            self.pipeline.text_encoder,
+            self.pipeline.processor,
+            list(prompts),
+            device=self.device,
+            max_sequence_length=self.pipeline.tokenizer_max_length,
+            prompt_template=self.pipeline.prompt_template_encode,
+            hidden_states_layers=self.pipeline.text_encoder_out_layers,
+        )
+        return Conditioning(bundles.transpose(1, 2).flatten(2), extra={"mask": mask})
+
+    def predict(
+        self,
+        x_t: Latents,
+        t: Timesteps,
+        cond: Conditioning,
+        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Latents:
+        """The transformer's own velocity, float32."""
+        bundles = len(self.pipeline.text_encoder_out_layers)
+        velocity = self.denoiser(
+            hidden_states=x_t.to(self.dtype),
+            timestep=t,
+            encoder_hidden_states=self._states(cond).unflatten(2, (bundles, -1)).transpose(1, 2),
+            encoder_attention_mask=cond.extra["mask"],
+        ).sample
+        return velocity.float()

@@ -1,0 +1,67 @@
+"""CogView3-Plus: a T5 reads the prompt, and the denoiser is told the picture's size and crop.
+
+Zheng et al. 2024, arXiv:2403.05121.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import CogVideoXDDIMScheduler, CogView3PlusPipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Timesteps
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import Conditioning
+from oneword.models.noise import Diffusion
+from oneword.models.pipeline import load_pipeline, refuse_clip_skip
+from oneword.models.reading import OneEncoder, ToldSizes
+
+
+# the defaults of diffusers' pipeline
+DEFAULTS = SamplingConfig(guidance_scale=5.0, num_inference_steps=50)
+T5_TOKENS = 224
+
+
+def load(config: ModelConfig) -> CogView3:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded, or predicts what the family does not train on.
+    """
+    refuse_clip_skip(config, "CogView3")
+    return CogView3(load_pipeline(config, CogView3PlusPipeline, config.model), config)
+
+
+class CogView3(ToldSizes, OneEncoder):
+    """A frozen CogView3-Plus pipeline behind the contract of ``backbones.base``."""
+
+    mask_at = None  # T5 and the denoiser read the padding, too
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        # the other solver of the family draws noise in every step
+        pipeline.scheduler = CogVideoXDDIMScheduler.from_config(pipeline.scheduler.config)
+        super().__init__(
+            pipeline,
+            config,
+            family="cogview3",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
+            noise=Diffusion(pipeline.scheduler, pipeline.transformer.device),
+            resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS,
+        )
+        self.prompt_options = {"max_sequence_length": T5_TOKENS}
+
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The transformer's own prediction, float32, told the size and the crop's place."""
+        output = self.denoiser(
+            hidden_states=x_t.to(self.dtype),
+            encoder_hidden_states=self._states(cond),
+            timestep=t,
+            **self._sizes(x_t, crops),
+        )
+        return output.sample.float()

@@ -1,0 +1,112 @@
+"""Flux.1 dev and schnell: CLIP's pooled output and T5, with straight flow on packed latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import FluxPipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Timesteps
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import Conditioning, ModelError
+from oneword.models.noise import Flow
+from oneword.models.pipeline import load_pipeline
+from oneword.models.reading import PackedLatents
+
+
+# the defaults of diffusers' pipeline; schnell, which takes no guidance, needs four steps
+DEFAULTS = SamplingConfig(guidance_scale=3.5, num_inference_steps=28)
+FEW_STEPS = SamplingConfig(guidance_scale=0.0, num_inference_steps=4)
+T5_TOKENS = 512
+
+
+def load(config: ModelConfig) -> Flux:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    if config.clip_skip is not None:
+        raise ModelError(
+            f"Flux takes CLIP's pooled output only, which no layer can be skipped for, got "
+            f"clip_skip {config.clip_skip}."
+        )
+    return Flux(load_pipeline(config, FluxPipeline, config.model), config)
+
+
+class Flux(PackedLatents):
+    """A frozen Flux pipeline behind the contract of ``backbones.base``."""
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        guided = pipeline.transformer.config.guidance_embeds
+        longest = min(T5_TOKENS, pipeline.tokenizer_2.model_max_length)
+        super().__init__(
+            pipeline,
+            config,
+            family="flux",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            encoders={
+                "clip_l": ("tokenizer", pipeline.text_encoder, None),
+                "t5xxl": ("tokenizer_2", pipeline.text_encoder_2, longest),
+            },
+            noise=Flow(pipeline.scheduler),
+            resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS if guided else FEW_STEPS,
+        )
+        self.t5_tokens = longest
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Hidden states of T5, and CLIP's pooled output."""
+        states, pooled, _ = self.pipeline.encode_prompt(
+            prompt=list(prompts),
+            prompt_2=None,
+            device=self.device,
+            num_images_per_prompt=1,
+            max_sequence_length=self.t5_tokens,
+        )
+        return Conditioning(states, pooled)
+
+    def predict(
+        self,
+        x_t: Latents,
+        t: Timesteps,
+        cond: Conditioning,
+        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Latents:
+        """The transformer's own velocity, float32, at the guidance that pictures are drawn with."""
+        states, pooled = cond.encoder_hidden_states, cond.pooled
+        assert isinstance(states, Tensor)
+        assert pooled is not None
+        count, height, width = len(x_t), *x_t.shape[-2:]
+        guidance = None
+        if self.denoiser.config.guidance_embeds:
+            scale = self.sampling.guidance_scale or 0.0
+            guidance = torch.full((count,), scale, device=self.device)
+        places = self.pipeline._prepare_latent_image_ids(
+            count, height // 2, width // 2, self.device, self.dtype
+        )
+        velocity = self.denoiser(
+            hidden_states=self._packed(x_t.to(self.dtype)),
+            timestep=t.to(self.dtype),
+            guidance=guidance,
+            encoder_hidden_states=states.to(self.dtype),
+            pooled_projections=pooled.to(self.dtype),
+            txt_ids=torch.zeros(states.shape[1], 3, device=self.device, dtype=self.dtype),
+            img_ids=places,
+        ).sample
+        return self._unpacked(velocity, (height, width)).float()
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        if sampling.negative_prompt:
+            raise ModelError(
+                f"Flux takes no negative prompt, got {sampling.negative_prompt!r}; leave it out."
+            )
+        return {"max_sequence_length": self.t5_tokens}

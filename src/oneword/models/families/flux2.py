@@ -1,0 +1,183 @@
+"""Flux.2: klein, whose prompts Qwen3 reads, and dev, whose prompts Mistral reads.
+
+Three layers of the language model side by side are the conditioning. Latents are patches of 2 x 2
+cells of the VAE, scaled by the running statistics of its batch norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLFlux2,
+    DiffusionPipeline,
+    Flux2KleinInpaintPipeline,
+    Flux2KleinKVPipeline,
+    Flux2KleinPipeline,
+)
+from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, format_input
+from torch import Tensor
+
+from oneword._typing import Latents, Pixels, Timesteps
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import Conditioning, ModelError, OnLatents
+from oneword.models.noise import Flow
+from oneword.models.pipeline import chat_tokens, load_pipeline, quiet, refuse_clip_skip
+from oneword.models.reading import PatchAutoencoder
+
+
+# the defaults of diffusers' pipelines; the distilled klein takes no guidance and four steps
+DEFAULTS = SamplingConfig(guidance_scale=4.0, num_inference_steps=50)
+FEW_STEPS = SamplingConfig(guidance_scale=1.0, num_inference_steps=4)
+TOKENS = 512
+_TEXT_ENCODERS = {2560: "qwen3_4b", 4096: "qwen3_8b", 5120: "mistral3_24b"}
+
+
+def load(config: ModelConfig) -> Flux2:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded, or a setting is for CLIP.
+    """
+    refuse_clip_skip(config, "Flux.2")
+    pipeline = load_pipeline(
+        config, DiffusionPipeline, config.model, autoencoder=AutoencoderKLFlux2
+    )
+    if isinstance(pipeline, Flux2KleinKVPipeline):
+        # it differs in how it looks at pictures beside a prompt, which no word needs
+        pipeline = Flux2KleinPipeline(**pipeline.components, is_distilled=True)
+        pipeline.set_progress_bar_config(disable=True)
+    return Flux2(pipeline, config)
+
+
+class Flux2(PatchAutoencoder):
+    """A frozen Flux.2 pipeline behind the contract of ``backbones.base``."""
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        self.is_klein = isinstance(pipeline, Flux2KleinPipeline)
+        encoder = pipeline.text_encoder
+        tokenizer = pipeline.tokenizer if self.is_klein else pipeline.tokenizer.tokenizer
+        other = "qwen3" if self.is_klein else "mistral3"
+        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], other)
+        if self.is_klein:
+            template = chat_tokens(
+                tokenizer, config.model, add_generation_prompt=True, enable_thinking=False
+            )
+        else:
+            template = chat_tokens(
+                pipeline.tokenizer,
+                config.model,
+                messages=format_input([""], pipeline.system_message)[0],
+            )
+        self.tokens = min(TOKENS, tokenizer.model_max_length)
+        few = self.is_klein and pipeline.config.is_distilled
+        sampling = FEW_STEPS if few else DEFAULTS
+        place = "tokenizer" if self.is_klein else "tokenizer.tokenizer"
+
+        def shift_of(latent_size: tuple[int, int]) -> float:
+            patches = latent_size[0] * latent_size[1]
+            return compute_empirical_mu(patches, sampling.num_inference_steps)
+
+        super().__init__(
+            pipeline,
+            config,
+            family="flux2",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            encoders={key: (place, encoder, max(1, self.tokens - template))},
+            noise=Flow(pipeline.scheduler, shift_of),
+            resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
+            sampling=sampling,
+        )
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Three layers of the language model side by side, padding included."""
+        with quiet():  # the processor complains of its pipeline's call, every time
+            states, _ = self.pipeline.encode_prompt(
+                prompt=list(prompts), device=self.device, max_sequence_length=self.tokens
+            )
+        return Conditioning(states)
+
+    def predict(
+        self,
+        x_t: Latents,
+        t: Timesteps,
+        cond: Conditioning,
+        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Latents:
+        """The transformer's own velocity, float32, at the guidance that pictures are drawn with."""
+        states = cond.encoder_hidden_states
+        assert isinstance(states, Tensor)
+        guidance = None
+        if self.denoiser.config.guidance_embeds:
+            scale = self.sampling.guidance_scale or 0.0
+            guidance = torch.full((len(x_t),), scale, device=self.device)
+        velocity = self.denoiser(
+            hidden_states=self.pipeline._pack_latents(x_t.to(self.dtype)),
+            timestep=t.to(self.dtype),
+            guidance=guidance,
+            encoder_hidden_states=states.to(self.dtype),
+            txt_ids=self.pipeline._prepare_text_ids(states).to(self.device),
+            img_ids=self.pipeline._prepare_latent_ids(x_t).to(self.device),
+        ).sample
+        height, width = x_t.shape[-2:]
+        return self._unpacked(velocity, (height, width)).float()
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingConfig | None = None,
+        *,
+        image: Pixels | None = None,
+        mask: Tensor | None = None,
+        strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Pixels:
+        """Draw as every family does; klein draws over a picture by inpainting all of it."""
+        if image is not None and mask is None:
+            mask = torch.ones_like(image[:, :1])
+        return super().draw(
+            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
+            latents=latents, on_latents=on_latents, on_step=on_step,
+        )  # fmt: skip
+
+    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        return latents.transpose(1, 2).unflatten(2, size)
+
+    def _in_step(self, latents: Latents) -> Tensor:
+        return self.pipeline._pack_latents(latents)
+
+    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        if latents.ndim == 3:  # dev returns them as they are; klein undoes patches and scale
+            return self._unpacked(latents, size)
+        patches = self.pipeline._patchify_latents(latents)
+        means, stds = self._scales(patches)
+        return (patches - means) / stds
+
+    def _image_pipeline(self, inpaints: bool) -> Any:  # noqa: ARG002
+        if not self.is_klein:
+            raise ModelError(
+                "Flux.2 dev draws from noise only, got a picture to start from; diffusers has no "
+                "such pipeline for it."
+            )
+        pipeline = Flux2KleinInpaintPipeline(
+            **self.pipeline.components, is_distilled=self.pipeline.config.is_distilled
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        if sampling.negative_prompt:
+            raise ModelError(
+                f"Flux.2 takes no negative prompt, got {sampling.negative_prompt!r}; leave it out."
+            )
+        return {"max_sequence_length": self.tokens}

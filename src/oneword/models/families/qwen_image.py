@@ -1,0 +1,116 @@
+"""Qwen-Image: the language model Qwen2.5-VL reads the prompt inside a chat template.
+
+Wu et al. 2025, arXiv:2508.02324.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
+from torch import Tensor
+
+from oneword._typing import Latents, Timesteps
+from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.models.contract import Conditioning
+from oneword.models.noise import Flow
+from oneword.models.pipeline import load_pipeline, refuse_clip_skip
+from oneword.models.reading import FilmAutoencoder
+
+
+# the defaults of diffusers' pipeline
+DEFAULTS = SamplingConfig(guidance_scale=4.0, num_inference_steps=50)
+NO_PROMPT = " "  # what the model's authors put where guidance needs a negative prompt
+_TEXT_ENCODERS = {3584: "qwen25_7b"}
+
+
+def load(config: ModelConfig) -> QwenImage:
+    """Load a pipeline of this family.
+
+    Raises:
+        ModelError: it cannot be loaded, or a setting is for CLIP.
+    """
+    refuse_clip_skip(config, "Qwen-Image")
+    pipeline = load_pipeline(
+        config, QwenImagePipeline, config.model, autoencoder=AutoencoderKLQwenImage
+    )
+    return QwenImage(pipeline, config)
+
+
+class QwenImage(FilmAutoencoder):
+    """A frozen Qwen-Image pipeline behind the contract of ``backbones.base``."""
+
+    def __init__(self, pipeline: Any, config: ModelConfig) -> None:
+        encoder = pipeline.text_encoder
+        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen25")
+        # the pipeline cuts the template's head off, and only then counts to the longest prompt
+        template = len(pipeline.tokenizer(pipeline.prompt_template_encode.format("")).input_ids)
+        head = pipeline.prompt_template_encode_start_idx
+        longest = max(1, pipeline.tokenizer_max_length + head - template)
+        super().__init__(
+            pipeline,
+            config,
+            family="qwen_image",
+            denoiser=pipeline.transformer,
+            vae=pipeline.vae,
+            encoders={key: ("tokenizer", encoder, longest)},
+            noise=Flow(pipeline.scheduler),
+            resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
+            sampling=DEFAULTS,
+        )
+
+    def encode_prompt(
+        self,
+        prompts: Sequence[str],
+        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Conditioning:
+        """Last hidden states after the template's head; where prompts differ in length, a mask."""
+        states, mask = self.pipeline.encode_prompt(
+            prompt=list(prompts),
+            device=self.device,
+            max_sequence_length=self.pipeline.tokenizer_max_length,
+        )
+        return Conditioning(states, extra={} if mask is None else {"mask": mask})
+
+    def predict(
+        self,
+        x_t: Latents,
+        t: Timesteps,
+        cond: Conditioning,
+        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
+    ) -> Latents:
+        """The transformer's own velocity, float32."""
+        states = cond.encoder_hidden_states
+        assert isinstance(states, Tensor)
+        count, height, width = len(x_t), *x_t.shape[-2:]
+        guidance = None
+        if self.denoiser.config.guidance_embeds:
+            scale = self.sampling.guidance_scale or 0.0
+            guidance = torch.full((count,), scale, device=self.device)
+        velocity = self.denoiser(
+            hidden_states=self._packed(x_t.to(self.dtype)),
+            timestep=t.to(self.dtype),
+            guidance=guidance,
+            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states_mask=cond.extra.get("mask"),
+            img_shapes=[[(1, height // 2, width // 2)]] * count,
+        ).sample
+        return self._unpacked(velocity, (height, width)).float()
+
+    def _packed(self, latents: Latents) -> Tensor:
+        count, channels, height, width = latents.shape
+        return self.pipeline._pack_latents(latents, count, channels, height, width)
+
+    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+        height, width = (side * self.vae_factor for side in size)
+        return self.pipeline._unpack_latents(latents, height, width, self.vae_factor)[:, :, 0]
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        guided = self.denoiser.config.guidance_embeds
+        return {
+            "guidance_scale": sampling.guidance_scale if guided else None,
+            "true_cfg_scale": 1.0 if guided else sampling.guidance_scale,
+            "negative_prompt": sampling.negative_prompt or NO_PROMPT,
+        }

@@ -1,0 +1,279 @@
+"""``train_many``: many folders of pictures, each a word with a run folder of its own, in one batch.
+
+Each run folder is what ``oneword train`` would have made of it: it can be resumed alone, and it is
+complete as soon as its word is, whoever else still trains.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from oneword.config.inversion import ConfigError, TrainConfig, UserError
+from oneword.models.contract import Backbone, load
+from oneword.models.speed.compiled import aside
+from oneword.runs.folder import RunFolder
+from oneword.runs.train import (
+    OnEvent,
+    Prepared,
+    TrainOutcome,
+    Watch,
+    asked_to_stop,
+    keep,
+    opened,
+    outcome_of,
+    tell_nobody,
+    train,
+    work_of,
+)
+from oneword.training.loop import invert, invert_many
+from oneword.training.parts import Progress, Result, State, below
+from oneword.training.tuning import BASELINES
+
+
+OnJobEvent = Callable[[str, str, Any], None]
+"""``on_event(name, kind, data)``: as ``runs.OnEvent``, of the job of that name; and "ended" with
+its ``JobOutcome``."""
+_CPU_SLOTS = 4  # a CPU gains nothing from more, and each costs memory
+_SHARE = 0.8  # of a GPU's free memory that slots may fill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOutcome:
+    """What became of one of many jobs."""
+
+    name: str
+    outcome: TrainOutcome | None
+    """``None`` where the job could not be trained."""
+    error: str = ""
+    """Why it could not."""
+
+
+@dataclass(slots=True)
+class _Run:
+    prepared: Prepared
+    folder: RunFolder
+    watch: Watch
+    begun_s: float | None = None
+    """``time.monotonic()`` of its first step in this call."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+
+def train_many(
+    configs: Sequence[TrainConfig],
+    *,
+    slots: int | None = None,
+    backbone: Backbone | None = None,
+    on_event: OnJobEvent | None = None,
+) -> list[JobOutcome]:
+    """Learn many words, ``slots`` of them in one batch; each has its own run folder.
+
+    A job that cannot be trained fails alone. Setups that change the model's weights share no batch:
+    they are trained one by one after the others. Ctrl-C and SIGTERM end the step and save every
+    state; the same call goes on from there.
+
+    Args:
+        configs: The jobs, all of one model; the names of their output folders tell them apart.
+        slots: Words that train at once; ``None``: as many as the memory of a GPU holds, 4 on a CPU.
+        backbone: The jobs' model, where it is loaded already.
+        on_event: Told of each job's plan, messages, progress, previews and end.
+
+    Returns:
+        One outcome per config, in their order.
+
+    Raises:
+        ConfigError: there is no job, they differ in their model, or two share a folder's name.
+        UserError: the model cannot be loaded.
+    """
+    tell = on_event or _tell_nobody
+    check_jobs(configs)
+    backbone = backbone or load(configs[0].model, work_of(configs[0], slots or 1))
+    outcomes: dict[str, JobOutcome] = {}
+    begun: list[_Run] = []
+
+    def end(outcome: JobOutcome) -> None:
+        outcomes[outcome.name] = outcome
+        tell(outcome.name, "ended", outcome)
+
+    with asked_to_stop() as asked:
+        for config in configs:
+            name = config.output_dir.name
+            if config.inversion.setup in BASELINES:
+                continue
+            try:
+                made = _begin(config, backbone, partial(tell, name), asked)
+            except UserError as error:
+                end(JobOutcome(name=name, outcome=None, error=str(error)))
+                continue
+            if isinstance(made, TrainOutcome):
+                end(JobOutcome(name=name, outcome=made))
+            else:
+                begun.append(made)
+        if begun:
+            many = _Many(begun, end)
+            results = invert_many(
+                backbone,
+                [replace(run.prepared.job, name=run.name) for run in begun],
+                slots=min(len(begun), slots or _slots_for(begun)),
+                on_step=many.on_step,
+                checkpoint=many,
+            )
+            for run, result in zip(begun, results, strict=True):
+                if run.name not in outcomes:
+                    many.end(run, result)
+        for config in configs:  # weights are one concept's alone, so these share no batch
+            if config.inversion.setup in BASELINES and not asked.is_set():
+                end(_train_alone(config, backbone, tell, asked))
+    return [
+        outcomes.get(name) or JobOutcome(name=name, outcome=None, error="stopped before it began")
+        for name in (config.output_dir.name for config in configs)
+    ]
+
+
+def _train_alone(
+    config: TrainConfig, backbone: Backbone, tell: OnJobEvent, asked: threading.Event
+) -> JobOutcome:
+    name = config.output_dir.name
+    try:
+        outcome = train(config, on_event=partial(tell, name), backbone=backbone)
+    except UserError as error:
+        return JobOutcome(name=name, outcome=None, error=str(error))
+    if outcome.result.status == "interrupted":  # by the same signal that all are stopped with
+        asked.set()
+    return JobOutcome(name=name, outcome=outcome)
+
+
+def _tell_nobody(name: str, kind: str, data: Any) -> None:  # noqa: ARG001  (an OnJobEvent)
+    tell_nobody(kind, data)
+
+
+def check_jobs(configs: Sequence[TrainConfig]) -> None:
+    """Refuse jobs that cannot be told apart or share no model.
+
+    Raises:
+        ConfigError: see ``train_many``.
+    """
+    if not configs:
+        raise ConfigError("There must be at least one job, got none.")
+    models = {config.model for config in configs}
+    if len(models) > 1:
+        raise ConfigError(
+            "All jobs of a call must have one model and its settings, got "
+            f"{', '.join(sorted(str(m) for m in models))}; train each model's jobs apart."
+        )
+    names = [config.output_dir.name for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"Every job needs an output folder of another name, got {', '.join(twice)} twice."
+        )
+
+
+def _begin(
+    config: TrainConfig, backbone: Backbone, tell: OnEvent, asked: threading.Event
+) -> _Run | TrainOutcome:
+    """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
+    folder, prepared, standing = opened(config, backbone)
+    tell("plan", prepared.plan | {"run": standing})
+    if standing == "finished":
+        result = invert(backbone, prepared.job, checkpoint=folder.kept())
+        return outcome_of(result, folder, 0.0, was_finished=True)
+    if standing == "new":
+        folder.write_record(prepared.record)
+    return _Run(prepared, folder, Watch(prepared, folder, tell, asked))
+
+
+def _slots_for(runs: Sequence[_Run]) -> int:
+    """How many words fit the memory, by a model's own measure of one step."""
+    backbone = runs[0].prepared.backbone
+    if backbone.device.type != "cuda":
+        return _CPU_SLOTS
+    job = runs[0].prepared.job
+    torch.cuda.reset_peak_memory_stats(backbone.device)
+    before = torch.cuda.memory_allocated(backbone.device)
+    trial = replace(job, config=replace(job.config, max_train_steps=1))
+    with aside(backbone):
+        invert_many(backbone, [trial], slots=1)
+    one = max(1, torch.cuda.max_memory_allocated(backbone.device) - before)
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(backbone.device)
+    return max(1, int(_SHARE * free / one))
+
+
+class _Many:
+    """The checkpoint of many runs, each job's part of it in the job's own folder."""
+
+    def __init__(self, runs: Sequence[_Run], end: Callable[[JobOutcome], None]) -> None:
+        self.runs, self.tell_end = runs, end
+        self.steps = min(run.folder.state.steps for run in runs)
+        self.ended: set[int] = set()
+        self.by_name = {run.name: run for run in runs}
+
+    def on_step(self, progress: Progress) -> Literal["stop"] | None:
+        run = self.by_name[progress.job.name]
+        if run.begun_s is None:  # its time begins when it leaves the queue
+            run.begun_s = run.watch.started = time.monotonic()
+        return run.watch.on_step(progress)
+
+    def load(self) -> State | None:
+        """Put the folders' states together; jobs that never began make the queue."""
+        tensors: dict[str, Tensor] = {}
+        info: dict[str, Any] = {
+            "jobs": [run.name for run in self.runs], "rounds": 0,
+            "queue": [], "active": [], "done": [],
+        }  # fmt: skip
+        for index, run in enumerate(self.runs):
+            state = run.folder.state.load()
+            if state is None:
+                info["queue"].append(index)
+                continue
+            tensors |= {f"{index}/{k.removeprefix('0/')}": v for k, v in state.tensors.items()}
+            info["rounds"] = max(info["rounds"], state.info["rounds"])
+            (one,) = state.info["active"]
+            info["active"].append(one | {"index": index, "slot": len(info["active"])})
+        return State(tensors, info) if info["active"] else None
+
+    def save(self, state: State) -> None:
+        """Write each job's part into its folder, and the result of those that have ended."""
+        for one in state.info["active"]:
+            self._write(state, one, "active")
+        for one in state.info["done"]:
+            index = one["index"]
+            if index in self.ended:
+                continue
+            self.ended.add(index)
+            run = self.runs[index]
+            result = Result.resume(run.prepared.job, below(state.tensors, f"{index}/"), one)
+            if result.concept is not None:
+                keep(result, run.folder, run.watch.elapsed())
+                self._write(state, one, "done")
+            self.end(run, result)
+
+    def _write(self, state: State, one: dict[str, Any], kind: str) -> None:
+        index = one["index"]
+        run = self.runs[index]
+        own = {f"0/{key}": value for key, value in below(state.tensors, f"{index}/").items()}
+        info = {
+            "jobs": [run.prepared.job.name], "rounds": state.info["rounds"],
+            "queue": [], "active": [], "done": [],
+        }  # fmt: skip
+        run.folder.state.save(State(own, info | {kind: [one | {"index": 0, "slot": 0}]}))
+
+    def end(self, run: _Run, result: Result) -> None:
+        """Tell of a job that is at its end for this call."""
+        if result.status == "failed":
+            self.tell_end(JobOutcome(name=run.name, outcome=None, error=result.reason))
+            return
+        seconds = 0.0 if run.begun_s is None else time.monotonic() - run.begun_s
+        outcome = outcome_of(result, run.folder, seconds)
+        self.tell_end(JobOutcome(name=run.name, outcome=outcome))

@@ -1,0 +1,483 @@
+"""The one training loop: the rows of new words learn, everything else stays frozen.
+
+Written for N concepts that share a batch. The model is frozen, so samples of different concepts can
+ride one forward pass; the loss is a mean within a concept and a sum across concepts, so that each
+concept's gradient is what it would be alone. The loop knows no file, no preview and no extension:
+those come in as parts (``parts.py``), ``on_step`` and ``checkpoint``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneword._typing import Latents
+from oneword.config.inversion import TUNING, ConfigError, UserError
+from oneword.models.contract import Backbone, sent
+from oneword.models.speed.narrow_cpu import widened
+from oneword.prompts import COMMON_WORDS, fill, of_family
+from oneword.training import extensions
+from oneword.training.learner import Learner, update
+from oneword.training.parts import (
+    AfterPart,
+    Batch,
+    Checkpoint,
+    FormPart,
+    Job,
+    JobError,
+    LossPart,
+    OnStep,
+    Parts,
+    Penalty,
+    Progress,
+    PromptsPart,
+    Result,
+    RowsPart,
+    State,
+    Status,
+    StopPart,
+    TimestepsPart,
+    below,
+    effective_learning_rate,
+    squared_error,
+)
+from oneword.vocabulary.inject import injected
+
+
+__all__ = [
+    "Job",
+    "Progress",
+    "Result",
+    "State",
+    "effective_learning_rate",
+    "invert",
+    "invert_many",
+]
+
+SCORING_CHUNK = 32  # most samples per forward pass without gradients
+_NUM_NOUNS = 12  # initialisers that are tried where none is given
+_NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
+HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
+
+
+def invert_many(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    *,
+    slots: int = 8,
+    form: FormPart = extensions.form,
+    rows: RowsPart | None = None,
+    prompts: PromptsPart | None = None,
+    timesteps: TimestepsPart = extensions.TIMESTEPS,
+    loss: LossPart = squared_error,
+    penalties: Sequence[Penalty] = extensions.PENALTIES,
+    after: Sequence[AfterPart] = extensions.AFTER,
+    stop: StopPart = extensions.STOP,
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[Result]:
+    """Learn many words, up to ``slots`` of them in one batch.
+
+    A concept's result does not depend on who shared its batch (fp32, within float tolerance). When
+    one ends, its slot takes the next job. A job that fails or diverges ends alone, with its reason.
+
+    Args:
+        backbone: The frozen model; nothing of it changes.
+        jobs: What to learn; several may share a placeholder.
+        slots: Most concepts that train at once.
+        form: What each job's word is made of. By default, as with every part below, what the job's
+            own settings say.
+        rows: Initial rows, in place of the form's.
+        prompts: Sentences that the word is trained in, in place of the form's.
+        timesteps: Map of the drawn times.
+        loss: Per-sample loss.
+        penalties: Terms on the rows, added to each concept's loss.
+        after: What is done to the rows after each step.
+        stop: Asked after each scoring; ends a job early.
+        on_step: Called after every step of every job, and once before the first; see ``OnStep``.
+        checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
+            bits as an unbroken one (same machine, thread count and slots). It is saved, too,
+            whenever a job has ended.
+
+    Returns:
+        One result per job, in the order of ``jobs``.
+
+    Raises:
+        ConfigError: ``slots`` is below 1, or the saved state belongs to other jobs.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, equation 2; the shared batch is ours.
+    """
+    if slots < 1:
+        raise ConfigError(f"slots must be 1 or more, got {slots}.")
+    parts = Parts(
+        form=form,
+        rows=rows,
+        prompts=prompts,
+        timesteps=timesteps,
+        loss=loss,
+        penalties=penalties,
+        after=after,
+        stop=stop,
+        on_step=on_step,
+        checkpoint=checkpoint,
+    )
+    return _Loop(backbone, list(jobs), slots, parts).run()
+
+
+def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
+    """Learn one word; ``parts`` as in :func:`invert_many`.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+    """
+    (result,) = invert_many(backbone, [job], slots=parts.pop("slots", 1), **parts)
+    if result.status == "failed":
+        raise JobError(result.reason)
+    return result
+
+
+class _Loop:
+    """The learners in their slots, the queue behind them, and the results so far."""
+
+    def __init__(self, backbone: Backbone, jobs: list[Job], slots: int, parts: Parts) -> None:
+        self.backbone, self.jobs, self.slots, self.parts = backbone, jobs, slots, parts
+        self.queue = deque(range(len(jobs)))
+        self.results: dict[int, Result] = {}
+        self.active: dict[int, Learner] = {}
+        self.waiting: dict[
+            int, tuple[dict[str, Tensor], dict[str, Any]]
+        ] = {}  # begun, in the queue
+        self.latent_shape: tuple[int, ...] | None = None
+        self.rounds = 0
+        self.interrupted = False
+
+    def run(self) -> list[Result]:
+        state = self.parts.checkpoint.load() if self.parts.checkpoint else None
+        if state is not None:
+            self._resume(state)
+        while not self.interrupted and self._fill():
+            self._train_together([self.active[slot] for slot in sorted(self.active)])
+            # what has ended is kept at once, whoever else still trains
+            if self.parts.checkpoint and not self.interrupted:
+                self.parts.checkpoint.save(self._state())
+        for learner in self.active.values():
+            self.results[learner.index] = learner.result("interrupted", "stopped before its end")
+        for index in self.queue:
+            reason = "stopped before its end" if index in self.waiting else "never begun"
+            self.results[index] = Result(
+                job=self.jobs[index], status="interrupted", concept=None, reason=reason
+            )
+        return [self.results[index] for index in range(len(self.jobs))]
+
+    def _train_together(self, learners: Sequence[Learner]) -> None:
+        """Step after step until a slot falls free: then the words of the batch change."""
+        begun = False
+
+        def together() -> bool:
+            return not self.interrupted and len(self.active) == len(learners)
+
+        while together():
+            words = [word for learner in learners for word in learner.live()]
+            sizes = [word.num_vectors for word in words]
+            with injected(self.backbone, words), widened(self.backbone):
+                if begun:
+                    self._judge(learners)
+                else:
+                    self._begin([learner for learner in learners if not learner.losses])
+                    begun = True
+                while together():
+                    self._train(learners)
+                    # a word that has grown is placed anew before it is scored
+                    if [word.num_vectors for learner in learners for word in learner.live()] != (
+                        sizes
+                    ):
+                        break
+                    self._judge(learners)
+
+    def _fill(self) -> bool:
+        """Give each free slot the next job that can be trained; whether any slot is taken."""
+        for slot in range(self.slots):
+            while slot not in self.active and self.queue:
+                index = self.queue.popleft()
+                try:
+                    self.active[slot] = self._admit(index, slot)
+                except UserError as error:
+                    self._fail(index, error)
+        return bool(self.active)
+
+    def _admit(self, index: int, slot: int) -> Learner:
+        learner = self._learner(index, slot)
+        if index in self.waiting:
+            learner.resume(*self.waiting.pop(index))
+            return learner
+        if learner.config.initializer_token is None and not learner.form.described:
+            choose_initializer(self.backbone, learner, self.parts.loss)
+        rows = self.parts.rows or learner.form.rows
+        learner.start(rows(self.backbone, learner.job, learner.config))
+        return learner
+
+    def _learner(self, index: int, slot: int) -> Learner:
+        setup = self.jobs[index].config.setup
+        if setup in TUNING:
+            raise JobError(
+                "Setups of this loop leave the model's weights alone, got "
+                f"{setup!r}; call oneword.baselines.method({setup!r}), or runs.train."
+            )
+        learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
+        shape = learner.latent_shape
+        if self.latent_shape is not None and shape != self.latent_shape:
+            raise JobError(
+                f"All jobs of a batch need pictures of one size: job {learner.job.name!r} has "
+                f"latents of {shape}, the others of {self.latent_shape}; resize its pictures."
+            )
+        self.latent_shape = shape
+        return learner
+
+    def _fail(self, index: int, error: UserError) -> None:
+        self.results[index] = Result(
+            job=self.jobs[index], status="failed", concept=None, reason=str(error)
+        )
+
+    def _begin(self, learners: Sequence[Learner]) -> None:
+        """Check the new words in their sentences, and score them before the first step."""
+        able = []
+        for learner in learners:
+            try:
+                self._check_prompts(learner)
+                able.append(learner)
+            except UserError as error:
+                self._fail(learner.index, error)
+                del self.active[learner.slot]
+        verdicts = self._score(able)
+        for learner in able:
+            if learner.is_still:
+                verdicts[learner.index] = verdicts[learner.index] or ("finished", "")
+        self._report(able, verdicts)
+
+    def _check_prompts(self, learner: Learner) -> None:
+        """Let the tokenizers refuse a sentence too long for its word, before any step."""
+        sentences = sorted({s for choices in learner.sentences for s in choices})
+        for vocabulary in self.backbone.vocabularies.values():
+            tokenizer = vocabulary.tokenizer
+            tokenizer(
+                [learner.fill(s) for s in sentences],
+                padding="max_length",
+                max_length=vocabulary.max_length,
+                truncation=True,
+            )
+
+    def _judge(self, learners: Sequence[Learner]) -> None:
+        """The scorings that are due after a step of every learner."""
+        verdicts = self._score([learner for learner in learners if learner.is_due])
+        for learner in learners:
+            if learner.step == 1 and learner.dead is not None:
+                verdicts[learner.index] = (
+                    "nothing-learned",
+                    f"the gradient of the rows of text encoder {learner.dead!r} is exactly zero: "
+                    "the placeholder does not reach that encoder's output.",
+                )
+        self._report(learners, verdicts)
+        if (
+            self.parts.checkpoint
+            and not self.interrupted
+            and self.rounds % self.parts.checkpoint.steps == 0
+        ):
+            self.parts.checkpoint.save(self._state())
+
+    def _train(self, learners: Sequence[Learner]) -> None:
+        """One step of every learner."""
+        batches = [learner.next_batch(self.parts.timesteps) for learner in learners]
+        found = predictions(
+            self.backbone, [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
+        )
+        losses = []
+        for learner, batch, prediction in zip(learners, batches, found, strict=True):
+            loss = self.parts.loss(prediction, batch.target, batch.samples).mean()
+            moving = learner.moving()
+            for penalty in self.parts.penalties:
+                term = penalty(moving, learner.initial, learner.config)
+                loss = loss if term is None else loss + term
+            losses.append(loss)
+        parameters = [p for learner in learners for p in learner.rows.values()]
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
+        total = torch.stack(losses).sum() * scale
+        if total.requires_grad:
+            # Not backward(): whatever else asks for a gradient must not get one.
+            gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
+        checked = []
+        for learner, loss in zip(learners, losses, strict=True):
+            own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
+            checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
+        update(learners, checked)
+        self.rounds += 1
+
+    def _score(self, learners: Sequence[Learner]) -> dict[int, tuple[Status, str] | None]:
+        """Score the fixed batches of all learners in one go; verdicts by job index."""
+        if not learners:
+            return {}
+        with torch.no_grad():
+            found = predictions(
+                self.backbone, [(n.fill, n.fixed) for n in learners], scoring_chunk(learners)
+            )
+            measures = torch.stack(
+                [
+                    learner.measures(
+                        self.parts.loss(
+                            prediction, learner.fixed.target, learner.fixed.samples
+                        ).mean()
+                    )
+                    for learner, prediction in zip(learners, found, strict=True)
+                ]
+            ).tolist()  # the one place where the loop waits for the device
+        return {
+            learner.index: learner.judge(loss, bool(bad), distance)
+            for learner, (loss, bad, distance) in zip(learners, measures, strict=True)
+        }
+
+    def _report(
+        self, learners: Sequence[Learner], verdicts: dict[int, tuple[Status, str] | None]
+    ) -> None:
+        """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
+        ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
+        try:
+            for learner in learners:
+                evaluated = learner.index in verdicts
+                progress = learner.progress(evaluated=evaluated)
+                if evaluated and learner.losses and self.parts.stop(progress):
+                    ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
+                if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
+                    ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
+        except KeyboardInterrupt:
+            self.interrupted = True
+        for learner in learners:
+            if learner.index in ends:
+                self.results[learner.index] = learner.result(*ends[learner.index])
+                del self.active[learner.slot]
+        if self.interrupted and self.parts.checkpoint:
+            self.parts.checkpoint.save(self._state())
+
+    def _state(self) -> State:
+        tensors: dict[str, Tensor] = {}
+        active, done = [], []
+        for learner in self.active.values():
+            own, info = learner.state()
+            tensors |= {f"{learner.index}/{key}": value.cpu() for key, value in own.items()}
+            active.append(info)
+        for index, (own, info) in self.waiting.items():
+            tensors |= {f"{index}/{key}": value for key, value in own.items()}
+            active.append(info)
+        for index, result in self.results.items():
+            own, info = result.state()
+            tensors |= {f"{index}/{key}": value for key, value in own.items()}
+            done.append(info | {"index": index})
+        return State(
+            tensors,
+            {
+                "jobs": [job.name for job in self.jobs],
+                "rounds": self.rounds,
+                "queue": [index for index in self.queue if index not in self.waiting],
+                "active": active,
+                "done": done,
+            },
+        )
+
+    def _resume(self, state: State) -> None:
+        info, names = state.info, [job.name for job in self.jobs]
+        if info["jobs"] != names:
+            raise ConfigError(
+                f"The saved state belongs to the jobs {info['jobs']}, got {names}; resume with the "
+                "same jobs, or start anew elsewhere."
+            )
+        begun = sorted(info["active"], key=lambda one: one["slot"])
+        self.rounds = info["rounds"]
+        self.queue = deque([*(one["index"] for one in begun), *info["queue"]])
+
+        for plain in info["done"]:
+            index = plain["index"]
+            self.results[index] = Result.resume(
+                self.jobs[index], below(state.tensors, f"{index}/"), plain
+            )
+        for one in begun:
+            self.waiting[one["index"]] = (below(state.tensors, f"{one['index']}/"), one)
+
+
+def choose_initializer(
+    backbone: Backbone, learner: Learner, loss: LossPart = squared_error
+) -> None:
+    """Take the common noun that explains the pictures best, by the denoising loss.
+
+    Raises:
+        JobError: the model's vocabulary holds none of the common nouns.
+    """
+    vocabularies = backbone.vocabularies.values()
+    kind = learner.config.learnable_property
+    common = of_family(COMMON_WORDS, backbone.family, kind)
+    nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
+    if not nouns:
+        raise JobError(
+            f"No initializer could be chosen for job {learner.job.name!r}, since the model's "
+            "vocabulary holds none of the common nouns; pass --initializer-token."
+        )
+    batch = learner.fixed.spread(_NOUN_SAMPLES)
+    with torch.no_grad():
+        found = predictions(
+            backbone,
+            [(partial(fill, placeholder_token=noun), batch) for noun in nouns],
+            scoring_chunk([learner]),
+        )
+        losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
+    finite = [one if math.isfinite(one) else math.inf for one in losses]
+    noun = nouns[finite.index(min(finite))]
+    learner.ranking = dict(zip(nouns, losses, strict=True))
+    learner.config = dataclasses.replace(learner.config, initializer_token=noun)
+    learner.say(
+        f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
+        f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
+    )
+
+
+def scoring_chunk(learners: Sequence[Learner]) -> int:
+    """Samples per forward pass without gradients: no more memory than a step of training takes."""
+    step = sum(learner.config.train_batch_size or 1 for learner in learners)
+    return min(SCORING_CHUNK, 4 * step)
+
+
+def predictions(
+    backbone: Backbone,
+    words: Sequence[tuple[Callable[[str], str], Batch]],
+    chunk: int | None = None,
+) -> tuple[Latents, ...]:
+    """Predictions for each batch, whose word is filled in; equal prompts are encoded once."""
+    asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
+    guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]
+    asked += [
+        (fill, batch.against, batch.samples) for fill, batch in words if batch.against is not None
+    ]
+    prompts = [fill(s) for fill, sentences, _ in asked for s in sentences]
+    x_t = torch.cat([samples.x_t for *_, samples in asked])
+    crops = torch.cat([samples.crops for *_, samples in asked])
+    t = torch.cat([samples.t for *_, samples in asked])
+    timed = any(v.splice and v.splice.timed for v in backbone.vocabularies.values())
+    parts = []
+    for first in range(0, len(prompts), chunk or len(prompts)):
+        part = slice(first, first + (chunk or len(prompts)))
+        if timed:
+            conditioning = backbone.encode_prompt(prompts[part], t[part])
+        else:
+            places = {p: place for place, p in enumerate(dict.fromkeys(prompts[part]))}
+            index = sent(torch.tensor([places[p] for p in prompts[part]]), x_t.device)
+            conditioning = backbone.encode_prompt(list(places))[index]
+        parts.append(backbone.predict(x_t[part], t[part], conditioning, crops[part]))
+    found = list(torch.cat(parts).split([len(sentences) for _, sentences, _ in asked]))
+    for place, away in zip(guided, found[len(words) :], strict=True):
+        found[place] = away + words[place][1].guidance * (found[place] - away)
+    return tuple(found[: len(words)])

@@ -1,0 +1,144 @@
+"""Pivotal tuning: the word is learned as always, then the denoiser is tuned around it.
+
+Gal et al. report better shapes, artefacts, and editing that collapses at high guidance; how far the
+model itself has moved is ``evaluation/tuned.py``'s to say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from oneword.concepts.concept import ROWS, Concept
+from oneword.models.contract import Backbone
+from oneword.training.loop import invert as learn_word
+from oneword.training.parts import Checkpoint, Job, JobError, OnStep, Progress, Result, State
+from oneword.training.tuning import tuner as tuning
+
+
+def invert(
+    backbone: Backbone,
+    job: Job,
+    *,
+    word: Concept | None = None,
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Result:
+    """Learn a word, then tune the denoiser on the same sentences with the word as it is.
+
+    Args:
+        backbone: The model; it is its old self on return.
+        job: What to learn; ``config.tuning`` says how the second stage goes.
+        word: The word, where it is learned already: then there is no first stage.
+        on_step: As in ``inversion.invert``; the steps of both stages are counted on.
+        checkpoint: As in ``inversion.invert``.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, appendix A; Roich et al. 2021, arXiv:2106.05744.
+    """
+    state = checkpoint.load() if checkpoint else None
+    found = tuning.ended(job, state)
+    if found is not None:
+        return found
+    learner = tuning.learner_of(backbone, job)
+    start = tuning.begun(state, learner)
+    if start is None:
+        first = None
+        if word is None:
+            first = _first_stage(backbone, job, on_step, checkpoint)
+            if not _goes_on(first):
+                if first.status != "interrupted" and checkpoint:
+                    checkpoint.save(tuning.state_of(first))
+                return dataclasses.replace(first, job=job)
+            word = first.concept
+        assert word is not None
+        start = _start(backbone, word, first)
+        learner.config = dataclasses.replace(
+            learner.config, initializer_token=word.provenance.get("initializer_token")
+        )
+        learner.messages = [] if first is None else list(first.messages)
+        learner.say("The word stays as it is from here on; the denoiser's weights are tuned.")
+    noun = learner.config.initializer_token
+    prior = bool(learner.config.tuning.prior_loss_weight)
+    start = dataclasses.replace(
+        start,
+        deltas=tuning.changes_of(backbone, learner.config),
+        class_prompt=tuning.class_prompt(learner.config, noun) if prior else None,
+    )
+    return tuning.tune(backbone, learner, start, on_step=on_step, checkpoint=checkpoint)
+
+
+def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuning.Start:
+    if word.kind != ROWS or word.deltas:
+        raise JobError(
+            "Pivotal tuning must be given a word of rows and nothing else, got "
+            f"{word.placeholder_token!r} of kind {word.kind} with {len(word.deltas)} weight deltas."
+        )
+    fitted = word.fitted({name: v.dim for name, v in backbone.vocabularies.items()})
+    kept = {"word_sha256": fitted.sha256()}
+    if "learning_rate" in word.provenance:
+        kept["learning_rate"] = word.provenance["learning_rate"]
+    if first is None:
+        return tuning.Start(rows=dict(fitted.rows), deltas={}, provenance=kept)
+    return tuning.Start(
+        rows=dict(fitted.rows),
+        deltas={},
+        first_step=first.steps,
+        losses=first.losses,
+        provenance=kept,
+    )
+
+
+def _goes_on(first: Result) -> bool:
+    """Whether there is a word to tune around, and nobody has asked to stop."""
+    learned = first.status == "finished" or (
+        first.status == "stopped" and "on_step" not in first.reason
+    )
+    return learned and first.concept is not None
+
+
+def _first_stage(
+    backbone: Backbone, job: Job, on_step: OnStep | None, checkpoint: Checkpoint | None
+) -> Result:
+    """The word's own loop, whose end is not the run's."""
+    config = job.config.resolved(backbone.family)
+    more = config.tuning.tuning_steps or 0
+
+    def counted(progress: Progress) -> Any:
+        assert on_step is not None
+        assert progress.config.max_train_steps is not None
+        total = progress.config.max_train_steps + more
+        whole = dataclasses.replace(progress.config, max_train_steps=total)
+        return on_step(dataclasses.replace(progress, job=job, config=whole))
+
+    return learn_word(
+        backbone,
+        dataclasses.replace(job, config=dataclasses.replace(config, setup="one-word")),
+        on_step=None if on_step is None else counted,
+        checkpoint=None if checkpoint is None else _FirstStage(checkpoint),
+    )
+
+
+class _FirstStage:
+    """The first stage's state inside the run's own."""
+
+    def __init__(self, outer: Checkpoint) -> None:
+        self.outer, self.steps = outer, outer.steps
+
+    def load(self) -> State | None:
+        """The first stage's own state."""
+        state = self.outer.load()
+        return None if state is None else State(state.tensors, state.info["first_stage"])
+
+    def save(self, state: State) -> None:
+        """Keep it as a run that goes on."""
+        inner = state.info
+        (step,) = [one["step"] for one in inner["active"]] or [
+            one["steps"] for one in inner["done"]
+        ]
+        info = {name: inner[name] for name in ("jobs", "rounds", "queue")}
+        active = {"active": [{"step": step}], "done": [], "first_stage": inner}
+        self.outer.save(State(state.tensors, info | active))
