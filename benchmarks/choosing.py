@@ -19,7 +19,7 @@ import tyro
 
 from oneword._files import write_json_atomic
 from oneword.concepts import formats
-from oneword.config.inversion import ModelConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation import world
 from oneword.evaluation.choosing import RankBy, choose
 from oneword.evaluation.features import load_judge
@@ -28,7 +28,8 @@ from oneword.generation.generate import generate
 from oneword.images import from_uint8
 from oneword.microworld import weights
 from oneword.microworld.world import concepts
-from oneword.models.contract import load
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.models.loading import load_backbone
 from oneword.prompts import EDIT_PROMPTS, fill
 
 
@@ -53,9 +54,9 @@ class Arguments:
 def main() -> None:
     """Draw, rank, read, print."""
     arguments = tyro.cli(Arguments)
-    backbone, held_out = load(ModelConfig()), concepts.get(arguments.name)
+    backbone, held_out = load_backbone(ModelConfig()), concepts.get(arguments.name)
     oracle, judge = weights.load_oracle(), load_judge(None, backbone)
-    word = formats.load(arguments.concept)
+    word = formats.load_concept(arguments.concept)
     token = word.placeholder_token
     templates = EDIT_PROMPTS["microworld"][word.learnable_property]
     drawing = generate(
@@ -76,7 +77,7 @@ def main() -> None:
             strict=True,
         )
     ]
-    pictures = from_uint8(concepts.concept_pictures(held_out, size=backbone.resolution))
+    pictures = from_uint8(concept_pictures(held_out, size=backbone.resolution))
     every = tuple(range(len(read)))
     kept: dict[str, tuple[int, ...]] = {"all drawn": every}
     kinds: tuple[tuple[RankBy, float], ...] = (

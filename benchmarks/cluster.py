@@ -26,10 +26,13 @@ import tyro
 from _common import machine, record
 
 from oneword.concepts import formats
-from oneword.config.inversion import InversionConfig, ModelConfig, TrainConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
-from oneword.microworld.world import concepts
+from oneword.microworld.world import held_out
+from oneword.microworld.world.drawn import concept_pictures
 from oneword.runs.cluster import WORKER, train_on_cluster
 
 
@@ -93,12 +96,12 @@ def main() -> None:
 
 
 def _draw(folder: Path, num: int) -> None:
-    things = [c for c in concepts.HELD_OUT if c.thing]
+    things = [c for c in held_out.HELD_OUT if c.thing]
     for i in range(num):
         concept = things[i % len(things)]
         own = folder / f"{i}-{concept.name}"
         own.mkdir(parents=True)
-        drawn = from_uint8(concepts.concept_pictures(concept, 3, seed=i, size=64))
+        drawn = from_uint8(concept_pictures(concept, 3, seed=i, size=64))
         for j, picture in enumerate(to_images(drawn)):
             save_png(picture, own / f"{j}.png")
 
@@ -146,7 +149,7 @@ def _train(
             sys.exit(f"{outcome.name}: {outcome.error}")
     found = {}
     for config in configs:
-        (rows,) = formats.load(config.output_dir).rows.values()
+        (rows,) = formats.load_concept(config.output_dir).rows.values()
         found[config.output_dir.name] = rows
     return found, ended
 

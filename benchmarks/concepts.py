@@ -29,24 +29,27 @@ import tyro
 
 from oneword._files import write_atomic, write_json_atomic
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import InversionConfig, ModelConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, load_judge
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import contact_sheet, from_uint8, save_png
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
-from oneword.microworld.world import concepts
-from oneword.models.contract import Backbone, load
+from oneword.microworld.world import concepts, held_out
+from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job
 from oneword.training.loop import invert_many
-from oneword.training.parts import Job
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Learn and score held-out concepts."""
 
-    half: concepts.Half = "test"
+    half: held_out.Half = "test"
     """Which half: presets are tuned on "development", numbers are reported on "test"."""
     names: tuple[str, ...] = ()
     """Held-out concepts in place of the half's."""
@@ -83,7 +86,7 @@ class _Bench:
 @cache
 def _bench(arguments: Arguments) -> _Bench:
     torch.set_num_threads(1)
-    backbone = load(ModelConfig())
+    backbone = load_backbone(ModelConfig())
     return _Bench(arguments, backbone, load_judge(None, backbone), weights.load_oracle())
 
 
@@ -91,7 +94,7 @@ def main() -> None:
     """Learn, score, print."""
     arguments = tyro.cli(Arguments)
     chosen = arguments.names or tuple(
-        c.name for c in concepts.HELD_OUT if concepts.half(c) == arguments.half
+        c.name for c in held_out.HELD_OUT if concepts.half(c) == arguments.half
     )
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs: list[dict[str, Any]] = []
@@ -147,7 +150,7 @@ def _learn_and_score(
     return runs
 
 
-def _job(bench: _Bench, concept: concepts.HeldOut, seed: int) -> Job:
+def _job(bench: _Bench, concept: held_out.HeldOut, seed: int) -> Job:
     style = concept.thing is None
     config = dataclasses.replace(
         bench.arguments.inversion,
@@ -155,14 +158,14 @@ def _job(bench: _Bench, concept: concepts.HeldOut, seed: int) -> Job:
         learnable_property="style" if style else "object",
         seed=seed,
     )
-    drawn = concepts.concept_pictures(concept, seed=seed, size=bench.backbone.resolution)
+    drawn = concept_pictures(concept, seed=seed, size=bench.backbone.resolution)
     return Job(name=concept.name, pictures=from_uint8(drawn), config=config)
 
 
 def _scored(
-    bench: _Bench, concept: concepts.HeldOut, job: Job, learned: Concept, seed: int
+    bench: _Bench, concept: held_out.HeldOut, job: Job, learned: Concept, seed: int
 ) -> dict[str, Any]:
-    plain = from_uint8(concepts.concept_plain(concept, size=bench.backbone.resolution))
+    plain = from_uint8(concept_plain(concept, size=bench.backbone.resolution))
     is_style = concept.thing is None
     protocol = harness.protocol_for(
         bench.backbone.family,

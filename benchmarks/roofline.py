@@ -23,12 +23,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import InversionConfig, ModelConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation.metrics import mean_interval
-from oneword.models.contract import Backbone, load
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 from oneword.models.speed.narrow_cpu import widened
+from oneword.training.job import Job, Progress
 from oneword.training.loop import invert
-from oneword.training.parts import Job, Progress
 from oneword.vocabulary.inject import injected
 
 
@@ -60,7 +62,9 @@ def main() -> None:
     """Count, time, print."""
     arguments = tyro.cli(Arguments)
     folder = pipeline_folder(arguments.model, arguments.models_dir)
-    backbone = load(ModelConfig(model=str(folder), device=arguments.device, dtype=arguments.dtype))
+    backbone = load_backbone(
+        ModelConfig(model=str(folder), device=arguments.device, dtype=arguments.dtype)
+    )
     size_px = arguments.resolution or backbone.resolution
     text, denoise = _passes(backbone, arguments.batch, size_px)
     text_ops, denoiser_ops = _operations(text), _operations(denoise)

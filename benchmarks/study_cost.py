@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from oneword.cli import options
 from oneword.cli.study import StudyArguments
-from oneword.config.inversion import StudyConfig
+from oneword.config.scoring import StudyConfig
 from oneword.study.plan import Study
 
 

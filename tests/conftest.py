@@ -12,8 +12,9 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import tiny
-from oneword.config.inversion import ModelConfig
-from oneword.models.contract import Backbone, load
+from oneword.config.model import ModelConfig
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +32,12 @@ def tiny_v_folder(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def tiny_sd(tiny_folder) -> Backbone:
-    return load(ModelConfig(model=str(tiny_folder), device="cpu"))
+    return load_backbone(ModelConfig(model=str(tiny_folder), device="cpu"))
 
 
 @pytest.fixture(scope="session")
 def tiny_sd_v(tiny_v_folder) -> Backbone:
-    return load(ModelConfig(model=str(tiny_v_folder), device="cpu"))
+    return load_backbone(ModelConfig(model=str(tiny_v_folder), device="cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ with atheris.instrument_imports(
     from oneword.concepts import formats
 
 import layouts
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 FOLDER = Path(tempfile.mkdtemp())

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 class OutputError(UserError):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from oneword._files import write_json_atomic
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 FILE = "descriptions.json"

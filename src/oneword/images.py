@@ -20,7 +20,7 @@ from torch import Tensor
 from oneword import descriptions
 from oneword._files import write_atomic
 from oneword._typing import Masks, Pixels
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 MIN_SIDE_PX = 16

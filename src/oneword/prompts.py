@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 class PromptError(UserError):

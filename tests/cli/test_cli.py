@@ -25,9 +25,9 @@ from oneword.cli.models import FAMILIES as LISTED, ModelsArguments
 from oneword.cli.train import TrainArguments
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ConfigError
+from oneword.errors import ConfigError
 from oneword.images import read_metadata
-from oneword.models.contract import FAMILIES
+from oneword.models.loading import FAMILIES
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def word(tmp_path, tiny_sd):
     concept = Concept(
         placeholder_token="S*", rows={"clip": rows}, provenance={"initializer_token": "cat"}
     )
-    formats.save(concept, tmp_path / "word.safetensors")
+    formats.save_concept(concept, tmp_path / "word.safetensors")
     return tmp_path / "word.safetensors"
 
 
@@ -109,7 +109,7 @@ def test_the_diffusers_scripts_command_works_with_another_name(
     err = capsys.readouterr().err
     assert "--repeats is not needed here" in err
     assert "--gradient-accumulation-steps is not needed here" in err
-    concept = formats.load(tmp_path / "run")
+    concept = formats.load_concept(tmp_path / "run")
     assert concept.placeholder_token == "<cat-toy>"
     assert concept.num_vectors == 2
     config = concept.provenance["config"]
@@ -222,7 +222,7 @@ def test_a_concept_can_be_renamed_where_it_is_used(word, tiny_folder, tmp_path, 
 
 def wide(folder):
     rows = {"clip": torch.zeros(1, 48)}
-    formats.save(Concept(placeholder_token="S*", rows=rows), folder / "wide.safetensors")
+    formats.save_concept(Concept(placeholder_token="S*", rows=rows), folder / "wide.safetensors")
     return folder / "wide.safetensors"
 
 
@@ -415,11 +415,11 @@ def test_files_of_learned_words_are_converted_merged_renamed_and_mixed(tmp_path,
     new = str(tmp_path / "new.safetensors")
     renamed = ["concept", "rename", str(cat), "--placeholder-token", "<kitten>", "--output", new]
     assert main(renamed) == 0
-    assert formats.load(new).placeholder_token == "<kitten>"
+    assert formats.load_concept(new).placeholder_token == "<kitten>"
     mixed = str(tmp_path / "mixed.safetensors")
     mix = ["concept", "combine", str(cat), new, "--placeholder-token", "<m>", "--output", mixed]
     assert main([*mix, "--concatenate"]) == 0
-    assert formats.load(mixed).num_vectors == 4
+    assert formats.load_concept(mixed).num_vectors == 4
     mix[-1] = str(tmp_path / "none.safetensors")
     assert main([*mix, "--concatenate", "--weights", "1", "2"]) == 2
     assert "Weights go with the average" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_photographs_are_learned_and_drawn(photographs, tmp_path, family, capsys
     assert main(train) == 2
     assert "got 'on the beach'; for captions, --prefix-captions" in capsys.readouterr().err
     assert main([*train, "--prefix-captions"]) == 0
-    concept = formats.load(tmp_path / "run")
+    concept = formats.load_concept(tmp_path / "run")
     assert concept.provenance["config"]["random_flip"] is False
     expected = {"stable_diffusion": 1, "sdxl": 2, "flux": 2}[family]
     assert len(concept.rows) == expected

@@ -87,7 +87,7 @@ def test_evaluate_tells_how_far_other_prompts_have_drifted(
         deltas={key + WEIGHT: torch.ones(8, 32)},
         provenance={"initializer_token": "cat"},
     )
-    formats.save(concept, tmp_path / "word.safetensors")
+    formats.save_concept(concept, tmp_path / "word.safetensors")
     tiny.judge(32).save_pretrained(tmp_path / "judge")
     tiny.tokenizer().save_pretrained(tmp_path / "judge")
     command = [

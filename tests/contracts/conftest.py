@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 import tiny
-from oneword.config.inversion import InversionConfig, ModelConfig, TrainConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,13 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTex
 
 import single_file
 import tiny
-from oneword._devices import computes
+from oneword._devices import computes, pick_device, pick_dtype
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Backbone, ModelError, Moments, load, pick_device, pick_dtype
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.contract import Backbone, Moments
+from oneword.models.loading import load_backbone
 from oneword.models.speed.streaming import returning_memory, streamed
 from oneword.vocabulary.inject import injected
 
@@ -153,7 +156,7 @@ def test_a_word_draws_like_the_words_it_stands_for(backbone):
 
 
 def loaded(folder, **options):
-    return load(ModelConfig(model=str(folder), device="cpu", **options))
+    return load_backbone(ModelConfig(model=str(folder), device="cpu", **options))
 
 
 def test_clip_skip_takes_an_earlier_layer(tiny_folder, tiny_sd):
@@ -165,7 +168,9 @@ def test_clip_skip_takes_an_earlier_layer(tiny_folder, tiny_sd):
 
 def test_a_single_file_checkpoint_is_the_same_model(tiny_folder, tiny_sd, tmp_path):
     path = single_file.save(tiny_sd.pipeline, tmp_path / "model.safetensors")
-    found = load(ModelConfig(model=str(path), single_file_config=str(tiny_folder), device="cpu"))
+    found = load_backbone(
+        ModelConfig(model=str(path), single_file_config=str(tiny_folder), device="cpu")
+    )
     x, t = normal(2, 4, 16, 16), torch.tensor([5, 900])
     with torch.no_grad():
         predictions = [

@@ -18,7 +18,7 @@ pytest.importorskip("ray")
 
 
 def rows(folder):
-    return formats.load(folder).rows["clip"]
+    return formats.load_concept(folder).rows["clip"]
 
 
 def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):

@@ -10,11 +10,11 @@ from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.config.inversion import InversionConfig
 from oneword.images import to_images
-from oneword.runs import compose as composition
-from oneword.runs.compose import invert_together, pasted
+from oneword.training import together
 from oneword.training.draws import generator
+from oneword.training.job import Job, JobError
 from oneword.training.loop import invert_many
-from oneword.training.parts import Job, JobError
+from oneword.training.together import invert_together, pasted
 
 
 def pictures(num, seed, size=32):
@@ -126,10 +126,10 @@ def test_captions_name_the_first_word_as_their_owner():
         ("<c>, <a> and <b>", 2, "{}, <slot-0> and <slot-1>"),
         ("<a> and <b> and <a>", 0, "{} and <slot-1> and {}"),
     ):
-        assert composition._owner(caption, jobs) == owner
-        assert composition._named(caption, jobs[owner], slots) == text
+        assert together._owner(caption, jobs) == owner
+        assert together._named(caption, jobs[owner], slots) == text
     with pytest.raises(JobError, match=r"must name two or more of <a>, <b>, <c>, got 'a <a>'"):
-        composition._owner("a <a>", jobs)
+        together._owner("a <a>", jobs)
 
 
 @pytest.mark.parametrize(

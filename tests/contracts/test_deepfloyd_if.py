@@ -11,10 +11,12 @@ from diffusers.pipelines.deepfloyd_if import IFSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor
 
 import tiny
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
 from oneword.generation.ddim_inversion import inverted
-from oneword.models.contract import ModelError, load
 from oneword.models.families.deepfloyd_if import DeepFloydIF
+from oneword.models.loading import load_backbone
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
@@ -22,7 +24,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["deepfloyd_if"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["deepfloyd_if"]), device="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,16 @@ from torch.distributions import Normal
 import tiny
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
 from oneword.generation.generate import generate
-from oneword.models import contract as base
-from oneword.models.contract import FAMILIES, Backbone, ModelError, load
+from oneword.models import contract
+from oneword.models.contract import Backbone
+from oneword.models.loading import FAMILIES, load_backbone
+from oneword.training.job import Job, JobError
 from oneword.training.loop import invert
-from oneword.training.parts import Job, JobError
 from oneword.vocabulary.inject import injected
 
 
@@ -67,7 +71,7 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def backbone(folders, family):
-    return load(ModelConfig(model=str(folders[family]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders[family]), device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def learned(backbone):
 
 @pytest.fixture(scope="module")
 def loaded(folders):
-    return {n: load(ModelConfig(model=str(folders[n]), device="cpu")) for n in POOLED}
+    return {n: load_backbone(ModelConfig(model=str(folders[n]), device="cpu")) for n in POOLED}
 
 
 def normal(*shape, seed=0):
@@ -125,7 +129,7 @@ def test_it_fulfils_the_contract(backbone, family):
     assert set(tiny.FAMILIES) >= set(FAMILIES.values())
     for name in ("encode_prompt", "predict", "draw", "sample_t", "encode_image"):
         own = inspect.signature(getattr(type(backbone), name)).parameters
-        agreed = inspect.signature(getattr(base.Backbone, name)).parameters
+        agreed = inspect.signature(getattr(contract.Backbone, name)).parameters
         assert list(own) == list(agreed), name
     gaps = [f for f in ("guidance_scale", "num_inference_steps", "height", "width")
             if getattr(backbone.sampling, f) is None]  # fmt: skip
@@ -387,8 +391,8 @@ def test_only_the_rows_change_and_every_encoder_learns(backbone, tmp_path):
         moved = result.concept.rows[name] - vocabulary.rows_of("cat")
         assert moved.abs().min(dim=1).values.max() > 0, name
     assert result.losses[-1][1] < result.losses[0][1]
-    formats.save(result.concept, tmp_path / "word.safetensors")
-    assert formats.load(tmp_path / "word.safetensors").sha256() == result.concept.sha256()
+    formats.save_concept(result.concept, tmp_path / "word.safetensors")
+    assert formats.load_concept(tmp_path / "word.safetensors").sha256() == result.concept.sha256()
 
 
 def test_a_subset_of_the_encoders_is_trained(backbone):
@@ -416,7 +420,7 @@ def test_ways_to_save_memory_learn_the_same_rows(
     folders, family, backbone, learned, options, tolerance
 ):
     """Distances are in units of how far training moved the rows."""
-    other = load(ModelConfig(model=str(folders[family]), device="cpu", **options))
+    other = load_backbone(ModelConfig(model=str(folders[family]), device="cpu", **options))
     if "dtype" not in options:
         # a VAE's sums are rounded by where its weights happen to lie, and by slices; training
         # enlarges that: looked at apart
@@ -447,7 +451,7 @@ def test_the_pooled_output_is_taken_at_the_end_of_the_prompt(folders, loaded, na
     rows = {n: v.rows_of("red") + 0.1 for n, v in eos.vocabularies.items()}
     word = Concept(placeholder_token="<w>", rows=rows)
     prompts = ["a <w> in the cat", "a <w> in the dog"]
-    legacy = load(ModelConfig(model=str(folders[name]), device="cpu", pool="legacy"))
+    legacy = load_backbone(ModelConfig(model=str(folders[name]), device="cpu", pool="legacy"))
     with injected(eos, [word]), injected(legacy, [word]):
         ours = eos.encode_prompt(prompts).pooled
         theirs = legacy.encode_prompt(prompts).pooled
@@ -491,12 +495,12 @@ def test_flow_times_follow_the_schedulers_shift(loaded):
 
 
 def test_flux_without_guidance_and_sd3_without_t5(tmp_path):
-    schnell = load(ModelConfig(
+    schnell = load_backbone(ModelConfig(
         model=str(tiny.save(tiny.flux(guidance=False), tmp_path / "schnell")), device="cpu"
     ))  # fmt: skip
     assert schnell.sampling.num_inference_steps == 4
     assert invert(schnell, job()).status == "finished"
-    small = load(ModelConfig(
+    small = load_backbone(ModelConfig(
         model=str(tiny.save(tiny.sd3(with_t5=False), tmp_path / "small")), device="cpu"
     ))  # fmt: skip
     assert list(small.vocabularies) == ["clip_l", "clip_g"]
@@ -505,13 +509,13 @@ def test_flux_without_guidance_and_sd3_without_t5(tmp_path):
 
 @pytest.mark.parametrize("name", ["ldm", "flux", "flux2"])
 def test_a_negative_prompt_is_refused_where_there_is_none(folders, name):
-    backbone = load(ModelConfig(model=str(folders[name]), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(folders[name]), device="cpu"))
     with pytest.raises(ModelError, match="takes no negative prompt"):
         backbone.draw(["a cat"], [0], replace(FEW, negative_prompt="a dog"))
 
 
 def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
-    backbone = load(ModelConfig(model=str(folders["flux"]), device="cpu", dtype="bf16"))
+    backbone = load_backbone(ModelConfig(model=str(folders["flux"]), device="cpu", dtype="bf16"))
     decode = backbone.vae.decode
 
     def overflowing(z, *args, **kwargs):
@@ -528,7 +532,7 @@ def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
 
 
 def test_the_vae_leaves_the_device_while_it_has_nothing_to_do(folders, monkeypatch):
-    backbone = load(ModelConfig(model=str(folders["sdxl"]), device="cpu", offload="vae"))
+    backbone = load_backbone(ModelConfig(model=str(folders["sdxl"]), device="cpu", offload="vae"))
     moves = []
     monkeypatch.setattr(backbone.vae, "to", lambda place: moves.append(str(place)))
     backbone.encode_image(torch.zeros(1, 3, 64, 64))
@@ -541,7 +545,9 @@ if __name__ == "__main__":  # prints what expected.json holds
     found = {}
     for family, make in tiny.FAMILIES.items():
         with tempfile.TemporaryDirectory() as folder:
-            model = load(ModelConfig(model=str(tiny.save(make(), Path(folder))), device="cpu"))
+            model = load_backbone(
+                ModelConfig(model=str(tiny.save(make(), Path(folder))), device="cpu")
+            )
         with torch.no_grad():
             cond = model.encode_prompt(["a photo of a cat on the moon", "a red dog"])
             out = model.predict(latents(model), times(model, 2), cond)

@@ -9,15 +9,16 @@ from diffusers.models.transformers.transformer_hidream_image import MOEFeedForwa
 
 import tiny
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ModelConfig
-from oneword.models.contract import ModelError, load
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
 from oneword.models.families.hidream import HiDream
+from oneword.models.loading import load_backbone
 from oneword.vocabulary.inject import injected
 
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["hidream"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["hidream"]), device="cpu"))
 
 
 def test_prompts_are_the_stock_pipelines(folders, backbone):
@@ -69,7 +70,7 @@ def test_a_gradient_returns_to_every_encoder_through_the_experts(backbone):
 
 def test_layers_of_clip_are_not_skipped(folders):
     with pytest.raises(ModelError, match=r"pooled output only, .* got clip_skip 1"):
-        load(ModelConfig(model=str(folders["hidream"]), device="cpu", clip_skip=1))
+        load_backbone(ModelConfig(model=str(folders["hidream"]), device="cpu", clip_skip=1))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,13 @@ from diffusers.pipelines.ideogram4.pipeline_ideogram4 import (
 )
 
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import ModelError, load
-from oneword.models.memory.plan import Work
-from oneword.vocabulary.inject import PlaceholderError, injected
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.loading import load_backbone
+from oneword.models.memory.count import Work
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
@@ -25,7 +28,7 @@ PROMPTS = ["a cat", "a red dog on the moon"]
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["ideogram4"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["ideogram4"]), device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def test_negative_prompts_are_refused(backbone):
 
 @pytest.mark.parametrize("options", [{"offload": "vae"}, {"offload": "all"}], ids=str)
 def test_the_second_network_draws_wherever_it_waits(folders, backbone, options):
-    other = load(
+    other = load_backbone(
         ModelConfig(model=str(folders["ideogram4"]), device="cpu", **options), Work(samples=1)
     )
     found = other.draw(["a cat"], [0], FEW)

@@ -9,23 +9,18 @@ import math
 import pytest
 import torch
 
-from oneword.config.inversion import ConfigError, InversionConfig
+from oneword.config.inversion import InversionConfig
+from oneword.errors import ConfigError
 from oneword.training import extensions
 from oneword.training.draws import step_draws
 from oneword.training.extensions.timesteps import sampled
+from oneword.training.job import Job, JobError
 from oneword.training.learner import Learner
 from oneword.training.loop import invert, invert_many
-from oneword.training.parts import (
-    Job,
-    JobError,
-    Parts,
-    State,
-    captions_or_templates,
-    effective_learning_rate,
-    schedule,
-    squared_error,
-)
-from oneword.vocabulary.inject import initial_rows
+from oneword.training.parts import Parts, captions_or_templates, squared_error
+from oneword.training.rates import effective_learning_rate, schedule
+from oneword.training.state import State
+from oneword.vocabulary.vocabulary import initial_rows
 
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
@@ -373,10 +368,10 @@ def test_schedules_equal_diffusers(name):
 
 
 def test_half_precision_learns_the_same_rows_roughly(tiny_folder, tiny_sd):
-    from oneword.config.inversion import ModelConfig
-    from oneword.models.contract import load
+    from oneword.config.model import ModelConfig
+    from oneword.models.loading import load_backbone
 
-    half = load(ModelConfig(model=str(tiny_folder), device="cpu", dtype="bf16"))
+    half = load_backbone(ModelConfig(model=str(tiny_folder), device="cpu", dtype="bf16"))
     rows = [invert(b, job(max_train_steps=10)).concept.rows["clip"] for b in (tiny_sd, half)]
     start = initial_rows(tiny_sd.vocabularies["clip"], "cat", 1)
     steps = [r - start for r in rows]

@@ -11,13 +11,14 @@ import torch
 
 from oneword.cli.main import main
 from oneword.concepts import formats
-from oneword.config.inversion import ConfigError, ModelConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ConfigError
 from oneword.runs.many import train_many
 from oneword.runs.train import train
 
 
 def rows(folder):
-    return formats.load(folder).rows["clip"]
+    return formats.load_concept(folder).rows["clip"]
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_a_folder_of_folders_from_the_command_line(command, photos, tmp_path, ca
     assert {name: one["status"] for name, one in numbers.items()} == {
         "dog": "finished", "my-cat": "finished", "empty": "failed",
     }  # fmt: skip
-    assert formats.load(tmp_path / "out" / "my-cat").placeholder_token == "<my-cat>"
+    assert formats.load_concept(tmp_path / "out" / "my-cat").placeholder_token == "<my-cat>"
     assert (tmp_path / "out" / "dog" / "report.html").exists()
 
 
@@ -192,7 +193,7 @@ def test_a_jobs_file_gives_each_word_its_own_settings(command, photos, tmp_path,
     out = capsys.readouterr().out
     assert "1 of 2 words are learned" in out
     assert "two: failed: num_vectors must be in 1..75, got 0." in out
-    concept = formats.load(tmp_path / "out" / "one")
+    concept = formats.load_concept(tmp_path / "out" / "one")
     assert (concept.placeholder_token, concept.num_vectors) == ("<x>", 2)
 
 

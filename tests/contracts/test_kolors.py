@@ -11,10 +11,14 @@ from transformers import ByT5Tokenizer
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.names import family_of
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import ModelError, load
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.loading import load_backbone
 from oneword.models.probe import try_road
-from oneword.vocabulary.inject import PlaceholderError, _with_words, initial_outputs, injected
+from oneword.vocabulary.inject import initial_outputs, injected
+from oneword.vocabulary.tokenizer import _with_words
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=64)
@@ -33,7 +37,7 @@ PROMPTS = (
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["kolors"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["kolors"]), device="cpu"))
 
 
 def word(backbone, text="red cat", token="<Cat-Toy>"):
@@ -170,7 +174,7 @@ def test_it_is_told_the_true_crop(backbone):
 
 def test_what_it_does_not_have_is_refused(folders, backbone):
     with pytest.raises(ModelError, match=r"Kolors has no CLIP .* got clip_skip 1; leave it out"):
-        load(ModelConfig(model=str(folders["kolors"]), device="cpu", clip_skip=1))
+        load_backbone(ModelConfig(model=str(folders["kolors"]), device="cpu", clip_skip=1))
     # ChatGLM says its states with the tokens first
     with pytest.raises(PlaceholderError, match=r"Output vectors need .* --vectors-at input"):
         initial_outputs(backbone, "cat", 1, ["a {}"])
@@ -178,9 +182,9 @@ def test_what_it_does_not_have_is_refused(folders, backbone):
 
 def test_its_files_name_the_encoder(backbone, tmp_path):
     concept = word(backbone)
-    formats.save(concept, tmp_path / "cat-toy.safetensors", "kohya")
+    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", "kohya")
     assert list(load_file(tmp_path / "cat-toy.safetensors")) == ["chatglm3"]
-    read = formats.load(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
+    read = formats.load_concept(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
     plain = backbone.encode_prompt(["a red cat"])
     with injected(backbone, [read]):
         assert torch.allclose(

@@ -9,9 +9,11 @@ import torch
 from diffusers import LongCatImagePipeline
 
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import load
-from oneword.vocabulary.inject import PlaceholderError, injected
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
@@ -19,7 +21,7 @@ FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["longcat_image"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["longcat_image"]), device="cpu"))
 
 
 @pytest.fixture(scope="module")

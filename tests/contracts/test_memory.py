@@ -14,13 +14,16 @@ import tiny
 from oneword.concepts import deltas
 from oneword.concepts.concept import Concept
 from oneword.concepts.deltas import DeltaError
-from oneword.config.inversion import ConfigError, InversionConfig, ModelConfig, TuningConfig
-from oneword.models.contract import ModelError, load
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.tuning import TuningConfig
+from oneword.errors import ConfigError, ModelError
+from oneword.models.loading import load_backbone
 from oneword.models.memory import plan as memory
-from oneword.models.memory.plan import Work
+from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
+from oneword.training.job import Job
 from oneword.training.loop import invert
-from oneword.training.parts import Job
 from oneword.training.tuning import method
 from oneword.vocabulary.inject import injected
 
@@ -98,7 +101,7 @@ def bytes_of(*modules):
 @pytest.mark.parametrize("samples", [1, 3])
 def test_the_expected_peak_is_what_a_real_step_keeps(sdxl_folder, samples):
     plan = plan_of(sdxl_folder, Work(samples), gradient_checkpointing=False, offload="none")
-    backbone = load(config(sdxl_folder))
+    backbone = load_backbone(config(sdxl_folder))
     weights = bytes_of(
         backbone.denoiser, backbone.vae, *(v.text_encoder for v in backbone.vocabularies.values())
     )
@@ -151,13 +154,13 @@ def test_low_keeps_the_numbers_and_lowest_takes_the_least(sdxl_folder):
 
 def test_on_a_cpu_of_which_nothing_is_asked_nothing_is_done(sdxl_folder):
     assert plan_of(sdxl_folder) is None
-    assert load(config(sdxl_folder)).memory == ""
-    said = load(config(sdxl_folder, memory="low")).memory
+    assert load_backbone(config(sdxl_folder)).memory == ""
+    said = load_backbone(config(sdxl_folder, memory="low")).memory
     assert said.startswith("memory: gradient checkpointing; expected peak ")
 
 
 def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):
-    backbone = load(config(sdxl_folder, offload="all"))
+    backbone = load_backbone(config(sdxl_folder, offload="all"))
     away = [p for p in backbone.denoiser.parameters() if p.is_meta]
     first = next(backbone.denoiser.parameters())
     large = [
@@ -182,7 +185,7 @@ def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):
 )
 def test_packed_weights_learn_nearly_the_same_rows(tiny_folder, tiny_sd, bits, tolerance):
     """Distances are in units of how far training moved the rows."""
-    backbone = load(config(tiny_folder, weights=bits))
+    backbone = load_backbone(config(tiny_folder, weights=bits))
     plain = bytes_of(tiny_sd.denoiser, tiny_sd.pipeline.text_encoder)
     assert bytes_of(backbone.denoiser, backbone.pipeline.text_encoder) < plain
     assert not any(isinstance(m, nn.Linear) and type(m) is nn.Linear and m.weight.numel() > 2000
@@ -195,7 +198,7 @@ def test_packed_weights_learn_nearly_the_same_rows(tiny_folder, tiny_sd, bits, t
 @packs
 def test_a_t5_keeps_what_it_names_as_delicate(tmp_path):
     folder = tiny.save(tiny.flux(), tmp_path / "flux")
-    encoder = load(config(folder, weights="4bit")).pipeline.text_encoder_2
+    encoder = load_backbone(config(folder, weights="4bit")).pipeline.text_encoder_2
     kinds = {name.rpartition(".")[2]: type(m).__name__ for name, m in encoder.named_modules()}
     assert (kinds["wo"], kinds["wi_0"]) == ("Linear", "Linear4bit")
 
@@ -203,7 +206,7 @@ def test_a_t5_keeps_what_it_names_as_delicate(tmp_path):
 def test_packing_without_the_library_says_what_to_install(tiny_folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"4bit need bitsandbytes .* got none installed; pip inst"):
-        load(config(tiny_folder, weights="4bit"))
+        load_backbone(config(tiny_folder, weights="4bit"))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +227,7 @@ def test_what_cannot_go_together_is_refused(options, message):
 )
 def test_weights_that_are_not_whole_do_not_change(tiny_folder, tiny_sd, options):
     """Neither a setup that tunes them, nor a word that brings changes of them."""
-    backbone = load(config(tiny_folder, **options))
+    backbone = load_backbone(config(tiny_folder, **options))
     with pytest.raises(DeltaError, match="must be whole and stay on the device, got a UNet2D"):
         method("lora-dreambooth")(backbone, job(setup="lora-dreambooth"))
     name, weight = next(iter(tiny_sd.denoiser.named_parameters()))
@@ -251,7 +254,7 @@ def test_weights_that_are_not_whole_do_not_change(tiny_folder, tiny_sd, options)
 def test_every_form_of_a_word_learns_the_same_with_less_memory(
     tiny_folder, tiny_sd, setup, options
 ):
-    backbone = load(config(tiny_folder, **options))
+    backbone = load_backbone(config(tiny_folder, **options))
     plain, other = (dict(invert(b, job(setup=setup)).losses) for b in (tiny_sd, backbone))
     assert other == pytest.approx(plain, rel=1e-4)
     assert plain[6] != pytest.approx(plain[0], rel=1e-3)
@@ -321,7 +324,7 @@ def test_steps_that_change_weights_are_plain(tiny_folder, monkeypatch):
         return lambda *args, **kwargs: calls.append(len(args[0])) or unet(*args, **kwargs)
 
     monkeypatch.setattr(torch, "compile", compiled)
-    backbone = load(config(tiny_folder, compile="on"))
+    backbone = load_backbone(config(tiny_folder, compile="on"))
     backbone.sampling = replace(backbone.sampling, num_inference_steps=2)  # of the class pictures
     few = TuningConfig(tuning_steps=2, num_class_images=2)
     for setup in ("lora-dreambooth", "custom-diffusion"):

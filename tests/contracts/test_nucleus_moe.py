@@ -7,13 +7,14 @@ import torch
 from diffusers import DiffusionPipeline
 
 import tiny
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import load
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
 
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["nucleus_moe"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["nucleus_moe"]), device="cpu"))
 
 
 def normal(*shape, seed=0):
@@ -62,7 +63,9 @@ def test_fused_experts_say_and_learn_the_same(folders, backbone, tmp_path):
     """The published way runs all experts in one product."""
     pipeline = DiffusionPipeline.from_pretrained(folders["nucleus_moe"])
     pipeline.transformer.register_to_config(use_grouped_mm=True)
-    fused = load(ModelConfig(model=str(tiny.save(pipeline, tmp_path / "fused")), device="cpu"))
+    fused = load_backbone(
+        ModelConfig(model=str(tiny.save(pipeline, tmp_path / "fused")), device="cpu")
+    )
     experts = [m for m in fused.denoiser.modules() if "use_grouped_mm" in vars(m)]
     assert [m.use_grouped_mm for m in experts] == [True, True]
     x, t = normal(2, backbone.latent_channels, 8, 8), torch.tensor([0.3, 0.7])

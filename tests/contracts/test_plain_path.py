@@ -9,13 +9,15 @@ import pytest
 import torch
 
 import tiny
-from oneword.config.inversion import InversionConfig, ModelConfig
-from oneword.models.contract import load
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
 from oneword.models.speed import few_cells
 from oneword.prompts import TEMPLATES
 from oneword.training.draws import step_draws
+from oneword.training.job import Job
 from oneword.training.loop import invert_many
-from oneword.training.parts import Job, squared_error
+from oneword.training.parts import squared_error
 
 
 STEPS, BATCH, RATE = 20, 4, 5e-3
@@ -85,7 +87,7 @@ def losses_of(folder, tasks, **options):
             found[samples.job.name].append(float(value.detach().mean()))
         return value
 
-    backbone = load(ModelConfig(model=str(folder), device="cpu", dtype="fp32", **options))
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu", dtype="fp32", **options))
     invert_many(backbone, tasks, slots=len(tasks), loss=loss)
     return found
 

@@ -15,8 +15,8 @@ from diffusers import (
 
 import tiny
 from oneword.cli.main import main
-from oneword.config.inversion import ModelConfig
-from oneword.models.contract import ModelError
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
 from oneword.models.probe import probe, try_road
 
 

@@ -19,13 +19,13 @@ from PIL import Image
 
 from oneword import _files
 from oneword.concepts import formats
-from oneword.config.inversion import ConfigError, UserError
+from oneword.errors import ConfigError, UserError
 from oneword.runs.folder import RunError
 from oneword.runs.train import dry_run, train
 
 
 def rows(folder):
-    return formats.load(folder).rows["clip"]
+    return formats.load_concept(folder).rows["clip"]
 
 
 class Stop:
@@ -64,7 +64,7 @@ def test_a_run_folder_holds_everything(make, tmp_path):
     plan = events[0][1]
     assert plan["learning_rate"]["clip"]["absolute"] == pytest.approx(2e-3)
     assert not plan["preset_validated"]
-    provenance = formats.load(folder).provenance
+    provenance = formats.load_concept(folder).provenance
     assert provenance["base_model"] == config.model.model
     assert provenance["train_time_s"] > 0
 

@@ -13,22 +13,22 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 import tiny
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import (
-    SETUPS,
-    InversionConfig,
-    ModelConfig,
-    SamplingConfig,
-    TuningConfig,
-)
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.presets import SETUPS
+from oneword.config.tuning import TuningConfig
 from oneword.descriptions import Descriptions
 from oneword.generation.generate import generate
 from oneword.models.by_layer import cross_attentions
-from oneword.models.contract import load
+from oneword.models.loading import load_backbone
 from oneword.training.extensions import per_image, progressive, xti
+from oneword.training.job import Job, JobError
 from oneword.training.loop import invert, invert_many
-from oneword.training.parts import Job, JobError, State
+from oneword.training.state import State
 from oneword.training.tuning import BASELINES, method
-from oneword.vocabulary.inject import PlaceholderError, injected
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=2)
@@ -111,8 +111,8 @@ def test_every_setup_learns_resumes_and_draws_and_leaves_the_model_alone(tiny_sd
         again.concept.sha256(),
         again.concept.kind,
     )
-    formats.save(whole.concept, tmp_path / "word.safetensors")
-    word = formats.load(tmp_path / "word.safetensors")
+    formats.save_concept(whole.concept, tmp_path / "word.safetensors")
+    word = formats.load_concept(tmp_path / "word.safetensors")
     assert word.sha256() == whole.concept.sha256()
     assert word.provenance["config"]["setup"] == setup
     drawn = generate(tiny_sd, ["a photo of a <a>"], [0], concepts=[word], sampling=FEW).pixels
@@ -315,7 +315,7 @@ def words_by_layer(backbone, texts):
 
 def test_each_layer_reads_its_own_row(tiny_folder):
     """The twin: attention processors that hold the states of the word that the layer stands for."""
-    backbone = load(ModelConfig(model=str(tiny_folder), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(tiny_folder), device="cpu"))
     unet = backbone.pipeline.unet
     texts = ["cat", "dog", "red", "moon"]
     assert len(cross_attentions(unet)) == backbone.num_cross_attentions == len(texts)
@@ -358,7 +358,7 @@ def test_words_by_layer_start_at_the_initialiser_in_every_family_with_a_unet(
     family, setup, tmp_path
 ):
     folder = tiny.save(tiny.FAMILIES[family](), tmp_path / family)
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     side = backbone.resolution
     pictures = torch.zeros(2, 3, side, side)
     losses, drawn = [], []
@@ -379,7 +379,7 @@ def test_words_by_layer_start_at_the_initialiser_in_every_family_with_a_unet(
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_a_transformer_has_no_such_layers_and_that_is_said(family, tmp_path):
-    backbone = load(
+    backbone = load_backbone(
         ModelConfig(model=str(tiny.save(tiny.FAMILIES[family](), tmp_path / "m")), device="cpu")
     )
     with pytest.raises(JobError, match="needs a denoiser with cross-attention layers"):

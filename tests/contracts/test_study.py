@@ -16,7 +16,10 @@ from PIL import Image
 
 from oneword.cli import main
 from oneword.concepts import formats
-from oneword.config.inversion import InversionConfig, ModelConfig, SamplingConfig, StudyConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.scoring import StudyConfig
 from oneword.evaluation import metrics
 from oneword.generation.ddim_inversion import bipartite
 from oneword.images import read_folder
@@ -169,7 +172,7 @@ def test_bipartite_rows_redraw_the_training_pictures_with_the_methods_word(make,
     assert {r["guidance_scale"] for r in scored} == {1.0, 5.0}
     spec = next(s for s in study.specs if s.name == "cup--bipartite--seed0")
     tools = work.bench(study.config.model, study.config.judge, study.config.dino)
-    concept = formats.load(study.folder / "runs" / "cup--one-word--seed0")
+    concept = formats.load_concept(study.folder / "runs" / "cup--one-word--seed0")
     pictures = read_folder(study.subjects["cup"].folder, resolution=32).pixels
     row = next(r for r in scored if r["kind"] != "photo" and r["guidance_scale"] == 1.0)
     photo = prompts_for(study.prompt_set, "object").photo

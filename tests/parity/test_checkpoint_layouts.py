@@ -18,8 +18,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import single_file
 import tiny
-from oneword.models.contract import ModelError, _family_of_file
-from oneword.vocabulary.inject import Vocabulary
+from oneword.errors import ModelError
+from oneword.models.loading import _family_of_file
+from oneword.vocabulary.vocabulary import Vocabulary
 
 
 def meta(names):

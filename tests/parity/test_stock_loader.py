@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 import tiny
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ModelConfig
-from oneword.models.contract import load
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
 from oneword.vocabulary.inject import injected
 
 
@@ -47,11 +47,11 @@ def words(backbone, num_vectors):
 @pytest.mark.parametrize("family", ENCODERS)
 def test_stock_diffusers_conditions_alike(tmp_path, family, num_vectors):
     folder = tiny.save(tiny.FAMILIES[family](), tmp_path / "model")
-    ours = load(ModelConfig(model=str(folder), device="cpu", pool="legacy"))
+    ours = load_backbone(ModelConfig(model=str(folder), device="cpu", pool="legacy"))
     stock = DiffusionPipeline.from_pretrained(folder)
     concepts = words(ours, num_vectors)
     for i, concept in enumerate(concepts):
-        paths = formats.save(concept, tmp_path / f"{i}.safetensors", "diffusers")
+        paths = formats.save_concept(concept, tmp_path / f"{i}.safetensors", "diffusers")
         assert len(paths) == len(ENCODERS[family])
         for path, (encoder, tokenizer) in zip(paths, ENCODERS[family].values(), strict=True):
             ((token, rows),) = load_file(path).items()

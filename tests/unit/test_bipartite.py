@@ -10,9 +10,11 @@ from diffusers import DDIMScheduler
 
 import tiny
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
 from oneword.generation.ddim_inversion import bipartite, ddim_inversion, inverted
-from oneword.models.contract import ModelError, load
+from oneword.models.loading import load_backbone
 from oneword.prompts import PromptError
 from oneword.vocabulary.inject import injected
 
@@ -180,7 +182,9 @@ def test_words_can_be_in_both_sentences(tiny_sd, picture):
 
 
 def test_a_family_of_straight_paths_is_refused(tmp_path, picture):
-    backbone = load(ModelConfig(model=str(tiny.save(tiny.flux(), tmp_path / "m")), device="cpu"))
+    backbone = load_backbone(
+        ModelConfig(model=str(tiny.save(tiny.flux(), tmp_path / "m")), device="cpu")
+    )
     with pytest.raises(ModelError, match="Inversion needs a model that DDIM draws with, got"):
         bipartite(backbone, picture, ["a cat"], [1.0], invert="a dog")
 
@@ -193,6 +197,6 @@ def test_more_steps_than_inversion_can_take_are_refused(tiny_sd, picture):
 def test_a_schedule_that_ends_in_noise_alone_is_refused(tmp_path, picture):
     """Kandinsky 3's: the way back would divide by the root of what is left of the picture."""
     folder = tiny.save(tiny.kandinsky3(), tmp_path / "m")
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with pytest.raises(ModelError, match=r"leaves 0.001 or more of .* variance .*, got 2e-09 in"):
         bipartite(backbone, picture, ["a cat"], [1.0], invert="a dog")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from oneword.descriptions import DescriptionError, Descriptions, read, write
 from oneword.images import read_folder
-from oneword.microworld.world.concepts import HELD_OUT
+from oneword.microworld.world.held_out import HELD_OUT
 
 
 def texts(words):

@@ -14,7 +14,7 @@ pytest.importorskip("skia")
 
 from oneword.cli.main import main
 from oneword.microworld.world.drawing import masks, render, render_batch
-from oneword.microworld.world.scenes import (
+from oneword.microworld.world.inventory import (
     BADGES,
     CONTAINERS,
     CREATURES,
@@ -30,8 +30,8 @@ from oneword.microworld.world.scenes import (
     SUPPORTS,
     Scene,
     Thing,
-    sample_scene,
 )
+from oneword.microworld.world.scenes import sample_scene
 from oneword.microworld.world.shapes import SHAPES
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import SamplingConfig
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import JudgeError, load_judge
 from oneword.images import from_uint8

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 import layouts
 from oneword.concepts import formats
-from oneword.concepts.concept import Concept, ConceptError, average, concatenated, distinct
+from oneword.concepts.concept import Concept, ConceptError
 from oneword.concepts.formats import contents
-from oneword.config.inversion import UserError
+from oneword.concepts.mixing import average, concatenated, distinct
+from oneword.errors import UserError
 
 
 @pytest.fixture
@@ -34,15 +35,15 @@ def concept():
 
 
 def test_a_round_trip_keeps_rows_spelling_and_provenance(concept, tmp_path):
-    formats.save(concept, tmp_path / "c.safetensors")
-    back = formats.load(tmp_path / "c.safetensors")
+    formats.save_concept(concept, tmp_path / "c.safetensors")
+    back = formats.load_concept(tmp_path / "c.safetensors")
     assert torch.equal(back.rows["clip"], concept.rows["clip"])
     assert back.placeholder_token == "<My-Cat>"
     assert back.provenance == concept.provenance
 
 
 def test_the_key_is_the_placeholder_in_lower_case(concept, tmp_path):
-    formats.save(concept, tmp_path / "c.safetensors")
+    formats.save_concept(concept, tmp_path / "c.safetensors")
     tensors = load_file(tmp_path / "c.safetensors")
     assert list(tensors) == ["<my-cat>"]
     assert tensors["<my-cat>"].shape == (2, 8)
@@ -50,37 +51,37 @@ def test_the_key_is_the_placeholder_in_lower_case(concept, tmp_path):
 
 def test_several_encoders_are_keyed_by_their_names(tmp_path):
     rows = {"clip_l": torch.ones(1, 4), "t5xxl": torch.zeros(1, 6)}
-    formats.save(Concept(placeholder_token="x", rows=rows), tmp_path / "c.safetensors")
+    formats.save_concept(Concept(placeholder_token="x", rows=rows), tmp_path / "c.safetensors")
     assert set(load_file(tmp_path / "c.safetensors")) == {"clip_l", "t5xxl"}
-    back = formats.load(tmp_path / "c.safetensors")
+    back = formats.load_concept(tmp_path / "c.safetensors")
     assert {n: r.shape for n, r in back.rows.items()} == {n: r.shape for n, r in rows.items()}
 
 
 def test_several_words_share_a_file_even_if_they_differ_in_case_alone(concept, tmp_path):
     pair = Concept(placeholder_token="b", rows={"clip_l": torch.ones(1, 4), "t5": torch.ones(1, 6)})
     many = [concept, concept.named("<my-cat>"), pair]
-    formats.save(many, tmp_path / "c.safetensors")
+    formats.save_concept(many, tmp_path / "c.safetensors")
     back = formats.load_all(tmp_path / "c.safetensors")
     assert [c.placeholder_token for c in back] == ["<My-Cat>", "<my-cat>", "b"]
     assert [c.sha256() for c in back] == [c.sha256() for c in many]
     with pytest.raises(contents.FormatError, match=r"one word here, got 3 .*extract"):
-        formats.load(tmp_path / "c.safetensors")
+        formats.load_concept(tmp_path / "c.safetensors")
 
 
 def test_a_run_folder_and_another_name(concept, tmp_path):
-    formats.save(concept, tmp_path / formats.LEARNED)
-    assert formats.load(tmp_path).placeholder_token == "<My-Cat>"
-    assert formats.load(tmp_path, "<b>").placeholder_token == "<b>"
+    formats.save_concept(concept, tmp_path / formats.LEARNED)
+    assert formats.load_concept(tmp_path).placeholder_token == "<My-Cat>"
+    assert formats.load_concept(tmp_path, "<b>").placeholder_token == "<b>"
 
 
 def test_changed_rows_are_found(concept, tmp_path):
     path = tmp_path / "c.safetensors"
-    formats.save(concept, path)
+    formats.save_concept(concept, path)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(ConceptError, match="must match the file's SHA-256"):
-        formats.load(path)
+        formats.load_concept(path)
 
 
 @pytest.mark.parametrize("known", [{"x": 1}, [{"x": 1}], 3, "s", [3], None])
@@ -88,7 +89,7 @@ def test_metadata_that_is_not_ours_does_no_harm(tmp_path, known):
     path = tmp_path / "c.safetensors"
     save_file({"s": torch.ones(1, 4)}, path, metadata={"oneword": json.dumps(known)})
     with pytest.raises(ConceptError, match="metadata"):
-        formats.load(path)
+        formats.load_concept(path)
 
 
 # --- other tools' files
@@ -109,7 +110,7 @@ def test_the_layouts_of_other_tools_are_read(tmp_path, name):
 def test_what_is_not_used_is_said(tmp_path):
     path = layouts.write("onetrainer", tmp_path)
     with pytest.warns(UserWarning, match=r"'emp_params_out' \(2, 768\) .* not used"):
-        formats.load(path)
+        formats.load_concept(path)
     assert (
         "other half of a pair" in formats.read(layouts.write("diffusers pair", tmp_path)).notes[0]
     )
@@ -117,7 +118,7 @@ def test_what_is_not_used_is_said(tmp_path):
 
 
 def test_steps_and_checkpoint_of_a1111_are_kept(tmp_path):
-    known = formats.load(layouts.write("a1111 pt", tmp_path)).provenance
+    known = formats.load_concept(layouts.write("a1111 pt", tmp_path)).provenance
     assert known == {"file": "file.pt", "steps": 1200, "base_model": "v1-5-pruned-emaonly"}
 
 
@@ -131,8 +132,8 @@ def of(**rows):
 @pytest.mark.parametrize("layout", formats.WRITERS)
 def test_what_is_written_is_read_back(tmp_path, layout):
     concept = of(clip_l=layouts.R)
-    (path,) = formats.save(concept, tmp_path / f"x{formats.WRITERS[layout][0]}", layout)
-    back = formats.load(path)
+    (path,) = formats.save_concept(concept, tmp_path / f"x{formats.WRITERS[layout][0]}", layout)
+    back = formats.load_concept(path)
     assert torch.equal(back.rows["clip_l"], layouts.R)
     assert back.placeholder_token.lower() == "<my-cat>"
 
@@ -140,7 +141,7 @@ def test_what_is_written_is_read_back(tmp_path, layout):
 @pytest.mark.parametrize("layout", ["oneword", "diffusers", "kohya"])
 def test_several_encoders_are_written_and_read_back(tmp_path, layout):
     concept = of(clip_l=layouts.R, clip_g=layouts.G)
-    paths = formats.save(concept, tmp_path / "x.safetensors", layout)
+    paths = formats.save_concept(concept, tmp_path / "x.safetensors", layout)
     back = formats.load_all(paths[0]) if layout != "diffusers" else formats.read(paths[0]).concepts
     assert back[0].sha256() == concept.sha256()
     assert len(paths) == (2 if layout == "diffusers" else 1)
@@ -149,22 +150,22 @@ def test_several_encoders_are_written_and_read_back(tmp_path, layout):
 def test_the_keys_are_those_that_other_tools_document(tmp_path):
     pair = of(clip_l=layouts.R, clip_g=layouts.G)
     one = of(clip_l=layouts.R)
-    formats.save(pair, tmp_path / "p.safetensors", "diffusers")
+    formats.save_concept(pair, tmp_path / "p.safetensors", "diffusers")
     assert list(load_file(tmp_path / "p.safetensors")) == ["<my-cat>"]
     assert load_file(tmp_path / "p_2.safetensors")["<my-cat>"].shape == (2, 1280)
-    formats.save(one, tmp_path / "k.safetensors", "kohya")
+    formats.save_concept(one, tmp_path / "k.safetensors", "kohya")
     assert list(load_file(tmp_path / "k.safetensors")) == ["emb_params"]
-    formats.save(of(clip_l=layouts.R, t5xxl=layouts.T), tmp_path / "f.safetensors", "kohya")
+    formats.save_concept(of(clip_l=layouts.R, t5xxl=layouts.T), tmp_path / "f.safetensors", "kohya")
     assert set(load_file(tmp_path / "f.safetensors")) == {"clip_l", "t5xxl"}
     with (tmp_path / "k.safetensors").open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
     assert header["modelspec.architecture"] == "stable-diffusion-v1/textual-inversion"
     assert header["modelspec.trigger_phrase"] == "<My-Cat>"
-    formats.save(one, tmp_path / "a.pt", "a1111")
+    formats.save_concept(one, tmp_path / "a.pt", "a1111")
     a1111 = torch.load(tmp_path / "a.pt", weights_only=True)  # noqa: TID251
     assert torch.equal(a1111["string_to_param"]["*"], layouts.R)
     assert (a1111["name"], a1111["step"]) == ("<My-Cat>", 7)
-    formats.save([one, one.named("b")], tmp_path / "p.pt", "authors")
+    formats.save_concept([one, one.named("b")], tmp_path / "p.pt", "authors")
     authors = torch.load(tmp_path / "p.pt", weights_only=False)  # noqa: TID251
     assert isinstance(authors["string_to_param"], torch.nn.ParameterDict)
     assert torch.equal(authors["string_to_param"]["b"], layouts.R)
@@ -183,7 +184,7 @@ def test_the_keys_are_those_that_other_tools_document(tmp_path):
 )
 def test_what_a_layout_cannot_hold_is_refused(tmp_path, layout, concepts, message):
     with pytest.raises(contents.FormatError, match=message):
-        formats.save(concepts, tmp_path / "x", layout)
+        formats.save_concept(concepts, tmp_path / "x", layout)
     assert not list(tmp_path.iterdir())
 
 
@@ -236,7 +237,7 @@ def test_what_is_no_embedding_is_refused(tmp_path, monkeypatch, make, message):
     path = tmp_path / "c.safetensors"
     make(path)
     with pytest.raises(contents.FormatError, match=message):
-        formats.load(path)
+        formats.load_concept(path)
     assert not Path("evil-was-here").exists()
 
 
@@ -246,14 +247,14 @@ def test_a_whole_model_is_refused_by_its_size(tmp_path):
         file.write(b"PK\x03\x04")
         file.truncate(300 * 2**20)
     with pytest.raises(contents.FormatError, match="is it a whole model"):
-        formats.load(path)
+        formats.load_concept(path)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_rows_that_are_not_finite_are_refused(tmp_path, bad):
     save_file({"<x>": torch.tensor([1.0, bad])}, tmp_path / "x.safetensors")
     with pytest.raises(ConceptError, match="must be finite"):
-        formats.load(tmp_path / "x.safetensors")
+        formats.load_concept(tmp_path / "x.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -376,12 +377,12 @@ def test_tensors_of_a_kind_survive_in_our_layout_and_are_refused_in_others(tmp_p
     tensors = {"net/w": torch.arange(24.0).reshape(2, 3, 4), "net/b": torch.tensor(2.0)}
     word = Concept(placeholder_token="<X>", rows={"clip": torch.ones(1, 8)}, kind="neti",
                    tensors=tensors)  # fmt: skip
-    formats.save(word, tmp_path / "x.safetensors")
-    found = formats.load(tmp_path / "x.safetensors")
+    formats.save_concept(word, tmp_path / "x.safetensors")
+    found = formats.load_concept(tmp_path / "x.safetensors")
     assert (found.kind, found.sha256()) == ("neti", word.sha256())
     assert found.tensors["net/w"].shape == (2, 3, 4)
     for layout in ("diffusers", "kohya", "a1111", "authors"):
         with pytest.raises(
             contents.FormatError, match=f"layout {layout} holds rows only, .* of kind neti"
         ):
-            formats.save(word, tmp_path / "y", layout)
+            formats.save_concept(word, tmp_path / "y", layout)

@@ -14,7 +14,7 @@ from oneword.concepts.inspection import facts
 def inspected(tmp_path, rows, vocabularies=None, **options):
     name = "clip" if vocabularies else "clip_l"
     path = tmp_path / "w.safetensors"
-    formats.save(Concept(placeholder_token="<w>", rows={name: rows}), path)
+    formats.save_concept(Concept(placeholder_token="<w>", rows={name: rows}), path)
     file = formats.read(path)
     return facts(file, file.concepts[0], vocabularies, **options)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from oneword.cli import options
 from oneword.cli.study import StudyArguments
-from oneword.config.inversion import StudyConfig
+from oneword.config.scoring import StudyConfig
 from oneword.study.plan import GROUPS, Study
 
 

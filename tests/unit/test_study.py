@@ -13,7 +13,10 @@ import torch
 from PIL import Image
 
 from oneword.cli.study import Meter
-from oneword.config.inversion import ConfigError, InversionConfig, SamplingConfig, StudyConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation.generate import generate

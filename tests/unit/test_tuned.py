@@ -10,7 +10,7 @@ import torch
 import tiny
 from oneword.concepts.concept import Concept
 from oneword.concepts.deltas import WEIGHT
-from oneword.config.inversion import SamplingConfig
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, report, tuned
 from oneword.evaluation.features import Judge
 from oneword.prompts import names

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from oneword.concepts.concept import Concept
-from oneword.vocabulary.inject import PlaceholderError, initial_rows, injected
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.vocabulary import initial_rows
+from oneword.vocabulary.word import PlaceholderError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from oneword.cli import options, progress, reports
 from oneword.cli.train import EXIT_CODES
-from oneword.config.inversion import ComposeConfig
+from oneword.config.runs import ComposeConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oneword.cli import options, progress, reports
-from oneword.config.inversion import ConfigError, ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ConfigError
+from oneword.models import loading
 
 
 if TYPE_CHECKING:
@@ -166,9 +169,7 @@ def _inspect(chosen: InspectArguments) -> None:
 
     vocabularies = None
     if chosen.nearest or chosen.compare:
-        from oneword.models import contract as base
-
-        vocabularies = base.load(chosen.model).vocabularies
+        vocabularies = loading.load_backbone(chosen.model).vocabularies
     console = Console()
     found = []
     for path in chosen.files:
@@ -212,7 +213,7 @@ def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
 
 
 def _merge(chosen: MergeArguments) -> None:
-    from oneword.concepts.concept import distinct
+    from oneword.concepts.mixing import distinct
 
     _must_be_new(chosen.output)
     concepts = [concept for path in chosen.files for concept in _read(path)]
@@ -228,7 +229,7 @@ def _rename(chosen: RenameArguments) -> None:
 
 
 def _combine(chosen: CombineArguments) -> None:
-    from oneword.concepts.concept import average, concatenated
+    from oneword.concepts.mixing import average, concatenated
 
     _must_be_new(chosen.output)
     if chosen.concatenate and chosen.weights:
@@ -245,24 +246,24 @@ def _combine(chosen: CombineArguments) -> None:
 def _card(chosen: CardArguments) -> None:
     import dataclasses
 
-    from oneword.concepts import card as sharing
+    from oneword.concepts import card
     from oneword.prompts import EDIT_PROMPTS, PHOTO_PROMPTS, expanded, of_family
 
     if len(chosen.files) != 1:
         raise ConfigError(f"A card is written for one file, got {len(chosen.files)}.")
     (path,) = chosen.files
     concepts = _read(path)
-    scores = None if chosen.scores is None else sharing.read_scores(chosen.scores)
+    scores = None if chosen.scores is None else card.read_scores(chosen.scores)
     pixels, prompts = None, ()
     if chosen.preview:
         from oneword.generation import generate as generation
-        from oneword.models.contract import load
+        from oneword.models.loading import load_backbone
 
         model = chosen.model
         base = concepts[0].provenance.get("base_model")
         if model.model == ModelConfig().model and isinstance(base, str):
             model = dataclasses.replace(model, model=base)
-        backbone = load(model)
+        backbone = load_backbone(model)
         kinds = dict.fromkeys(c.learnable_property for c in concepts)
         templates = chosen.prompts or tuple(
             template
@@ -282,7 +283,7 @@ def _card(chosen: CardArguments) -> None:
                 sampling=chosen.sampling,
                 on_picture=show,
             ).pixels
-    card = sharing.write_card(
+    card = card.write_card(
         path, license=chosen.license, preview=pixels, prompts=prompts, scores=scores
     )
     print(f"Card: {card}. Read it over, then upload it:")
@@ -290,7 +291,7 @@ def _card(chosen: CardArguments) -> None:
 
 
 def _push(chosen: PushArguments) -> None:
-    from oneword.concepts import card as sharing
+    from oneword.concepts import card
 
     if len(chosen.files) != 2:
         raise ConfigError(
@@ -298,7 +299,7 @@ def _push(chosen: PushArguments) -> None:
             f"OWNER/NAME), got {len(chosen.files)} of these two."
         )
     path, repository = chosen.files
-    address = sharing.push(
+    address = card.push_concept(
         path,
         repository.as_posix(),
         private=chosen.private,
@@ -349,7 +350,7 @@ def _must_be_new(path: Path) -> None:
 def _write(concepts: Sequence[Concept], path: Path, layout: Layout) -> None:
     from oneword.concepts import formats
 
-    for file in formats.save(concepts, path, layout):
+    for file in formats.save_concept(concepts, path, layout):
         print(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneword.cli import options, progress, reports
 from oneword.cli.train import EXIT_CODES, shown_progress
-from oneword.config.inversion import DebiasConfig
+from oneword.config.runs import DebiasConfig
 
 
 if TYPE_CHECKING:

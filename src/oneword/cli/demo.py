@@ -12,7 +12,9 @@ from typing import Literal
 from oneword.cli import options, progress, reports
 from oneword.cli.evaluate import score, show_scores
 from oneword.cli.train import EXIT_CODES, shown_progress
-from oneword.config.inversion import EvaluateConfig, InversionConfig, TrainConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.runs import TrainConfig
+from oneword.config.scoring import EvaluateConfig
 
 
 SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
@@ -46,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     from oneword.evaluation import report
     from oneword.generation import generate as generation
     from oneword.images import contact_sheet, read_folder, save_png
-    from oneword.models.contract import load
+    from oneword.models.loading import load_backbone
     from oneword.runs import train as runs
 
     check_writable(chosen.output_dir)
@@ -63,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     if outcome.concept_file is None or outcome.result.concept is None:
         options.say(outcome.result.reason)
         return EXIT_CODES.get(outcome.result.status, 1)
-    backbone = load(train.model)
+    backbone = load_backbone(train.model)
     evaluate = EvaluateConfig(
         concept=train.output_dir,
         train_data_dir=pictures,
@@ -89,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
             concepts=[outcome.result.concept],
             on_picture=show,
         )
-    generation.save(drawing, chosen.output_dir / "pictures-of-S")
+    generation.save_drawing(drawing, chosen.output_dir / "pictures-of-S")
     overview = contact_sheet(
         torch.cat([outcome.result.job.pictures, drawing.pixels]),
         columns=columns,

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from oneword.cli import options, progress
-from oneword.config.inversion import EditConfig
+from oneword.config.drawing import EditConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ def run(arguments: Sequence[str]) -> int:
     from oneword.cli.generate import read_concepts
     from oneword.evaluation.features import load_judge
     from oneword.generation import editing
-    from oneword.models.contract import load
+    from oneword.models.loading import load_backbone
 
     check_writable(chosen.output_dir)
     concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
-    backbone = load(chosen.model)
+    backbone = load_backbone(chosen.model)
     picture, mask = editing.read_picture(
         chosen.picture, backbone, chosen.sampling, mask=chosen.mask
     )
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         options.say(str(warning.message))
     if judge is not None:
         edits = editing.ranked(edits, judge, concepts=concepts, keep=chosen.keep)
-    files = editing.save(edits, chosen.output_dir)
+    files = editing.save_edits(edits, chosen.output_dir)
     if chosen.json is not None:
         found = [
             {"file": str(file)} | edits.drawing.metadata(i) | (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword.cli import options, progress, reports
-from oneword.config.inversion import EvaluateConfig
+from oneword.config.scoring import EvaluateConfig
 
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def run(arguments: Sequence[str]) -> int:
     from oneword.cli.generate import read_concept
     from oneword.evaluation import report
     from oneword.images import read_folder
-    from oneword.models.contract import load
-    from oneword.models.memory.plan import Work
+    from oneword.models.loading import load_backbone
+    from oneword.models.memory.count import Work
 
     config = EvaluateConfig(
         **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(EvaluateConfig)}
     )
     check_writable(config.output_dir)
     concept = read_concept(config.concept)
-    backbone = load(config.model, Work(2 * config.batch_size, trains=False))
+    backbone = load_backbone(config.model, Work(2 * config.batch_size, trains=False))
     pictures = read_folder(config.train_data_dir, resolution=backbone.resolution)
     plain = (
         None
@@ -94,7 +94,7 @@ def score(
     plain: Pixels | None,
 ) -> tuple[Evaluation, dict[str, str]]:
     """Scores of a concept and its references, and the word of each method."""
-    from oneword.config.inversion import ConfigError
+    from oneword.errors import ConfigError
     from oneword.evaluation import features, harness
     from oneword.prompts import as_template
 

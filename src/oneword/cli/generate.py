@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oneword.cli import options, progress, reports
-from oneword.config.inversion import ConfigError, GenerateConfig
+from oneword.config.drawing import GenerateConfig
+from oneword.errors import ConfigError
 
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def run(arguments: Sequence[str]) -> int:
     from oneword._files import check_writable, write_json_atomic
     from oneword.evaluation import choosing, gallery, report
     from oneword.generation import generate as generation
-    from oneword.models.contract import load
-    from oneword.models.memory.plan import Work
+    from oneword.models.loading import load_backbone
+    from oneword.models.memory.count import Work
     from oneword.prompts import expanded, names
 
     if not chosen.prompts:
@@ -51,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
     # guidance draws each picture twice
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
-    backbone = load(chosen.model, work)
+    backbone = load_backbone(chosen.model, work)
     if backbone.memory:
         options.say(backbone.memory)
     size = backbone.sampling.overlaid(chosen.sampling)
@@ -103,10 +104,10 @@ def run(arguments: Sequence[str]) -> int:
             ],
         )
         report.write(page, chosen.output_dir / reports.REPORT)
-    files = generation.save(kept, chosen.output_dir)
+    files = generation.save_drawing(kept, chosen.output_dir)
     pictures = _listed(kept, files, choice, kept=True)
     if dropped is not None:
-        aside = generation.save(dropped, chosen.output_dir / DROPPED)
+        aside = generation.save_drawing(dropped, chosen.output_dir / DROPPED)
         pictures += _listed(dropped, aside, choice, kept=False)
     if chosen.json is not None:
         write_json_atomic(chosen.json, pictures)
@@ -174,7 +175,7 @@ def read_words(paths: Sequence[Path]) -> list[Concept]:
     Raises:
         ConfigError: two have the same placeholder.
     """
-    from oneword.concepts.concept import distinct
+    from oneword.concepts.mixing import distinct
 
     found = [(path, concept) for path in paths for concept in read_concepts(path)]
     _, renamed = distinct([concept for _, concept in found])
@@ -210,10 +211,10 @@ def read_concept(path: Path) -> Concept:
     from oneword.concepts import formats
 
     if path.exists() or "=" not in str(path):
-        return formats.load(path)
+        return formats.load_concept(path)
     name, _, token = str(path).rpartition("=")
     if not token or any(c.isspace() for c in token):
         raise ConfigError(
             f"--concepts takes PATH or PATH=TOKEN, the token without spaces, got {str(path)!r}."
         )
-    return formats.load(Path(name), token)
+    return formats.load_concept(Path(name), token)

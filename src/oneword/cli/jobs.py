@@ -16,7 +16,8 @@ import tyro
 from oneword.cli import options, reports
 from oneword.cli.progress import tenths, time_left
 from oneword.cli.train import EXIT_CODES, TrainArguments, summary
-from oneword.config.inversion import ConfigError, TrainConfig, UserError
+from oneword.config.runs import TrainConfig
+from oneword.errors import ConfigError, UserError
 
 
 if TYPE_CHECKING:
@@ -188,11 +189,11 @@ def _name(text: str) -> str:
 
 
 def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) -> int:
-    from oneword.models.contract import load
+    from oneword.models.loading import load_backbone
     from oneword.runs import train as runs
 
     plans: dict[str, Any] = {name: _failure(error) for name, error in failed}
-    backbone = load(configs[0].model) if configs else None
+    backbone = load_backbone(configs[0].model) if configs else None
     for config in configs:
         try:
             plans[config.output_dir.name] = runs.dry_run(config, backbone)

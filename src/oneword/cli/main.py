@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oneword import __version__
-from oneword.config.inversion import UserError
+from oneword._version import __version__
+from oneword.errors import UserError
 
 
 VERBS = {

@@ -13,7 +13,11 @@ import tyro
 
 from oneword._files import check_writable, write_atomic, write_json_atomic
 from oneword.cli import options, progress
-from oneword.config.inversion import ConfigError, ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ConfigError
+from oneword.microworld.world import inventory
+from oneword.microworld.world.drawn import concept_pictures, concept_plain
 
 
 if TYPE_CHECKING:
@@ -198,7 +202,8 @@ def _card(arguments: CardArguments) -> int:
 
 def _train(arguments: TrainArguments) -> int:
     from oneword.microworld.making import train as recipe
-    from oneword.microworld.making.run import STAGES, recipe_for
+    from oneword.microworld.making.recipe import recipe_for
+    from oneword.microworld.making.run import STAGES
 
     made = recipe_for(arguments.model, seed=arguments.seed)
     unknown = set(arguments.stages) - set(STAGES)
@@ -242,7 +247,7 @@ def _evaluate(arguments: EvaluateArguments) -> int:
     from oneword.evaluation import world
     from oneword.images import contact_sheet, save_png
     from oneword.microworld import weights
-    from oneword.models.contract import load
+    from oneword.models.loading import load_backbone
 
     if min(arguments.num_prompts, arguments.batch_size) < 1 or arguments.num_people < 0:
         raise ConfigError(
@@ -251,7 +256,7 @@ def _evaluate(arguments: EvaluateArguments) -> int:
         )
     if arguments.output_dir is not None:
         check_writable(arguments.output_dir)
-    backbone = load(ModelConfig(model=arguments.model))
+    backbone = load_backbone(ModelConfig(model=arguments.model))
     with progress.counting("drawing") as show:
         scores = world.evaluate_world(
             backbone,
@@ -308,7 +313,7 @@ def _show(scores: WorldScores) -> None:
 def _sample(arguments: SampleArguments) -> int:
     from oneword.generation import generate as generation
     from oneword.microworld import weights
-    from oneword.models.contract import load
+    from oneword.models.loading import load_backbone
 
     if not arguments.prompts or arguments.num_images_per_prompt < 1:
         raise ConfigError(
@@ -319,9 +324,12 @@ def _sample(arguments: SampleArguments) -> int:
     seeds = [arguments.seed + i for i in range(arguments.num_images_per_prompt)]
     with progress.counting("drawing") as show:
         drawing = generation.generate(
-            load(ModelConfig(model=arguments.model)), arguments.prompts, seeds, on_picture=show
+            load_backbone(ModelConfig(model=arguments.model)),
+            arguments.prompts,
+            seeds,
+            on_picture=show,
         )
-    files = generation.save(drawing, arguments.output_dir)
+    files = generation.save_drawing(drawing, arguments.output_dir)
     read = weights.load_oracle(arguments.model).read(drawing.pixels)
     for path, found in zip(files, read, strict=False):
         print(f"{path.name}: {_in_words(found)}")
@@ -332,7 +340,7 @@ def _sample(arguments: SampleArguments) -> int:
 def _in_words(read: dict[str, str]) -> str:
     """What the oracle reads, without what does not apply."""
     from oneword.microworld.making.oracle import NONE
-    from oneword.microworld.world.scenes import PROFESSIONS
+    from oneword.microworld.world.inventory import PROFESSIONS
 
     names = ["noun", "scene", "style", "relation"]
     names[1:1] = (
@@ -356,7 +364,7 @@ def _pictures(arguments: PicturesArguments) -> int:
     from oneword.microworld.world import concepts
 
     concept = concepts.get(arguments.concept)
-    draw = concepts.concept_plain if arguments.plain else concepts.concept_pictures
+    draw = concept_plain if arguments.plain else concept_pictures
     check_writable(arguments.output_dir)
     drawn = draw(concept, num=arguments.num_images, seed=arguments.seed)
     for i, image in enumerate(to_images(from_uint8(drawn)), start=1):
@@ -374,9 +382,9 @@ def _people(arguments: PeopleArguments) -> int:
     from oneword.images import save_png
     from oneword.microworld.world import drawing, scenes
 
-    if arguments.profession not in scenes.PROFESSIONS:
+    if arguments.profession not in inventory.PROFESSIONS:
         raise ConfigError(
-            f"The profession must be one of {', '.join(scenes.PROFESSIONS)}, got "
+            f"The profession must be one of {', '.join(inventory.PROFESSIONS)}, got "
             f"{arguments.profession!r}."
         )
     check_writable(arguments.output_dir)
@@ -425,9 +433,9 @@ def _generated(
 ) -> dict[str, dict[str, list[Image.Image]]]:
     """Generate a picture for every prompt of the sheets, by sheet and row."""
     from oneword.images import to_images
-    from oneword.models.contract import load
+    from oneword.models.loading import load_backbone
 
-    backbone = load(ModelConfig(model=arguments.model))
+    backbone = load_backbone(ModelConfig(model=arguments.model))
     rows = [(name, label) for name, rows in world.items() for label in rows]
     found: dict[str, dict[str, list[Image.Image]]] = {name: {} for name in world}
     with progress.counting("generating rows") as show:

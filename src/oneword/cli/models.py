@@ -413,7 +413,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _probe(chosen: ModelsArguments, folder: Path) -> int:
     """Print what is in a folder; 1 where a word cannot be sent through all of it."""
-    from oneword.config.inversion import ModelConfig
+    from oneword.config.model import ModelConfig
     from oneword.models.probe import probe
 
     options.say(f"Loading {folder} ...")

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from oneword.config.inversion import PRESETS, ConfigError, UserError
+from oneword.config.presets import PRESETS
+from oneword.errors import ConfigError, UserError
 
 
 T = TypeVar("T")

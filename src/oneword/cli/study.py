@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneword.cli import options, reports
 from oneword.cli.progress import tenths, time_left
-from oneword.config.inversion import StudyConfig
+from oneword.config.scoring import StudyConfig
 
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Meter:
     """
 
     def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
-        from oneword.config.inversion import EMBEDDED
+        from oneword.config.model import EMBEDDED
         from oneword.study import grid
 
         family = "microworld" if study.config.model.model in EMBEDDED else "*"

@@ -12,7 +12,7 @@ from typing import Any
 
 from oneword.cli import options, reports
 from oneword.cli.progress import tenths, time_left
-from oneword.config.inversion import TrainConfig
+from oneword.config.runs import TrainConfig
 
 
 EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}

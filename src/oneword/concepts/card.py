@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from oneword import __version__
 from oneword._files import write_atomic
 from oneword._typing import Pixels
+from oneword._version import __version__
 from oneword.concepts import formats, hub
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats import names
-from oneword.config.inversion import EMBEDDED, UserError
+from oneword.config.model import EMBEDDED
+from oneword.errors import UserError
 from oneword.images import labelled_sheet, save_png
 
 
@@ -243,7 +244,7 @@ def _score_table(scores: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def push(
+def push_concept(
     path: Path | str,
     repository: str,
     *,

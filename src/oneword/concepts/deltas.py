@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"

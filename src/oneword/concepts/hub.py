@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 LEARNED = "learned_embeds.safetensors"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,8 +11,10 @@ from oneword.concepts.concept import OUTPUT_VECTORS, Concept
 from oneword.concepts.deltas import is_lora, size_mb
 from oneword.concepts.formats import EmbeddingFile
 from oneword.concepts.formats.names import family_of
-from oneword.vocabulary.inject import Vocabulary
 
+
+if TYPE_CHECKING:
+    from oneword.vocabulary.vocabulary import Vocabulary
 
 _SAME = 1e-3  # relative distance below which a row counts as a word of the model
 _FAR = 8.0  # times the vocabulary's median norm above which a row is suspicious

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oneword._typing import Pixels
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 from oneword.evaluation.features import Judge
 from oneword.generation.generate import Drawing
 from oneword.prompts import names, without_placeholder

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import SamplingConfig
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
 from oneword.generation.ddim_inversion import bipartite

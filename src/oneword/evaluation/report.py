@@ -12,9 +12,9 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from oneword import __version__
 from oneword._files import write_atomic
 from oneword._typing import Pixels
+from oneword._version import __version__
 from oneword.evaluation.harness import TRAINING, Evaluation
 from oneword.evaluation.tuned import Drift
 from oneword.images import data_uri, to_images

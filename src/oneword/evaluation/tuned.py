@@ -11,7 +11,7 @@ import torch
 
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import SamplingConfig
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, metrics
 from oneword.evaluation.features import Judge
 from oneword.models.contract import Backbone

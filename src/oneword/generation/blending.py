@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oneword._typing import Latents, Pixels
+from oneword.models.assembly import unscale
 from oneword.models.contract import Backbone
-from oneword.models.pipeline import unscale
 
 
 Background = Literal["paste", "optimize", "blend"]

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from oneword._typing import Latents, Pixels
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.errors import ModelError
 from oneword.generation.generate import away_from, check_words
-from oneword.models.contract import Backbone, ModelError
-from oneword.models.pipeline import quiet
+from oneword.models.assembly import quiet
+from oneword.models.contract import Backbone
 from oneword.vocabulary.inject import injected
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from oneword._typing import Masks, Pixels
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import SamplingConfig, UserError, check_way
+from oneword.config.drawing import SamplingConfig, check_way
+from oneword.errors import UserError
 from oneword.generation.blending import Background, Blend, rejoined
 from oneword.generation.ddim_inversion import inverted
 from oneword.generation.generate import (
@@ -349,7 +350,7 @@ def read_picture(
     return pixels, (fitted(marks, Image.Resampling.NEAREST)[:, :1] + 1) / 2
 
 
-def save(edits: Edits, folder: Path) -> list[Path]:
+def save_edits(edits: Edits, folder: Path) -> list[Path]:
     """Write each edit as a PNG that carries its settings, and a sheet: picture, mask, edits.
 
     Returns:

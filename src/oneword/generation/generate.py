@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from oneword import __version__, prompts as sentences
+from oneword import prompts as sentences
 from oneword._typing import Masks, Pixels
+from oneword._version import __version__
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import SamplingConfig
+from oneword.config.drawing import SamplingConfig
 from oneword.images import labelled_sheet, save_png, to_images
 from oneword.models.contract import Backbone
 from oneword.vocabulary.inject import injected
@@ -194,7 +195,7 @@ def _listed(concepts: Sequence[Concept]) -> str:
 SHEET = "contact-sheet.png"
 
 
-def save(drawing: Drawing, folder: Path) -> list[Path]:
+def save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
     """Write each picture as a PNG that carries its settings, and a contact sheet of them all.
 
     Returns:

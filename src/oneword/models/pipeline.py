@@ -8,159 +8,27 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     AutoPipelineForImage2Image,
     AutoPipelineForInpainting,
 )
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import quiet, unscale
 from oneword.models.by_layer import cross_attentions, following, reading_by_layer
-from oneword.models.contract import (
-    Conditioning,
-    ModelError,
-    Moments,
-    OnLatents,
-    pick_device,
-    pick_dtype,
-    reason_of,
-)
-from oneword.models.memory import plan as memory
+from oneword.models.contract import Conditioning, Moments, OnLatents
+from oneword.models.memory import shapes, ways
 from oneword.models.noise import Diffusion, Flow, TrigFlow
-from oneword.models.speed import few_cells
 from oneword.models.speed.compiled import Compiled
-from oneword.models.speed.streaming import streamed
-from oneword.vocabulary.inject import PlaceholderError, Splice, Vocabulary, apart
-
-
-def load_pipeline(
-    config: ModelConfig,
-    kind: type[Any],
-    source: str,
-    *,
-    autoencoder: type[Any] = AutoencoderKL,
-    **options: Any,
-) -> Any:
-    """Load a pipeline of one class, from the hub, a folder or a single file, onto the device.
-
-    Args:
-        config: How it is asked for.
-        kind: Class of the pipeline.
-        source: Hub id, folder or file.
-        autoencoder: Class of the family's VAE, for ``config.vae``.
-        options: What the loader is told besides.
-
-    Raises:
-        ModelError: it is not whole, or not of this class.
-    """
-    device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device, source)
-    options = {"dtype": dtype} | options
-    try:
-        with quiet(), streamed():
-            if memory.has_shapes_alone():
-                return memory.without_weights(kind, source, revision=config.revision, **options)
-            if config.vae is not None:
-                options["vae"] = autoencoder.from_pretrained(config.vae, dtype=dtype)
-            if Path(source).is_file():
-                if not hasattr(kind, "from_single_file"):
-                    raise ValueError(f"diffusers reads no single files of {kind.__name__}")
-                if config.single_file_config is not None:
-                    options["config"] = config.single_file_config
-                pipeline = kind.from_single_file(source, **options)
-            else:
-                pipeline = kind.from_pretrained(
-                    source, variant=config.variant, revision=config.revision, **options
-                )
-    except Exception as error:
-        raise ModelError(
-            f"The model {config.model} must be a whole {kind.__name__} (hub id, folder or single "
-            f"file), got: {reason_of(error)}"
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    if device.type == "cuda" and dtype == torch.float32:
-        torch.set_float32_matmul_precision("high")  # TF32
-    _place(pipeline, config, device, dtype)
-    return pipeline
-
-
-def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Bring each part where it is to lie."""
-    for name, part in pipeline.components.items():
-        if not isinstance(part, nn.Module):
-            continue
-        is_encoder = name.startswith(("text_encoder", "bert"))
-        is_denoiser = name in ("unet", "transformer", "unconditional_transformer")
-        is_whole = config.weights in (None, "full") and config.offload != "all"
-        # a second denoiser, which draws and does not train
-        waits = is_whole and name.startswith("unconditional")
-        if waits or not (is_encoder or is_denoiser):
-            part.to("cpu" if config.offload not in (None, "none") else device)
-            continue
-        if config.weights in ("8bit", "4bit"):
-            memory.pack_weights(part, config.weights, dtype)
-        if config.offload == "all" or (config.offload == "text" and is_encoder):
-            memory.let_layers_visit(part, device)
-        else:
-            part.to(device)
-        flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
-        if is_denoiser and is_whole and flat and device.type in ("cuda", "cpu"):
-            part.to(memory_format=torch.channels_last)
-            if device.type == "cpu":
-                few_cells.use_products(part)
-
-
-def chat_tokens(
-    tokenizer: Any, name: str, messages: Sequence[dict[str, Any]] | None = None, **options: Any
-) -> int:
-    """How many tokens of a prompt's length a chat template takes for itself.
-
-    Args:
-        tokenizer: The tokenizer, or the processor around it, that fills the template.
-        name: The model, for the message.
-        messages: What the family's pipeline says for an empty prompt.
-        options: What it tells the template besides.
-
-    Raises:
-        ModelError: the tokenizer has no chat template.
-    """
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"The tokenizer of {name} must have the chat template that its family's prompts are "
-            "put into, got none; its chat_template.jinja is missing."
-        )
-    empty = [{"role": "user", "content": ""}]
-    text = tokenizer.apply_chat_template(messages or empty, tokenize=False, **options)
-    return len(getattr(tokenizer, "tokenizer", tokenizer)(text).input_ids)
-
-
-def unscale(vae: Any, latents: Latents) -> Latents:
-    """What a plain autoencoder decodes, of latents as the denoiser knows them."""
-    return latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back the libraries' notices and bars, which a user can do nothing about."""
-    libraries = (diffusers_logging, transformers_logging)
-    levels = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-            library.enable_progress_bar()
+from oneword.vocabulary.splice import Splice
+from oneword.vocabulary.vocabulary import Vocabulary
 
 
 class FrozenPipeline:
@@ -225,15 +93,15 @@ class FrozenPipeline:
         if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
             self.vae.to(torch.float32)
         self.memory = ""
-        if memory.has_shapes_alone():
+        if shapes.has_shapes_alone():
             return
         if config.gradient_checkpointing:
             if getattr(denoiser, "_supports_gradient_checkpointing", False):
                 self.denoiser.enable_gradient_checkpointing()
             else:
-                memory.recompute_layers(denoiser)
+                ways.recompute_layers(denoiser)
             for vocabulary in self.vocabularies.values():
-                memory.recompute_layers(vocabulary.text_encoder)
+                ways.recompute_layers(vocabulary.text_encoder)
             if hasattr(self.vae, "use_slicing"):  # not every class that names the switch has it
                 self.vae.enable_slicing()
         whole = config.weights in (None, "full") and config.offload != "all"
@@ -572,68 +440,3 @@ def _parameters(pipeline: Any) -> set[str]:
     code = type(pipeline).__call__
     code = getattr(code, "__wrapped__", code).__code__
     return set(code.co_varnames[: code.co_argcount])
-
-
-def spare_words(pipeline: Any) -> None:
-    """Let a pipeline lower-case and clean everything of a prompt but the words of concepts.
-
-    Otherwise ``<Cat>`` would become ``<cat>``, and nothing at all where the prompt is cleaned of
-    what looks like HTML.
-    """
-    stock = pipeline._text_preprocessing
-
-    def preprocessed(text: Any, clean_caption: bool = False) -> list[str]:
-        change = sparing(pipeline, lambda part: stock(part, clean_caption=clean_caption)[0])
-        return [change(one) for one in ([text] if isinstance(text, str) else text)]
-
-    pipeline._text_preprocessing = preprocessed
-
-
-def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
-    """A cleaning of prompts that leaves the words of concepts as they are.
-
-    In their place it sees a plain word, so that what stands beside them is cleaned as usual.
-    """
-
-    def change(text: str) -> str:
-        tokenizer = getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)  # in a processor
-        parts = apart(tokenizer, text)
-        words = parts[1::2]
-        if not words:
-            return clean(text)
-        stand_in = "word"
-        while stand_in in text.lower():
-            stand_in = f"wo{stand_in[1:]}"  # begins and ends as nothing inside it does
-        kept = clean(stand_in.join(parts[::2])).split(stand_in)
-        if len(kept) != len(parts[::2]):
-            raise PlaceholderError(
-                f"A prompt must keep its placeholder where the pipeline of {pipeline.name_or_path} "
-                f"cleans it, got {text!r}, which loses {words[0]!r}; write the word apart from "
-                "what stands beside it."
-            )
-        return kept[0] + "".join(map("".join, zip(words, kept[1:], strict=True)))
-
-    return change
-
-
-def refuse_vae(config: ModelConfig) -> None:
-    """Refuse another autoencoder in a family that has one of a kind.
-
-    Raises:
-        ModelError: ``vae`` was given.
-    """
-    if config.vae is not None:
-        raise ModelError("The model's own VAE must be used with this family, got another --vae.")
-
-
-def refuse_clip_skip(config: ModelConfig, family: str) -> None:
-    """Refuse to skip layers of CLIP in a family that has none.
-
-    Raises:
-        ModelError: ``clip_skip`` was given.
-    """
-    if config.clip_skip is not None:
-        raise ModelError(
-            f"{family} has no CLIP that layers could be skipped of, got clip_skip "
-            f"{config.clip_skip}; leave it out."
-        )

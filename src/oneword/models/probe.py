@@ -22,12 +22,15 @@ from diffusers.utils import requires_backends
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from oneword._devices import pick_device, pick_dtype
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import ModelConfig, UserError
-from oneword.models.contract import FAMILIES, ModelError, pick_device, pick_dtype, reason_of
-from oneword.models.pipeline import quiet
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError, UserError, reason_of
+from oneword.models.assembly import quiet
+from oneword.models.loading import FAMILIES
 from oneword.prompts import COMMON_WORDS
-from oneword.vocabulary.inject import Vocabulary, injected
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.vocabulary import Vocabulary
 
 
 _TOKEN = "<Probe-Word>"  # in both cases, so that a pipeline that lower-cases its prompts is found

@@ -8,16 +8,17 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
-from diffusers import ConfigMixin, FluxPipeline, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import SamplingConfig
-from oneword.models.contract import Conditioning, ModelError, Moments, OnLatents, sent
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.contract import Conditioning, OnLatents
 from oneword.models.pipeline import FrozenPipeline
+from oneword.vocabulary.tokenizer import apart
+from oneword.vocabulary.word import PlaceholderError
 
 
 class OneEncoder(FrozenPipeline):
@@ -197,160 +198,80 @@ class OneLength(InParts):
         return [len(ids) for ids in found.input_ids]
 
 
-class PackedLatents(FrozenPipeline):
-    """A family whose denoiser takes latents as a row of patches of 2 x 2 cells, as Flux does."""
+def chat_tokens(
+    tokenizer: Any, name: str, messages: Sequence[dict[str, Any]] | None = None, **options: Any
+) -> int:
+    """How many tokens of a prompt's length a chat template takes for itself.
 
-    def _packed(self, latents: Latents) -> Tensor:
-        count, channels, height, width = latents.shape
-        return FluxPipeline._pack_latents(latents, count, channels, height, width)
+    Args:
+        tokenizer: The tokenizer, or the processor around it, that fills the template.
+        name: The model, for the message.
+        messages: What the family's pipeline says for an empty prompt.
+        options: What it tells the template besides.
 
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        height, width = (side * self.vae_factor for side in size)
-        return FluxPipeline._unpack_latents(latents, height, width, self.vae_factor)
-
-
-class FilmAutoencoder(FrozenPipeline):
-    """A family with Qwen-Image's autoencoder, which takes films and is scaled by channel."""
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is."""
-        return self.pipeline.vae_scale_factor
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of the scaled latents."""
-        return self.vae.config.z_dim
-
-    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of the VAE's latents."""
-        config = self.vae.config
-        means, stds = (like.new_tensor(v) for v in (config.latents_mean, config.latents_std))
-        return means[:, None, None], stds[:, None, None]
-
-    def _film(self, pixels: Pixels) -> Tensor:
-        """A film of one frame, as the VAE takes it."""
-        return pixels[:, :, None]
-
-    def _picture(self, film: Tensor) -> Pixels:
-        """The picture in [-1, 1] that such a film shows."""
-        return film[:, :, 0].clamp(-1, 1)
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE, which takes films: a picture is a film of one frame."""
-
-        def run(vae: Any) -> Tensor:
-            posterior = vae.encode(self._film(pixels).to(vae.device, vae.dtype)).latent_dist
-            return torch.stack([posterior.mean.float(), posterior.std.float()])[:, :, :, 0]
-
-        mean, std = self._through_vae(run)
-        means, stds = self._scales(mean)
-        return Moments((mean - means) / stds, std / stds)
-
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, clamped to [-1, 1]."""
-        means, stds = self._scales(latents)
-        unscaled = (latents * stds + means)[:, :, None]
-
-        def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
-
-        return self._picture(self._through_vae(run))
-
-
-class PatchAutoencoder(FrozenPipeline):
-    """A family with Flux.2's autoencoder: patches of 2 x 2 cells, scaled by its batch norm."""
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a patch of the latents is."""
-        return 2 * super().vae_factor
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a patch of 2 x 2 cells."""
-        return 4 * super().latent_channels
-
-    def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of a patch."""
-        norm = self.vae.bn
-        mean, variance = (v.to(like)[:, None, None] for v in (norm.running_mean, norm.running_var))
-        return mean, (variance + self.vae.config.batch_norm_eps).sqrt()
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE in patches, scaled as its batch norm scales them."""
-
-        def run(vae: Any) -> Tensor:
-            posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-            return torch.stack([posterior.mean.float(), posterior.std.float()])
-
-        mean, std = (self.pipeline._patchify_latents(part) for part in self._through_vae(run))
-        means, stds = self._scales(mean)
-        return Moments((mean - means) / stds, std / stds)
-
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, clamped to [-1, 1]."""
-        means, stds = self._scales(latents)
-        unscaled = self.pipeline._unpatchify_latents(latents * stds + means)
-
-        def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
-
-        return self._through_vae(run).clamp(-1, 1)
-
-
-class NoAutoencoder(ModelMixin, ConfigMixin):
-    """Where other families have an autoencoder: pictures are their own latents."""
-
-    @register_to_config
-    def __init__(
-        self,
-        scaling_factor: float = 1.0,  # noqa: ARG002  (read from its configuration)
-        block_out_channels: tuple[int] = (3,),  # noqa: ARG002
-    ) -> None:
-        super().__init__()
-        self.register_buffer("place", torch.empty(0))
-
-    def encode(self, x: Pixels) -> EncoderOutput:
-        """The picture itself."""
-        return EncoderOutput(latent=x)
-
-    def decode(self, z: Latents) -> DecoderOutput:
-        """The picture itself."""
-        return DecoderOutput(sample=z)
-
-
-class ToldSizes(FrozenPipeline):
-    """A family whose denoiser is told the picture's size before and after it was cropped."""
-
-    def _sizes(self, x_t: Latents, crops: Tensor | None) -> dict[str, Tensor]:
-        """What it is told, px: height and width, and the crop's top and left, of each picture."""
-        target = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
-        if crops is None:
-            crops = torch.cat([target, torch.zeros_like(target)], dim=1)
-        told = torch.cat([crops.cpu(), target], dim=1).to(self.dtype)
-        original, corner, target = sent(told, self.device).split(2, dim=1)
-        return {"original_size": original, "target_size": target, "crop_coords": corner}
-
-
-class SizedUNet(FrozenPipeline):
-    """A family with SDXL's UNet, which is told a pooled prompt, the picture's size and its crop."""
-
-    def predict(
-        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
-    ) -> Latents:
-        """The UNet's own prediction, float32, told the picture's size and the crop's place."""
-        pooled = cond.pooled
-        assert pooled is not None
-        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
-        if crops is None:
-            crops = torch.cat([size, torch.zeros_like(size)], dim=1)
-        sizes = torch.cat([crops.to(size.dtype).cpu(), size], dim=1)
-        time_ids = sent(sizes.to(self.dtype), self.device)
-        output = self.denoiser(
-            x_t.to(self.dtype),
-            t,
-            encoder_hidden_states=self._states(cond),
-            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
+    Raises:
+        ModelError: the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"The tokenizer of {name} must have the chat template that its family's prompts are "
+            "put into, got none; its chat_template.jinja is missing."
         )
-        return output.sample.float()
+    empty = [{"role": "user", "content": ""}]
+    text = tokenizer.apply_chat_template(messages or empty, tokenize=False, **options)
+    return len(getattr(tokenizer, "tokenizer", tokenizer)(text).input_ids)
+
+
+def spare_words(pipeline: Any) -> None:
+    """Let a pipeline lower-case and clean everything of a prompt but the words of concepts.
+
+    Otherwise ``<Cat>`` would become ``<cat>``, and nothing at all where the prompt is cleaned of
+    what looks like HTML.
+    """
+    stock = pipeline._text_preprocessing
+
+    def preprocessed(text: Any, clean_caption: bool = False) -> list[str]:
+        change = sparing(pipeline, lambda part: stock(part, clean_caption=clean_caption)[0])
+        return [change(one) for one in ([text] if isinstance(text, str) else text)]
+
+    pipeline._text_preprocessing = preprocessed
+
+
+def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
+    """A cleaning of prompts that leaves the words of concepts as they are.
+
+    In their place it sees a plain word, so that what stands beside them is cleaned as usual.
+    """
+
+    def change(text: str) -> str:
+        tokenizer = getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)  # in a processor
+        parts = apart(tokenizer, text)
+        words = parts[1::2]
+        if not words:
+            return clean(text)
+        stand_in = "word"
+        while stand_in in text.lower():
+            stand_in = f"wo{stand_in[1:]}"  # begins and ends as nothing inside it does
+        kept = clean(stand_in.join(parts[::2])).split(stand_in)
+        if len(kept) != len(parts[::2]):
+            raise PlaceholderError(
+                f"A prompt must keep its placeholder where the pipeline of {pipeline.name_or_path} "
+                f"cleans it, got {text!r}, which loses {words[0]!r}; write the word apart from "
+                "what stands beside it."
+            )
+        return kept[0] + "".join(map("".join, zip(words, kept[1:], strict=True)))
+
+    return change
+
+
+def refuse_clip_skip(config: ModelConfig, family: str) -> None:
+    """Refuse to skip layers of CLIP in a family that has none.
+
+    Raises:
+        ModelError: ``clip_skip`` was given.
+    """
+    if config.clip_skip is not None:
+        raise ModelError(
+            f"{family} has no CLIP that layers could be skipped of, got clip_skip "
+            f"{config.clip_skip}; leave it out."
+        )

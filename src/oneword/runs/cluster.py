@@ -15,7 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from oneword.config.inversion import TrainConfig, UserError
+from oneword.config.runs import TrainConfig
+from oneword.errors import UserError
 from oneword.runs.many import JobOutcome, OnJobEvent, check_jobs, train_many
 from oneword.runs.train import folder_of
 

@@ -18,12 +18,12 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 
-from oneword import __version__
 from oneword._files import check_writable, write_atomic, write_json_atomic
+from oneword._version import __version__
 from oneword.concepts.formats import LEARNED
-from oneword.config.inversion import ConfigError, UserError
+from oneword.errors import ConfigError, UserError
 from oneword.runs.mirror import Mirror
-from oneword.training.parts import State
+from oneword.training.state import State
 
 
 class RunError(UserError):

@@ -16,25 +16,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from oneword.config.inversion import ConfigError, TrainConfig, UserError
-from oneword.models.contract import Backbone, load
+from oneword.config.runs import TrainConfig
+from oneword.errors import ConfigError, UserError
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 from oneword.models.speed.compiled import aside
+from oneword.runs.events import OnEvent, asked_to_stop, tell_nobody
 from oneword.runs.folder import RunFolder
-from oneword.runs.train import (
-    OnEvent,
-    Prepared,
-    TrainOutcome,
-    Watch,
-    asked_to_stop,
-    keep,
-    opened,
-    outcome_of,
-    tell_nobody,
-    train,
-    work_of,
-)
+from oneword.runs.prepare import Prepared, work_of
+from oneword.runs.train import TrainOutcome, Watch, keep, opened, outcome_of, train
+from oneword.training.job import Progress, Result, below
 from oneword.training.loop import invert, invert_many
-from oneword.training.parts import Progress, Result, State, below
+from oneword.training.state import State
 from oneword.training.tuning import BASELINES
 
 
@@ -97,7 +90,7 @@ def train_many(
     """
     tell = on_event or _tell_nobody
     check_jobs(configs)
-    backbone = backbone or load(configs[0].model, work_of(configs[0], slots or 1))
+    backbone = backbone or load_backbone(configs[0].model, work_of(configs[0], slots or 1))
     outcomes: dict[str, JobOutcome] = {}
     begun: list[_Run] = []
 

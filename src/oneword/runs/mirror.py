@@ -15,7 +15,7 @@ from typing import Any
 
 from oneword._files import write_atomic, write_json_atomic
 from oneword.concepts.formats import LEARNED
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 _NOTE = ".mirror.json"  # in the local folder: the number of the index that it agrees with

@@ -7,45 +7,24 @@ callback; it prints nothing.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from oneword import descriptions
 from oneword.concepts import formats
-from oneword.concepts.concept import Concept
-from oneword.config.inversion import (
-    InversionConfig,
-    SamplingConfig,
-    TrainConfig,
-    is_validated,
-    plain_settings,
-)
-from oneword.images import PictureSet, contact_sheet, read_folder, save_png
-from oneword.models.contract import Backbone, load
-from oneword.models.memory.plan import Work
-from oneword.models.speed.compiled import Compiled
-from oneword.prompts import as_template, fill, names
-from oneword.runs.folder import RunFolder, versions
+from oneword.config.drawing import SamplingConfig
+from oneword.config.runs import TrainConfig
+from oneword.images import contact_sheet, save_png
+from oneword.models.contract import Backbone
+from oneword.prompts import as_template, fill
+from oneword.runs.events import OnEvent, asked_to_stop, tell_nobody
+from oneword.runs.folder import RunFolder
 from oneword.runs.mirror import Mirror
-from oneword.training.extensions import form
-from oneword.training.parts import Job, Progress, Result, effective_learning_rate
-from oneword.training.tuning import BASELINES, method, tuner as tuning
-from oneword.vocabulary.inject import injected
-
-
-_USUAL_BATCH = 8  # the larger one of the presets
-OnEvent = Callable[[str, Any], None]
-"""``on_event(kind, data)``: "plan" (dict), "message" (str), "progress" (dict), "preview" (Path)."""
+from oneword.runs.prepare import Prepared, prepare
+from oneword.training.job import Progress, Result
+from oneword.training.tuning import method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +39,6 @@ class TrainOutcome:
     """Time spent in this call, s."""
     was_finished: bool = False
     """The run had ended before, and nothing was done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run that can begin."""
-
-    config: TrainConfig
-    backbone: Backbone
-    job: Job
-    plan: dict[str, Any]
-    record: dict[str, Any]
 
 
 def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, Any]:
@@ -157,12 +125,10 @@ def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
     """Write the concept file of a run that has ended with something worth keeping."""
     if result.concept is not None and result.status in ("finished", "stopped", "diverged"):
         provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
-        formats.save(dataclasses.replace(result.concept, provenance=provenance), folder.learned)
+        formats.save_concept(
+            dataclasses.replace(result.concept, provenance=provenance), folder.learned
+        )
         folder.push()
-
-
-def tell_nobody(kind: str, data: Any) -> None:
-    """Stand in for an absent ``on_event``."""
 
 
 def outcome_of(
@@ -196,201 +162,7 @@ def ending(result: Result) -> str:
 # --- before training -----------------------------------------------------------------------------
 
 
-def work_of(config: TrainConfig, slots: int = 1) -> Work:
-    """What a run will ask of its model, by which its memory is planned."""
-    inversion = config.inversion
-    return Work(
-        samples=slots * (inversion.train_batch_size or _USUAL_BATCH),
-        resolution=config.resolution,
-        through_encoders=inversion.vectors_at == "input",
-    )
-
-
-def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
-    """Read the pictures and check everything that can be checked before training.
-
-    Args:
-        config: What to do.
-        backbone: Its model, where it is loaded already.
-
-    Raises:
-        UserError: training could not begin.
-    """
-    backbone = backbone or load(config.model, work_of(config))
-    inversion = config.inversion.resolved(backbone.family)
-    if inversion.setup in BASELINES:
-        tuning.check(backbone, inversion)
-    assert inversion.max_train_steps is not None
-    token = inversion.placeholder_token
-    steps = inversion.max_train_steps
-    if inversion.setup == "pivotal":
-        steps += inversion.tuning.tuning_steps or 0
-    config = dataclasses.replace(
-        config,
-        inversion=inversion,
-        resolution=config.resolution or backbone.resolution,
-        validation_prompt=config.validation_prompt or f"a photo of a {token}",
-        validation_steps=(
-            max(1, steps // 4) if config.validation_steps is None else config.validation_steps
-        ),
-    )
-    assert config.validation_prompt is not None
-    assert config.resolution is not None
-    as_template(config.validation_prompt, token)  # refuses a prompt without the placeholder
-    pictures = read_folder(
-        config.train_data_dir,
-        resolution=config.resolution,
-        center_crop=config.center_crop,
-        masks=config.masks,
-        mask_dir=config.mask_dir,
-    )
-    captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
-    described = descriptions.read(config.train_data_dir)
-    job = Job(
-        name=token,
-        pictures=pictures.pixels,
-        config=inversion,
-        crops=pictures.crops,
-        masks=pictures.masks,
-        captions=None if captions is None else tuple(captions),
-        descriptions=described,
-    )
-    with injected(backbone, [_first_word(backbone, job)], replace=config.replace):
-        pass
-    assert inversion.train_batch_size is not None
-    rates = {
-        name: dict(
-            zip(("absolute", "relative"), effective_learning_rate(inversion, v), strict=True)
-        )
-        for name, v in backbone.vocabularies.items()
-    }
-    if inversion.vectors_at == "output":
-        notes = [
-            *notes,
-            "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
-            "and the rate is in units of these vectors' own spread",
-        ]
-    learns_a_word = inversion.setup == "pivotal" or inversion.setup not in BASELINES
-    if learns_a_word and isinstance(getattr(backbone, "denoiser", None), Compiled):
-        notes = [*notes, "the first step compiles the denoiser, which takes a minute or two"]
-    plain = plain_settings(config)
-    plan = {
-        "config": plain,
-        "family": backbone.family,
-        "device": str(backbone.device),
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "memory": backbone.memory,
-        "preset_validated": is_validated(inversion.preset, backbone.family),
-        "learning_rate": rates,
-        "pictures": list(pictures.names),
-        "skipped": [str(item) for item in pictures.skipped],
-        "captions": captions is not None,
-        "masks": pictures.masks is not None,
-        "notes": notes + _tuning_notes(inversion),
-        "num_samples": steps * inversion.train_batch_size,
-    }
-    digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
-    digest.update(json.dumps(captions).encode())
-    if form(inversion).described and described is not None:
-        digest.update(json.dumps(dataclasses.asdict(described)).encode())
-    if pictures.masks is not None:
-        digest.update(pictures.masks.contiguous().numpy().tobytes())
-    record = {
-        "kind": "train",
-        "config": plain,
-        "pictures": list(pictures.names),
-        "pictures_sha256": digest.hexdigest(),
-        "versions": versions(),
-    }
-    return Prepared(config, backbone, job, plan, record)
-
-
-def _tuning_notes(inversion: InversionConfig) -> list[str]:
-    """What a setup that changes weights will do, in a sentence."""
-    if inversion.setup not in BASELINES:
-        return []
-    own = inversion.tuning
-    what = {
-        "full": "every weight of the denoiser",
-        "lora": f"a LoRA of rank {own.rank} of the denoiser's attention",
-        "kv": "the denoiser's keys and values of the text",
-    }[own.tuned_weights or "full"]
-    prior = ""
-    if own.prior_loss_weight:
-        source = own.class_data_dir or f"{own.num_class_images} drawn ones"
-        prior = f", and as many of pictures of the class ({source})"
-    then = "then " if inversion.setup == "pivotal" else ""
-    return [
-        f"{inversion.setup}: {then}{own.tuning_steps} steps of {inversion.train_batch_size} "
-        f"samples{prior} change {what}, at the rate {own.tuning_learning_rate:.3g}"
-    ]
-
-
-def _first_word(backbone: Backbone, job: Job) -> Concept:
-    """What the job starts from, so that initialiser and placeholder are checked by those who know.
-
-    An initialiser that is yet to be chosen counts as zeros; output vectors count as the rows that
-    are read for them, so that no text encoder runs.
-    """
-    config = dataclasses.replace(job.config, vectors_at="input")
-    assert config.num_vectors is not None
-    token, own = config.placeholder_token, form(config)
-    if config.initializer_token is None and not own.described:
-        rows = {
-            name: torch.zeros(config.num_vectors, vocabulary.dim)
-            for name, vocabulary in backbone.vocabularies.items()
-        }
-        return Concept(placeholder_token=token, rows=rows, provenance={})
-    words = own.words(own.rows(backbone, job, config), config, 0)
-    tensors = dict(words.tensors)
-    return Concept(placeholder_token=token, rows=dict(words.rows), kind=words.kind, tensors=tensors)
-
-
-def _captions(
-    pictures: PictureSet, token: str, *, prefix: bool
-) -> tuple[list[str] | None, list[str]]:
-    """The captions, if every picture has one; and what to say about it."""
-    given = [caption for caption in pictures.captions or () if caption]
-    if not given:
-        return None, []
-    if len(given) < len(pictures.names):
-        return None, [
-            f"{len(given)} of {len(pictures.names)} pictures have a caption: captions are used "
-            "only where every picture has one, so the templates are."
-        ]
-    if prefix:
-        given = [c if names(c, token) else f"{token}, {c}" for c in given]
-    for caption in given:
-        as_template(caption, token)
-    return given, []
-
-
 # --- while training ------------------------------------------------------------------------------
-
-
-@contextmanager
-def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process as usual."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
-        yield asked
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def ask(number: int, frame: Any) -> None:  # noqa: ARG001  (the shape of a handler)
-        asked.set()
-        restore()
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        restore()
 
 
 class Watch:

@@ -14,8 +14,8 @@ from oneword.evaluation import harness
 from oneword.images import read_folder
 from oneword.study import work
 from oneword.study.plan import Spec, Study
+from oneword.training.job import Job
 from oneword.training.loop import invert_many
-from oneword.training.parts import Job
 
 
 _STEPS = 4  # that are timed, after one that warms up

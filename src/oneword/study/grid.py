@@ -22,7 +22,9 @@ from typing import Any
 import torch
 
 from oneword._files import check_writable, write_json_atomic
-from oneword.config.inversion import ConfigError, StudyConfig
+from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError
+from oneword.runs import cluster
 from oneword.study import work
 from oneword.study.plan import Spec, Study
 from oneword.study.work import Tell
@@ -164,8 +166,6 @@ def run(study: Study, *, on_event: Tell) -> Standing:
         for spec in left:
             work.failure_file(study.folder, spec).unlink(missing_ok=True)
     if left and config.cluster is not None:
-        from oneword.runs import cluster
-
         hands = config.workers or len(left)
         chunks = study.chunks(left, hands)
         job = partial(work.run_chunk, config)

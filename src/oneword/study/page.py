@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 from oneword.evaluation import report
 from oneword.study import findings as judged, grid, plots, statistics, work
 from oneword.study.findings import Finding

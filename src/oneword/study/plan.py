@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneword.config.inversion import (
-    EMBEDDED,
-    SETUPS,
-    TUNING,
-    ConfigError,
-    InversionConfig,
-    StudyConfig,
-    TuningConfig,
-)
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import EMBEDDED
+from oneword.config.presets import SETUPS
+from oneword.config.scoring import StudyConfig
+from oneword.config.tuning import TUNING, TuningConfig
+from oneword.errors import ConfigError
 from oneword.prompts import PLAIN_PROMPT
 from oneword.study import subjects
 from oneword.study.prompt_sets import PLAIN, PROMPT_SETS, prompts_for

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
+from oneword import descriptions
 from oneword._files import write_atomic
 from oneword._typing import Pixels
-from oneword.config.inversion import EMBEDDED, ConfigError
+from oneword.config.model import EMBEDDED
+from oneword.errors import ConfigError
+from oneword.evaluation.silhouettes import filled
 from oneword.images import from_uint8, png_bytes, to_images
-from oneword.microworld.world import concepts as held_out
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_masks, concept_pictures, concept_plain
+from oneword.microworld.world.held_out import HELD_OUT, HeldOut
 
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oneword.microworld.world.concepts import HeldOut
 
 _CLASSES = "prompts_and_classes.txt"  # DreamBench's own list
 _LIVE = ("cat", "dog")  # its classes of live subjects
@@ -95,7 +99,7 @@ class Subject:
     def drawn(self, seed: int, num: int, size_px: int) -> Pixels:
         """Pictures of a held-out concept."""
         assert self.held_out is not None
-        return from_uint8(held_out.concept_pictures(self.held_out, num, seed, size_px))
+        return from_uint8(concept_pictures(self.held_out, num, seed, size_px))
 
     def captions(self, setup: str) -> tuple[str, ...]:
         """People's descriptions of it, of the setup "captions-short" or "captions-long".
@@ -107,7 +111,6 @@ class Subject:
         if self.held_out is not None:
             found: Any = self.held_out
             return found.captions_short if setup == "captions-short" else found.captions_long
-        from oneword import descriptions
 
         assert self.folder is not None
         given = descriptions.read(self.folder)
@@ -122,7 +125,7 @@ class Subject:
         """Drawings of the thing alone on plain backgrounds; ``None`` where there is no truth."""
         if self.held_out is None or self.held_out.thing is None:
             return None
-        return from_uint8(held_out.concept_plain(self.held_out, size=size_px))
+        return from_uint8(concept_plain(self.held_out, size=size_px))
 
     def outlines(self, size_px: int) -> Tensor | None:
         """The true outlines of those drawings."""
@@ -131,9 +134,7 @@ class Subject:
         import numpy as np
         import torch
 
-        from oneword.evaluation.silhouettes import filled
-
-        found = held_out.concept_masks(self.held_out, 8, size=size_px, plain=True)
+        found = concept_masks(self.held_out, 8, size=size_px, plain=True)
         return filled(torch.from_numpy(np.stack([parts["silhouette"] for parts in found])))
 
 
@@ -170,9 +171,9 @@ def find(names: Sequence[str], model: str) -> list[Subject]:
 
 def _of_world(name: str) -> list[Subject]:
     if name in ("test", "development"):
-        chosen = [c for c in held_out.HELD_OUT if held_out.half(c) == name]
+        chosen = [c for c in HELD_OUT if concepts.half(c) == name]
     else:
-        chosen = [held_out.get(name)]
+        chosen = [concepts.get(name)]
     return [
         Subject(
             name=concept.name,

@@ -26,21 +26,19 @@ from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Pixels
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import (
-    ConfigError,
-    ModelConfig,
-    SamplingConfig,
-    StudyConfig,
-    TrainConfig,
-    UserError,
-)
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
+from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError, UserError
 from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
 from oneword.evaluation.silhouettes import overlap, silhouettes
 from oneword.images import contact_sheet, read_folder
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
-from oneword.models.contract import Backbone, load
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
 from oneword.runs.many import train_many
 from oneword.study.plan import BIPARTITE, CAPTIONS, Spec, Study
@@ -73,7 +71,7 @@ def bench(model: ModelConfig, judge: str | None, dino: str | None) -> Bench:
     Raises:
         UserError: one of them cannot be loaded.
     """
-    backbone = load(model)
+    backbone = load_backbone(model)
     embedded = backbone.family == "microworld"
     name = dino or ("none" if embedded else DEFAULT_DINO)
     return Bench(
@@ -266,7 +264,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
 def _concept(study: Study, spec: Spec) -> Concept | None:
     if not study.arm(spec).trains:
         return None
-    return formats.load(_run_folder(study, spec))
+    return formats.load_concept(_run_folder(study, spec))
 
 
 def _method(

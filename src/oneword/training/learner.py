@@ -8,38 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
-from oneword import __version__
+from oneword._devices import sent
+from oneword._version import __version__
 from oneword.concepts.concept import OUTPUT_VECTORS, ROWS, Concept
-from oneword.config.inversion import plain_settings
-from oneword.models.contract import Backbone, Moments, sent
+from oneword.config.runs import plain_settings
+from oneword.models.contract import Backbone, Moments
 from oneword.training.draws import Draws, evaluation_draws, step_draws
-from oneword.training.parts import (
-    AVERAGE,
-    Batch,
-    Choices,
-    Job,
-    JobError,
-    Parts,
-    Progress,
-    Result,
-    Samples,
-    Status,
-    TimestepsPart,
-    Words,
-    below,
-    effective_learning_rate,
-    encoder_of,
-    schedule,
-)
+from oneword.training.job import Job, JobError, Progress, Result, Status, below, encoder_of
+from oneword.training.parts import AVERAGE, Parts, TimestepsPart, Words
+from oneword.training.rates import effective_learning_rate, is_fused, schedule
+from oneword.training.samples import Batch, Choices, Samples
 
 
 _ENCODE_CHUNK = 8  # pictures through the VAE at once; bounds memory
@@ -250,7 +235,7 @@ class Learner:
         self.moments = {
             name: {
                 # the fused step wants its count beside the rows
-                "step": torch.zeros((), device=device if _is_fused(device) else None),
+                "step": torch.zeros((), device=device if is_fused(device) else None),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
@@ -542,51 +527,3 @@ class Learner:
             reason=reason,
             messages=self.messages,
         )
-
-
-def _is_fused(device: torch.device) -> bool:
-    return device.type == "cuda"
-
-
-@torch.no_grad()
-def update(learners: Sequence[Learner], gradients: Sequence[Sequence[Tensor | None]]) -> None:
-    """One AdamW step of the rows of all learners at once.
-
-    Rows with the same settings share a call, which on a GPU is one kernel.
-
-    Args:
-        learners: Who has trained.
-        gradients: Of each learner's rows, as ``checked`` gave them.
-    """
-    groups: dict[tuple[Any, ...], list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = defaultdict(
-        list
-    )
-    for learner, own in zip(learners, gradients, strict=True):
-        c = learner.config
-        for (name, parameter), gradient in zip(learner.rows.items(), own, strict=True):
-            if gradient is None:  # it neither decays nor moves, and its moments wait
-                continue
-            rate = learner.rate(name, learner.step)
-            settings = (rate, c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.adam_weight_decay)
-            groups[settings].append((parameter, gradient, learner.moments[name]))
-    for (rate, beta1, beta2, epsilon, decay), members in groups.items():
-        fused = _is_fused(members[0][0].device)
-        adamw(
-            [parameter for parameter, _, _ in members],
-            [gradient for _, gradient, _ in members],
-            [moments["exp_avg"] for _, _, moments in members],
-            [moments["exp_avg_sq"] for _, _, moments in members],
-            [],
-            [moments["step"] for _, _, moments in members],
-            foreach=False,
-            fused=fused,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=rate,
-            weight_decay=decay,
-            eps=epsilon,
-            maximize=False,
-        )
-    for learner in learners:
-        learner.stepped()

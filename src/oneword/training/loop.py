@@ -8,46 +8,38 @@ those come in as parts (``parts.py``), ``on_step`` and ``checkpoint``.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oneword._typing import Latents
-from oneword.config.inversion import TUNING, ConfigError, UserError
-from oneword.models.contract import Backbone, sent
+from oneword.config.tuning import TUNING
+from oneword.errors import ConfigError, UserError
+from oneword.models.contract import Backbone
 from oneword.models.speed.narrow_cpu import widened
-from oneword.prompts import COMMON_WORDS, fill, of_family
 from oneword.training import extensions
-from oneword.training.learner import Learner, update
+from oneword.training.initializer import choose_initializer
+from oneword.training.job import Job, JobError, Progress, Result, Status, below
+from oneword.training.learner import Learner
+from oneword.training.optimiser import update
 from oneword.training.parts import (
     AfterPart,
-    Batch,
-    Checkpoint,
     FormPart,
-    Job,
-    JobError,
     LossPart,
     OnStep,
     Parts,
     Penalty,
-    Progress,
     PromptsPart,
-    Result,
     RowsPart,
-    State,
-    Status,
     StopPart,
     TimestepsPart,
-    below,
-    effective_learning_rate,
     squared_error,
 )
+from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.rates import effective_learning_rate
+from oneword.training.state import Checkpoint, State
 from oneword.vocabulary.inject import injected
 
 
@@ -61,9 +53,6 @@ __all__ = [
     "invert_many",
 ]
 
-SCORING_CHUNK = 32  # most samples per forward pass without gradients
-_NUM_NOUNS = 12  # initialisers that are tried where none is given
-_NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
 HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
 
 
@@ -408,76 +397,3 @@ class _Loop:
             )
         for one in begun:
             self.waiting[one["index"]] = (below(state.tensors, f"{one['index']}/"), one)
-
-
-def choose_initializer(
-    backbone: Backbone, learner: Learner, loss: LossPart = squared_error
-) -> None:
-    """Take the common noun that explains the pictures best, by the denoising loss.
-
-    Raises:
-        JobError: the model's vocabulary holds none of the common nouns.
-    """
-    vocabularies = backbone.vocabularies.values()
-    kind = learner.config.learnable_property
-    common = of_family(COMMON_WORDS, backbone.family, kind)
-    nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
-    if not nouns:
-        raise JobError(
-            f"No initializer could be chosen for job {learner.job.name!r}, since the model's "
-            "vocabulary holds none of the common nouns; pass --initializer-token."
-        )
-    batch = learner.fixed.spread(_NOUN_SAMPLES)
-    with torch.no_grad():
-        found = predictions(
-            backbone,
-            [(partial(fill, placeholder_token=noun), batch) for noun in nouns],
-            scoring_chunk([learner]),
-        )
-        losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
-    finite = [one if math.isfinite(one) else math.inf for one in losses]
-    noun = nouns[finite.index(min(finite))]
-    learner.ranking = dict(zip(nouns, losses, strict=True))
-    learner.config = dataclasses.replace(learner.config, initializer_token=noun)
-    learner.say(
-        f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
-        f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
-    )
-
-
-def scoring_chunk(learners: Sequence[Learner]) -> int:
-    """Samples per forward pass without gradients: no more memory than a step of training takes."""
-    step = sum(learner.config.train_batch_size or 1 for learner in learners)
-    return min(SCORING_CHUNK, 4 * step)
-
-
-def predictions(
-    backbone: Backbone,
-    words: Sequence[tuple[Callable[[str], str], Batch]],
-    chunk: int | None = None,
-) -> tuple[Latents, ...]:
-    """Predictions for each batch, whose word is filled in; equal prompts are encoded once."""
-    asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
-    guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]
-    asked += [
-        (fill, batch.against, batch.samples) for fill, batch in words if batch.against is not None
-    ]
-    prompts = [fill(s) for fill, sentences, _ in asked for s in sentences]
-    x_t = torch.cat([samples.x_t for *_, samples in asked])
-    crops = torch.cat([samples.crops for *_, samples in asked])
-    t = torch.cat([samples.t for *_, samples in asked])
-    timed = any(v.splice and v.splice.timed for v in backbone.vocabularies.values())
-    parts = []
-    for first in range(0, len(prompts), chunk or len(prompts)):
-        part = slice(first, first + (chunk or len(prompts)))
-        if timed:
-            conditioning = backbone.encode_prompt(prompts[part], t[part])
-        else:
-            places = {p: place for place, p in enumerate(dict.fromkeys(prompts[part]))}
-            index = sent(torch.tensor([places[p] for p in prompts[part]]), x_t.device)
-            conditioning = backbone.encode_prompt(list(places))[index]
-        parts.append(backbone.predict(x_t[part], t[part], conditioning, crops[part]))
-    found = list(torch.cat(parts).split([len(sentences) for _, sentences, _ in asked]))
-    for place, away in zip(guided, found[len(words) :], strict=True):
-        found[place] = away + words[place][1].guidance * (found[place] - away)
-    return tuple(found[: len(words)])

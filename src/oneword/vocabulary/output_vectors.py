@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from oneword._typing import TokenIds
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 class OutputsError(UserError):

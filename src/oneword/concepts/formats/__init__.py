@@ -97,7 +97,7 @@ def load_all(path: Path | str) -> list[Concept]:
     return found.concepts
 
 
-def load(path: Path | str, placeholder_token: str | None = None) -> Concept:
+def load_concept(path: Path | str, placeholder_token: str | None = None) -> Concept:
     """Read the one concept of a file, of a run folder, or of a repository of the Hub.
 
     Args:
@@ -120,7 +120,7 @@ def load(path: Path | str, placeholder_token: str | None = None) -> Concept:
     return dataclasses.replace(concepts[0], placeholder_token=placeholder_token)
 
 
-def save(
+def save_concept(
     concepts: Concept | Sequence[Concept], path: Path | str, layout: Layout = "oneword"
 ) -> list[Path]:
     """Write concepts, atomically.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from oneword.concepts.formats import _pickle
-from oneword.config.inversion import UserError
+from oneword.errors import UserError
 
 
 class FormatError(UserError):

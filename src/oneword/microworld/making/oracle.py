@@ -13,31 +13,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneword._typing import Pixels
-from oneword.microworld.world import concepts, scenes
+from oneword.microworld.world import held_out, inventory
 
 
 NONE = "none"
-_NAMES = (*scenes.NOUNS, *scenes.PROFESSIONS, NONE)
+_NAMES = (*inventory.NOUNS, *inventory.PROFESSIONS, NONE)
 HEADS: dict[str, tuple[str, ...]] = {
     "noun": _NAMES,
     "second_noun": _NAMES,
-    "colour": scenes.COLOURS,
-    "second_colour": scenes.COLOURS,
-    "detail_colour": scenes.COLOURS,
-    "pattern": scenes.PATTERNS,
-    "scene": scenes.PLACES,
-    "style": (*scenes.STYLES, *scenes.HIDDEN_STYLES),
+    "colour": inventory.COLOURS,
+    "second_colour": inventory.COLOURS,
+    "detail_colour": inventory.COLOURS,
+    "pattern": inventory.PATTERNS,
+    "scene": inventory.PLACES,
+    "style": (*inventory.STYLES, *inventory.HIDDEN_STYLES),
     "count": ("one", "two", "three"),
-    "relation": scenes.RELATIONS,
-    "skin": scenes.SKINS,
-    "hair": scenes.HAIRS,
-    "concept": (*(c.name for c in concepts.HELD_OUT if c.thing is not None), NONE),
+    "relation": inventory.RELATIONS,
+    "skin": inventory.SKINS,
+    "hair": inventory.HAIRS,
+    "concept": (*(c.name for c in held_out.HELD_OUT if c.thing is not None), NONE),
 }
 """What is read, and the values of each. The first noun is the left, upper, inner or wearing one."""
 _COLOURLESS = ("blueprint", "duotone")
 
 
-def truth(scene: scenes.Scene, concept: str = NONE) -> dict[str, str]:
+def truth(scene: inventory.Scene, concept: str = NONE) -> dict[str, str]:
     """What the oracle should read; what a picture does not show is left out.
 
     Args:
@@ -45,7 +45,7 @@ def truth(scene: scenes.Scene, concept: str = NONE) -> dict[str, str]:
         concept: Name of the held-out concept that its first thing is.
     """
     first = scene.things[0]
-    known = (*scenes.NOUNS, *scenes.PROFESSIONS)
+    known = (*inventory.NOUNS, *inventory.PROFESSIONS)
     found = {
         "noun": first.noun if first.noun in known else NONE,
         "second_noun": NONE,
@@ -57,7 +57,7 @@ def truth(scene: scenes.Scene, concept: str = NONE) -> dict[str, str]:
     }
     if scene.relation not in ("alone", "count"):
         found["second_noun"] = scene.things[1].noun
-    if first.noun in scenes.PROFESSIONS:
+    if first.noun in inventory.PROFESSIONS:
         found |= {"skin": first.skin, "hair": first.hair}
     elif scene.style not in _COLOURLESS:
         colours = ("colour", "second_colour", "detail_colour")

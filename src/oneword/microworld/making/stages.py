@@ -24,8 +24,9 @@ from transformers import CLIPModel
 
 from oneword.microworld import weights
 from oneword.microworld.making import models, oracle
-from oneword.microworld.making.run import Recipe, Run, Workshop, seed_weights
-from oneword.microworld.world import captions, concepts, drawing, scenes
+from oneword.microworld.making.recipe import Recipe
+from oneword.microworld.making.run import Run, Workshop, seed_weights
+from oneword.microworld.world import captions, concepts, drawing, held_out, inventory, scenes
 
 
 def pixels_of(pictures: np.ndarray, device: torch.device) -> Tensor:
@@ -34,7 +35,7 @@ def pixels_of(pictures: np.ndarray, device: torch.device) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _draw(shop: Workshop, seeds: list[int]) -> tuple[np.ndarray, list[scenes.Scene]]:
+def _draw(shop: Workshop, seeds: list[int]) -> tuple[np.ndarray, list[inventory.Scene]]:
     return drawing.render_batch(seeds, size=shop.recipe.sizes.size_px)
 
 
@@ -202,22 +203,22 @@ def oracle_batch(
     told = [oracle.truth(scene) for scene in truths]
     shown = []
     for _ in range(num // 3):
-        concept = concepts.HELD_OUT[int(rng.integers(len(concepts.HELD_OUT)))]
+        concept = held_out.HELD_OUT[int(rng.integers(len(held_out.HELD_OUT)))]
         scene = _held_out_scene(concept, rng)
         shown.append(drawing.render(scene, size_px))
         told.append(oracle.truth(scene, concept.name if concept.thing else oracle.NONE))
     return np.concatenate([pictures, np.stack(shown)]), told
 
 
-def _held_out_scene(concept: concepts.HeldOut, rng: np.random.Generator) -> scenes.Scene:
+def _held_out_scene(concept: held_out.HeldOut, rng: np.random.Generator) -> inventory.Scene:
     """A concept in any place, now and then in another style or beside something known."""
-    scene = concepts.concept_scene(concept, str(rng.choice(scenes.PLACES)), rng)
+    scene = concepts.concept_scene(concept, str(rng.choice(inventory.PLACES)), rng)
     if concept.thing is None:
         return scene
     if rng.random() < 0.4:
-        scene = replace(scene, style=str(rng.choice(scenes.STYLES)))
+        scene = replace(scene, style=str(rng.choice(inventory.STYLES)))
     if rng.random() < 0.15:
-        beside = scenes.sample_thing(rng, str(rng.choice(scenes.NOUNS)))
+        beside = scenes.sample_thing(rng, str(rng.choice(inventory.NOUNS)))
         scene = replace(scene, things=(*scene.things, beside), relation="beside")
     return scene
 

@@ -24,7 +24,8 @@ import torch.distributed as dist
 
 from oneword.microworld import weights
 from oneword.microworld.making import stages as making
-from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Recipe, Workshop
+from oneword.microworld.making.recipe import Recipe
+from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
 
 
 _TRAIN: dict[str, Callable[[Workshop], bool]] = {

@@ -19,8 +19,8 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from oneword import prompts
-from oneword.microworld.world import concepts, scenes
-from oneword.microworld.world.scenes import Scene, Thing
+from oneword.microworld.world import held_out, inventory, scenes
+from oneword.microworld.world.inventory import Scene, Thing
 
 
 _T = TypeVar("_T")
@@ -106,7 +106,7 @@ def plural(noun: str) -> str:
 def vocabulary() -> Iterator[str]:
     """List texts that hold every word of a caption or of a held-out concept's description."""
     yield from _own_texts()
-    for concept in concepts.HELD_OUT:
+    for concept in held_out.HELD_OUT:
         for text in (*concept.captions_short, *concept.captions_long):
             # a tokenizer learns whole words from these texts, without the signs beside them
             yield " ".join(re.findall(r"\w+|[^\w\s]", text))
@@ -124,10 +124,10 @@ def _own_texts() -> Iterator[str]:
     yield from (*TEMPLATES, *prompts.TEMPLATES["style19"], prompts.PLAIN_PROMPT)
     for phrases in itertools.chain(*(d.values() for d in (PLACES, STYLED, STYLE_NAMES, JOINTS))):
         yield from phrases
-    nouns = (*scenes.NOUNS, *scenes.PROFESSIONS)
-    yield from (*nouns, *map(plural, nouns), *scenes.COLOURS, *scenes.PATTERNS, *PLACES)
+    nouns = (*inventory.NOUNS, *inventory.PROFESSIONS)
+    yield from (*nouns, *map(plural, nouns), *inventory.COLOURS, *inventory.PATTERNS, *PLACES)
     yield from itertools.chain(*scenes.named().values())
-    yield from (*scenes.STYLES, *NUMBERS, *VISIBLE, "a an , . colorful")
+    yield from (*inventory.STYLES, *NUMBERS, *VISIBLE, "a an , . colorful")
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -189,7 +189,7 @@ def _name(thing: Thing, rng: np.random.Generator, *, sized: bool) -> str:
     words = [thing.noun]
     if thing.name and rng.random() < NAMED:
         words = [thing.name]
-    elif thing.noun not in scenes.PROFESSIONS:
+    elif thing.noun not in inventory.PROFESSIONS:
         if thing.pattern != "plain" and rng.random() < NAMED:
             words.insert(0, thing.pattern)
         several = thing.colours[1] != thing.colours[0]
@@ -231,7 +231,7 @@ def _true_forms(
     excluded = VISIBLE - true
     if scene.num > 1:
         excluded.add("one")
-    if scene.things[0].noun in scenes.PROFESSIONS:
+    if scene.things[0].noun in inventory.PROFESSIONS:
         excluded |= {"clean", "dirty", "weird"}
     kept = [f for f in forms if not excluded & set(f.split())]
     marked = [f for f in kept if VISIBLE & set(f.split())]
@@ -328,15 +328,17 @@ def evaluation_prompts(num: int, seed: int) -> list[Prompt]:
 def _subjects(kind: Kind, num: int, rng: np.random.Generator) -> list[tuple[str, str, str]]:
     """Deal (relation, noun, second noun) evenly; an empty second noun stands for none."""
     if kind == "one":
-        return [("alone", n, "") for n in _dealt((*scenes.NOUNS, *scenes.PROFESSIONS), num, rng)]
+        return [
+            ("alone", n, "") for n in _dealt((*inventory.NOUNS, *inventory.PROFESSIONS), num, rng)
+        ]
     if kind == "count":
-        return [("count", noun, "") for noun in _dealt(scenes.NOUNS, num, rng)]
-    relations = ("beside",) if kind == "two" else tuple(scenes.PARTNERS)[1:]
+        return [("count", noun, "") for noun in _dealt(inventory.NOUNS, num, rng)]
+    relations = ("beside",) if kind == "two" else tuple(inventory.PARTNERS)[1:]
     dealt: list[tuple[str, str, str]] = []
     for i, relation in enumerate(relations):
         # the first relations take what does not divide evenly
         share = len(range(i, num, len(relations)))
-        first, second = scenes.PARTNERS[relation]
+        first, second = inventory.PARTNERS[relation]
         for noun in _dealt(first, share, rng):
             dealt.append((relation, noun, _choice([n for n in second if n != noun], rng)))
     return dealt
@@ -355,11 +357,11 @@ def _unseen_look(
 ) -> tuple[str, str, str]:
     """Choose an unseen combination's colour, place and style: those that were used least so far."""
     # a prompt names no colour of people
-    first = 1 if noun in scenes.PROFESSIONS else 0
+    first = 1 if noun in inventory.PROFESSIONS else 0
     # a value's use counts the more, the more values share the prompts; a prompt's, most of all
-    weights = (len(scenes.COLOURS), len(scenes.PLACES), len(scenes.STYLES))
+    weights = (len(inventory.COLOURS), len(inventory.PLACES), len(inventory.STYLES))
     costs: dict[tuple[str, str, str], int] = {}
-    for look in itertools.product(scenes.COLOURS, scenes.PLACES, scenes.STYLES):
+    for look in itertools.product(inventory.COLOURS, inventory.PLACES, inventory.STYLES):
         if scenes.is_unseen(noun, *look):
             shares = zip(weights[first:], look[first:], strict=True)
             again = used[(noun, *look[first:])]
@@ -383,10 +385,10 @@ def prompt(
     num = 2 + int(rng.integers(2)) if kind == "count" else 1
     things = (_plain_thing(noun, colour, rng),) * num
     truth = {"noun": noun, "scene": place, "style": style}
-    if noun not in scenes.PROFESSIONS:
+    if noun not in inventory.PROFESSIONS:
         truth["colour"] = colour
     if second_noun:
-        things = (*things, _plain_thing(second_noun, _choice(scenes.COLOURS, rng), rng))
+        things = (*things, _plain_thing(second_noun, _choice(inventory.COLOURS, rng), rng))
         truth |= {"relation": relation, "second_noun": second_noun}
     if kind == "count":
         truth["count"] = NUMBERS[num]
@@ -407,8 +409,8 @@ def prompt(
 
 def _plain_thing(noun: str, colour: str, rng: np.random.Generator) -> Thing:
     """Take what a prompt names and nothing besides."""
-    person = noun in scenes.PROFESSIONS
+    person = noun in inventory.PROFESSIONS
     skin, hair = scenes.sample_appearance(rng, noun) if person else ("", "")
-    second = _choice(scenes.HAIR_COLOURS, rng) if person else colour
-    colours = (colour, second, scenes.NEUTRAL.get(noun, "grey"))
+    second = _choice(inventory.HAIR_COLOURS, rng) if person else colour
+    colours = (colour, second, inventory.NEUTRAL.get(noun, "grey"))
     return Thing(noun=noun, colours=colours, skin=skin, hair=hair)

@@ -10,10 +10,11 @@ import numpy as np
 import skia
 
 from oneword.microworld.world.extras import draw_behind, draw_extras
+from oneword.microworld.world.inventory import Scene, Thing
 from oneword.microworld.world.paths import oval, rect, union
 from oneword.microworld.world.pen import PARTS, BoundsPen, MaskPen, Pen, StylePen
 from oneword.microworld.world.places import draw_place
-from oneword.microworld.world.scenes import Scene, Thing, sample_scene
+from oneword.microworld.world.scenes import sample_scene
 from oneword.microworld.world.shapes import SHAPES
 from oneword.microworld.world.styles import PIXELS, finish
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import skia
 
+from oneword.microworld.world.inventory import Thing
 from oneword.microworld.world.paths import disc, line, rect, star, tube, union, without
-from oneword.microworld.world.scenes import Thing
 from oneword.microworld.world.styles import (
     BACKDROPS,
     BLACK,

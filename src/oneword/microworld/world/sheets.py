@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from oneword.microworld.world import captions, concepts, scenes
-from oneword.microworld.world.scenes import COLOURS, NOUNS, PARTNERS, PLACES, PROFESSIONS, STYLES
+from oneword.microworld.world import captions, concepts, inventory
+from oneword.microworld.world.held_out import HELD_OUT
+from oneword.microworld.world.inventory import COLOURS, NOUNS, PARTNERS, PLACES, PROFESSIONS, STYLES
 
 
 Rows = dict[str, list[captions.Prompt]]
@@ -60,14 +61,14 @@ def world(seed: int = 0) -> dict[str, Rows]:
             relation: row(
                 related(relation), [(str(rng.choice(PLACES)), "photo") for _ in range(width)]
             )
-            for relation in scenes.RELATIONS[1:]
+            for relation in inventory.RELATIONS[1:]
         },
     }
 
 
-def held_out(num: int = 8, seed: int = 0) -> dict[str, list[scenes.Scene]]:
+def held_out(num: int = 8, seed: int = 0) -> dict[str, list[inventory.Scene]]:
     """The scenes of each held-out concept's pictures."""
     return {
         f"{c.name} ({c.family}, {concepts.half(c)})": concepts.concept_scenes(c, num, seed)
-        for c in concepts.HELD_OUT
+        for c in HELD_OUT
     }

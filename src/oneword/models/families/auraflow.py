@@ -8,11 +8,12 @@ from diffusers import AuraFlowPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import OneEncoder
+from oneword.models.reading import OneEncoder, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline

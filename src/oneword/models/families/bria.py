@@ -10,11 +10,14 @@ from diffusers import BriaPipeline, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline, quiet
+from oneword.models.autoencoders import PackedLatents
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, quiet, refuse_clip_skip
-from oneword.models.reading import OneEncoder, PackedLatents
+from oneword.models.reading import OneEncoder, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline

@@ -12,11 +12,13 @@ from diffusers import AutoencoderKLFlux2, BriaFibo2Pipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import PatchAutoencoder
 from oneword.models.contract import Conditioning, Moments
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import PatchAutoencoder
+from oneword.models.reading import refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline

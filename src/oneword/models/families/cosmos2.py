@@ -20,12 +20,15 @@ from diffusers.utils import is_torchvision_available
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError, OnLatents
-from oneword.models.memory import plan as memory
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline, quiet
+from oneword.models.autoencoders import FilmAutoencoder
+from oneword.models.contract import Conditioning, OnLatents
+from oneword.models.memory import shapes
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, quiet, refuse_clip_skip
-from oneword.models.reading import FilmAutoencoder, OneEncoder
+from oneword.models.reading import OneEncoder, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline, whose guidance counts from 0
@@ -41,7 +44,7 @@ def load(config: ModelConfig) -> Cosmos2:
         ModelError: it cannot be loaded, a library is missing, or a setting is for CLIP.
     """
     refuse_clip_skip(config, "Cosmos 2")
-    is_checked = config.safety_checker and not memory.has_shapes_alone()
+    is_checked = config.safety_checker and not shapes.has_shapes_alone()
     unchecked = {} if is_checked else {"safety_checker": _Unchecked()}
     try:
         pipeline = load_pipeline(

@@ -13,11 +13,15 @@ from diffusers import DDIMScheduler, IFPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError, OnLatents
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import NoAutoencoder
+from oneword.models.contract import Conditioning, OnLatents
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import FrozenPipeline, load_pipeline, refuse_clip_skip, spare_words
-from oneword.models.reading import NoAutoencoder
+from oneword.models.pipeline import FrozenPipeline
+from oneword.models.reading import refuse_clip_skip, spare_words
 
 
 # the defaults of diffusers' pipeline

@@ -14,12 +14,15 @@ import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline, DreamLiteMobilePipeline
 from torch import Tensor
 
+from oneword._devices import sent
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError, OnLatents, sent
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline
+from oneword.models.contract import Conditioning, OnLatents
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import InParts
+from oneword.models.reading import InParts, refuse_clip_skip
 
 
 # the defaults of diffusers' pipelines; the distilled one takes no guidance

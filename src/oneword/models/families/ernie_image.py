@@ -14,12 +14,15 @@ from diffusers import AutoencoderKLFlux2, ErnieImagePipeline
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from oneword._devices import sent
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, sent
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import PatchAutoencoder
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import PatchAutoencoder
+from oneword.models.reading import refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and, for Turbo, of its page

@@ -21,11 +21,14 @@ from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu, forma
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError, OnLatents
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline, quiet
+from oneword.models.autoencoders import PatchAutoencoder
+from oneword.models.contract import Conditioning, OnLatents
 from oneword.models.noise import Flow
-from oneword.models.pipeline import chat_tokens, load_pipeline, quiet, refuse_clip_skip
-from oneword.models.reading import PatchAutoencoder
+from oneword.models.reading import chat_tokens, refuse_clip_skip
 
 
 # the defaults of diffusers' pipelines; the distilled klein takes no guidance and four steps

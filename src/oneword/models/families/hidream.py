@@ -18,10 +18,13 @@ from diffusers.pipelines.hidream_image.pipeline_hidream_image import calculate_s
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline, load_pipeline
+from oneword.models.pipeline import FrozenPipeline
 
 
 # the defaults of diffusers' pipeline

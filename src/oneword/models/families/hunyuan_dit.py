@@ -16,11 +16,13 @@ from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_r
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import ToldSizes
+from oneword.models.reading import refuse_clip_skip
+from oneword.models.sizes import ToldSizes
 
 
 # the defaults of diffusers' pipeline

@@ -15,11 +15,12 @@ from diffusers.pipelines.hunyuan_image.pipeline_hunyuanimage import extract_glyp
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import InParts
+from oneword.models.reading import InParts, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and its part for guidance; the distilled model's, of its page

@@ -24,12 +24,15 @@ from diffusers.pipelines.ideogram4.pipeline_ideogram4 import (
 from torch import Tensor, nn
 
 from oneword._typing import Latents, Timesteps, Uniforms
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import PatchAutoencoder
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import chat_tokens, load_pipeline, refuse_clip_skip
-from oneword.models.reading import PatchAutoencoder
-from oneword.vocabulary.inject import truncated
+from oneword.models.reading import chat_tokens, refuse_clip_skip
+from oneword.vocabulary.tokenizer import truncated
 
 
 # the defaults of diffusers' pipeline, whose guidance falls to 3 in the last three of its steps

@@ -13,11 +13,12 @@ from diffusers import DDIMScheduler, Kandinsky3Pipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline, refuse_vae
 from oneword.models.contract import Conditioning, Moments
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip, refuse_vae
-from oneword.models.reading import OneLength
+from oneword.models.reading import OneLength, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline, whose guidance counts from 0

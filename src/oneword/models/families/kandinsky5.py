@@ -14,11 +14,13 @@ from diffusers.pipelines.kandinsky5.pipeline_kandinsky_t2i import prompt_clean
 from torch import Tensor, nn
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, sparing
-from oneword.models.reading import OneLength
+from oneword.models.reading import OneLength, sparing
 
 
 # the defaults of diffusers' pipeline

@@ -11,11 +11,13 @@ from typing import Any
 from diffusers import DDIMScheduler, KolorsPipeline
 
 from oneword._typing import Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import SizedUNet
+from oneword.models.reading import refuse_clip_skip
+from oneword.models.sizes import SizedUNet
 
 
 # the defaults of diffusers' pipeline

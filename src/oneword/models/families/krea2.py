@@ -12,11 +12,13 @@ from diffusers import AutoencoderKLQwenImage, Krea2Pipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import FilmAutoencoder, PackedLatents
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import FilmAutoencoder, PackedLatents
+from oneword.models.reading import refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and, for the distilled model, its fixed shift

@@ -13,10 +13,13 @@ from diffusers import DDIMScheduler, LDMTextToImagePipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError, OnLatents
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline, refuse_vae
+from oneword.models.contract import Conditioning, OnLatents
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import FrozenPipeline, load_pipeline, refuse_vae
+from oneword.models.pipeline import FrozenPipeline
 
 
 CONTEXT = 77

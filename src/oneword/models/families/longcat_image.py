@@ -14,13 +14,16 @@ from diffusers import LongCatImagePipeline
 from diffusers.pipelines.longcat_image.pipeline_longcat_image import prepare_pos_ids
 from torch import Tensor
 
+from oneword._devices import sent
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, sent
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import PackedLatents
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import PackedLatents
-from oneword.vocabulary.inject import apart, truncated
+from oneword.models.reading import refuse_clip_skip
+from oneword.vocabulary.tokenizer import apart, truncated
 
 
 # the defaults of diffusers' pipeline

@@ -11,11 +11,13 @@ from diffusers import Lumina2Pipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import OneEncoder
+from oneword.models.reading import OneEncoder, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline

@@ -18,11 +18,15 @@ from diffusers.pipelines.prx import pipeline_prx, pipeline_prx_pixel
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
-from oneword.models.contract import Conditioning, ModelError
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import NoAutoencoder
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline, load_pipeline, refuse_clip_skip, sparing
-from oneword.models.reading import NoAutoencoder
+from oneword.models.pipeline import FrozenPipeline
+from oneword.models.reading import refuse_clip_skip, sparing
 
 
 # the defaults of diffusers' pipeline

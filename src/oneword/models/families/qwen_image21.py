@@ -16,11 +16,13 @@ from diffusers import AutoencoderKLQwenImage21, QwenImage21Pipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import FilmAutoencoder
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip
-from oneword.models.reading import FilmAutoencoder
+from oneword.models.reading import refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline, which is meant to draw without guidance

@@ -12,11 +12,12 @@ from diffusers import SanaPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline, refuse_vae
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import load_pipeline, refuse_clip_skip, refuse_vae, spare_words
-from oneword.models.reading import OneEncoder
+from oneword.models.reading import OneEncoder, refuse_clip_skip, spare_words
 
 
 # the defaults of diffusers' pipeline, whose instruction stands in front of every prompt

@@ -14,10 +14,12 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline, load_pipeline
+from oneword.models.pipeline import FrozenPipeline
 
 
 # the defaults of diffusers' pipeline

@@ -11,11 +11,12 @@ from typing import Any
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
 from oneword._typing import Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import load_pipeline
-from oneword.models.reading import SizedUNet
+from oneword.models.sizes import SizedUNet
 
 
 # the default of diffusers' pipeline

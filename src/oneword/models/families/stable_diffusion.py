@@ -10,10 +10,13 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.inversion import EMBEDDED, ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.microworld import weights
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import FrozenPipeline, load_pipeline
+from oneword.models.pipeline import FrozenPipeline
 
 
 DEFAULTS = {
@@ -31,8 +34,6 @@ def load(config: ModelConfig) -> StableDiffusion:
     """
     embedded, source = config.model in EMBEDDED, config.model
     if embedded:
-        from oneword.microworld import weights
-
         source = str(weights.pipeline_folder(config.model))
     options: dict[str, Any] = {}
     if not config.safety_checker:

@@ -15,10 +15,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from oneword._typing import Latents, Timesteps
-from oneword.config.inversion import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline, chat_tokens, load_pipeline, refuse_clip_skip
+from oneword.models.pipeline import FrozenPipeline
+from oneword.models.reading import chat_tokens, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and, for Turbo, of its documentation

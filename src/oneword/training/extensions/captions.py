@@ -10,7 +10,8 @@ from torch import Tensor
 from oneword import descriptions
 from oneword.config.inversion import InversionConfig
 from oneword.models.contract import Backbone
-from oneword.training.parts import Form, Job, JobError, Words
+from oneword.training.job import Job, JobError
+from oneword.training.parts import Form, Words
 
 
 def text_of(job: Job, config: InversionConfig) -> str:

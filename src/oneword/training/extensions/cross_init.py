@@ -9,8 +9,9 @@ from torch import Tensor
 
 from oneword.config.inversion import InversionConfig
 from oneword.models.contract import Backbone
-from oneword.training.parts import Job, rows_of_initializer
-from oneword.vocabulary.inject import Vocabulary
+from oneword.training.job import Job
+from oneword.training.parts import rows_of_initializer
+from oneword.vocabulary.vocabulary import Vocabulary
 
 
 WEIGHT = 1e-5

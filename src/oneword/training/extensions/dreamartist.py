@@ -12,7 +12,8 @@ from oneword.config.inversion import InversionConfig
 from oneword.models.contract import Backbone
 from oneword.training.draws import generator
 from oneword.training.extensions.cross_init import start
-from oneword.training.parts import Form, Job, Words, encoder_of
+from oneword.training.job import Job, encoder_of
+from oneword.training.parts import Form, Words
 
 
 NOISE = 0.07

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from oneword.training.parts import Progress
+    from oneword.training.job import Progress
 
 
 def variance(progress: Progress) -> bool:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from oneword.config.inversion import InversionConfig
@@ -18,15 +17,11 @@ from oneword.models.contract import Backbone
 from oneword.training.draws import generator
 from oneword.training.extensions.cross_init import start
 from oneword.training.extensions.xti import num_layers
-from oneword.training.parts import Form, Job, Words, encoder_of
+from oneword.training.job import Job, encoder_of
+from oneword.training.parts import Form, Words
+from oneword.vocabulary.kinds import FREQUENCIES, HIDDEN, SCALES, TIMES, code, rows_of_network
 
 
-FREQUENCIES = 1024
-SCALES = (0.03, 2.0)
-"""Standard deviations of the frequencies of time (0 to 999) and layer."""
-TIMES = 10
-"""Anchors along the time, for each layer, that the first layer starts from."""
-HIDDEN = 128
 _STREAM = 11  # of draws that are none of the loop's own
 
 
@@ -38,7 +33,7 @@ def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Ten
         g = generator(config.seed, _STREAM)
         frequencies = torch.randn(FREQUENCIES, 2, generator=g) * torch.tensor(SCALES)
         time = torch.arange(TIMES).repeat_interleave(layers) / TIMES
-        anchors = _code(frequencies, torch.arange(layers).repeat(TIMES), time)
+        anchors = code(frequencies, torch.arange(layers).repeat(TIMES), time)
         network = {
             "frequencies": frequencies,
             "anchors.weight": anchors,
@@ -73,44 +68,12 @@ def words(
     for encoder in dict.fromkeys(encoder_of(name) for name in tensors):
         layers = len(tensors[f"{encoder}/anchors.bias"]) // TIMES
         middle = torch.tensor([layers // 2]), torch.tensor([0.5])
-        plain[encoder] = rows_at(tensors, encoder, *middle)[0]
+        plain[encoder] = rows_of_network(tensors, encoder, *middle)[0]
     fixed = {n for n in tensors if n.endswith(("/frequencies", "/norms"))}
     return Words(rows=plain, kind="neti", tensors=tensors, resting=frozenset(fixed))
 
 
-def rows_at(tensors: Mapping[str, Tensor], encoder: str, layer: Tensor, time: Tensor) -> Tensor:
-    """Rows for each sequence: (sequences, num_vectors, dim).
-
-    Args:
-        tensors: The networks' weights.
-        encoder: Text encoder whose network is asked.
-        layer: Cross-attention layer that reads each sequence.
-        time: Diffusion time of each, in [0, 1).
-    """
-
-    def weight(name: str) -> Tensor:
-        return tensors[f"{encoder}/{name}"]
-
-    frequencies, norms = weight("frequencies"), weight("norms")
-    hidden = _code(frequencies, layer.to(frequencies.device), time.to(frequencies.device))
-    hidden = F.linear(hidden, weight("anchors.weight"), weight("anchors.bias"))
-    for name in ("first", "second"):
-        hidden = F.linear(hidden, weight(f"{name}.weight"), weight(f"{name}.bias"))
-        scale, shift = weight(f"{name}.norm.weight"), weight(f"{name}.norm.bias")
-        hidden = F.leaky_relu(F.layer_norm(hidden, (HIDDEN,), scale, shift))
-    output = F.linear(hidden, weight("last.weight"), weight("last.bias"))
-    vectors = output.unflatten(1, (len(norms), -1))
-    return F.normalize(vectors, dim=-1) * norms[:, None]
-
-
-def _code(frequencies: Tensor, layer: Tensor, time: Tensor) -> Tensor:
-    """Random Fourier features of (time, layer), of length 1."""
-    place = torch.stack([1000 * time, layer.float()], dim=1)
-    angles = place @ frequencies.T
-    return F.normalize(torch.cat([angles.sin(), angles.cos()], dim=1), dim=1)
-
-
-FORM = Form(rows=rows, words=words, timed=True)
+FORM = Form(rows=rows, words=words)
 """A neural space-time representation.
 
 Source:

@@ -11,7 +11,9 @@ from oneword.config.inversion import InversionConfig
 from oneword.models.contract import Backbone
 from oneword.training.draws import generator
 from oneword.training.extensions.cross_init import start
-from oneword.training.parts import Choices, Form, Job, Words, captions_or_templates, encoder_of
+from oneword.training.job import Job, encoder_of
+from oneword.training.parts import Form, Words, captions_or_templates
+from oneword.training.samples import Choices
 
 
 _STREAM = 10  # of draws that are none of the loop's own

@@ -10,7 +10,8 @@ from torch import Tensor
 from oneword.config.inversion import InversionConfig
 from oneword.models.contract import Backbone
 from oneword.training.extensions.cross_init import start
-from oneword.training.parts import Form, Job, Words, encoder_of
+from oneword.training.job import Job, encoder_of
+from oneword.training.parts import Form, Words
 
 
 STAGE = 2000

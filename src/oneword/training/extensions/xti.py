@@ -13,7 +13,8 @@ from torch import Tensor
 from oneword.config.inversion import InversionConfig
 from oneword.models.contract import Backbone
 from oneword.training.extensions.cross_init import start
-from oneword.training.parts import Form, Job, JobError, Words, encoder_of
+from oneword.training.job import Job, JobError, encoder_of
+from oneword.training.parts import Form, Words
 
 
 def num_layers(backbone: Backbone, job: Job) -> int:
@@ -46,11 +47,6 @@ def words(
     """The rows by layer, and their mean."""
     plain = {encoder_of(name): tensor.mean(dim=0) for name, tensor in tensors.items()}
     return Words(rows=plain, kind="xti", tensors=tensors)
-
-
-def rows_at(tensors: Mapping[str, Tensor], encoder: str, layer: Tensor, time: Tensor) -> Tensor:  # noqa: ARG001
-    """Rows for each sequence: (sequences, num_vectors, dim)."""
-    return tensors[f"{encoder}/layers"][layer.to(tensors[f"{encoder}/layers"].device)]
 
 
 FORM = Form(rows=rows, words=words)

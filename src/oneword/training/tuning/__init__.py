@@ -1,12 +1,12 @@
-"""Methods that change the model's weights, one per file, each called like ``inversion.invert``."""
+"""Methods that change the model's weights, one per file, each called like ``loop.invert``."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
 
-from oneword.training import loop as inversion
-from oneword.training.parts import Result
+from oneword.training import loop
+from oneword.training.job import Result
 
 
 BASELINES = {
@@ -20,5 +20,5 @@ BASELINES = {
 def method(setup: str) -> Callable[..., Result]:
     """``invert`` of a setup: one of this folder, or the word's own loop for all others."""
     if setup not in BASELINES:
-        return inversion.invert
+        return loop.invert
     return importlib.import_module(f"oneword.training.tuning.{BASELINES[setup]}").invert

@@ -9,8 +9,10 @@ model draws them, as in DreamBooth, and pictures keep their size.
 from __future__ import annotations
 
 from oneword.models.contract import Backbone
-from oneword.training.parts import Checkpoint, Job, OnStep, Result
-from oneword.training.tuning import tuner as tuning
+from oneword.training.job import Job, Result
+from oneword.training.parts import OnStep
+from oneword.training.state import Checkpoint
+from oneword.training.tuning import named
 
 
 def invert(
@@ -34,4 +36,4 @@ def invert(
     Source:
         Kumari et al. 2022, arXiv:2212.04488, sections 3.2 and 3.3.
     """
-    return tuning.tune_named(backbone, job, on_step=on_step, checkpoint=checkpoint)
+    return named.tune_named(backbone, job, on_step=on_step, checkpoint=checkpoint)

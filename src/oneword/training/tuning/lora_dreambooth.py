@@ -8,8 +8,10 @@ stock pipeline is "a photo of a S*" with this concept.
 from __future__ import annotations
 
 from oneword.models.contract import Backbone
-from oneword.training.parts import Checkpoint, Job, OnStep, Result
-from oneword.training.tuning import tuner as tuning
+from oneword.training.job import Job, Result
+from oneword.training.parts import OnStep
+from oneword.training.state import Checkpoint
+from oneword.training.tuning import named
 
 
 def invert(
@@ -33,4 +35,4 @@ def invert(
     Source:
         Ruiz et al. 2022, arXiv:2208.12242; Hu et al. 2021, arXiv:2106.09685.
     """
-    return tuning.tune_named(backbone, job, on_step=on_step, checkpoint=checkpoint)
+    return named.tune_named(backbone, job, on_step=on_step, checkpoint=checkpoint)

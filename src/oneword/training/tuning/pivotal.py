@@ -11,9 +11,11 @@ from typing import Any
 
 from oneword.concepts.concept import ROWS, Concept
 from oneword.models.contract import Backbone
+from oneword.training.job import Job, JobError, Progress, Result
 from oneword.training.loop import invert as learn_word
-from oneword.training.parts import Checkpoint, Job, JobError, OnStep, Progress, Result, State
-from oneword.training.tuning import tuner as tuning
+from oneword.training.parts import OnStep
+from oneword.training.state import Checkpoint, State
+from oneword.training.tuning import changes, prior, tuner
 
 
 def invert(
@@ -40,18 +42,18 @@ def invert(
         Gal et al. 2022, arXiv:2208.01618, appendix A; Roich et al. 2021, arXiv:2106.05744.
     """
     state = checkpoint.load() if checkpoint else None
-    found = tuning.ended(job, state)
+    found = tuner.ended(job, state)
     if found is not None:
         return found
-    learner = tuning.learner_of(backbone, job)
-    start = tuning.begun(state, learner)
+    learner = tuner.learner_of(backbone, job)
+    start = tuner.begun(state, learner)
     if start is None:
         first = None
         if word is None:
             first = _first_stage(backbone, job, on_step, checkpoint)
             if not _goes_on(first):
                 if first.status != "interrupted" and checkpoint:
-                    checkpoint.save(tuning.state_of(first))
+                    checkpoint.save(tuner.state_of(first))
                 return dataclasses.replace(first, job=job)
             word = first.concept
         assert word is not None
@@ -62,16 +64,16 @@ def invert(
         learner.messages = [] if first is None else list(first.messages)
         learner.say("The word stays as it is from here on; the denoiser's weights are tuned.")
     noun = learner.config.initializer_token
-    prior = bool(learner.config.tuning.prior_loss_weight)
+    keeps_class = bool(learner.config.tuning.prior_loss_weight)
     start = dataclasses.replace(
         start,
-        deltas=tuning.changes_of(backbone, learner.config),
-        class_prompt=tuning.class_prompt(learner.config, noun) if prior else None,
+        deltas=changes.changes_of(backbone, learner.config),
+        class_prompt=prior.class_prompt(learner.config, noun) if keeps_class else None,
     )
-    return tuning.tune(backbone, learner, start, on_step=on_step, checkpoint=checkpoint)
+    return tuner.tune(backbone, learner, start, on_step=on_step, checkpoint=checkpoint)
 
 
-def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuning.Start:
+def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuner.Start:
     if word.kind != ROWS or word.deltas:
         raise JobError(
             "Pivotal tuning must be given a word of rows and nothing else, got "
@@ -82,8 +84,8 @@ def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuning.St
     if "learning_rate" in word.provenance:
         kept["learning_rate"] = word.provenance["learning_rate"]
     if first is None:
-        return tuning.Start(rows=dict(fitted.rows), deltas={}, provenance=kept)
-    return tuning.Start(
+        return tuner.Start(rows=dict(fitted.rows), deltas={}, provenance=kept)
+    return tuner.Start(
         rows=dict(fitted.rows),
         deltas={},
         first_step=first.steps,

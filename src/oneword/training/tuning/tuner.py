@@ -17,45 +17,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oneword import __version__
 from oneword._typing import Pixels
+from oneword._version import __version__
 from oneword.concepts import deltas
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import InversionConfig, SamplingConfig, plain_settings
+from oneword.config.inversion import InversionConfig
+from oneword.config.runs import plain_settings
 from oneword.images import from_uint8, read_folder
 from oneword.models.contract import Backbone
 from oneword.models.speed.compiled import aside
 from oneword.models.speed.narrow_cpu import widened
 from oneword.prompts import fill
 from oneword.training import extensions
-from oneword.training.draws import generator
+from oneword.training.job import Job, JobError, Progress, Result, Status, below
 from oneword.training.learner import GUARD_MARGIN, GUARD_MIN_STEPS, Learner
-from oneword.training.loop import HALF_SCALE, choose_initializer, predictions, scoring_chunk
-from oneword.training.parts import (
-    Batch,
-    Checkpoint,
-    Job,
-    JobError,
-    OnStep,
-    Parts,
-    Progress,
-    PromptsPart,
-    Result,
-    State,
-    Status,
-    below,
-    schedule,
-    squared_error,
-)
-from oneword.vocabulary.inject import initial_rows, injected
-
-
-_DRAWN_AT_ONCE = 8  # class pictures; bounds memory
-_LORA_STREAM = 100  # of draws.generator: the first half of a LoRA
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj",
-              "to_add_out")  # fmt: skip
-_RARE_LETTERS = 3
-_TEXT_KEYS = ("attn2.to_k", "attn2.to_v", "add_k_proj", "add_v_proj")
+from oneword.training.loop import HALF_SCALE
+from oneword.training.parts import OnStep, Parts, PromptsPart, squared_error
+from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.rates import schedule
+from oneword.training.samples import Batch
+from oneword.training.state import Checkpoint, State
+from oneword.training.tuning.changes import compact, denoiser_of
+from oneword.training.tuning.prior import class_pictures
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.vocabulary import initial_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,164 +66,6 @@ class Start:
 # --- what is tuned -------------------------------------------------------------------------------
 
 
-def changes_of(backbone: Backbone, config: InversionConfig) -> dict[str, Tensor]:
-    """Changes of the denoiser's weights that a setup learns, as yet without effect.
-
-    Raises:
-        JobError: the denoiser has no such weights.
-    """
-    tuning = config.tuning
-    part, denoiser = _denoiser(backbone)
-    if tuning.tuned_weights == "lora":
-        found = _low_rank(denoiser, part, tuning.rank, config.seed)
-    else:
-        found = {}
-        for name, parameter in denoiser.named_parameters():
-            key = deltas.name_of_change(part, name)
-            module = name.rpartition(".")[0]
-            wanted = tuning.tuned_weights == "full" or module.endswith(_TEXT_KEYS)
-            if key is not None and wanted and parameter.is_floating_point():
-                found[key] = torch.zeros_like(parameter, dtype=torch.float32)
-    if not found:
-        raise JobError(
-            f"The denoiser of {backbone.name} must have weights to tune as "
-            f"{tuning.tuned_weights!r}, got none; choose other --tuned-weights."
-        )
-    return found
-
-
-def _denoiser(backbone: Backbone) -> tuple[str, nn.Module]:
-    """The pipeline's name of the denoiser, and the denoiser."""
-    part = "unet" if "unet" in backbone.pipeline.components else "transformer"
-    return part, backbone.pipeline.components[part]
-
-
-def _low_rank(denoiser: nn.Module, part: str, rank: int, seed: int) -> dict[str, Tensor]:
-    """A LoRA of every attention layer: random in its first half, zero in its second.
-
-    Source:
-        Hu et al. 2021, arXiv:2106.09685, section 4.1; the spread of the first half is peft's.
-    """
-    found: dict[str, Tensor] = {}
-    g = generator(seed, _LORA_STREAM)
-    for name, layer in denoiser.named_modules():
-        if not name.endswith(_ATTENTION) or not isinstance(layer, nn.Linear):
-            continue
-        bound = 1 / math.sqrt(layer.in_features)
-        first = (2 * torch.rand(rank, layer.in_features, generator=g) - 1) * bound
-        device = layer.weight.device
-        found[f"{part}.{name}{deltas.LORA_A}"] = first.to(device)
-        found[f"{part}.{name}{deltas.LORA_B}"] = torch.zeros(
-            layer.out_features, rank, device=device
-        )
-    return found
-
-
-def compact(changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Changes as a file holds them: whole ones in half the room, and none that changes nothing.
-
-    A change is some hundredth or thousandth of its weight, so that three digits of it are five or
-    six of the weight.
-    """
-    kept = {}
-    for name, change in changes.items():
-        stem = name.removesuffix(deltas.LORA_A).removesuffix(deltas.LORA_B)
-        moved = changes[stem + deltas.LORA_B] if deltas.is_lora(name) else change
-        if moved.any():
-            kept[name] = change.float() if deltas.is_lora(name) else _halved(change)
-    return kept
-
-
-def _halved(change: Tensor) -> Tensor:
-    """Half precision, or bfloat16 for numbers so small that they lose less in it."""
-    forms = (change.half(), change.bfloat16())
-    return min(forms, key=lambda form: float((form.float() - change).norm()))
-
-
-def class_prompt(config: InversionConfig, noun: str | None) -> str:
-    """What the class pictures show.
-
-    Raises:
-        JobError: nobody says what the class is.
-    """
-    if config.tuning.class_prompt is not None:
-        return config.tuning.class_prompt
-    if noun is None:
-        raise JobError(
-            "Prior preservation must know the class of the thing, got neither a class prompt nor "
-            "an initializer token; pass --class-prompt 'a photo of a dog', or --initializer-token."
-        )
-    template = "a photo of a {}" if config.learnable_property == "object" else "in the style of {}"
-    return fill(template, noun)
-
-
-def rare_word(backbone: Backbone) -> str:
-    """A short word that the model has seldom seen: the last one of its vocabulary.
-
-    Vocabularies of byte pairs are in the order of how common the pairs are.
-
-    Raises:
-        JobError: the vocabulary has none.
-
-    Source:
-        Ruiz et al. 2022, arXiv:2208.12242, section 3.2: rare tokens of up to three letters.
-    """
-    vocabularies = list(backbone.vocabularies.values())
-    tokenizer = vocabularies[0].tokenizer
-    for index in range(len(tokenizer) - 1, -1, -1):
-        piece = str(tokenizer.convert_ids_to_tokens(index))
-        word = piece.removesuffix("</w>").removeprefix("\u2581")
-        short = 2 <= len(word) <= _RARE_LETTERS and word.isascii() and word.isalpha()
-        if short and all(v.is_word(word) for v in vocabularies):
-            return word
-    raise JobError(
-        f"The vocabulary of {backbone.name} must hold a rare word of two or three letters, got "
-        "none; pass --rare-token."
-    )
-
-
-def tune_named(
-    backbone: Backbone,
-    job: Job,
-    *,
-    on_step: OnStep | None,
-    checkpoint: Checkpoint | None,
-) -> Result:
-    """Tune weights for a word that is a rare one, followed by the name of its class."""
-    state = checkpoint.load() if checkpoint else None
-    found = ended(job, state)
-    if found is not None:
-        return found
-    learner = learner_of(backbone, job)
-    start = begun(state, learner) or _named_start(backbone, learner)
-    changes = changes_of(backbone, learner.config)
-    start = dataclasses.replace(start, deltas=changes)
-    return tune(backbone, learner, start, on_step=on_step, checkpoint=checkpoint)
-
-
-def _named_start(backbone: Backbone, learner: Learner) -> Start:
-    if learner.config.initializer_token is None:
-        choose_initializer(backbone, learner)
-    config = learner.config
-    noun, tuning = config.initializer_token, config.tuning
-    assert noun is not None
-    rare = tuning.rare_token or rare_word(backbone)
-    vocabularies = backbone.vocabularies
-    length = max(len(v.ids(noun)) for v in vocabularies.values())
-    num = config.num_vectors or 1
-    learner.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
-    return Start(
-        rows={
-            name: torch.cat([initial_rows(v, rare, num), initial_rows(v, noun, length)])
-            for name, v in vocabularies.items()
-        },
-        num_learned=num if tuning.train_word else 0,
-        deltas={},
-        class_prompt=class_prompt(config, noun) if tuning.prior_loss_weight else None,
-        provenance={"stands_for": f"{rare} {noun}"},
-    )
-
-
 # --- the loop ------------------------------------------------------------------------------------
 
 
@@ -250,7 +77,7 @@ def check(backbone: Backbone, config: InversionConfig) -> None:
         PlaceholderError: the model does not know the rare token.
         DeltaError: the denoiser's weights are packed, or not on the device.
     """
-    deltas.check_whole(_denoiser(backbone)[1])
+    deltas.check_whole(denoiser_of(backbone)[1])
     if config.form != "rows":
         raise JobError(
             f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
@@ -701,18 +528,3 @@ def state_of(result: Result) -> State:
         {f"0/{name}": value for name, value in tensors.items()},
         _info(result.job, result.steps) | {"done": [plain | {"index": 0}]},
     )
-
-
-@torch.no_grad()
-def class_pictures(backbone: Backbone, prompt: str, count: int, seed: int, side: int) -> Pixels:
-    """Pictures of a class as the model draws them, with seeds ``seed``, ``seed + 1``, ...
-
-    Source:
-        Ruiz et al. 2022, arXiv:2208.12242, section 3.3.
-    """
-    drawn = []
-    for first in range(0, count, _DRAWN_AT_ONCE):
-        seeds = [seed + i for i in range(first, min(count, first + _DRAWN_AT_ONCE))]
-        size = SamplingConfig(height=side, width=side)
-        drawn.append(backbone.draw([prompt] * len(seeds), seeds, size).cpu())
-    return torch.cat(drawn)
