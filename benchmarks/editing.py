@@ -1,6 +1,6 @@
 """Edits read by the oracle: inside a mask beside full generation, drawn over, and inverted.
 
-    python benchmarks/editing.py --markdown editing.md --sheet docs/editing.png
+    python benchmarks/editing.py --markdown editing.md --sheet docs/pictures/editing.png
 
 Words of held-out things are learned. The world draws pictures of other things in a place, the mask
 is the square around the thing, and the word is drawn into it. The same prompts and seeds are drawn

@@ -336,7 +336,7 @@ def test_models_lists_the_families(tmp_path, capsys):
 
 @pytest.mark.parametrize("page", ["families.md"])
 def test_commands_in_the_docs_can_be_typed(page):
-    text = (Path(__file__).parents[2] / "docs" / page).read_text().replace("\\\n", " ")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / page).read_text().replace("\\\n", " ")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
     kinds = {"train": TrainArguments, "evaluate": EvaluateArguments, "models": ModelsArguments}

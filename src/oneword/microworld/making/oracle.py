@@ -100,7 +100,7 @@ class Oracle(nn.Module):
 
     Convolutions see the parts, and a few layers of attention let each attribute ask for its own:
     the colour of the beak of what sits on top. One common hidden layer could not (see
-    ``docs/log.md``).
+    ``docs/log/log.md``).
     """
 
     def __init__(self, width: int, size_px: int) -> None:

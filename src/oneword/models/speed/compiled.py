@@ -22,7 +22,7 @@ class Compiled:
     The shape is that of the first batch which asks for gradients; drawing, scoring and batches of
     another size are plain, so that nothing is compiled twice. On a GPU the step is recorded as CUDA
     graphs. That first batch goes both ways, backward too: compilers have lost gradients in silence
-    (``docs/log.md``), so that a compiled step is taken only where it agrees with the plain one.
+    (``docs/log/log.md``), so that a compiled step is taken only where it agrees with the plain one.
     Otherwise, or where compilation fails, a warning says so and training is plain.
     """
 
