@@ -16,7 +16,7 @@ import oneword
 
 
 ROOMS = (
-    "errors", "_version", "_typing", "_files", "_devices",
+    "errors", "_version", "_typing", "_files", "_devices", "catalog",
     "config", "prompts", "descriptions", "images",
     "concepts", "microworld", "vocabulary", "models",
     "training", "generation", "runs", "evaluation", "study", "web", "cli",
@@ -26,7 +26,7 @@ EXTRAS = {
     "oneword.microworld.world.drawing",  # skia
 }
 """Modules that need an optional extra: they alone may be imported inside a function."""
-BY_STRING = {"oneword.models.catalog", "oneword.cli.main"}
+BY_STRING = {"oneword.catalog", "oneword.cli.main"}
 """Modules that may import by a string: families by their record, and verbs when they are called."""
 ROOT = Path(oneword.__file__).parent
 
@@ -138,7 +138,8 @@ def test_the_top_of_the_package_holds_rooms_and_nothing_else():
 
 
 def test_importing_the_package_and_its_configuration_loads_no_torch():
-    code = "import sys, oneword, oneword.config.runs; sys.exit('torch' in sys.modules)"
+    names = "oneword, oneword.catalog, oneword.config.runs"
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

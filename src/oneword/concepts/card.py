@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from oneword import catalog
 from oneword._files import write_atomic
 from oneword._typing import Pixels
 from oneword._version import __version__
@@ -21,14 +22,6 @@ from oneword.images import labelled_sheet, save_png
 
 CARD, PREVIEW, SCORES = "README.md", "preview.png", "scores.json"
 _MARK = "<!-- written by oneword; a new `oneword concept card` writes over it -->"
-_FAMILY_TAGS = {
-    "stable_diffusion": "stable-diffusion",
-    "sdxl": "stable-diffusion-xl",
-    "sd3": "stable-diffusion-3",
-    "flux": "flux",
-    "ldm": "latent-diffusion",
-    "microworld": "microworld",
-}
 _SETTINGS = (
     "initializer_token", "num_vectors", "learnable_property", "preset", "prompt_templates",
     "max_train_steps", "train_batch_size", "adam_weight_decay", "random_flip", "seed",
@@ -121,7 +114,8 @@ def card_text(
     from huggingface_hub import ModelCardData
 
     first = concepts[0]
-    base, family = first.provenance.get("base_model"), first.provenance.get("family", "")
+    base = first.provenance.get("base_model")
+    family = catalog.FAMILIES.get(first.provenance.get("family", ""))
     on_hub = isinstance(base, str) and base not in EMBEDDED and hub.is_repository(base)
     tokens = [concept.placeholder_token for concept in concepts]
     data = ModelCardData(
@@ -131,7 +125,7 @@ def card_text(
         pipeline_tag="text-to-image",
         tags=[
             "textual_inversion", "text-to-image", "diffusers", "oneword",
-            *([_FAMILY_TAGS[family]] if family in _FAMILY_TAGS else []),
+            *([family.hub_tag] if family and family.hub_tag else []),
         ],
         instance_prompt=_prompt(first),
     )  # fmt: skip

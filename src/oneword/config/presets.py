@@ -1,9 +1,10 @@
-"""Presets and setups: values of settings by name, then by model family."""
+"""Presets and setups: values of settings by name, then by what a model family takes."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from oneword.catalog import FAMILIES
 from oneword.errors import require
 
 
@@ -87,39 +88,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # No recipe is published for words of T5 alone or of language models. The rate is the one
         # below in units of Stable Diffusion's table, since theirs lie on another scale. Not
         # validated here.
-        **dict.fromkeys(
-            (
-                *("pixart", "sana", "lumina2", "chroma", "qwen_image", "z_image", "flux2"),
-                "sana_sprint",
-                # more Qwen
-                "krea2",
-                "qwen_image21",
-                "ovis_image",
-                "hunyuan_image",
-                "kandinsky5",
-                "ernie_image",
-                "ideogram4",
-                "longcat_image",
-                # more T5, Gemma and GLM
-                "lumina",
-                "bria",
-                "bria_fibo2",
-                "dreamlite",
-                "nucleus_moe",
-                "hunyuan_dit",
-                "hidream",
-                "cogview3",
-                "auraflow",
-                "cogview4",
-                "cosmos2",
-                "kolors",
-                "deepfloyd_if",
-                "prx",
-                "kandinsky3",
-            ),
-            _COMMON
-            | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},
-        ),
+        "relative": _COMMON
+        | {"relative_learning_rate": 0.14, "train_batch_size": 4, "max_train_steps": 3000},
         # diffusers' textual-inversion README: 5e-4 scaled by batch 1 x accumulation 4, 3,000 steps.
         # Not validated here.
         "*": _COMMON | {"learning_rate": 2e-3, "train_batch_size": 4, "max_train_steps": 3000},
@@ -136,14 +106,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-"""Presets by name, then by model family ("*": every other family)."""
+"""Presets by name, then by a family's ``recipe`` ("*": every other)."""
 
 
 # Voronov et al. 2023, arXiv:2302.04841: most words have come to rest long before the last step.
 _STOPPING = {"early_stopping": True, "stop_threshold": 0.15}
 
 
-PRESETS["fast"] = {family: values | _STOPPING for family, values in PRESETS["default"].items()}
+PRESETS["fast"] = {recipe: values | _STOPPING for recipe, values in PRESETS["default"].items()}
 
 
 SETUPS: dict[str, dict[str, Any]] = {
@@ -184,8 +154,9 @@ def preset_for(name: str, family: str) -> dict[str, Any]:
         ConfigError: there is no such preset.
     """
     require(name in PRESETS, f"preset must be one of {', '.join(PRESETS)}, got {name!r}.")
-    by_family = PRESETS[name]
-    return by_family.get(family, by_family["*"])
+    by_recipe = PRESETS[name]
+    record = FAMILIES.get(family)
+    return by_recipe.get(record.recipe if record else "*", by_recipe["*"])
 
 
 def is_validated(name: str, family: str) -> bool:

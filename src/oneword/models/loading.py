@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oneword import catalog
+from oneword.catalog import Family
 from oneword.config.model import EMBEDDED, ModelConfig
 from oneword.errors import ModelError, reason_of
 from oneword.models.contract import Backbone
@@ -16,61 +17,6 @@ from oneword.models.speed.streaming import returning_memory
 
 if TYPE_CHECKING:
     from oneword.models.memory.count import Work
-
-
-FAMILIES = {
-    "StableDiffusionPipeline": "stable_diffusion",
-    "LDMTextToImagePipeline": "ldm",
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusion3Pipeline": "sd3",
-    "PixArtAlphaPipeline": "pixart",
-    "PixArtSigmaPipeline": "pixart",
-    "SanaPipeline": "sana",
-    "SanaSprintPipeline": "sana_sprint",
-    "Lumina2Pipeline": "lumina2",
-    "ChromaPipeline": "chroma",
-    "FluxPipeline": "flux",
-    # more T5, Gemma and GLM
-    "LuminaPipeline": "lumina",
-    "BriaPipeline": "bria",
-    "HunyuanDiTPipeline": "hunyuan_dit",
-    "CogView3PlusPipeline": "cogview3",
-    "AuraFlowPipeline": "auraflow",
-    "CogView4Pipeline": "cogview4",
-    "Cosmos2TextToImagePipeline": "cosmos2",
-    "KolorsPipeline": "kolors",
-    "IFPipeline": "deepfloyd_if",
-    "PRXPipeline": "prx",
-    "PRXPixelPipeline": "prx",
-    "HiDreamImagePipeline": "hidream",
-    "Kandinsky3Pipeline": "kandinsky3",
-    "BriaFibo2Pipeline": "bria_fibo2",
-    "Kandinsky5T2IPipeline": "kandinsky5",
-    "NucleusMoEImagePipeline": "nucleus_moe",
-    "DreamLitePipeline": "dreamlite",
-    "DreamLiteMobilePipeline": "dreamlite",
-    "ErnieImagePipeline": "ernie_image",
-    "Ideogram4Pipeline": "ideogram4",
-    "LongCatImagePipeline": "longcat_image",
-    "Krea2Pipeline": "krea2",
-    "QwenImage21Pipeline": "qwen_image21",
-    "OvisImagePipeline": "ovis_image",
-    "QwenImagePipeline": "qwen_image",
-    "HunyuanImagePipeline": "hunyuan_image",
-    "ZImagePipeline": "z_image",
-    "ZImageOmniPipeline": "z_image",
-    "Flux2KleinPipeline": "flux2",
-    "Flux2KleinKVPipeline": "flux2",
-    "Flux2Pipeline": "flux2",
-}
-"""Module of this folder by the pipeline class that a model's ``model_index.json`` names."""
-
-
-_SINGLE_FILES = {"v1": "stable_diffusion", "v2": "stable_diffusion", "sd3": "sd3"}
-
-
-_SINGLE_FILES |= {"sd35": "sd3", "xl_base": "sdxl", "flux-dev": "flux", "flux-schnell": "flux"}
-"""The same by the beginning of diffusers' name of a single file's layout."""
 
 
 def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
@@ -85,7 +31,7 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
         ModelError: no pipeline is there, a file is missing, the family is not supported, or what
             was asked for cannot be done on this machine.
     """
-    module = importlib.import_module(f"oneword.models.families.{_family(config)}")
+    module = _family(config).imported()
     plan = memory.plan(module.load, config, work or count.Work())
     with returning_memory():
         backbone = module.load(config if plan is None else plan.config)
@@ -94,10 +40,10 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
     return backbone
 
 
-def _family(config: ModelConfig) -> str:
-    """Module of the family, from the pipeline's own index or the file's tensors."""
+def _family(config: ModelConfig) -> Family:
+    """The family's record, from the pipeline's own index or the file's tensors."""
     if config.model in EMBEDDED:
-        return "stable_diffusion"
+        return catalog.FAMILIES["microworld"]
     path = Path(config.model)
     if path.is_file():
         return _family_of_file(path)
@@ -121,16 +67,17 @@ def _family(config: ModelConfig) -> str:
     return _known(found.get("_class_name"), config.model)
 
 
-def _known(name: object, where: object) -> str:
-    if name not in FAMILIES:
+def _known(name: object, where: object) -> Family:
+    family = catalog.of_pipeline(name)
+    if family is None:
+        known = [name for family in catalog.FAMILIES.values() for name in family.pipelines]
         raise ModelError(
-            f"The model must be of a supported family ({', '.join(FAMILIES)}), got {name} in "
-            f"{where}."
+            f"The model must be of a supported family ({', '.join(known)}), got {name} in {where}."
         )
-    return FAMILIES[str(name)]
+    return family
 
 
-def _family_of_file(path: Path) -> str:
+def _family_of_file(path: Path) -> Family:
     if path.suffix not in (".safetensors", ".ckpt"):
         raise ModelError(
             f"A single-file model must be a .safetensors or .ckpt checkpoint, got {path}."
@@ -142,13 +89,15 @@ def _family_of_file(path: Path) -> str:
         layout = single_file_utils.infer_diffusers_model_type(checkpoint)
     except Exception as error:
         raise ModelError(f"{path} must be a whole checkpoint, got: {reason_of(error)}") from error
-    for start, family in _SINGLE_FILES.items():
-        if layout.startswith(start):
-            return family
-    raise ModelError(f"A single-file model must be of a supported family, got {layout} in {path}.")
+    family = catalog.of_single_file(layout)
+    if family is None:
+        raise ModelError(
+            f"A single-file model must be of a supported family, got {layout} in {path}."
+        )
+    return family
 
 
-def _family_of_folder(path: Path) -> str:
+def _family_of_folder(path: Path) -> Family:
     index = path / "model_index.json"
     if not index.is_file():
         raise ModelError(

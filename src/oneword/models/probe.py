@@ -22,12 +22,12 @@ from diffusers.utils import requires_backends
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from oneword import catalog
 from oneword._devices import pick_device, pick_dtype
 from oneword.concepts.concept import Concept
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError, UserError, reason_of
 from oneword.models.assembly import quiet
-from oneword.models.loading import FAMILIES
 from oneword.prompts import COMMON_WORDS
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.vocabulary import Vocabulary
@@ -148,9 +148,10 @@ def try_road(pipeline: Any, name: str) -> Probe:
             "a word does not condition like the word that its rows are copied from: the prompt is "
             "changed on the way, such as to lower case, or tokenised by parts"
         )
+    family = catalog.of_pipeline(type(pipeline).__name__)
     return Probe(
         pipeline=type(pipeline).__name__,
-        family=FAMILIES.get(type(pipeline).__name__),
+        family=family.name if family else None,
         encoders=tuple(
             EncoderProbe(
                 text_encoder=encoder,

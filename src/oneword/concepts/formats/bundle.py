@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.contents import Contents
-from oneword.concepts.formats.names import ALIASES, encoder_of_width, token_of
+from oneword.concepts.formats.names import encoder_of_width, keys, token_of
 
 
 _BUNDLE = "bundle_emb."
@@ -27,7 +27,7 @@ def matches(contents: Contents) -> bool:
 def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     """Read every embedding and say how much else the file holds."""
     rows: dict[str, dict[str, str]] = {}
-    notes = []
+    notes, ours = [], keys()
     for name in contents.shapes:
         if not name.startswith(_BUNDLE):
             continue
@@ -35,10 +35,10 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
         for inner in ("string_to_param.", "emb_params", "emp_params"):
             if place.startswith(inner):
                 place = ""
-        if place.endswith("_out") or (place and place not in ALIASES):
+        if place.endswith("_out") or (place and place not in ours):
             notes.append(f"{name!r} {contents.shapes[name]} is not used here.")
             continue
-        rows.setdefault(word, {})[place and ALIASES[place]] = name
+        rows.setdefault(word, {})[place and ours[place]] = name
     rows |= {name: {"": name} for name in _marked(contents)}
     found = []
     for word, places in rows.items():

@@ -17,7 +17,7 @@ import safetensors.torch
 from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.contents import Contents, FormatError
-from oneword.concepts.formats.names import ALIASES, NAMED_ALONE, encoder_of_width, token_of
+from oneword.concepts.formats.names import encoder_of_width, is_named_alone, keys, token_of
 
 
 _SINGLE = ("emb_params", "emp_params")
@@ -35,12 +35,12 @@ _ARCHITECTURES = {
 def matches(contents: Contents) -> bool:
     """Whether every tensor is named for an encoder, or as the parameters of the only one."""
     names = {name.removesuffix(_OUT) for name in contents.shapes}
-    return bool(names) and names <= {*_SINGLE, *ALIASES} and bool(names & contents.shapes.keys())
+    return bool(names) and names <= {*_SINGLE, *keys()} and bool(names & contents.shapes.keys())
 
 
 def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     """Read the concept; what OneTrainer adds to an encoder's output is reported, not used."""
-    rows, notes = {}, []
+    rows, notes, ours = {}, [], keys()
     for name, shape in contents.shapes.items():
         if name.endswith(_OUT):
             notes.append(
@@ -51,7 +51,7 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
             found = contents.rows(name)
             rows[encoder_of_width(found.shape[1])] = found
         else:
-            rows[ALIASES[name]] = contents.rows(name)
+            rows[ours[name]] = contents.rows(name)
     names = [contents.fields.get(key) for key in _TITLES]
     token = next((name for name in names if isinstance(name, str) and name.strip()), None)
     provenance: dict[str, Any] = {"file": contents.path.name}
@@ -77,7 +77,7 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
     concept = concepts[0].detached()
     names = sorted(concept.rows)
     tensors = {
-        name if len(names) > 1 or name in NAMED_ALONE else "emb_params": (
+        name if len(names) > 1 or is_named_alone(name) else "emb_params": (
             concept.rows[name].contiguous()
         )
         for name in names

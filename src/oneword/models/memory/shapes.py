@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-import diffusers
 import torch
+from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -58,8 +57,7 @@ def without_weights(
     for name, entry in entries.items():
         if not isinstance(entry, list) or not all(entry) or name in options:
             continue
-        own = getattr(diffusers.pipelines, entry[0], None)
-        made = getattr(own or importlib.import_module(entry[0]), entry[1])
+        made = simple_get_class_obj(entry[0], entry[1])
         if not issubclass(made, nn.Module):
             continue
         where = {"subfolder": name, "revision": revision}

@@ -5,30 +5,35 @@ The loop takes its default parts from here, and names none of them.
 
 from __future__ import annotations
 
-import importlib
-
 from oneword.config.inversion import InversionConfig
 from oneword.training.extensions import (
     averaging,
+    captions,
     cross_init,
+    dreamartist,
     early_stopping,
+    neti,
     norm,
+    per_image,
+    progressive,
     regularized,
     timesteps,
+    xti,
 )
 from oneword.training.parts import Form
 
 
-FORMS = {
-    "progressive": "progressive",
-    "per-image": "per_image",
-    "captions-short": "captions",
-    "captions-long": "captions",
-    "xti": "xti",
-    "neti": "neti",
-    "dreamartist": "dreamartist",
+FORMS: dict[str | None, Form] = {
+    "rows": Form(rows=cross_init.start),
+    "progressive": progressive.FORM,
+    "per-image": per_image.FORM,
+    "captions-short": captions.FORM,
+    "captions-long": captions.FORM,
+    "xti": xti.FORM,
+    "neti": neti.FORM,
+    "dreamartist": dreamartist.FORM,
 }
-"""Module of this folder, whose ``FORM`` it is, by ``InversionConfig.form``; "rows" needs none."""
+"""What a word is made of, by ``InversionConfig.form``."""
 TIMESTEPS = timesteps.sampled
 PENALTIES = (regularized.distance, cross_init.distance)
 AFTER = (norm.drawn, averaging.followed)
@@ -37,6 +42,4 @@ STOP = early_stopping.variance
 
 def form(config: InversionConfig) -> Form:
     """What the word of a job with these settings is made of."""
-    if config.form == "rows":
-        return Form(rows=cross_init.start)
-    return importlib.import_module(f"oneword.training.extensions.{FORMS[str(config.form)]}").FORM
+    return FORMS[config.form]

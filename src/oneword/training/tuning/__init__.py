@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 from oneword.training import loop
 from oneword.training.job import Result
+from oneword.training.tuning import custom_diffusion, lora_dreambooth, pivotal
 
 
-BASELINES = {
-    "pivotal": "pivotal",
-    "lora-dreambooth": "lora_dreambooth",
-    "custom-diffusion": "custom_diffusion",
+BASELINES: dict[str, Callable[..., Result]] = {
+    "pivotal": pivotal.invert,
+    "lora-dreambooth": lora_dreambooth.invert,
+    "custom-diffusion": custom_diffusion.invert,
 }
-"""Module of this folder by the name of its setup; each has ``invert(backbone, job, ...)``."""
+"""``invert(backbone, job, ...)`` of this folder's setups."""
 
 
 def method(setup: str) -> Callable[..., Result]:
     """``invert`` of a setup: one of this folder, or the word's own loop for all others."""
-    if setup not in BASELINES:
-        return loop.invert
-    return importlib.import_module(f"oneword.training.tuning.{BASELINES[setup]}").invert
+    return BASELINES.get(setup, loop.invert)
