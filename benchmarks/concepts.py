@@ -1,6 +1,7 @@
-"""How well the default preset learns microworld's held-out concepts, with 95 % intervals.
+r"""How well the default preset learns microworld's held-out concepts, with 95 % intervals.
 
-    python benchmarks/concepts.py --half test --markdown docs/explanation/concepts.md --json scores.json
+    python benchmarks/concepts.py --half test --json scores.json \
+        --markdown docs/explanation/concepts.md
 
 Every concept is learned from five pictures with each seed. The same sentences are drawn with the
 word, with its initialiser and with the best existing noun, and the oracle says in how many pictures

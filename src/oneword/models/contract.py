@@ -1,7 +1,7 @@
 """The contract that every model family fulfils, and the values that cross it.
 
-``oneword/catalog.py`` says which families there are and what reads their prompts; each family's file
-says how it fits.
+``oneword/catalog.py`` says which families there are and what reads their prompts; each family's
+file says how it fits.
 
 A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
 ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer

@@ -18,8 +18,6 @@ from oneword.concepts.formats import bundle, by_encoder, by_token, native, strin
 from oneword.concepts.formats.contents import Contents, FormatError, open_file
 
 
-__all__ = ["Concept", "EmbeddingFile", "FormatError", "load", "load_all", "read", "save"]
-
 LEARNED = hub.LEARNED
 READERS = {
     "oneword": native,
