@@ -150,7 +150,7 @@ def judge(tmp_path):
 
     import tiny
 
-    tokens = tiny.tokenizer()
+    tokens = tiny.tokenizers.tokenizer()
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
             "num_attention_heads": 2}  # fmt: skip
     config = CLIPConfig(

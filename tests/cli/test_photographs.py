@@ -37,7 +37,7 @@ def photographs(tmp_path_factory):
 
 @pytest.mark.parametrize("family", ["stable_diffusion", "sdxl", "flux"])
 def test_photographs_are_learned_and_drawn(photographs, tmp_path, family, capsys):
-    model = str(tiny.save(tiny.FAMILIES[family](), tmp_path / "model"))
+    model = str(tiny.save(tiny.make(family), tmp_path / "model"))
     train = [
         "train", "--train-data-dir", str(photographs), "--model", model, "--device", "cpu",
         "--output-dir", str(tmp_path / "run"), "--placeholder-token", "<thing>",

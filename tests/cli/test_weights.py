@@ -88,8 +88,8 @@ def test_evaluate_tells_how_far_other_prompts_have_drifted(
         provenance={"initializer_token": "cat"},
     )
     formats.save_concept(concept, tmp_path / "word.safetensors")
-    tiny.judge(32).save_pretrained(tmp_path / "judge")
-    tiny.tokenizer().save_pretrained(tmp_path / "judge")
+    tiny.parts.judge(32).save_pretrained(tmp_path / "judge")
+    tiny.tokenizers.tokenizer().save_pretrained(tmp_path / "judge")
     command = [
         "evaluate", "--concept", str(tmp_path / "word.safetensors"), "--train-data-dir",
         str(photos), "--model", str(tiny_folder), "--judge", str(tmp_path / "judge"),

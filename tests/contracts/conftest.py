@@ -19,7 +19,7 @@ def folders(tmp_path_factory):
 
     class Folders(dict):
         def __missing__(self, name):
-            self[name] = tiny.save(tiny.FAMILIES[name](), place / name)
+            self[name] = tiny.save(tiny.make(name), place / name)
             return self[name]
 
     return Folders()

@@ -324,7 +324,7 @@ def test_a_weight_variant(tiny_sd, tmp_path):
 
 
 def test_the_safety_checker_is_kept_for_drawing_and_can_be_turned_off(tmp_path):
-    pipeline = tiny.stable_diffusion()
+    pipeline = tiny.make("stable_diffusion")
     config = CLIPConfig(
         text_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
                      "intermediate_size": 16},

@@ -47,7 +47,9 @@ SETUPS = list(BASELINES)
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    folder = tiny.save(tiny.stable_diffusion(seed=5), tmp_path_factory.mktemp("models") / "tiny")
+    folder = tiny.save(
+        tiny.make("stable_diffusion", seed=5), tmp_path_factory.mktemp("models") / "tiny"
+    )
     found = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     found.sampling = replace(found.sampling, num_inference_steps=3)  # of the class pictures
     return found
@@ -456,7 +458,7 @@ def test_tuning_that_learns_nothing_says_so(backbone):
     ],
 )
 def test_every_family_can_be_tuned(family, kind, dtype, tmp_path):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / "model")
+    folder = tiny.save(tiny.make(family), tmp_path / "model")
     backbone = load_backbone(ModelConfig(model=str(folder), device="cpu", dtype=dtype))
     part = "unet" if "unet" in backbone.pipeline.components else "transformer"
     module = backbone.pipeline.components[part]

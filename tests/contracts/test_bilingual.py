@@ -86,7 +86,7 @@ def test_hunyuan_is_told_widths_first(hunyuan):
 
 
 def test_hunyuan_from_version_1_2_on_is_told_no_sizes():
-    pipeline = tiny.hunyuan_dit(use_style_cond_and_image_meta_size=False)
+    pipeline = tiny.make("hunyuan_dit", use_style_cond_and_image_meta_size=False)
     later = HunyuanDiT(pipeline, ModelConfig(model="x", device="cpu"))
     with torch.no_grad():
         cond = later.encode_prompt(["a cat"])
@@ -145,7 +145,7 @@ def test_a_tokenizer_that_is_a_file_of_sentencepiece_alone_is_read(folders, tmp_
         model_writer=pieces,
         vocab_size=300,
         hard_vocab_limit=False,
-        user_defined_symbols=[f"\u2581{one}" for one in tiny.WORDS],
+        user_defined_symbols=[f"\u2581{one}" for one in tiny.tokenizers.WORDS],
         pad_id=0,
         eos_id=1,
         unk_id=2,

@@ -23,6 +23,7 @@ from oneword.models.families import cosmos2
 from oneword.models.loading import load_backbone
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.word import PlaceholderError
+from tiny.cosmos2 import Guardrail
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=64)
@@ -135,7 +136,7 @@ def test_the_longest_prompt_still_holds_its_word_and_a_longer_one_is_refused(bac
 def test_the_safety_checker_is_asked_about_prompts_and_pictures(folders, monkeypatch):
     seen = []
 
-    class Strict(tiny.Guardrail):
+    class Strict(Guardrail):
         def check_text_safety(self, prompt):
             seen.append(prompt)
             return "dog" not in prompt
@@ -174,7 +175,7 @@ def test_a_missing_safety_checker_is_named(folders, monkeypatch):
 
 
 def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatch):
-    folder = tiny.save(tiny.cosmos2(masked=True), tmp_path / "masked")
+    folder = tiny.save(tiny.make("cosmos2", masked=True), tmp_path / "masked")
     config = ModelConfig(model=str(folder), device="cpu")
     monkeypatch.setattr(cosmos2, "is_torchvision_available", lambda: False)
     with pytest.raises(ModelError, match="needs torchvision, got none installed; pip install"):

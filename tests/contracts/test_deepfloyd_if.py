@@ -100,7 +100,7 @@ def test_what_the_safety_checker_finds_is_black(tmp_path):
     vision = size | {"image_size": 24, "patch_size": 8, "projection_dim": 12}
     checker = IFSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=12)).eval()
     reader = CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
-    pipeline = tiny.deepfloyd_if(safety_checker=checker, feature_extractor=reader)
+    pipeline = tiny.make("deepfloyd_if", safety_checker=checker, feature_extractor=reader)
     backbone = DeepFloydIF(pipeline, ModelConfig(model="x", device="cpu"))
     for head in (checker.p_head, checker.w_head):
         torch.nn.init.constant_(head.bias, -100.0)

@@ -68,7 +68,7 @@ def test_moments_are_scaled_by_the_batch_norm_that_the_pipeline_undoes(backbone)
 
 def test_what_would_rewrite_prompts_is_left_out(backbone, tmp_path):
     """It is a language model of 4 B parameters, and would lose the word."""
-    pipeline = tiny.ernie_image()
+    pipeline = tiny.make("ernie_image")
     pipeline.register_modules(pe=pipeline.text_encoder, pe_tokenizer=pipeline.tokenizer)
     found = load_backbone(
         ModelConfig(model=str(tiny.save(pipeline, tmp_path / "pe")), device="cpu")
@@ -92,7 +92,7 @@ def test_a_word_of_two_vectors_learns_to_the_end_of_the_room(backbone):
 @pytest.mark.parametrize(("name", "steps"), [("ERNIE-Image", 50), ("ERNIE-Image-Turbo", 8)])
 def test_the_distilled_model_is_told_by_its_name(tmp_path, name, steps):
     found = load_backbone(
-        ModelConfig(model=str(tiny.save(tiny.ernie_image(), tmp_path / name)), device="cpu")
+        ModelConfig(model=str(tiny.save(tiny.make("ernie_image"), tmp_path / name)), device="cpu")
     )
     assert found.sampling.num_inference_steps == steps
 

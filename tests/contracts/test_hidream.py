@@ -84,7 +84,7 @@ def test_layers_of_clip_are_not_skipped(folders):
     ids=lambda solver: type(solver).__name__,
 )
 def test_other_solvers_give_their_shift_to_eulers(solver):
-    pipeline = tiny.hidream()
+    pipeline = tiny.make("hidream")
     pipeline.scheduler = solver
     shift = HiDream(pipeline, ModelConfig(model="x", device="cpu")).pipeline.scheduler.config.shift
     assert shift == solver.config.get("flow_shift", solver.config.get("shift"))

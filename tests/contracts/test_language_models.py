@@ -20,13 +20,11 @@ from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
-from oneword.config.presets import is_validated
 from oneword.errors import ModelError
 from oneword.models.contract import Conditioning, Moments
 from oneword.models.loading import load_backbone
 from oneword.training.job import Job, JobError
 from oneword.training.loop import invert
-from oneword.training.rates import effective_learning_rate
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.word import PlaceholderError
 
@@ -89,13 +87,6 @@ def test_conditioning_is_the_stock_pipelines_also_while_words_are_injected(folde
         assert own.extra["mask"].sum(1).tolist() == [len(states) for states in states_of(theirs)]
 
 
-def test_a_list_of_prompts_is_left_as_it_was(backbone):
-    """Z-Image's own encode_prompt writes its template into the list that it is given."""
-    prompts = list(PROMPTS)
-    backbone.encode_prompt(prompts)
-    assert prompts == PROMPTS
-
-
 def test_the_space_is_taken_where_the_tokenizer_gives_it_no_width(loaded):
     backbone = loaded["z_image"]
     vocabulary = vocabulary_of(backbone)
@@ -109,15 +100,6 @@ def test_the_space_is_taken_where_the_tokenizer_gives_it_no_width(loaded):
     finally:
         vocabulary.pipeline.tokenizer = original
     assert len(ids) == len(original("a photo of a red cat on the moon").input_ids)
-
-
-def test_the_default_rate_is_in_units_of_the_table(backbone):
-    config = InversionConfig().resolved(backbone.family)
-    assert config.learning_rate is None
-    absolute, relative = effective_learning_rate(config, vocabulary_of(backbone))
-    assert relative == pytest.approx(0.14)
-    assert absolute == pytest.approx(0.14 * vocabulary_of(backbone).std())
-    assert not is_validated("default", backbone.family)
 
 
 @pytest.mark.parametrize("prompt", ["{} on the moon", "a photo of a {}", "a {}, a {} and a dog"])
@@ -247,7 +229,7 @@ def test_hunyuans_prompts_that_quote_something_are_guided_apart(loaded):
 
 
 def test_the_distilled_hunyuan_is_trained_at_one_moment(tmp_path):
-    folder = tiny.save(tiny.hunyuan_image(distilled=True), tmp_path / "distilled")
+    folder = tiny.save(tiny.make("hunyuan_image", distilled=True), tmp_path / "distilled")
     backbone, seen = load_backbone(ModelConfig(model=str(folder), device="cpu")), []
     assert backbone.sampling.num_inference_steps == 8
     handle = backbone.denoiser.register_forward_pre_hook(
@@ -388,7 +370,7 @@ def test_distilled_models_are_drawn_in_few_steps(folders, loaded, tmp_path):
         asked, done = SamplingConfig(num_inference_steps=steps, height=32, width=32), []
         few.draw(["a cat"], [0], asked, on_step=lambda *step: done.append(step))  # noqa: B023
         assert done[-1] == (steps or 3, steps or 3)
-    whole = tiny.save(tiny.flux2_klein(distilled=False), tmp_path / "klein")
+    whole = tiny.save(tiny.make("flux2", distilled=False), tmp_path / "klein")
     klein = load_backbone(ModelConfig(model=str(whole), device="cpu"))
     assert klein.sampling.num_inference_steps == 50
     assert loaded["flux2"].sampling.num_inference_steps == 4

@@ -34,7 +34,7 @@ packs = pytest.mark.skipif(not has_bitsandbytes, reason="needs bitsandbytes (the
 
 @pytest.fixture(scope="module")
 def sdxl_folder(tmp_path_factory):
-    return tiny.save(tiny.sdxl(), tmp_path_factory.mktemp("memory") / "sdxl")
+    return tiny.save(tiny.make("sdxl"), tmp_path_factory.mktemp("memory") / "sdxl")
 
 
 def job(**fields):
@@ -197,7 +197,7 @@ def test_packed_weights_learn_nearly_the_same_rows(tiny_folder, tiny_sd, bits, t
 
 @packs
 def test_a_t5_keeps_what_it_names_as_delicate(tmp_path):
-    folder = tiny.save(tiny.flux(), tmp_path / "flux")
+    folder = tiny.save(tiny.make("flux"), tmp_path / "flux")
     encoder = load_backbone(config(folder, weights="4bit")).pipeline.text_encoder_2
     kinds = {name.rpartition(".")[2]: type(m).__name__ for name, m in encoder.named_modules()}
     assert (kinds["wo"], kinds["wi_0"]) == ("Linear", "Linear4bit")
@@ -275,7 +275,7 @@ def _failing(*args, **kwargs):
     ],
 )
 def test_a_compilation_that_is_wrong_or_fails_is_said_and_done_without(monkeypatch, make, reason):
-    unet = tiny.unet()
+    unet = tiny.parts.unet()
     monkeypatch.setattr(torch, "compile", lambda *args, **options: make(unet))
     denoiser = Compiled(unet)
     states = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -293,7 +293,7 @@ def _scaled(output):
 
 def test_other_shapes_and_calls_without_gradients_are_plain(monkeypatch):
     calls = []
-    unet = tiny.unet()
+    unet = tiny.parts.unet()
 
     def compiled(*args, **kwargs):
         calls.append(len(args[0]))

@@ -81,7 +81,7 @@ def record(tmp_path, monkeypatch):
 def folder(tmp_path):
     """A tiny pipeline of it."""
     pipeline = StableDiffusionPAGPipeline(
-        **tiny.stable_diffusion().components,
+        **tiny.make("stable_diffusion").components,
         requires_safety_checker=False,
     )
     return tiny.save(pipeline, tmp_path / "model")

@@ -70,7 +70,7 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory, family):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path_factory.mktemp("outputs") / family)
+    folder = tiny.save(tiny.make(family), tmp_path_factory.mktemp("outputs") / family)
     return load_backbone(ModelConfig(model=str(folder), device="cpu"))
 
 
@@ -198,7 +198,7 @@ def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
 
 
 def test_an_encoder_that_is_read_for_its_pooled_output_alone_has_nothing_to_learn(tmp_path):
-    folder = tiny.save(tiny.flux(), tmp_path / "flux")
+    folder = tiny.save(tiny.make("flux"), tmp_path / "flux")
     backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with pytest.raises(JobError, match="got clip_l, of which it reads none; name one of t5xxl"):
         invert(backbone, job(train_encoders=("clip_l",)))

@@ -39,7 +39,7 @@ def plain_losses(task):
     Every picture goes through the VAE and every prompt through the text encoder in every step, and
     AdamW runs over the whole table, whose other rows are put back.
     """
-    pipeline = tiny.stable_diffusion()
+    pipeline = tiny.make("stable_diffusion")
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder.eval()
     (cat,) = tokenizer("cat", add_special_tokens=False).input_ids
     tokenizer.add_tokens(["<new>"])

@@ -59,7 +59,7 @@ def test_a_tokenizer_inside_a_processor_is_found(folders):
 
 def latent_consistency():
     """A family that has no file here."""
-    parts = tiny.stable_diffusion().components
+    parts = tiny.make("stable_diffusion").components
     return LatentConsistencyModelPipeline(
         **parts | {"scheduler": LCMScheduler()}, requires_safety_checker=False
     )

@@ -357,7 +357,7 @@ def test_each_layer_reads_its_own_row(tiny_folder):
 def test_words_by_layer_start_at_the_initialiser_in_every_family_with_a_unet(
     family, setup, tmp_path
 ):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / family)
+    folder = tiny.save(tiny.make(family), tmp_path / family)
     backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     side = backbone.resolution
     pictures = torch.zeros(2, 3, side, side)
@@ -380,7 +380,7 @@ def test_words_by_layer_start_at_the_initialiser_in_every_family_with_a_unet(
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_a_transformer_has_no_such_layers_and_that_is_said(family, tmp_path):
     backbone = load_backbone(
-        ModelConfig(model=str(tiny.save(tiny.FAMILIES[family](), tmp_path / "m")), device="cpu")
+        ModelConfig(model=str(tiny.save(tiny.make(family), tmp_path / "m")), device="cpu")
     )
     with pytest.raises(JobError, match="needs a denoiser with cross-attention layers"):
         xti.num_layers(backbone, job())

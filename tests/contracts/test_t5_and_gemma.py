@@ -188,7 +188,7 @@ def test_prx_cleans_what_stands_beside_a_word_as_beside_any(loaded):
 
 
 def test_prx_has_either_of_two_autoencoders(tmp_path):
-    folder = tiny.save(tiny.prx(autoencoder=tiny.sana().vae), tmp_path / "dc")
+    folder = tiny.save(tiny.make("prx", autoencoder=tiny.make("sana").vae), tmp_path / "dc")
     backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     moments = backbone.encode_image(pixels)
@@ -243,7 +243,7 @@ def test_the_last_place_that_a_prompt_has_still_counts(backbone):
 
 
 def test_a_system_prompt_that_leaves_no_room_is_refused():
-    pipeline = tiny.lumina2()
+    pipeline = tiny.make("lumina2")
     pipeline.system_prompt = "superior images " * 130
     with pytest.raises(ModelError, match=r"must leave room for a prompt in 256 tokens, got 2\d\d"):
         lumina2.Lumina2(pipeline, ModelConfig(model="long", device="cpu"))
@@ -332,8 +332,8 @@ def test_kandinskys_latents_are_what_its_autoencoder_gives(loaded):
 
 
 def test_bria_with_another_kind_of_noise_is_refused():
-    pipeline = tiny.bria()
-    pipeline.scheduler = tiny.scheduler()
+    pipeline = tiny.make("bria")
+    pipeline.scheduler = tiny.parts.scheduler()
     with pytest.raises(ModelError, match=r"must come with FlowMatchEuler.* got DDIMScheduler in x"):
         bria.Bria(pipeline, ModelConfig(model="x", device="cpu"))
 

@@ -84,7 +84,7 @@ def test_the_papers_model_is_the_one_that_is_published():
     with torch.device("meta"):
         bert = LDMBertModel(LDMBertConfig())
     bert.load_state_dict(meta(ldm_bert_names()), strict=True, assign=True)
-    pipeline = tiny.ldm()
+    pipeline = tiny.make("ldm")
     pipeline.bert = bert
     vocabulary = Vocabulary("bert", pipeline, "tokenizer", bert)
     assert vocabulary.dim == 1280

@@ -46,7 +46,7 @@ def words(backbone, num_vectors):
 @pytest.mark.parametrize("num_vectors", [1, 3])
 @pytest.mark.parametrize("family", ENCODERS)
 def test_stock_diffusers_conditions_alike(tmp_path, family, num_vectors):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / "model")
+    folder = tiny.save(tiny.make(family), tmp_path / "model")
     ours = load_backbone(ModelConfig(model=str(folder), device="cpu", pool="legacy"))
     stock = DiffusionPipeline.from_pretrained(folder)
     concepts = words(ours, num_vectors)

@@ -27,7 +27,9 @@ KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
     """A pipeline of its own, since these tests change it for a while."""
-    folder = tiny.save(tiny.stable_diffusion(seed=3), tmp_path_factory.mktemp("models") / "tiny")
+    folder = tiny.save(
+        tiny.make("stable_diffusion", seed=3), tmp_path_factory.mktemp("models") / "tiny"
+    )
     return load_backbone(ModelConfig(model=str(folder), device="cpu"))
 
 
@@ -181,7 +183,7 @@ def test_a_changed_delta_is_refused(backbone, tmp_path):
 @pytest.mark.parametrize("family", ["stable_diffusion", "sdxl", "sd3", "flux"])
 def test_stock_diffusers_draws_the_same_picture(family, tmp_path):
     """``load_lora_weights`` on our file, against our own injection."""
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / "model")
+    folder = tiny.save(tiny.make(family), tmp_path / "model")
     backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     part = "unet" if hasattr(backbone.pipeline, "unet") else "transformer"
     g = torch.Generator().manual_seed(0)

@@ -347,7 +347,7 @@ def test_words_must_be_used_and_loaded(tiny_sd):
 
 
 def test_a_family_without_the_pipeline_is_refused(tmp_path):
-    folder = tiny.save(tiny.FAMILIES["ldm"](), tmp_path / "ldm")
+    folder = tiny.save(tiny.make("ldm"), tmp_path / "ldm")
     ldm = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     size = SamplingConfig(num_inference_steps=2)
     with pytest.raises(ModelError, match="draws from noise only, got a picture to start from"):
@@ -358,7 +358,7 @@ def test_a_family_without_the_pipeline_is_refused(tmp_path):
 
 
 def test_only_a_plain_decoder_is_tuned(tmp_path):
-    folder = tiny.save(tiny.FAMILIES["sana"](), tmp_path / "sana")
+    folder = tiny.save(tiny.make("sana"), tmp_path / "sana")
     sana = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with pytest.raises(
         EditError, match=r"needs a plain autoencoder \(AutoencoderKL\), got the Aut"

@@ -23,7 +23,7 @@ KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 
 @pytest.fixture(scope="module")
 def judge():
-    return Judge(tiny.judge(), tiny.tokenizer())
+    return Judge(tiny.parts.judge(), tiny.tokenizers.tokenizer())
 
 
 @pytest.fixture(scope="module")
