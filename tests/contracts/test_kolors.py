@@ -17,7 +17,7 @@ from oneword.errors import ModelError
 from oneword.models.loading import load_backbone
 from oneword.models.probe import try_road
 from oneword.vocabulary.inject import initial_outputs, injected
-from oneword.vocabulary.tokenizer import _with_words
+from oneword.vocabulary.tokenizer import with_words
 from oneword.vocabulary.word import PlaceholderError
 
 
@@ -85,7 +85,7 @@ def test_a_placeholder_inside_another_word_is_none(backbone):
 def test_any_tokenizer_written_in_python_will_do():
     tokens = ByT5Tokenizer()
     toy = Concept(placeholder_token="<toy>", rows={"t5": torch.zeros(2, 4)})
-    words = _with_words(tokens, [toy], 400, torch.device("cpu"))
+    words = with_words(tokens, [toy], 400, torch.device("cpu"))
     found = words("a <toy>, red").input_ids
     plain = tokens("a, red").input_ids
     assert found == [plain[0], 400, 401, *plain[1:]]
