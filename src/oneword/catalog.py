@@ -162,7 +162,9 @@ _QWEN3_4B = TextEncoder(
     fits="a Qwen3 encoder (Z-Image, Flux.2 klein)",
 )
 # Unlike those of its siblings, its key is neither read nor written in files of other tools.
-_QWEN3VL_2B = TextEncoder(key="qwen3vl_2b", title="Qwen3-VL 2B", width=2048, named="never")
+_QWEN3VL_2B = TextEncoder(
+    key="qwen3vl_2b", title="Qwen3-VL 2B", width=2048, other_size="qwen3vl", named="never"
+)
 _QWEN3VL_4B = TextEncoder(key="qwen3vl_4b", title="Qwen3-VL 4B", width=2560, other_size="qwen3vl")
 _QWEN3VL_8B = TextEncoder(key="qwen3vl_8b", title="Qwen3-VL 8B", width=4096, other_size="qwen3vl")
 
