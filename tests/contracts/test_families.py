@@ -268,8 +268,8 @@ def test_one_denoising_step_is_the_pipelines_own(backbone, known, monkeypatch):
     size = (64 // backbone.vae_factor,) * 2
     with torch.no_grad():
         cond = backbone.encode_prompt(["a cat"])
-        own = backbone.predict(backbone._unpacked(sample, size), t.reshape(1), cond)
-    assert torch.allclose(own, backbone._unpacked(prediction, size).float(), atol=1e-5)
+        own = backbone.predict(backbone._from_step(sample, size), t.reshape(1), cond)
+    assert torch.allclose(own, backbone._from_step(prediction, size).float(), atol=1e-5)
 
 
 def test_drawing_is_deterministic_and_does_not_depend_on_the_batch(backbone):

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from oneword._typing import Latents, Pixels
 from oneword.models.contract import Moments
-from oneword.models.pipeline import FrozenPipeline
+from oneword.models.drawing import Family
 
 
-class PackedLatents(FrozenPipeline):
+class PackedLatents(Family):
     """A family whose denoiser takes latents as a row of patches of 2 x 2 cells, as Flux does."""
 
     def _packed(self, latents: Latents) -> Tensor:
@@ -27,7 +27,7 @@ class PackedLatents(FrozenPipeline):
         return FluxPipeline._unpack_latents(latents, height, width, self.vae_factor)
 
 
-class FilmAutoencoder(FrozenPipeline):
+class FilmAutoencoder(Family):
     """A family with Qwen-Image's autoencoder, which takes films and is scaled by channel."""
 
     @property
@@ -76,7 +76,7 @@ class FilmAutoencoder(FrozenPipeline):
         return self._picture(self._through_vae(run))
 
 
-class PatchAutoencoder(FrozenPipeline):
+class PatchAutoencoder(Family):
     """A family with Flux.2's autoencoder: patches of 2 x 2 cells, scaled by its batch norm."""
 
     @property

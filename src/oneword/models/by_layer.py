@@ -11,7 +11,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from oneword.models.contract import Conditioning
+from oneword.vocabulary.splice import Splice
 
 
 def cross_attentions(denoiser: nn.Module) -> list[nn.Module]:
@@ -36,7 +40,7 @@ def reading_by_layer(layers: Sequence[nn.Module], longest: int) -> Iterator[None
     """
 
     def reader(place: int) -> Callable[..., Any]:
-        def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+        def before(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             states = kwargs.get("encoder_hidden_states")
             if states is None or states.shape[1] <= longest:
                 return None
@@ -49,6 +53,36 @@ def reading_by_layer(layers: Sequence[nn.Module], longest: int) -> Iterator[None
             hook = layer.register_forward_pre_hook(reader(place), with_kwargs=True)
             undo.callback(hook.remove)
         yield
+
+
+def read_by_layer(
+    read: Callable[[Sequence[str]], Conditioning],
+    prompts: Sequence[str],
+    splices: Sequence[Splice],
+    num_layers: int,
+    time: Float[Tensor, " batch"],
+) -> Conditioning:
+    """Conditioning of prompts with states of their own for each cross-attention layer.
+
+    Args:
+        read: The family's way to read prompts.
+        prompts: Some of their words differ from layer to layer.
+        splices: What answers for those words.
+        num_layers: Cross-attention layers of the denoiser.
+        time: The time of each prompt as a share of the schedule, in [0, 1).
+    """
+    layer = torch.arange(num_layers, device=time.device).repeat_interleave(len(prompts))
+    for splice in splices:
+        splice.place = layer, time.repeat(num_layers)
+    try:
+        found = read([*prompts] * num_layers)
+    finally:
+        for splice in splices:
+            splice.place = None
+    states = found.encoder_hidden_states
+    assert isinstance(states, Tensor)
+    pooled = None if found.pooled is None else found.pooled[: len(prompts)]
+    return Conditioning(states.split(len(prompts)), pooled)
 
 
 @contextmanager
@@ -64,7 +98,7 @@ def following(
     """
     kept: list[Tensor] = []
 
-    def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    def before(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         given = kwargs["encoder_hidden_states"]
         if timed or not kept:
             kept[:] = [encode(args[1])]

@@ -1,29 +1,25 @@
-"""What all families share: loading a diffusers pipeline, its autoencoder, and drawing with it."""
+"""A frozen diffusers pipeline behind the contract, but for drawing, which is ``drawing.py``'s."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import (
-    AutoPipelineForImage2Image,
-    AutoPipelineForInpainting,
-)
 from torch import Tensor, nn
 
+from oneword._devices import sent
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
-from oneword.models.assembly import quiet, unscale
-from oneword.models.by_layer import cross_attentions, following, reading_by_layer
-from oneword.models.contract import Conditioning, Moments, OnLatents
+from oneword.models.assembly import unscale
+from oneword.models.by_layer import cross_attentions, read_by_layer, reading_by_layer
+from oneword.models.contract import Conditioning, Moments
 from oneword.models.memory import shapes, ways
 from oneword.models.noise import Diffusion, Flow, TrigFlow
 from oneword.models.speed.compiled import Compiled
@@ -32,10 +28,15 @@ from oneword.vocabulary.vocabulary import Vocabulary
 
 
 class FrozenPipeline:
-    """A frozen pipeline behind the contract of ``backbones.base``, but for what a family decides.
+    """A frozen pipeline that encodes, reads and predicts as ``models.contract`` says.
 
-    A family adds ``encode_prompt`` and ``predict``.
+    A family supplies ``_read`` and ``_denoise``.
     """
+
+    tells_sizes: ClassVar[bool] = False
+    """Whether the denoiser is told a picture's size before and after it was cropped."""
+    original_px: ClassVar[tuple[int, int] | None] = None
+    """Height and width before the crop where none is given; ``None``: the picture's own."""
 
     def __init__(
         self,
@@ -143,31 +144,43 @@ class FrozenPipeline:
         found = [vocabulary.splice for vocabulary in self.vocabularies.values()]
         return [splice for splice in found if splice is not None and splice.varies]
 
-    def _encoded(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None,
-        encode: Callable[[Sequence[str]], Conditioning],
-    ) -> Conditioning:
-        """Encode prompts, once for every cross-attention layer where their words differ there."""
+    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+        """As the family reads prompts, once for every layer where their words differ there."""
         splices = self._splices()
         if not splices:
-            return encode(prompts)
-        layers = self.num_cross_attentions
-        layer = torch.arange(layers, device=self.device).repeat_interleave(len(prompts))
+            return self._read(prompts)
         steps = self.pipeline.scheduler.config.num_train_timesteps
         time = torch.full((len(prompts),), 0.5) if t is None else t.float() / steps
-        for splice in splices:
-            splice.place = layer, time.to(self.device).repeat(layers)
-        try:
-            found = encode([*prompts] * layers)
-        finally:
-            for splice in splices:
-                splice.place = None
-        states = found.encoder_hidden_states
-        assert isinstance(states, Tensor)
-        pooled = None if found.pooled is None else found.pooled[: len(prompts)]
-        return Conditioning(states.split(len(prompts)), pooled)
+        return read_by_layer(
+            self._read, prompts, splices, self.num_cross_attentions, time.to(self.device)
+        )
+
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of prompts through the family's own road; differentiable."""
+        raise NotImplementedError
+
+    def predict(
+        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
+    ) -> Latents:
+        """The denoiser's own prediction, float32."""
+        if self.tells_sizes:
+            cond = replace(cond, extra=cond.extra | {"sizes": self._sizes(x_t, crops)})
+        return self._denoise(x_t, t, cond)
+
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
+        """The denoiser's own prediction, float32; where it is told sizes they are in ``extra``."""
+        raise NotImplementedError
+
+    def _sizes(self, x_t: Latents, crops: Tensor | None) -> Tensor:
+        """Sizes of each picture, (batch, 6), px.
+
+        Height and width before the crop, the crop's top and left, and height and width after it.
+        """
+        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        if crops is None:
+            original = size if self.original_px is None else torch.tensor([self.original_px])
+            crops = torch.cat([original.expand_as(size), torch.zeros_like(size)], dim=1)
+        return sent(torch.cat([crops.cpu(), size], dim=1).to(self.dtype), self.device)
 
     def _states(self, cond: Conditioning) -> Tensor:
         """Hidden states as the denoiser takes them; those of several layers lie side by side."""
@@ -175,21 +188,10 @@ class FrozenPipeline:
         states = torch.cat(states, dim=1) if isinstance(states, tuple) else states
         return states.to(self.dtype)
 
-    @contextmanager
-    def _following(self, prompts: Sequence[str]) -> Iterator[None]:
-        """While the pipeline draws prompts, let their words see layer and time."""
-        splices = self._splices()
-        if not splices:
-            yield
-            return
-
-        def encode(t: Tensor) -> Tensor:
-            times = t.reshape(-1)[:1].expand(len(prompts))
-            return self._states(self.encode_prompt(prompts, times))  # type: ignore[attr-defined]
-
-        timed = any(splice.timed for splice in splices)
-        with following(self.denoiser, encode, timed=timed):
-            yield
+    def _pooled(self, cond: Conditioning) -> Tensor:
+        """The pooled output as the denoiser takes it, of a family that has one."""
+        assert cond.pooled is not None
+        return cond.pooled.to(self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -259,6 +261,14 @@ class FrozenPipeline:
 
         return self._through_vae(run).clamp(-1, 1)
 
+    def _packed(self, latents: Latents) -> Tensor:
+        """Latents as the denoiser takes them."""
+        return latents
+
+    def _unpacked(self, latents: Tensor, _size: tuple[int, int], /) -> Latents:
+        """The way back, to so many cells."""
+        return latents
+
     def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:
         """The noise's own distribution of times."""
         return self.noise.sample_t(u, latent_size).to(self.device)
@@ -270,173 +280,3 @@ class FrozenPipeline:
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
         """What ``predict`` should return."""
         return self.noise.target(x0, noise, t)
-
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw one picture per (prompt, seed) pair through the family's pipeline."""
-        chosen = self.sampling.overlaid(sampling)
-        assert chosen.height
-        assert chosen.width
-        size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        options: dict[str, Any] = {
-            "prompt": list(prompts),
-            "guidance_scale": chosen.guidance_scale,
-            "num_inference_steps": chosen.num_inference_steps,
-            "height": chosen.height,
-            "width": chosen.width,
-            "output_type": "latent",
-        }
-        if chosen.negative_prompt:
-            options["negative_prompt"] = chosen.negative_prompt
-        pipeline = self.pipeline
-        if image is None:
-            start = self._start(latents, generators, size, on_latents, chosen)
-            options["latents"] = self._packed(start)
-        else:
-            pipeline = self._image_pipeline(mask is not None)
-            options |= {"image": (image + 1) / 2, "strength": strength, "generator": generators}
-            if mask is not None:
-                options["mask_image"] = mask
-            if "height" not in _parameters(pipeline):
-                options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        for name in ("guidance_scale", "latents"):  # which go by another name, or another way
-            if name not in _parameters(pipeline):
-                options.pop(name, None)
-        options |= self._draw_options(chosen)
-        if (negative := options.get("negative_prompt")) is not None:
-            options["negative_prompt"] = [negative] * len(prompts)
-        seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 0)
-        with torch.no_grad(), self._present(self.vae), self._following(prompts), quiet(), seen:
-            drawn = self._run(pipeline, options)
-        return self._checked(self.decode_latents(self._drawn(drawn, size)))
-
-    def _checked(self, drawn: Pixels) -> Pixels:
-        """Pictures as the model's safety checker, where it has one, leaves them."""
-        return drawn
-
-    def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
-        """What a safety checker, whose pictures are in [0, 1], leaves of the drawn ones."""
-        found = [i for i, bad in enumerate(flags) if bad]
-        if not found:
-            return drawn
-        warnings.warn(
-            f"The model's safety checker blackened picture(s) {found}; --no-safety-checker "
-            "turns it off.",
-            stacklevel=3,
-        )
-        return checked.to(drawn) * 2 - 1
-
-    def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
-        """What the pipeline draws."""
-        return pipeline(**options, return_dict=False)[0]
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        """What the family's pipeline is told besides."""
-        return {}
-
-    def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
-        """Noise that depends on a picture's own seed only, and not on the compute type."""
-        shape = (self.latent_channels, *size)
-        noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-        return noise.to(self.device, self.dtype)
-
-    def _packed(self, latents: Latents) -> Tensor:
-        return latents
-
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
-        return latents
-
-    def _in_step(self, latents: Latents) -> Tensor:
-        """Latents as the scheduler's steps know them."""
-        return self._packed(latents)
-
-    def _start(
-        self,
-        latents: Latents | None,
-        generators: Sequence[torch.Generator],
-        size: tuple[int, int],
-        on_latents: OnLatents | None,
-        sampling: SamplingConfig,
-    ) -> Latents:
-        """What the first step of a drawing from noise denoises."""
-        if latents is None:
-            latents = self._noise(generators, size)
-        latents = latents.to(self.device, self.dtype)
-        if on_latents is None:
-            return latents
-        first = self.noise.first(self.pipeline.scheduler, sampling.num_inference_steps or 1)
-        return on_latents(latents, first).to(latents)
-
-    @contextmanager
-    def _watched(
-        self,
-        on_latents: OnLatents | None,
-        size: tuple[int, int],
-        on_step: Callable[[int, int], None] | None,
-        total: int,
-    ) -> Iterator[None]:
-        """Be told of each of the scheduler's steps; not every pipeline can call back."""
-        scheduler = self.pipeline.scheduler
-        patched = vars(scheduler).get("step")  # by someone else
-        stock, done = scheduler.step, itertools.count(1)
-
-        @functools.wraps(stock)  # pipelines look at what it takes
-        def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
-            found = stock(prediction, t, latents, *rest, **options)
-            if on_latents is not None:
-                before, time = self._unpacked(found[0], size), self.noise.after(scheduler, t)
-                after = self._in_step(on_latents(before, time).to(before))
-                if isinstance(found, tuple):
-                    # the finished ones are the expected picture, too, which some pipelines take
-                    found = (after, *(found[1:] if time is not None else [after] * len(found[1:])))
-                else:
-                    found.prev_sample = after
-            if on_step is not None:
-                on_step(next(done), total)
-            return found
-
-        scheduler.step = step
-        try:
-            yield
-        finally:
-            del scheduler.step
-            if patched is not None:
-                scheduler.step = patched
-
-    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        """Scaled latents of what the pipeline returns."""
-        return self._unpacked(latents, size)
-
-    def _image_pipeline(self, inpaints: bool) -> Any:
-        """The family's pipeline that starts from a picture, over the same parts."""
-        auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
-        try:
-            with quiet():
-                pipeline: Any = auto.from_pipe(self.pipeline)
-        except ValueError as error:
-            way = "does not paint inside masks, got a mask"
-            if not inpaints:
-                way = "draws from noise only, got a picture to start from"
-            raise ModelError(
-                f"The family {self.family} {way}; diffusers has no such pipeline for it."
-            ) from error
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
-
-
-def _parameters(pipeline: Any) -> set[str]:
-    code = type(pipeline).__call__
-    code = getattr(code, "__wrapped__", code).__code__
-    return set(code.co_varnames[: code.co_argcount])

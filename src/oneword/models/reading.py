@@ -1,4 +1,4 @@
-"""What several families share, though not all."""
+"""How some families read prompts: by one encoder, or at one length at a time."""
 
 from __future__ import annotations
 
@@ -11,35 +11,28 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from oneword._typing import Latents, Pixels, Timesteps
-from oneword.config.drawing import SamplingConfig
+from oneword._typing import Latents, Timesteps
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
-from oneword.models.contract import Conditioning, OnLatents
-from oneword.models.pipeline import FrozenPipeline
+from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.vocabulary.tokenizer import apart
 from oneword.vocabulary.word import PlaceholderError
 
 
-class OneEncoder(FrozenPipeline):
+class OneEncoder(Family):
     """A family whose prompts one text encoder reads, token by token.
 
-    A family sets ``prompt_options`` and adds ``predict``.
+    A family sets ``prompt_options`` and adds ``_denoise``.
     """
 
-    prompt_options: dict[str, Any]
-    """What the pipeline is told of prompts, when it encodes them and when it draws."""
     mask_at: ClassVar[int | None] = 1
     """Where the mask of the prompt's own tokens is in what the pipeline returns, if anywhere."""
     unguided: ClassVar[dict[str, Any]] = {"do_classifier_free_guidance": False}
     """How the pipeline is told to encode no negative prompt, if it knows one."""
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
-        """Hidden states of the text encoder, and its mask in ``extra``; differentiable."""
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
+        """Hidden states of the text encoder, and its mask in ``extra``."""
         found = self.pipeline.encode_prompt(
             list(prompts),
             device=self.device,
@@ -49,117 +42,44 @@ class OneEncoder(FrozenPipeline):
         extra = {} if self.mask_at is None else {"mask": found[self.mask_at]}
         return Conditioning(found[0], extra=extra)
 
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return self.prompt_options
 
-
-class InParts(FrozenPipeline):
-    """A family whose pipeline draws some prompts otherwise where others stand beside them."""
-
-    alike: ClassVar[str]
-    """What prompts have in common that may be drawn together, in words."""
-
-    def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Places of the prompts that may be drawn together."""
-        raise NotImplementedError
-
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw as every family does, prompts that are alike at a time.
-
-        Raises:
-            ModelError: ``on_latents`` is to see several kinds of prompts at once.
-        """
-        groups = self._alike(prompts)
-        if len(groups) == 1:
-            return super().draw(
-                prompts, seeds, sampling, image=image, mask=mask, strength=strength,
-                latents=latents, on_latents=on_latents, on_step=on_step,
-            )  # fmt: skip
-        if on_latents is not None:
-            raise ModelError(
-                f"The family {self.family} must be given prompts {self.alike} where latents are "
-                f"watched, got {len(groups)} kinds; pass them one by one."
-            )
-        total = len(groups) * (self.sampling.overlaid(sampling).num_inference_steps or 0)
-        found: dict[int, Tensor] = {}
-        done = 0
-
-        def count(*_: int) -> None:
-            nonlocal done
-            done += 1
-            if on_step is not None:
-                on_step(done, total)
-
-        for places in groups:
-            drawn = super().draw(
-                [prompts[i] for i in places],
-                [seeds[i] for i in places],
-                sampling,
-                image=None if image is None else image[places],
-                mask=None if mask is None else mask[places],
-                strength=strength,
-                latents=None if latents is None else latents[places],
-                on_step=count,
-            )
-            found |= dict(zip(places, drawn, strict=True))
-        return torch.stack([found[i] for i in range(len(prompts))])
-
-
-class OneLength(InParts):
+class OneLength(Family):
     """A family whose prompts are read with their padding: each is padded as if it were alone.
 
-    Prompts of several lengths are encoded, denoised and drawn in parts. A family adds ``_encode``
-    and ``_predict``, which are given prompts of one length, and ``_lengths`` where it has several
-    text encoders or puts prompts into a template.
+    Prompts of several lengths are encoded, denoised and drawn in parts. A family adds
+    ``_read_alike`` and ``_denoise_alike``, which are given prompts of one length, and ``_lengths``
+    where it has several text encoders or puts prompts into a template.
     """
 
     block: ClassVar[int] = 1
     """Prompts are padded to multiples of so many tokens."""
     alike = "of one length in tokens"
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """States of the prompts and their padding; in ``extra``, how many where that differs."""
         groups = self._alike(prompts)
         if len(groups) == 1:
-            return self._encode(prompts)
+            return self._read_alike(prompts)
         found: dict[int, Conditioning] = {}
         for places in groups:
-            cond = self._encode([prompts[i] for i in places])
+            cond = self._read_alike([prompts[i] for i in places])
             found |= {place: cond[i] for i, place in enumerate(places)}
         parts = [found[i] for i in range(len(prompts))]
-        states = [part.encoder_hidden_states for part in parts]
+        states = [self._states(part) for part in parts]
         extra = {
             name: pad_sequence([part.extra[name] for part in parts], batch_first=True)
             for name in parts[0].extra
         }
         extra["lengths"] = torch.tensor([len(one) for one in states], device=self.device)
-        pooled = None
-        if parts[0].pooled is not None:
-            pooled = torch.stack([part.pooled for part in parts])
-        return Conditioning(pad_sequence(states, batch_first=True), pooled, extra)
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Conditioning(
+            pad_sequence(states, batch_first=True), torch.stack(pooled) if pooled else None, extra
+        )
 
-    def predict(
-        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The denoiser's own prediction, float32, for prompts of one length after another."""
         if "lengths" not in cond.extra:
-            return self._predict(x_t, t, cond, crops)
+            return self._denoise_alike(x_t, t, cond)
         lengths = cond.extra["lengths"].tolist()
         found: dict[int, Tensor] = {}
         for length in sorted(set(lengths)):
@@ -167,20 +87,22 @@ class OneLength(InParts):
             part = Conditioning(
                 self._states(cond)[places, :length],
                 None if cond.pooled is None else cond.pooled[places],
-                {n: x[places, :length] for n, x in cond.extra.items() if n != "lengths"},
+                {
+                    name: value[places] if name == "sizes" else value[places, :length]
+                    for name, value in cond.extra.items()
+                    if name != "lengths"
+                },
             )
-            of_part = None if crops is None else crops[places]
-            drawn = self._predict(x_t[places], t[places], part, of_part)
+            drawn = self._denoise_alike(x_t[places], t[places], part)
             found |= dict(zip(places, drawn, strict=True))
         return torch.stack([found[i] for i in range(len(x_t))])
 
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+    def _read_alike(self, prompts: Sequence[str]) -> Conditioning:
         """States of prompts of one length, which is the second axis of all but pooled tensors."""
         raise NotImplementedError
 
-    def _predict(
-        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None
-    ) -> Latents:
+    def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
+        """The denoiser's own prediction, float32, for prompts of one length."""
         raise NotImplementedError
 
     def _alike(self, prompts: Sequence[str]) -> list[list[int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import AuraFlowPipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -33,7 +32,7 @@ def load(config: ModelConfig) -> AuraFlow:
 
 
 class AuraFlow(OneEncoder):
-    """A frozen AuraFlow pipeline behind the contract of ``backbones.base``."""
+    """A frozen AuraFlow pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # the states of what is masked are zero, and the transformer takes no mask
 
@@ -51,13 +50,7 @@ class AuraFlow(OneEncoder):
         )
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32; its times are the noise's, in (0, 1)."""
         # times stay float32: bf16 tells 128 of them apart between 0.5 and 1, the model 500
         output = self.denoiser(

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers import BriaPipeline, FlowMatchEulerDiscreteScheduler
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -36,7 +35,7 @@ def load(config: ModelConfig) -> Bria:
 
 
 class Bria(PackedLatents, OneEncoder):
-    """A frozen Bria pipeline behind the contract of ``backbones.base``."""
+    """A frozen Bria pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # the pipeline encodes prompts one by one and fills up with zeros
 
@@ -60,18 +59,12 @@ class Bria(PackedLatents, OneEncoder):
         )
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
 
-    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of T5, and zeros."""
         with quiet():  # of a batch's prompts all but the longest are called truncated
-            return super().encode_prompt(prompts, t)
+            return super()._read(prompts)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         states = self._states(cond)
         height, width = x_t.shape[-2:]

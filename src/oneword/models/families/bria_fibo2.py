@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusers import AutoencoderKLFlux2, BriaFibo2Pipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -40,7 +39,7 @@ def load(config: ModelConfig) -> BriaFibo2:
 
 
 class BriaFibo2(PatchAutoencoder):
-    """A frozen Bria Fibo 2 pipeline behind the contract of ``backbones.base``."""
+    """A frozen Bria Fibo 2 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -83,11 +82,7 @@ class BriaFibo2(PatchAutoencoder):
         """Pictures of scaled latents, clamped to [-1, 1]."""
         return super().decode_latents(self.pipeline._patchify_latents(latents))
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Bundles of layers beside each other in the last axis, and the mask of their tokens."""
         bundles, mask = self.pipeline._get_qwen_prompt_embeds(
             self.pipeline.text_encoder,
@@ -100,13 +95,7 @@ class BriaFibo2(PatchAutoencoder):
         )
         return Conditioning(bundles.transpose(1, 2).flatten(2), extra={"mask": mask})
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         bundles = len(self.pipeline.text_encoder_out_layers)
         velocity = self.denoiser(

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers import ChromaPipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -38,7 +37,7 @@ def load(config: ModelConfig) -> Chroma:
 
 
 class Chroma(PackedLatents, OneEncoder):
-    """A frozen Chroma pipeline behind the contract of ``backbones.base``."""
+    """A frozen Chroma pipeline behind the contract of ``models.contract``."""
 
     mask_at = 2  # it leaves one token of padding
 
@@ -57,13 +56,7 @@ class Chroma(PackedLatents, OneEncoder):
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
         self._checkpoint: Any = getattr(self.denoiser, "_gradient_checkpointing_func", None)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         states = self._states(cond)
         count, height, width = len(x_t), *x_t.shape[-2:]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import CogVideoXDDIMScheduler, CogView3PlusPipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -17,7 +16,6 @@ from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
 from oneword.models.reading import OneEncoder, refuse_clip_skip
-from oneword.models.sizes import ToldSizes
 
 
 # the defaults of diffusers' pipeline
@@ -35,10 +33,11 @@ def load(config: ModelConfig) -> CogView3:
     return CogView3(load_pipeline(config, CogView3PlusPipeline, config.model), config)
 
 
-class CogView3(ToldSizes, OneEncoder):
-    """A frozen CogView3-Plus pipeline behind the contract of ``backbones.base``."""
+class CogView3(OneEncoder):
+    """A frozen CogView3-Plus pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # T5 and the denoiser read the padding, too
+    tells_sizes = True
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # the other solver of the family draws noise in every step
@@ -56,14 +55,15 @@ class CogView3(ToldSizes, OneEncoder):
         )
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
 
-    def predict(
-        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own prediction, float32, told the size and the crop's place."""
+        original, corner, size = cond.extra["sizes"].split(2, dim=1)
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),
             encoder_hidden_states=self._states(cond),
             timestep=t,
-            **self._sizes(x_t, crops),
+            original_size=original,
+            target_size=size,
+            crop_coords=corner,
         )
         return output.sample.float()

@@ -11,7 +11,6 @@ from typing import Any
 
 from diffusers import CogView4Pipeline
 from diffusers.pipelines.cogview4.pipeline_cogview4 import calculate_shift
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -20,7 +19,6 @@ from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneLength, refuse_clip_skip
-from oneword.models.sizes import ToldSizes
 
 
 # the defaults of diffusers' pipeline
@@ -39,10 +37,11 @@ def load(config: ModelConfig) -> CogView4:
     return CogView4(load_pipeline(config, CogView4Pipeline, config.model), config)
 
 
-class CogView4(ToldSizes, OneLength):
-    """A frozen CogView4 pipeline behind the contract of ``backbones.base``."""
+class CogView4(OneLength):
+    """A frozen CogView4 pipeline behind the contract of ``models.contract``."""
 
     block = 16  # the pipeline pads prompts to multiples of so many tokens
+    tells_sizes = True
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -60,7 +59,7 @@ class CogView4(ToldSizes, OneLength):
         )
         self.prompt_options = {"max_sequence_length": GLM_TOKENS}
 
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+    def _read_alike(self, prompts: Sequence[str]) -> Conditioning:
         """GLM's hidden states before its last layer, with those of the padding."""
         found = self.pipeline.encode_prompt(
             list(prompts),
@@ -70,16 +69,17 @@ class CogView4(ToldSizes, OneLength):
         )
         return Conditioning(found[0])
 
-    def _predict(
-        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None
-    ) -> Latents:
+    def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32, told the picture's size and the crop's place."""
         scale = self.pipeline.scheduler.config.num_train_timesteps
+        original, corner, size = cond.extra["sizes"].split(2, dim=1)
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),
             encoder_hidden_states=self._states(cond),
             timestep=self._unshifted(t, (x_t.shape[-2], x_t.shape[-1])) * scale,
-            **self._sizes(x_t, crops),
+            original_size=original,
+            target_size=size,
+            crop_coords=corner,
         )
         return output.sample.float()
 
@@ -101,6 +101,3 @@ class CogView4(ToldSizes, OneLength):
             shift = self._shift(latent_size)
             factor = shift if config.time_shift_type == "linear" else math.exp(shift)
         return t / (t + factor * (1 - t))
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return self.prompt_options

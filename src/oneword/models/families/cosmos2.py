@@ -10,7 +10,7 @@ NVIDIA 2025, arXiv:2501.03575, for the first version.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,8 @@ from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, quiet
 from oneword.models.autoencoders import FilmAutoencoder
-from oneword.models.contract import Conditioning, OnLatents
+from oneword.models.contract import Conditioning
+from oneword.models.drawing import Request
 from oneword.models.memory import shapes
 from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip
@@ -75,12 +76,12 @@ class _Unchecked:
 
     def to(self, device: Any) -> None: ...
 
-    def check_text_safety(self, prompt: str) -> bool:  # noqa: ARG002
+    def check_text_safety(self, _prompt: str) -> bool:
         return True
 
 
 class Cosmos2(FilmAutoencoder, OneEncoder):
-    """A frozen Cosmos-Predict2 pipeline behind the contract of ``backbones.base``."""
+    """A frozen Cosmos-Predict2 pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # the states of padding are zeros, which the denoiser reads
 
@@ -107,13 +108,7 @@ class Cosmos2(FilmAutoencoder, OneEncoder):
         """How many pixels wide a cell of the latents is."""
         return self.pipeline.vae_scale_factor_spatial
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         height, width = x_t.shape[-2:]
         output = self.denoiser(
@@ -158,31 +153,24 @@ class Cosmos2(FilmAutoencoder, OneEncoder):
         return level / (1 + level)
 
     def _packed(self, latents: Latents) -> Tensor:
-        """As a film of one frame, of noise that the pipeline multiplies by the highest level."""
-        return latents[:, :, None] / self._first
-
-    def _in_step(self, latents: Latents) -> Tensor:
         return latents[:, :, None]
 
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
+    def _unpacked(self, latents: Tensor, _size: tuple[int, int], /) -> Latents:
         return latents[:, :, 0]
 
-    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
+    def _given(self, latents: Latents) -> Tensor:
+        return self._packed(latents) / self._first  # the pipeline multiplies by the highest level
+
+    def _returned(self, latents: Tensor, _size: tuple[int, int]) -> Latents:
         return latents  # the pipeline has taken the frame out
 
     @contextmanager
-    def _watched(
-        self,
-        on_latents: OnLatents | None,
-        size: tuple[int, int],
-        on_step: Callable[[int, int], None] | None,
-        total: int,
-    ) -> Iterator[None]:
+    def _watched(self, request: Request, size: tuple[int, int]) -> Iterator[None]:
         """As every family's steps are, while the pipeline counts in levels."""
         shares = self.pipeline.scheduler
         levels = _Levels(shares, self.pipeline)
         hook = self.denoiser.register_forward_hook(levels.hear)
-        with super()._watched(on_latents, size, on_step, total):
+        with super()._watched(request, size):
             self.pipeline.scheduler = levels
             try:
                 yield
@@ -216,7 +204,7 @@ class _Levels:
         self.shares, self.config, self.pipeline = shares, shares.config, pipeline
         self._velocities: list[Tensor] = []
 
-    def hear(self, module: Any, args: Any, output: Any) -> None:  # noqa: ARG002
+    def hear(self, _module: Any, _args: Any, output: Any) -> None:
         """Keep what the transformer says, with the prompt and then, if guided, without."""
         self._velocities.append(output[0].float())
 

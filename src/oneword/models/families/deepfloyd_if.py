@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, IFPipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -18,9 +17,9 @@ from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import NoAutoencoder
-from oneword.models.contract import Conditioning, OnLatents
+from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family, Request
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import FrozenPipeline
 from oneword.models.reading import refuse_clip_skip, spare_words
 
 
@@ -47,8 +46,8 @@ def load(config: ModelConfig) -> DeepFloydIF:
     return DeepFloydIF(load_pipeline(config, IFPipeline, config.model, **options), config)
 
 
-class DeepFloydIF(FrozenPipeline):
-    """A frozen first stage of DeepFloyd IF behind the contract of ``backbones.base``."""
+class DeepFloydIF(Family):
+    """A frozen first stage of DeepFloyd IF behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)
@@ -66,17 +65,15 @@ class DeepFloydIF(FrozenPipeline):
             resolution=pipeline.unet.config.sample_size,
             sampling=DEFAULTS,
         )
+        # lower-cased, but not cleaned of what looks like HTML
+        self.draw_options = {"clean_caption": False, "output_type": "pt"}
 
     @property
     def latent_channels(self) -> int:
         """Red, green and blue."""
         return self.denoiser.config.in_channels
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of T5 with those of the padding, which the UNet reads, too."""
         # below the decorator that switches gradients off
         encode = type(self.pipeline).encode_prompt.__wrapped__
@@ -85,13 +82,7 @@ class DeepFloydIF(FrozenPipeline):
         )
         return Conditioning(states)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The UNet's own noise, float32, without the variance that it predicts besides."""
         output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample[:, : x_t.shape[1]].float()
@@ -106,15 +97,8 @@ class DeepFloydIF(FrozenPipeline):
         found = torch.as_tensor(checked).permute(0, 3, 1, 2)
         return self._blackened(drawn, found, [any(kinds) for kinds in zip(*flags, strict=True)])
 
-    def _start(
-        self,
-        latents: Latents | None,
-        generators: Sequence[torch.Generator],
-        size: tuple[int, int],
-        on_latents: OnLatents | None,
-        sampling: SamplingConfig,
-    ) -> Latents:
-        start = super()._start(latents, generators, size, on_latents, sampling)
+    def _start(self, request: Request, size: tuple[int, int]) -> Latents:
+        start = super()._start(request, size)
         # the pipeline takes no noise, but asks itself for some
         self.pipeline.prepare_intermediate_images = lambda *_: start
         return start
@@ -125,7 +109,3 @@ class DeepFloydIF(FrozenPipeline):
         read = pipeline.preprocess_image  # which takes tensors as they are
         pipeline.preprocess_image = lambda image: read(image * 2 - 1)
         return pipeline
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        # lower-cased, but not cleaned of what looks like HTML
-        return {"clean_caption": False, "output_type": "pt"}

@@ -20,9 +20,10 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
-from oneword.models.contract import Conditioning, OnLatents
+from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family, Request
 from oneword.models.noise import Flow
-from oneword.models.reading import InParts, refuse_clip_skip
+from oneword.models.reading import refuse_clip_skip
 
 
 # the defaults of diffusers' pipelines; the distilled one takes no guidance
@@ -44,8 +45,8 @@ def load(config: ModelConfig) -> DreamLite:
     return DreamLite(pipeline, config)
 
 
-class DreamLite(InParts):
-    """A frozen DreamLite pipeline behind the contract of ``backbones.base``."""
+class DreamLite(Family):
+    """A frozen DreamLite pipeline behind the contract of ``models.contract``."""
 
     alike = "that are the same"
 
@@ -69,11 +70,7 @@ class DreamLite(InParts):
         )
         self._layers = []  # states of several layers would not fit the mask
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states after the template's head, and the mask of their tokens."""
         states, mask = self.pipeline.encode_prompt(
             "generate",
@@ -84,13 +81,7 @@ class DreamLite(InParts):
         )
         return Conditioning(states, extra={"mask": mask})
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The UNet's own velocity of the first picture, float32, told its width and height."""
         pair = torch.cat([x_t, torch.zeros_like(x_t)], dim=3).to(self.dtype)
         height, width = (side * self.vae_factor for side in x_t.shape[-2:])
@@ -108,15 +99,8 @@ class DreamLite(InParts):
         # the pipeline takes one prompt, of which it draws several pictures
         return [[i for i, p in enumerate(prompts) if p == own] for own in dict.fromkeys(prompts)]
 
-    def _start(
-        self,
-        latents: Latents | None,
-        generators: Sequence[torch.Generator],
-        size: tuple[int, int],
-        on_latents: OnLatents | None,
-        sampling: SamplingConfig,
-    ) -> Latents:
-        start = super()._start(latents, generators, size, on_latents, sampling)
+    def _start(self, request: Request, size: tuple[int, int]) -> Latents:
+        start = super()._start(request, size)
         # the pipeline takes no noise, but asks itself for some
         self.pipeline.prepare_latents = lambda *_: start
         return start
@@ -140,7 +124,7 @@ class DreamLite(InParts):
     def _following(self, prompts: Sequence[str]) -> Iterator[None]:
         """While the pipeline draws, let the UNet be told the size of every picture."""
 
-        def told(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+        def told(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             # with guidance it is told two sizes, which are one, however many pictures there are
             size = kwargs["added_cond_kwargs"]["time_ids"][:1].expand(len(args[0]), -1)
             return args, kwargs | {"added_cond_kwargs": {"time_ids": size}}

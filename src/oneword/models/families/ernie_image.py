@@ -52,7 +52,7 @@ def load(config: ModelConfig) -> ErnieImage:
 
 
 class ErnieImage(PatchAutoencoder):
-    """A frozen ERNIE-Image pipeline behind the contract of ``backbones.base``."""
+    """A frozen ERNIE-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -75,12 +75,9 @@ class ErnieImage(PatchAutoencoder):
             sampling=FEW_STEPS if turbo else DEFAULTS,
         )
         pipeline.encode_prompt = self._apart
+        self.draw_options = {"use_pe": False}
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """States of the last layer but one, and a mask of those that are a prompt's.
 
         The pipeline's own lets no gradient through, and reads one prompt at a time.
@@ -101,17 +98,11 @@ class ErnieImage(PatchAutoencoder):
 
     def _apart(self, prompt: Sequence[str], *_: Any) -> list[Tensor]:
         """The states of each prompt, as the pipeline's own ``encode_prompt`` has them."""
-        found = self.encode_prompt(prompt)
+        found = self._read(prompt)
         states, lengths = found.encoder_hidden_states, found.extra["mask"].sum(1).tolist()
         return [own[:length] for own, length in zip(states, lengths, strict=True)]
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         velocity = self.denoiser(
             hidden_states=x_t.to(self.dtype),
@@ -120,6 +111,3 @@ class ErnieImage(PatchAutoencoder):
             text_lens=cond.extra["mask"].sum(1),
         ).sample
         return velocity.float()
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"use_pe": False}

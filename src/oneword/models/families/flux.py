@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers import FluxPipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -40,7 +39,7 @@ def load(config: ModelConfig) -> Flux:
 
 
 class Flux(PackedLatents):
-    """A frozen Flux pipeline behind the contract of ``backbones.base``."""
+    """A frozen Flux pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         guided = pipeline.transformer.config.guidance_embeds
@@ -61,11 +60,7 @@ class Flux(PackedLatents):
         )
         self.t5_tokens = longest
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of T5, and CLIP's pooled output."""
         states, pooled, _ = self.pipeline.encode_prompt(
             prompt=list(prompts),
@@ -76,17 +71,9 @@ class Flux(PackedLatents):
         )
         return Conditioning(states, pooled)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32, at the guidance that pictures are drawn with."""
-        states, pooled = cond.encoder_hidden_states, cond.pooled
-        assert isinstance(states, Tensor)
-        assert pooled is not None
+        states = self._states(cond)
         count, height, width = len(x_t), *x_t.shape[-2:]
         guidance = None
         if self.denoiser.config.guidance_embeds:
@@ -99,8 +86,8 @@ class Flux(PackedLatents):
             hidden_states=self._packed(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             guidance=guidance,
-            encoder_hidden_states=states.to(self.dtype),
-            pooled_projections=pooled.to(self.dtype),
+            encoder_hidden_states=states,
+            pooled_projections=self._pooled(cond),
             txt_ids=torch.zeros(states.shape[1], 3, device=self.device, dtype=self.dtype),
             img_ids=places,
         ).sample

@@ -6,7 +6,7 @@ cells of the VAE, scaled by the running statistics of its batch norm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, quiet
 from oneword.models.autoencoders import PatchAutoencoder
-from oneword.models.contract import Conditioning, OnLatents
+from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, refuse_clip_skip
 
@@ -56,7 +56,7 @@ def load(config: ModelConfig) -> Flux2:
 
 
 class Flux2(PatchAutoencoder):
-    """A frozen Flux.2 pipeline behind the contract of ``backbones.base``."""
+    """A frozen Flux.2 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         self.is_klein = isinstance(pipeline, Flux2KleinPipeline)
@@ -95,11 +95,7 @@ class Flux2(PatchAutoencoder):
             sampling=sampling,
         )
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Three layers of the language model side by side, padding included."""
         with quiet():  # the processor complains of its pipeline's call, every time
             states, _ = self.pipeline.encode_prompt(
@@ -107,66 +103,49 @@ class Flux2(PatchAutoencoder):
             )
         return Conditioning(states)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32, at the guidance that pictures are drawn with."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
+        states = self._states(cond)
         guidance = None
         if self.denoiser.config.guidance_embeds:
             scale = self.sampling.guidance_scale or 0.0
             guidance = torch.full((len(x_t),), scale, device=self.device)
         velocity = self.denoiser(
-            hidden_states=self.pipeline._pack_latents(x_t.to(self.dtype)),
+            hidden_states=self._packed(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             guidance=guidance,
-            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states=states,
             txt_ids=self.pipeline._prepare_text_ids(states).to(self.device),
             img_ids=self.pipeline._prepare_latent_ids(x_t).to(self.device),
         ).sample
         height, width = x_t.shape[-2:]
         return self._unpacked(velocity, (height, width)).float()
 
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw as every family does; klein draws over a picture by inpainting all of it."""
+    def _picture_and_mask(
+        self, image: Pixels | None, mask: Tensor | None
+    ) -> tuple[Pixels | None, Tensor | None]:
+        """As asked for; klein draws over a picture by inpainting all of it."""
         if image is not None and mask is None:
             mask = torch.ones_like(image[:, :1])
-        return super().draw(
-            prompts, seeds, sampling, image=image, mask=mask, strength=strength,
-            latents=latents, on_latents=on_latents, on_step=on_step,
-        )  # fmt: skip
+        return image, mask
 
     def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         return latents.transpose(1, 2).unflatten(2, size)
 
-    def _in_step(self, latents: Latents) -> Tensor:
+    def _packed(self, latents: Latents) -> Tensor:
         return self.pipeline._pack_latents(latents)
 
-    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:
+    def _given(self, latents: Latents) -> Tensor:
+        return latents  # the pipeline packs them
+
+    def _returned(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         if latents.ndim == 3:  # dev returns them as they are; klein undoes patches and scale
             return self._unpacked(latents, size)
         patches = self.pipeline._patchify_latents(latents)
         means, stds = self._scales(patches)
         return (patches - means) / stds
 
-    def _image_pipeline(self, inpaints: bool) -> Any:  # noqa: ARG002
+    def _image_pipeline(self, _inpaints: bool, /) -> Any:
         if not self.is_klein:
             raise ModelError(
                 "Flux.2 dev draws from noise only, got a picture to start from; diffusers has no "

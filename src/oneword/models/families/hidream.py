@@ -23,8 +23,8 @@ from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline
 
 
 # the defaults of diffusers' pipeline
@@ -46,8 +46,8 @@ def load(config: ModelConfig) -> HiDream:
     return HiDream(load_pipeline(config, HiDreamImagePipeline, config.model), config)
 
 
-class HiDream(FrozenPipeline):
-    """A frozen HiDream-I1 pipeline behind the contract of ``backbones.base``."""
+class HiDream(Family):
+    """A frozen HiDream-I1 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         settings = pipeline.scheduler.config
@@ -86,11 +86,7 @@ class HiDream(FrozenPipeline):
             if isinstance(part, MOEFeedForwardSwiGLU):
                 part.moe_infer = MethodType(_through_experts, part)
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of T5, then of Llama's layers in turn, and the CLIPs' pooled outputs."""
         t5, _, llama, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=list(prompts), device=self.device, do_classifier_free_guidance=False
@@ -100,16 +96,9 @@ class HiDream(FrozenPipeline):
         states = [F.pad(part, (0, widest - part.shape[2])) for part in parts]
         return Conditioning(torch.cat(states, dim=1), pooled)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity towards the noise, float32; the transformer's own points to the picture."""
-        states, pooled = self._states(cond), cond.pooled
-        assert pooled is not None
+        states = self._states(cond)
         t5 = states[:, : self._lengths[0], : self._widths[0]]
         llama = states[:, self._lengths[0] :, : self._widths[1]].unflatten(
             1, (-1, self._lengths[1])
@@ -119,7 +108,7 @@ class HiDream(FrozenPipeline):
             timesteps=t * self.pipeline.scheduler.config.num_train_timesteps,
             encoder_hidden_states_t5=t5,
             encoder_hidden_states_llama3=llama.transpose(0, 1),
-            pooled_embeds=pooled.to(self.dtype),
+            pooled_embeds=self._pooled(cond),
         )
         return -output.sample.float()
 

@@ -13,16 +13,15 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, HunyuanDiTPipeline
 from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Diffusion
 from oneword.models.reading import refuse_clip_skip
-from oneword.models.sizes import ToldSizes
 
 
 # the defaults of diffusers' pipeline
@@ -43,8 +42,11 @@ def load(config: ModelConfig) -> HunyuanDiT:
     return HunyuanDiT(load_pipeline(config, HunyuanDiTPipeline, config.model, **absent), config)
 
 
-class HunyuanDiT(ToldSizes):
-    """A frozen Hunyuan-DiT pipeline behind the contract of ``backbones.base``."""
+class HunyuanDiT(Family):
+    """A frozen Hunyuan-DiT pipeline behind the contract of ``models.contract``."""
+
+    tells_sizes = True
+    original_px = DRAWN_FROM
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # the solver that it comes with draws noise in every step
@@ -65,11 +67,7 @@ class HunyuanDiT(ToldSizes):
         )
         self._widths = [v.text_encoder.config.hidden_size for v in self.vocabularies.values()]
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of BERT, then of mT5, in the wider one's width, and the mask of both."""
         read = [
             self.pipeline.encode_prompt(
@@ -87,14 +85,14 @@ class HunyuanDiT(ToldSizes):
         mask = torch.cat([found[2] for found in read], dim=1)
         return Conditioning(torch.cat(states, dim=1), extra={"mask": mask})
 
-    def predict(
-        self, x_t: Latents, t: Timesteps, cond: Conditioning, crops: Tensor | None = None
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own v, float32, without the variance that it predicts besides.
 
         Until version 1.1 it is told the size and the crop's place; without ``crops`` as the stock
         pipeline tells it, of an original of 1024 x 1024 px.
         """
+        # as trained, widths come first
+        original, corner, size = cond.extra["sizes"].split(2, dim=1)
         bert, t5 = self._states(cond).split((BERT_TOKENS, T5_TOKENS), dim=1)
         bert_mask, t5_mask = cond.extra["mask"].split((BERT_TOKENS, T5_TOKENS), dim=1)
         output = self.denoiser(
@@ -104,19 +102,11 @@ class HunyuanDiT(ToldSizes):
             text_embedding_mask=bert_mask,
             encoder_hidden_states_t5=t5[..., : self._widths[1]].contiguous(),
             text_embedding_mask_t5=t5_mask,
-            image_meta_size=self._told(x_t, crops),
+            image_meta_size=torch.cat([part.flip(1) for part in (original, size, corner)], dim=1),
             style=torch.zeros(len(x_t), dtype=torch.long, device=self.device),
             image_rotary_emb=self._positions(x_t),
         ).sample
         return output[:, : x_t.shape[1]].float()
-
-    def _told(self, x_t: Latents, crops: Tensor | None) -> Tensor:
-        """Original size, size, and the crop's place, (batch, 6): as trained, widths come first."""
-        if crops is None:
-            crops = torch.tensor([[*DRAWN_FROM, 0, 0]] * len(x_t))
-        sizes = self._sizes(x_t, crops)
-        told = [sizes[n].flip(1) for n in ("original_size", "target_size", "crop_coords")]
-        return torch.cat(told, dim=1)
 
     def _positions(self, x_t: Latents) -> Any:
         """Rotations of the patches, whose places are scaled to the base side."""

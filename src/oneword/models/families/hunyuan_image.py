@@ -19,8 +19,9 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import InParts, refuse_clip_skip
+from oneword.models.reading import refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and its part for guidance; the distilled model's, of its page
@@ -42,8 +43,8 @@ def load(config: ModelConfig) -> HunyuanImage:
     return HunyuanImage(pipeline, config)
 
 
-class HunyuanImage(InParts):
-    """A frozen HunyuanImage 2.1 pipeline behind the contract of ``backbones.base``."""
+class HunyuanImage(Family):
+    """A frozen HunyuanImage 2.1 pipeline behind the contract of ``models.contract``."""
 
     alike = "that all quote something, or none of which does,"
 
@@ -75,11 +76,7 @@ class HunyuanImage(InParts):
         """How many pixels wide a cell of the latents is."""
         return self.pipeline.vae_scale_factor
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of Qwen2.5-VL, two layers before its last, and its mask in ``extra``.
 
         Where a prompt quotes something, ByT5's states of that are in ``extra``, too.
@@ -92,13 +89,7 @@ class HunyuanImage(InParts):
             extra |= {"glyphs": glyphs, "glyphs_mask": glyphs_mask}
         return Conditioning(states, extra=extra)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32; of the distilled model at one moment."""
         scale = self.pipeline.scheduler.config.num_train_timesteps
         config, time = self.denoiser.config, (t * scale).to(self.dtype)

@@ -78,13 +78,13 @@ class WideFlow(Flow):
         mean = _resolution_aware_mu(height, width, 0.0)
         return (mean + SPREAD * torch.special.ndtri(u)).sigmoid().float()
 
-    def first(self, scheduler: Any, num_inference_steps: int) -> float:  # noqa: ARG002
+    def first(self, _scheduler: Any, num_inference_steps: int) -> float:
         """Noise level of the first step of so many, at any size."""
         return float(_logit_normal_sigmas(num_inference_steps, 0.0, SPREAD)[0])
 
 
 class Ideogram4(PatchAutoencoder):
-    """A frozen Ideogram 4 pipeline behind the contract of ``backbones.base``."""
+    """A frozen Ideogram 4 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -109,11 +109,7 @@ class Ideogram4(PatchAutoencoder):
             sampling=DEFAULTS,
         )
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Thirteen layers of Qwen3-VL woven into each other, and a mask of the prompts' tokens.
 
         Prompts are padded to the longest of them: padding counts for nothing.
@@ -152,13 +148,7 @@ class Ideogram4(PatchAutoencoder):
                 )
         return max(map(len, read))
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity from data to noise, float32: the transformer's runs the other way."""
         states, mask = self._states(cond), cond.extra["mask"]
         height, width = x_t.shape[-2:]

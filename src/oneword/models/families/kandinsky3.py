@@ -39,7 +39,7 @@ def load(config: ModelConfig) -> Kandinsky3:
 
 
 class Kandinsky3(OneLength):
-    """A frozen Kandinsky 3 pipeline behind the contract of ``backbones.base``.
+    """A frozen Kandinsky 3 pipeline behind the contract of ``models.contract``.
 
     The denoiser takes a mean over all tokens, a masked one of padding among them.
     """
@@ -77,7 +77,7 @@ class Kandinsky3(OneLength):
 
         return self._through_vae(run).clamp(-1, 1)
 
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+    def _read_alike(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of T5 and one token of padding, and the mask without that token."""
         # below the decorator that switches gradients off
         encode = type(self.pipeline).encode_prompt.__wrapped__
@@ -90,13 +90,7 @@ class Kandinsky3(OneLength):
         )
         return Conditioning(states, extra={"mask": mask})
 
-    def _predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None,  # noqa: ARG002  (as every family's)
-    ) -> Latents:
+    def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The UNet's own noise, float32."""
         output = self.denoiser(
             x_t.to(self.dtype),

@@ -45,7 +45,7 @@ def load(config: ModelConfig) -> Kandinsky5:
 
 
 class Kandinsky5(OneLength):
-    """A frozen Kandinsky 5 pipeline behind the contract of ``backbones.base``.
+    """A frozen Kandinsky 5 pipeline behind the contract of ``models.contract``.
 
     Neither the language model nor the denoiser is told which tokens are padding.
     """
@@ -75,18 +75,18 @@ class Kandinsky5(OneLength):
             sampling=DEFAULTS,
         )
         self._clean = sparing(pipeline, prompt_clean)
-        pipeline.encode_prompt = self._read
+        pipeline.encode_prompt = self._through_pipeline
 
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+    def _read_alike(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of Qwen2.5-VL after the template's head, and CLIP's pooled output."""
-        states, pooled, _ = self._read(prompts)
+        states, pooled, _ = self._through_pipeline(prompts)
         return Conditioning(states, pooled)
 
-    def _read(
+    def _through_pipeline(
         self,
         prompt: Sequence[str],
         dtype: torch.dtype | None = None,
-        **options: Any,  # noqa: ARG002  (those that the pipeline is called with)
+        **_: Any,  # what the pipeline says besides
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As the pipeline's own ``encode_prompt``, with words spared.
 
@@ -117,21 +117,14 @@ class Kandinsky5(OneLength):
         """Tokens of each prompt, cleaned, with its template."""
         return [len(ids) for ids in self._tokens([self._clean(text) for text in prompts])]
 
-    def _predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None,  # noqa: ARG002  (as every family's)
-    ) -> Latents:
+    def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
-        states, pooled = self._states(cond), cond.pooled
-        assert pooled is not None
+        states = self._states(cond)
         sides = (1, *(side // 2 for side in x_t.shape[-2:]))  # of patches of 2 x 2 cells
         output = self.denoiser(
             hidden_states=self._packed(x_t.to(self.dtype)),
             encoder_hidden_states=states,
-            pooled_projections=pooled.to(self.dtype),
+            pooled_projections=self._pooled(cond),
             timestep=t * self.pipeline.scheduler.config.num_train_timesteps,
             visual_rope_pos=[torch.arange(side, device=self.device) for side in sides],
             text_rope_pos=torch.arange(states.shape[1], device=self.device),
@@ -142,7 +135,7 @@ class Kandinsky5(OneLength):
         """As a film of one frame, with its channels last."""
         return latents.permute(0, 2, 3, 1)[:, None]
 
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
+    def _unpacked(self, latents: Tensor, _size: tuple[int, int], /) -> Latents:
         return latents[:, 0].permute(0, 3, 1, 2)
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:

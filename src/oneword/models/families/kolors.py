@@ -10,7 +10,6 @@ from typing import Any
 
 from diffusers import DDIMScheduler, KolorsPipeline
 
-from oneword._typing import Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
@@ -37,7 +36,7 @@ def load(config: ModelConfig) -> Kolors:
 
 
 class Kolors(SizedUNet):
-    """A frozen Kolors pipeline behind the contract of ``backbones.base``."""
+    """A frozen Kolors pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # its steps are those of the published Euler, the last one of which ends at the picture
@@ -59,11 +58,8 @@ class Kolors(SizedUNet):
         )
         self._check_channels()
 
-    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states before ChatGLM's last layer, and the last token's after it."""
-        return self._encoded(prompts, t, self._encode)
-
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=list(prompts), device=self.device, do_classifier_free_guidance=False
         )

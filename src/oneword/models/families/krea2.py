@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusers import AutoencoderKLQwenImage, Krea2Pipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -44,7 +43,7 @@ def load(config: ModelConfig) -> Krea2:
 
 
 class Krea2(FilmAutoencoder, PackedLatents):
-    """A frozen Krea 2 pipeline behind the contract of ``backbones.base``."""
+    """A frozen Krea 2 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -65,25 +64,16 @@ class Krea2(FilmAutoencoder, PackedLatents):
             resolution=SIDE * pipeline.vae_scale_factor,
             sampling=FEW_STEPS if distilled else DEFAULTS,
         )
+        self.prompt_options = {"max_sequence_length": TOKENS}
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of the chosen layers, side by side, and the mask of their tokens."""
         states, mask = self.pipeline.encode_prompt(
-            list(prompts), device=self.device, max_sequence_length=TOKENS
+            list(prompts), device=self.device, **self.prompt_options
         )
         return Conditioning(states.flatten(2), extra={"mask": mask})
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         states = self._states(cond)
         height, width = x_t.shape[-2:]
@@ -98,6 +88,3 @@ class Krea2(FilmAutoencoder, PackedLatents):
             encoder_attention_mask=cond.extra["mask"],
         ).sample
         return self._unpacked(velocity, (height, width)).float()
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"max_sequence_length": TOKENS}

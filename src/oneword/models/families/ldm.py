@@ -5,10 +5,9 @@ Rombach et al. 2021, arXiv:2112.10752; on the hub as CompVis/ldm-text2im-large-2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers import DDIMScheduler, LDMTextToImagePipeline
 from torch import Tensor
 
@@ -17,9 +16,9 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, refuse_vae
-from oneword.models.contract import Conditioning, OnLatents
+from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import FrozenPipeline
 
 
 CONTEXT = 77
@@ -37,8 +36,8 @@ def load(config: ModelConfig) -> LatentDiffusion:
     return LatentDiffusion(load_pipeline(config, LDMTextToImagePipeline, config.model), config)
 
 
-class LatentDiffusion(FrozenPipeline):
-    """A frozen latent diffusion pipeline behind the contract of ``backbones.base``."""
+class LatentDiffusion(Family):
+    """A frozen latent diffusion pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -55,11 +54,8 @@ class LatentDiffusion(FrozenPipeline):
         )
         self._check_channels()
 
-    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of BERT, padding included as in the paper's code; differentiable."""
-        return self._encoded(prompts, t, self._encode)
-
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         ids = self.pipeline.tokenizer(
             list(prompts),
             padding="max_length",
@@ -69,55 +65,27 @@ class LatentDiffusion(FrozenPipeline):
         ).input_ids
         return Conditioning(self.pipeline.bert(ids.to(self.device))[0])
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The UNet's own prediction, float32."""
         output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample.float()
 
-    def draw(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        sampling: SamplingConfig | None = None,
-        *,
-        image: Pixels | None = None,
-        mask: Tensor | None = None,
-        strength: float = 0.8,  # noqa: ARG002  (part of the contract)
-        latents: Latents | None = None,
-        on_latents: OnLatents | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-    ) -> Pixels:
-        """Draw from noise; the family's pipeline has no other road, and no negative prompt."""
-        chosen = self.sampling.overlaid(sampling)
+    def _picture_and_mask(
+        self, image: Pixels | None, mask: Tensor | None
+    ) -> tuple[Pixels | None, Tensor | None]:
         if image is not None or mask is not None:
             raise ModelError(
                 "The paper's model draws from noise only, got a picture to start from; diffusers "
                 "has no such pipeline for it."
             )
-        if chosen.negative_prompt:
+        return image, mask
+
+    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        if sampling.negative_prompt:
             raise ModelError(
-                f"The paper's model takes no negative prompt, got {chosen.negative_prompt!r}."
+                f"The paper's model takes no negative prompt, got {sampling.negative_prompt!r}."
             )
-        assert chosen.height
-        assert chosen.width
-        size = chosen.height // self.vae_factor, chosen.width // self.vae_factor
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        start = self._start(latents, generators, size, on_latents, chosen)
-        seen = self._watched(on_latents, size, on_step, chosen.num_inference_steps or 1)
-        with self._present(self.vae), self._following(prompts), seen:
-            drawn = self.pipeline(
-                list(prompts),
-                height=chosen.height,
-                width=chosen.width,
-                num_inference_steps=chosen.num_inference_steps,
-                guidance_scale=chosen.guidance_scale,
-                latents=start,
-                output_type="pt",
-            ).images
-        return drawn.float() * 2 - 1
+        return {"output_type": "pt"}
+
+    def _pictures(self, returned: Tensor, _size: tuple[int, int]) -> Pixels:
+        return returned.float() * 2 - 1  # the pipeline decodes them

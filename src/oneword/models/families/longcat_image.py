@@ -45,7 +45,7 @@ def load(config: ModelConfig) -> LongCatImage:
 
 
 class LongCatImage(PackedLatents):
-    """A frozen LongCat-Image pipeline behind the contract of ``backbones.base``."""
+    """A frozen LongCat-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -64,17 +64,13 @@ class LongCatImage(PackedLatents):
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
-        pipeline._encode_prompt = self._read
+        pipeline._encode_prompt = self._through_pipeline
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of Qwen2.5-VL behind the template's head, padding included."""
-        return Conditioning(self._read(prompts))
+        return Conditioning(self._through_pipeline(prompts))
 
-    def _read(self, prompts: Sequence[str]) -> Tensor:
+    def _through_pipeline(self, prompts: Sequence[str]) -> Tensor:
         """As the pipeline's own ``_encode_prompt``, whose states are cut off from their gradient.
 
         That one puts the template's end behind the padding, where no state that is used sees it.
@@ -115,13 +111,7 @@ class LongCatImage(PackedLatents):
                 yield from [part] if i % 2 else part
         yield text[end:]
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         states = self._states(cond)
         height, width = x_t.shape[-2:]

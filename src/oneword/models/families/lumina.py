@@ -10,7 +10,6 @@ from typing import Any
 
 from diffusers import LuminaPipeline
 from diffusers.models.embeddings import get_2d_rotary_pos_embed_lumina
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -36,7 +35,7 @@ def load(config: ModelConfig) -> Lumina:
 
 
 class Lumina(OneEncoder):
-    """A frozen Lumina-Next pipeline behind the contract of ``backbones.base``."""
+    """A frozen Lumina-Next pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)
@@ -54,13 +53,7 @@ class Lumina(OneEncoder):
         # lower-cased, but not cleaned of what looks like HTML
         self.prompt_options = {"clean_caption": False}
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity towards the noise, float32; the transformer's own points to the picture."""
         usual = self.pipeline.default_image_size
         height, width = x_t.shape[-2:]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import Lumina2Pipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -36,7 +35,7 @@ def load(config: ModelConfig) -> Lumina2:
 
 
 class Lumina2(OneEncoder):
-    """A frozen Lumina 2 pipeline behind the contract of ``backbones.base``."""
+    """A frozen Lumina 2 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         before = f"{pipeline.system_prompt} <Prompt Start> "
@@ -59,13 +58,7 @@ class Lumina2(OneEncoder):
         )
         self.prompt_options = {"max_sequence_length": GEMMA_TOKENS}
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity towards the noise, float32; the transformer's own points to the picture."""
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),

@@ -10,7 +10,6 @@ from typing import Any
 
 from diffusers import AutoencoderKLQwenImage, NucleusMoEImagePipeline
 from diffusers.pipelines.nucleusmoe_image.pipeline_nucleusmoe_image import DEFAULT_SYSTEM_PROMPT
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -41,7 +40,7 @@ def load(config: ModelConfig) -> NucleusMoE:
 
 
 class NucleusMoE(FilmAutoencoder, PackedLatents):
-    """A frozen Nucleus-MoE-Image pipeline behind the contract of ``backbones.base``."""
+    """A frozen Nucleus-MoE-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -68,11 +67,7 @@ class NucleusMoE(FilmAutoencoder, PackedLatents):
             sampling=DEFAULTS,
         )
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """States of an earlier layer, the instruction's too; where some are padding, a mask."""
         states, mask = self.pipeline.encode_prompt(
             list(prompts),
@@ -81,13 +76,7 @@ class NucleusMoE(FilmAutoencoder, PackedLatents):
         )
         return Conditioning(states, extra={} if mask is None else {"mask": mask})
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity, float32: the transformer's own is from noise to data, turned round here."""
         count, height, width = len(x_t), *x_t.shape[-2:]
         output = self.denoiser(

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from diffusers import OvisImagePipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -38,7 +37,7 @@ def load(config: ModelConfig) -> OvisImage:
 
 
 class OvisImage(PackedLatents, OneEncoder):
-    """A frozen Ovis-Image pipeline behind the contract of ``backbones.base``."""
+    """A frozen Ovis-Image pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # the states of padding are zeros, which the denoiser reads
 
@@ -66,13 +65,7 @@ class OvisImage(PackedLatents, OneEncoder):
         )
         self.prompt_options = {"max_sequence_length": TOKENS}
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         states = self._states(cond)
         height, width = x_t.shape[-2:]

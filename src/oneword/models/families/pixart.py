@@ -37,7 +37,7 @@ def load(config: ModelConfig) -> PixArt:
 
 
 class PixArt(OneEncoder):
-    """A frozen PixArt pipeline behind the contract of ``backbones.base``."""
+    """A frozen PixArt pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)
@@ -56,13 +56,7 @@ class PixArt(OneEncoder):
         # lower-cased, but not cleaned of what looks like HTML
         self.prompt_options = {"clean_caption": False, "max_sequence_length": longest}
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own noise, float32, without the variance that it predicts besides."""
         output = self.denoiser(
             x_t.to(self.dtype),
@@ -93,4 +87,4 @@ class PixArt(OneEncoder):
                 "PixArt-Alpha must be drawn in 2 steps or more with the scheduler of "
                 f"{self.name}, got 1; pass --num-inference-steps 20."
             )
-        return self.prompt_options | {"use_resolution_binning": False}
+        return {"use_resolution_binning": False}

@@ -24,8 +24,8 @@ from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import NoAutoencoder
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline
 from oneword.models.reading import refuse_clip_skip, sparing
 
 
@@ -67,8 +67,8 @@ def load(config: ModelConfig) -> PRX:
     )
 
 
-class PRX(FrozenPipeline):
-    """A frozen PRX pipeline behind the contract of ``backbones.base``."""
+class PRX(Family):
+    """A frozen PRX pipeline behind the contract of ``models.contract``."""
 
     def __init__(
         self,
@@ -93,30 +93,21 @@ class PRX(FrozenPipeline):
             resolution=pipeline.config.default_sample_size,
             sampling=DEFAULTS,
         )
+        self.draw_options = {"use_resolution_binning": False}
 
     @property
     def vae_factor(self) -> int:
         """How many pixels wide a cell of the latents is; there are two kinds of autoencoder."""
         return self.pipeline.vae_scale_factor
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of the text encoder, and its mask in ``extra``; differentiable."""
         # the pipeline's own goes on from here without gradients
         ids, mask = self.pipeline._tokenize_prompts(list(prompts), self.device)
         states = self.pipeline.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return Conditioning(states, extra={"mask": mask})
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),
@@ -130,7 +121,7 @@ class PRX(FrozenPipeline):
     def _following(self, prompts: Sequence[str]) -> Iterator[None]:
         """While the pipeline draws, let the transformer be told the time of every picture."""
 
-        def told(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+        def told(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             # with guidance it is told two times, which are one, however many pictures there are
             t, pictures = kwargs["timestep"], kwargs["hidden_states"]
             return args, kwargs | {"timestep": t[:1].expand(len(pictures))}
@@ -141,9 +132,6 @@ class PRX(FrozenPipeline):
                 yield
         finally:
             hook.remove()
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"use_resolution_binning": False}
 
 
 class PixelFlow(Flow):
@@ -170,7 +158,7 @@ class PixelFlow(Flow):
 
 
 class PRXPixel(PRX):
-    """A frozen PRXPixel pipeline behind the contract of ``backbones.base``."""
+    """A frozen PRXPixel pipeline behind the contract of ``models.contract``."""
 
     noise: PixelFlow
 
@@ -203,15 +191,9 @@ class PRXPixel(PRX):
         """Red, green and blue."""
         return self.denoiser.config.in_channels
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity towards the picture that the transformer predicts, float32."""
-        return self.noise.velocity(x_t.float(), super().predict(x_t, t, cond, crops), t)
+        return self.noise.velocity(x_t.float(), super()._denoise(x_t, t, cond), t)
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
         return super()._noise(generators, size) * self.noise.noise_scale

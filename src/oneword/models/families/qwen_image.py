@@ -42,7 +42,7 @@ def load(config: ModelConfig) -> QwenImage:
 
 
 class QwenImage(FilmAutoencoder):
-    """A frozen Qwen-Image pipeline behind the contract of ``backbones.base``."""
+    """A frozen Qwen-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -63,11 +63,7 @@ class QwenImage(FilmAutoencoder):
             sampling=DEFAULTS,
         )
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states after the template's head; where prompts differ in length, a mask."""
         states, mask = self.pipeline.encode_prompt(
             prompt=list(prompts),
@@ -76,16 +72,8 @@ class QwenImage(FilmAutoencoder):
         )
         return Conditioning(states, extra={} if mask is None else {"mask": mask})
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
-        states = cond.encoder_hidden_states
-        assert isinstance(states, Tensor)
         count, height, width = len(x_t), *x_t.shape[-2:]
         guidance = None
         if self.denoiser.config.guidance_embeds:
@@ -95,7 +83,7 @@ class QwenImage(FilmAutoencoder):
             hidden_states=self._packed(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             guidance=guidance,
-            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states=self._states(cond),
             encoder_hidden_states_mask=cond.extra.get("mask"),
             img_shapes=[[(1, height // 2, width // 2)]] * count,
         ).sample

@@ -47,7 +47,7 @@ def load(config: ModelConfig) -> QwenImage21:
 
 
 class QwenImage21(FilmAutoencoder):
-    """A frozen Qwen-Image 2.1 pipeline behind the contract of ``backbones.base``."""
+    """A frozen Qwen-Image 2.1 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -77,22 +77,12 @@ class QwenImage21(FilmAutoencoder):
         opacity = (found[:, 3:] + 1) / 2
         return found[:, :3] * opacity + (1 - opacity)
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states after the system's part; where prompts differ in length, a mask."""
         states, mask, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
         return Conditioning(states, extra={} if mask is None else {"mask": mask})
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         states = self._states(cond)
         count, height, width = len(x_t), *x_t.shape[-2:]

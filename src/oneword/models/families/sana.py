@@ -9,7 +9,6 @@ import inspect
 from typing import Any
 
 from diffusers import SanaPipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -40,7 +39,7 @@ def load(config: ModelConfig) -> Sana:
 
 
 class Sana(OneEncoder):
-    """A frozen Sana pipeline behind the contract of ``backbones.base``."""
+    """A frozen Sana pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)
@@ -61,19 +60,14 @@ class Sana(OneEncoder):
             "max_sequence_length": GEMMA_TOKENS,
             "complex_human_instruction": INSTRUCTION,
         }
+        self.draw_options = {"use_resolution_binning": False}
 
     @property
     def vae_factor(self) -> int:
         """How many pixels wide a cell of the latents is."""
         return self.pipeline.vae_scale_factor
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         scale = self.pipeline.scheduler.config.num_train_timesteps
         output = self.denoiser(
@@ -83,6 +77,3 @@ class Sana(OneEncoder):
             timestep=t * scale * self.denoiser.config.timestep_scale,
         ).sample
         return output[:, : x_t.shape[1]].float()
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return self.prompt_options | {"use_resolution_binning": False}

@@ -55,7 +55,7 @@ class KeepingNoise(SCMScheduler):
         model_output: Tensor,
         timestep: Any,
         sample: Tensor,
-        generator: Any = None,  # noqa: ARG002  (part of the solver's signature)
+        generator: Any = None,  # noqa: ARG002  (the stock solver's signature)
         return_dict: bool = True,
     ) -> Any:
         """Turn latents to the next time, and to the picture."""
@@ -72,7 +72,7 @@ class KeepingNoise(SCMScheduler):
 
 
 class SanaSprint(OneEncoder):
-    """A frozen Sana-Sprint pipeline behind the contract of ``backbones.base``.
+    """A frozen Sana-Sprint pipeline behind the contract of ``models.contract``.
 
     Its solver's latents are those of the contract times ``sigma_data``.
     """
@@ -99,19 +99,14 @@ class SanaSprint(OneEncoder):
             "max_sequence_length": GEMMA_TOKENS,
             "complex_human_instruction": INSTRUCTION,
         }
+        self.draw_options = {"use_resolution_binning": False}
 
     @property
     def vae_factor(self) -> int:
         """How many pixels wide a cell of the latents is."""
         return self.pipeline.vae_scale_factor
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity along the arc, float32, at the guidance that pictures are drawn with.
 
         The transformer itself still speaks of straight flow: noise and picture at shares ``s`` and
@@ -138,11 +133,8 @@ class SanaSprint(OneEncoder):
     def _in_step(self, latents: Latents) -> Tensor:
         return latents * self.pipeline.scheduler.config.sigma_data
 
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
+    def _from_step(self, latents: Tensor, _size: tuple[int, int]) -> Latents:
         return latents / self.pipeline.scheduler.config.sigma_data
-
-    def _drawn(self, latents: Tensor, size: tuple[int, int]) -> Latents:  # noqa: ARG002
-        return latents
 
     def _image_pipeline(self, inpaints: bool) -> Any:
         if inpaints:
@@ -158,7 +150,5 @@ class SanaSprint(OneEncoder):
                 f"Sana-Sprint takes no negative prompt, got {sampling.negative_prompt!r}; leave it "
                 "out."
             )
-        options = self.prompt_options | {"use_resolution_binning": False}
-        if sampling.num_inference_steps != 2:  # whose time between them is the pipeline's
-            options["intermediate_timesteps"] = None
-        return options
+        # two steps have a time between them that is the pipeline's
+        return {} if sampling.num_inference_steps == 2 else {"intermediate_timesteps": None}

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import StableDiffusion3Pipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline
 
 
 # the defaults of diffusers' pipeline
@@ -42,8 +41,8 @@ def load(config: ModelConfig) -> StableDiffusion3:
     )
 
 
-class StableDiffusion3(FrozenPipeline):
-    """A frozen Stable Diffusion 3 pipeline behind the contract of ``backbones.base``."""
+class StableDiffusion3(Family):
+    """A frozen Stable Diffusion 3 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoders: dict[str, tuple[str, Any, int | None]] = {
@@ -63,12 +62,9 @@ class StableDiffusion3(FrozenPipeline):
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
+        self.prompt_options = {"clip_skip": self.clip_skip, "max_sequence_length": T5_TOKENS}
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of the CLIPs, then of T5, and the CLIPs' pooled outputs."""
         states, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=list(prompts),
@@ -77,29 +73,16 @@ class StableDiffusion3(FrozenPipeline):
             device=self.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
-            clip_skip=self.clip_skip,
-            max_sequence_length=T5_TOKENS,
+            **self.prompt_options,
         )
         return Conditioning(states, pooled)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
-        states, pooled = cond.encoder_hidden_states, cond.pooled
-        assert isinstance(states, Tensor)
-        assert pooled is not None
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),
             timestep=t * self.pipeline.scheduler.config.num_train_timesteps,
-            encoder_hidden_states=states.to(self.dtype),
-            pooled_projections=pooled.to(self.dtype),
+            encoder_hidden_states=self._states(cond),
+            pooled_projections=self._pooled(cond),
         )
         return output.sample.float()
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"clip_skip": self.clip_skip, "max_sequence_length": T5_TOKENS}

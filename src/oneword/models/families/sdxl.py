@@ -10,7 +10,6 @@ from typing import Any
 
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
-from oneword._typing import Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
@@ -33,7 +32,7 @@ def load(config: ModelConfig) -> StableDiffusionXL:
 
 
 class StableDiffusionXL(SizedUNet):
-    """A frozen Stable Diffusion XL pipeline behind the contract of ``backbones.base``."""
+    """A frozen Stable Diffusion XL pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -52,20 +51,15 @@ class StableDiffusionXL(SizedUNet):
             sampling=DEFAULTS,
         )
         self._check_channels()
+        self.prompt_options = {"clip_skip": self.clip_skip}
 
-    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of both encoders side by side, and the second's pooled output."""
-        return self._encoded(prompts, t, self._encode)
-
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=list(prompts),
             device=self.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
-            clip_skip=self.clip_skip,
+            **self.prompt_options,
         )
         return Conditioning(states, pooled)
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"clip_skip": self.clip_skip}

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
@@ -15,8 +14,8 @@ from oneword.config.model import EMBEDDED, ModelConfig
 from oneword.microworld import weights
 from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Diffusion
-from oneword.models.pipeline import FrozenPipeline
 
 
 DEFAULTS = {
@@ -42,8 +41,8 @@ def load(config: ModelConfig) -> StableDiffusion:
     return StableDiffusion(pipeline, config, "microworld" if embedded else "stable_diffusion")
 
 
-class StableDiffusion(FrozenPipeline):
-    """A frozen Stable Diffusion pipeline behind the contract of ``backbones.base``."""
+class StableDiffusion(Family):
+    """A frozen Stable Diffusion pipeline behind the contract of ``models.contract``."""
 
     def __init__(
         self, pipeline: Any, config: ModelConfig, family: str = "stable_diffusion"
@@ -67,24 +66,16 @@ class StableDiffusion(FrozenPipeline):
             sampling=DEFAULTS[family],
         )
         self._check_channels()
+        self.prompt_options = {"clip_skip": self.clip_skip}
 
-    def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of CLIP for prompts of any length up to its context; differentiable."""
-        return self._encoded(prompts, t, self._encode)
-
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _ = self.pipeline.encode_prompt(
-            list(prompts), self.device, 1, False, clip_skip=self.clip_skip
+            list(prompts), self.device, 1, False, **self.prompt_options
         )
         return Conditioning(states)
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The UNet's own prediction, float32."""
         output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample.float()
@@ -96,6 +87,3 @@ class StableDiffusion(FrozenPipeline):
                 (drawn + 1) / 2, self.device, self.dtype
             )
         return self._blackened(drawn, torch.as_tensor(checked), flagged or ())
-
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"clip_skip": self.clip_skip}

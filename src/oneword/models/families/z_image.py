@@ -19,8 +19,8 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.pipeline import FrozenPipeline
 from oneword.models.reading import chat_tokens, refuse_clip_skip
 
 
@@ -44,14 +44,14 @@ def load(config: ModelConfig) -> ZImage:
     return kind(pipeline, config)
 
 
-class ZImage(FrozenPipeline):
-    """A frozen Z-Image pipeline behind the contract of ``backbones.base``."""
+class ZImage(Family):
+    """A frozen Z-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
         key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3")
         template = self._template_tokens(tokenizer, config.model)
-        self.tokens = min(TOKENS, tokenizer.model_max_length)
+        tokens = min(TOKENS, tokenizer.model_max_length)
         # nothing in its configuration tells the distilled model from the other
         turbo = "turbo" in Path(config.model).name.lower()
         super().__init__(
@@ -60,27 +60,24 @@ class ZImage(FrozenPipeline):
             family="z_image",
             denoiser=pipeline.transformer,
             vae=pipeline.vae,
-            encoders={key: ("tokenizer", encoder, max(1, self.tokens - template))},
+            encoders={key: ("tokenizer", encoder, max(1, tokens - template))},
             noise=Flow(pipeline.scheduler),
             resolution=SIDE * pipeline.vae_scale_factor,
             sampling=FEW_STEPS if turbo else DEFAULTS,
         )
+        self.prompt_options = {"max_sequence_length": tokens}
 
-    def _template_tokens(self, tokenizer: Any, name: str) -> int:
+    def _template_tokens(self, tokenizer: Any, name: str, /) -> int:
         """How much of a prompt's length the template takes."""
         return chat_tokens(tokenizer, name, add_generation_prompt=True, enable_thinking=True)
 
-    def encode_prompt(
-        self,
-        prompts: Sequence[str],
-        t: Timesteps | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Conditioning:
+    def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of the last layer but one, and a mask of those that are a prompt's."""
         found, _ = self.pipeline.encode_prompt(
             prompt=list(prompts),  # a list of its own: the pipeline writes its template into it
             device=self.device,
             do_classifier_free_guidance=False,
-            max_sequence_length=self.tokens,
+            **self.prompt_options,
         )
         found = [self._alone(states) for states in found]
         masks = [torch.ones(len(states), dtype=torch.bool, device=self.device) for states in found]
@@ -89,17 +86,10 @@ class ZImage(FrozenPipeline):
             extra={"mask": pad_sequence(masks, batch_first=True)},
         )
 
-    def predict(
-        self,
-        x_t: Latents,
-        t: Timesteps,
-        cond: Conditioning,
-        crops: Tensor | None = None,  # noqa: ARG002  (part of the contract)
-    ) -> Latents:
+    def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity from data to noise, float32: the transformer's runs the other way."""
-        states, masks = cond.encoder_hidden_states, cond.extra["mask"]
-        assert isinstance(states, Tensor)
-        prompts = [s[m].to(self.dtype) for s, m in zip(states, masks, strict=True)]
+        masks = cond.extra["mask"]
+        prompts = [s[m] for s, m in zip(self._states(cond), masks, strict=True)]
         frames = list(x_t.to(self.dtype)[:, :, None].unbind())
         velocities = self._denoised(frames, 1 - t, prompts)
         return -torch.stack([v[:, 0].float() for v in velocities])
@@ -114,14 +104,11 @@ class ZImage(FrozenPipeline):
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
         return super()._noise(generators, size).float()  # the pipeline insists
 
-    def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:  # noqa: ARG002
-        return {"max_sequence_length": self.tokens}
-
 
 class ZImageOmni(ZImage):
     """A frozen Z-Image-Omni pipeline, which may draw beside pictures; here it is given none."""
 
-    def _template_tokens(self, tokenizer: Any, name: str) -> int:  # noqa: ARG002
+    def _template_tokens(self, tokenizer: Any, _name: str) -> int:
         empty = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"  # the pipeline's own
         return len(tokenizer(empty).input_ids)
 
