@@ -107,7 +107,7 @@ def test_the_pipeline_has_its_scheduler_back_also_after_an_error(backbone):
 
 def test_moments_are_scaled_by_channel(backbone):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    moments, vae = backbone.encode_image(pixels), backbone.vae
+    moments, vae = backbone.encode_image(pixels), backbone.autoencoder.vae
     with torch.no_grad():
         posterior = vae.encode(pixels[:, :, None]).latent_dist
     mean, std = (

@@ -38,7 +38,8 @@ def test_pictures_are_their_own_latents(backbone, picture):
     assert not moments.std.any()
     assert torch.equal(backbone.decode_latents(picture), picture)
     assert torch.equal(backbone.decode_latents(3 * picture), (3 * picture).clamp(-1, 1))
-    assert (backbone.vae_factor, backbone.latent_channels, backbone.resolution) == (1, 3, 64)
+    part = backbone.autoencoder
+    assert (part.factor, part.channels, backbone.resolution) == (1, 3, 64)
 
 
 def test_the_noise_is_the_stock_pipelines_without_the_variance(folders, backbone):

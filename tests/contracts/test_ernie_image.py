@@ -60,7 +60,7 @@ def test_pictures_are_the_stock_pipelines(backbone, stock):
 def test_moments_are_scaled_by_the_batch_norm_that_the_pipeline_undoes(backbone):
     """It takes another epsilon than the published setting."""
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    vae, moments = backbone.vae, backbone.encode_image(pixels)
+    vae, moments = backbone.autoencoder.vae, backbone.encode_image(pixels)
     raw = backbone.pipeline._patchify_latents(vae.encode(pixels).latent_dist.mean)
     spread = (vae.bn.running_var + 1e-5).sqrt()[:, None, None]
     assert torch.allclose(moments.mean, (raw - vae.bn.running_mean[:, None, None]) / spread)

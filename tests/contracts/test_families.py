@@ -70,13 +70,13 @@ def normal(*shape, seed=0):
 
 
 def latents(backbone, count=2, seed=0):
-    return normal(count, backbone.latent_channels, 8, 8, seed=seed)
+    return normal(count, backbone.autoencoder.channels, 8, 8, seed=seed)
 
 
 def clean(backbone, count=2):
     """Latents of pictures: where those are pixels, in the range in which the solver keeps them."""
     x0 = latents(backbone, count)
-    return x0.clamp(-1, 1) if backbone.vae_factor == 1 else x0
+    return x0.clamp(-1, 1) if backbone.autoencoder.factor == 1 else x0
 
 
 def times(backbone, count):
@@ -225,7 +225,13 @@ def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone, known):
     moments = backbone.encode_image(pixels)
     if known.own_latents:
         pytest.skip("scaled by channel, or not at all: in their own tests")
-    config, encoded = backbone.vae.config, backbone.vae.encode(pixels)
+    vae = backbone.autoencoder.vae
+    if vae is None:  # pictures are their own latents
+        assert torch.equal(moments.mean, pixels)
+        assert not moments.std.any()
+        assert torch.equal(backbone.decode_latents(moments.mean), pixels)
+        return
+    config, encoded = vae.config, vae.encode(pixels)
     shift = config.get("shift_factor") or 0.0
     if hasattr(encoded, "latent_dist"):
         mean, std = encoded.latent_dist.mean, encoded.latent_dist.std
@@ -233,7 +239,7 @@ def test_moments_are_scaled_and_shifted_by_the_vaes_config(backbone, known):
         mean, std = encoded[0], torch.zeros_like(encoded[0])
     assert torch.allclose(moments.mean, (mean - shift) * config.scaling_factor)
     assert torch.allclose(moments.std, std * config.scaling_factor)
-    decoded = backbone.vae.decode(moments.mean / config.scaling_factor + shift).sample
+    decoded = vae.decode(moments.mean / config.scaling_factor + shift).sample
     assert torch.allclose(backbone.decode_latents(moments.mean), decoded.clamp(-1, 1), atol=1e-5)
 
 
@@ -265,7 +271,7 @@ def test_one_denoising_step_is_the_pipelines_own(backbone, known, monkeypatch):
     guidance = default if known.unguided is None else known.unguided
     backbone.draw(["a cat"], [3], SamplingConfig(guidance_scale=guidance).overlaid(two))
     prediction, t, sample = seen[-1]
-    size = (64 // backbone.vae_factor,) * 2
+    size = (64 // backbone.autoencoder.factor,) * 2
     with torch.no_grad():
         cond = backbone.encode_prompt(["a cat"])
         own = backbone.predict(backbone._from_step(sample, size), t.reshape(1), cond)
@@ -332,7 +338,7 @@ def test_latents_are_seen_before_every_step_and_at_the_end(backbone):
     assert times[:-1] == sorted(times[:-1], reverse=True)
     assert len(times) == 4
     assert torch.allclose(backbone.decode_latents(seen[-1][1]), watched, atol=1e-5)
-    size = (64 // backbone.vae_factor,) * 2
+    size = (64 // backbone.autoencoder.factor,) * 2
     noise = backbone._noise([torch.Generator().manual_seed(s) for s in (1, 2)], size)
     assert torch.equal(seen[0][1], noise)
     again = backbone.draw(["a cat"] * 2, [8, 9], sampling, latents=noise)
@@ -348,7 +354,7 @@ def test_latents_are_seen_before_every_step_and_at_the_end(backbone):
 def test_the_time_of_a_step_is_the_noise_that_its_latents_have(backbone, monkeypatch):
     """A denoiser that always says "this picture" leaves its picture at each time's own noise."""
     sampling = SamplingConfig(num_inference_steps=4, height=64, width=64, guidance_scale=1.0)
-    size = (64 // backbone.vae_factor,) * 2
+    size = (64 // backbone.autoencoder.factor,) * 2
     x0 = torch.nn.functional.interpolate(clean(backbone, 1), size)
     noise = backbone._noise([torch.Generator().manual_seed(3)], size)
     off = []
@@ -437,7 +443,7 @@ def test_ways_to_save_memory_learn_the_same_rows(
         # enlarges that: looked at apart
         ours, theirs = (b.encode_image(job().pictures).mean for b in (backbone, other))
         assert (theirs - ours).norm() <= 1e-5 * ours.norm()
-        other.vae = backbone.vae
+        other.autoencoder = backbone.autoencoder
     saved = invert(other, job(evaluation_steps=6, num_evaluation_samples=1))
     for encoder, rows in learned.concept.rows.items():
         moved = (rows - backbone.vocabularies[encoder].rows_of("cat")).norm()
@@ -527,7 +533,7 @@ def test_a_negative_prompt_is_refused_where_there_is_none(folders, name):
 
 def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
     backbone = load_backbone(ModelConfig(model=str(folders["flux"]), device="cpu", dtype="bf16"))
-    decode = backbone.vae.decode
+    decode = backbone.autoencoder.vae.decode
 
     def overflowing(z, *args, **kwargs):
         out = decode(z, *args, **kwargs)
@@ -535,17 +541,17 @@ def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
             out.sample.mul_(float("inf"))
         return out
 
-    backbone.vae.decode = overflowing
+    backbone.autoencoder.vae.decode = overflowing
     with pytest.warns(UserWarning, match="gave NaN or infinity in torch.bfloat16; it runs in fp32"):
         drawn = backbone.draw(["a cat"], [0], FEW)
     assert torch.isfinite(drawn).all()
-    assert backbone.vae.dtype == torch.float32
+    assert backbone.autoencoder.vae.dtype == torch.float32
 
 
 def test_the_vae_leaves_the_device_while_it_has_nothing_to_do(folders, monkeypatch):
     backbone = load_backbone(ModelConfig(model=str(folders["sdxl"]), device="cpu", offload="vae"))
     moves = []
-    monkeypatch.setattr(backbone.vae, "to", lambda place: moves.append(str(place)))
+    monkeypatch.setattr(backbone.autoencoder.vae, "to", lambda place: moves.append(str(place)))
     backbone.encode_image(torch.zeros(1, 3, 64, 64))
     assert moves == ["cpu", "cpu"]  # to the model's device, here the same, and away
 

@@ -99,7 +99,7 @@ def test_the_unguided_network_sees_no_text(backbone):
 def test_latents_are_patches_with_their_place_first(backbone, stock):
     """The pipeline decodes packed latents of (rows, columns, channels)."""
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    mean = backbone.vae.encode(pixels).latent_dist.mean
+    mean = backbone.autoencoder.vae.encode(pixels).latent_dist.mean
     own = backbone.pipeline._patchify_latents(mean)
     by_hand = mean.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))  # b c h p w q
     by_hand = by_hand.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
@@ -111,7 +111,7 @@ def test_latents_are_patches_with_their_place_first(backbone, stock):
 
 def test_noise_levels_are_spread_as_the_steps_are(backbone):
     side = 16
-    size = (side * backbone.vae_factor,) * 2
+    size = (side * backbone.autoencoder.factor,) * 2
     u = torch.linspace(0, 1, 9)[1:]
     mean = _resolution_aware_mu(*size, 0.0)
     expected = _logit_normal_sigmas(8, mean, 1.5).flip(0)

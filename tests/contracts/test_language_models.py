@@ -179,7 +179,9 @@ def test_qwen_image_needs_no_mask_where_all_prompts_are_of_one_length(loaded):
     backbone = loaded["qwen_image"]
     own = backbone.encode_prompt(["the cat", "the moon"])
     assert own.extra == {}
-    x_t = torch.randn(2, backbone.latent_channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    x_t = torch.randn(
+        2, backbone.autoencoder.channels, 4, 4, generator=torch.Generator().manual_seed(0)
+    )
     t = torch.tensor([0.3, 0.8])
     ones = torch.ones(own.encoder_hidden_states.shape[:2], dtype=torch.long)
     masked = Conditioning(own.encoder_hidden_states, extra={"mask": ones})
@@ -269,7 +271,7 @@ def test_flux2_takes_three_layers_side_by_side(loaded):
 def test_qwen_images_moments_are_scaled_by_channel(loaded, name):
     backbone = loaded[name]
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    vae, config = backbone.vae, backbone.vae.config
+    vae, config = backbone.autoencoder.vae, backbone.autoencoder.vae.config
     transparent = name == "qwen_image21"
     film = torch.cat([pixels, torch.ones(2, 1, 32, 32)], dim=1) if transparent else pixels
     with torch.no_grad():
@@ -292,7 +294,7 @@ def test_qwen_images_moments_are_scaled_by_channel(loaded, name):
 def test_flux2s_moments_are_patches_scaled_by_the_batch_norm(loaded, name):
     backbone = loaded[name]
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    vae = backbone.vae
+    vae = backbone.autoencoder.vae
     with torch.no_grad():
         posterior = vae.encode(pixels).latent_dist
     moments = backbone.encode_image(pixels)

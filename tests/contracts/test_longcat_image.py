@@ -92,12 +92,12 @@ def test_pictures_are_the_stock_pipelines(backbone, stock, negative):
         height=64,
         width=96,
         num_inference_steps=3,
-        latents=backbone._packed(noise),
+        latents=backbone.autoencoder.pack(noise),
         output_type="latent",
         enable_prompt_rewrite=False,
     ).images
     own = backbone.draw(["a cat", "a red dog"], [1, 2], replace(FEW, negative_prompt=negative))
-    expected = backbone.decode_latents(backbone._unpacked(theirs, (8, 12)))
+    expected = backbone.decode_latents(backbone.autoencoder.unpack(theirs, (8, 12)))
     assert torch.allclose(own, expected, atol=1e-4)
 
 

@@ -82,8 +82,8 @@ def saved_by_hand(backbone, samples):
         for v in backbone.vocabularies.values()
         for table in v.tables()
     ]
-    size = (backbone.resolution // backbone.vae_factor,) * 2
-    x = torch.zeros(samples, backbone.vae.config.latent_channels, *size)
+    size = (backbone.resolution // backbone.autoencoder.factor,) * 2
+    x = torch.zeros(samples, backbone.autoencoder.channels, *size)
     t = backbone.sample_t(torch.full((samples,), 0.5), size)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = backbone.predict(x, t, backbone.encode_prompt(["a photo of a cat"] * samples))
@@ -103,7 +103,9 @@ def test_the_expected_peak_is_what_a_real_step_keeps(sdxl_folder, samples):
     plan = plan_of(sdxl_folder, Work(samples), gradient_checkpointing=False, offload="none")
     backbone = load_backbone(config(sdxl_folder))
     weights = bytes_of(
-        backbone.denoiser, backbone.vae, *(v.text_encoder for v in backbone.vocabularies.values())
+        backbone.denoiser,
+        backbone.autoencoder.vae,
+        *(v.text_encoder for v in backbone.vocabularies.values()),
     )
     real = saved_by_hand(backbone, samples)
     assert plan.expected == pytest.approx(1.1 * (weights + real), rel=0.01)

@@ -101,15 +101,15 @@ def test_blending_leaves_outside_what_the_autoencoder_gives_back(nano, picture, 
 
 def test_a_tuned_decoder_gives_more_of_the_background_back(nano, picture, mask):
     """The small model's decoder; the large one's reaches 35 dB (``tests/world``, slow)."""
-    before = copy.deepcopy(nano.vae.state_dict())
+    before = copy.deepcopy(nano.autoencoder.vae.state_dict())
     latents = nano.encode_image(picture).mean
     edited = nano.decode_latents(latents + 0.5)
     marked = mask > 0.5
     tuned = blending.preserved(nano, latents, edited, picture, marked, max_steps=20)
     untuned = blending.preserved(nano, latents, edited, picture, marked, max_steps=0)
     assert psnr(tuned, picture, ~marked) > psnr(untuned, picture, ~marked) + 1
-    assert all(torch.equal(v, before[k]) for k, v in nano.vae.state_dict().items())
-    assert not any(p.requires_grad for p in nano.vae.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in nano.autoencoder.vae.state_dict().items())
+    assert not any(p.requires_grad for p in nano.autoencoder.vae.parameters())
 
 
 def test_tuning_ends_where_the_goal_is_reached(nano, picture, mask):
@@ -140,7 +140,7 @@ def test_blending_is_the_loop_written_out(tiny_sd):
             guided = without + 3.0 * (with_text - without)
             x = scheduler.step(guided, t, x).prev_sample
     drawn, trip = (tiny_sd.decode_latents(z) for z in (torch.where(cells, x, x0), x0))
-    shown = blending.feathered(mask > 0.5, tiny_sd.vae_factor)
+    shown = blending.feathered(mask > 0.5, tiny_sd.autoencoder.factor)
     expected = shown * drawn + (1 - shown) * trip
     assert torch.allclose(found.drawing.pixels, expected, atol=1e-4)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oneword._typing import Latents, Pixels
-from oneword.models.assembly import unscale
 from oneword.models.contract import Backbone
 
 
@@ -126,7 +125,7 @@ def rejoined(
     if background == "blend":
         # what is drawn moves the decoder's group norms, and with them the whole picture
         trip = backbone.decode_latents(x0)
-        return torch.lerp(trip, drawn, feathered(marked, backbone.vae_factor))
+        return torch.lerp(trip, drawn, feathered(marked, backbone.autoencoder.factor))
     return torch.cat([
         preserved(backbone, z[None], edited[None], original, marked)
         for z, edited in zip(latents, drawn, strict=True)
@@ -186,15 +185,15 @@ def preserved(
     Source:
         Avrahami et al. 2022, arXiv:2206.02779, section 4.2 (weights of the decoder).
     """
-    vae: Any = copy.deepcopy(backbone.vae).to(backbone.device).float()
-    z = unscale(vae, latents.float())
-    weights = [p.requires_grad_() for p in vae.decoder.parameters()]
+    tuned = copy.deepcopy(backbone.autoencoder)
+    tuned.vae.to(backbone.device).float()
+    weights = [p.requires_grad_() for p in tuned.vae.decoder.parameters()]
     optimizer = torch.optim.Adam(weights, learning_rate or RATES.get(backbone.family, RATES["*"]))
     inside = marked.float()
     best = edited
     for step in range(max_steps + 1):
         with torch.enable_grad():
-            found = vae.decode(z).sample
+            found = tuned.decode(latents.float())
             loss = ((found - edited) * inside).square().mean()
             loss = loss + background_weight * ((found - original) * (1 - inside)).square().mean()
         best = found.detach().clamp(-1, 1)

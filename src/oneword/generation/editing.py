@@ -217,10 +217,11 @@ def _check_background(backbone: Backbone, background: str, mask_growth: int | No
         raise EditError(
             f"background must be one of {', '.join(get_args(Background))}, got {background!r}."
         )
-    if background == "optimize" and type(backbone.vae) is not AutoencoderKL:
+    kind = type(backbone.autoencoder.vae or backbone.autoencoder)
+    if background == "optimize" and kind is not AutoencoderKL:
         raise EditError(
             f"Tuning the decoder needs a plain autoencoder (AutoencoderKL), got the "
-            f"{type(backbone.vae).__name__} of {backbone.name}; take the background paste or blend."
+            f"{kind.__name__} of {backbone.name}; take the background paste or blend."
         )
     if mask_growth is not None and mask_growth < 0:
         raise EditError(f"mask_growth must be 0 or more, got {mask_growth}.")

@@ -14,7 +14,6 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from oneword._devices import pick_device, pick_dtype
-from oneword._typing import Latents
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError, reason_of
 from oneword.models.memory import shapes, ways
@@ -97,11 +96,6 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
             part.to(memory_format=torch.channels_last)
             if device.type == "cpu":
                 few_cells.use_products(part)
-
-
-def unscale(vae: Any, latents: Latents) -> Latents:
-    """What a plain autoencoder decodes, of latents as the denoiser knows them."""
-    return latents / vae.config.scaling_factor + (vae.config.get("shift_factor") or 0.0)
 
 
 @contextmanager

@@ -1,93 +1,233 @@
-"""Autoencoders of pictures: films, patches, packed latents, and none at all."""
+"""Autoencoders as parts that a family is given: plain, for films, in patches, and none at all.
+
+Each also knows how the family's denoiser takes latents, which is told by its packing.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from diffusers import ConfigMixin, FluxPipeline, ModelMixin
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
+from diffusers import FluxPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels
 from oneword.models.contract import Moments
-from oneword.models.drawing import Family
 
 
-class PackedLatents(Family):
-    """A family whose denoiser takes latents as a row of patches of 2 x 2 cells, as Flux does."""
+# --- how a denoiser takes latents
 
-    def _packed(self, latents: Latents) -> Tensor:
+
+@runtime_checkable
+class Packing(Protocol):
+    """Latents as a denoiser takes them, and the way back to so many cells."""
+
+    def pack(self, latents: Latents, /) -> Tensor: ...
+
+    def unpack(self, packed: Tensor, size: tuple[int, int], /) -> Latents: ...
+
+
+class Unpacked:
+    """Latents as they are."""
+
+    def pack(self, latents: Latents) -> Tensor:
+        """The latents."""
+        return latents
+
+    def unpack(self, packed: Tensor, _size: tuple[int, int]) -> Latents:
+        """The latents."""
+        return packed
+
+
+class CellsInRow:
+    """Latents as a row of cells, (batch, cells, channels)."""
+
+    def pack(self, latents: Latents) -> Tensor:
+        """Row by row."""
+        return latents.flatten(2).transpose(1, 2)
+
+    def unpack(self, packed: Tensor, size: tuple[int, int]) -> Latents:
+        """The way back."""
+        return packed.transpose(1, 2).unflatten(2, size)
+
+
+class PatchesInRow:
+    """Latents as a row of patches of 2 x 2 cells, (batch, patches, 4 channels), as Flux's."""
+
+    def pack(self, latents: Latents) -> Tensor:
+        """Row by row."""
         count, channels, height, width = latents.shape
         return FluxPipeline._pack_latents(latents, count, channels, height, width)
 
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        height, width = (side * self.vae_factor for side in size)
-        return FluxPipeline._unpack_latents(latents, height, width, self.vae_factor)
+    def unpack(self, packed: Tensor, size: tuple[int, int]) -> Latents:
+        """The way back."""
+        return FluxPipeline._unpack_latents(packed, *size, 1)
 
 
-class FilmAutoencoder(Family):
-    """A family with Qwen-Image's autoencoder, which takes films and is scaled by channel."""
+UNPACKED, CELLS_IN_ROW, PATCHES_IN_ROW = Unpacked(), CellsInRow(), PatchesInRow()
 
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is."""
-        return self.pipeline.vae_scale_factor
 
-    @property
-    def latent_channels(self) -> int:
+# --- autoencoders
+
+
+class Plain:
+    """An autoencoder whose latents have one scale, and a shift where it is configured.
+
+    The others below differ in what their network takes and in the scale.
+    """
+
+    decode_options: Mapping[str, Any] = MappingProxyType({})
+    """What the network is told when it decodes."""
+
+    def __init__(
+        self, vae: Any, name: str, *, factor: int | None = None, packing: Packing = UNPACKED
+    ) -> None:
+        """Freeze the network.
+
+        Args:
+            vae: Autoencoder of diffusers.
+            name: What the user calls the model.
+            factor: How many pixels wide a cell is, where the network's levels do not tell.
+            packing: How the denoiser takes latents.
+        """
+        self.vae, self.name, self.packing = vae, name, packing
+        self.factor = factor or 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels: int = self._channels()
+        vae.requires_grad_(False).eval()
+        if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
+            vae.to(torch.float32)
+
+    def encode(self, pixels: Pixels) -> Moments:
+        """Posterior, float32, scaled; without a spread where the network has one answer."""
+        taken = self._taken(pixels)
+
+        def run(vae: Any) -> Tensor:
+            found = vae.encode(taken.to(vae.device, vae.dtype))
+            if hasattr(found, "latent_dist"):
+                return torch.stack([found.latent_dist.mean.float(), found.latent_dist.std.float()])
+            latent = found[0].float()
+            return torch.stack([latent, torch.zeros_like(latent)])
+
+        return self._scaled(*self._sound(run))
+
+    def decode(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, float32, as the network has them: not clamped."""
+        unscaled = self._unscaled(latents)
+
+        def run(vae: Any) -> Tensor:
+            decoded = vae.decode(unscaled.to(vae.device, vae.dtype), **self.decode_options)
+            return decoded.sample.float()
+
+        return self._shown(self._sound(run))
+
+    def pack(self, latents: Latents) -> Tensor:
+        """Latents as the denoiser takes them."""
+        return self.packing.pack(latents)
+
+    def unpack(self, packed: Tensor, size: tuple[int, int]) -> Latents:
+        """The way back, to (height, width) cells."""
+        return self.packing.unpack(packed, size)
+
+    def _sound(self, run: Callable[[Any], Tensor]) -> Tensor:
+        """What the network gives, in float32 from the first NaN on."""
+        vae = self.vae
+        found = run(vae)
+        if vae.dtype != torch.float32 and not bool(torch.isfinite(found).all()):
+            warnings.warn(
+                f"The VAE of {self.name} gave NaN or infinity in {vae.dtype}; it runs in fp32 "
+                "from here on.",
+                stacklevel=4,
+            )
+            vae.to(torch.float32)
+            found = run(vae)
+        return found
+
+    def _channels(self) -> int:
         """Channels of the scaled latents."""
+        return self.vae.config.latent_channels
+
+    def _taken(self, pixels: Pixels) -> Tensor:
+        """Pictures as the network takes them."""
+        return pixels
+
+    def _shown(self, decoded: Tensor) -> Pixels:
+        """Pictures of what the network gives."""
+        return decoded
+
+    def _scaled(self, mean: Tensor, std: Tensor) -> Moments:
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
+        return Moments((mean - shift) * scale, std * scale)
+
+    def _unscaled(self, latents: Latents) -> Tensor:
+        config = self.vae.config
+        return latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
+
+
+class Film(Plain):
+    """Qwen-Image's autoencoder, which takes films and is scaled by channel.
+
+    A picture is a film of one frame.
+    """
+
+    def _channels(self) -> int:
         return self.vae.config.z_dim
 
+    def _taken(self, pixels: Pixels) -> Tensor:
+        return pixels[:, :, None]
+
+    def _shown(self, decoded: Tensor) -> Pixels:
+        return decoded[:, :, 0]
+
     def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of the VAE's latents."""
+        """Mean and standard deviation of each channel of the network's latents."""
         config = self.vae.config
         means, stds = (like.new_tensor(v) for v in (config.latents_mean, config.latents_std))
         return means[:, None, None], stds[:, None, None]
 
-    def _film(self, pixels: Pixels) -> Tensor:
-        """A film of one frame, as the VAE takes it."""
-        return pixels[:, :, None]
-
-    def _picture(self, film: Tensor) -> Pixels:
-        """The picture in [-1, 1] that such a film shows."""
-        return film[:, :, 0].clamp(-1, 1)
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE, which takes films: a picture is a film of one frame."""
-
-        def run(vae: Any) -> Tensor:
-            posterior = vae.encode(self._film(pixels).to(vae.device, vae.dtype)).latent_dist
-            return torch.stack([posterior.mean.float(), posterior.std.float()])[:, :, :, 0]
-
-        mean, std = self._through_vae(run)
+    def _scaled(self, mean: Tensor, std: Tensor) -> Moments:
         means, stds = self._scales(mean)
-        return Moments((mean - means) / stds, std / stds)
+        return Moments((mean[:, :, 0] - means) / stds, std[:, :, 0] / stds)
 
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, clamped to [-1, 1]."""
+    def _unscaled(self, latents: Latents) -> Tensor:
         means, stds = self._scales(latents)
-        unscaled = (latents * stds + means)[:, :, None]
-
-        def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
-
-        return self._picture(self._through_vae(run))
+        return (latents * stds + means)[:, :, None]
 
 
-class PatchAutoencoder(Family):
-    """A family with Flux.2's autoencoder: patches of 2 x 2 cells, scaled by its batch norm."""
+class Patch(Plain):
+    """Flux.2's autoencoder: latents are patches of 2 x 2 cells, scaled by its batch norm."""
 
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a patch of the latents is."""
-        return 2 * super().vae_factor
+    def __init__(
+        self,
+        vae: Any,
+        name: str,
+        patchify: Callable[[Tensor], Tensor],
+        unpatchify: Callable[[Tensor], Tensor],
+        packing: Packing = UNPACKED,
+    ) -> None:
+        """Freeze the network.
 
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a patch of 2 x 2 cells."""
-        return 4 * super().latent_channels
+        Args:
+            vae: Autoencoder of diffusers.
+            name: What the user calls the model.
+            patchify: Brings cells into patches, in the family's order of channels.
+            unpatchify: The way back.
+            packing: How the denoiser takes latents.
+        """
+        super().__init__(vae, name, packing=packing)
+        self.factor *= 2
+        self._patchify, self._unpatchify = patchify, unpatchify
+
+    def scaled(self, cells: Tensor) -> Latents:
+        """Latents of cells as the network has them."""
+        patches = self._patchify(cells)
+        means, stds = self._scales(patches)
+        return (patches - means) / stds
+
+    def _channels(self) -> int:
+        return 4 * self.vae.config.latent_channels
 
     def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel of a patch."""
@@ -95,44 +235,37 @@ class PatchAutoencoder(Family):
         mean, variance = (v.to(like)[:, None, None] for v in (norm.running_mean, norm.running_var))
         return mean, (variance + self.vae.config.batch_norm_eps).sqrt()
 
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE in patches, scaled as its batch norm scales them."""
+    def _scaled(self, mean: Tensor, std: Tensor) -> Moments:
+        _, stds = self._scales(mean)
+        return Moments(self.scaled(mean), self._patchify(std) / stds)
 
-        def run(vae: Any) -> Tensor:
-            posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
-            return torch.stack([posterior.mean.float(), posterior.std.float()])
-
-        mean, std = (self.pipeline._patchify_latents(part) for part in self._through_vae(run))
-        means, stds = self._scales(mean)
-        return Moments((mean - means) / stds, std / stds)
-
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, clamped to [-1, 1]."""
+    def _unscaled(self, latents: Latents) -> Tensor:
         means, stds = self._scales(latents)
-        unscaled = self.pipeline._unpatchify_latents(latents * stds + means)
-
-        def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
-
-        return self._through_vae(run).clamp(-1, 1)
+        return self._unpatchify(latents * stds + means)
 
 
-class NoAutoencoder(ModelMixin, ConfigMixin):
+class NoAutoencoder:
     """Where other families have an autoencoder: pictures are their own latents."""
 
-    @register_to_config
-    def __init__(
-        self,
-        scaling_factor: float = 1.0,  # noqa: ARG002  (read from its configuration)
-        block_out_channels: tuple[int] = (3,),  # noqa: ARG002
-    ) -> None:
-        super().__init__()
-        self.register_buffer("place", torch.empty(0))
+    vae = None
+    factor = 1
 
-    def encode(self, x: Pixels) -> EncoderOutput:
-        """The picture itself."""
-        return EncoderOutput(latent=x)
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.channels, self.device = channels, device
 
-    def decode(self, z: Latents) -> DecoderOutput:
+    def encode(self, pixels: Pixels) -> Moments:
         """The picture itself."""
-        return DecoderOutput(sample=z)
+        mean = pixels.to(self.device, torch.float32)
+        return Moments(mean, torch.zeros_like(mean))
+
+    def decode(self, latents: Latents) -> Pixels:
+        """The picture itself."""
+        return latents.to(self.device, torch.float32)
+
+    def pack(self, latents: Latents) -> Tensor:
+        """The picture itself."""
+        return latents
+
+    def unpack(self, packed: Tensor, _size: tuple[int, int]) -> Latents:
+        """The picture itself."""
+        return packed

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,10 +20,6 @@ from torch import Tensor
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config.drawing import SamplingConfig
 from oneword.vocabulary.vocabulary import Vocabulary
-
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +65,34 @@ OnLatents = Callable[[Latents, float | None], Latents]
 
 
 @runtime_checkable
+class Autoencoder(Protocol):
+    """Between pictures and latents, and between latents and what a denoiser takes."""
+
+    vae: Any
+    """The frozen network; ``None`` where pictures are their own latents."""
+    factor: int
+    """How many pixels wide a cell of the latents is."""
+    channels: int
+    """Channels of the scaled latents."""
+
+    def encode(self, pixels: Pixels) -> Moments:
+        """Posterior, float32, scaled; pixels are float32 in [-1, 1]."""
+        ...
+
+    def decode(self, latents: Latents) -> Pixels:
+        """Pictures of scaled latents, float32, as the network has them: not clamped."""
+        ...
+
+    def pack(self, latents: Latents) -> Tensor:
+        """Latents as the denoiser takes them."""
+        ...
+
+    def unpack(self, packed: Tensor, size: tuple[int, int], /) -> Latents:
+        """The way back, to (height, width) cells."""
+        ...
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen text-to-image model: everything that differs between families hides here."""
 
@@ -78,6 +102,8 @@ class Backbone(Protocol):
     """What the user called the model: hub id, folder or file."""
     pipeline: Any
     """The loaded diffusers pipeline, for drawing."""
+    autoencoder: Autoencoder
+    """What ``encode_image`` and ``decode_latents`` go through."""
     vocabularies: dict[str, Vocabulary]
     """One per text encoder, by the name of its key in concept files."""
     pool: str

@@ -137,7 +137,7 @@ class Family(FrozenPipeline):
     def _draw(self, request: Request) -> Pixels:
         """Draw prompts that may be drawn together."""
         sampling, (height, width) = request.sampling, request.size_px
-        size = height // self.vae_factor, width // self.vae_factor
+        size = height // self.autoencoder.factor, width // self.autoencoder.factor
         options: dict[str, Any] = {
             "prompt": list(request.prompts),
             "guidance_scale": sampling.guidance_scale,
@@ -174,7 +174,7 @@ class Family(FrozenPipeline):
         seen = self._watched(request, size)
         with (
             torch.no_grad(),
-            self._present(self.vae),
+            self._present(self.autoencoder.vae),
             self._following(request.prompts),
             quiet(),
             seen,
@@ -202,7 +202,7 @@ class Family(FrozenPipeline):
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
         """Noise that depends on a picture's own seed only, and not on the compute type."""
-        shape = (self.latent_channels, *size)
+        shape = (self.autoencoder.channels, *size)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return noise.to(self.device, self.dtype)
 
@@ -219,7 +219,7 @@ class Family(FrozenPipeline):
 
     def _given(self, latents: Latents) -> Tensor:
         """Latents as the pipeline is given them."""
-        return self._packed(latents)
+        return self.autoencoder.pack(latents)
 
     def _image_pipeline(self, inpaints: bool) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
@@ -291,17 +291,17 @@ class Family(FrozenPipeline):
 
     def _in_step(self, latents: Latents) -> Tensor:
         """Latents as the scheduler's steps know them."""
-        return self._packed(latents)
+        return self.autoencoder.pack(latents)
 
     def _from_step(self, latents: Tensor, size: tuple[int, int], /) -> Latents:
         """The way back."""
-        return self._unpacked(latents, size)
+        return self.autoencoder.unpack(latents, size)
 
     # --- what comes back
 
     def _returned(self, latents: Tensor, size: tuple[int, int], /) -> Latents:
         """Scaled latents of what the pipeline returns."""
-        return self._unpacked(latents, size)
+        return self.autoencoder.unpack(latents, size)
 
     def _pictures(self, returned: Tensor, size: tuple[int, int], /) -> Pixels:
         """Pictures of what the pipeline returns."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -17,9 +16,8 @@ from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
-from oneword.models.assembly import unscale
 from oneword.models.by_layer import cross_attentions, read_by_layer, reading_by_layer
-from oneword.models.contract import Conditioning, Moments
+from oneword.models.contract import Autoencoder, Conditioning, Moments
 from oneword.models.memory import shapes, ways
 from oneword.models.noise import Diffusion, Flow, TrigFlow
 from oneword.models.speed.compiled import Compiled
@@ -45,7 +43,7 @@ class FrozenPipeline:
         *,
         family: str,
         denoiser: nn.Module,
-        vae: nn.Module,
+        autoencoder: Autoencoder,
         encoders: Mapping[str, tuple[str, Any, int | None]],
         noise: Diffusion | Flow | TrigFlow,
         resolution: int,
@@ -58,7 +56,7 @@ class FrozenPipeline:
             config: How it was asked for.
             family: Name in the registry.
             denoiser: UNet or transformer.
-            vae: Autoencoder.
+            autoencoder: Between pictures and latents.
             encoders: By the name of the key in concept files: the pipeline's attribute of the
                 tokenizer ("tokenizer.tokenizer" inside a processor), the text encoder, and the
                 longest prompt where it is not the tokenizer's.
@@ -69,7 +67,7 @@ class FrozenPipeline:
         self.pipeline, self.config, self.family, self.name = pipeline, config, family, config.model
         self.denoiser: Any = denoiser
         self._layers = cross_attentions(denoiser)
-        self.vae: Any = vae
+        self.autoencoder = autoencoder
         self._device: torch.device = self.denoiser.device
         self._dtype: torch.dtype = self.denoiser.dtype
         self.pool, self.clip_skip = config.pool, config.clip_skip
@@ -87,12 +85,10 @@ class FrozenPipeline:
             self.vocabularies[name] = Vocabulary(name, holder, attribute, encoder, longest)
         for vocabulary in self.vocabularies.values():
             self._check_tokenizer(vocabulary)
-        for part in (denoiser, vae, *(v.text_encoder for v in self.vocabularies.values())):
+        for part in (denoiser, *(v.text_encoder for v in self.vocabularies.values())):
             part.requires_grad_(False).eval()
             if getattr(part.config, "use_cache", False):
                 part.config.use_cache = False  # of what decoders have said so far
-        if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
-            self.vae.to(torch.float32)
         self.memory = ""
         if shapes.has_shapes_alone():
             return
@@ -103,8 +99,9 @@ class FrozenPipeline:
                 ways.recompute_layers(denoiser)
             for vocabulary in self.vocabularies.values():
                 ways.recompute_layers(vocabulary.text_encoder)
-            if hasattr(self.vae, "use_slicing"):  # not every class that names the switch has it
-                self.vae.enable_slicing()
+            vae = autoencoder.vae
+            if hasattr(vae, "use_slicing"):  # not every class that names the switch has it
+                vae.enable_slicing()
         whole = config.weights in (None, "full") and config.offload != "all"
         if config.compile == "on" or (
             config.compile == "auto" and whole and self.device.type == "cuda"
@@ -121,7 +118,7 @@ class FrozenPipeline:
 
     def _check_channels(self) -> None:
         """Refuse a UNet that takes more than the picture's latents."""
-        channels = self.vae.config.latent_channels
+        channels = self.autoencoder.channels
         if self.denoiser.config.in_channels != channels:
             raise ModelError(
                 f"The model {self.name} must take {channels} latent channels, got a UNet with "
@@ -176,7 +173,9 @@ class FrozenPipeline:
 
         Height and width before the crop, the crop's top and left, and height and width after it.
         """
-        size = torch.tensor([[side * self.vae_factor for side in x_t.shape[-2:]]] * len(x_t))
+        size = torch.tensor(
+            [[side * self.autoencoder.factor for side in x_t.shape[-2:]]] * len(x_t)
+        )
         if crops is None:
             original = size if self.original_px is None else torch.tensor([self.original_px])
             crops = torch.cat([original.expand_as(size), torch.zeros_like(size)], dim=1)
@@ -203,71 +202,26 @@ class FrozenPipeline:
         """Compute type of the denoiser."""
         return self._dtype
 
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of the scaled latents."""
-        return self.vae.config.latent_channels
-
     @contextmanager
     def _present(self, *parts: Any) -> Iterator[None]:
         """Parts that wait off the device come to it; with ``offload`` they leave again."""
-        leave = self.config.offload not in (None, "none")
-        for part in parts if leave else ():
+        away = self.config.offload not in (None, "none")
+        visitors = [part for part in parts if part is not None] if away else []
+        for part in visitors:
             part.to(self.device)
         yield
-        for part in parts if leave else ():
+        for part in visitors:
             part.to("cpu")
 
-    def _through_vae(self, run: Callable[[Any], Tensor]) -> Tensor:
-        """Run the VAE, in float32 from the first NaN on."""
-        vae = self.vae
-        with torch.no_grad(), self._present(vae):
-            found = run(vae)
-            if vae.dtype != torch.float32 and not bool(torch.isfinite(found).all()):
-                warnings.warn(
-                    f"The VAE of {self.name} gave NaN or infinity in {vae.dtype}; it runs in fp32 "
-                    "from here on.",
-                    stacklevel=3,
-                )
-                vae.to(torch.float32)
-                found = run(vae)
-        return found
-
     def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE, float32, scaled; pixels are float32 in [-1, 1]."""
-
-        def run(vae: Any) -> Tensor:
-            found = vae.encode(pixels.to(vae.device, vae.dtype))
-            if not hasattr(found, "latent_dist"):  # one answer, without a spread
-                latent = found[0].float()
-                return torch.stack([latent, torch.zeros_like(latent)])
-            return torch.stack([found.latent_dist.mean.float(), found.latent_dist.std.float()])
-
-        mean, std = self._through_vae(run)
-        scale, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor") or 0.0
-        return Moments((mean - shift) * scale, std * scale)
+        """Posterior of the autoencoder, float32, scaled; pixels are float32 in [-1, 1]."""
+        with torch.no_grad(), self._present(self.autoencoder.vae):
+            return self.autoencoder.encode(pixels)
 
     def decode_latents(self, latents: Latents) -> Pixels:
         """Pictures of scaled latents, clamped to [-1, 1]."""
-        unscaled = unscale(self.vae, latents)
-
-        def run(vae: Any) -> Tensor:
-            return vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
-
-        return self._through_vae(run).clamp(-1, 1)
-
-    def _packed(self, latents: Latents) -> Tensor:
-        """Latents as the denoiser takes them."""
-        return latents
-
-    def _unpacked(self, latents: Tensor, _size: tuple[int, int], /) -> Latents:
-        """The way back, to so many cells."""
-        return latents
+        with torch.no_grad(), self._present(self.autoencoder.vae):
+            return self.autoencoder.decode(latents).clamp(-1, 1)
 
     def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:
         """The noise's own distribution of times."""

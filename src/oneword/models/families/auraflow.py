@@ -10,6 +10,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip
@@ -42,7 +43,7 @@ class AuraFlow(OneEncoder):
             config,
             family="auraflow",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={"pile_t5xl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Flow(pipeline.scheduler),
             resolution=SIDE * pipeline.vae_scale_factor,

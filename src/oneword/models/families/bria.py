@@ -13,7 +13,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, quiet
-from oneword.models.autoencoders import PackedLatents
+from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip
@@ -34,7 +34,7 @@ def load(config: ModelConfig) -> Bria:
     return Bria(load_pipeline(config, BriaPipeline, config.model), config)
 
 
-class Bria(PackedLatents, OneEncoder):
+class Bria(OneEncoder):
     """A frozen Bria pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # the pipeline encodes prompts one by one and fills up with zeros
@@ -51,7 +51,7 @@ class Bria(PackedLatents, OneEncoder):
             config,
             family="bria",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, packing=PATCHES_IN_ROW),
             encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -69,7 +69,7 @@ class Bria(PackedLatents, OneEncoder):
         states = self._states(cond)
         height, width = x_t.shape[-2:]
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t * self.pipeline.scheduler.config.num_train_timesteps,
             encoder_hidden_states=states,
             txt_ids=torch.zeros(states.shape[1], 3, device=self.device),
@@ -77,4 +77,4 @@ class Bria(PackedLatents, OneEncoder):
                 1, height // 2, width // 2, self.device, self.dtype
             )[0],
         ).sample
-        return self._unpacked(velocity, (height, width)).float()
+        return self.autoencoder.unpack(velocity, (height, width)).float()

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffusers import AutoencoderKLFlux2, BriaFibo2Pipeline
+from torch import Tensor
 
-from oneword._typing import Latents, Pixels, Timesteps
+from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import PatchAutoencoder
+from oneword.models.autoencoders import Patch
 from oneword.models.contract import Conditioning, Moments
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip
 
@@ -38,7 +40,26 @@ def load(config: ModelConfig) -> BriaFibo2:
     return BriaFibo2(pipeline, config)
 
 
-class BriaFibo2(PatchAutoencoder):
+class PatchInCells(Patch):
+    """Flux.2's autoencoder; the denoiser takes cells, and makes patches itself."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.factor //= 2
+
+    def _channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    def _scaled(self, mean: Tensor, std: Tensor) -> Moments:
+        """In cells, by their place in a patch of 2 x 2."""
+        found = super()._scaled(mean, std)
+        return Moments(self._unpatchify(found.mean), self._unpatchify(found.std))
+
+    def _unscaled(self, latents: Latents) -> Tensor:
+        return super()._unscaled(self._patchify(latents))
+
+
+class BriaFibo2(Family):
     """A frozen Bria Fibo 2 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -54,7 +75,12 @@ class BriaFibo2(PatchAutoencoder):
             config,
             family="bria_fibo2",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=PatchInCells(
+                pipeline.vae,
+                config.model,
+                pipeline._patchify_latents,
+                pipeline._unpatchify_latents,
+            ),
             encoders={
                 key: ("processor.tokenizer", encoder, pipeline.tokenizer_max_length - template)
             },
@@ -62,25 +88,6 @@ class BriaFibo2(PatchAutoencoder):
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is; the denoiser makes patches itself."""
-        return super().vae_factor // 2
-
-    @property
-    def latent_channels(self) -> int:
-        """Channels of a cell."""
-        return super().latent_channels // 4
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """Posterior of the VAE in cells, scaled by their place in a patch of 2 x 2."""
-        found = super().encode_image(pixels)
-        return Moments(*(self.pipeline._unpatchify_latents(v) for v in (found.mean, found.std)))
-
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, clamped to [-1, 1]."""
-        return super().decode_latents(self.pipeline._patchify_latents(latents))
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Bundles of layers beside each other in the last axis, and the mask of their tokens."""

@@ -12,7 +12,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import PackedLatents
+from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip
@@ -36,7 +36,7 @@ def load(config: ModelConfig) -> Chroma:
     return Chroma(pipeline, config)
 
 
-class Chroma(PackedLatents, OneEncoder):
+class Chroma(OneEncoder):
     """A frozen Chroma pipeline behind the contract of ``models.contract``."""
 
     mask_at = 2  # it leaves one token of padding
@@ -47,7 +47,7 @@ class Chroma(PackedLatents, OneEncoder):
             config,
             family="chroma",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, packing=PATCHES_IN_ROW),
             encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -60,7 +60,7 @@ class Chroma(PackedLatents, OneEncoder):
         """The transformer's own velocity, float32."""
         states = self._states(cond)
         count, height, width = len(x_t), *x_t.shape[-2:]
-        packed = self._packed(x_t.to(self.dtype))
+        packed = self.autoencoder.pack(x_t.to(self.dtype))
         mask = self.pipeline._prepare_attention_mask(
             count, packed.shape[1], self.dtype, cond.extra["mask"].to(self.dtype)
         )
@@ -79,4 +79,4 @@ class Chroma(PackedLatents, OneEncoder):
             ),
             attention_mask=mask,
         ).sample
-        return self._unpacked(velocity, (height, width)).float()
+        return self.autoencoder.unpack(velocity, (height, width)).float()

@@ -13,6 +13,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
 from oneword.models.reading import OneEncoder, refuse_clip_skip
@@ -47,7 +48,7 @@ class CogView3(OneEncoder):
             config,
             family="cogview3",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Diffusion(pipeline.scheduler, pipeline.transformer.device),
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,

@@ -16,6 +16,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneLength, refuse_clip_skip
@@ -51,7 +52,7 @@ class CogView4(OneLength):
             config,
             family="cogview4",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={key: ("tokenizer", encoder, GLM_TOKENS)},
             noise=Flow(pipeline.scheduler, self._shift),
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,

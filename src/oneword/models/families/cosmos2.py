@@ -24,7 +24,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, quiet
-from oneword.models.autoencoders import FilmAutoencoder
+from oneword.models.autoencoders import Film
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Request
 from oneword.models.memory import shapes
@@ -80,7 +80,19 @@ class _Unchecked:
         return True
 
 
-class Cosmos2(FilmAutoencoder, OneEncoder):
+class OneFrame:
+    """Latents as a film of one frame."""
+
+    def pack(self, latents: Latents) -> Tensor:
+        """The film."""
+        return latents[:, :, None]
+
+    def unpack(self, packed: Tensor, _size: tuple[int, int]) -> Latents:
+        """Its frame."""
+        return packed[:, :, 0]
+
+
+class Cosmos2(OneEncoder):
     """A frozen Cosmos-Predict2 pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # the states of padding are zeros, which the denoiser reads
@@ -95,18 +107,18 @@ class Cosmos2(FilmAutoencoder, OneEncoder):
             config,
             family="cosmos2",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Film(
+                pipeline.vae,
+                config.model,
+                factor=pipeline.vae_scale_factor_spatial,
+                packing=OneFrame(),
+            ),
             encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Flow(pipeline.scheduler),
             resolution=RESOLUTION,
             sampling=DEFAULTS,
         )
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is."""
-        return self.pipeline.vae_scale_factor_spatial
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
@@ -152,14 +164,9 @@ class Cosmos2(FilmAutoencoder, OneEncoder):
         level = self.pipeline.scheduler.config.sigma_max
         return level / (1 + level)
 
-    def _packed(self, latents: Latents) -> Tensor:
-        return latents[:, :, None]
-
-    def _unpacked(self, latents: Tensor, _size: tuple[int, int], /) -> Latents:
-        return latents[:, :, 0]
-
     def _given(self, latents: Latents) -> Tensor:
-        return self._packed(latents) / self._first  # the pipeline multiplies by the highest level
+        # the pipeline multiplies by the highest level
+        return self.autoencoder.pack(latents) / self._first
 
     def _returned(self, latents: Tensor, _size: tuple[int, int]) -> Latents:
         return latents  # the pipeline has taken the frame out

@@ -59,7 +59,7 @@ class DeepFloydIF(Family):
             config,
             family="deepfloyd_if",
             denoiser=pipeline.unet,
-            vae=NoAutoencoder().to(pipeline.unet.device),
+            autoencoder=NoAutoencoder(pipeline.unet.config.in_channels, pipeline.unet.device),
             encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Diffusion(pipeline.scheduler, pipeline.unet.device),
             resolution=pipeline.unet.config.sample_size,
@@ -67,11 +67,6 @@ class DeepFloydIF(Family):
         )
         # lower-cased, but not cleaned of what looks like HTML
         self.draw_options = {"clean_caption": False, "output_type": "pt"}
-
-    @property
-    def latent_channels(self) -> int:
-        """Red, green and blue."""
-        return self.denoiser.config.in_channels
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of T5 with those of the padding, which the UNet reads, too."""

@@ -20,6 +20,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family, Request
 from oneword.models.noise import Flow
@@ -62,7 +63,7 @@ class DreamLite(Family):
             config,
             family="dreamlite",
             denoiser=pipeline.unet,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={key: ("tokenizer", encoder, max(1, room - around))},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -84,7 +85,7 @@ class DreamLite(Family):
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The UNet's own velocity of the first picture, float32, told its width and height."""
         pair = torch.cat([x_t, torch.zeros_like(x_t)], dim=3).to(self.dtype)
-        height, width = (side * self.vae_factor for side in x_t.shape[-2:])
+        height, width = (side * self.autoencoder.factor for side in x_t.shape[-2:])
         size = torch.tensor([[width, height]] * len(x_t)).to(self.dtype)
         velocity = self.denoiser(
             pair,

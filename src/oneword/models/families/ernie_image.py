@@ -19,8 +19,9 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import PatchAutoencoder
+from oneword.models.autoencoders import Patch
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip
 
@@ -51,7 +52,7 @@ def load(config: ModelConfig) -> ErnieImage:
     return ErnieImage(pipeline, config)
 
 
-class ErnieImage(PatchAutoencoder):
+class ErnieImage(Family):
     """A frozen ERNIE-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -66,7 +67,12 @@ class ErnieImage(PatchAutoencoder):
             config,
             family="ernie_image",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Patch(
+                pipeline.vae,
+                config.model,
+                pipeline._patchify_latents,
+                pipeline._unpatchify_latents,
+            ),
             encoders={
                 key: ("tokenizer", encoder, min(longest, pipeline.tokenizer.model_max_length))
             },

@@ -13,8 +13,9 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import PackedLatents
+from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 
 
@@ -38,7 +39,7 @@ def load(config: ModelConfig) -> Flux:
     return Flux(load_pipeline(config, FluxPipeline, config.model), config)
 
 
-class Flux(PackedLatents):
+class Flux(Family):
     """A frozen Flux pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -49,7 +50,7 @@ class Flux(PackedLatents):
             config,
             family="flux",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, packing=PATCHES_IN_ROW),
             encoders={
                 "clip_l": ("tokenizer", pipeline.text_encoder, None),
                 "t5xxl": ("tokenizer_2", pipeline.text_encoder_2, longest),
@@ -83,7 +84,7 @@ class Flux(PackedLatents):
             count, height // 2, width // 2, self.device, self.dtype
         )
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             guidance=guidance,
             encoder_hidden_states=states,
@@ -91,7 +92,7 @@ class Flux(PackedLatents):
             txt_ids=torch.zeros(states.shape[1], 3, device=self.device, dtype=self.dtype),
             img_ids=places,
         ).sample
-        return self._unpacked(velocity, (height, width)).float()
+        return self.autoencoder.unpack(velocity, (height, width)).float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         if sampling.negative_prompt:

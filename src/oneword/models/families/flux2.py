@@ -25,8 +25,9 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, quiet
-from oneword.models.autoencoders import PatchAutoencoder
+from oneword.models.autoencoders import CELLS_IN_ROW, Patch
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, refuse_clip_skip
 
@@ -55,8 +56,10 @@ def load(config: ModelConfig) -> Flux2:
     return Flux2(pipeline, config)
 
 
-class Flux2(PatchAutoencoder):
+class Flux2(Family):
     """A frozen Flux.2 pipeline behind the contract of ``models.contract``."""
+
+    autoencoder: Patch
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         self.is_klein = isinstance(pipeline, Flux2KleinPipeline)
@@ -88,7 +91,13 @@ class Flux2(PatchAutoencoder):
             config,
             family="flux2",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Patch(
+                pipeline.vae,
+                config.model,
+                pipeline._patchify_latents,
+                pipeline._unpatchify_latents,
+                CELLS_IN_ROW,
+            ),
             encoders={key: (place, encoder, max(1, self.tokens - template))},
             noise=Flow(pipeline.scheduler, shift_of),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -111,7 +120,7 @@ class Flux2(PatchAutoencoder):
             scale = self.sampling.guidance_scale or 0.0
             guidance = torch.full((len(x_t),), scale, device=self.device)
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             guidance=guidance,
             encoder_hidden_states=states,
@@ -119,7 +128,7 @@ class Flux2(PatchAutoencoder):
             img_ids=self.pipeline._prepare_latent_ids(x_t).to(self.device),
         ).sample
         height, width = x_t.shape[-2:]
-        return self._unpacked(velocity, (height, width)).float()
+        return self.autoencoder.unpack(velocity, (height, width)).float()
 
     def _picture_and_mask(
         self, image: Pixels | None, mask: Tensor | None
@@ -129,21 +138,13 @@ class Flux2(PatchAutoencoder):
             mask = torch.ones_like(image[:, :1])
         return image, mask
 
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        return latents.transpose(1, 2).unflatten(2, size)
-
-    def _packed(self, latents: Latents) -> Tensor:
-        return self.pipeline._pack_latents(latents)
-
     def _given(self, latents: Latents) -> Tensor:
         return latents  # the pipeline packs them
 
     def _returned(self, latents: Tensor, size: tuple[int, int]) -> Latents:
         if latents.ndim == 3:  # dev returns them as they are; klein undoes patches and scale
-            return self._unpacked(latents, size)
-        patches = self.pipeline._patchify_latents(latents)
-        means, stds = self._scales(patches)
-        return (patches - means) / stds
+            return self.autoencoder.unpack(latents, size)
+        return self.autoencoder.scaled(latents)
 
     def _image_pipeline(self, _inpaints: bool, /) -> Any:
         if not self.is_klein:

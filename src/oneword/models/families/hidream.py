@@ -22,6 +22,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
@@ -66,7 +67,7 @@ class HiDream(Family):
             config,
             family="hidream",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={
                 "clip_l": ("tokenizer", pipeline.text_encoder, TOKENS),
                 "clip_g": ("tokenizer_2", pipeline.text_encoder_2, TOKENS),
@@ -116,7 +117,7 @@ class HiDream(Family):
         assert sampling.height
         assert sampling.width
         # the pipeline scales every size to this area; a little more, since it rounds down
-        side = math.sqrt(sampling.height * sampling.width) / self.vae_factor
+        side = math.sqrt(sampling.height * sampling.width) / self.autoencoder.factor
         self.pipeline.default_sample_size = side * (1 + 1e-9)
         return {}
 

@@ -18,6 +18,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Diffusion
@@ -56,7 +57,7 @@ class HunyuanDiT(Family):
             config,
             family="hunyuan_dit",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={
                 "chinese_roberta": ("tokenizer", pipeline.text_encoder, BERT_TOKENS),
                 "mt5xl": ("tokenizer_2", pipeline.text_encoder_2, T5_TOKENS),

@@ -18,6 +18,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
@@ -62,7 +63,7 @@ class HunyuanImage(Family):
             config,
             family="hunyuan_image",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, factor=pipeline.vae_scale_factor),
             encoders={key: ("tokenizer", encoder, max(1, longest - template))},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -70,11 +71,6 @@ class HunyuanImage(Family):
         )
         pipeline.text_encoder_2.requires_grad_(False)  # spells, and learns no words
         pipeline._get_qwen_prompt_embeds = partial(_unpadded, pipeline._get_qwen_prompt_embeds)
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is."""
-        return self.pipeline.vae_scale_factor
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of Qwen2.5-VL, two layers before its last, and its mask in ``extra``.

@@ -28,8 +28,9 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import PatchAutoencoder
+from oneword.models.autoencoders import CELLS_IN_ROW, Patch
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, refuse_clip_skip
 from oneword.vocabulary.tokenizer import truncated
@@ -83,7 +84,7 @@ class WideFlow(Flow):
         return float(_logit_normal_sigmas(num_inference_steps, 0.0, SPREAD)[0])
 
 
-class Ideogram4(PatchAutoencoder):
+class Ideogram4(Family):
     """A frozen Ideogram 4 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -93,7 +94,6 @@ class Ideogram4(PatchAutoencoder):
             pipeline.tokenizer, config.model, _MESSAGES, add_generation_prompt=True
         )
         self.tokens = min(TOKENS, pipeline.tokenizer.model_max_length)
-        pipeline._patchify_latents, pipeline._unpatchify_latents = _patchified, _unpatchified
         # the last layer is read before the norm, which its own call would run
         encoder.language_model.norm = nn.Identity()
         pipeline._get_text_encoder_hidden_states = _layers_of
@@ -102,7 +102,7 @@ class Ideogram4(PatchAutoencoder):
             config,
             family="ideogram4",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Patch(pipeline.vae, config.model, _patchified, _unpatchified, CELLS_IN_ROW),
             encoders={key: ("tokenizer", encoder, max(1, self.tokens - template))},
             noise=WideFlow(pipeline.scheduler, PATCH * pipeline.vae_scale_factor),
             resolution=SIDE * PATCH * pipeline.vae_scale_factor,
@@ -152,7 +152,7 @@ class Ideogram4(PatchAutoencoder):
         """The velocity from data to noise, float32: the transformer's runs the other way."""
         states, mask = self._states(cond), cond.extra["mask"]
         height, width = x_t.shape[-2:]
-        picture = self._packed(x_t.to(self.dtype))
+        picture = self.autoencoder.pack(x_t.to(self.dtype))
         length = mask.shape[1]
         places, segments, roles = self._layout(mask, (height, width))
         velocity = self.denoiser(
@@ -163,7 +163,7 @@ class Ideogram4(PatchAutoencoder):
             segment_ids=segments,
             indicator=roles,
         ).sample
-        return -self._unpacked(velocity[:, length:], (height, width)).float()
+        return -self.autoencoder.unpack(velocity[:, length:], (height, width)).float()
 
     def _layout(self, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Places, segments and roles of a prompt's tokens and, behind them, a picture's.
@@ -182,12 +182,6 @@ class Ideogram4(PatchAutoencoder):
             torch.cat([segments, ones], dim=1),
             torch.cat([mask * LLM_TOKEN_INDICATOR, ones * OUTPUT_IMAGE_INDICATOR], dim=1),
         )
-
-    def _packed(self, latents: Latents) -> Tensor:
-        return latents.flatten(2).transpose(1, 2)
-
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        return latents.transpose(1, 2).unflatten(2, size)
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         if sampling.negative_prompt:

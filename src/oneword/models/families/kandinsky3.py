@@ -5,17 +5,18 @@ Arkhipkin et al. 2023, arXiv:2312.03511.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-import torch
 from diffusers import DDIMScheduler, Kandinsky3Pipeline
 from torch import Tensor
 
-from oneword._typing import Latents, Pixels, Timesteps
+from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline, refuse_vae
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning, Moments
 from oneword.models.noise import Diffusion
 from oneword.models.reading import OneLength, refuse_clip_skip
@@ -38,6 +39,18 @@ def load(config: ModelConfig) -> Kandinsky3:
     return Kandinsky3(load_pipeline(config, Kandinsky3Pipeline, config.model), config)
 
 
+class MoVQ(Plain):
+    """The family's autoencoder, whose latents are neither scaled nor quantised."""
+
+    decode_options: Mapping[str, Any] = MappingProxyType({"force_not_quantize": True})
+
+    def _scaled(self, mean: Tensor, std: Tensor) -> Moments:
+        return Moments(mean, std)
+
+    def _unscaled(self, latents: Latents) -> Tensor:
+        return latents
+
+
 class Kandinsky3(OneLength):
     """A frozen Kandinsky 3 pipeline behind the contract of ``models.contract``.
 
@@ -54,28 +67,12 @@ class Kandinsky3(OneLength):
             config,
             family="kandinsky3",
             denoiser=pipeline.unet,
-            vae=pipeline.movq,
+            autoencoder=MoVQ(pipeline.movq, config.model),
             encoders={"flan_ul2": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Diffusion(pipeline.scheduler, pipeline.unet.device),
             resolution=RESOLUTION,
             sampling=DEFAULTS,
         )
-
-    def encode_image(self, pixels: Pixels) -> Moments:
-        """MoVQ's only answer, float32, neither scaled nor quantised; pixels are in [-1, 1]."""
-        found = self._through_vae(
-            lambda vae: vae.encode(pixels.to(vae.device, vae.dtype)).latents.float()
-        )
-        return Moments(found, torch.zeros_like(found))
-
-    def decode_latents(self, latents: Latents) -> Pixels:
-        """Pictures of latents, clamped to [-1, 1]."""
-
-        def run(vae: Any) -> Tensor:
-            given = latents.to(vae.device, vae.dtype)
-            return vae.decode(given, force_not_quantize=True).sample.float()
-
-        return self._through_vae(run).clamp(-1, 1)
 
     def _read_alike(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of T5 and one token of padding, and the mask without that token."""

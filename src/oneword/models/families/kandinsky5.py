@@ -18,6 +18,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneLength, sparing
@@ -44,6 +45,18 @@ def load(config: ModelConfig) -> Kandinsky5:
     return Kandinsky5(load_pipeline(config, Kandinsky5T2IPipeline, config.model), config)
 
 
+class OneFrame:
+    """Latents as a film of one frame, with its channels last."""
+
+    def pack(self, latents: Latents) -> Tensor:
+        """The film."""
+        return latents.permute(0, 2, 3, 1)[:, None]
+
+    def unpack(self, packed: Tensor, _size: tuple[int, int]) -> Latents:
+        """Its frame."""
+        return packed[:, 0].permute(0, 3, 1, 2)
+
+
 class Kandinsky5(OneLength):
     """A frozen Kandinsky 5 pipeline behind the contract of ``models.contract``.
 
@@ -65,7 +78,7 @@ class Kandinsky5(OneLength):
             config,
             family="kandinsky5",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, packing=OneFrame()),
             encoders={
                 "clip_l": ("tokenizer_2", pipeline.text_encoder_2, None),
                 key: ("tokenizer.tokenizer", encoder, max(1, self._room - template)),
@@ -122,21 +135,14 @@ class Kandinsky5(OneLength):
         states = self._states(cond)
         sides = (1, *(side // 2 for side in x_t.shape[-2:]))  # of patches of 2 x 2 cells
         output = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             encoder_hidden_states=states,
             pooled_projections=self._pooled(cond),
             timestep=t * self.pipeline.scheduler.config.num_train_timesteps,
             visual_rope_pos=[torch.arange(side, device=self.device) for side in sides],
             text_rope_pos=torch.arange(states.shape[1], device=self.device),
         )
-        return self._unpacked(output.sample, (x_t.shape[-2], x_t.shape[-1])).float()
-
-    def _packed(self, latents: Latents) -> Tensor:
-        """As a film of one frame, with its channels last."""
-        return latents.permute(0, 2, 3, 1)[:, None]
-
-    def _unpacked(self, latents: Tensor, _size: tuple[int, int], /) -> Latents:
-        return latents[:, 0].permute(0, 3, 1, 2)
+        return self.autoencoder.unpack(output.sample, (x_t.shape[-2], x_t.shape[-1])).float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         # else the pipeline would draw at the nearest size of its list

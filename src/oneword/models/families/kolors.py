@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, KolorsPipeline
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
 from oneword.models.reading import refuse_clip_skip
@@ -50,7 +51,7 @@ class Kolors(SizedUNet):
             config,
             family="kolors",
             denoiser=pipeline.unet,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={key: ("tokenizer", encoder, GLM_TOKENS)},
             noise=Diffusion(pipeline.scheduler, pipeline.unet.device),
             resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,

@@ -14,8 +14,9 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import FilmAutoencoder, PackedLatents
+from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip
 
@@ -42,7 +43,7 @@ def load(config: ModelConfig) -> Krea2:
     return Krea2(pipeline, config)
 
 
-class Krea2(FilmAutoencoder, PackedLatents):
+class Krea2(Family):
     """A frozen Krea 2 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -58,7 +59,12 @@ class Krea2(FilmAutoencoder, PackedLatents):
             config,
             family="krea2",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Film(
+                pipeline.vae,
+                config.model,
+                factor=pipeline.vae_scale_factor,
+                packing=PATCHES_IN_ROW,
+            ),
             encoders={key: ("tokenizer", encoder, max(1, TOKENS + room - before))},
             noise=Flow(pipeline.scheduler, (lambda _: FEW_STEPS_SHIFT) if distilled else None),
             resolution=SIDE * pipeline.vae_scale_factor,
@@ -79,7 +85,7 @@ class Krea2(FilmAutoencoder, PackedLatents):
         height, width = x_t.shape[-2:]
         layers = self.denoiser.config.num_text_layers
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             encoder_hidden_states=states.unflatten(2, (layers, -1)),
             timestep=t.to(self.dtype),
             position_ids=self.pipeline.prepare_position_ids(
@@ -87,4 +93,4 @@ class Krea2(FilmAutoencoder, PackedLatents):
             ),
             encoder_attention_mask=cond.extra["mask"],
         ).sample
-        return self._unpacked(velocity, (height, width)).float()
+        return self.autoencoder.unpack(velocity, (height, width)).float()

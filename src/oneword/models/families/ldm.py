@@ -16,6 +16,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, refuse_vae
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Diffusion
@@ -46,7 +47,7 @@ class LatentDiffusion(Family):
             config,
             family="ldm",
             denoiser=pipeline.unet,
-            vae=pipeline.vqvae,
+            autoencoder=Plain(pipeline.vqvae, config.model),
             encoders={"bert": ("tokenizer", pipeline.bert, CONTEXT)},
             noise=Diffusion(pipeline.scheduler, pipeline.unet.device),
             resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,

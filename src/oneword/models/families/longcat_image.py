@@ -19,8 +19,9 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import PackedLatents
+from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip
 from oneword.vocabulary.tokenizer import apart, truncated
@@ -44,7 +45,7 @@ def load(config: ModelConfig) -> LongCatImage:
     return LongCatImage(pipeline, config)
 
 
-class LongCatImage(PackedLatents):
+class LongCatImage(Family):
     """A frozen LongCat-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -58,7 +59,7 @@ class LongCatImage(PackedLatents):
             config,
             family="longcat_image",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, packing=PATCHES_IN_ROW),
             encoders={key: ("tokenizer", encoder, pipeline.tokenizer_max_length)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -120,13 +121,13 @@ class LongCatImage(PackedLatents):
             1, "image", start=(longest, longest), height=height // 2, width=width // 2
         )
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t,
             encoder_hidden_states=states,
             txt_ids=sent(prepare_pos_ids(num_token=states.shape[1]), self.device),
             img_ids=sent(places, self.device),
         ).sample
-        return self._unpacked(velocity, (height, width)).float()
+        return self.autoencoder.unpack(velocity, (height, width)).float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         return {"negative_prompt": sampling.negative_prompt or "", "enable_prompt_rewrite": False}

@@ -15,6 +15,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip, spare_words
@@ -44,7 +45,7 @@ class Lumina(OneEncoder):
             config,
             family="lumina",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={"gemma": ("tokenizer", pipeline.text_encoder, pipeline.max_sequence_length)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_image_size,
@@ -62,7 +63,7 @@ class Lumina(OneEncoder):
             height // self.denoiser.patch_size,
             width // self.denoiser.patch_size,
             # of the two factors of a larger picture the pipeline takes this one at all times
-            linear_factor=math.sqrt(width * height) * self.vae_factor / usual,
+            linear_factor=math.sqrt(width * height) * self.autoencoder.factor / usual,
         )
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),

@@ -14,6 +14,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip
@@ -50,7 +51,7 @@ class Lumina2(OneEncoder):
             config,
             family="lumina2",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={"gemma": ("tokenizer", pipeline.text_encoder, GEMMA_TOKENS - used)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_image_size,

@@ -15,8 +15,9 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import FilmAutoencoder, PackedLatents
+from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, refuse_clip_skip
 
@@ -39,7 +40,7 @@ def load(config: ModelConfig) -> NucleusMoE:
     return NucleusMoE(pipeline, config)
 
 
-class NucleusMoE(FilmAutoencoder, PackedLatents):
+class NucleusMoE(Family):
     """A frozen Nucleus-MoE-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -60,7 +61,12 @@ class NucleusMoE(FilmAutoencoder, PackedLatents):
             config,
             family="nucleus_moe",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Film(
+                pipeline.vae,
+                config.model,
+                factor=pipeline.vae_scale_factor,
+                packing=PATCHES_IN_ROW,
+            ),
             encoders={key: ("processor.tokenizer", encoder, longest)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -80,10 +86,10 @@ class NucleusMoE(FilmAutoencoder, PackedLatents):
         """The velocity, float32: the transformer's own is from noise to data, turned round here."""
         count, height, width = len(x_t), *x_t.shape[-2:]
         output = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             encoder_hidden_states=self._states(cond),
             encoder_hidden_states_mask=cond.extra.get("mask"),
             img_shapes=[(1, height // 2, width // 2)] * count,
         ).sample
-        return -self._unpacked(output, (height, width)).float()
+        return -self.autoencoder.unpack(output, (height, width)).float()

@@ -14,7 +14,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import PackedLatents
+from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, chat_tokens, refuse_clip_skip
@@ -36,7 +36,7 @@ def load(config: ModelConfig) -> OvisImage:
     return OvisImage(load_pipeline(config, OvisImagePipeline, config.model), config)
 
 
-class OvisImage(PackedLatents, OneEncoder):
+class OvisImage(OneEncoder):
     """A frozen Ovis-Image pipeline behind the contract of ``models.contract``."""
 
     mask_at = None  # the states of padding are zeros, which the denoiser reads
@@ -57,7 +57,7 @@ class OvisImage(PackedLatents, OneEncoder):
             config,
             family="ovis_image",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, packing=PATCHES_IN_ROW),
             encoders={key: ("tokenizer", encoder, max(1, longest))},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -75,10 +75,10 @@ class OvisImage(PackedLatents, OneEncoder):
         # words stand on the diagonal
         tokens = torch.arange(states.shape[1], device=self.device, dtype=self.dtype)
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             encoder_hidden_states=states,
             txt_ids=torch.stack([torch.zeros_like(tokens), tokens, tokens], dim=1),
             img_ids=places,
         ).sample
-        return self._unpacked(velocity, (height, width)).float()
+        return self.autoencoder.unpack(velocity, (height, width)).float()

@@ -16,6 +16,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
 from oneword.models.reading import OneEncoder, refuse_clip_skip, spare_words
@@ -47,7 +48,7 @@ class PixArt(OneEncoder):
             config,
             family="pixart",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, longest)},
             noise=Diffusion(pipeline.scheduler, pipeline.transformer.device),
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
@@ -71,7 +72,7 @@ class PixArt(OneEncoder):
         """Size and shape of the picture, which Alpha at 1024 px is told, as when it draws."""
         if not self.denoiser.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
-        height, width = (side * self.vae_factor for side in x_t.shape[-2:])
+        height, width = (side * self.autoencoder.factor for side in x_t.shape[-2:])
         told = {"resolution": [height, width], "aspect_ratio": [height / width]}
         return {
             name: torch.tensor([value] * len(x_t), device=self.device, dtype=self.dtype)

@@ -22,8 +22,8 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import NoAutoencoder
-from oneword.models.contract import Conditioning
+from oneword.models.autoencoders import NoAutoencoder, Plain
+from oneword.models.contract import Autoencoder, Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip, sparing
@@ -62,7 +62,7 @@ def load(config: ModelConfig) -> PRX:
         config,
         keys=_TEXT_ENCODERS,
         other_key="t5gemma",
-        vae=pipeline.vae,
+        autoencoder=Plain(pipeline.vae, config.model, factor=pipeline.vae_scale_factor),
         noise=Flow(pipeline.scheduler),
     )
 
@@ -77,7 +77,7 @@ class PRX(Family):
         *,
         keys: Mapping[int, str],
         other_key: str,
-        vae: Any,
+        autoencoder: Autoencoder,
         noise: Flow,
     ) -> None:
         encoder = pipeline.text_encoder
@@ -87,18 +87,13 @@ class PRX(Family):
             config,
             family="prx",
             denoiser=pipeline.transformer,
-            vae=vae,
+            autoencoder=autoencoder,
             encoders={key: ("tokenizer", encoder, pipeline.config.get("prompt_max_tokens"))},
             noise=noise,
             resolution=pipeline.config.default_sample_size,
             sampling=DEFAULTS,
         )
         self.draw_options = {"use_resolution_binning": False}
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is; there are two kinds of autoencoder."""
-        return self.pipeline.vae_scale_factor
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of the text encoder, and its mask in ``extra``; differentiable."""
@@ -168,7 +163,9 @@ class PRXPixel(PRX):
             config,
             keys=_QWEN,
             other_key="qwen3vl",
-            vae=NoAutoencoder().to(pipeline.transformer.device),
+            autoencoder=NoAutoencoder(
+                pipeline.transformer.config.in_channels, pipeline.transformer.device
+            ),
             noise=PixelFlow(pipeline.scheduler, pipeline.config.noise_scale),
         )
         clean = sparing(pipeline, pipeline_prx_pixel._basic_clean)
@@ -185,11 +182,6 @@ class PRXPixel(PRX):
             return tokens.input_ids.to(device), tokens.attention_mask.bool().to(device)
 
         pipeline._tokenize_prompts = tokenize
-
-    @property
-    def latent_channels(self) -> int:
-        """Red, green and blue."""
-        return self.denoiser.config.in_channels
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity towards the picture that the transformer predicts, float32."""

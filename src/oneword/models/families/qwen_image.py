@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
-from torch import Tensor
 
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import FilmAutoencoder
+from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip
 
@@ -41,7 +41,7 @@ def load(config: ModelConfig) -> QwenImage:
     return QwenImage(pipeline, config)
 
 
-class QwenImage(FilmAutoencoder):
+class QwenImage(Family):
     """A frozen Qwen-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -56,7 +56,12 @@ class QwenImage(FilmAutoencoder):
             config,
             family="qwen_image",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Film(
+                pipeline.vae,
+                config.model,
+                factor=pipeline.vae_scale_factor,
+                packing=PATCHES_IN_ROW,
+            ),
             encoders={key: ("tokenizer", encoder, longest)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -80,22 +85,14 @@ class QwenImage(FilmAutoencoder):
             scale = self.sampling.guidance_scale or 0.0
             guidance = torch.full((count,), scale, device=self.device)
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             guidance=guidance,
             encoder_hidden_states=self._states(cond),
             encoder_hidden_states_mask=cond.extra.get("mask"),
             img_shapes=[[(1, height // 2, width // 2)]] * count,
         ).sample
-        return self._unpacked(velocity, (height, width)).float()
-
-    def _packed(self, latents: Latents) -> Tensor:
-        count, channels, height, width = latents.shape
-        return self.pipeline._pack_latents(latents, count, channels, height, width)
-
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        height, width = (side * self.vae_factor for side in size)
-        return self.pipeline._unpack_latents(latents, height, width, self.vae_factor)[:, :, 0]
+        return self.autoencoder.unpack(velocity, (height, width)).float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         guided = self.denoiser.config.guidance_embeds

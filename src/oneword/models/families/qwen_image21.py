@@ -19,8 +19,9 @@ from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
-from oneword.models.autoencoders import FilmAutoencoder
+from oneword.models.autoencoders import CELLS_IN_ROW, Film
 from oneword.models.contract import Conditioning
+from oneword.models.drawing import Family
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip
 
@@ -46,7 +47,19 @@ def load(config: ModelConfig) -> QwenImage21:
     return QwenImage21(pipeline, config)
 
 
-class QwenImage21(FilmAutoencoder):
+class ClearFilm(Film):
+    """Films with transparency: pictures go in opaque, and come out on white."""
+
+    def _taken(self, pixels: Pixels) -> Tensor:
+        return super()._taken(torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1))
+
+    def _shown(self, decoded: Tensor) -> Pixels:
+        found = super()._shown(decoded).clamp(-1, 1)
+        opacity = (found[:, 3:] + 1) / 2
+        return found[:, :3] * opacity + (1 - opacity)
+
+
+class QwenImage21(Family):
     """A frozen Qwen-Image 2.1 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -59,23 +72,18 @@ class QwenImage21(FilmAutoencoder):
             config,
             family="qwen_image21",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=ClearFilm(
+                pipeline.vae,
+                config.model,
+                factor=pipeline.vae_scale_factor,
+                packing=CELLS_IN_ROW,
+            ),
             # the pipeline cuts nothing off
             encoders={key: ("processor.tokenizer", encoder, None)},
             noise=Flow(pipeline.scheduler, patch=1),
             resolution=SIDE_PX,
             sampling=sampling,
         )
-
-    def _film(self, pixels: Pixels) -> Tensor:
-        """The picture with its opacity, which is full."""
-        return torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)[:, :, None]
-
-    def _picture(self, film: Tensor) -> Pixels:
-        """The picture on white, where it is not opaque."""
-        found = film[:, :, 0].clamp(-1, 1)
-        opacity = (found[:, 3:] + 1) / 2
-        return found[:, :3] * opacity + (1 - opacity)
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states after the system's part; where prompts differ in length, a mask."""
@@ -90,22 +98,14 @@ class QwenImage21(FilmAutoencoder):
             states.shape[1] + height * width // CELLS_PER_SLOT, device=self.device
         )
         velocity = self.denoiser(
-            hidden_states=self._packed(x_t.to(self.dtype)),
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
             encoder_hidden_states=states,
             encoder_hidden_states_mask=cond.extra.get("mask"),
             img_shapes=[[(1, height, width)]] * count,
             img_mask=(of_picture >= states.shape[1]).expand(count, -1),
         ).sample
-        return self._unpacked(velocity[:, -height * width :], (height, width)).float()
-
-    def _packed(self, latents: Latents) -> Tensor:
-        count, channels, height, width = latents.shape
-        return self.pipeline._pack_latents(latents, count, channels, height, width)
-
-    def _unpacked(self, latents: Tensor, size: tuple[int, int]) -> Latents:
-        height, width = (side * self.vae_factor for side in size)
-        return self.pipeline._unpack_latents(latents, height, width, self.vae_factor)[:, :, 0]
+        return self.autoencoder.unpack(velocity[:, -height * width :], (height, width)).float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         scale = sampling.guidance_scale or 1.0

@@ -17,6 +17,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, refuse_vae
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import TrigFlow
 from oneword.models.reading import OneEncoder, refuse_clip_skip, spare_words
@@ -87,7 +88,7 @@ class SanaSprint(OneEncoder):
             config,
             family="sana_sprint",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model, factor=pipeline.vae_scale_factor),
             # of the tokens that the pipeline keeps, one is the last of the instruction
             encoders={"gemma": ("tokenizer", pipeline.text_encoder, GEMMA_TOKENS - 1)},
             noise=TrigFlow(pipeline.scheduler),
@@ -100,11 +101,6 @@ class SanaSprint(OneEncoder):
             "complex_human_instruction": INSTRUCTION,
         }
         self.draw_options = {"use_resolution_binning": False}
-
-    @property
-    def vae_factor(self) -> int:
-        """How many pixels wide a cell of the latents is."""
-        return self.pipeline.vae_scale_factor
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity along the arc, float32, at the guidance that pictures are drawn with.

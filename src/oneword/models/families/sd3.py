@@ -16,6 +16,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
@@ -56,7 +57,7 @@ class StableDiffusion3(Family):
             config,
             family="sd3",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders=encoders,
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,

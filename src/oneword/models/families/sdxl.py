@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
 from oneword.models.sizes import SizedUNet
@@ -41,7 +42,7 @@ class StableDiffusionXL(SizedUNet):
             config,
             family="sdxl",
             denoiser=pipeline.unet,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={
                 "clip_l": ("tokenizer", pipeline.text_encoder, None),
                 "clip_g": ("tokenizer_2", pipeline.text_encoder_2, None),

@@ -13,6 +13,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import EMBEDDED, ModelConfig
 from oneword.microworld import weights
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Diffusion
@@ -59,7 +60,7 @@ class StableDiffusion(Family):
             config,
             family=family,
             denoiser=pipeline.unet,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={key: ("tokenizer", encoder, None)},
             noise=Diffusion(pipeline.scheduler, pipeline.unet.device),
             resolution=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,

@@ -18,6 +18,7 @@ from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
+from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
@@ -59,7 +60,7 @@ class ZImage(Family):
             config,
             family="z_image",
             denoiser=pipeline.transformer,
-            vae=pipeline.vae,
+            autoencoder=Plain(pipeline.vae, config.model),
             encoders={key: ("tokenizer", encoder, max(1, tokens - template))},
             noise=Flow(pipeline.scheduler),
             resolution=SIDE * pipeline.vae_scale_factor,

@@ -63,7 +63,7 @@ class _Costs:
 
     work: Work
     denoiser: nn.Module
-    vae: nn.Module
+    vae: nn.Module | None
     encoders: list[nn.Module]
     kept_by_denoiser: _Kept
     kept_by_encoders: _Kept
@@ -74,6 +74,7 @@ class _Costs:
 
     @classmethod
     def of(cls, shapes: Any, work: Work) -> _Costs:
+        vae = shapes.autoencoder.vae
         encoders = [v.text_encoder for v in shapes.vocabularies.values()]
         side = work.resolution or shapes.resolution
         counted = True
@@ -83,8 +84,8 @@ class _Costs:
         except (DataDependentOutputException, DynamicOutputShapeException):
             by_denoiser, by_encoders, counted = _Kept(), _Kept(), False
         return cls(
-            work, shapes.denoiser, shapes.vae, encoders, by_denoiser, by_encoders,
-            _width(shapes.vae) * side**2 * (2 * shapes.vae.dtype.itemsize + 4), counted,
+            work, shapes.denoiser, vae, encoders, by_denoiser, by_encoders,
+            _of_pixel(vae) * side**2, counted,
         )  # fmt: skip
 
     def peak(self, way: ModelConfig) -> int:
@@ -102,7 +103,7 @@ class _Costs:
         encodes = self.kept_by_encoders.peak(
             checkpointed=checkpointed, trains=work.trains and work.through_encoders
         )
-        vae, _ = _sizes(self.vae, "full", visits=False)
+        vae = 0 if self.vae is None else _sizes(self.vae, "full", visits=False)[0]
         pictures = 1 if checkpointed else min(work.samples, 8)
         through_vae = vae + pictures * self.picture
         if way.offload == "none":
@@ -110,13 +111,14 @@ class _Costs:
         return int(_MARGIN * (resident + max(denoises + encodes + guests, through_vae)))
 
 
-def _width(vae: nn.Module) -> int:
-    """Channels of the VAE's maps at full size, two of which are alive at once."""
-    config: Any = vae.config
-    for name in ("block_out_channels", "encoder_block_out_channels"):
-        if name in config:
-            return 2 * config[name][0]
-    return 2 * config.base_dim
+def _of_pixel(vae: Any) -> int:
+    """Bytes for each pixel of the VAE's maps at full size, two of which are alive at once."""
+    if vae is None:  # the picture itself, in float32
+        return 2 * 3 * (2 * 4 + 4)
+    names = ("block_out_channels", "encoder_block_out_channels")
+    channels = next((vae.config[n][0] for n in names if n in vae.config), None)
+    width = 2 * (vae.config.base_dim if channels is None else channels)
+    return width * (2 * vae.dtype.itemsize + 4)
 
 
 def _sizes(module: nn.Module, packed: str, *, visits: bool) -> tuple[int, int]:
@@ -143,7 +145,7 @@ def _count(
     shapes: Any, encoders: Sequence[nn.Module], samples: int, side: int
 ) -> tuple[_Kept, _Kept]:
     """What the denoiser and the text encoders keep of a step of so many samples."""
-    h = w = side // shapes.vae_factor
+    h = w = side // shapes.autoencoder.factor
     known = {
         tensor.untyped_storage()._cdata
         for module in (shapes.denoiser, *encoders)
@@ -160,7 +162,7 @@ def _count(
         conditioning = shapes.encode_prompt([_PROMPT] * samples)
         for handle in handles:
             handle.remove()
-    x_t = torch.zeros(samples, shapes.latent_channels, h, w)
+    x_t = torch.zeros(samples, shapes.autoencoder.channels, h, w)
     t = shapes.sample_t(torch.full((samples,), 0.5), (h, w))
     with _booked(units_of(shapes.denoiser), known) as by_denoiser:
         shapes.predict(x_t, t, conditioning)
