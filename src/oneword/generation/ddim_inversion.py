@@ -78,14 +78,14 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, num_inference_steps
             f"Inversion needs a model that DDIM draws with, got {backbone.name} of the family "
             f"{backbone.family}, which another solver draws; edit with a mask or a strength."
         )
-    most = scheduler.config.num_train_timesteps // 2
+    most = scheduler.config["num_train_timesteps"] // 2
     if num_inference_steps > most:
         raise ModelError(
             f"Inversion takes at most {most} steps on {backbone.name}, half of those that it was "
             f"trained with, got {num_inference_steps}."
         )
     left = float(scheduler.alphas_cumprod[-1])
-    if scheduler.config.prediction_type == "epsilon" and left < LEAST_SIGNAL:
+    if scheduler.config["prediction_type"] == "epsilon" and left < LEAST_SIGNAL:
         # the way back divides the error of every prediction by its root
         raise ModelError(
             f"Inversion needs a schedule that leaves {LEAST_SIGNAL:g} or more of the picture's "

@@ -269,8 +269,9 @@ def ranked(
     num = len(drawing.seeds)
     if keep is not None and not 1 <= keep <= num:
         raise EditError(f"keep must be in 1..{num}, the number of candidates, got {keep}.")
-    marks = edits.mask is not None and bool((edits.mask > 0.5).any())
-    seen = boxed(drawing.pixels, edits.mask) if marks else drawing.pixels
+    seen = drawing.pixels
+    if edits.mask is not None and bool((edits.mask > 0.5).any()):
+        seen = boxed(seen, edits.mask)
     texts = judge.texts([_known(prompt, concepts) for prompt in drawing.prompts])
     scores = (judge.images(seen) * texts).sum(1)
     order = scores.argsort(descending=True, stable=True)[:keep].tolist()

@@ -93,9 +93,15 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
             part.to(device)
         flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
         if is_denoiser and is_whole and flat and device.type in ("cuda", "cpu"):
-            part.to(memory_format=torch.channels_last)
+            # torch takes it, and leaves it out of its overloads
+            part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             if device.type == "cpu":
                 few_cells.use_products(part)
+
+
+def reschedule(pipeline: Any, kind: type[Any], **changes: Any) -> None:
+    """Give a pipeline another solver, with the settings of its own."""
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **changes)
 
 
 @contextmanager

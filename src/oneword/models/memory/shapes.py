@@ -57,8 +57,8 @@ def without_weights(
     for name, entry in entries.items():
         if not isinstance(entry, list) or not all(entry) or name in options:
             continue
-        made = simple_get_class_obj(entry[0], entry[1])
-        if not issubclass(made, nn.Module):
+        made: Any = simple_get_class_obj(entry[0], entry[1])
+        if nn.Module not in made.__mro__:
             continue
         where = {"subfolder": name, "revision": revision}
         with mode(), _default_dtype(dtype):

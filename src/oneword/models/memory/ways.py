@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -40,9 +41,10 @@ def layers_of(module: nn.Module, *, linear: bool = False) -> list[Any]:
     pools = (m for m in module.modules() if isinstance(m, HunyuanDiTAttentionPool))
     unrun = {id(layer) for pool in pools for layer in pool.children()}
     delicate = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if linear else set()
+    layers: Iterable[tuple[str, Any]] = module.named_modules()
     return [
         layer
-        for name, layer in module.named_modules()
+        for name, layer in layers
         if type(layer) in ((nn.Linear,) if linear else (nn.Linear, nn.Conv2d))
         and layer.weight is not first
         and layer.weight.numel() >= _LEAST
@@ -58,8 +60,9 @@ def pack_weights(module: nn.Module, bits: str, dtype: torch.dtype) -> None:
     Source:
         Dettmers et al. 2022, arXiv:2208.07339 (8 bit); 2023, arXiv:2305.14314 (nf4).
     """
-    import bitsandbytes as bnb
+    import bitsandbytes
 
+    bnb: Any = bitsandbytes.nn  # its annotations know neither its options nor a missing bias
     chosen = {id(layer) for layer in layers_of(module, linear=True)}
     for name, layer in list(module.named_modules()):
         if id(layer) not in chosen:
@@ -68,11 +71,11 @@ def pack_weights(module: nn.Module, bits: str, dtype: torch.dtype) -> None:
         size, bias = (layer.in_features, layer.out_features), layer.bias is not None
         weight = layer.weight.data
         if bits == "4bit":
-            packed = bnb.nn.Linear4bit(*size, bias=False, compute_dtype=dtype, quant_type="nf4")
-            packed.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
+            packed = bnb.Linear4bit(*size, bias=False, compute_dtype=dtype, quant_type="nf4")
+            packed.weight = bnb.Params4bit(weight, requires_grad=False, quant_type="nf4")
         else:
-            packed = bnb.nn.Linear8bitLt(*size, bias=False, has_fp16_weights=False)
-            packed.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+            packed = bnb.Linear8bitLt(*size, bias=False, has_fp16_weights=False)
+            packed.weight = bnb.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
         packed.bias = nn.Parameter(layer.bias.data, requires_grad=False) if bias else None
         module.set_submodule(name, packed)
 
