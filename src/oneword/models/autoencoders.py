@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import Flux2Pipeline, FluxPipeline
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels
@@ -83,7 +83,7 @@ class Plain:
     """What the network is told when it decodes."""
 
     def __init__(
-        self, vae: Any, name: str, *, factor: int | None = None, packing: Packing = UNPACKED
+        self, vae: Any, name: str, factor: int | None = None, packing: Packing = UNPACKED
     ) -> None:
         """Freeze the network.
 
@@ -203,18 +203,18 @@ class Patch(Plain):
         self,
         vae: Any,
         name: str,
-        patchify: Callable[[Tensor], Tensor],
-        unpatchify: Callable[[Tensor], Tensor],
         packing: Packing = UNPACKED,
+        patchify: Callable[[Tensor], Tensor] = Flux2Pipeline._patchify_latents,
+        unpatchify: Callable[[Tensor], Tensor] = Flux2Pipeline._unpatchify_latents,
     ) -> None:
         """Freeze the network.
 
         Args:
             vae: Autoencoder of diffusers.
             name: What the user calls the model.
+            packing: How the denoiser takes latents.
             patchify: Brings cells into patches, in the family's order of channels.
             unpatchify: The way back.
-            packing: How the denoiser takes latents.
         """
         super().__init__(vae, name, packing=packing)
         self.factor *= 2

@@ -98,7 +98,7 @@ def following(
     """
     kept: list[Tensor] = []
 
-    def before(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    def told(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         given = kwargs["encoder_hidden_states"]
         if timed or not kept:
             kept[:] = [encode(args[1])]
@@ -106,7 +106,25 @@ def following(
         # with guidance the first half is the negative prompt, the same for every layer
         others = given[: len(given) - len(own)]
         others = others.repeat(1, own.shape[1] // given.shape[1], 1)
-        return args, kwargs | {"encoder_hidden_states": torch.cat([others, own])}
+        return {"encoder_hidden_states": torch.cat([others, own])}
+
+    with telling(denoiser, told):
+        yield
+
+
+@contextmanager
+def telling(
+    denoiser: nn.Module, told: Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
+) -> Iterator[None]:
+    """Change what a denoiser is told at each of its calls.
+
+    Args:
+        denoiser: Whoever calls it.
+        told: ``told(args, kwargs)``: arguments by name, in place of those that are there.
+    """
+
+    def before(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, kwargs | told(args, kwargs)
 
     hook = denoiser.register_forward_pre_hook(before, with_kwargs=True)
     try:

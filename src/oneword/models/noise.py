@@ -22,7 +22,7 @@ class Diffusion:
         self.prediction_type: str = scheduler.config.prediction_type
         self.alphas_cumprod = scheduler.alphas_cumprod.to(device, torch.float32)
 
-    def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:  # noqa: ARG002
+    def sample_t(self, u: Uniforms, _latent_size: tuple[int, int], /) -> Timesteps:
         """Timesteps uniform over the whole schedule."""
         count = len(self.alphas_cumprod)
         return (u * count).long().clamp(0, count - 1).to(self.alphas_cumprod.device)
@@ -109,7 +109,7 @@ class Flow:
         shift = config.get("shift", config.get("flow_shift", 1.0))
         return (shift * t / (1 + (shift - 1) * t)).float()
 
-    def first(self, scheduler: Any, num_inference_steps: int) -> float:
+    def first(self, scheduler: Any, num_inference_steps: int, /) -> float:
         """Time of the first step of so many; some solvers begin a little below 1."""
         if scheduler.config.get("use_dynamic_shifting"):
             return 1.0  # which every shift leaves as it is
@@ -126,7 +126,7 @@ class Flow:
         t = t[:, None, None, None]
         return (1 - t) * x0 + t * noise
 
-    def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:  # noqa: ARG002
+    def target(self, x0: Latents, noise: Latents, _t: Timesteps, /) -> Latents:
         """``noise - x0``."""
         return noise - x0
 
@@ -150,7 +150,7 @@ class TrigFlow:
     def __init__(self, scheduler: Any) -> None:
         self.sigma_data: float = scheduler.config.sigma_data
 
-    def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:  # noqa: ARG002
+    def sample_t(self, u: Uniforms, _latent_size: tuple[int, int], /) -> Timesteps:
         """Angles whose tangent, the ratio of noise to picture, is log-normal."""
         u = u.double().clamp(1e-6, 1 - 1e-6)
         sigma = (self._MEAN + self._STD * torch.special.ndtri(u)).exp()
@@ -161,7 +161,7 @@ class TrigFlow:
         scheduler.set_timesteps(num_inference_steps, intermediate_timesteps=None)
         return float(scheduler.timesteps[0])
 
-    def after(self, scheduler: Any, timestep: Any) -> float | None:  # noqa: ARG002
+    def after(self, scheduler: Any, _timestep: Any, /) -> float | None:
         """Time to which the step just done leads; ``None``: the last one's."""
         place = scheduler.step_index
         end = len(scheduler.timesteps) - 1  # the last of its times is no step's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from oneword._typing import Latents, Timesteps
+from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.contract import Conditioning
@@ -120,6 +121,17 @@ class OneLength(Family):
         return [len(ids) for ids in found.input_ids]
 
 
+def key_of(encoder: Any, keys: Mapping[int, str], other: str) -> str:
+    """Name of a language model's rows in concept files, by the width of its embedding table.
+
+    Args:
+        encoder: The language model.
+        keys: Names of the known ones by width.
+        other: Name of one of another width.
+    """
+    return keys.get(encoder.get_input_embeddings().weight.shape[1], other)
+
+
 def chat_tokens(
     tokenizer: Any, name: str, messages: Sequence[dict[str, Any]] | None = None, **options: Any
 ) -> int:
@@ -186,14 +198,32 @@ def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
     return change
 
 
-def refuse_clip_skip(config: ModelConfig, family: str) -> None:
-    """Refuse to skip layers of CLIP in a family that has none.
+def refuse_clip_skip(config: ModelConfig, family: str, *, pools: bool = False) -> None:
+    """Refuse to skip layers of CLIP in a family that has none, or takes its pooled output only.
 
     Raises:
         ModelError: ``clip_skip`` was given.
     """
-    if config.clip_skip is not None:
+    if config.clip_skip is None:
+        return
+    if pools:
         raise ModelError(
-            f"{family} has no CLIP that layers could be skipped of, got clip_skip "
-            f"{config.clip_skip}; leave it out."
+            f"{family} takes CLIP's pooled output only, which no layer can be skipped for, got "
+            f"clip_skip {config.clip_skip}."
+        )
+    raise ModelError(
+        f"{family} has no CLIP that layers could be skipped of, got clip_skip {config.clip_skip}; "
+        "leave it out."
+    )
+
+
+def refuse_negative_prompt(sampling: SamplingConfig, family: str) -> None:
+    """Refuse a negative prompt in a family that has no use for one.
+
+    Raises:
+        ModelError: ``negative_prompt`` was given.
+    """
+    if sampling.negative_prompt:
+        raise ModelError(
+            f"{family} takes no negative prompt, got {sampling.negative_prompt!r}; leave it out."
         )

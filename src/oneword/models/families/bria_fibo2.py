@@ -19,7 +19,7 @@ from oneword.models.autoencoders import Patch
 from oneword.models.contract import Conditioning, Moments
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline
@@ -64,7 +64,7 @@ class BriaFibo2(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
         tokenizer = pipeline.processor.tokenizer
         pipeline.tokenizer_max_length = min(
             pipeline.tokenizer_max_length, tokenizer.model_max_length
@@ -75,12 +75,7 @@ class BriaFibo2(Family):
             config,
             family="bria_fibo2",
             denoiser=pipeline.transformer,
-            autoencoder=PatchInCells(
-                pipeline.vae,
-                config.model,
-                pipeline._patchify_latents,
-                pipeline._unpatchify_latents,
-            ),
+            autoencoder=PatchInCells(pipeline.vae, config.model),
             encoders={
                 key: ("processor.tokenizer", encoder, pipeline.tokenizer_max_length - template)
             },

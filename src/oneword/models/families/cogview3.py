@@ -12,7 +12,7 @@ from diffusers import CogVideoXDDIMScheduler, CogView3PlusPipeline
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.models.assembly import load_pipeline
+from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
@@ -42,7 +42,7 @@ class CogView3(OneEncoder):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # the other solver of the family draws noise in every step
-        pipeline.scheduler = CogVideoXDDIMScheduler.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, CogVideoXDDIMScheduler)
         super().__init__(
             pipeline,
             config,

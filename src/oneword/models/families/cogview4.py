@@ -19,7 +19,7 @@ from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.reading import OneLength, refuse_clip_skip
+from oneword.models.reading import OneLength, key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline
@@ -46,7 +46,7 @@ class CogView4(OneLength):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "glm4")
+        key = key_of(encoder, _TEXT_ENCODERS, "glm4")
         super().__init__(
             pipeline,
             config,

@@ -23,7 +23,7 @@ from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
-from oneword.models.assembly import load_pipeline, quiet
+from oneword.models.assembly import load_pipeline, quiet, reschedule
 from oneword.models.autoencoders import Film
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Request
@@ -99,7 +99,7 @@ class Cosmos2(OneEncoder):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         with quiet():  # of the levels, which diffusers keeps beside the scheduler's settings
-            pipeline.scheduler = Shares.from_config(pipeline.scheduler.config)
+            reschedule(pipeline, Shares)
         # diffusers would otherwise leave the last step where it is
         pipeline.scheduler.register_to_config(final_sigmas_type="zero")
         super().__init__(
@@ -108,10 +108,7 @@ class Cosmos2(OneEncoder):
             family="cosmos2",
             denoiser=pipeline.transformer,
             autoencoder=Film(
-                pipeline.vae,
-                config.model,
-                factor=pipeline.vae_scale_factor_spatial,
-                packing=OneFrame(),
+                pipeline.vae, config.model, pipeline.vae_scale_factor_spatial, OneFrame()
             ),
             encoders={"t5xxl": ("tokenizer", pipeline.text_encoder, T5_TOKENS)},
             noise=Flow(pipeline.scheduler),
@@ -124,12 +121,12 @@ class Cosmos2(OneEncoder):
         """The transformer's own velocity, float32."""
         height, width = x_t.shape[-2:]
         output = self.denoiser(
-            hidden_states=x_t.to(self.dtype)[:, :, None],
+            hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t,
             encoder_hidden_states=self._states(cond),
             padding_mask=torch.zeros(1, 1, height, width, device=self.device, dtype=self.dtype),
         )
-        return output.sample[:, :, 0].float()
+        return self.autoencoder.unpack(output.sample, (height, width)).float()
 
     def _checked(self, drawn: Pixels) -> Pixels:
         """Pictures as the safety checker leaves them; one that it refuses is black."""
@@ -189,17 +186,12 @@ class Cosmos2(OneEncoder):
 class Shares(FlowMatchEulerDiscreteScheduler):
     """The family's noise levels as shares of noise, level / (1 + level), in straight flow."""
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-        **options: Any,
-    ) -> None:
+    def set_timesteps(self, *given: Any, **options: Any) -> None:
         """As the stock scheduler, whose steps these are, too: both lead along one line."""
-        super().set_timesteps(num_inference_steps, device, **options)
-        self.levels = self.sigmas
+        super().set_timesteps(*given, **options)
+        self.levels = torch.as_tensor(self.sigmas)
         self.sigmas = self.levels / (1 + self.levels)
-        self.timesteps = self.sigmas[:-1] * self.config.num_train_timesteps
+        self.timesteps = self.sigmas[:-1] * self.config["num_train_timesteps"]
 
 
 class _Levels:
@@ -208,7 +200,8 @@ class _Levels:
     order = 1
 
     def __init__(self, shares: Shares, pipeline: Any) -> None:
-        self.shares, self.config, self.pipeline = shares, shares.config, pipeline
+        self.shares: Any = shares
+        self.config, self.pipeline = shares.config, pipeline
         self._velocities: list[Tensor] = []
 
     def hear(self, _module: Any, _args: Any, output: Any) -> None:
@@ -220,7 +213,7 @@ class _Levels:
         self.sigmas, self.timesteps = self.shares.levels, self.shares.timesteps
         self._done = 0
 
-    def step(self, noise: Tensor, t: Any, x: Tensor, return_dict: bool = True) -> tuple[Tensor]:  # noqa: ARG002
+    def step(self, _noise: Tensor, t: Any, x: Tensor, **_: Any) -> tuple[Tensor]:
         """One step of the scheduler of shares, told the velocity.
 
         The pipeline's noise is that velocity, too, but divided by the level, which magnifies what

@@ -15,7 +15,7 @@ from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
-from oneword.models.assembly import load_pipeline
+from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import NoAutoencoder
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family, Request
@@ -52,7 +52,7 @@ class DeepFloydIF(Family):
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)
         # the family's own solver draws noise in every step, by a variance that the UNet predicts
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, DDIMScheduler)
         pipeline.scheduler.register_to_config(variance_type="fixed_small")  # so that it is left out
         super().__init__(
             pipeline,

@@ -18,13 +18,13 @@ from oneword._devices import sent
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
+from oneword.models.by_layer import telling
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family, Request
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip, refuse_negative_prompt
 
 
 # the defaults of diffusers' pipelines; the distilled one takes no guidance
@@ -54,7 +54,7 @@ class DreamLite(Family):
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         self.is_distilled = isinstance(pipeline, DreamLiteMobilePipeline)
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
         filled = pipeline.prompt_template_encode_generate.format(TASK)
         around = len(pipeline.tokenizer(filled).input_ids)
         room = TOKENS + pipeline.prompt_template_encode_generate_start_idx
@@ -109,11 +109,7 @@ class DreamLite(Family):
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         if not self.is_distilled:
             return {}
-        if sampling.negative_prompt:
-            raise ModelError(
-                "DreamLite's distilled model takes no negative prompt, got "
-                f"{sampling.negative_prompt!r}; leave it out."
-            )
+        refuse_negative_prompt(sampling, "DreamLite's distilled model")
         return {"guidance_scale": None}  # of a number it complains
 
     def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
@@ -125,14 +121,10 @@ class DreamLite(Family):
     def _following(self, prompts: Sequence[str]) -> Iterator[None]:
         """While the pipeline draws, let the UNet be told the size of every picture."""
 
-        def told(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        def told(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
             # with guidance it is told two sizes, which are one, however many pictures there are
             size = kwargs["added_cond_kwargs"]["time_ids"][:1].expand(len(args[0]), -1)
-            return args, kwargs | {"added_cond_kwargs": {"time_ids": size}}
+            return {"added_cond_kwargs": {"time_ids": size}}
 
-        hook = self.denoiser.register_forward_pre_hook(told, with_kwargs=True)
-        try:
-            with super()._following(prompts):
-                yield
-        finally:
-            hook.remove()
+        with telling(self.denoiser, told), super()._following(prompts):
+            yield

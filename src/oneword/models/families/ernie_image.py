@@ -23,7 +23,7 @@ from oneword.models.autoencoders import Patch
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and, for Turbo, of its page
@@ -57,7 +57,7 @@ class ErnieImage(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "ministral3")
+        key = key_of(encoder, _TEXT_ENCODERS, "ministral3")
         longest = encoder.config.get_text_config().max_position_embeddings
         pipeline.vae.register_to_config(batch_norm_eps=TRAINED_EPS)
         # nothing in its configuration tells the distilled model from the other
@@ -67,12 +67,7 @@ class ErnieImage(Family):
             config,
             family="ernie_image",
             denoiser=pipeline.transformer,
-            autoencoder=Patch(
-                pipeline.vae,
-                config.model,
-                pipeline._patchify_latents,
-                pipeline._unpatchify_latents,
-            ),
+            autoencoder=Patch(pipeline.vae, config.model),
             encoders={
                 key: ("tokenizer", encoder, min(longest, pipeline.tokenizer.model_max_length))
             },

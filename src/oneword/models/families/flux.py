@@ -11,12 +11,12 @@ from diffusers import FluxPipeline
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
+from oneword.models.reading import refuse_clip_skip, refuse_negative_prompt
 
 
 # the defaults of diffusers' pipeline; schnell, which takes no guidance, needs four steps
@@ -31,11 +31,7 @@ def load(config: ModelConfig) -> Flux:
     Raises:
         ModelError: it cannot be loaded.
     """
-    if config.clip_skip is not None:
-        raise ModelError(
-            f"Flux takes CLIP's pooled output only, which no layer can be skipped for, got "
-            f"clip_skip {config.clip_skip}."
-        )
+    refuse_clip_skip(config, "Flux", pools=True)
     return Flux(load_pipeline(config, FluxPipeline, config.model), config)
 
 
@@ -76,17 +72,13 @@ class Flux(Family):
         """The transformer's own velocity, float32, at the guidance that pictures are drawn with."""
         states = self._states(cond)
         count, height, width = len(x_t), *x_t.shape[-2:]
-        guidance = None
-        if self.denoiser.config.guidance_embeds:
-            scale = self.sampling.guidance_scale or 0.0
-            guidance = torch.full((count,), scale, device=self.device)
         places = self.pipeline._prepare_latent_image_ids(
             count, height // 2, width // 2, self.device, self.dtype
         )
         velocity = self.denoiser(
             hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
-            guidance=guidance,
+            guidance=self._guidance(count),
             encoder_hidden_states=states,
             pooled_projections=self._pooled(cond),
             txt_ids=torch.zeros(states.shape[1], 3, device=self.device, dtype=self.dtype),
@@ -95,8 +87,5 @@ class Flux(Family):
         return self.autoencoder.unpack(velocity, (height, width)).float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        if sampling.negative_prompt:
-            raise ModelError(
-                f"Flux takes no negative prompt, got {sampling.negative_prompt!r}; leave it out."
-            )
+        refuse_negative_prompt(sampling, "Flux")
         return {"max_sequence_length": self.t5_tokens}

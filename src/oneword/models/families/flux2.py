@@ -29,7 +29,7 @@ from oneword.models.autoencoders import CELLS_IN_ROW, Patch
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import chat_tokens, refuse_clip_skip
+from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip, refuse_negative_prompt
 
 
 # the defaults of diffusers' pipelines; the distilled klein takes no guidance and four steps
@@ -66,7 +66,7 @@ class Flux2(Family):
         encoder = pipeline.text_encoder
         tokenizer = pipeline.tokenizer if self.is_klein else pipeline.tokenizer.tokenizer
         other = "qwen3" if self.is_klein else "mistral3"
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], other)
+        key = key_of(encoder, _TEXT_ENCODERS, other)
         if self.is_klein:
             template = chat_tokens(
                 tokenizer, config.model, add_generation_prompt=True, enable_thinking=False
@@ -84,20 +84,14 @@ class Flux2(Family):
 
         def shift_of(latent_size: tuple[int, int]) -> float:
             patches = latent_size[0] * latent_size[1]
-            return compute_empirical_mu(patches, sampling.num_inference_steps)
+            return compute_empirical_mu(patches, sampling.num_inference_steps or 1)
 
         super().__init__(
             pipeline,
             config,
             family="flux2",
             denoiser=pipeline.transformer,
-            autoencoder=Patch(
-                pipeline.vae,
-                config.model,
-                pipeline._patchify_latents,
-                pipeline._unpatchify_latents,
-                CELLS_IN_ROW,
-            ),
+            autoencoder=Patch(pipeline.vae, config.model, CELLS_IN_ROW),
             encoders={key: (place, encoder, max(1, self.tokens - template))},
             noise=Flow(pipeline.scheduler, shift_of),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -115,14 +109,10 @@ class Flux2(Family):
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32, at the guidance that pictures are drawn with."""
         states = self._states(cond)
-        guidance = None
-        if self.denoiser.config.guidance_embeds:
-            scale = self.sampling.guidance_scale or 0.0
-            guidance = torch.full((len(x_t),), scale, device=self.device)
         velocity = self.denoiser(
             hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
-            guidance=guidance,
+            guidance=self._guidance(len(x_t)),
             encoder_hidden_states=states,
             txt_ids=self.pipeline._prepare_text_ids(states).to(self.device),
             img_ids=self.pipeline._prepare_latent_ids(x_t).to(self.device),
@@ -159,8 +149,5 @@ class Flux2(Family):
         return pipeline
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        if sampling.negative_prompt:
-            raise ModelError(
-                f"Flux.2 takes no negative prompt, got {sampling.negative_prompt!r}; leave it out."
-            )
+        refuse_negative_prompt(sampling, "Flux.2")
         return {"max_sequence_length": self.tokens}

@@ -20,12 +20,12 @@ from torch import Tensor
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
+from oneword.models.reading import refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline
@@ -39,11 +39,7 @@ def load(config: ModelConfig) -> HiDream:
     Raises:
         ModelError: it cannot be loaded, or a setting is for CLIP's states.
     """
-    if config.clip_skip is not None:
-        raise ModelError(
-            "HiDream takes CLIP's pooled output only, which no layer can be skipped for, got "
-            f"clip_skip {config.clip_skip}."
-        )
+    refuse_clip_skip(config, "HiDream", pools=True)
     return HiDream(load_pipeline(config, HiDreamImagePipeline, config.model), config)
 
 

@@ -17,7 +17,7 @@ from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_r
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.models.assembly import load_pipeline
+from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
@@ -51,7 +51,7 @@ class HunyuanDiT(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # the solver that it comes with draws noise in every step
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, DDIMScheduler)
         super().__init__(
             pipeline,
             config,

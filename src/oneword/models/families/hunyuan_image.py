@@ -22,7 +22,7 @@ from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and its part for guidance; the distilled model's, of its page
@@ -53,7 +53,7 @@ class HunyuanImage(Family):
         # of its own, which fails: diffusers names arguments that it takes by place
         pipeline.transformer._supports_gradient_checkpointing = False
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen25")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen25")
         # the pipeline counts to the longest prompt behind the template's head
         template = len(pipeline.tokenizer(pipeline.prompt_template_encode.format("")).input_ids)
         longest = pipeline.tokenizer_max_length + pipeline.prompt_template_encode_start_idx
@@ -63,7 +63,7 @@ class HunyuanImage(Family):
             config,
             family="hunyuan_image",
             denoiser=pipeline.transformer,
-            autoencoder=Plain(pipeline.vae, config.model, factor=pipeline.vae_scale_factor),
+            autoencoder=Plain(pipeline.vae, config.model, pipeline.vae_scale_factor),
             encoders={key: ("tokenizer", encoder, max(1, longest - template))},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,

@@ -32,7 +32,7 @@ from oneword.models.autoencoders import CELLS_IN_ROW, Patch
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import chat_tokens, refuse_clip_skip
+from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip, refuse_negative_prompt
 from oneword.vocabulary.tokenizer import truncated
 
 
@@ -89,7 +89,7 @@ class Ideogram4(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
         template = chat_tokens(
             pipeline.tokenizer, config.model, _MESSAGES, add_generation_prompt=True
         )
@@ -102,7 +102,7 @@ class Ideogram4(Family):
             config,
             family="ideogram4",
             denoiser=pipeline.transformer,
-            autoencoder=Patch(pipeline.vae, config.model, _patchified, _unpatchified, CELLS_IN_ROW),
+            autoencoder=Patch(pipeline.vae, config.model, CELLS_IN_ROW, _patchified, _unpatchified),
             encoders={key: ("tokenizer", encoder, max(1, self.tokens - template))},
             noise=WideFlow(pipeline.scheduler, PATCH * pipeline.vae_scale_factor),
             resolution=SIDE * PATCH * pipeline.vae_scale_factor,
@@ -184,11 +184,7 @@ class Ideogram4(Family):
         )
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        if sampling.negative_prompt:
-            raise ModelError(
-                f"Ideogram 4 takes no negative prompt, got {sampling.negative_prompt!r}; leave it "
-                "out."
-            )
+        refuse_negative_prompt(sampling, "Ideogram 4")
         steps, scale = sampling.num_inference_steps or 0, sampling.guidance_scale or 0.0
         weak, share = POLISHING
         last = round(share * steps)

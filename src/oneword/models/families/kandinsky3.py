@@ -15,7 +15,7 @@ from torch import Tensor
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.models.assembly import load_pipeline, refuse_vae
+from oneword.models.assembly import load_pipeline, refuse_vae, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning, Moments
 from oneword.models.noise import Diffusion
@@ -59,7 +59,7 @@ class Kandinsky3(OneLength):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # the family's own solver draws noise in every step
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, DDIMScheduler)
         cut = pipeline.process_embeds  # which writes into what it is given
         pipeline.process_embeds = lambda states, *rest: cut(states.clone(), *rest)
         super().__init__(

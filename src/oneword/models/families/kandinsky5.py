@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.reading import OneLength, sparing
+from oneword.models.reading import OneLength, key_of, refuse_clip_skip, sparing
 
 
 # the defaults of diffusers' pipeline
@@ -37,11 +36,7 @@ def load(config: ModelConfig) -> Kandinsky5:
     Raises:
         ModelError: it cannot be loaded, or a setting is for CLIP's states.
     """
-    if config.clip_skip is not None:
-        raise ModelError(
-            "Kandinsky 5 takes CLIP's pooled output only, which no layer can be skipped for, got "
-            f"clip_skip {config.clip_skip}."
-        )
+    refuse_clip_skip(config, "Kandinsky 5", pools=True)
     return Kandinsky5(load_pipeline(config, Kandinsky5T2IPipeline, config.model), config)
 
 
@@ -65,7 +60,7 @@ class Kandinsky5(OneLength):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen25")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen25")
         template = len(pipeline.tokenizer.tokenizer(pipeline.prompt_template.format("")).input_ids)
         self._room = TOKENS + pipeline.prompt_template_encode_start_idx
         # the pipeline leaves the shift of Flux's autoencoder out

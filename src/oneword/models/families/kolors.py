@@ -12,11 +12,11 @@ from diffusers import DDIMScheduler, KolorsPipeline
 
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.models.assembly import load_pipeline
+from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 from oneword.models.sizes import SizedUNet
 
 
@@ -41,11 +41,9 @@ class Kolors(SizedUNet):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # its steps are those of the published Euler, the last one of which ends at the picture
-        pipeline.scheduler = DDIMScheduler.from_config(
-            pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=True
-        )
+        reschedule(pipeline, DDIMScheduler, clip_sample=False, set_alpha_to_one=True)
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "chatglm3")
+        key = key_of(encoder, _TEXT_ENCODERS, "chatglm3")
         super().__init__(
             pipeline,
             config,

@@ -18,7 +18,7 @@ from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and, for the distilled model, its fixed shift
@@ -48,7 +48,7 @@ class Krea2(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
         # prompts are cut to the length before the template's end is put behind them
         before = len(pipeline.tokenizer(pipeline.prompt_template_encode_prefix).input_ids)
         room = pipeline.prompt_template_encode_start_idx
@@ -59,12 +59,7 @@ class Krea2(Family):
             config,
             family="krea2",
             denoiser=pipeline.transformer,
-            autoencoder=Film(
-                pipeline.vae,
-                config.model,
-                factor=pipeline.vae_scale_factor,
-                packing=PATCHES_IN_ROW,
-            ),
+            autoencoder=Film(pipeline.vae, config.model, pipeline.vae_scale_factor, PATCHES_IN_ROW),
             encoders={key: ("tokenizer", encoder, max(1, TOKENS + room - before))},
             noise=Flow(pipeline.scheduler, (lambda _: FEW_STEPS_SHIFT) if distilled else None),
             resolution=SIDE * pipeline.vae_scale_factor,

@@ -15,7 +15,7 @@ from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
-from oneword.models.assembly import load_pipeline, refuse_vae
+from oneword.models.assembly import load_pipeline, refuse_vae, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
@@ -41,7 +41,7 @@ class LatentDiffusion(Family):
     """A frozen latent diffusion pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, DDIMScheduler)
         super().__init__(
             pipeline,
             config,

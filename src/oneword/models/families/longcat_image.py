@@ -23,7 +23,7 @@ from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 from oneword.vocabulary.tokenizer import apart, truncated
 
 
@@ -50,7 +50,7 @@ class LongCatImage(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen25")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen25")
         pipeline.tokenizer_max_length = min(
             pipeline.tokenizer_max_length, pipeline.tokenizer.model_max_length
         )

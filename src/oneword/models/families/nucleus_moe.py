@@ -19,7 +19,7 @@ from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import chat_tokens, refuse_clip_skip
+from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline
@@ -45,7 +45,7 @@ class NucleusMoE(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
         template = chat_tokens(
             pipeline.processor,
             config.model,
@@ -61,12 +61,7 @@ class NucleusMoE(Family):
             config,
             family="nucleus_moe",
             denoiser=pipeline.transformer,
-            autoencoder=Film(
-                pipeline.vae,
-                config.model,
-                factor=pipeline.vae_scale_factor,
-                packing=PATCHES_IN_ROW,
-            ),
+            autoencoder=Film(pipeline.vae, config.model, pipeline.vae_scale_factor, PATCHES_IN_ROW),
             encoders={key: ("processor.tokenizer", encoder, longest)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,

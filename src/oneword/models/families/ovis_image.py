@@ -17,7 +17,7 @@ from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Flow
-from oneword.models.reading import OneEncoder, chat_tokens, refuse_clip_skip
+from oneword.models.reading import OneEncoder, chat_tokens, key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline
@@ -43,7 +43,7 @@ class OvisImage(OneEncoder):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3")
         template = chat_tokens(
             pipeline.tokenizer,
             config.model,

@@ -23,10 +23,11 @@ from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import NoAutoencoder, Plain
+from oneword.models.by_layer import telling
 from oneword.models.contract import Autoencoder, Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip, sparing
+from oneword.models.reading import key_of, refuse_clip_skip, sparing
 
 
 # the defaults of diffusers' pipeline
@@ -62,7 +63,7 @@ def load(config: ModelConfig) -> PRX:
         config,
         keys=_TEXT_ENCODERS,
         other_key="t5gemma",
-        autoencoder=Plain(pipeline.vae, config.model, factor=pipeline.vae_scale_factor),
+        autoencoder=Plain(pipeline.vae, config.model, pipeline.vae_scale_factor),
         noise=Flow(pipeline.scheduler),
     )
 
@@ -81,7 +82,7 @@ class PRX(Family):
         noise: Flow,
     ) -> None:
         encoder = pipeline.text_encoder
-        key = keys.get(encoder.get_input_embeddings().weight.shape[1], other_key)
+        key = key_of(encoder, keys, other_key)
         super().__init__(
             pipeline,
             config,
@@ -116,17 +117,13 @@ class PRX(Family):
     def _following(self, prompts: Sequence[str]) -> Iterator[None]:
         """While the pipeline draws, let the transformer be told the time of every picture."""
 
-        def told(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        def told(_: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
             # with guidance it is told two times, which are one, however many pictures there are
             t, pictures = kwargs["timestep"], kwargs["hidden_states"]
-            return args, kwargs | {"timestep": t[:1].expand(len(pictures))}
+            return {"timestep": t[:1].expand(len(pictures))}
 
-        hook = self.denoiser.register_forward_pre_hook(told, with_kwargs=True)
-        try:
-            with super()._following(prompts):
-                yield
-        finally:
-            hook.remove()
+        with telling(self.denoiser, told), super()._following(prompts):
+            yield
 
 
 class PixelFlow(Flow):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
 
 from oneword._typing import Latents, Timesteps
@@ -19,7 +18,7 @@ from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline
@@ -46,7 +45,7 @@ class QwenImage(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen25")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen25")
         # the pipeline cuts the template's head off, and only then counts to the longest prompt
         template = len(pipeline.tokenizer(pipeline.prompt_template_encode.format("")).input_ids)
         head = pipeline.prompt_template_encode_start_idx
@@ -56,12 +55,7 @@ class QwenImage(Family):
             config,
             family="qwen_image",
             denoiser=pipeline.transformer,
-            autoencoder=Film(
-                pipeline.vae,
-                config.model,
-                factor=pipeline.vae_scale_factor,
-                packing=PATCHES_IN_ROW,
-            ),
+            autoencoder=Film(pipeline.vae, config.model, pipeline.vae_scale_factor, PATCHES_IN_ROW),
             encoders={key: ("tokenizer", encoder, longest)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
@@ -80,14 +74,10 @@ class QwenImage(Family):
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         count, height, width = len(x_t), *x_t.shape[-2:]
-        guidance = None
-        if self.denoiser.config.guidance_embeds:
-            scale = self.sampling.guidance_scale or 0.0
-            guidance = torch.full((count,), scale, device=self.device)
         velocity = self.denoiser(
             hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             timestep=t.to(self.dtype),
-            guidance=guidance,
+            guidance=self._guidance(count),
             encoder_hidden_states=self._states(cond),
             encoder_hidden_states_mask=cond.extra.get("mask"),
             img_shapes=[[(1, height // 2, width // 2)]] * count,

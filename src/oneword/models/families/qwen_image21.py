@@ -23,7 +23,7 @@ from oneword.models.autoencoders import CELLS_IN_ROW, Film
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import refuse_clip_skip
+from oneword.models.reading import key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline, which is meant to draw without guidance
@@ -64,7 +64,7 @@ class QwenImage21(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3vl")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
         levels = pipeline.config.sample_sigmas  # which a distilled model is drawn at
         sampling = replace(DEFAULTS, num_inference_steps=len(levels)) if levels else DEFAULTS
         super().__init__(
@@ -73,10 +73,7 @@ class QwenImage21(Family):
             family="qwen_image21",
             denoiser=pipeline.transformer,
             autoencoder=ClearFilm(
-                pipeline.vae,
-                config.model,
-                factor=pipeline.vae_scale_factor,
-                packing=CELLS_IN_ROW,
+                pipeline.vae, config.model, pipeline.vae_scale_factor, CELLS_IN_ROW
             ),
             # the pipeline cuts nothing off
             encoders={key: ("processor.tokenizer", encoder, None)},

@@ -49,7 +49,7 @@ class Sana(OneEncoder):
             config,
             family="sana",
             denoiser=pipeline.transformer,
-            autoencoder=Plain(pipeline.vae, config.model, factor=pipeline.vae_scale_factor),
+            autoencoder=Plain(pipeline.vae, config.model, pipeline.vae_scale_factor),
             # of the tokens that the pipeline keeps, one is the last of the instruction
             encoders={"gemma": ("tokenizer", pipeline.text_encoder, GEMMA_TOKENS - 1)},
             noise=Flow(pipeline.scheduler),

@@ -15,12 +15,11 @@ from torch import Tensor
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.errors import ModelError
-from oneword.models.assembly import load_pipeline, refuse_vae
+from oneword.models.assembly import load_pipeline, refuse_vae, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import TrigFlow
-from oneword.models.reading import OneEncoder, refuse_clip_skip, spare_words
+from oneword.models.reading import OneEncoder, refuse_clip_skip, refuse_negative_prompt, spare_words
 
 
 # the defaults of diffusers' pipeline, whose instruction stands in front of every prompt
@@ -56,7 +55,7 @@ class KeepingNoise(SCMScheduler):
         model_output: Tensor,
         timestep: Any,
         sample: Tensor,
-        generator: Any = None,  # noqa: ARG002  (the stock solver's signature)
+        generator: Any = None,  # noqa: ARG002  (pipelines look for it)
         return_dict: bool = True,
     ) -> Any:
         """Turn latents to the next time, and to the picture."""
@@ -67,7 +66,7 @@ class KeepingNoise(SCMScheduler):
             torch.cos(now - to) * sample - torch.sin(now - to) * model_output
             for to in (then, torch.zeros_like(then))
         )
-        self._step_index += 1
+        self._step_index = (self.step_index or 0) + 1
         assert not return_dict  # as the family's pipelines ask
         return turned, picture
 
@@ -82,13 +81,13 @@ class SanaSprint(OneEncoder):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)
-        pipeline.scheduler = KeepingNoise.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, KeepingNoise)
         super().__init__(
             pipeline,
             config,
             family="sana_sprint",
             denoiser=pipeline.transformer,
-            autoencoder=Plain(pipeline.vae, config.model, factor=pipeline.vae_scale_factor),
+            autoencoder=Plain(pipeline.vae, config.model, pipeline.vae_scale_factor),
             # of the tokens that the pipeline keeps, one is the last of the instruction
             encoders={"gemma": ("tokenizer", pipeline.text_encoder, GEMMA_TOKENS - 1)},
             noise=TrigFlow(pipeline.scheduler),
@@ -141,10 +140,6 @@ class SanaSprint(OneEncoder):
         return pipeline
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        if sampling.negative_prompt:
-            raise ModelError(
-                f"Sana-Sprint takes no negative prompt, got {sampling.negative_prompt!r}; leave it "
-                "out."
-            )
+        refuse_negative_prompt(sampling, "Sana-Sprint")
         # two steps have a time between them that is the pipeline's
         return {} if sampling.num_inference_steps == 2 else {"intermediate_timesteps": None}

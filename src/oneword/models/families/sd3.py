@@ -36,7 +36,9 @@ def load(config: ModelConfig) -> StableDiffusion3:
     # a folder saved without T5 says so in its index, yet diffusers wants to hear it again
     index = Path(config.model) / "model_index.json"
     entries = json.loads(index.read_text()) if index.is_file() else {}
-    absent = {n: None for n in ("text_encoder_3", "tokenizer_3") if entries.get(n) == [None, None]}
+    absent: dict[str, Any] = {
+        n: None for n in ("text_encoder_3", "tokenizer_3") if entries.get(n) == [None, None]
+    }
     return StableDiffusion3(
         load_pipeline(config, StableDiffusion3Pipeline, config.model, **absent), config
     )

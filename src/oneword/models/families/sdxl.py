@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
-from oneword.models.assembly import load_pipeline
+from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.noise import Diffusion
@@ -36,7 +36,7 @@ class StableDiffusionXL(SizedUNet):
     """A frozen Stable Diffusion XL pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, DDIMScheduler)
         super().__init__(
             pipeline,
             config,

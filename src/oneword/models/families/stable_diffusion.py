@@ -12,7 +12,7 @@ from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import EMBEDDED, ModelConfig
 from oneword.microworld import weights
-from oneword.models.assembly import load_pipeline
+from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
@@ -49,7 +49,7 @@ class StableDiffusion(Family):
         self, pipeline: Any, config: ModelConfig, family: str = "stable_diffusion"
     ) -> None:
         # the paper samples with DDIM; the schedule itself is the model's own
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        reschedule(pipeline, DDIMScheduler)
         encoder = pipeline.text_encoder
         if not hasattr(encoder, "text_model"):
             # clip_skip in diffusers looks for the last norm where transformers 4 had it

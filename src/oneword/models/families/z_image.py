@@ -22,7 +22,7 @@ from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import Family
 from oneword.models.noise import Flow
-from oneword.models.reading import chat_tokens, refuse_clip_skip
+from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip
 
 
 # the defaults of diffusers' pipeline and, for Turbo, of its documentation
@@ -50,7 +50,7 @@ class ZImage(Family):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
-        key = _TEXT_ENCODERS.get(encoder.get_input_embeddings().weight.shape[1], "qwen3")
+        key = key_of(encoder, _TEXT_ENCODERS, "qwen3")
         template = self._template_tokens(tokenizer, config.model)
         tokens = min(TOKENS, tokenizer.model_max_length)
         # nothing in its configuration tells the distilled model from the other
