@@ -1,4 +1,4 @@
-"""The contract of backbones.base on an epsilon and a v-prediction pipeline, against float64."""
+"""The contract of models.contract on an epsilon and a v-prediction pipeline, against float64."""
 
 from __future__ import annotations
 

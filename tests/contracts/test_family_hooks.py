@@ -10,7 +10,7 @@ import pytest
 
 from oneword.models import families
 from oneword.models.contract import Backbone
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 
 
 CLASSES = {
@@ -19,13 +19,13 @@ CLASSES = {
     for _, found in inspect.getmembers(
         importlib.import_module(f"{families.__name__}.{module.name}"), inspect.isclass
     )
-    if issubclass(found, Family) and found.__module__.startswith(families.__name__)
+    if issubclass(found, FamilyPipeline) and found.__module__.startswith(families.__name__)
 }
 
 
 def overridden(kind: type) -> list[str]:
     """Public methods and properties of the contract or its base that a class defines itself."""
-    public = {n for base in (Backbone, Family) for n in dir(base) if not n.startswith("_")}
+    public = {n for base in (Backbone, FamilyPipeline) for n in dir(base) if not n.startswith("_")}
     return sorted(
         name
         for name, value in vars(kind).items()
@@ -43,7 +43,7 @@ def test_a_family_overrides_nothing_of_the_contract(name):
 
 
 def test_an_override_is_seen():
-    class Strays(Family):
+    class Strays(FamilyPipeline):
         def predict(self, x_t, t, cond, crops=None): ...
 
         @property

@@ -69,7 +69,7 @@ class Request:
         )
 
 
-class Family(FrozenPipeline):
+class FamilyPipeline(FrozenPipeline):
     """A family of models behind the whole contract: what its classes derive from.
 
     A family supplies ``_read`` and ``_denoise``, and of the hooks below those that its pipeline

@@ -16,12 +16,12 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.vocabulary.tokenizer import apart
 from oneword.vocabulary.word import PlaceholderError
 
 
-class OneEncoder(Family):
+class OneEncoder(FamilyPipeline):
     """A family whose prompts one text encoder reads, token by token.
 
     A family sets ``prompt_options`` and adds ``_denoise``.
@@ -44,7 +44,7 @@ class OneEncoder(Family):
         return Conditioning(found[0], extra=extra)
 
 
-class OneLength(Family):
+class OneLength(FamilyPipeline):
     """A family whose prompts are read with their padding: each is padded as if it were alone.
 
     Prompts of several lengths are encoded, denoised and drawn in parts. A family adds

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from oneword._typing import Latents, Timesteps
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 
 
-class SizedUNet(Family):
+class SizedUNet(FamilyPipeline):
     """A family with SDXL's UNet. It adds ``_read``."""
 
     tells_sizes: ClassVar[bool] = True

@@ -17,7 +17,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Patch
 from oneword.models.contract import Conditioning, Moments
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
@@ -59,7 +59,7 @@ class PatchInCells(Patch):
         return super()._unscaled(self._patchify(latents))
 
 
-class BriaFibo2(Family):
+class BriaFibo2(FamilyPipeline):
     """A frozen Bria Fibo 2 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

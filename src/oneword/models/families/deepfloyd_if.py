@@ -18,7 +18,7 @@ from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import NoAutoencoder
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family, Request
+from oneword.models.drawing import FamilyPipeline, Request
 from oneword.models.noise import Diffusion
 from oneword.models.reading import refuse_clip_skip, spare_words
 
@@ -46,7 +46,7 @@ def load(config: ModelConfig) -> DeepFloydIF:
     return DeepFloydIF(load_pipeline(config, IFPipeline, config.model, **options), config)
 
 
-class DeepFloydIF(Family):
+class DeepFloydIF(FamilyPipeline):
     """A frozen first stage of DeepFloyd IF behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

@@ -22,7 +22,7 @@ from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.by_layer import telling
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family, Request
+from oneword.models.drawing import FamilyPipeline, Request
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip, refuse_negative_prompt
 
@@ -46,7 +46,7 @@ def load(config: ModelConfig) -> DreamLite:
     return DreamLite(pipeline, config)
 
 
-class DreamLite(Family):
+class DreamLite(FamilyPipeline):
     """A frozen DreamLite pipeline behind the contract of ``models.contract``."""
 
     alike = "that are the same"

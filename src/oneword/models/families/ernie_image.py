@@ -21,7 +21,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Patch
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
@@ -52,7 +52,7 @@ def load(config: ModelConfig) -> ErnieImage:
     return ErnieImage(pipeline, config)
 
 
-class ErnieImage(Family):
+class ErnieImage(FamilyPipeline):
     """A frozen ERNIE-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

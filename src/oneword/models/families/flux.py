@@ -14,7 +14,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip, refuse_negative_prompt
 
@@ -35,7 +35,7 @@ def load(config: ModelConfig) -> Flux:
     return Flux(load_pipeline(config, FluxPipeline, config.model), config)
 
 
-class Flux(Family):
+class Flux(FamilyPipeline):
     """A frozen Flux pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

@@ -27,7 +27,7 @@ from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, quiet
 from oneword.models.autoencoders import CELLS_IN_ROW, Patch
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip, refuse_negative_prompt
 
@@ -56,7 +56,7 @@ def load(config: ModelConfig) -> Flux2:
     return Flux2(pipeline, config)
 
 
-class Flux2(Family):
+class Flux2(FamilyPipeline):
     """A frozen Flux.2 pipeline behind the contract of ``models.contract``."""
 
     autoencoder: Patch

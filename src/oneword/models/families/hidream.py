@@ -23,7 +23,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip
 
@@ -43,7 +43,7 @@ def load(config: ModelConfig) -> HiDream:
     return HiDream(load_pipeline(config, HiDreamImagePipeline, config.model), config)
 
 
-class HiDream(Family):
+class HiDream(FamilyPipeline):
     """A frozen HiDream-I1 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

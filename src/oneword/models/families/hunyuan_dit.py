@@ -20,7 +20,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Diffusion
 from oneword.models.reading import refuse_clip_skip
 
@@ -43,7 +43,7 @@ def load(config: ModelConfig) -> HunyuanDiT:
     return HunyuanDiT(load_pipeline(config, HunyuanDiTPipeline, config.model, **absent), config)
 
 
-class HunyuanDiT(Family):
+class HunyuanDiT(FamilyPipeline):
     """A frozen Hunyuan-DiT pipeline behind the contract of ``models.contract``."""
 
     tells_sizes = True

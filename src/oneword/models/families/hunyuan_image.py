@@ -20,7 +20,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
@@ -44,7 +44,7 @@ def load(config: ModelConfig) -> HunyuanImage:
     return HunyuanImage(pipeline, config)
 
 
-class HunyuanImage(Family):
+class HunyuanImage(FamilyPipeline):
     """A frozen HunyuanImage 2.1 pipeline behind the contract of ``models.contract``."""
 
     alike = "that all quote something, or none of which does,"

@@ -30,7 +30,7 @@ from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import CELLS_IN_ROW, Patch
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip, refuse_negative_prompt
 from oneword.vocabulary.tokenizer import truncated
@@ -84,7 +84,7 @@ class WideFlow(Flow):
         return float(_logit_normal_sigmas(num_inference_steps, 0.0, SPREAD)[0])
 
 
-class Ideogram4(Family):
+class Ideogram4(FamilyPipeline):
     """A frozen Ideogram 4 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

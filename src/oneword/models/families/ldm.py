@@ -18,7 +18,7 @@ from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline, refuse_vae, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Diffusion
 
 
@@ -37,7 +37,7 @@ def load(config: ModelConfig) -> LatentDiffusion:
     return LatentDiffusion(load_pipeline(config, LDMTextToImagePipeline, config.model), config)
 
 
-class LatentDiffusion(Family):
+class LatentDiffusion(FamilyPipeline):
     """A frozen latent diffusion pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

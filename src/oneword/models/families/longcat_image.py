@@ -21,7 +21,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import PATCHES_IN_ROW, Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 from oneword.vocabulary.tokenizer import apart, truncated
@@ -45,7 +45,7 @@ def load(config: ModelConfig) -> LongCatImage:
     return LongCatImage(pipeline, config)
 
 
-class LongCatImage(Family):
+class LongCatImage(FamilyPipeline):
     """A frozen LongCat-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

@@ -17,7 +17,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip
 
@@ -40,7 +40,7 @@ def load(config: ModelConfig) -> NucleusMoE:
     return NucleusMoE(pipeline, config)
 
 
-class NucleusMoE(Family):
+class NucleusMoE(FamilyPipeline):
     """A frozen Nucleus-MoE-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

@@ -25,7 +25,7 @@ from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import NoAutoencoder, Plain
 from oneword.models.by_layer import telling
 from oneword.models.contract import Autoencoder, Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip, sparing
 
@@ -68,7 +68,7 @@ def load(config: ModelConfig) -> PRX:
     )
 
 
-class PRX(Family):
+class PRX(FamilyPipeline):
     """A frozen PRX pipeline behind the contract of ``models.contract``."""
 
     def __init__(

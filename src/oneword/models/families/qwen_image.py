@@ -16,7 +16,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import PATCHES_IN_ROW, Film
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
@@ -40,7 +40,7 @@ def load(config: ModelConfig) -> QwenImage:
     return QwenImage(pipeline, config)
 
 
-class QwenImage(Family):
+class QwenImage(FamilyPipeline):
     """A frozen Qwen-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

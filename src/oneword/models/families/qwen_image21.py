@@ -21,7 +21,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import CELLS_IN_ROW, Film
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
@@ -59,7 +59,7 @@ class ClearFilm(Film):
         return found[:, :3] * opacity + (1 - opacity)
 
 
-class QwenImage21(Family):
+class QwenImage21(FamilyPipeline):
     """A frozen Qwen-Image 2.1 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

@@ -18,7 +18,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 
 
@@ -44,7 +44,7 @@ def load(config: ModelConfig) -> StableDiffusion3:
     )
 
 
-class StableDiffusion3(Family):
+class StableDiffusion3(FamilyPipeline):
     """A frozen Stable Diffusion 3 pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

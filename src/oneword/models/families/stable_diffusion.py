@@ -15,7 +15,7 @@ from oneword.microworld import weights
 from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Diffusion
 
 
@@ -42,7 +42,7 @@ def load(config: ModelConfig) -> StableDiffusion:
     return StableDiffusion(pipeline, config, "microworld" if embedded else "stable_diffusion")
 
 
-class StableDiffusion(Family):
+class StableDiffusion(FamilyPipeline):
     """A frozen Stable Diffusion pipeline behind the contract of ``models.contract``."""
 
     def __init__(

@@ -20,7 +20,7 @@ from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
-from oneword.models.drawing import Family
+from oneword.models.drawing import FamilyPipeline
 from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip
 
@@ -45,7 +45,7 @@ def load(config: ModelConfig) -> ZImage:
     return kind(pipeline, config)
 
 
-class ZImage(Family):
+class ZImage(FamilyPipeline):
     """A frozen Z-Image pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
