@@ -46,7 +46,7 @@ class Blend:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = [torch.randn(x0.shape[1:], generator=g) for g in generators]
         self.noise = torch.stack(noise).to(x0)
-        cells = cells_of(marked, tuple(x0.shape[-2:]))
+        cells = cells_of(marked, (x0.shape[-2], x0.shape[-1]))
         wider = thin(cells) if growth is None else growth
         self.masks = shrinking(cells, wider, steps)
         self.step = 0

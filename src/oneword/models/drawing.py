@@ -221,7 +221,7 @@ class FamilyPipeline(FrozenPipeline):
         """Latents as the pipeline is given them."""
         return self.autoencoder.pack(latents)
 
-    def _image_pipeline(self, inpaints: bool) -> Any:
+    def _image_pipeline(self, inpaints: bool, /) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
         auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
         try:

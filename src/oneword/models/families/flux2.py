@@ -136,7 +136,7 @@ class Flux2(FamilyPipeline):
             return self.autoencoder.unpack(latents, size)
         return self.autoencoder.scaled(latents)
 
-    def _image_pipeline(self, _inpaints: bool, /) -> Any:
+    def _image_pipeline(self, _inpaints: bool) -> Any:
         if not self.is_klein:
             raise ModelError(
                 "Flux.2 dev draws from noise only, got a picture to start from; diffusers has no "

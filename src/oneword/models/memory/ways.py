@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -41,11 +40,12 @@ def layers_of(module: nn.Module, *, linear: bool = False) -> list[Any]:
     pools = (m for m in module.modules() if isinstance(m, HunyuanDiTAttentionPool))
     unrun = {id(layer) for pool in pools for layer in pool.children()}
     delicate = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if linear else set()
-    layers: Iterable[tuple[str, Any]] = module.named_modules()
+    kinds = (nn.Linear,) if linear else (nn.Linear, nn.Conv2d)
     return [
         layer
-        for name, layer in layers
-        if type(layer) in ((nn.Linear,) if linear else (nn.Linear, nn.Conv2d))
+        for name, layer in module.named_modules()
+        if isinstance(layer, kinds)
+        and type(layer) in kinds
         and layer.weight is not first
         and layer.weight.numel() >= _LEAST
         and id(layer.weight) not in tables
