@@ -128,6 +128,7 @@ def edit(
         Avrahami et al. 2022, arXiv:2206.02779, sections 4.1 to 4.3 (mask); Meng et al. 2021,
         arXiv:2108.01073 (strength); Gal et al. 2022, arXiv:2208.01618, appendix A (inversion).
     """
+    # refuse what cannot be done before anything is computed
     _check(picture, mask, strength, invert, len(seeds))
     if mask is not None:
         _check_background(backbone, background, mask_growth)
@@ -163,12 +164,14 @@ def edit(
             stacklevel=2,
         )
         return edits(picture.cpu().expand(len(seeds), -1, -1, -1))
+    # where every candidate starts
     original = picture.to(backbone.device)
     x0 = backbone.encode_image(original).mean
     start, candidates = None, []
     with injected(backbone, concepts, replace=replace):
         if invert is not None:
             start = inverted(backbone, x0, invert, steps)
+        # the candidates, a batch at a time
         for first in range(0, len(seeds), batch_size):
             batch = list(seeds[first : first + batch_size])
 
@@ -176,6 +179,7 @@ def edit(
                 if on_picture is not None:
                     on_picture(first + size * step / steps, len(seeds))
 
+            # with a mask, the rest of the picture is put back at each step, and at the end
             blend = None
             if marked is not None:
                 blend = Blend(backbone, x0, marked, batch, steps=steps, growth=mask_growth)

@@ -1,6 +1,6 @@
 """Autoencoders as parts that a family is given: plain, for films, in patches, and none at all.
 
-Each also knows how the family's denoiser takes latents, which is told by its packing.
+Each is also told how the family's denoiser takes latents: its packing.
 """
 
 from __future__ import annotations

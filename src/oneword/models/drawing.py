@@ -70,10 +70,10 @@ class Request:
 
 
 class FamilyPipeline(FrozenPipeline):
-    """A family of models behind the whole contract: what its classes derive from.
+    """What every family's class derives from: the whole contract, in public methods.
 
-    A family supplies ``_read`` and ``_denoise``, and of the hooks below those that its pipeline
-    needs; no public method.
+    A family overrides none of those. It supplies ``_read`` and ``_denoise`` and, of the hooks
+    below, those that its pipeline needs.
     """
 
     prompt_options: Mapping[str, Any] = MappingProxyType({})
