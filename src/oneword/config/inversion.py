@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from oneword.config.presets import SETUPS, PresetName, TemplateSet, preset_for
-from oneword.config.tuning import TUNING, TuningConfig
-from oneword.errors import require
+from oneword.config.tuning import TUNING, ResolvedTuning, TuningConfig
+from oneword.errors import ConfigError, require
 
 
 Form = Literal[
@@ -215,7 +215,7 @@ class InversionConfig:
                 f"{self.learnable_property!r}; choose a set of the same kind.",
             )
 
-    def resolved(self, family: str) -> InversionConfig:
+    def resolved(self, family: str) -> ResolvedConfig:
         """Fill every unset field from the setup, then from the preset for a model family.
 
         ``initializer_token`` alone may stay ``None`` (it is then chosen on the pictures), and of the
@@ -224,8 +224,9 @@ class InversionConfig:
         preset = preset_for(self.preset, family) | SETUPS[self.setup]
         if "learning_rate" in SETUPS[self.setup]:
             preset.pop("relative_learning_rate", None)
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values: dict[str, Any] = {
-            name: value for name, value in preset.items() if getattr(self, name, None) is None
+            name: value for name, value in preset.items() if given.get(name) is None
         }
         if self.learning_rate is not None or self.relative_learning_rate is not None:
             values.pop("learning_rate", None)
@@ -240,24 +241,99 @@ class InversionConfig:
             values["early_stopping"] = False
         if self.prompt_templates is None:
             values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
-        resolved = dataclasses.replace(self, **values)
+        settings = given | values
         if self.setup in TUNING:
-            resolved = resolved._with_tuning(family, self.max_train_steps)
-        if resolved.evaluation_steps is None:
+            settings |= self._with_tuning(family, settings["max_train_steps"])
+        if settings["evaluation_steps"] is None:
             # a sample costs a third of what it does in training, where it has a backward pass
-            assert resolved.train_batch_size is not None
-            share = 1 / 8 if resolved.early_stopping else 1 / 20
-            cost = resolved.num_evaluation_samples / (3 * resolved.train_batch_size)
-            steps = 10 * math.ceil(cost / share / 10)
-            resolved = dataclasses.replace(resolved, evaluation_steps=steps)
-        return resolved
+            share = 1 / 8 if settings["early_stopping"] else 1 / 20
+            cost = settings["num_evaluation_samples"] / (3 * settings["train_batch_size"])
+            settings["evaluation_steps"] = 10 * math.ceil(cost / share / 10)
+        return ResolvedConfig(**settings)
 
-    def _with_tuning(self, family: str, wished_steps: int | None) -> InversionConfig:
-        """Fill ``tuning``; where there is no stage before it, its steps are the run's."""
+    def _with_tuning(self, family: str, max_train_steps: int) -> dict[str, Any]:
+        """``tuning``, filled; where there is no stage before it, its steps are the run's."""
         tuning, alone = self.tuning, self.setup != "pivotal"
         if alone and tuning.tuning_steps is None:
-            tuning = dataclasses.replace(tuning, tuning_steps=wished_steps)
-        assert self.max_train_steps is not None
-        tuning = tuning.resolved(self.setup, family, self.max_train_steps)
-        steps = tuning.tuning_steps if alone else self.max_train_steps
-        return dataclasses.replace(self, tuning=tuning, max_train_steps=steps)
+            tuning = dataclasses.replace(tuning, tuning_steps=self.max_train_steps)
+        resolved = tuning.resolved(self.setup, family, max_train_steps)
+        steps = resolved.tuning_steps if alone else max_train_steps
+        return {"tuning": resolved, "max_train_steps": steps}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedConfig(InversionConfig):
+    """An ``InversionConfig`` whose every setting is known, as training sees it.
+
+    Made by :meth:`InversionConfig.resolved`. Two settings may still be unset: ``initializer_token``
+    until one is chosen, and one of the two rates.
+    """
+
+    form: Form
+    num_vectors: int
+    num_negative_vectors: int
+    training_guidance_scale: float
+    dual_prompt_probability: float
+    regularization_weight: float
+    cross_initialization: bool
+    norm_pull: float
+    prompt_templates: TemplateSet
+    learning_rate_ratio: float
+    scale_lr: bool
+    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"]
+    lr_warmup_steps: int
+    max_train_steps: int
+    train_batch_size: int
+    adam_weight_decay: float
+    random_flip: bool
+    keep: Literal["best", "last", "average"]
+    early_stopping: bool
+    stop_threshold: float
+    stratified_timesteps: bool
+    timestep_bias: float
+    timestep_power: float
+    evaluation_steps: int
+
+    def resolved(self, family: str) -> ResolvedConfig:  # noqa: ARG002  (nothing is left to fill)
+        """These settings themselves."""
+        return self
+
+    @property
+    def initializer(self) -> str:
+        """``initializer_token``, where a word cannot do without one.
+
+        Raises:
+            ConfigError: none was given, and none has been chosen.
+        """
+        if self.initializer_token is None:
+            raise ConfigError(
+                "The word must have an initializer token to start from, got none; pass "
+                "--initializer-token."
+            )
+        return self.initializer_token
+
+    def absolute_rate(self, spread: float) -> float:
+        """The rate for entries whose standard deviation is ``spread``, by whichever is set."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return (self.relative_learning_rate or 0.0) * spread
+
+    @property
+    def resolved_tuning(self) -> ResolvedTuning:
+        """``tuning``, of a setup that changes the model's weights.
+
+        Raises:
+            ConfigError: the setup changes none.
+        """
+        if not isinstance(self.tuning, ResolvedTuning):
+            raise ConfigError(
+                f"setup must be one of {', '.join(TUNING)}, which change the model's weights, got "
+                f"{self.setup!r}."
+            )
+        return self.tuning
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all stages together."""
+        more = self.resolved_tuning.tuning_steps if self.setup == "pivotal" else 0
+        return self.max_train_steps + more

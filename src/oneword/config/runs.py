@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oneword.config.drawing import SamplingConfig
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import InversionConfig, ResolvedConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import require
 
@@ -71,6 +71,37 @@ class TrainConfig:
                 f"The validation prompt must contain {self.inversion.placeholder_token!r}, got "
                 f"{self.validation_prompt!r}.",
             )
+
+    def resolved(self, family: str, resolution: int) -> ResolvedTrainConfig:
+        """Fill every unset setting of the run and of its training, for a model.
+
+        Args:
+            family: The model's.
+            resolution: The model's own, px.
+        """
+        inversion = self.inversion.resolved(family)
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        prompt = self.validation_prompt or f"a photo of a {inversion.placeholder_token}"
+        every = self.validation_steps
+        if every is None:
+            every = max(1, inversion.total_steps // 4)
+        known = {
+            "inversion": inversion,
+            "resolution": self.resolution or resolution,
+            "validation_prompt": prompt,
+            "validation_steps": every,
+        }
+        return ResolvedTrainConfig(**given | known)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedTrainConfig(TrainConfig):
+    """A ``TrainConfig`` whose every setting is known; made by :meth:`TrainConfig.resolved`."""
+
+    inversion: ResolvedConfig
+    resolution: int
+    validation_prompt: str
+    validation_steps: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

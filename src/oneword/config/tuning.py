@@ -47,15 +47,28 @@ class TuningConfig:
             f"rare_token must be one word, got {self.rare_token!r}.",
         )
 
-    def resolved(self, setup: str, family: str, max_train_steps: int) -> TuningConfig:
+    def resolved(self, setup: str, family: str, max_train_steps: int) -> ResolvedTuning:
         """Fill every unset field but the class's for a setup and a model family."""
         own = TUNING[setup]
         values: dict[str, Any] = {"tuning_steps": max_train_steps} | own.get(family, own["*"])
         weights = self.tuned_weights or values["tuned_weights"]
         rates = TUNING_RATES[weights]
         values["tuning_learning_rate"] = rates.get(family, rates["*"])
-        unset = {name: value for name, value in values.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **unset)
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        unset = {name: value for name, value in values.items() if given[name] is None}
+        return ResolvedTuning(**given | unset)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedTuning(TuningConfig):
+    """A ``TuningConfig`` in which only what names the class may be unset."""
+
+    tuned_weights: Literal["full", "lora", "kv"]
+    tuning_steps: int
+    tuning_learning_rate: float
+    train_word: bool
+    prior_loss_weight: float
+    num_class_images: int
 
 
 TUNING_RATES: dict[str, dict[str, float]] = {

@@ -12,9 +12,9 @@ import torch
 
 from oneword import descriptions
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.config.presets import is_validated
-from oneword.config.runs import TrainConfig, plain_settings
+from oneword.config.runs import ResolvedTrainConfig, TrainConfig, plain_settings
 from oneword.images import PictureSet, read_folder
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
@@ -36,7 +36,7 @@ _USUAL_BATCH = 8  # the larger one of the presets
 class Prepared:
     """A run that can begin."""
 
-    config: TrainConfig
+    config: ResolvedTrainConfig
     backbone: Backbone
     job: Job
     plan: dict[str, Any]
@@ -64,25 +64,11 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         UserError: training could not begin.
     """
     backbone = backbone or load_backbone(config.model, work_of(config))
-    inversion = config.inversion.resolved(backbone.family)
+    config = config.resolved(backbone.family, backbone.resolution)
+    inversion = config.inversion
     if inversion.setup in BASELINES:
         tuner.check(backbone, inversion)
-    assert inversion.max_train_steps is not None
     token = inversion.placeholder_token
-    steps = inversion.max_train_steps
-    if inversion.setup == "pivotal":
-        steps += inversion.tuning.tuning_steps or 0
-    config = dataclasses.replace(
-        config,
-        inversion=inversion,
-        resolution=config.resolution or backbone.resolution,
-        validation_prompt=config.validation_prompt or f"a photo of a {token}",
-        validation_steps=(
-            max(1, steps // 4) if config.validation_steps is None else config.validation_steps
-        ),
-    )
-    assert config.validation_prompt is not None
-    assert config.resolution is not None
     as_template(config.validation_prompt, token)  # refuses a prompt without the placeholder
     pictures = read_folder(
         config.train_data_dir,
@@ -102,9 +88,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         captions=None if captions is None else tuple(captions),
         descriptions=described,
     )
-    with injected(backbone, [_first_word(backbone, job)], replace=config.replace):
+    with injected(backbone, [_first_word(backbone, job, inversion)], replace=config.replace):
         pass
-    assert inversion.train_batch_size is not None
     rates = {
         name: dict(
             zip(("absolute", "relative"), effective_learning_rate(inversion, v), strict=True)
@@ -134,7 +119,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "captions": captions is not None,
         "masks": pictures.masks is not None,
         "notes": notes + _tuning_notes(inversion),
-        "num_samples": steps * inversion.train_batch_size,
+        "num_samples": inversion.total_steps * inversion.train_batch_size,
     }
     digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
     digest.update(json.dumps(captions).encode())
@@ -152,16 +137,16 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     return Prepared(config, backbone, job, plan, record)
 
 
-def _tuning_notes(inversion: InversionConfig) -> list[str]:
+def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
     """What a setup that changes weights will do, in a sentence."""
     if inversion.setup not in BASELINES:
         return []
-    own = inversion.tuning
+    own = inversion.resolved_tuning
     what = {
         "full": "every weight of the denoiser",
         "lora": f"a LoRA of rank {own.rank} of the denoiser's attention",
         "kv": "the denoiser's keys and values of the text",
-    }[own.tuned_weights or "full"]
+    }[own.tuned_weights]
     prior = ""
     if own.prior_loss_weight:
         source = own.class_data_dir or f"{own.num_class_images} drawn ones"
@@ -173,14 +158,13 @@ def _tuning_notes(inversion: InversionConfig) -> list[str]:
     ]
 
 
-def _first_word(backbone: Backbone, job: Job) -> Concept:
+def _first_word(backbone: Backbone, job: Job, config: ResolvedConfig) -> Concept:
     """What the job starts from, so that initialiser and placeholder are checked by those who know.
 
     An initialiser that is yet to be chosen counts as zeros; output vectors count as the rows that
     are read for them, so that no text encoder runs.
     """
-    config = dataclasses.replace(job.config, vectors_at="input")
-    assert config.num_vectors is not None
+    config = dataclasses.replace(config, vectors_at="input")
     token, own = config.placeholder_token, form(config)
     if config.initializer_token is None and not own.described:
         rows = {

@@ -222,7 +222,6 @@ class Watch:
     def _preview(self, progress: Progress) -> None:
         """Draw with the rows as they are, through the sampler that ``oneword generate`` uses."""
         config, count = self.config, self.config.num_validation_images
-        assert config.validation_prompt is not None
         template = as_template(config.validation_prompt, progress.config.placeholder_token)
         pixels = self.prepared.backbone.draw(
             [fill(template, progress.token)] * count,

@@ -106,7 +106,6 @@ def _training_pass_s(study: Study, spec: Spec) -> float:
 
     seconds(1)
     batch = job(1, 0).config.resolved(backbone.family).train_batch_size
-    assert batch is not None
     # what a run takes besides its steps cancels
     return max(1e-9, seconds(1 + _STEPS) - seconds(1)) / (3.0 * _STEPS * batch * slots)
 

@@ -288,17 +288,10 @@ class Study:
         if not self.arm(spec).trains:
             return 0.0
         config = self.inversion(spec).resolved(family)
-        assert config.max_train_steps is not None
-        assert config.train_batch_size is not None
-        assert config.evaluation_steps is not None
-        steps, extra = config.max_train_steps, 0.0
+        steps, extra = config.total_steps, 0.0
         if config.setup in TUNING:
-            tuning = config.tuning
-            if config.setup == "pivotal":
-                assert tuning.tuning_steps is not None
-                steps += tuning.tuning_steps
+            tuning = config.resolved_tuning
             if tuning.prior_loss_weight:  # as many class pictures in each step
-                assert tuning.num_class_images is not None
                 assert self.config.sampling.num_inference_steps is not None
                 extra += 3.0 * steps * config.train_batch_size
                 drawn = 0 if tuning.class_data_dir else tuning.num_class_images

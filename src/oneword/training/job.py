@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import InversionConfig, ResolvedConfig
 from oneword.descriptions import Descriptions
 from oneword.errors import UserError
 
@@ -101,7 +101,7 @@ class Progress:
     """Where one job stands after a step."""
 
     job: Job
-    config: InversionConfig
+    config: ResolvedConfig
     """The job's settings, resolved for the model's family."""
     step: int
     """Steps done; 0 before the first."""

@@ -196,13 +196,11 @@ class Learner:
     @property
     def max_steps(self) -> int:
         """Steps after which the job ends."""
-        assert self.config.max_train_steps is not None
         return self.config.max_train_steps
 
     @property
     def is_due(self) -> bool:
         """Whether the fixed batch is to be scored now."""
-        assert self.config.evaluation_steps is not None
         return self.step % self.config.evaluation_steps == 0 or self.step >= self.max_steps
 
     def say(self, message: str) -> None:
@@ -314,21 +312,18 @@ class Learner:
         target, away = backbone.target(x0, noise, t), self.form.against
         if away is None:
             return Batch(sentences, target, samples)
-        guidance = self.config.training_guidance_scale
-        assert guidance is not None
         against = [away(sentence, self.config) for sentence in sentences]
-        return Batch(sentences, target, samples, against, guidance)
+        return Batch(sentences, target, samples, against, self.config.training_guidance_scale)
 
     def next_batch(self, timesteps: TimestepsPart) -> Batch:
         """The samples of the learner's own next step."""
-        assert self.config.train_batch_size is not None
         draws = step_draws(
             self.config.seed,
             self.step,
             self.config.train_batch_size,
             len(self.job.pictures),
             self.latent_shape,
-            random_flip=bool(self.config.random_flip),
+            random_flip=self.config.random_flip,
         )
         return self.batch(draws, timesteps(draws.times, self.config))
 

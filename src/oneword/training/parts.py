@@ -15,7 +15,7 @@ from torch import Tensor
 
 from oneword._typing import Latents, PerSample, Uniforms
 from oneword.concepts.concept import OUTPUT_VECTORS, ROWS
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.prompts import TEMPLATES, as_template
 from oneword.training.job import Job, JobError, Progress
@@ -46,7 +46,7 @@ class Words:
     """Names of tensors that take no part yet: they neither decay nor move."""
 
 
-RowsPart = Callable[[Backbone, Job, InversionConfig], dict[str, Tensor]]
+RowsPart = Callable[[Backbone, Job, ResolvedConfig], dict[str, Tensor]]
 """``rows(backbone, job, config)``: the initial values of what is trained, float32, by name.
 
 A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l", "clip_l/1",
@@ -55,33 +55,33 @@ A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l
 user did not.
 """
 
-WordsPart = Callable[[Mapping[str, Tensor], InversionConfig, int], Words]
+WordsPart = Callable[[Mapping[str, Tensor], ResolvedConfig, int], Words]
 """``words(tensors, config, step)``: what the tensors are in prompts after so many steps.
 
 It is asked at every look-up of a row, so it must be quick.
 """
 
-PromptsPart = Callable[[Job, InversionConfig], Sequence[Choices | Sequence[str]]]
+PromptsPart = Callable[[Job, ResolvedConfig], Sequence[Choices | Sequence[str]]]
 """``prompts(job, config)``: for each picture its sentences, with "{}" for the word."""
 
-AgainstPart = Callable[[str, InversionConfig], str]
+AgainstPart = Callable[[str, ResolvedConfig], str]
 """``against(sentence, config)``: the sentence from which a sample's prediction is guided away, by
 ``training_guidance_scale``."""
 
-TimestepsPart = Callable[[Uniforms, InversionConfig], Uniforms]
+TimestepsPart = Callable[[Uniforms, ResolvedConfig], Uniforms]
 """``timesteps(u, config)``: maps a step's draws of U[0, 1), one per sample, to times in [0, 1)."""
 
 LossPart = Callable[[Latents, Latents, Samples], PerSample]
 """``loss(prediction, target, samples)``: one number per sample; masks and weights live here."""
 
-Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], InversionConfig], Tensor | None]
+Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], ResolvedConfig], Tensor | None]
 """``penalty(rows, initial, config)``: a scalar that is added to the concept's loss in training.
 
 It is told of what takes part in training at this step; ``None``: nothing is added.
 """
 
 AfterPart = Callable[
-    [Mapping[str, Tensor], dict[str, Tensor], Mapping[str, float], InversionConfig, int], None
+    [Mapping[str, Tensor], dict[str, Tensor], Mapping[str, float], ResolvedConfig, int], None
 ]
 """``after(tensors, memory, spreads, config, step)``: called after each optimiser step.
 
@@ -124,7 +124,7 @@ class Parts:
 def rows_of_initializer(
     backbone: Backbone,
     job: Job,  # noqa: ARG001  (the shape of the part)
-    config: InversionConfig,
+    config: ResolvedConfig,
 ) -> dict[str, Tensor]:
     """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
 
@@ -133,28 +133,25 @@ def rows_of_initializer(
     Raises:
         UserError: the tokenizer does not know the initialiser.
     """
-    assert config.initializer_token is not None
-    assert config.num_vectors is not None
     if config.vectors_at == "output":
-        assert config.prompt_templates is not None
         sentences = TEMPLATES[config.prompt_templates][:_SENTENCES]
-        return initial_outputs(backbone, config.initializer_token, config.num_vectors, sentences)
+        return initial_outputs(backbone, config.initializer, config.num_vectors, sentences)
     return {
-        name: initial_rows(vocabulary, config.initializer_token, config.num_vectors)
+        name: initial_rows(vocabulary, config.initializer, config.num_vectors)
         for name, vocabulary in backbone.vocabularies.items()
     }
 
 
 def plain_words(
     tensors: Mapping[str, Tensor],
-    config: InversionConfig,
+    config: ResolvedConfig,
     step: int,  # noqa: ARG001  (the shape of the part)
 ) -> Words:
     """The tensors are the word's rows, or its output vectors, as they are."""
     return Words(rows=tensors, kind=OUTPUT_VECTORS if config.vectors_at == "output" else ROWS)
 
 
-def captions_or_templates(job: Job, config: InversionConfig) -> list[tuple[str, ...]]:
+def captions_or_templates(job: Job, config: ResolvedConfig) -> list[tuple[str, ...]]:
     """The picture's own caption where the job has captions, otherwise every template of the set.
 
     Raises:
@@ -162,7 +159,6 @@ def captions_or_templates(job: Job, config: InversionConfig) -> list[tuple[str, 
     """
     count = len(job.pictures)
     if job.captions is None:
-        assert config.prompt_templates is not None
         return [tuple(TEMPLATES[config.prompt_templates])] * count
     if len(job.captions) != count:
         raise JobError(
@@ -184,7 +180,7 @@ class Form:
     """The word is a description of the thing, and starts from no initialiser."""
 
 
-FormPart = Callable[[InversionConfig], Form]
+FormPart = Callable[[ResolvedConfig], Form]
 """``form(config)``: what the word of a job with these settings is made of."""
 
 

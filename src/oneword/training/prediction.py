@@ -18,7 +18,7 @@ SCORING_CHUNK = 32  # most samples per forward pass without gradients
 
 def scoring_chunk(learners: Sequence[Learner]) -> int:
     """Samples per forward pass without gradients: no more memory than a step of training takes."""
-    step = sum(learner.config.train_batch_size or 1 for learner in learners)
+    step = sum(learner.config.train_batch_size for learner in learners)
     return min(SCORING_CHUNK, 4 * step)
 
 

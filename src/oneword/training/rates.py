@@ -6,11 +6,11 @@ import math
 
 import torch
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.vocabulary.vocabulary import Vocabulary
 
 
-def effective_learning_rate(config: InversionConfig, vocabulary: Vocabulary) -> tuple[float, float]:
+def effective_learning_rate(config: ResolvedConfig, vocabulary: Vocabulary) -> tuple[float, float]:
     """The rate that AdamW gets for one text encoder, before the scheduler.
 
     Args:
@@ -21,25 +21,20 @@ def effective_learning_rate(config: InversionConfig, vocabulary: Vocabulary) -> 
         The absolute rate, and the same in standard deviations of the vocabulary's entries.
     """
     std = float(vocabulary.std())
-    if config.learning_rate is None:
-        assert config.relative_learning_rate is not None
-        rate = config.relative_learning_rate * std
-    else:
-        rate = config.learning_rate
+    rate = config.absolute_rate(std)
     if config.scale_lr:
-        assert config.train_batch_size is not None
         rate *= config.train_batch_size
     return rate, rate / std
 
 
-def schedule(config: InversionConfig, step: int) -> float:
+def schedule(config: ResolvedConfig, step: int) -> float:
     """Factor on the rate at a step, as diffusers' schedulers of the same names give it.
 
     Args:
         config: A resolved config.
         step: Steps already done, 0 or more.
     """
-    total, warmup = config.max_train_steps or 1, config.lr_warmup_steps or 0
+    total, warmup = config.max_train_steps, config.lr_warmup_steps
     if config.lr_scheduler == "constant":
         return 1.0
     if step < warmup:

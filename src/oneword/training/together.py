@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneword._typing import Pixels
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.prompts import as_template, names
 from oneword.training.draws import generator
@@ -85,13 +86,13 @@ def invert_together(
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 4.4 (named as future work).
     """
-    _check(backbone, jobs, paste)
+    configs = [job.config.resolved(backbone.family) for job in jobs]
+    _check(jobs, configs, paste)
     # the loop fills its slots in the order of the jobs
     slots = {job.config.placeholder_token: slot_token(i) for i, job in enumerate(jobs)}
     pictures: list[list[Tensor]] = []
     sentences: list[list[tuple[str, ...]]] = []
-    for job in jobs:
-        config = job.config.resolved(backbone.family)
+    for job, config in zip(jobs, configs, strict=True):
         pictures.append(list(job.pictures))
         sentences.append([tuple(s) for s in captions_or_templates(job, config)])
     for picture, caption in zip(*together, strict=True) if together else ():
@@ -116,7 +117,12 @@ def invert_together(
         told[job.name] = said
         mixed.append(
             dataclasses.replace(
-                job, pictures=torch.stack(deck), crops=None, masks=None, captions=None
+                job,
+                config=configs[i],
+                pictures=torch.stack(deck),
+                crops=None,
+                masks=None,
+                captions=None,
             )
         )
     results = invert_many(
@@ -135,7 +141,7 @@ def invert_together(
     return results
 
 
-def _check(backbone: Backbone, jobs: Sequence[Job], paste: float) -> None:
+def _check(jobs: Sequence[Job], configs: Sequence[ResolvedConfig], paste: float) -> None:
     tokens = [job.config.placeholder_token for job in jobs]
     if len(jobs) < 2 or len(set(tokens)) < len(jobs):
         raise JobError(
@@ -149,7 +155,6 @@ def _check(backbone: Backbone, jobs: Sequence[Job], paste: float) -> None:
             f"Words that are learned together need an initializer token each, got none for "
             f"{bare!r}."
         )
-    configs = [job.config.resolved(backbone.family) for job in jobs]
     form = next((c.form for c in configs if c.form != "rows"), None)
     if form is not None:
         raise JobError(f"Words that are learned together must be of form 'rows', got {form!r}.")

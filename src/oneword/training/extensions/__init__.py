@@ -5,7 +5,7 @@ The loop takes its default parts from here, and names none of them.
 
 from __future__ import annotations
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.training.extensions import (
     averaging,
     captions,
@@ -23,7 +23,7 @@ from oneword.training.extensions import (
 from oneword.training.parts import Form
 
 
-FORMS: dict[str | None, Form] = {
+FORMS: dict[str, Form] = {
     "rows": Form(rows=cross_init.start),
     "progressive": progressive.FORM,
     "per-image": per_image.FORM,
@@ -40,6 +40,6 @@ AFTER = (norm.drawn, averaging.followed)
 STOP = early_stopping.variance
 
 
-def form(config: InversionConfig) -> Form:
+def form(config: ResolvedConfig) -> Form:
     """What the word of a job with these settings is made of."""
     return FORMS[config.form]

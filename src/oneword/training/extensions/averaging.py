@@ -11,14 +11,14 @@ from oneword.training.parts import AVERAGE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oneword.config.inversion import InversionConfig
+    from oneword.config.inversion import ResolvedConfig
 
 
 def followed(
     tensors: Mapping[str, Tensor],
     memory: dict[str, Tensor],
     spreads: Mapping[str, float],  # noqa: ARG001  (the shape of the part)
-    config: InversionConfig,
+    config: ResolvedConfig,
     step: int,
 ) -> None:
     """Move the average towards the rows, with ``keep`` "average".

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from oneword import descriptions
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.job import Job, JobError
 from oneword.training.parts import Form, Words
 
 
-def text_of(job: Job, config: InversionConfig) -> str:
+def text_of(job: Job, config: ResolvedConfig) -> str:
     """The description that stands for a job's word: the seed picks one of the five.
 
     It stands without its first article, since the templates bring one.
@@ -33,7 +33,7 @@ def text_of(job: Job, config: InversionConfig) -> str:
     return re.sub(r"(?i)^(an?|the)\s+", "", texts[config.seed % len(texts)].strip())
 
 
-def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """The table's own rows of the description: prompts read as if the text stood in them.
 
     Raises:
@@ -52,7 +52,7 @@ def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Ten
 
 def words(
     tensors: Mapping[str, Tensor],
-    config: InversionConfig,  # noqa: ARG001  (the shape of the part)
+    config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
     """The rows as they are, and nothing to train."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.job import Job
 from oneword.training.parts import rows_of_initializer
@@ -18,7 +18,7 @@ WEIGHT = 1e-5
 """Of the distance to the initial rows, in the loss."""
 
 
-def start(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:
+def start(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """Rows of the initialiser, or with ``cross_initialization`` the encoder's output for it.
 
     A learned row lies far from the vocabulary and near the text encoder's outputs, so training from
@@ -30,9 +30,8 @@ def start(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Te
     rows = rows_of_initializer(backbone, job, config)
     if not config.cross_initialization:
         return rows
-    assert config.initializer_token is not None
     return {
-        name: _output(backbone.vocabularies[name], config.initializer_token, len(many))
+        name: _output(backbone.vocabularies[name], config.initializer, len(many))
         for name, many in rows.items()
     }
 
@@ -53,7 +52,7 @@ def _output(vocabulary: Vocabulary, text: str, num_vectors: int) -> Tensor:
 
 
 def distance(
-    rows: Mapping[str, Tensor], initial: Mapping[str, Tensor], config: InversionConfig
+    rows: Mapping[str, Tensor], initial: Mapping[str, Tensor], config: ResolvedConfig
 ) -> Tensor | None:
     """The mean distance of the vectors to their initial ones, times 1e-5.
 

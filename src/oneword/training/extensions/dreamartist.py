@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.draws import generator
 from oneword.training.extensions.cross_init import start
@@ -22,7 +22,7 @@ _NAME = "negative"
 _STREAM = 12  # of draws that are none of the loop's own
 
 
-def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """Both words start from the initialiser, the negative one with a little noise."""
     found = start(backbone, job, config)
     away = start(
@@ -38,7 +38,7 @@ def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Ten
 
 def words(
     tensors: Mapping[str, Tensor],
-    config: InversionConfig,  # noqa: ARG001  (the shape of the part)
+    config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
     """The word, and the negative one that the kept concept brings along."""
@@ -52,7 +52,7 @@ def words(
     )
 
 
-def against(sentence: str, config: InversionConfig) -> str:  # noqa: ARG001  (the part's shape)
+def against(sentence: str, config: ResolvedConfig) -> str:  # noqa: ARG001  (the part's shape)
     """The same sentence of the negative word."""
     return sentence.replace("{}", f"{{{_NAME}}}")
 

@@ -26,5 +26,4 @@ def variance(progress: Progress) -> bool:
     losses = [loss for step, loss in progress.losses if step]
     if not config.early_stopping or len(losses) <= config.stop_window:
         return False
-    assert config.stop_threshold is not None
     return pvariance(losses[-config.stop_window :]) < config.stop_threshold * pvariance(losses)

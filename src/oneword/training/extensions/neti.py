@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.draws import generator
 from oneword.training.extensions.cross_init import start
@@ -25,7 +25,7 @@ from oneword.vocabulary.kinds import FREQUENCIES, HIDDEN, SCALES, TIMES, code, r
 _STREAM = 11  # of draws that are none of the loop's own
 
 
-def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """Weights of one network for each text encoder, by the encoder's name and their own."""
     layers = num_layers(backbone, job)
     found: dict[str, Tensor] = {}
@@ -60,7 +60,7 @@ def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Ten
 
 def words(
     tensors: Mapping[str, Tensor],
-    config: InversionConfig,  # noqa: ARG001  (the shape of the part)
+    config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
     """The networks; the plain rows are what they give in the middle of time and layers."""

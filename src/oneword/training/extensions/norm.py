@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oneword.config.inversion import InversionConfig
+    from oneword.config.inversion import ResolvedConfig
 
 
 def drawn(
     tensors: Mapping[str, Tensor],
     memory: dict[str, Tensor],  # noqa: ARG001  (the shape of the part)
     spreads: Mapping[str, float],
-    config: InversionConfig,
+    config: ResolvedConfig,
     step: int,  # noqa: ARG001
 ) -> None:
     """Scale each row by (spread of the vocabulary / spread of the row) ** ``norm_pull``.

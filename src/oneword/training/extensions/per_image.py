@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.draws import generator
 from oneword.training.extensions.cross_init import start
@@ -19,7 +19,7 @@ from oneword.training.samples import Choices
 _STREAM = 10  # of draws that are none of the loop's own
 
 
-def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """The word's rows, and one for each picture, drawn like a row of the vocabulary.
 
     The authors' code begins the pictures' words with uniform numbers, some thirty times as long as
@@ -37,7 +37,7 @@ def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Ten
 
 def words(
     tensors: Mapping[str, Tensor],
-    config: InversionConfig,  # noqa: ARG001  (the shape of the part)
+    config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
     """The word itself is what is kept; the pictures' words end with the job."""
@@ -49,9 +49,8 @@ def words(
     return Words(rows={n: t for n, t in tensors.items() if "/" not in n}, others=others)
 
 
-def prompts(job: Job, config: InversionConfig) -> list[Choices]:
+def prompts(job: Job, config: ResolvedConfig) -> list[Choices]:
     """Each picture's sentences, and the same "with" its own word, at their share."""
-    assert config.dual_prompt_probability is not None
     return [
         Choices(tuple(sentences), _with(sentences, str(place)), config.dual_prompt_probability)
         for place, sentences in enumerate(captions_or_templates(job, config), 1)

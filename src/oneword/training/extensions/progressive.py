@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.extensions.cross_init import start
 from oneword.training.job import Job, encoder_of
@@ -20,7 +20,7 @@ SHARE = 0.8
 """Part of a run by which the last vector has joined."""
 
 
-def num_active(config: InversionConfig, step: int) -> int:
+def num_active(config: ResolvedConfig, step: int) -> int:
     """Vectors that the word has after so many optimiser steps.
 
     Of 5,000 steps and three vectors the second joins after 2,000 and the third after 4,000; shorter
@@ -34,8 +34,6 @@ def num_active(config: InversionConfig, step: int) -> int:
         Gal et al. 2022, arXiv:2208.01618, section 5.2. The authors' code counts calls of the text
         encoder, previews among them, and forgets the count when it resumes.
     """
-    assert config.num_vectors is not None
-    assert config.max_train_steps is not None
     more = config.num_vectors - 1
     if not more:
         return 1
@@ -43,7 +41,7 @@ def num_active(config: InversionConfig, step: int) -> int:
     return 1 + min(more, int(step / stage + 1e-9))
 
 
-def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """Each vector apart, so that those that wait are left alone by the optimiser."""
     return {
         f"{encoder}/{place}": row[None]
@@ -52,7 +50,7 @@ def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Ten
     }
 
 
-def words(tensors: Mapping[str, Tensor], config: InversionConfig, step: int) -> Words:
+def words(tensors: Mapping[str, Tensor], config: ResolvedConfig, step: int) -> Words:
     """The vectors that have joined are the word; the others rest."""
     active = num_active(config, step)
     encoders = dict.fromkeys(encoder_of(name) for name in tensors)

@@ -11,11 +11,11 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oneword.config.inversion import InversionConfig
+    from oneword.config.inversion import ResolvedConfig
 
 
 def distance(
-    rows: Mapping[str, Tensor], initial: Mapping[str, Tensor], config: InversionConfig
+    rows: Mapping[str, Tensor], initial: Mapping[str, Tensor], config: ResolvedConfig
 ) -> Tensor | None:
     """The squared L2 distance of all vectors to their initial ones, times its weight.
 

@@ -10,13 +10,13 @@ import torch
 
 if TYPE_CHECKING:
     from oneword._typing import Uniforms
-    from oneword.config.inversion import InversionConfig
+    from oneword.config.inversion import ResolvedConfig
 
 _SPREAD = 1009.0  # takes the digits of a draw that its rank does not use
 _HALVINGS = 40
 
 
-def sampled(u: Uniforms, config: InversionConfig) -> Uniforms:
+def sampled(u: Uniforms, config: ResolvedConfig) -> Uniforms:
     """Map a step's draws of U[0, 1) to times, as the settings say; plain draws stay as they are.
 
     Stratified: each of a step's samples has an equal part of the time to itself, which keeps the
@@ -34,7 +34,7 @@ def sampled(u: Uniforms, config: InversionConfig) -> Uniforms:
     if config.stratified_timesteps:
         rank = u.argsort().argsort()
         u = (rank + (u.double() * _SPREAD) % 1.0) / len(u)
-    if config.timestep_power not in (None, 1):
+    if config.timestep_power != 1:
         u = 1 - (1 - u.double()) ** config.timestep_power
     if config.timestep_bias:
         u = _noisier(u.double(), config.timestep_bias)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.extensions.cross_init import start
 from oneword.training.job import Job, JobError, encoder_of
@@ -32,7 +32,7 @@ def num_layers(backbone: Backbone, job: Job) -> int:
     return found
 
 
-def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Tensor]:
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """The initialiser's rows for every layer: (layers, num_vectors, dim)."""
     layers = num_layers(backbone, job)
     found = start(backbone, job, config)
@@ -41,7 +41,7 @@ def rows(backbone: Backbone, job: Job, config: InversionConfig) -> dict[str, Ten
 
 def words(
     tensors: Mapping[str, Tensor],
-    config: InversionConfig,  # noqa: ARG001  (the shape of the part)
+    config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
     """The rows by layer, and their mean."""

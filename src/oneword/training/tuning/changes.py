@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from oneword.concepts import deltas
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.draws import generator
 from oneword.training.job import JobError
@@ -25,13 +25,13 @@ _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "a
 _TEXT_KEYS = ("attn2.to_k", "attn2.to_v", "add_k_proj", "add_v_proj")
 
 
-def changes_of(backbone: Backbone, config: InversionConfig) -> dict[str, Tensor]:
+def changes_of(backbone: Backbone, config: ResolvedConfig) -> dict[str, Tensor]:
     """Changes of the denoiser's weights that a setup learns, as yet without effect.
 
     Raises:
         JobError: the denoiser has no such weights.
     """
-    tuning = config.tuning
+    tuning = config.resolved_tuning
     part, denoiser = denoiser_of(backbone)
     if tuning.tuned_weights == "lora":
         found = _low_rank(denoiser, part, tuning.rank, config.seed)

@@ -69,12 +69,11 @@ def _named_start(backbone: Backbone, learner: Learner) -> Start:
     if learner.config.initializer_token is None:
         choose_initializer(backbone, learner)
     config = learner.config
-    noun, tuning = config.initializer_token, config.tuning
-    assert noun is not None
+    noun, tuning = config.initializer, config.resolved_tuning
     rare = tuning.rare_token or rare_word(backbone)
     vocabularies = backbone.vocabularies
     length = max(len(v.ids(noun)) for v in vocabularies.values())
-    num = config.num_vectors or 1
+    num = config.num_vectors
     learner.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
     return Start(
         rows={

@@ -7,9 +7,10 @@ model itself has moved is ``evaluation/tuned.py``'s to say.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Literal
 
 from oneword.concepts.concept import ROWS, Concept
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.job import Job, JobError, Progress, Result
 from oneword.training.loop import invert as learn_word
@@ -50,13 +51,12 @@ def invert(
     if start is None:
         first = None
         if word is None:
-            first = _first_stage(backbone, job, on_step, checkpoint)
-            if not _goes_on(first):
+            first = _first_stage(backbone, job, learner.config, on_step, checkpoint)
+            word = _learned(first)
+            if word is None:
                 if first.status != "interrupted" and checkpoint:
                     checkpoint.save(tuner.state_of(first))
                 return dataclasses.replace(first, job=job)
-            word = first.concept
-        assert word is not None
         start = _start(backbone, word, first)
         learner.config = dataclasses.replace(
             learner.config, initializer_token=word.provenance.get("initializer_token")
@@ -64,7 +64,7 @@ def invert(
         learner.messages = [] if first is None else list(first.messages)
         learner.say("The word stays as it is from here on; the denoiser's weights are tuned.")
     noun = learner.config.initializer_token
-    keeps_class = bool(learner.config.tuning.prior_loss_weight)
+    keeps_class = bool(learner.config.resolved_tuning.prior_loss_weight)
     start = dataclasses.replace(
         start,
         deltas=changes.changes_of(backbone, learner.config),
@@ -94,34 +94,38 @@ def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuner.Sta
     )
 
 
-def _goes_on(first: Result) -> bool:
-    """Whether there is a word to tune around, and nobody has asked to stop."""
+def _learned(first: Result) -> Concept | None:
+    """The word to tune around; ``None`` where there is none, or somebody has asked to stop."""
     learned = first.status == "finished" or (
         first.status == "stopped" and "on_step" not in first.reason
     )
-    return learned and first.concept is not None
+    return first.concept if learned else None
 
 
 def _first_stage(
-    backbone: Backbone, job: Job, on_step: OnStep | None, checkpoint: Checkpoint | None
+    backbone: Backbone,
+    job: Job,
+    config: ResolvedConfig,
+    on_step: OnStep | None,
+    checkpoint: Checkpoint | None,
 ) -> Result:
     """The word's own loop, whose end is not the run's."""
-    config = job.config.resolved(backbone.family)
-    more = config.tuning.tuning_steps or 0
-
-    def counted(progress: Progress) -> Any:
-        assert on_step is not None
-        assert progress.config.max_train_steps is not None
-        total = progress.config.max_train_steps + more
-        whole = dataclasses.replace(progress.config, max_train_steps=total)
-        return on_step(dataclasses.replace(progress, job=job, config=whole))
-
     return learn_word(
         backbone,
         dataclasses.replace(job, config=dataclasses.replace(config, setup="one-word")),
-        on_step=None if on_step is None else counted,
+        on_step=None if on_step is None else _counted(on_step, job, config.total_steps),
         checkpoint=None if checkpoint is None else _FirstStage(checkpoint),
     )
+
+
+def _counted(on_step: OnStep, job: Job, total: int) -> OnStep:
+    """``on_step``, told of the first stage's steps as some of the whole run's."""
+
+    def counted(progress: Progress) -> Literal["stop"] | None:
+        whole = dataclasses.replace(progress.config, max_train_steps=total)
+        return on_step(dataclasses.replace(progress, job=job, config=whole))
+
+    return counted
 
 
 class _FirstStage:

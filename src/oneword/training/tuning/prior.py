@@ -6,7 +6,7 @@ import torch
 
 from oneword._typing import Pixels
 from oneword.config.drawing import SamplingConfig
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.prompts import fill
 from oneword.training.job import JobError
@@ -15,7 +15,7 @@ from oneword.training.job import JobError
 _DRAWN_AT_ONCE = 8  # class pictures; bounds memory
 
 
-def class_prompt(config: InversionConfig, noun: str | None) -> str:
+def class_prompt(config: ResolvedConfig, noun: str | None) -> str:
     """What the class pictures show.
 
     Raises:

@@ -21,7 +21,7 @@ from oneword._typing import Pixels
 from oneword._version import __version__
 from oneword.concepts import deltas
 from oneword.concepts.concept import Concept
-from oneword.config.inversion import InversionConfig
+from oneword.config.inversion import ResolvedConfig
 from oneword.config.runs import plain_settings
 from oneword.images import from_uint8, read_folder
 from oneword.models.contract import Backbone
@@ -69,7 +69,7 @@ class Start:
 # --- the loop ------------------------------------------------------------------------------------
 
 
-def check(backbone: Backbone, config: InversionConfig) -> None:
+def check(backbone: Backbone, config: ResolvedConfig) -> None:
     """Refuse settings that a setup of this folder cannot work with, before anything costly.
 
     Raises:
@@ -171,7 +171,7 @@ class _Tuner:
     ) -> None:
         self.backbone, self.learner, self.start = backbone, learner, start
         self.on_step, self.checkpoint = on_step, checkpoint
-        self.config, self.tuning = learner.config, learner.config.tuning
+        self.config, self.tuning = learner.config, learner.config.resolved_tuning
         device = backbone.device
         self.rows = {
             n: nn.Parameter(
@@ -227,14 +227,12 @@ class _Tuner:
 
     def _rate(self, name: str, step: int) -> float:
         kind, _, rest = name.partition("/")
-        assert self.tuning.tuning_learning_rate is not None
         rate = self.learner.rates[rest][0] if kind == "rows" else self.tuning.tuning_learning_rate
         own = dataclasses.replace(self.config, max_train_steps=self._total)
         return rate * schedule(own, step)
 
     @property
     def _total(self) -> int:
-        assert self.tuning.tuning_steps is not None
         return self.tuning.tuning_steps
 
     # the run
@@ -266,7 +264,6 @@ class _Tuner:
         return result
 
     def _is_due(self) -> bool:
-        assert self.config.evaluation_steps is not None
         return self.step % self.config.evaluation_steps == 0 or self.step >= self._total
 
     def _train(self, live: deltas.Applied) -> None:
@@ -369,7 +366,7 @@ class _Tuner:
             best_loss=self.best_loss,
             best_step=self.best_step,
             distance=self._distance(),
-            learning_rate=self.tuning.tuning_learning_rate or 0.0,
+            learning_rate=self.tuning.tuning_learning_rate,
             rows={name: parameter.detach() for name, parameter in self.rows.items()},
             token=self.learner.token,
             message=message,
@@ -407,7 +404,6 @@ class _Tuner:
         if tuning.class_data_dir is not None:
             return read_folder(tuning.class_data_dir, resolution=side).pixels
         assert self.start.class_prompt is not None
-        assert tuning.num_class_images is not None
         return class_pictures(
             self.backbone, self.start.class_prompt, tuning.num_class_images, self.config.seed, side
         )
