@@ -102,12 +102,12 @@ def unchanged(before, backbone):
 
 def fixed_loss(backbone, one, concept):
     """Loss of a concept on the job's fixed batch, as a user of its file would have it."""
-    learner = tuner.learner_of(backbone, one)
+    fixed = tuner.batches_of(backbone, one).fixed
     with torch.no_grad(), injected(backbone, [concept]):
         (found,) = predictions(
-            backbone, [(partial(fill, placeholder_token=concept.placeholder_token), learner.fixed)]
+            backbone, [(partial(fill, placeholder_token=concept.placeholder_token), fixed)]
         )
-    return float(squared_error(found, learner.fixed.target, learner.fixed.samples).mean())
+    return float(squared_error(found, fixed.target, fixed.samples).mean())
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from oneword.descriptions import Descriptions
 from oneword.generation.generate import generate
 from oneword.models.by_layer import cross_attentions
 from oneword.models.loading import load_backbone
-from oneword.training.extensions import per_image, progressive, xti
+from oneword.training.batches import Batches
+from oneword.training.extensions import dreamartist, per_image, progressive, xti
 from oneword.training.job import Job, JobError
 from oneword.training.loop import invert, invert_many
-from oneword.training.state import State
 from oneword.training.tuning import BASELINES, method
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.word import PlaceholderError
@@ -74,9 +74,7 @@ class Memory:
         return self.state
 
     def save(self, state):
-        self.state = State(
-            {k: v.clone() for k, v in state.tensors.items()}, copy.deepcopy(state.info)
-        )
+        self.state = copy.deepcopy(state)
 
 
 def model(backbone):
@@ -258,11 +256,12 @@ def test_pictures_words_learn_from_their_own_pictures(tiny_sd):
     memory = Memory()
     task = job(setup="per-image", dual_prompt_probability=1.0, train_batch_size=1)
     invert(tiny_sd, task, checkpoint=memory, on_step=stop_at(1))
-    tensors = memory.state.tensors
+    (under_way,) = memory.state.active
+    tensors = under_way.tensors
     moved = [
         place
         for place in (1, 2, 3)
-        if not torch.equal(tensors[f"0/rows/clip/{place}"], tensors[f"0/initial/clip/{place}"])
+        if not torch.equal(tensors[f"rows/clip/{place}"], tensors[f"initial/clip/{place}"])
     ]
     assert len(moved) == 1  # one step of one sample shows one picture
 
@@ -432,14 +431,14 @@ def test_the_opposite_is_guided_away_from_in_training_and_in_drawing(tiny_sd):
         by_hand = tiny_sd.draw(["a <p>"], [1], dataclasses.replace(FEW, negative_prompt="<n>"))
     assert torch.allclose(drawn.pixels, by_hand, atol=1e-5)
     # the last scoring, by hand: away + 3 (towards - away)
-    from oneword.training import extensions
-    from oneword.training.learner import Learner
-    from oneword.training.parts import Parts, squared_error
-
-    parts = Parts(form=extensions.form, rows=None, prompts=None, timesteps=extensions.TIMESTEPS,
-                  loss=squared_error, penalties=(), after=(), stop=extensions.STOP, on_step=None,
-                  checkpoint=None)  # fmt: skip
-    fixed = Learner(tiny_sd, task, parts, index=0, slot=0).fixed
+    config = task.config.resolved(tiny_sd.family)
+    fixed = Batches(
+        tiny_sd,
+        task,
+        config,
+        prompts=dreamartist.FORM.prompts,
+        against=dreamartist.FORM.against,
+    ).fixed
     with torch.no_grad(), injected(tiny_sd, [own, opposite]):
         to, away = (
             tiny_sd.predict(

@@ -135,7 +135,7 @@ class RunFolder:
                 "with its own settings, or pass another --output-dir."
             )
         state = self.state.load()
-        return "finished" if state is not None and state.info["done"] else "resume"
+        return "finished" if state is not None and state.done else "resume"
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write ``config.json``: from now on the folder holds this run."""
@@ -197,19 +197,18 @@ class StateFile:
             with safetensors.safe_open(self.path, framework="pt") as file:
                 info = json.loads(file.metadata()["oneword"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return State.unpacked(tensors, info)
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise RunError(
                 f"{self.path} must be the state of a run, got something unreadable ({error}); "
                 "delete it to begin this run anew."
             ) from error
-        return State(tensors, info)
 
     def save(self, state: State) -> None:
         """Replace the file."""
-        tensors = {name: value.contiguous() for name, value in state.tensors.items()}
-        write_atomic(
-            self.path, safetensors.torch.save(tensors, {"oneword": json.dumps(state.info)})
-        )
+        tensors, info = state.packed()
+        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        write_atomic(self.path, safetensors.torch.save(tensors, {"oneword": json.dumps(info)}))
         self.saved()
 
 

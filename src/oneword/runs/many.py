@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from oneword.config.runs import TrainConfig
 from oneword.errors import ConfigError, UserError
@@ -25,7 +24,7 @@ from oneword.runs.events import OnEvent, asked_to_stop, tell_nobody
 from oneword.runs.folder import RunFolder
 from oneword.runs.prepare import Prepared, work_of
 from oneword.runs.train import TrainOutcome, Watch, keep, opened, outcome_of, train
-from oneword.training.job import Progress, Result, below
+from oneword.training.job import Progress, Result
 from oneword.training.loop import invert, invert_many
 from oneword.training.state import State
 from oneword.training.tuning import BASELINES
@@ -220,47 +219,26 @@ class _Many:
 
     def load(self) -> State | None:
         """Put the folders' states together; jobs that never began make the queue."""
-        tensors: dict[str, Tensor] = {}
-        info: dict[str, Any] = {
-            "jobs": [run.name for run in self.runs], "rounds": 0,
-            "queue": [], "active": [], "done": [],
-        }  # fmt: skip
-        for index, run in enumerate(self.runs):
-            state = run.folder.state.load()
-            if state is None:
-                info["queue"].append(index)
-                continue
-            tensors |= {f"{index}/{k.removeprefix('0/')}": v for k, v in state.tensors.items()}
-            info["rounds"] = max(info["rounds"], state.info["rounds"])
-            (one,) = state.info["active"]
-            info["active"].append(one | {"index": index, "slot": len(info["active"])})
-        return State(tensors, info) if info["active"] else None
+        return State.joined(
+            [run.name for run in self.runs], [run.folder.state.load() for run in self.runs]
+        )
 
     def save(self, state: State) -> None:
-        """Write each job's part into its folder, and the result of those that have ended."""
-        for one in state.info["active"]:
-            self._write(state, one, "active")
-        for one in state.info["done"]:
-            index = one["index"]
+        """Write each job's share into its folder, and the result of those that have ended."""
+        names = [run.prepared.job.name for run in self.runs]
+        for index, share in state.split(names).items():
+            run = self.runs[index]
+            if share.active:
+                run.folder.state.save(share)
+                continue
             if index in self.ended:
                 continue
             self.ended.add(index)
-            run = self.runs[index]
-            result = Result.resume(run.prepared.job, below(state.tensors, f"{index}/"), one)
+            result = share.done[0].result(run.prepared.job)
             if result.concept is not None:
                 keep(result, run.folder, run.watch.elapsed())
-                self._write(state, one, "done")
+                run.folder.state.save(share)
             self.end(run, result)
-
-    def _write(self, state: State, one: dict[str, Any], kind: str) -> None:
-        index = one["index"]
-        run = self.runs[index]
-        own = {f"0/{key}": value for key, value in below(state.tensors, f"{index}/").items()}
-        info = {
-            "jobs": [run.prepared.job.name], "rounds": state.info["rounds"],
-            "queue": [], "active": [], "done": [],
-        }  # fmt: skip
-        run.folder.state.save(State(own, info | {kind: [one | {"index": 0, "slot": 0}]}))
 
     def end(self, run: _Run, result: Result) -> None:
         """Tell of a job that is at its end for this call."""

@@ -175,10 +175,10 @@ class Watch:
         self.config = prepared.config
         self.started = time.monotonic()
         state = folder.state.load()
-        active = state.info["active"] if state else []
-        self.first_step = active[0]["step"] if active else 0
-        self.before_s = folder.rewind_metrics(self.first_step if active else None)
-        if active:
+        step = state.step if state else None
+        self.first_step = step or 0
+        self.before_s = folder.rewind_metrics(step)
+        if step is not None:
             tell("message", f"Going on from step {self.first_step}.")
 
     def elapsed(self) -> float:

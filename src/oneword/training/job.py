@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -46,12 +46,6 @@ Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrup
 """How a job ended: "stopped" is early but well, "interrupted" can be resumed."""
 
 
-_MORE, _DELTAS = "tensors/", "deltas/"  # before names of a result's tensors that are no rows
-
-
-_PLAIN = ("status", "steps", "best_step", "losses", "reason", "messages")
-
-
 @dataclass(slots=True, kw_only=True)
 class Result:
     """What became of a job."""
@@ -67,33 +61,6 @@ class Result:
     reason: str = ""
     """Why the job ended as it did; empty for "finished"."""
     messages: list[str] = field(default_factory=list)
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain values from which ``resume`` rebuilds the result."""
-        plain = {name: getattr(self, name) for name in _PLAIN}
-        if self.concept is None:
-            return {}, plain
-        tensors = {f"{_MORE}{name}": value for name, value in self.concept.tensors.items()}
-        tensors |= {f"{_DELTAS}{name}": value for name, value in self.concept.deltas.items()}
-        more = {"kind": self.concept.kind, "provenance": self.concept.provenance}
-        return self.concept.rows | tensors, plain | more
-
-    @classmethod
-    def resume(cls, job: Job, tensors: dict[str, Tensor], plain: Mapping[str, Any]) -> Result:
-        """The result that ``state`` was called on."""
-        concept = None
-        if "provenance" in plain:
-            concept = Concept(
-                placeholder_token=job.config.placeholder_token,
-                rows={n: t for n, t in tensors.items() if not n.startswith((_MORE, _DELTAS))},
-                kind=plain["kind"],
-                tensors=below(tensors, _MORE),
-                deltas=below(tensors, _DELTAS),
-                provenance=plain["provenance"],
-            )
-        fields = {name: plain[name] for name in _PLAIN}
-        fields["losses"] = [(int(step), float(loss)) for step, loss in plain["losses"]]
-        return cls(job=job, concept=concept, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

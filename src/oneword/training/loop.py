@@ -8,6 +8,8 @@ those come in as parts (``parts.py``), ``on_step`` and ``checkpoint``.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +23,7 @@ from oneword.models.contract import Backbone
 from oneword.models.speed.narrow_cpu import widened
 from oneword.training import extensions
 from oneword.training.initializer import choose_initializer
-from oneword.training.job import Job, JobError, Progress, Result, Status, below
+from oneword.training.job import Job, JobError, Result
 from oneword.training.learner import Learner
 from oneword.training.optimiser import update
 from oneword.training.parts import (
@@ -38,20 +40,10 @@ from oneword.training.parts import (
     squared_error,
 )
 from oneword.training.prediction import predictions, scoring_chunk
-from oneword.training.rates import effective_learning_rate
-from oneword.training.state import Checkpoint, State
+from oneword.training.record import Verdict
+from oneword.training.state import Active, Checkpoint, Done, State
 from oneword.vocabulary.inject import injected
 
-
-__all__ = [
-    "Job",
-    "Progress",
-    "Result",
-    "State",
-    "effective_learning_rate",
-    "invert",
-    "invert_many",
-]
 
 HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
 
@@ -77,10 +69,16 @@ def invert_many(
     A concept's result does not depend on who shared its batch (fp32, within float tolerance). When
     one ends, its slot takes the next job. A job that fails or diverges ends alone, with its reason.
 
-    Args:
+    Main arguments:
         backbone: The frozen model; nothing of it changes.
         jobs: What to learn; several may share a placeholder.
         slots: Most concepts that train at once.
+        on_step: Called after every step of every job, and once before the first; see ``OnStep``.
+        checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
+            bits as an unbroken one (same machine, thread count and slots). It is saved, too,
+            whenever a job has ended.
+
+    Other arguments, the parts of the loop (``parts.py`` says what each is told):
         form: What each job's word is made of. By default, as with every part below, what the job's
             own settings say.
         rows: Initial rows, in place of the form's.
@@ -90,10 +88,6 @@ def invert_many(
         penalties: Terms on the rows, added to each concept's loss.
         after: What is done to the rows after each step.
         stop: Asked after each scoring; ends a job early.
-        on_step: Called after every step of every job, and once before the first; see ``OnStep``.
-        checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
-            bits as an unbroken one (same machine, thread count and slots). It is saved, too,
-            whenever a job has ended.
 
     Returns:
         One result per job, in the order of ``jobs``.
@@ -141,10 +135,9 @@ class _Loop:
         self.queue = deque(range(len(jobs)))
         self.results: dict[int, Result] = {}
         self.active: dict[int, Learner] = {}
-        self.waiting: dict[
-            int, tuple[dict[str, Tensor], dict[str, Any]]
-        ] = {}  # begun, in the queue
+        self.waiting: dict[int, Active] = {}  # begun, in the queue
         self.latent_shape: tuple[int, ...] | None = None
+        self.sizes: list[int] = []  # vectors of each word in the model
         self.rounds = 0
         self.interrupted = False
 
@@ -168,28 +161,77 @@ class _Loop:
 
     def _train_together(self, learners: Sequence[Learner]) -> None:
         """Step after step until a slot falls free: then the words of the batch change."""
-        begun = False
+        with contextlib.ExitStack() as placed:
+            self._place(placed, learners)
+            self._begin([learner for learner in learners if not learner.record.losses])
+            while not self.interrupted and len(self.active) == len(learners):
+                self._step(learners, placed)
 
-        def together() -> bool:
-            return not self.interrupted and len(self.active) == len(learners)
+    def _step(self, learners: Sequence[Learner], placed: contextlib.ExitStack) -> None:
+        """One step of every learner: its own draws and update, and a forward pass for all.
 
-        while together():
-            words = [word for learner in learners for word in learner.live()]
-            sizes = [word.num_vectors for word in words]
-            with injected(self.backbone, words), widened(self.backbone):
-                if begun:
-                    self._judge(learners)
-                else:
-                    self._begin([learner for learner in learners if not learner.losses])
-                    begun = True
-                while together():
-                    self._train(learners)
-                    # a word that has grown is placed anew before it is scored
-                    if [word.num_vectors for learner in learners for word in learner.live()] != (
-                        sizes
-                    ):
-                        break
-                    self._judge(learners)
+        Args:
+            learners: Whose words stand in the prompts.
+            placed: Holds the words in the model; they are placed anew when one of them grows.
+        """
+        backbone, parts = self.backbone, self.parts
+
+        # Draws: a pure function of each job's seed and its own step.
+        draws = [learner.batches.draws(learner.step) for learner in learners]
+        times = [
+            parts.timesteps(drawn.times, learner.config)
+            for learner, drawn in zip(learners, draws, strict=True)
+        ]
+
+        # Noise: the drawn pictures' latents, as far as the drawn times say.
+        batches = [
+            learner.batches.noised(drawn, at)
+            for learner, drawn, at in zip(learners, draws, times, strict=True)
+        ]
+
+        # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
+        found = predictions(
+            backbone, [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
+        )
+
+        # Loss: a mean within a word and a sum across words, so that none feels the others.
+        losses = []
+        for learner, batch, prediction in zip(learners, batches, found, strict=True):
+            loss = parts.loss(prediction, batch.target, batch.samples).mean()
+            moving = learner.moving()
+            for penalty in parts.penalties:
+                term = penalty(moving, learner.initial, learner.config)
+                loss = loss if term is None else loss + term
+            losses.append(loss)
+
+        # Gradient, of the rows alone: not backward(), which would serve whoever asks for one.
+        parameters = [p for learner in learners for p in learner.rows.values()]
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        scale = HALF_SCALE if backbone.dtype == torch.float16 else 1.0
+        total = torch.stack(losses).sum() * scale
+        if total.requires_grad:
+            gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
+
+        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
+        checked = []
+        for learner, loss in zip(learners, losses, strict=True):
+            own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
+            checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
+        update(learners, checked)
+        self.rounds += 1
+
+        # Score the fixed batches that are due, and tell of the step.
+        if _sizes(learners) != self.sizes:
+            placed.close()
+            self._place(placed, learners)
+        self._judge(learners)
+
+    def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
+        """Let the words stand in the model's prompts until ``placed`` is closed."""
+        words = [word for learner in learners for word in learner.live()]
+        self.sizes = _sizes(learners)
+        placed.enter_context(injected(self.backbone, words))
+        placed.enter_context(widened(self.backbone))
 
     def _fill(self) -> bool:
         """Give each free slot the next job that can be trained; whether any slot is taken."""
@@ -205,10 +247,13 @@ class _Loop:
     def _admit(self, index: int, slot: int) -> Learner:
         learner = self._learner(index, slot)
         if index in self.waiting:
-            learner.resume(*self.waiting.pop(index))
+            learner.resume(self.waiting.pop(index))
             return learner
         if learner.config.initializer_token is None and not learner.form.described:
-            choose_initializer(self.backbone, learner, self.parts.loss)
+            noun, learner.ranking = choose_initializer(
+                learner.batches, learner.record, self.parts.loss
+            )
+            learner.config = dataclasses.replace(learner.config, initializer_token=noun)
         rows = self.parts.rows or learner.form.rows
         learner.start(rows(self.backbone, learner.job, learner.config))
         return learner
@@ -218,10 +263,10 @@ class _Loop:
         if setup in TUNING:
             raise JobError(
                 "Setups of this loop leave the model's weights alone, got "
-                f"{setup!r}; call oneword.baselines.method({setup!r}), or runs.train."
+                f"{setup!r}; call oneword.training.tuning.method({setup!r}), or runs.train."
             )
         learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
-        shape = learner.latent_shape
+        shape = learner.batches.latent_shape
         if self.latent_shape is not None and shape != self.latent_shape:
             raise JobError(
                 f"All jobs of a batch need pictures of one size: job {learner.job.name!r} has "
@@ -253,7 +298,7 @@ class _Loop:
 
     def _check_prompts(self, learner: Learner) -> None:
         """Let the tokenizers refuse a sentence too long for its word, before any step."""
-        sentences = sorted({s for choices in learner.sentences for s in choices})
+        sentences = learner.batches.all_sentences
         for vocabulary in self.backbone.vocabularies.values():
             tokenizer = vocabulary.tokenizer
             tokenizer(
@@ -281,67 +326,37 @@ class _Loop:
         ):
             self.parts.checkpoint.save(self._state())
 
-    def _train(self, learners: Sequence[Learner]) -> None:
-        """One step of every learner."""
-        batches = [learner.next_batch(self.parts.timesteps) for learner in learners]
-        found = predictions(
-            self.backbone, [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
-        )
-        losses = []
-        for learner, batch, prediction in zip(learners, batches, found, strict=True):
-            loss = self.parts.loss(prediction, batch.target, batch.samples).mean()
-            moving = learner.moving()
-            for penalty in self.parts.penalties:
-                term = penalty(moving, learner.initial, learner.config)
-                loss = loss if term is None else loss + term
-            losses.append(loss)
-        parameters = [p for learner in learners for p in learner.rows.values()]
-        gradients: list[Tensor | None] = [None] * len(parameters)
-        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
-        total = torch.stack(losses).sum() * scale
-        if total.requires_grad:
-            # Not backward(): whatever else asks for a gradient must not get one.
-            gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
-        checked = []
-        for learner, loss in zip(learners, losses, strict=True):
-            own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
-        update(learners, checked)
-        self.rounds += 1
-
-    def _score(self, learners: Sequence[Learner]) -> dict[int, tuple[Status, str] | None]:
+    def _score(self, learners: Sequence[Learner]) -> dict[int, Verdict | None]:
         """Score the fixed batches of all learners in one go; verdicts by job index."""
         if not learners:
             return {}
+        samples = sum(learner.config.train_batch_size for learner in learners)
         with torch.no_grad():
             found = predictions(
-                self.backbone, [(n.fill, n.fixed) for n in learners], scoring_chunk(learners)
+                self.backbone,
+                [(n.fill, n.batches.fixed) for n in learners],
+                scoring_chunk(samples),
             )
-            measures = torch.stack(
-                [
-                    learner.measures(
-                        self.parts.loss(
-                            prediction, learner.fixed.target, learner.fixed.samples
-                        ).mean()
-                    )
-                    for learner, prediction in zip(learners, found, strict=True)
-                ]
-            ).tolist()  # the one place where the loop waits for the device
+            measures = []
+            for learner, prediction in zip(learners, found, strict=True):
+                fixed = learner.batches.fixed
+                loss = self.parts.loss(prediction, fixed.target, fixed.samples).mean()
+                measures.append(learner.measures(loss))
+            # the one place where the loop waits for the device
+            numbers = torch.stack(measures).tolist()
         return {
             learner.index: learner.judge(loss, bool(bad), distance)
-            for learner, (loss, bad, distance) in zip(learners, measures, strict=True)
+            for learner, (loss, bad, distance) in zip(learners, numbers, strict=True)
         }
 
-    def _report(
-        self, learners: Sequence[Learner], verdicts: dict[int, tuple[Status, str] | None]
-    ) -> None:
+    def _report(self, learners: Sequence[Learner], verdicts: dict[int, Verdict | None]) -> None:
         """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
         ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
         try:
             for learner in learners:
                 evaluated = learner.index in verdicts
                 progress = learner.progress(evaluated=evaluated)
-                if evaluated and learner.losses and self.parts.stop(progress):
+                if evaluated and learner.record.losses and self.parts.stop(progress):
                     ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
                 if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
                     ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
@@ -355,45 +370,29 @@ class _Loop:
             self.parts.checkpoint.save(self._state())
 
     def _state(self) -> State:
-        tensors: dict[str, Tensor] = {}
-        active, done = [], []
-        for learner in self.active.values():
-            own, info = learner.state()
-            tensors |= {f"{learner.index}/{key}": value.cpu() for key, value in own.items()}
-            active.append(info)
-        for index, (own, info) in self.waiting.items():
-            tensors |= {f"{index}/{key}": value for key, value in own.items()}
-            active.append(info)
-        for index, result in self.results.items():
-            own, info = result.state()
-            tensors |= {f"{index}/{key}": value for key, value in own.items()}
-            done.append(info | {"index": index})
+        under_way = [learner.state() for learner in self.active.values()]
         return State(
-            tensors,
-            {
-                "jobs": [job.name for job in self.jobs],
-                "rounds": self.rounds,
-                "queue": [index for index in self.queue if index not in self.waiting],
-                "active": active,
-                "done": done,
-            },
+            jobs=tuple(job.name for job in self.jobs),
+            rounds=self.rounds,
+            queue=tuple(index for index in self.queue if index not in self.waiting),
+            active=(*under_way, *self.waiting.values()),
+            done=tuple(Done.of(result, index) for index, result in self.results.items()),
         )
 
     def _resume(self, state: State) -> None:
-        info, names = state.info, [job.name for job in self.jobs]
-        if info["jobs"] != names:
+        names = tuple(job.name for job in self.jobs)
+        if state.jobs != names:
             raise ConfigError(
-                f"The saved state belongs to the jobs {info['jobs']}, got {names}; resume with the "
-                "same jobs, or start anew elsewhere."
+                f"The saved state belongs to the jobs {[*state.jobs]}, got {[*names]}; resume with "
+                "the same jobs, or start anew elsewhere."
             )
-        begun = sorted(info["active"], key=lambda one: one["slot"])
-        self.rounds = info["rounds"]
-        self.queue = deque([*(one["index"] for one in begun), *info["queue"]])
+        begun = sorted(state.active, key=lambda one: one.slot)
+        self.rounds = state.rounds
+        self.queue = deque([*(one.index for one in begun), *state.queue])
+        self.results = {one.index: one.result(self.jobs[one.index]) for one in state.done}
+        self.waiting = {one.index: one for one in begun}
 
-        for plain in info["done"]:
-            index = plain["index"]
-            self.results[index] = Result.resume(
-                self.jobs[index], below(state.tensors, f"{index}/"), plain
-            )
-        for one in begun:
-            self.waiting[one["index"]] = (below(state.tensors, f"{one['index']}/"), one)
+
+def _sizes(learners: Sequence[Learner]) -> list[int]:
+    """Vectors of each word as it is now."""
+    return [word.num_vectors for learner in learners for word in learner.live()]

@@ -9,17 +9,19 @@ import torch
 from oneword._devices import sent
 from oneword._typing import Latents
 from oneword.models.contract import Backbone
-from oneword.training.learner import Learner
 from oneword.training.samples import Batch
 
 
 SCORING_CHUNK = 32  # most samples per forward pass without gradients
 
 
-def scoring_chunk(learners: Sequence[Learner]) -> int:
-    """Samples per forward pass without gradients: no more memory than a step of training takes."""
-    step = sum(learner.config.train_batch_size for learner in learners)
-    return min(SCORING_CHUNK, 4 * step)
+def scoring_chunk(samples: int) -> int:
+    """Samples per forward pass without gradients: no more memory than a step of training takes.
+
+    Args:
+        samples: Of one step of training.
+    """
+    return min(SCORING_CHUNK, 4 * samples)
 
 
 def predictions(

@@ -1,4 +1,4 @@
-"""Methods that change the model's weights, one per file, each called like ``loop.invert``."""
+"""Methods that change the model's weights, each called like ``loop.invert``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from oneword.training import loop
 from oneword.training.job import Result
-from oneword.training.tuning import custom_diffusion, lora_dreambooth, pivotal
+from oneword.training.tuning import named, pivotal
 
 
 BASELINES: dict[str, Callable[..., Result]] = {
     "pivotal": pivotal.invert,
-    "lora-dreambooth": lora_dreambooth.invert,
-    "custom-diffusion": custom_diffusion.invert,
+    "lora-dreambooth": named.invert,
+    "custom-diffusion": named.invert,
 }
 """``invert(backbone, job, ...)`` of this folder's setups."""
 

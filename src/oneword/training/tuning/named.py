@@ -1,4 +1,16 @@
-"""Methods that tune weights around a rare word and the name of its class."""
+"""Methods that tune weights around a rare word and the name of its class.
+
+DreamBooth through a LoRA: the attention learns a thing under a rare word, and keeps its class. Its
+sentence is "a photo of a [rare word] [class]". The placeholder stands for both words here, so that
+the same prompts serve every method: with the LoRA alone, "a photo of a sks dog" in a stock pipeline
+is "a photo of a S*" with this concept.
+
+Custom Diffusion: a new word, and the keys and values by which the denoiser reads the text. The
+paper's sentence is "a photo of a [new word] [class]"; of the two words the first learns. The paper
+takes its class pictures from LAION (pass a folder of them as ``class_data_dir``) and also shows the
+thing at other sizes, with words for them; here the model draws them, as in DreamBooth, and pictures
+keep their size.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +18,16 @@ import dataclasses
 
 import torch
 
+from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.training.initializer import choose_initializer
 from oneword.training.job import Job, JobError, Result
-from oneword.training.learner import Learner
 from oneword.training.parts import OnStep
-from oneword.training.state import Checkpoint
+from oneword.training.record import Record
+from oneword.training.state import Checkpoint, Start
+from oneword.training.tuning import tuner
 from oneword.training.tuning.changes import changes_of
 from oneword.training.tuning.prior import class_prompt
-from oneword.training.tuning.tuner import Start, begun, ended, learner_of, tune
 from oneword.vocabulary.vocabulary import initial_rows
 
 
@@ -46,42 +59,74 @@ def rare_word(backbone: Backbone) -> str:
     )
 
 
-def tune_named(
+def invert(
     backbone: Backbone,
     job: Job,
     *,
-    on_step: OnStep | None,
-    checkpoint: Checkpoint | None,
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
-    """Tune weights for a word that is a rare one, followed by the name of its class."""
+    """Tune weights for a word that is a rare one, followed by the name of its class.
+
+    "lora-dreambooth" tunes a LoRA of the denoiser's attention, and the rare word with
+    ``train_word``; "custom-diffusion" the keys and values of the cross-attention, together with the
+    rare word.
+
+    Args:
+        backbone: The model; it is its old self on return.
+        job: What to learn; ``config.tuning`` says how.
+        on_step: As in ``loop.invert``.
+        checkpoint: As in ``loop.invert``.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+
+    Source:
+        Ruiz et al. 2022, arXiv:2208.12242; Hu et al. 2021, arXiv:2106.09685; Kumari et al. 2022,
+        arXiv:2212.04488, sections 3.2 and 3.3.
+    """
     state = checkpoint.load() if checkpoint else None
-    found = ended(job, state)
-    if found is not None:
-        return found
-    learner = learner_of(backbone, job)
-    start = begun(state, learner) or _named_start(backbone, learner)
-    changes = changes_of(backbone, learner.config)
-    start = dataclasses.replace(start, deltas=changes)
-    return tune(backbone, learner, start, on_step=on_step, checkpoint=checkpoint)
+    done = tuner.ended(job, state)
+    if done is not None:
+        return done
+    batches = tuner.batches_of(backbone, job)
+    config = batches.config
+    record = Record(backbone.device, config.resolved_tuning.tuning_steps)
+    resumed = state.tuning if state is not None else None
+    if resumed is not None:
+        config = dataclasses.replace(config, initializer_token=resumed.initializer_token)
+        start = resumed.start
+    else:
+        if config.initializer_token is None:
+            noun, _ = choose_initializer(batches, record)
+            config = dataclasses.replace(config, initializer_token=noun)
+        start = _start(backbone, config, record)
+    return tuner.tune(
+        batches,
+        config,
+        start,
+        changes_of(backbone, config),
+        record,
+        resumed=resumed,
+        on_step=on_step,
+        checkpoint=checkpoint,
+    )
 
 
-def _named_start(backbone: Backbone, learner: Learner) -> Start:
-    if learner.config.initializer_token is None:
-        choose_initializer(backbone, learner)
-    config = learner.config
+def _start(backbone: Backbone, config: ResolvedConfig, record: Record) -> Start:
+    """The rare word and the class's name, as rows."""
     noun, tuning = config.initializer, config.resolved_tuning
     rare = tuning.rare_token or rare_word(backbone)
     vocabularies = backbone.vocabularies
     length = max(len(v.ids(noun)) for v in vocabularies.values())
     num = config.num_vectors
-    learner.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
+    record.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
     return Start(
         rows={
             name: torch.cat([initial_rows(v, rare, num), initial_rows(v, noun, length)])
             for name, v in vocabularies.items()
         },
         num_learned=num if tuning.train_word else 0,
-        deltas={},
         class_prompt=class_prompt(config, noun) if tuning.prior_loss_weight else None,
         provenance={"stands_for": f"{rare} {noun}"},
     )

@@ -15,7 +15,8 @@ from oneword.models.contract import Backbone
 from oneword.training.job import Job, JobError, Progress, Result
 from oneword.training.loop import invert as learn_word
 from oneword.training.parts import OnStep
-from oneword.training.state import Checkpoint, State
+from oneword.training.record import Record
+from oneword.training.state import Checkpoint, Start, State
 from oneword.training.tuning import changes, prior, tuner
 
 
@@ -33,8 +34,8 @@ def invert(
         backbone: The model; it is its old self on return.
         job: What to learn; ``config.tuning`` says how the second stage goes.
         word: The word, where it is learned already: then there is no first stage.
-        on_step: As in ``inversion.invert``; the steps of both stages are counted on.
-        checkpoint: As in ``inversion.invert``.
+        on_step: As in ``loop.invert``; the steps of both stages are counted on.
+        checkpoint: As in ``loop.invert``.
 
     Raises:
         UserError: the job cannot be trained as it was given.
@@ -43,37 +44,51 @@ def invert(
         Gal et al. 2022, arXiv:2208.01618, appendix A; Roich et al. 2021, arXiv:2106.05744.
     """
     state = checkpoint.load() if checkpoint else None
-    found = tuner.ended(job, state)
-    if found is not None:
-        return found
-    learner = tuner.learner_of(backbone, job)
-    start = tuner.begun(state, learner)
-    if start is None:
+    done = tuner.ended(job, state)
+    if done is not None:
+        return done
+    batches = tuner.batches_of(backbone, job)
+    config = batches.config
+    resumed = state.tuning if state is not None else None
+    messages: list[str] = []
+    if resumed is not None:
+        start, initializer = resumed.start, resumed.initializer_token
+    else:
         first = None
         if word is None:
-            first = _first_stage(backbone, job, learner.config, on_step, checkpoint)
+            first = _first_stage(backbone, job, config, on_step, checkpoint)
             word = _learned(first)
             if word is None:
                 if first.status != "interrupted" and checkpoint:
                     checkpoint.save(tuner.state_of(first))
                 return dataclasses.replace(first, job=job)
-        start = _start(backbone, word, first)
-        learner.config = dataclasses.replace(
-            learner.config, initializer_token=word.provenance.get("initializer_token")
-        )
-        learner.messages = [] if first is None else list(first.messages)
-        learner.say("The word stays as it is from here on; the denoiser's weights are tuned.")
-    noun = learner.config.initializer_token
-    keeps_class = bool(learner.config.resolved_tuning.prior_loss_weight)
-    start = dataclasses.replace(
-        start,
-        deltas=changes.changes_of(backbone, learner.config),
-        class_prompt=prior.class_prompt(learner.config, noun) if keeps_class else None,
+            messages = first.messages
+        start, initializer = _start(backbone, word, first), word.provenance.get("initializer_token")
+    config = dataclasses.replace(config, initializer_token=initializer)
+    tuning = config.resolved_tuning
+    if tuning.prior_loss_weight:
+        start = dataclasses.replace(start, class_prompt=prior.class_prompt(config, initializer))
+    record = Record(
+        backbone.device,
+        tuning.tuning_steps,
+        first_step=start.first_step,
+        losses=start.losses,
+        messages=messages,
     )
-    return tuner.tune(backbone, learner, start, on_step=on_step, checkpoint=checkpoint)
+    record.say("The word stays as it is from here on; the denoiser's weights are tuned.")
+    return tuner.tune(
+        batches,
+        config,
+        start,
+        changes.changes_of(backbone, config),
+        record,
+        resumed=resumed,
+        on_step=on_step,
+        checkpoint=checkpoint,
+    )
 
 
-def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuner.Start:
+def _start(backbone: Backbone, word: Concept, first: Result | None) -> Start:
     if word.kind != ROWS or word.deltas:
         raise JobError(
             "Pivotal tuning must be given a word of rows and nothing else, got "
@@ -84,12 +99,11 @@ def _start(backbone: Backbone, word: Concept, first: Result | None) -> tuner.Sta
     if "learning_rate" in word.provenance:
         kept["learning_rate"] = word.provenance["learning_rate"]
     if first is None:
-        return tuner.Start(rows=dict(fitted.rows), deltas={}, provenance=kept)
-    return tuner.Start(
+        return Start(rows=dict(fitted.rows), provenance=kept)
+    return Start(
         rows=dict(fitted.rows),
-        deltas={},
         first_step=first.steps,
-        losses=first.losses,
+        losses=tuple(first.losses),
         provenance=kept,
     )
 
@@ -137,14 +151,10 @@ class _FirstStage:
     def load(self) -> State | None:
         """The first stage's own state."""
         state = self.outer.load()
-        return None if state is None else State(state.tensors, state.info["first_stage"])
+        return None if state is None else state.first_stage
 
     def save(self, state: State) -> None:
         """Keep it as a run that goes on."""
-        inner = state.info
-        (step,) = [one["step"] for one in inner["active"]] or [
-            one["steps"] for one in inner["done"]
-        ]
-        info = {name: inner[name] for name in ("jobs", "rounds", "queue")}
-        active = {"active": [{"step": step}], "done": [], "first_stage": inner}
-        self.outer.save(State(state.tensors, info | active))
+        self.outer.save(
+            State(jobs=state.jobs, rounds=state.rounds, queue=state.queue, first_stage=state)
+        )

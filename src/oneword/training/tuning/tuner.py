@@ -1,18 +1,16 @@
 """The loop that changes a model's weights, one concept at a time; the methods beside it call it.
 
 It trains changes rather than weights (``deltas.py``), so that what it saves is what a concept file
-holds, and the model is its old self as soon as the loop ends. The pictures, the sentences, the
-draws and the fixed batch are those of the word's own loop (``learner.py``): losses compare.
+holds, and the model is its old self as soon as the loop ends. Its batches and its record are those
+of the word's own loop (``batches.py``, ``record.py``): losses compare.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,44 +27,20 @@ from oneword.models.speed.compiled import aside
 from oneword.models.speed.narrow_cpu import widened
 from oneword.prompts import fill
 from oneword.training import extensions
-from oneword.training.job import Job, JobError, Progress, Result, Status, below
-from oneword.training.learner import GUARD_MARGIN, GUARD_MIN_STEPS, Learner
+from oneword.training.batches import Batches
+from oneword.training.job import Job, JobError, Result, Status, below
+from oneword.training.learner import slot_token
 from oneword.training.loop import HALF_SCALE
-from oneword.training.parts import OnStep, Parts, PromptsPart, squared_error
+from oneword.training.parts import OnStep, captions_or_templates, squared_error
 from oneword.training.prediction import predictions, scoring_chunk
-from oneword.training.rates import schedule
+from oneword.training.rates import effective_learning_rate, schedule
+from oneword.training.record import Record, Verdict
 from oneword.training.samples import Batch
-from oneword.training.state import Checkpoint, State
+from oneword.training.state import Checkpoint, Done, Start, State, Tuning
 from oneword.training.tuning.changes import compact, denoiser_of
 from oneword.training.tuning.prior import class_pictures
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.vocabulary import initial_rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """What a method begins with."""
-
-    rows: dict[str, Tensor]
-    """The word, by text encoder."""
-    num_learned: int = 0
-    """How many of its first vectors learn; the others stay as they are."""
-    deltas: dict[str, Tensor]
-    """Changes that learn, float32; together they must change nothing yet."""
-    class_prompt: str | None = None
-    """What the class pictures show, in a sentence; ``None``: no prior preservation."""
-    first_step: int = 0
-    """Steps that the word has behind it."""
-    losses: Sequence[tuple[int, float]] = ()
-    """Of those steps."""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """What the concept's provenance says besides."""
-
-
-# --- what is tuned -------------------------------------------------------------------------------
-
-
-# --- the loop ------------------------------------------------------------------------------------
 
 
 def check(backbone: Backbone, config: ResolvedConfig) -> None:
@@ -88,44 +62,35 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
             initial_rows(vocabulary, config.tuning.rare_token, 1)
 
 
-def learner_of(backbone: Backbone, job: Job) -> Learner:
-    """The job's pictures and sentences, its draws and its fixed batch.
+def batches_of(backbone: Backbone, job: Job) -> Batches:
+    """The job's pictures and sentences, its draws and its fixed batch, with resolved settings.
 
     Raises:
         JobError: the job cannot be trained as it was given.
     """
-    check(backbone, job.config.resolved(backbone.family))
-    return Learner(backbone, job, _parts(), index=0, slot=0)
-
-
-def _parts(prompts: PromptsPart | None = None) -> Parts:
-    """What a learner is told that only hands out batches."""
-    return Parts(
-        form=extensions.form,
-        rows=None,
-        prompts=prompts,
-        timesteps=extensions.TIMESTEPS,
-        loss=squared_error,
-        penalties=(),
-        after=(),
-        stop=extensions.STOP,
-        on_step=None,
-        checkpoint=None,
-    )
+    config = job.config.resolved(backbone.family)
+    check(backbone, config)
+    return Batches(backbone, job, config, prompts=captions_or_templates)
 
 
 def ended(job: Job, state: State | None) -> Result | None:
     """The result that a state holds, where its run has ended."""
-    if state is None or not state.info["done"]:
-        return None
-    return Result.resume(job, below(state.tensors, "0/"), state.info["done"][0])
+    return state.done[0].result(job) if state is not None and state.done else None
+
+
+def state_of(result: Result) -> State:
+    """The state of a run that has ended."""
+    return State(jobs=(result.job.name,), rounds=result.steps, done=(Done.of(result),))
 
 
 def tune(
-    backbone: Backbone,
-    learner: Learner,
+    batches: Batches,
+    config: ResolvedConfig,
     start: Start,
+    changes: Mapping[str, Tensor],
+    record: Record,
     *,
+    resumed: Tuning | None = None,
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Result:
@@ -135,11 +100,15 @@ def tune(
     under ``start.class_prompt``, which keep the model from forgetting the class.
 
     Args:
-        backbone: The model; it is its old self on return, by exception too.
-        learner: Of the job, from ``learner_of``.
+        batches: Of the job, from ``batches_of``; its model is its old self on return, by exception
+            too.
+        config: The job's settings, with its initialiser.
         start: What the method begins with.
+        changes: Changes that learn, float32; together they must change nothing yet.
+        record: Of the job.
+        resumed: What to go on from.
         on_step: As in ``invert_many``; steps count on from ``start.first_step``.
-        checkpoint: As in ``invert_many``; a resumed run ends with the same bits.
+        checkpoint: Where the state is saved; a resumed run ends with the same bits.
 
     Raises:
         UserError: the class pictures cannot be read or drawn.
@@ -147,54 +116,52 @@ def tune(
     Source:
         The prior term: Ruiz et al. 2022, arXiv:2208.12242, equation 2.
     """
-    tuner = _Tuner(backbone, learner, start, on_step, checkpoint)
+    backbone = batches.backbone
+    tuner = _Tuner(batches, config, start, changes, record, on_step, checkpoint)
+    if resumed is not None:
+        tuner.resume(resumed)
     # a compiled denoiser has the weights of before, and gradients for its inputs alone
     with aside(backbone), deltas.applied(backbone.pipeline, [tuner.deltas], trainable=True) as live:
-        word = Concept(placeholder_token=learner.token, rows=dict(tuner.rows), provenance={})
+        word = Concept(placeholder_token=tuner.token, rows=dict(tuner.rows), provenance={})
         with injected(backbone, [word]), widened(backbone):
             return tuner.run(live)
 
 
-_RECORD = ("step", "first_loss", "losses", "best_loss", "best_step", "messages", "unsaid")
-
-
 class _Tuner:
-    """Changes and rows, their optimiser, and the record of a run."""
+    """Changes and rows, and their optimiser, beside the batches and the record of a job."""
 
     def __init__(
         self,
-        backbone: Backbone,
-        learner: Learner,
+        batches: Batches,
+        config: ResolvedConfig,
         start: Start,
+        changes: Mapping[str, Tensor],
+        record: Record,
         on_step: OnStep | None,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self.backbone, self.learner, self.start = backbone, learner, start
-        self.on_step, self.checkpoint = on_step, checkpoint
-        self.config, self.tuning = learner.config, learner.config.resolved_tuning
-        device = backbone.device
+        self.backbone, self.batches, self.config, self.start = (
+            batches.backbone, batches, config, start
+        )  # fmt: skip
+        self.record, self.on_step, self.checkpoint = record, on_step, checkpoint
+        self.tuning = config.resolved_tuning
+        self.token = slot_token(0)
+        self.fill = partial(fill, placeholder_token=self.token)
+        device = self.backbone.device
         self.rows = {
             n: nn.Parameter(
                 r.detach().to(device, torch.float32, copy=True), requires_grad=start.num_learned > 0
             )
             for n, r in start.rows.items()
         }
-        self.deltas = {n: nn.Parameter(d.to(device)) for n, d in start.deltas.items()}
-        self.initial = self._copies()
-        self.step = 0
-        self.losses: list[tuple[int, float]] = list(start.losses)
-        self.first_loss = self.best_loss = math.inf
-        self.best_step = start.first_step
-        self.best = self.initial
-        self.messages: list[str] = list(learner.messages)
-        self.unsaid: list[str] = list(learner.unsaid)
-        self.bad = torch.zeros((), dtype=torch.bool, device=device)
+        self.deltas = {n: nn.Parameter(d.to(device)) for n, d in changes.items()}
+        self.rates = {
+            n: effective_learning_rate(config, v)[0] for n, v in self.backbone.vocabularies.items()
+        }
+        self.record.best = self._copies()
         self.class_pictures: Tensor | None = None  # uint8, as a file would hold them
-        self.prior: Learner | None = None
+        self.prior: Batches | None = None
         self.optimizer = self._optimizer()
-        state = checkpoint.load() if checkpoint else None
-        if state is not None and "tuning" in state.info:
-            self._resume(state)
 
     # what learns
 
@@ -227,32 +194,27 @@ class _Tuner:
 
     def _rate(self, name: str, step: int) -> float:
         kind, _, rest = name.partition("/")
-        rate = self.learner.rates[rest][0] if kind == "rows" else self.tuning.tuning_learning_rate
-        own = dataclasses.replace(self.config, max_train_steps=self._total)
+        rate = self.rates[rest] if kind == "rows" else self.tuning.tuning_learning_rate
+        own = dataclasses.replace(self.config, max_train_steps=self.record.max_steps)
         return rate * schedule(own, step)
-
-    @property
-    def _total(self) -> int:
-        return self.tuning.tuning_steps
 
     # the run
 
     def run(self, live: deltas.Applied) -> Result:
         """Train to the end, or to an interruption."""
         live.refresh()
-        verdict: tuple[Status, str] | None = None
+        record, verdict = self.record, None
         try:
-            if math.isinf(self.first_loss):
+            if math.isinf(record.first_loss):
                 verdict = self._score()
-                self.first_loss = self.best_loss
                 if not self.start.first_step:  # the word's own end was told of before
                     verdict = self._report(evaluated=True) or verdict
-            while verdict is None and self.step < self._total:
+            while verdict is None and not record.is_over:
                 self._train(live)
-                due = self._is_due()
+                due = record.is_due(self.config.evaluation_steps)
                 verdict = self._score() if due else None
                 verdict = self._report(evaluated=due) or verdict
-                if self.checkpoint and verdict is None and self.step % self.checkpoint.steps == 0:
+                if self.checkpoint and verdict is None and record.step % self.checkpoint.steps == 0:
                     self.checkpoint.save(self._state())
         except KeyboardInterrupt:
             if self.checkpoint:
@@ -263,21 +225,21 @@ class _Tuner:
             self.checkpoint.save(state_of(result))
         return result
 
-    def _is_due(self) -> bool:
-        return self.step % self.config.evaluation_steps == 0 or self.step >= self._total
-
     def _train(self, live: deltas.Applied) -> None:
-        words: list[tuple[Callable[[str], str], Batch]] = []
-        self.learner.step = self.start.first_step + self.step
-        words.append((self.learner.fill, self.learner.next_batch(extensions.TIMESTEPS)))
+        """One step of the changes, and of the word's first vectors."""
+        # Draws and noise: the job's own pictures, and as many of the class.
+        words = [(self.fill, _batch(self.batches, self.record.total_step))]
         prompt = self.start.class_prompt
         if prompt is not None:
             if self.prior is None:
-                self.prior = self._prior()
-            self.prior.step = self.step
-            batch = self.prior.next_batch(extensions.TIMESTEPS)
-            words.append((partial(fill, placeholder_token=prompt), batch))
+                self.prior = self._prior(prompt)
+            class_fill = partial(fill, placeholder_token=prompt)
+            words.append((class_fill, _batch(self.prior, self.record.step)))
+
+        # Predict, in one pass.
         found = predictions(self.backbone, words)
+
+        # Loss: the word's own, and the class's with its weight.
         losses = [
             squared_error(prediction, batch.target, batch.samples).mean()
             for prediction, (_, batch) in zip(found, words, strict=True)
@@ -285,6 +247,8 @@ class _Tuner:
         loss = losses[0]
         for prior in losses[1:]:
             loss = loss + self.tuning.prior_loss_weight * prior
+
+        # Gradient, of changes and rows alone.
         scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
         learning = self._learning()
         leaves = [
@@ -292,6 +256,8 @@ class _Tuner:
             for name, parameter in learning.items()
         ]
         gradients = torch.autograd.grad(loss * scale, leaves, allow_unused=True)
+
+        # Update, and let the denoiser see it.
         self._update(learning, loss, [None if g is None else g / scale for g in gradients])
         live.refresh()
 
@@ -306,70 +272,58 @@ class _Tuner:
             torch.zeros_like(parameter) if gradient is None else gradient.to(parameter.dtype)
             for parameter, gradient in zip(learning.values(), gradients, strict=True)
         ]
-        finite = torch.stack([loss.detach().isfinite(), *(g.isfinite().all() for g in given)]).all()
-        self.bad |= ~finite
+        finite = self.record.check(loss, given)
         for (name, parameter), group, gradient in zip(
             learning.items(), self.optimizer.param_groups, given, strict=True
         ):
-            group["lr"] = self._rate(name, self.step)
+            group["lr"] = self._rate(name, self.record.step)
             if name.startswith("rows/"):
                 gradient[self.start.num_learned :] = 0.0
             parameter.grad = torch.where(finite, gradient, 0.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
+        self.record.step += 1
 
     @torch.no_grad()
-    def _score(self) -> tuple[Status, str] | None:
-        """Score the fixed batch; an ending where it is not finite."""
-        fixed = self.learner.fixed
-        (found,) = predictions(
-            self.backbone, [(self.learner.fill, fixed)], scoring_chunk([self.learner])
-        )
+    def _score(self) -> Verdict | None:
+        """Score the fixed batch; an ending where it is not finite: weights are not put back."""
+        fixed, record = self.batches.fixed, self.record
+        chunk = scoring_chunk(self.config.train_batch_size)
+        (found,) = predictions(self.backbone, [(self.fill, fixed)], chunk)
         loss = float(squared_error(found, fixed.target, fixed.samples).mean())
-        step = self.start.first_step + self.step
-        if self.bad or not math.isfinite(loss):
+        if record.bad or not math.isfinite(loss):
             return "diverged", (
-                f"the loss or its gradient was not finite by step {step}. Try a lower "
+                f"the loss or its gradient was not finite by step {record.total_step}. Try a lower "
                 f"--tuning-learning-rate (now {self.tuning.tuning_learning_rate:.3g})."
             )
-        if not self.losses or self.losses[-1][0] != step:  # the word's own end was scored before
-            self.losses.append((step, loss))
-        if loss < self.best_loss:
-            self.best_loss, self.best_step = loss, step
-            self.best = self._copies()
+        if record.add(loss):
+            record.best = self._copies()
         return None
 
-    def _verdict(self) -> tuple[Status, str]:
-        first = self.first_loss
-        if self._total >= GUARD_MIN_STEPS and self.best_loss > first * (1 - GUARD_MARGIN):
+    def _verdict(self) -> Verdict:
+        """How a run to its last step has ended."""
+        record = self.record
+        if record.is_fruitless:
             return "nothing-learned", (
-                f"after {self._total} steps of tuning the loss on the fixed batch has not fallen: "
-                f"{self.best_loss:.5g} at best, {first:.5g} before. Try another "
-                f"--tuning-learning-rate (now {self.tuning.tuning_learning_rate:.3g})."
+                f"after {record.max_steps} steps of tuning the loss on the fixed batch has not "
+                f"fallen: {record.best_loss:.5g} at best, {record.first_loss:.5g} before. Try "
+                f"another --tuning-learning-rate (now {self.tuning.tuning_learning_rate:.3g})."
             )
         return "finished", ""
 
-    def _report(self, *, evaluated: bool) -> tuple[Status, str] | None:
+    def _report(self, *, evaluated: bool) -> Verdict | None:
+        """Tell ``on_step``; an ending where it asks for one."""
         if self.on_step is None:
             return None
-        config = dataclasses.replace(
-            self.config, max_train_steps=self.start.first_step + self._total
-        )
-        message, self.unsaid = "\n".join(self.unsaid), []
-        progress = Progress(
-            job=self.learner.job,
-            config=config,
-            step=self.start.first_step + self.step,
+        record = self.record
+        record.distance = self._distance()
+        progress = record.progress(
+            self.batches.job,
+            dataclasses.replace(self.config, max_train_steps=record.first_step + record.max_steps),
             evaluated=evaluated,
-            losses=self.losses,
-            best_loss=self.best_loss,
-            best_step=self.best_step,
-            distance=self._distance(),
             learning_rate=self.tuning.tuning_learning_rate,
-            rows={name: parameter.detach() for name, parameter in self.rows.items()},
-            token=self.learner.token,
-            message=message,
+            rows=self.rows,
+            token=self.token,
         )
         return ("stopped", "on_step asked for it") if self.on_step(progress) == "stop" else None
 
@@ -383,37 +337,35 @@ class _Tuner:
 
     # the class
 
-    def _prior(self) -> Learner:
+    def _prior(self, prompt: str) -> Batches:
         """The class pictures as a job of their own."""
         if self.class_pictures is None:
-            drawn = (self._class_pixels().clamp(-1, 1) + 1) * 127.5
+            drawn = (self._class_pixels(prompt).clamp(-1, 1) + 1) * 127.5
             self.class_pictures = drawn.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         pixels = from_uint8(self.class_pictures.numpy())
-        job = Job(
-            name="class",
-            pictures=pixels,
-            # draws unlike the word's own
-            config=dataclasses.replace(self.config, seed=self.config.seed ^ 0x5EED),
-        )
+        # draws unlike the word's own
+        config = dataclasses.replace(self.config, seed=self.config.seed ^ 0x5EED)
+        job = Job(name="class", pictures=pixels, config=config)
         # the word of a class picture's sentence is the whole of it
-        parts = _parts(lambda job, _: [("{}",)] * len(job.pictures))
-        return Learner(self.backbone, job, parts, index=1, slot=1)
+        return Batches(
+            self.backbone, job, config, prompts=lambda job, _: [("{}",)] * len(job.pictures)
+        )
 
-    def _class_pixels(self) -> Pixels:
-        tuning, side = self.tuning, self.learner.job.pictures.shape[-1]
+    def _class_pixels(self, prompt: str) -> Pixels:
+        tuning, side = self.tuning, self.batches.job.pictures.shape[-1]
         if tuning.class_data_dir is not None:
             return read_folder(tuning.class_data_dir, resolution=side).pixels
-        assert self.start.class_prompt is not None
         return class_pictures(
-            self.backbone, self.start.class_prompt, tuning.num_class_images, self.config.seed, side
+            self.backbone, prompt, tuning.num_class_images, self.config.seed, side
         )
 
     # its end and its state
 
     def _result(self, status: Status, reason: str) -> Result:
-        best = self.config.keep == "best" and not math.isinf(self.best_loss)
-        kept = self.best if best else self._copies()
-        step = self.best_step if best else self.start.first_step + self.step
+        record = self.record
+        best = self.config.keep == "best" and not math.isinf(record.best_loss)
+        kept = record.best if best else self._copies()
+        step = record.best_step if best else record.total_step
         rows = {n: r.detach().clone() for n, r in self.rows.items()} | below(kept, "rows/")
         tuning = {
             "tuned_weights": self.tuning.tuned_weights,
@@ -422,7 +374,6 @@ class _Tuner:
             "learning_rate": self.tuning.tuning_learning_rate,
             "class_prompt": self.start.class_prompt,
         }
-        losses = dict(self.losses)
         concept = Concept(
             placeholder_token=self.config.placeholder_token,
             rows=rows,
@@ -434,93 +385,49 @@ class _Tuner:
                 "initializer_token": self.config.initializer_token,
                 "config": plain_settings(self.config),
                 "steps": step,
-                "initial_loss": self.losses[0][1] if self.losses else None,
-                "loss": losses.get(step),
+                "initial_loss": record.losses[0][1] if record.losses else None,
+                "loss": dict(record.losses).get(step),
                 "status": status,
                 "created_by": f"oneword {__version__}",
                 "tuning": tuning,
                 **self.start.provenance,
             },
         )
-        return Result(
-            job=self.learner.job,
-            status=status,
-            concept=concept.detached(),
-            steps=self.start.first_step + self.step,
-            best_step=self.best_step,
-            losses=self.losses,
-            reason=reason,
-            messages=self.messages,
-        )
+        return record.result(self.batches.job, status, reason, concept.detached())
 
     def _state(self) -> State:
+        """What ``resume`` goes on from."""
         tensors = {n: p.detach() for n, p in self._learning().items()}
         for name, parameter in self._learning().items():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}/{name}"] = value
         if self.config.keep == "best":
-            tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {f"word/{name}": rows for name, rows in self.start.rows.items()}
+            tensors |= {f"best/{name}": value for name, value in self.record.best.items()}
         if self.class_pictures is not None:
             tensors["class"] = self.class_pictures
-        start = {
-            name: getattr(self.start, name)
-            for name in ("class_prompt", "first_step", "losses", "provenance", "num_learned")
-        }
-        record = {name: getattr(self, name) for name in _RECORD}
-        record["bad"] = bool(self.bad)
-        record["initializer_token"] = self.config.initializer_token
-        step = self.start.first_step + self.step
-        return State(
-            {f"0/{name}": value.detach().cpu() for name, value in tensors.items()},
-            _info(self.learner.job, step)
-            | {"active": [{"step": step}], "tuning": record, "start": start},
+        tuning = Tuning(
+            start=self.start,
+            initializer_token=self.config.initializer_token,
+            record=self.record.standing(),
+            tensors={name: value.detach().cpu() for name, value in tensors.items()},
         )
+        return State(jobs=(self.batches.job.name,), rounds=tuning.step, tuning=tuning)
 
     @torch.no_grad()
-    def _resume(self, state: State) -> None:
-        tensors, record = below(state.tensors, "0/"), state.info["tuning"]
+    def resume(self, state: Tuning) -> None:
+        """Go on from what ``_state`` gave."""
+        tensors, device = state.tensors, self.backbone.device
         for name, parameter in self._learning().items():
             parameter.copy_(tensors[name])
             for key, value in self.optimizer.state[parameter].items():
                 value.copy_(tensors[f"{key}/{name}"])
         if self.config.keep == "best":
-            device = self.backbone.device
-            self.best = {n: tensors[f"best/{n}"].to(device) for n in self._learning()}
-        for name in _RECORD:
-            setattr(self, name, record[name])
-        self.losses = [(int(step), float(loss)) for step, loss in record["losses"]]
-        self.bad.fill_(record["bad"])
+            self.record.best = {n: tensors[f"best/{n}"].to(device) for n in self._learning()}
+        self.record.resume(state.record)
         self.class_pictures = tensors.get("class")
 
 
-def begun(state: State | None, learner: Learner) -> Start | None:
-    """What a run under way began with, but for its changes.
-
-    The learner takes over the initializer that was chosen then.
-    """
-    if state is None or "tuning" not in state.info:
-        return None
-    learner.config = dataclasses.replace(
-        learner.config, initializer_token=state.info["tuning"]["initializer_token"]
-    )
-    start = state.info["start"]
-    return Start(
-        rows=below(state.tensors, "0/word/"),
-        deltas={},
-        **(start | {"losses": [(int(step), float(loss)) for step, loss in start["losses"]]}),
-    )
-
-
-def _info(job: Job, step: int) -> dict[str, Any]:
-    """A state's plain part, in the shape that run folders read."""
-    return {"jobs": [job.name], "rounds": step, "queue": [], "active": [], "done": []}
-
-
-def state_of(result: Result) -> State:
-    """The state of a run that has ended."""
-    tensors, plain = result.state()
-    return State(
-        {f"0/{name}": value for name, value in tensors.items()},
-        _info(result.job, result.steps) | {"done": [plain | {"index": 0}]},
-    )
+def _batch(batches: Batches, step: int) -> Batch:
+    """The samples of a job's own step."""
+    draws = batches.draws(step)
+    return batches.noised(draws, extensions.TIMESTEPS(draws.times, batches.config))
