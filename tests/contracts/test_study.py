@@ -173,7 +173,7 @@ def test_bipartite_rows_redraw_the_training_pictures_with_the_methods_word(make,
     spec = next(s for s in study.specs if s.name == "cup--bipartite--seed0")
     tools = work.bench(study.config.model, study.config.judge, study.config.dino)
     concept = formats.load_concept(study.folder / "runs" / "cup--one-word--seed0")
-    pictures = read_folder(study.subjects["cup"].folder, resolution=32).pixels
+    pictures = read_folder(study.subjects["cup"].source, resolution=32).pixels
     row = next(r for r in scored if r["kind"] != "photo" and r["guidance_scale"] == 1.0)
     photo = prompts_for(study.prompt_set, "object").photo
     prompt, invert = (t.replace("{}", concept.placeholder_token) for t in (row["prompt"], photo))

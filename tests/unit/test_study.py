@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def photos(tmp_path):
 
 def scorer(tiny_sd, training):
     tools = work.Bench(tiny_sd, StubJudge(), None, None)
-    return work.Scorer(tools, Subject(name="x", noun=None), training)
+    return work.Scorer(tools, Subject(name="x", noun=None, source=Path("x")), training)
 
 
 def test_both_scores_equal_brute_force(tiny_sd):
@@ -144,7 +145,8 @@ def test_dino_features_are_the_class_token_of_a_vision_transformer(tiny_sd, tmp_
     expected = torch.nn.functional.normalize(raw, dim=-1)
     assert torch.allclose(dino.images(pixels), expected, atol=1e-5)
     tools = work.Bench(tiny_sd, StubJudge(), dino, None)
-    row = work.Scorer(tools, Subject(name="x", noun=None), pixels).row("a photo of {}", pixels)
+    subject = Subject(name="x", noun=None, source=Path("x"))
+    row = work.Scorer(tools, subject, pixels).row("a photo of {}", pixels)
     assert row["dino_similarity"] == pytest.approx(float((expected @ expected.T).mean()), abs=1e-5)
     with pytest.raises(JudgeError, match="--dino must be a vision transformer"):
         load_dino(str(tmp_path / "nothing"), tiny_sd)

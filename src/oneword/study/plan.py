@@ -172,6 +172,13 @@ class Study:
                 f"A study sets {', '.join(given)} itself, for each job; leave it out (--setups and "
                 "--seeds take several)."
             )
+        scale, steps = config.sampling.guidance_scale, config.sampling.num_inference_steps
+        if scale is None or steps is None:
+            raise ConfigError(
+                "A study must draw at one guidance scale and in one number of steps, got "
+                f"guidance_scale {scale} and num_inference_steps {steps}."
+            )
+        self.guidance_scale, self.num_inference_steps = scale, steps
         labels = [n for label in config.setups for n in GROUPS.get(label, (label,))]
         self.arms = {label: arm(label) for label in labels}
         if len({slug(label) for label in self.arms}) < len(self.arms):
@@ -226,8 +233,7 @@ class Study:
 
     def guidance_scales(self, spec: Spec) -> tuple[float, ...]:
         """The protocol's scale, then those of the sweep where the job's setup takes part."""
-        main = self.config.sampling.guidance_scale
-        assert main is not None
+        main = self.guidance_scale
         swept = self.arm(spec).setup in self.config.guidance_setups and not spec.num_pictures
         more = self.config.guidance_scales if swept else ()
         return (main, *(scale for scale in more if scale != main))
@@ -292,10 +298,9 @@ class Study:
         if config.setup in TUNING:
             tuning = config.resolved_tuning
             if tuning.prior_loss_weight:  # as many class pictures in each step
-                assert self.config.sampling.num_inference_steps is not None
                 extra += 3.0 * steps * config.train_batch_size
                 drawn = 0 if tuning.class_data_dir else tuning.num_class_images
-                extra += 2.0 * drawn * self.config.sampling.num_inference_steps
+                extra += 2.0 * drawn * self.num_inference_steps
         if config.form == "dreamartist":  # each sample with the negative word too
             extra += 3.0 * steps * config.train_batch_size
         scorings = 1 + steps // config.evaluation_steps
@@ -312,14 +317,12 @@ class Study:
 
     def drawing_passes(self, spec: Spec) -> float:
         """As ``training_passes``, of a job's drawing; guidance takes two passes a step."""
-        steps = self.config.sampling.num_inference_steps
-        assert steps is not None
         inverted = 0
         if self.arm(spec).setup == BIPARTITE:
             pictures = min(self.config.num_images_per_prompt, spec.num_pictures
                            or self.subjects[spec.concept].num_pictures)  # fmt: skip
             inverted = pictures * len(self.guidance_scales(spec))
-        return steps * (2.0 * self.pictures(spec) + inverted)
+        return self.num_inference_steps * (2.0 * self.pictures(spec) + inverted)
 
 
 _SWEPT_REFERENCES = ("image-only", "prompt-only", *CAPTIONS)

@@ -26,7 +26,6 @@ from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Pixels
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import StudyConfig
@@ -41,7 +40,7 @@ from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
 from oneword.runs.many import train_many
-from oneword.study.plan import BIPARTITE, CAPTIONS, Spec, Study
+from oneword.study.plan import BIPARTITE, Spec, Study
 from oneword.study.prompt_sets import prompts_for
 from oneword.study.subjects import Subject
 
@@ -231,8 +230,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
     started = time.monotonic()
     shown: dict[str, Pixels] = {}  # of each kind of prompt the first
     for number, scale in enumerate(scales):
-        sampling = dataclasses.replace(config.sampling, guidance_scale=scale)
-        method = _method(study, tools, spec, subject, concept, sampling, pictures)
+        method = _method(study, tools, spec, subject, concept, scale, pictures)
         for place, (template, kind) in enumerate(templates.items()):
             drawn = None if method is None else method(template, seeds)
             row = scorer.row(template, drawn)
@@ -273,14 +271,29 @@ def _method(
     spec: Spec,
     subject: Subject,
     concept: Concept | None,
-    sampling: SamplingConfig,
+    scale: float,
     pictures: Pixels,
 ) -> harness.Method | None:
     """How a job draws; ``None``: it shows the training pictures."""
     setup = study.arm(spec).setup
-    options: dict[str, Any] = {"sampling": sampling, "batch_size": study.config.batch_size}
     if setup == "image-only":
         return None
+    batch_size = study.config.batch_size
+    if concept is not None and setup == BIPARTITE:
+        return harness.redrawn(
+            tools.backbone,
+            pictures,
+            tuple(study.templates(subject)),
+            prompts_for(study.prompt_set, subject.kind).photo,
+            concept,
+            guidance_scale=scale,
+            num_inference_steps=study.num_inference_steps,
+            batch_size=batch_size,
+        )
+    sampling = dataclasses.replace(study.config.sampling, guidance_scale=scale)
+    options: dict[str, Any] = {"sampling": sampling, "batch_size": batch_size}
+    if concept is not None:
+        return harness.word(tools.backbone, concept.placeholder_token, [concept], **options)
     if setup == "prompt-only":
         return harness.prompt_only(tools.backbone, **options)
     if setup == "initializer":
@@ -290,14 +303,7 @@ def _method(
                 "prompts_and_classes.txt beside the folders, as DreamBench does."
             )
         return harness.word(tools.backbone, subject.noun, **options)
-    if setup in CAPTIONS:
-        return harness.described(tools.backbone, subject.captions(setup), **options)
-    assert concept is not None
-    if setup == BIPARTITE:
-        photo = prompts_for(study.prompt_set, subject.kind).photo
-        templates = tuple(study.templates(subject))
-        return harness.redrawn(tools.backbone, pictures, templates, photo, concept, **options)
-    return harness.word(tools.backbone, concept.placeholder_token, [concept], **options)
+    return harness.described(tools.backbone, subject.captions(setup), **options)
 
 
 class Scorer:
@@ -314,8 +320,10 @@ class Scorer:
         self.training = tools.judge.images(pictures)
         self.training_dino = None if tools.dino is None else tools.dino.images(pictures)
         side = pictures.shape[-1]
-        self.plain, self.outlines = subject.plain(side), subject.outlines(side)
-        self.plain_features = None if self.plain is None else tools.judge.images(self.plain)
+        plain, outlines = subject.plain(side), subject.outlines(side)
+        self.plain: tuple[Pixels, Tensor, Tensor] | None = None  # with features and outlines
+        if plain is not None and outlines is not None:
+            self.plain = (plain, tools.judge.images(plain), outlines)
 
     def row(self, template: str, drawn: Pixels | None) -> Row:
         """All scores of one prompt's pictures; ``None``: of the training pictures themselves.
@@ -325,9 +333,9 @@ class Scorer:
             2022, arXiv:2208.12242, section 5.1 (DINO).
         """
         tools, own = self.tools, drawn is None
-        on_plain = template == PLAIN_PROMPT and self.plain is not None
-        pixels = drawn if drawn is not None else self.plain if on_plain else self.pictures
-        assert pixels is not None
+        plain = self.plain if template == PLAIN_PROMPT else None
+        on_plain = plain is not None
+        pixels = drawn if drawn is not None else plain[0] if plain is not None else self.pictures
         features = tools.judge.images(pixels)
         (text,) = tools.judge.texts([harness.bare(template)])
         row: Row = {
@@ -336,16 +344,14 @@ class Scorer:
             "text_similarity_code": metrics.text_similarity_code(features, text),
             "diversity": metrics.diversity(features),
         }
-        if tools.dino is not None:
-            assert self.training_dino is not None
+        if tools.dino is not None and self.training_dino is not None:
             seen = tools.dino.images(pixels)
             row["dino_similarity"] = _against(seen, self.training_dino, own and not on_plain)
-        if on_plain:
-            assert self.plain_features is not None
-            assert self.outlines is not None
-            row["plain_similarity"] = _against(features, self.plain_features, own)
+        if plain is not None:
+            _, plain_features, outlines = plain
+            row["plain_similarity"] = _against(features, plain_features, own)
             row["silhouette_overlap"] = float(
-                overlap(silhouettes(pixels), self.outlines).double().mean()
+                overlap(silhouettes(pixels), outlines).double().mean()
             )
         if tools.oracle is not None and self.subject.held_out is not None:
             read = {template: tools.oracle.read(pixels)}

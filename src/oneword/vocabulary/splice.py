@@ -18,7 +18,7 @@ class Splice:
 
     def __init__(self, encoder: str, words: Sequence[Word], first_row: int) -> None:
         self.encoder, self.words, self.first_row = encoder, words, first_row
-        self.ids: Tensor | None = None
+        self.ids = torch.empty(0, dtype=torch.long)
         self.place: tuple[Tensor, Tensor] | None = None
         """Layer, int64, and diffusion time in [0, 1) for which each sequence is encoded; without
         them a word that varies answers with its plain rows."""
@@ -39,7 +39,6 @@ class Splice:
 
     def after(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG002
         ids = self.ids
-        assert ids is not None
         index = (ids - self.first_row).clamp_min(0)
         if self.place is None or not self.varies:
             table = torch.cat([word.rows[self.encoder].to(output.device) for word in self.words])
