@@ -1,4 +1,4 @@
-"""What ``oneword ... --help`` prints, kept in ``docs/reference/cli``; ``make help-pages`` writes it."""
+"""What every ``--help`` prints, as the pages of ``docs/reference/cli``: ``make help-pages``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+from oneword.cli.arguments import sub_verbs
 from oneword.cli.main import VERBS, main
 
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference" / "cli"
 WIDTH = "100"
-SUB_VERBS = {
-    "concept": (
-        "inspect", "convert", "merge", "rename", "extract", "combine", "card", "push",
-    ),
-    "microworld": (
-        "sample", "explore", "pictures", "people", "evaluate", "card", "train",
-    ),
-}  # fmt: skip
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
@@ -29,7 +22,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     yield "oneword", ["--help"]
     for verb in VERBS:
         yield verb, [verb, "--help"]
-        for sub_verb in SUB_VERBS.get(verb, ()):
+        for sub_verb in sub_verbs(verb):
             yield f"{verb}-{sub_verb}", [verb, sub_verb, "--help"]
     yield "train-jobs", ["train", "--jobs", ".", "--help"]
 

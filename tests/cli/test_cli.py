@@ -20,10 +20,8 @@ from PIL import Image
 import layouts
 from oneword.catalog import FAMILIES
 from oneword.cli import options
-from oneword.cli.evaluate import EvaluateArguments
+from oneword.cli.arguments import EvaluateArguments, ModelsArguments, TrainArguments
 from oneword.cli.main import VERBS, main
-from oneword.cli.models import ModelsArguments
-from oneword.cli.train import TrainArguments
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
 from oneword.errors import ConfigError

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from oneword.cli import options
-from oneword.cli.study import StudyArguments
+from oneword.cli.arguments import StudyArguments
 from oneword.config.scoring import StudyConfig
 from oneword.study.plan import GROUPS, Study
 

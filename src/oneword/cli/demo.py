@@ -5,52 +5,32 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import torch
+
+from oneword._files import check_writable, write_json_atomic
 from oneword.cli import options, progress, reports
+from oneword.cli.arguments import DemoArguments
 from oneword.cli.evaluate import score, show_scores
 from oneword.cli.train import EXIT_CODES, shown_progress
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import EvaluateConfig
+from oneword.evaluation import report
+from oneword.generation import generate as generation
+from oneword.images import contact_sheet, read_folder, save_png
+from oneword.models.loading import load_backbone
+from oneword.runs import train as runs
 
 
 SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
 """Held-out concepts whose pictures are in the package, and the word that each starts from."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoArguments:
-    """Learn a held-out thing from five shipped pictures, draw with the word, score it."""
-
-    concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
-    """What to learn: things that the embedded model has never seen."""
-    output_dir: Path = Path("oneword-demo")
-    """Folder for everything; run the same command again to go on or to score anew."""
-    seed: int = 0
-    """Seed of the training and first seed of the pictures."""
-    num_images_per_prompt: int = 8
-    """Pictures drawn for each prompt of each row of the scores."""
-    json: Path | None = None
-    """File for the scores."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
     """Learn, draw, score, and write ``report.html``."""
     started = time.monotonic()
-    chosen, _ = options.parse(DemoArguments, "demo", arguments)
-    options.say("Loading the model ...")
-    import torch
-
-    from oneword._files import check_writable, write_json_atomic
-    from oneword.evaluation import report
-    from oneword.generation import generate as generation
-    from oneword.images import contact_sheet, read_folder, save_png
-    from oneword.models.loading import load_backbone
-    from oneword.runs import train as runs
-
     check_writable(chosen.output_dir)
     pictures, plain = copy_pictures(chosen.concept, chosen.output_dir)
     train = TrainConfig(

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import tyro
-
+from oneword._files import check_writable, write_json_atomic
 from oneword.cli import options, progress
-from oneword.config.drawing import EditConfig
+from oneword.cli.arguments import EditArguments
+from oneword.cli.generate import read_concepts
+from oneword.evaluation.features import load_judge
+from oneword.generation import editing
+from oneword.models.loading import load_backbone
 
 
-@dataclass(frozen=True, kw_only=True)
-class EditArguments(EditConfig):
-    """Edit a picture: inside a mask, drawn over as a whole, or inverted and drawn again."""
-
-    picture: tyro.conf.Positional[Path]
-    """The picture to edit."""
-    json: Path | None = None
-    """File for the list of edits with their settings."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     """Edit, and say where the edits are."""
-    chosen, notes = options.parse(EditArguments, "edit", arguments)
-    for note in notes:
-        options.say(note)
-    from oneword._files import check_writable, write_json_atomic
-    from oneword.cli.generate import read_concepts
-    from oneword.evaluation.features import load_judge
-    from oneword.generation import editing
-    from oneword.models.loading import load_backbone
-
     check_writable(chosen.output_dir)
     concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
     backbone = load_backbone(chosen.model)

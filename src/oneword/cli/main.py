@@ -1,4 +1,4 @@
-"""The command line: finds the verb, reads its options, and turns errors into exit codes.
+"""The command line: reads the options, loads the verb, and turns errors into exit codes.
 
 Exit codes: 0 done; 1 the work itself failed (nothing learned, diverged); 2 a mistake in the request;
 130 stopped by Ctrl-C, with the state saved.
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from oneword._version import __version__
-from oneword.errors import UserError
+from oneword.cli import options
+from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
+from oneword.errors import ConfigError, UserError
 
 
 VERBS = {
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _hush()
     try:
-        return importlib.import_module(f"oneword.cli.{verb}").run(rest)
+        return _follow(verb, rest)
     except UserError as error:
         print(f"oneword {verb}: {error}", file=sys.stderr)
         return 2
@@ -69,6 +71,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:  # tyro prints its own message
         return stop.code if isinstance(stop.code, int) else 2
+
+
+def _follow(verb: str, words: list[str]) -> int:
+    """Read the options, and only then load what they need."""
+    if verb in SUB_VERB_HELP and (not words or words[0] in ("-h", "--help")):
+        print(SUB_VERB_HELP[verb])
+        return 0 if words else 2
+    name, given = _command(verb, words)
+    kind, module = COMMANDS[name]
+    chosen, notes = options.parse(kind, name, given)
+    for note in notes:
+        options.say(note)
+    if isinstance(chosen, ModelsArguments) and chosen.probe is not None:
+        module = "probe"
+    if name == "demo":
+        options.say("Loading the model ...")  # the libraries' import takes seconds, too
+    try:
+        return importlib.import_module(f"oneword.cli.{module}").run(chosen, words)
+    except ModuleNotFoundError as error:
+        if error.name != "skia":
+            raise
+        raise ConfigError(
+            "Drawing needs skia-python, which is not installed; run: pip install 'oneword[microworld]'"
+        ) from error
+
+
+def _command(verb: str, words: list[str]) -> tuple[str, list[str]]:
+    """A command's full name, and its options: what stands before them gets an option's name."""
+    if verb == "train" and any(word.partition("=")[0] == "--jobs" for word in words):
+        return "train --jobs", words
+    if verb == "debias" and words and not words[0].startswith("-"):
+        return verb, ["--word", *words]
+    known = sub_verbs(verb)
+    if not known:
+        return verb, words
+    sub, *words = words
+    if sub not in known:
+        raise ConfigError(f"The sub-verb must be one of {', '.join(known)}, got {sub!r}.")
+    if verb == "concept" and words and not words[0].startswith("-"):
+        words = ["--files", *words]
+    return f"{verb} {sub}", words
 
 
 class _NoTorchvision(logging.Filter):

@@ -216,6 +216,12 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
     return value, notes
 
 
+def settings(cls: type[T], chosen: Any) -> T:
+    """A verb's arguments without what only its command line has: the config that they extend."""
+    fields = dataclasses.fields(typing.cast("type[Any]", cls))
+    return cls(**{field.name: getattr(chosen, field.name) for field in fields})
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a file of options.
 

@@ -9,62 +9,35 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from oneword._files import write_atomic, write_json_atomic
 from oneword.cli import options, reports
+from oneword.cli.arguments import StudyArguments
 from oneword.cli.progress import tenths, time_left
+from oneword.config.model import EMBEDDED
 from oneword.config.scoring import StudyConfig
+from oneword.study import cost, grid, page
+from oneword.study.cost import Cost
+from oneword.study.plan import Study
+from oneword.study.work import failure_file
 
 
-if TYPE_CHECKING:
-    from oneword.study.cost import Cost
-    from oneword.study.plan import Study
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyArguments(StudyConfig):
-    """Compare ways to find a word, over concepts and seeds, by the paper's protocol.
-
-    Run the same command again to go on; the report is written anew each time.
-    """
-
-    dry_run: bool = False
-    """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
-    rows: Path | None = None
-    """Take the rows of this results.jsonl (or .gz) in as done jobs first: the report of kept rows, or a study that goes on from them."""
-    report: bool = False
-    """Write the report of what is done, and stop."""
-    markdown: Path | None = None
-    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures and results.jsonl.gz go into a folder beside it."""
-    json: Path | None = None
-    """File for the plan, or for the results in short."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     """Run the grid, then write the report; 1 where a job failed."""
-    chosen, notes = options.parse(StudyArguments, "study", arguments)
-    for note in notes:
-        options.say(note)
-    config = StudyConfig(
-        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(StudyConfig)}
-    )
-    from oneword.study.plan import Study
-
-    study = Study(config)
+    study = Study(options.settings(StudyConfig, chosen))
     for note in study.notes:
         options.say(note)
     if chosen.rows is not None:
-        from oneword.study import grid
-
         count = grid.take_in(study, chosen.rows)
         options.say(f"{count} jobs are taken from {chosen.rows}.")
     if chosen.dry_run:
         return _dry_run(study, chosen.json)
-    from oneword._files import write_atomic
-    from oneword.study import grid, page
-
     if chosen.report:
         ended = grid.standing(study)
     else:
@@ -76,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
                 raise
     count = f"{len(ended.done)} of {len(study.specs)} jobs are done."
     if ended.done or chosen.report:
-        shown = _shown(arguments)
+        shown = _shown(words)
         path = page.write(study, command=reports.command("study", *shown), markdown=chosen.markdown)
         if chosen.json is not None:
             write_atomic(chosen.json, (study.folder / "summary.json").read_bytes())
@@ -92,9 +65,9 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if ended.failed else 0
 
 
-def _shown(arguments: Sequence[str]) -> list[str]:
+def _shown(given: Sequence[str]) -> list[str]:
     """The words that make a study, without those that only say what to do with it now."""
-    words, kept = list(arguments), []
+    words, kept = list(given), []
     while words:
         word = words.pop(0)
         if word.partition("=")[0] in ("--rows", "--json", "--markdown"):
@@ -106,16 +79,11 @@ def _shown(arguments: Sequence[str]) -> list[str]:
 
 
 def _failure(study: Study, spec: Any) -> str:
-    from oneword.study.work import failure_file
-
     reason = json.loads(failure_file(study.folder, spec).read_text(encoding="utf-8"))["error"]
     return str(reason).strip().splitlines()[-1][:300]
 
 
 def _dry_run(study: Study, target: Path | None) -> int:
-    from oneword._files import write_json_atomic
-    from oneword.study import cost, grid
-
     now = grid.standing(study)
     found = cost.estimate(study, now.left) if now.left else None
     hands = study.config.workers or study.config.num_processes
@@ -178,11 +146,6 @@ def _stopped_by_sigterm() -> Iterator[None]:
 @contextmanager
 def _shown_progress(study: Study) -> Iterator[Callable[[str, str, Any], None]]:
     """A bar of jobs with the time left, and a line for each that ends."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from oneword.study import grid
-
     console = Console(stderr=True)
     line = tenths(console)
     columns = (
@@ -228,9 +191,6 @@ class Meter:
     """
 
     def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
-        from oneword.config.model import EMBEDDED
-        from oneword.study import grid
-
         family = "microworld" if study.config.model.model in EMBEDDED else "*"
         self.learning = {s.name: study.training_passes(s, family) for s in study.specs}
         self.drawing = {s.name: study.drawing_passes(s) for s in study.specs}
@@ -265,9 +225,6 @@ _SHOWN = ("image similarity", "text similarity", "silhouette overlap", "concept 
 
 def _show(study: Study) -> None:
     """Print some of the means, as many as a terminal has room for, and the findings."""
-    from rich.console import Console
-    from rich.table import Table
-
     summary = json.loads((study.folder / "summary.json").read_text(encoding="utf-8"))
     console = Console()
     table: Any = Table(title="Means over concepts")

@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from oneword._files import write_json_atomic
 from oneword.cli import options, reports
+from oneword.cli.arguments import TrainArguments
 from oneword.cli.progress import tenths, time_left
 from oneword.config.runs import TrainConfig
+from oneword.runs import train as runs
 
 
 EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainArguments(TrainConfig):
-    """Learn a word from the pictures in a folder. Run the same command again to resume.
-
-    Many words at once: oneword train --jobs FOLDER_OF_FOLDERS (see oneword train --jobs . --help).
-    """
-
-    dry_run: bool = False
-    """Print everything that would be done, and stop."""
-    json: Path | None = None
-    """File for the outcome in numbers."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
-    if any(word.partition("=")[0] == "--jobs" for word in arguments):
-        from oneword.cli import jobs
-
-        return jobs.run(arguments)
-    chosen, notes = options.parse(TrainArguments, "train", arguments)
-    for note in notes:
-        options.say(note)
-    config = TrainConfig(
-        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(TrainConfig)}
-    )
-    from oneword.runs import train as runs
-
+    config = options.settings(TrainConfig, chosen)
     if chosen.dry_run:
         print(json.dumps(runs.dry_run(config), indent=1))
         return 0
     with shown_progress() as tell:
         outcome = runs.train(config, on_event=tell)
     if chosen.json is not None:
-        from oneword._files import write_json_atomic
-
         write_json_atomic(chosen.json, summary(outcome))
     model = [] if config.model.model == "microworld" else ["--model", config.model.model]
     prompt = f"a photo of a {outcome.result.job.config.placeholder_token}"
     draw = reports.command("generate", *model, "--concepts", outcome.folder, "--prompts", prompt)
-    page = reports.write_run_report(outcome, commands=[reports.command("train", *arguments), draw])
+    page = reports.write_run_report(outcome, commands=[reports.command("train", *words), draw])
     if outcome.concept_file is not None:
         print(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
         print(f"  {draw}")
@@ -82,9 +59,6 @@ def summary(outcome: Any) -> dict[str, Any]:
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, Any], None]]:
     """A progress line with step, loss on the fixed batch, distance moved and time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     console = Console(stderr=True)
     line = tenths(console)
     columns = (

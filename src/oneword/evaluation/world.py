@@ -14,7 +14,7 @@ from oneword._typing import Pixels
 from oneword.config.drawing import SamplingConfig
 from oneword.images import from_uint8
 from oneword.microworld import weights
-from oneword.microworld.world import captions, drawing, inventory, scenes
+from oneword.microworld.world import captions, inventory, scenes
 from oneword.microworld.world.captions import Prompt
 from oneword.microworld.world.held_out import HeldOut
 from oneword.models.contract import Backbone
@@ -103,6 +103,8 @@ def evaluate_world(
         batch_size: Pictures drawn at once.
         on_picture: Told how far the drawing is.
     """
+    from oneword.microworld.world import drawing  # needs the optional extra
+
     oracle = weights.load_oracle(backbone.name)
     prompts = captions.evaluation_prompts(num_prompts, seed)
     people = {name: f"a photo of a {name}" for name in inventory.BIAS if num_people}
