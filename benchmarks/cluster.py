@@ -19,7 +19,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -33,7 +32,8 @@ from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
 from oneword.microworld.world import held_out
 from oneword.microworld.world.drawn import concept_pictures
-from oneword.runs.cluster import WORKER, train_on_cluster
+from oneword.runs.cluster import train_on_cluster
+from oneword.runs.events import Ended, Event, WorkerStarted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +129,11 @@ def _train(
     alive: list[int] = []
     ended: list[str] = []
 
-    def tell(job: str, kind: str, data: Any) -> None:
-        if kind == WORKER:
-            alive.append(data)
-        elif kind == "ended":
-            ended.append(job)
+    def tell(event: Event) -> None:
+        if isinstance(event, WorkerStarted):
+            alive.append(event.pid)
+        elif isinstance(event, Ended):
+            ended.append(event.job)
 
     def kill() -> None:
         deadline = time.monotonic() + kill_after_s if kill_after_s is not None else 0.0

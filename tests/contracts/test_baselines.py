@@ -20,6 +20,7 @@ from oneword.config.tuning import TuningConfig
 from oneword.errors import ConfigError
 from oneword.models.loading import load_backbone
 from oneword.prompts import fill
+from oneword.runs.events import Stepped
 from oneword.runs.many import train_many
 from oneword.runs.train import dry_run, train
 from oneword.training.draws import step_draws
@@ -293,8 +294,8 @@ class Stop:
     def __init__(self, step):
         self.step = step
 
-    def __call__(self, kind, data):
-        if kind == "progress" and data["step"] == self.step:
+    def __call__(self, event):
+        if isinstance(event, Stepped) and event.step == self.step:
             os.kill(os.getpid(), signal.SIGINT)
 
 

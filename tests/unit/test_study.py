@@ -21,6 +21,7 @@ from oneword.errors import ConfigError
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation.generate import generate
+from oneword.runs.events import Advanced, Ended
 from oneword.study import findings, grid, page, plots, statistics, subjects, work
 from oneword.study.plan import PAPER, Study, arm
 from oneword.study.prompt_sets import KINDS, PROMPT_SETS, prompts_for
@@ -433,12 +434,12 @@ def test_the_time_left_follows_the_work_done(tmp_path):
     word, bare = study.specs
     work_of_word = meter.learning[word.name] + meter.drawing[word.name]
     now[0] = 10.0
-    meter.tell(word.name, "learning", 0.5)
+    meter.tell(Advanced(word.name, "learning", 0.5))
     rest = meter.total - 0.5 * meter.learning[word.name]
     assert meter.left_s() == pytest.approx(10 * rest / (0.5 * meter.learning[word.name]))
-    meter.tell(word.name, "ended", "")
+    meter.tell(Ended(word.name, "done"))
     assert meter.left_s() == pytest.approx(10 * meter.drawing[bare.name] / work_of_word)
-    meter.tell(bare.name, "ended", "")
+    meter.tell(Ended(bare.name, "done"))
     assert meter.left_s() == 0
 
 

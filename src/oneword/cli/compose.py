@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oneword.cli import options, progress, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import ComposeArguments
 from oneword.cli.train import EXIT_CODES
 from oneword.config.runs import ComposeConfig
@@ -14,7 +14,7 @@ from oneword.runs import compose as composition
 def run(chosen: ComposeArguments, _words: Sequence[str]) -> int:
     """Learn, and say how to draw."""
     config = options.settings(ComposeConfig, chosen)
-    with progress.counting("learning together, steps") as show:
+    with screen.counting("learning together, steps") as show:
         results, file = composition.compose(config, on_step=show)
     if file is None:
         worst = next(r for r in results if r.status not in ("finished", "stopped"))

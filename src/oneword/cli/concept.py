@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from oneword._files import write_json_atomic
-from oneword.cli import options, progress, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import (
     CombineArguments,
     ConceptCardArguments,
@@ -22,6 +20,7 @@ from oneword.cli.arguments import (
     PushArguments,
     RenameArguments,
 )
+from oneword.cli.screen import Console
 from oneword.concepts import card, formats, inspection
 from oneword.concepts.concept import Concept
 from oneword.concepts.mixing import average, concatenated, distinct
@@ -132,7 +131,7 @@ def _card(chosen: ConceptCardArguments) -> None:
             )
         )
         prompts = expanded(templates, {c.placeholder_token: c.learnable_property for c in concepts})
-        with progress.counting("drawing the preview") as show:
+        with screen.counting("drawing the preview") as show:
             pixels = generation.generate(
                 backbone,
                 prompts,

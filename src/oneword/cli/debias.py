@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from oneword._files import check_writable, write_json_atomic
-from oneword.cli import options, progress, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DebiasArguments
-from oneword.cli.train import EXIT_CODES, shown_progress
+from oneword.cli.screen import Console
+from oneword.cli.train import EXIT_CODES
 from oneword.config.runs import DebiasConfig
 from oneword.evaluation import fairness, report
 from oneword.evaluation.fairness import Fairness
@@ -22,8 +22,12 @@ def run(chosen: DebiasArguments, words: Sequence[str]) -> int:
     """Learn, draw both words, print the table, and write the report."""
     config = options.settings(DebiasConfig, chosen)
     check_writable(config.output_dir)
-    with shown_progress() as tell, progress.counting("drawing both words") as show:
-        outcome, found = fairness.debias(config, on_event=tell, on_word=lambda done: show(done, 2))
+    with screen.display() as shown:
+        outcome, found = fairness.debias(
+            config,
+            on_event=shown.on_run,
+            on_word=lambda done: shown.bar("drawing both words", 2).show(done),
+        )
     concept = outcome.result.concept
     if found is None or concept is None:
         options.say(outcome.result.reason)

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from oneword._files import check_writable, write_json_atomic
-from oneword.cli import options, progress, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DemoArguments
 from oneword.cli.evaluate import score, show_scores
-from oneword.cli.train import EXIT_CODES, shown_progress
+from oneword.cli.train import EXIT_CODES
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import EvaluateConfig
@@ -40,8 +40,8 @@ def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
             placeholder_token="S*", initializer_token=SHIPPED[chosen.concept], seed=chosen.seed
         ),
     )
-    with shown_progress() as tell:
-        outcome = runs.train(train, on_event=tell)
+    with screen.display() as shown:
+        outcome = runs.train(train, on_event=shown.on_run)
     if outcome.concept_file is None or outcome.result.concept is None:
         options.say(outcome.result.reason)
         return EXIT_CODES.get(outcome.result.status, 1)
@@ -63,7 +63,7 @@ def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
     )
     prompts = [t.replace("{}", "S*") for t in evaluation.protocol.edits]
     columns = len(outcome.result.job.pictures)
-    with progress.counting("drawing the grid") as show:
+    with screen.counting("drawing the grid") as show:
         drawing = generation.generate(
             backbone,
             prompts,

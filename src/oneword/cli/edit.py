@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from oneword._files import check_writable, write_json_atomic
-from oneword.cli import options, progress
+from oneword.cli import options, screen
 from oneword.cli.arguments import EditArguments
 from oneword.cli.generate import read_concepts
 from oneword.evaluation.features import load_judge
@@ -25,7 +25,7 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     judge = None if chosen.keep is None else load_judge(chosen.judge, backbone)
     num = 1 if chosen.invert is not None else chosen.num_images_per_prompt
     with (
-        progress.counting("editing") as show,
+        screen.counting("editing") as show,
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")

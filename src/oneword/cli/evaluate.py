@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from oneword._files import check_writable, write_json_atomic
 from oneword._typing import Pixels
-from oneword.cli import options, progress, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import EvaluateArguments
 from oneword.cli.generate import read_concept
+from oneword.cli.screen import Console
 from oneword.concepts.concept import Concept
 from oneword.config.scoring import EvaluateConfig
 from oneword.errors import ConfigError
@@ -96,7 +96,7 @@ def score(
         batch_size=config.batch_size, replace=config.replace,
     )  # fmt: skip
     names = list(methods)
-    with progress.counting("drawing and scoring, prompts") as show:
+    with screen.counting("drawing and scoring, prompts") as show:
 
         def tell(name: str, done: int, total: int) -> None:
             show(names.index(name) * total + done, total * len(names))

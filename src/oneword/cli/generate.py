@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from oneword._files import check_writable, write_json_atomic
 from oneword._typing import Pixels
-from oneword.cli import options, progress, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import GenerateArguments
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
@@ -59,7 +59,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         references = _references(chosen, concepts, backbone.resolution)
         judge = load_judge(chosen.judge, backbone)
     seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
-    with progress.counting("drawing") as show:
+    with screen.counting("drawing") as show:
         drawing = generation.generate(
             backbone,
             prompts,

@@ -6,18 +6,14 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from oneword._files import write_json_atomic
-from oneword.cli import options, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import JobsArguments, TrainArguments
-from oneword.cli.progress import tenths, time_left
+from oneword.cli.screen import Display
 from oneword.cli.train import EXIT_CODES, summary
 from oneword.config.runs import TrainConfig
 from oneword.errors import ConfigError, UserError
@@ -25,6 +21,7 @@ from oneword.images import read_folder
 from oneword.models.loading import load_backbone
 from oneword.runs import train as runs
 from oneword.runs.cluster import train_on_cluster
+from oneword.runs.events import Ended, Event, Message, OnEvent, Stepped
 from oneword.runs.many import JobOutcome, train_many
 
 
@@ -44,9 +41,10 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
     if chosen.dry_run:
         return _dry_run(configs, failed)
     outcomes = [JobOutcome(name=name, outcome=None, error=error) for name, error in failed]
-    with _shown_progress(len(configs) + len(failed)) as tell:
-        for outcome in outcomes:
-            tell(outcome.name, "ended", outcome)
+    with screen.display() as shown:
+        tell = _shown(shown, len(configs) + len(failed))
+        for name, error in failed:
+            tell(Ended(name, f"failed: {error}", failed=True))
         if configs and chosen.cluster is None:
             outcomes += train_many(configs, slots=slots, on_event=tell)
         elif configs:
@@ -192,53 +190,32 @@ def _write_reports(outcomes: Sequence[JobOutcome], configs: Sequence[TrainConfig
         reports.write_run_report(outcome, commands=[draw])
 
 
-@contextmanager
-def _shown_progress(total: int) -> Iterator[Callable[[str, str, Any], None]]:
+def _shown(display: Display, total: int) -> OnEvent:
     """A bar for all words with the time left, and one for each that trains now."""
-    console = Console(stderr=True)
-    line = tenths(console)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        started = time.monotonic()
-        everything = bar.add_task("words", total=total, numbers="")
-        tasks: dict[str, Any] = {}
-        parts: dict[str, float] = {}
+    started = time.monotonic()
+    everything = display.bar("words", total)
+    parts: dict[str, float] = {}
 
-        def show_all() -> None:
-            done = sum(parts.values())
-            left = (time.monotonic() - started) / done * (total - done) if done else None
-            bar.update(everything, completed=int(done), numbers=time_left(left))
-            line(done, total, left, f"words: {int(done)}/{total}")
+    def show_all() -> None:
+        done = sum(parts.values())
+        left_s = (time.monotonic() - started) / done * (total - done) if done else None
+        everything.show(done, left_s=left_s)
 
-        def tell(name: str, kind: str, data: Any) -> None:
-            if kind == "message":
-                console.print(f"{name}: {data}", highlight=False, markup=False)
-            elif kind == "progress":
-                if name not in tasks:
-                    tasks[name] = bar.add_task(
-                        f"  {name}", total=data["max_train_steps"], numbers=""
-                    )
-                numbers = f"loss {data['loss']:.4f}  moved {data['distance']:.2f}"
-                bar.update(tasks[name], completed=data["step"], numbers=numbers)
-                parts[name] = data["step"] / data["max_train_steps"]
+    def on_event(event: Event) -> None:
+        match event:
+            case Message():
+                display.say(f"{event.job}: {event.text}")
+            case Stepped():
+                numbers = f"loss {event.loss:.4f}  moved {event.distance:.2f}"
+                display.bar(f"  {event.job}", event.max_train_steps).show(event.step, numbers)
+                parts[event.job] = event.step / event.max_train_steps
                 show_all()
-            elif kind == "ended":
-                if name in tasks:
-                    bar.remove_task(tasks.pop(name))
-                parts[name] = 1.0
+            case Ended():
+                display.remove(f"  {event.job}")
+                parts[event.job] = 1.0
                 show_all()
-                console.print(f"{name}: {_ending(data)}", highlight=False, markup=False)
+                display.say(f"{event.job}: {event.text}")
+            case _:
+                pass
 
-        yield tell
-
-
-def _ending(one: JobOutcome) -> str:
-    if one.outcome is None:
-        return f"failed: {one.error}"
-    before = "has ended before. " if one.outcome.was_finished else ""
-    return before + runs.ending(one.outcome.result)
+    return on_event

@@ -108,7 +108,7 @@ def _command(verb: str, words: list[str]) -> tuple[str, list[str]]:
         return verb, words
     sub, *words = words
     if sub not in known:
-        raise ConfigError(f"The sub-verb must be one of {', '.join(known)}, got {sub!r}.")
+        raise ConfigError(f"The sub-verb must be one of {', '.join(known)}, got {sub}.")
     if verb == "concept" and words and not words[0].startswith("-"):
         words = ["--files", *words]
     return f"{verb} {sub}", words

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from oneword._files import check_writable, write_atomic, write_json_atomic
-from oneword.cli import options, progress
+from oneword.cli import options, screen
 from oneword.cli.arguments import (
     ExploreArguments,
     MicroworldCardArguments,
     MicroworldEvaluateArguments,
     SampleArguments,
 )
+from oneword.cli.screen import Console
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError
@@ -53,7 +53,7 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
     if arguments.output_dir is not None:
         check_writable(arguments.output_dir)
     backbone = load_backbone(ModelConfig(model=arguments.model))
-    with progress.counting("drawing") as show:
+    with screen.counting("drawing") as show:
         scores = evaluate_world(
             backbone,
             num_prompts=arguments.num_prompts,
@@ -111,7 +111,7 @@ def _sample(arguments: SampleArguments) -> int:
         )
     check_writable(arguments.output_dir)
     seeds = [arguments.seed + i for i in range(arguments.num_images_per_prompt)]
-    with progress.counting("drawing") as show:
+    with screen.counting("drawing") as show:
         drawing = generation.generate(
             load_backbone(ModelConfig(model=arguments.model)),
             arguments.prompts,
@@ -178,7 +178,7 @@ def _generated(
     backbone = load_backbone(ModelConfig(model=arguments.model))
     rows = [(name, label) for name, rows in world.items() for label in rows]
     found: dict[str, dict[str, list[Image.Image]]] = {name: {} for name in world}
-    with progress.counting("generating rows") as show:
+    with screen.counting("generating rows") as show:
         for i, (name, label) in enumerate(rows):
             texts = [p.text for p in world[name][label]]
             seeds = [arguments.seed + j for j in range(len(texts))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from oneword.cli import options, progress
+from oneword.cli import options, screen
 from oneword.cli.arguments import MicroworldTrainArguments
 from oneword.errors import ConfigError
 from oneword.microworld.making import train as recipe
@@ -27,27 +27,28 @@ def run(arguments: MicroworldTrainArguments, _words: Sequence[str]) -> int:
     if arguments.oracle_samples is not None:
         oracle = dataclasses.replace(made.oracle, num_samples=arguments.oracle_samples)
         made = dataclasses.replace(made, oracle=oracle)
-    complete = recipe.train(
-        arguments.output_dir,
-        recipe=made,
-        stages=arguments.stages or STAGES,
-        minutes=arguments.minutes,
-        device=arguments.device,
-        num_processes=arguments.num_processes,
-        from_scratch=arguments.from_scratch,
-        further_oracle=arguments.oracle_samples is not None,
-        on_progress=_report,
-    )
+    with screen.display() as shown:
+
+        def show(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            speed = metrics.get("steps_per_s", 0.0)
+            left_s = (total - done) / speed if speed else None
+            shown.bar(stage, total).show(done, numbers, left_s=left_s)
+
+        complete = recipe.train(
+            arguments.output_dir,
+            recipe=made,
+            stages=arguments.stages or STAGES,
+            minutes=arguments.minutes,
+            device=arguments.device,
+            num_processes=arguments.num_processes,
+            from_scratch=arguments.from_scratch,
+            further_oracle=arguments.oracle_samples is not None,
+            on_progress=show,
+        )
     if arguments.land is not None:
         recipe.land(arguments.output_dir, arguments.land, made)
         options.say(f"The model lies in {arguments.land}.")
     if not complete:
         options.say("Time is up; the same command goes on from here.")
     return 0
-
-
-def _report(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
-    numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    speed = metrics.get("steps_per_s", 0.0)
-    left = progress.time_left((total - done) / speed if speed else None)
-    options.say(f"{stage}: {done}/{total}  {numbers}  {left}".rstrip())

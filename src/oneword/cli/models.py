@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from oneword._files import write_json_atomic
 from oneword.catalog import FAMILIES, Family
 from oneword.cli.arguments import ModelsArguments
+from oneword.cli.screen import Console
 
 
 def listed(family: Family) -> dict[str, str]:

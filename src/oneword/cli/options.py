@@ -25,6 +25,8 @@ from oneword.errors import ConfigError, UserError
 
 
 T = TypeVar("T")
+READER_GONE = 141
+"""Exit code where nobody reads the output any more: that of a program that SIGPIPE ends."""
 
 ALIASES = {
     "--pretrained-model-name-or-path": "--model",

@@ -12,16 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.cli import options, reports
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import StudyArguments
-from oneword.cli.progress import tenths, time_left
+from oneword.cli.screen import Console, Display
 from oneword.config.model import EMBEDDED
 from oneword.config.scoring import StudyConfig
+from oneword.runs.events import Advanced, Ended, Event, Message, OnEvent
 from oneword.study import cost, grid, page
 from oneword.study.cost import Cost
 from oneword.study.plan import Study
@@ -41,9 +40,9 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     if chosen.report:
         ended = grid.standing(study)
     else:
-        with _stopped_by_sigterm(), _shown_progress(study) as tell:
+        with _stopped_by_sigterm(), screen.display() as shown:
             try:
-                ended = grid.run(study, on_event=tell)
+                ended = grid.run(study, on_event=_watched(study, shown))
             except KeyboardInterrupt:
                 options.say("Stopped; run the same command again to go on.")
                 raise
@@ -143,43 +142,27 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _shown_progress(study: Study) -> Iterator[Callable[[str, str, Any], None]]:
+def _watched(study: Study, display: Display) -> OnEvent:
     """A bar of jobs with the time left, and a line for each that ends."""
-    console = Console(stderr=True)
-    line = tenths(console)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    before = len(study.specs) - len(grid.standing(study).left)
     meter = Meter(study)
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("jobs", total=len(study.specs), completed=before, now="")
-        ended = before
+    ended = len(study.specs) - len(grid.standing(study).left)
+    bar = display.bar("jobs", len(study.specs))
+    bar.show(ended)
 
-        def tell(name: str, kind: str, data: Any) -> None:
-            nonlocal ended
-            if kind == "message":
-                console.print(f"{name}: {data}", highlight=False, markup=False)
-                return
-            if kind not in ("learning", "drawing", "ended"):
-                return
-            meter.tell(name, kind, data)
-            if kind == "ended":
+    def on_event(event: Event) -> None:
+        nonlocal ended
+        if isinstance(event, Message | Ended):
+            display.say(f"{event.job}: {event.text}")
+        if isinstance(event, Advanced | Ended):
+            meter.tell(event)
+            now = ""
+            if isinstance(event, Ended):
                 ended += 1
-                how = f"failed: {str(data).strip().splitlines()[-1]}" if data else "done"
-                console.print(f"{name}: {how}", highlight=False, markup=False)
-            left = meter.left_s()
-            text = time_left(left)
-            line(ended, len(study.specs), left, f"jobs: {ended}/{len(study.specs)}")
-            if kind != "ended":
-                text += f"  {name}: {kind} {data:.0%}"
-            bar.update(task, completed=ended, now=text)
+            else:
+                now = f"{event.job}: {event.doing} {event.share:.0%}"
+            bar.show(ended, left_s=meter.left_s(), now=now)
 
-        yield tell
+    return on_event
 
 
 class Meter:
@@ -199,17 +182,18 @@ class Meter:
         self.parts: dict[str, float] = {}
         self.clock, self.started = clock, clock()
 
-    def tell(self, name: str, kind: str, data: Any) -> None:
-        """Take note of a job's event."""
+    def tell(self, event: Advanced | Ended) -> None:
+        """Take note of how far a job is."""
+        name = event.job
         if name not in self.left:
             return
-        whole = self.learning[name] + self.drawing[name]
-        if kind == "learning":
-            self.parts[name] = self.learning[name] * data
-        elif kind == "drawing":
-            self.parts[name] = self.learning[name] + self.drawing[name] * data
+        learning, drawing = self.learning[name], self.drawing[name]
+        if isinstance(event, Ended):
+            self.parts[name] = learning + drawing
+        elif event.doing == "learning":
+            self.parts[name] = learning * event.share
         else:
-            self.parts[name] = whole
+            self.parts[name] = learning + drawing * event.share
 
     def left_s(self) -> float | None:
         """Seconds to go; ``None`` before anything is done."""

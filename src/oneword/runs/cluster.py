@@ -17,7 +17,8 @@ from typing import Any
 
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
-from oneword.runs.many import JobOutcome, OnJobEvent, check_jobs, train_many
+from oneword.runs.events import Ended, Event, Message, OnEvent, Stepped, WorkerStarted
+from oneword.runs.many import JobOutcome, check_jobs, train_many
 from oneword.runs.train import folder_of
 
 
@@ -25,8 +26,6 @@ class ClusterError(UserError):
     """The cluster cannot be used as it was asked for."""
 
 
-WORKER = "worker"
-"""Kind of the event of a worker that takes up jobs: its data is the process id."""
 _RETRIES = 3  # of a chunk whose worker dies; a job that kills every worker must end some time
 _CHUNK = 4  # chunks' length in slots: long enough that batches stay full, short enough to share
 _WAIT_S = 0.2
@@ -44,7 +43,7 @@ def train_on_cluster(
     address: str = "local",
     workers: int | None = None,
     slots: int | None = None,
-    on_event: OnJobEvent | None = None,
+    on_event: OnEvent | None = None,
 ) -> list[JobOutcome]:
     """Learn many words on a Ray cluster; arguments and outcomes as of ``jobs.train_many``.
 
@@ -78,12 +77,12 @@ def train_on_cluster(
 
 
 def map_chunks(
-    function: Callable[[Any, OnJobEvent], Any],
+    function: Callable[[Any, OnEvent], Any],
     chunks: Sequence[Any],
     *,
     address: str = "local",
     workers: int | None = None,
-    on_event: OnJobEvent | None = None,
+    on_event: OnEvent | None = None,
 ) -> Iterator[Any]:
     """Call a function on chunks of work, each on some worker; a worker's death repeats its chunk.
 
@@ -104,12 +103,12 @@ def map_chunks(
 
 
 def _mapped(
-    function: Callable[[Any, OnJobEvent], Any],
+    function: Callable[[Any, OnEvent], Any],
     cut: Callable[[int], list[Any]],
     most_workers: int,
     address: str,
     workers: int | None,
-    on_event: OnJobEvent | None,
+    on_event: OnEvent | None,
 ) -> Iterator[Any]:
     """``map_chunks``, of chunks that are cut once the number of workers is known."""
     with _connected(address) as ray:
@@ -139,7 +138,7 @@ def _mapped(
                 pass
             except ray.exceptions.RayError as error:
                 if on_event is not None:
-                    on_event("cluster", "message", f"A worker was lost for good: {error}")
+                    on_event(Message("cluster", f"A worker was lost for good: {error}"))
             _tell(events, on_event, ended)
         _tell(events, on_event, ended)
 
@@ -149,44 +148,41 @@ def _lost(name: str) -> JobOutcome:
     return JobOutcome(name=name, outcome=None, error=reason)
 
 
-def _tell(events: Any, on_event: OnJobEvent | None, ended: set[str]) -> None:
+def _tell(events: Any, on_event: OnEvent | None, ended: set[str]) -> None:
     """Pass events on; a repeated call finds words that ended before, and says so once more."""
     while not events.empty():
-        name, kind, data = events.get()
-        if kind == "ended":
-            if name in ended:
+        event = events.get()
+        if isinstance(event, Ended):
+            if event.job in ended:
                 continue
-            ended.add(name)
+            ended.add(event.job)
         if on_event is not None:
-            on_event(name, kind, data)
+            on_event(event)
 
 
 class _Worker:
     """One actor: a process that works on chunks, one after the other."""
 
-    def work(self, function: Callable[[Any, OnJobEvent], Any], chunk: Any, events: Any) -> Any:
-        def tell(name: str, kind: str, data: Any) -> None:
-            events.put((name, kind, data))
-
-        tell("worker", WORKER, os.getpid())
-        return function(chunk, tell)
+    def work(self, function: Callable[[Any, OnEvent], Any], chunk: Any, events: Any) -> Any:
+        events.put(WorkerStarted(os.getpid()))
+        return function(chunk, events.put)
 
 
-def _train(slots: int | None, configs: Sequence[TrainConfig], tell: OnJobEvent) -> list[JobOutcome]:
-    def tell_light(name: str, kind: str, data: Any) -> None:
-        if kind != "progress" or data["evaluated"]:
-            tell(name, kind, _light(data))
+def _train(slots: int | None, configs: Sequence[TrainConfig], tell: OnEvent) -> list[JobOutcome]:
+    def tell_less(event: Event) -> None:
+        if not isinstance(event, Stepped) or event.evaluated:
+            tell(event)
 
-    return [_light(o) for o in train_many(configs, slots=slots, on_event=tell_light)]
+    return [_light(o) for o in train_many(configs, slots=slots, on_event=tell_less)]
 
 
-def _light(data: Any) -> Any:
-    """What travels between machines: an outcome goes without its pictures."""
-    if not isinstance(data, JobOutcome) or data.outcome is None:
-        return data
-    result = data.outcome.result
+def _light(one: JobOutcome) -> JobOutcome:
+    """An outcome as it travels between machines, without its pictures."""
+    if one.outcome is None:
+        return one
+    result = one.outcome.result
     job = replace(result.job, pictures=result.job.pictures[:0], masks=None)
-    return replace(data, outcome=replace(data.outcome, result=replace(result, job=job)))
+    return replace(one, outcome=replace(one.outcome, result=replace(result, job=job)))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,8 @@
-"""What a run tells while it goes, and how it is asked to stop."""
+"""What runs tell of while they go, and how they are asked to stop.
+
+Every event is plain data, so that it can travel between processes; ``job`` is the name of its run's
+folder, or of the study's job.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,90 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 
-OnEvent = Callable[[str, Any], None]
-"""``on_event(kind, data)``: "plan" (dict), "message" (str), "progress" (dict), "preview" (Path)."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run is about to begin, or to go on."""
+
+    job: str
+    plan: dict[str, Any]
+    """What ``runs.train.dry_run`` returns."""
 
 
-def tell_nobody(kind: str, data: Any) -> None:
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something to be read."""
+
+    job: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Pictures were drawn with the word as it is."""
+
+    job: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped:
+    """A run has taken a step."""
+
+    job: str
+    step: int
+    max_train_steps: int
+    loss: float
+    """On the fixed batch, when it was scored last."""
+    best_loss: float
+    best_step: int
+    distance: float
+    """How far the rows have moved from where they started."""
+    learning_rate: float
+    time_s: float
+    """Time spent on the run in all its parts, s."""
+    left_s: float | None
+    """Time that the rest takes at this speed, s; ``None`` before there is a speed."""
+    evaluated: bool
+    """Whether this step was scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """A study's job has come further."""
+
+    job: str
+    doing: Literal["learning", "drawing"]
+    share: float
+    """How much of that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One of many jobs is at its end, for this call."""
+
+    job: str
+    text: str
+    """How, in a few words."""
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A process takes up jobs on a cluster."""
+
+    pid: int
+
+
+Event = Plan | Message | Preview | Stepped | Advanced | Ended | WorkerStarted
+OnEvent = Callable[[Event], None]
+
+
+def tell_nobody(event: Event) -> None:
     """Stand in for an absent ``on_event``."""
 
 

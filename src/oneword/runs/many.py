@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,19 +19,16 @@ from oneword.errors import ConfigError, UserError
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.speed.compiled import aside
-from oneword.runs.events import OnEvent, asked_to_stop, tell_nobody
+from oneword.runs.events import Ended, OnEvent, Plan, asked_to_stop, tell_nobody
 from oneword.runs.folder import RunFolder
 from oneword.runs.prepare import Prepared, work_of
-from oneword.runs.train import TrainOutcome, Watch, keep, opened, outcome_of, train
+from oneword.runs.train import TrainOutcome, Watch, ending, keep, opened, outcome_of, train
 from oneword.training.job import Progress, Result
 from oneword.training.loop import invert, invert_many
 from oneword.training.state import State
 from oneword.training.tuning import BASELINES
 
 
-OnJobEvent = Callable[[str, str, Any], None]
-"""``on_event(name, kind, data)``: as ``runs.OnEvent``, of the job of that name; and "ended" with
-its ``JobOutcome``."""
 _CPU_SLOTS = 4  # a CPU gains nothing from more, and each costs memory
 _SHARE = 0.8  # of a GPU's free memory that slots may fill
 
@@ -66,7 +62,7 @@ def train_many(
     *,
     slots: int | None = None,
     backbone: Backbone | None = None,
-    on_event: OnJobEvent | None = None,
+    on_event: OnEvent | None = None,
 ) -> list[JobOutcome]:
     """Learn many words, ``slots`` of them in one batch; each has its own run folder.
 
@@ -78,7 +74,7 @@ def train_many(
         configs: The jobs, all of one model; the names of their output folders tell them apart.
         slots: Words that train at once; ``None``: as many as the memory of a GPU holds, 4 on a CPU.
         backbone: The jobs' model, where it is loaded already.
-        on_event: Told of each job's plan, messages, progress, previews and end.
+        on_event: Told of each job's plan, messages, steps, previews and end.
 
     Returns:
         One outcome per config, in their order.
@@ -87,7 +83,7 @@ def train_many(
         ConfigError: there is no job, they differ in their model, or two share a folder's name.
         UserError: the model cannot be loaded.
     """
-    tell = on_event or _tell_nobody
+    tell = on_event or tell_nobody
     check_jobs(configs)
     backbone = backbone or load_backbone(configs[0].model, work_of(configs[0], slots or 1))
     outcomes: dict[str, JobOutcome] = {}
@@ -95,7 +91,7 @@ def train_many(
 
     def end(outcome: JobOutcome) -> None:
         outcomes[outcome.name] = outcome
-        tell(outcome.name, "ended", outcome)
+        tell(_ended(outcome))
 
     with asked_to_stop() as asked:
         for config in configs:
@@ -103,7 +99,7 @@ def train_many(
             if config.inversion.setup in BASELINES:
                 continue
             try:
-                made = _begin(config, backbone, partial(tell, name), asked)
+                made = _begin(config, backbone, tell, asked)
             except UserError as error:
                 end(JobOutcome(name=name, outcome=None, error=str(error)))
                 continue
@@ -133,11 +129,11 @@ def train_many(
 
 
 def _train_alone(
-    config: TrainConfig, backbone: Backbone, tell: OnJobEvent, asked: threading.Event
+    config: TrainConfig, backbone: Backbone, tell: OnEvent, asked: threading.Event
 ) -> JobOutcome:
     name = config.output_dir.name
     try:
-        outcome = train(config, on_event=partial(tell, name), backbone=backbone)
+        outcome = train(config, on_event=tell, backbone=backbone)
     except UserError as error:
         return JobOutcome(name=name, outcome=None, error=str(error))
     if outcome.result.status == "interrupted":  # by the same signal that all are stopped with
@@ -145,8 +141,11 @@ def _train_alone(
     return JobOutcome(name=name, outcome=outcome)
 
 
-def _tell_nobody(name: str, kind: str, data: Any) -> None:  # noqa: ARG001  (an OnJobEvent)
-    tell_nobody(kind, data)
+def _ended(one: JobOutcome) -> Ended:
+    if one.outcome is None:
+        return Ended(one.name, f"failed: {one.error}", failed=True)
+    before = "has ended before. " if one.outcome.was_finished else ""
+    return Ended(one.name, before + ending(one.outcome.result))
 
 
 def check_jobs(configs: Sequence[TrainConfig]) -> None:
@@ -176,7 +175,7 @@ def _begin(
 ) -> _Run | TrainOutcome:
     """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
     folder, prepared, standing = opened(config, backbone)
-    tell("plan", prepared.plan | {"run": standing})
+    tell(Plan(config.output_dir.name, prepared.plan | {"run": standing}))
     if standing == "finished":
         result = invert(backbone, prepared.job, checkpoint=folder.kept())
         return outcome_of(result, folder, 0.0, was_finished=True)

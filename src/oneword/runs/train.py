@@ -19,7 +19,15 @@ from oneword.config.runs import TrainConfig
 from oneword.images import contact_sheet, save_png
 from oneword.models.contract import Backbone
 from oneword.prompts import as_template, fill
-from oneword.runs.events import OnEvent, asked_to_stop, tell_nobody
+from oneword.runs.events import (
+    Message,
+    OnEvent,
+    Plan,
+    Preview,
+    Stepped,
+    asked_to_stop,
+    tell_nobody,
+)
 from oneword.runs.folder import RunFolder
 from oneword.runs.mirror import Mirror
 from oneword.runs.prepare import Prepared, prepare
@@ -66,19 +74,19 @@ def train(
 
     Args:
         config: What to do; ``output_dir`` may hold the same run, begun before.
-        on_event: Told of the plan, of messages, progress and previews.
+        on_event: Told of the plan, of messages, steps and previews.
         backbone: Its model, where it is loaded already.
 
     Raises:
         UserError: the folder, the pictures, the model or the settings cannot be used.
     """
-    tell = on_event or tell_nobody
+    tell, name = on_event or tell_nobody, config.output_dir.name
     folder, prepared, standing = opened(config, backbone)
     learn = method(prepared.job.config.setup)
-    tell("plan", prepared.plan | {"run": standing})
+    tell(Plan(name, prepared.plan | {"run": standing}))
     if standing == "finished":
         result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
-        tell("message", f"The run in {folder.path} has ended before. {ending(result)}")
+        tell(Message(name, f"The run in {folder.path} has ended before. {ending(result)}"))
         return outcome_of(result, folder, 0.0, was_finished=True)
     if standing == "new":
         folder.write_record(prepared.record)
@@ -89,7 +97,7 @@ def train(
             prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
         )
     keep(result, folder, watch.elapsed())
-    tell("message", ending(result))
+    tell(Message(name, ending(result)))
     return outcome_of(result, folder, time.monotonic() - started)
 
 
@@ -159,9 +167,6 @@ def ending(result: Result) -> str:
     return f"{words[result.status]} at step {result.steps}{reason}."
 
 
-# --- before training -----------------------------------------------------------------------------
-
-
 # --- while training ------------------------------------------------------------------------------
 
 
@@ -172,14 +177,14 @@ class Watch:
         self, prepared: Prepared, folder: RunFolder, tell: OnEvent, asked: threading.Event
     ) -> None:
         self.prepared, self.folder, self.tell, self.asked = prepared, folder, tell, asked
-        self.config = prepared.config
+        self.config, self.name = prepared.config, folder.path.name
         self.started = time.monotonic()
         state = folder.state.load()
         step = state.step if state else None
         self.first_step = step or 0
         self.before_s = folder.rewind_metrics(step)
         if step is not None:
-            tell("message", f"Going on from step {self.first_step}.")
+            tell(Message(self.name, f"Going on from step {self.first_step}."))
 
     def elapsed(self) -> float:
         """Time spent on this run in all its parts, s."""
@@ -187,28 +192,37 @@ class Watch:
 
     def on_step(self, progress: Progress) -> Literal["stop"] | None:
         if progress.message:
-            self.tell("message", progress.message)
-        numbers = {
-            "step": progress.step,
-            "loss": progress.loss,
-            "distance": progress.distance,
-            "lr": progress.learning_rate,
-            "time_s": round(self.elapsed(), 3),
-        }
+            self.tell(Message(self.name, progress.message))
+        time_s = round(self.elapsed(), 3)
         # A scoring that was not finite has no loss of its own.
         if progress.evaluated and progress.losses and progress.losses[-1][0] == progress.step:
-            self.folder.add_metrics(numbers)
+            self.folder.add_metrics(
+                {
+                    "step": progress.step,
+                    "loss": progress.loss,
+                    "distance": progress.distance,
+                    "lr": progress.learning_rate,
+                    "time_s": time_s,
+                }
+            )
         total = progress.config.max_train_steps or 0
         done = progress.step - self.first_step
         step_s = (time.monotonic() - self.started) / done if done > 0 else None
-        more = {
-            "max_train_steps": total,
-            "best_loss": progress.best_loss,
-            "best_step": progress.best_step,
-            "evaluated": progress.evaluated,
-            "left_s": None if step_s is None else step_s * (total - progress.step),
-        }
-        self.tell("progress", numbers | more)
+        self.tell(
+            Stepped(
+                job=self.name,
+                step=progress.step,
+                max_train_steps=total,
+                loss=progress.loss,
+                best_loss=progress.best_loss,
+                best_step=progress.best_step,
+                distance=progress.distance,
+                learning_rate=progress.learning_rate,
+                time_s=time_s,
+                left_s=None if step_s is None else step_s * (total - progress.step),
+                evaluated=progress.evaluated,
+            )
+        )
         self._stop_if_asked()
         every = self.config.validation_steps
         if every and progress.step % every == 0:
@@ -231,4 +245,4 @@ class Watch:
         )
         path = self.folder.preview(progress.step)
         save_png(contact_sheet(pixels), path)
-        self.tell("preview", path)
+        self.tell(Preview(self.name, path))

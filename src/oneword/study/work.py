@@ -12,7 +12,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,14 +39,13 @@ from oneword.microworld.making.oracle import Oracle
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
+from oneword.runs.events import Advanced, Ended, Event, OnEvent, Stepped
 from oneword.runs.many import train_many
 from oneword.study.plan import BIPARTITE, Spec, Study
 from oneword.study.prompt_sets import prompts_for
 from oneword.study.subjects import Subject
 
 
-Tell = Callable[[str, str, Any], None]
-"""``tell(job, kind, data)``: "learning" and "drawing" (share done), "ended" (error or "")."""
 Row = dict[str, Any]
 TRAINING = "training"
 """Kind of the row with a job's training in numbers; other rows are of one prompt each."""
@@ -121,7 +120,7 @@ def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
 # --- a chunk
 
 
-def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: Tell) -> list[str]:
+def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list[str]:
     """Do jobs that are not done yet; one that fails leaves its reason and does not stop the others.
 
     Returns:
@@ -149,8 +148,15 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: Tell) -> list[st
             write_json_atomic(
                 failure_file(study.folder, spec), {"job": spec.name, "error": failure}
             )
-        tell(spec.name, "ended", failure)
+        tell(ended(spec, failure))
     return done
+
+
+def ended(spec: Spec, failure: str = "") -> Ended:
+    """The end of a job; of what it failed for only the last line, as of a traceback."""
+    if not failure:
+        return Ended(spec.name, "done")
+    return Ended(spec.name, f"failed: {failure.strip().splitlines()[-1]}", failed=True)
 
 
 def _reason(error: Exception) -> str:
@@ -170,7 +176,7 @@ def _run_folder(study: Study, spec: Spec) -> Path:
     return study.folder / "runs" / spec.run
 
 
-def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: Tell) -> dict[str, str]:
+def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: OnEvent) -> dict[str, str]:
     """Train what is not trained yet; why a run failed, by its name."""
     by_run = {spec.run: spec for spec in specs if study.arm(spec).trains}
     failed: dict[str, str] = {}
@@ -183,9 +189,10 @@ def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: Tell) -> d
         except UserError as error:
             failed[run] = str(error)
 
-    def on_event(run: str, kind: str, data: Any) -> None:
-        if kind == "progress":
-            tell(by_run[run].name, "learning", data["step"] / data["max_train_steps"])
+    def on_event(event: Event) -> None:
+        if isinstance(event, Stepped):
+            share = event.step / event.max_train_steps
+            tell(Advanced(by_run[event.job].name, "learning", share))
 
     if configs:
         outcomes = train_many(
@@ -215,7 +222,7 @@ def _training(study: Study, tools: Bench, spec: Spec) -> TrainConfig:
 # --- drawing and scoring
 
 
-def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
+def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
     config, subject = study.config, study.subjects[spec.concept]
     size_px = tools.backbone.resolution
     pictures = read_folder(_training_folder(study, spec, size_px), resolution=size_px).pixels
@@ -241,8 +248,8 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
             repeated = drawn is None and bool(shown)  # the same training pictures again
             if number == 0 and kind not in shown and not repeated:
                 shown[kind] = (pictures if drawn is None else drawn)[:_GALLERY]
-            tell(spec.name, "drawing", (number * len(templates) + place + 1)
-                 / (len(templates) * len(scales)))  # fmt: skip
+            done = number * len(templates) + place + 1
+            tell(Advanced(spec.name, "drawing", done / (len(templates) * len(scales))))
         if method is None:
             break  # guidance moves no training picture
     write_gallery(gallery_file(study.folder, spec), list(shown.values()))

@@ -17,7 +17,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,6 +31,7 @@ from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
 
 
+_WAIT_S = 0.2
 _TRAIN: dict[str, Callable[[Workshop], bool]] = {
     "vae": making.train_vae,
     "clip": lambda shop: making.train_clip(shop, "clip"),
@@ -61,22 +65,31 @@ def train(
         num_processes: CPU processes of one thread each, which share every batch.
         from_scratch: Begin at nothing even where landed weights exist.
         further_oracle: Train the oracle on from its landed weights, with a fresh optimiser.
-        on_progress: Called with (stage, done steps, all steps, metrics).
+        on_progress: Called with (stage, done steps, all steps, metrics), always in this process.
 
     Returns:
         Whether every stage is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    tell = on_progress or _tell_nobody
     job = (
         folder, recipe or Recipe(), stages, time.monotonic() + 60 * minutes, device, num_processes,
-        from_scratch, further_oracle, on_progress or _tell_nobody,
+        from_scratch, further_oracle,
     )  # fmt: skip
     if num_processes == 1:
-        return _train_process(0, *job, None)
+        return _train_process(0, *job, tell, None)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_train_process, (*job, port), nprocs=num_processes)
+    told = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    processes = torch.multiprocessing.spawn(
+        _train_process, (*job, partial(_put, told), port), nprocs=num_processes, join=False
+    )
+    ended = False
+    while not ended:
+        ended = processes.join(timeout=_WAIT_S)
+        while not told.empty():
+            tell(*told.get())
     return all((folder / f"{stage}.done").exists() for stage in stages)
 
 
@@ -128,6 +141,11 @@ def _train_process(
     if port is not None:
         dist.destroy_process_group()
     return complete
+
+
+def _put(told: SimpleQueue[Any], *progress: Any) -> None:
+    """Pass progress on to the process that began the training."""
+    told.put(progress)
 
 
 def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
