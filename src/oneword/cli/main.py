@@ -1,13 +1,17 @@
 """The command line: reads the options, loads the verb, and turns errors into exit codes.
 
 Exit codes: 0 done; 1 the work itself failed (nothing learned, diverged); 2 a mistake in the request;
-130 stopped by Ctrl-C, with the state saved.
+130 stopped by Ctrl-C, with the state saved; 141 nobody reads the output any more, as in a pipe
+into ``head``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
+import select
 import sys
 import warnings
 from collections.abc import Sequence
@@ -46,6 +50,33 @@ Options may also come from a file: --config run.toml (the command line wins)."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    try:
+        code = _main(argv)
+        sys.stdout.flush()  # here, where it may fail, rather than when the interpreter ends
+    except BrokenPipeError:
+        if not _drop_unread():
+            raise
+        return options.READER_GONE
+    if code == options.READER_GONE:  # noticed by ``screen``
+        _drop_unread()
+    return code
+
+
+def _drop_unread() -> bool:
+    """Let what nobody reads go nowhere, so that it fails no more; whether there is such output."""
+    gone = []
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # it is no file
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            if any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0)):
+                gone.append(stream)
+    for stream in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(gone)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
