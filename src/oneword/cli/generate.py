@@ -119,7 +119,7 @@ DROPPED = "dropped"
 
 def _listed(
     drawing: Drawing, files: Sequence[Path], choice: Choice | None, *, kept: bool
-) -> list[dict[str, object]]:
+) -> list[dict[str, str | bool]]:
     marks = {} if choice is None else {"kept": kept}
     return [{"file": str(f)} | drawing.metadata(i) | marks for i, f in enumerate(files[:-1])]
 

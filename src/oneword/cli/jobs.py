@@ -45,9 +45,11 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
         tell = _shown(shown, len(configs) + len(failed))
         for name, error in failed:
             tell(Ended(name, f"failed: {error}", failed=True))
-        if configs and chosen.cluster is None:
+        if not configs:
+            pass
+        elif chosen.cluster is None:
             outcomes += train_many(configs, slots=slots, on_event=tell)
-        elif configs:
+        else:
             outcomes += train_on_cluster(
                 configs,
                 address=chosen.cluster,

@@ -85,6 +85,7 @@ def train(
     processes = torch.multiprocessing.spawn(
         _train_process, (*job, partial(_put, told), port), nprocs=num_processes, join=False
     )
+    assert processes is not None  # as they are not joined yet
     ended = False
     while not ended:
         ended = processes.join(timeout=_WAIT_S)
