@@ -23,6 +23,7 @@ slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 # the pages of docs/reference/cli, anew
 help-pages: $(STAMP)
