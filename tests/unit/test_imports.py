@@ -16,7 +16,7 @@ import oneword
 
 
 ROOMS = (
-    "errors", "_version", "_typing", "_files", "_devices", "catalog",
+    "errors", "_version", "_typing", "_escaping", "_files", "_devices", "catalog",
     "config", "prompts", "descriptions", "images",
     "concepts", "microworld", "vocabulary", "models",
     "training", "generation", "runs", "evaluation", "study", "web", "cli",
