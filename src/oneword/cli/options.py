@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from oneword._files import read_text
 from oneword.config.presets import PRESETS
 from oneword.errors import ConfigError, UserError
 
@@ -230,13 +231,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is not there, or is no TOML.
     """
+    must = "The configuration must be a readable TOML file"
+    text = read_text(path, must=must, error=ConfigError)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"The configuration must be a readable TOML file, got {path} ({error.strerror})."
-        ) from error
-    except ValueError as error:  # of the encoding, or of TOML
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The configuration {path} must be TOML: {error}.") from error
 
 
