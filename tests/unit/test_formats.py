@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
+import resource
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -334,6 +337,202 @@ def test_unexpected_pickles_raise_only_our_own_errors(tmp_path, value):
     buffer = io.BytesIO()
     torch.save(value, buffer)
     _survives(buffer.getvalue(), tmp_path)
+
+
+# --- small files that claim much
+
+
+def _pickled(*instructions):
+    return _zipped(b"\x80\x02" + b"".join(instructions) + b".")
+
+
+def _shared_dicts(levels=8, each=100):
+    """Dicts that share one another: few bytes, each ** levels ways through them."""
+    out = [b"}"]
+    for level in range(levels):
+        below = b"h" + bytes([level - 1]) if level else b"K\1"
+        own = b"".join(b"K" + bytes([i]) + below + b"s" for i in range(each))
+        out.append(b"K" + bytes([200 + level]) + b"}q" + bytes([level]) + own + b"s")
+    return b"".join(out)
+
+
+def _long_list_many_calls():
+    long = b"]q\0(" + b"K\1" * 200_000 + b"e"
+    return long + b"(" + (b"c__builtin__\nset\n(h\0tR" * 8000) + b"t"
+
+
+def _bundle(count):
+    entries = ",".join(
+        f'"bundle_emb.{i:x}":{{"dtype":"F32","shape":[1,1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
+        for i in range(count)
+    )
+    header = f"{{{entries}}}".encode()
+    return struct.pack("<Q", len(header)) + header + b"\1\0\0\0" * count
+
+
+def _named_often(path, count, shape=(1024, 16384)):
+    big = torch.zeros(shape)
+    sha = Concept(placeholder_token="x", rows={"clip_l": big}).sha256()
+    entry = {"kind": "textual-inversion", "keys": {"clip_l": "s*"}, "sha256": sha, "provenance": {}}
+    entries = [{"placeholder_token": f"t{i}", **entry} for i in range(count)]
+    save_file({"s*": big}, path, {"oneword": json.dumps(entries)})
+
+
+def _views(path, count, **how):
+    one = torch.ones(1)
+    views = {f"w{i}": one.as_strided((1024, 16384), (0, 0)) for i in range(count)}
+    torch.save({"string_to_param": views}, path, **how)
+
+
+def _hidden_behind_a_pickle(path):
+    """The old container, with an archive of good faith behind it that a zip reader would find."""
+    inside, outside = io.BytesIO(), io.BytesIO()
+    torch.save({"x": torch.ones(8)}, inside)
+    torch.save({"x": _Evil()}, outside, _use_new_zipfile_serialization=False)
+    path.write_bytes(outside.getvalue() + inside.getvalue())
+
+
+def _longer_than_its_numbers(path, **how):
+    torch.save({"<x>": torch.ones(768)}, path, **how)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<H", 768), struct.pack("<H", 60_000)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p.write_bytes(_pickled(_shared_dicts())), "larger or deeper"),
+        (lambda p: p.write_bytes(_pickled(b"}" * 300_000)), "262145 instructions or more"),
+        (lambda p: p.write_bytes(_pickled(_long_list_many_calls())), "8193 objects|larger|instr"),
+        (lambda p: p.write_bytes(_pickled(b"cbuiltins\nbytearray\nJ\0\0\0\1\x85R")), "bytearray"),
+        (lambda p: p.write_bytes(_pickled(b"]]s")), "damaged"),
+        (lambda p: p.write_bytes(_pickled(b"(ios\nsystem\n")), "pickle instruction INST"),
+        (lambda p: p.write_bytes(_pickled(b"}(tK\1s")), "strings for names, got a tuple"),
+        (lambda p: p.write_bytes(_pickled(b"}\x8a\x09" + b"\0" * 8 + b"\1K\1s")), "the size"),
+        (lambda p: p.write_bytes(_bundle(9000)), "at most 8192 words .*, got 9000 words"),
+        (lambda p: _named_often(p, 300), r"'s\*' for 300 of them"),
+        (lambda p: _named_often(p, 2, (1, 8)), r"'s\*' for 2 of them"),
+        (lambda p: _views(p, 1500), r"134217728 numbers together, got 1500 words of 25165824000"),
+        (lambda p: _views(p, 1500, _use_new_zipfile_serialization=False), "got 1500 words"),
+        (_hidden_behind_a_pickle, r"pickled builtins\.getattr, which could run"),
+        (_longer_than_its_numbers, "must hold its tensors' numbers|damaged"),
+        (
+            lambda p: _longer_than_its_numbers(p, _use_new_zipfile_serialization=False),
+            "must hold its tensors' numbers",
+        ),
+    ],
+)  # fmt: skip
+def test_a_small_file_that_claims_much_is_refused_before_it_is_made(
+    make, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "c.pt"
+    make(path)
+    start, before = time.monotonic(), _peak_mb()
+    with pytest.raises(contents.FormatError, match=message):
+        formats.load_concept(path)
+    assert time.monotonic() - start < 10
+    assert _peak_mb() - before < 400
+    assert not Path("evil-was-here").exists()
+
+
+def _peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_a_file_of_many_words_is_read_in_a_moment(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(_bundle(8000))
+    start = time.monotonic()
+    assert len(formats.read(tmp_path / "x.safetensors").concepts) == 8000
+    assert time.monotonic() - start < 20
+
+
+def _native(**changes):
+    entry = {
+        "placeholder_token": "<x>", "kind": "textual-inversion", "keys": {"clip": "x"},
+        "sha256": "0", "provenance": {},
+    }  # fmt: skip
+    return json.dumps([{**entry, **changes}])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("{", "Expecting property name"),
+        (_native(placeholder_token=3), "'placeholder_token'.* must be a string, got 3"),
+        (_native(placeholder_token="a b"), "without spaces and control characters"),
+        (_native(placeholder_token="a\x1b[2J"), "without spaces and control characters"),
+        (_native(placeholder_token=""), "without spaces and control characters"),
+        (_native(keys=["x"]), "'keys'.* must be an object"),
+        (_native(keys={"clip": "y"}), "must name tensors of the file, got 'y'"),
+        (_native(deltas={"unet.x.diff": "x"}), "must name each tensor once"),
+        (_native(provenance=[]), "'provenance'.* must be an object"),
+        (_native(), "must match the file's SHA-256"),
+    ],
+)
+def test_metadata_of_another_form_is_one_sentence(metadata, message, tmp_path):
+    save_file({"x": torch.ones(1, 8)}, tmp_path / "x.safetensors", {"oneword": metadata})
+    with pytest.raises(ConceptError, match=message):
+        formats.load_concept(tmp_path / "x.safetensors")
+
+
+# --- files beside one another
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"<cat>": layouts.R + 5},  # another word for the same encoder
+        {"<cat>": layouts.G[:1]},  # as many vectors have the halves of a pair
+        {"<dog>": layouts.G},
+        {"<cat>": layouts.G, "<dog>": layouts.G + 1},
+        {"emb_params": layouts.G},
+    ],
+)
+def test_a_word_that_is_called_like_a_second_half_stays_apart(second, tmp_path):
+    save_file({"<cat>": layouts.R}, tmp_path / "cat.safetensors")
+    save_file(second, tmp_path / "cat_2.safetensors")
+    file = formats.read(tmp_path / "cat.safetensors")
+    assert file.concepts[0].rows.keys() == {"clip_l"}
+    assert torch.equal(file.concepts[0].rows["clip_l"], layouts.R)
+    assert file.notes == []
+
+
+def test_a_damaged_neighbour_does_no_harm(tmp_path):
+    save_file({"<cat>": layouts.R}, tmp_path / "cat.safetensors")
+    (tmp_path / "cat_2.safetensors").write_text("{")
+    file = formats.read(tmp_path / "cat.safetensors")
+    assert torch.equal(file.concepts[0].rows["clip_l"], layouts.R)
+    assert "cat_2.safetensors beside it cannot be read" in file.notes[0]
+
+
+def test_a_folder_like_a_repository_of_the_hub_is_read(tmp_path):
+    torch.save({"<cat>": torch.ones(768)}, tmp_path / "learned_embeds.bin")
+    (tmp_path / "token_identifier.txt").write_text("<cat>")
+    assert formats.load_concept(tmp_path).placeholder_token == "<cat>"
+    torch.save({"<dog>": torch.ones(768)}, tmp_path / "other.bin")
+    with pytest.raises(contents.FormatError, match=r"or one embedding file, got .*bin, .*bin"):
+        formats.load_concept(tmp_path)
+
+
+def test_a_run_that_has_not_ended_is_no_embedding(tmp_path):
+    save_file({"<cat>": torch.ones(768)}, tmp_path / "state.safetensors")
+    with pytest.raises(contents.FormatError, match="has its training finished"):
+        formats.load_concept(tmp_path)
+    save_file({"<cat>": torch.ones(768)}, tmp_path / "other.safetensors")
+    with pytest.raises(contents.FormatError, match="has its training finished"):
+        formats.load_concept(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_is_no_regular_file_is_refused_at_once(kind, tmp_path):
+    path = tmp_path / "x.pt"
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
+    with pytest.raises(
+        contents.FormatError, match=r"must exist and be readable, got .*(FIFO|device)"
+    ):
+        formats.read(path)
 
 
 # --- mixing

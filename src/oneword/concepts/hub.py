@@ -64,14 +64,30 @@ def fetch(repository: str) -> Path:
             return download(LEARNED, local_files_only=True)
         raise
     files = [one.rfilename for one in info.siblings or ()]
-    kinds = [[f for f in files if f.endswith(end)] for end in (".safetensors", ".bin", ".pt")]
-    found = [LEARNED] if LEARNED in files else next((kind for kind in kinds if kind), [])
+    found = embeddings(files)
     if len(found) != 1:
         raise HubError(
             f"The repository {repository} must hold {LEARNED} or one embedding file, got "
             f"{', '.join(found) or 'none'}; download the one you mean and pass its path."
         )
     return _asked(repository, lambda: download(found[0]))
+
+
+def embeddings(names: Sequence[str]) -> list[str]:
+    """Which of the files of a repository, or of a folder like one, may be the embedding.
+
+    ``learned_embeds.safetensors`` alone where there is one; otherwise all of the first ending of
+    .safetensors, .bin and .pt that any has, but for a pair's second half.
+    """
+    if LEARNED in names:
+        return [LEARNED]
+    names = [name for name in names if ".." not in name.split("/")]
+    for ending in (".safetensors", ".bin", ".pt"):
+        found = [name for name in names if name.endswith(ending)]
+        halves = {f"{name.removesuffix(ending)}_2{ending}" for name in found}
+        if found:
+            return [name for name in found if name not in halves]
+    return []
 
 
 def upload(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from oneword._files import is_there, visible
 from oneword.concepts import hub
 from oneword.concepts.concept import ROWS, Concept
 from oneword.concepts.formats import bundle, by_encoder, by_token, native, string_to_param
@@ -61,20 +62,31 @@ def read(path: Path | str) -> EmbeddingFile:
         ConceptError: rows are not finite, or do not match their checksum.
     """
     path = Path(path)
-    if not path.exists() and hub.is_repository(path.as_posix()):
+    if not is_there(path) and hub.is_repository(path.as_posix()):
         path = hub.fetch(path.as_posix())
     if path.is_dir():
-        if not (path / LEARNED).is_file():
-            raise FormatError(
-                f"The folder {path} must hold {LEARNED}, got none; has its training finished?"
-            )
-        path = path / LEARNED
+        path = _in_folder(path)
     contents = open_file(path)
     for name, module in READERS.items():
         if module.matches(contents):
             concepts, notes = module.load(contents)
             return EmbeddingFile(path=path, layout=name, concepts=concepts, notes=notes)
     raise _unknown(contents)
+
+
+def _in_folder(folder: Path) -> Path:
+    """The word's file in a run folder, or in a folder like a repository of the Hub."""
+    names = [path.name for path in visible(folder) if path.is_file()]
+    found = hub.embeddings([name for name in names if name not in _OF_RUNS])
+    if len(found) != 1 or (_OF_RUNS & {*names} and LEARNED not in names):
+        raise FormatError(
+            f"The folder {folder} must hold {LEARNED} or one embedding file, got "
+            f"{', '.join(found) or 'none'}; has its training finished?"
+        )
+    return folder / found[0]
+
+
+_OF_RUNS = {"state.safetensors", "metrics.jsonl"}
 
 
 def _unknown(contents: Contents) -> FormatError:

@@ -40,6 +40,7 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
             continue
         rows.setdefault(word, {})[place and ours[place]] = name
     rows |= {name: {"": name} for name in _marked(contents)}
+    contents.count([key for places in rows.values() for key in places.values()], len(rows))
     found = []
     for word, places in rows.items():
         tensors = {encoder: contents.rows(key) for encoder, key in places.items()}

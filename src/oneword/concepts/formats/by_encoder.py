@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,22 +42,27 @@ def matches(contents: Contents) -> bool:
 def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     """Read the concept; what OneTrainer adds to an encoder's output is reported, not used."""
     rows, notes, ours = {}, [], keys()
+    contents.count([name for name in contents.shapes if not name.endswith(_OUT)], 1)
     for name, shape in contents.shapes.items():
         if name.endswith(_OUT):
             notes.append(
                 f"{name!r} {shape} is added to the text encoder's output by OneTrainer alone; it "
                 "is not used here."
             )
-        elif name in _SINGLE:
-            found = contents.rows(name)
-            rows[encoder_of_width(found.shape[1])] = found
-        else:
-            rows[ours[name]] = contents.rows(name)
+            continue
+        found = contents.rows(name)
+        encoder = encoder_of_width(found.shape[1]) if name in _SINGLE else ours[name]
+        if encoder in rows:
+            raise FormatError(
+                f"{contents.path} must hold rows once for each text encoder, got {name!r} and "
+                f"others for {encoder}."
+            )
+        rows[encoder] = found
     names = [contents.fields.get(key) for key in _TITLES]
     token = next((name for name in names if isinstance(name, str) and name.strip()), None)
     provenance: dict[str, Any] = {"file": contents.path.name}
     step = contents.fields.get("step")
-    if isinstance(step, int) or (isinstance(step, str) and step.isdecimal()):
+    if isinstance(step, int) or (isinstance(step, str) and re.fullmatch("[0-9]{1,9}", step)):
         provenance["steps"] = int(step)
     concept = Concept(
         placeholder_token=token_of(token or "", contents.path), rows=rows, provenance=provenance

@@ -7,10 +7,11 @@ is a file of its own there, which ``pipeline.load_lora_weights`` reads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
+from torch import Tensor
 
 from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
@@ -40,17 +41,14 @@ def _is_token(name: str) -> bool:
 
 def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     """Read the words; a pair of files is read as one."""
-    second = _second_file(contents.path)
-    pair = second.is_file() and second != contents.path
-    other = open_file(second) if pair else None
-    notes, found = [], []
-    for name in contents.shapes:
-        rows = contents.rows(name)
-        by_encoder = {encoder_of_width(rows.shape[1]): rows}
-        if other is not None and name in other.shapes:
-            more = other.rows(name)
-            by_encoder[encoder_of_width(more.shape[1], second=True)] = more
-            notes.append(f"{second.name} was read with it, as the other half of a pair.")
+    contents.count(contents.shapes, len(contents.shapes))
+    rows = {name: contents.rows(name) for name in contents.shapes}
+    more, notes = _other_half(contents.path, rows)
+    found = []
+    for name, own in rows.items():
+        by_encoder = {encoder_of_width(own.shape[1]): own}
+        if name in more:
+            by_encoder[encoder_of_width(more[name].shape[1], second=True)] = more[name]
         found.append(
             Concept(
                 placeholder_token=token_of(name, contents.path),
@@ -59,6 +57,33 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
             )
         )
     return found, notes
+
+
+def _other_half(path: Path, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Rows of the second file of a pair, and what is to be said of it.
+
+    A file called so may as well be another word's: it is the other half only if it holds the same
+    words, with as many vectors each, for another text encoder.
+    """
+    second = _second_file(path)
+    if not second.is_file():
+        return {}, []
+    try:
+        other = open_file(second)
+        if other.shapes.keys() != rows.keys() or not matches(other):
+            return {}, []
+        other.count(other.shapes, len(other.shapes))
+        more = {name: other.rows(name) for name in other.shapes}
+    except FormatError:
+        return {}, [f"{second.name} beside it cannot be read, and was left out."]
+    for name, own in rows.items():
+        encoders = (
+            encoder_of_width(own.shape[1]),
+            encoder_of_width(more[name].shape[1], second=True),
+        )
+        if len(own) != len(more[name]) or encoders[0] == encoders[1]:
+            return {}, []
+    return more, [f"{second.name} was read with it, as the other half of a pair."]
 
 
 def _second_file(path: Path) -> Path:
@@ -79,7 +104,7 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
             f"Words in a diffusers file must differ in lower case, got {', '.join(tokens)}; rename "
             "one with `oneword concept rename`."
         )
-    files: list[dict[str, safetensors.torch.torch.Tensor]] = []
+    files: list[dict[str, Tensor]] = []
     for concept, token in zip(concepts, tokens, strict=True):
         for place, name in enumerate(sorted(concept.rows, key=_order)):
             if place == len(files):
@@ -95,7 +120,7 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
     return paths
 
 
-def _lora_of(concepts: Sequence[Concept]) -> dict[str, safetensors.torch.torch.Tensor]:
+def _lora_of(concepts: Sequence[Concept]) -> dict[str, Tensor]:
     tuned = [concept for concept in concepts if concept.deltas]
     whole = [name for concept in tuned for name in concept.deltas if not is_lora(name)]
     if len(tuned) > 1 or whole:

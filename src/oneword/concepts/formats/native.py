@@ -17,9 +17,24 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from oneword._files import write_atomic
+from oneword._escaping import is_control
+from oneword._files import FormError, check, parsed, write_atomic
 from oneword.concepts.concept import OUTPUT_VECTORS, Concept, ConceptError
-from oneword.concepts.formats.contents import Contents, FormatError
+from oneword.concepts.formats.contents import Contents
+
+
+_ENTRIES = [
+    {
+        "placeholder_token": str,
+        "kind": str,
+        "keys": {str: str},
+        "tensors?": {str: str},
+        "deltas?": {str: str},
+        "sha256": str,
+        "provenance": {str: object},
+    }
+]
+"""Form of the metadata, an entry for each word."""
 
 
 def matches(contents: Contents) -> bool:
@@ -34,35 +49,56 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
         ConceptError: the rows do not match the checksum, or the metadata is damaged.
     """
     path = contents.path
-    found = []
     try:
-        for entry in json.loads(contents.fields["oneword"]):
-            concept = Concept(
-                placeholder_token=entry["placeholder_token"],
-                rows={name: contents.rows(key) for name, key in entry["keys"].items()},
-                kind=entry["kind"],
-                tensors={
-                    name: contents.read(key).float()
-                    for name, key in entry.get("tensors", {}).items()
-                },
-                provenance=entry["provenance"],
-                deltas={n: contents.read(key) for n, key in entry.get("deltas", {}).items()},
-            )
-            found.append(concept)
-            if concept.sha256() != entry["sha256"]:
-                raise ConceptError(
-                    f"The tensors in {path} must match the file's SHA-256 "
-                    f"{entry['sha256'][:12]}..., got {concept.sha256()[:12]}...; the file was "
-                    "changed or damaged."
-                )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, ConceptError | FormatError):
-            raise
+        entries = check(parsed(contents.fields["oneword"]), _ENTRIES, "the metadata")
+        for entry in entries:
+            _check_word(entry["placeholder_token"])
+    except FormError as error:
         raise ConceptError(
             f"The metadata of {path} must say what the rows are, got something unreadable "
-            f"({error!r}); the file was changed or damaged."
+            f"({error}); the file was changed or damaged."
         ) from error
+    numbers, changes = [], []
+    for entry in entries:
+        numbers += [*entry["keys"].values(), *entry.get("tensors", {}).values()]
+        changes += entry.get("deltas", {}).values()
+    missing = {*numbers, *changes} - contents.shapes.keys()
+    if missing:
+        raise ConceptError(
+            f"The metadata of {path} must name tensors of the file, got {min(missing)!r}; the file "
+            "was changed or damaged."
+        )
+    contents.count(numbers, len(entries))
+    if len({*numbers, *changes}) < len(numbers) + len(changes):
+        raise ConceptError(
+            f"The metadata of {path} must name each tensor once, got one for several; the file was "
+            "changed or damaged."
+        )
+    found = []
+    for entry in entries:
+        concept = Concept(
+            placeholder_token=entry["placeholder_token"],
+            rows={name: contents.rows(key) for name, key in entry["keys"].items()},
+            kind=entry["kind"],
+            tensors={
+                name: contents.read(key).float() for name, key in entry.get("tensors", {}).items()
+            },
+            provenance=entry["provenance"],
+            deltas={n: contents.read(key) for n, key in entry.get("deltas", {}).items()},
+        )
+        found.append(concept)
+        if concept.sha256() != entry["sha256"]:
+            raise ConceptError(
+                f"The tensors in {path} must match the file's SHA-256 "
+                f"{entry['sha256'][:12]}..., got {concept.sha256()[:12]}...; the file was "
+                "changed or damaged."
+            )
     return found, []
+
+
+def _check_word(token: str) -> None:
+    if not token or any(char.isspace() or is_control(char) for char in token):
+        raise FormError(f"a word must be without spaces and control characters, got {token!r}")
 
 
 def save(concepts: Sequence[Concept], path: Path) -> list[Path]:

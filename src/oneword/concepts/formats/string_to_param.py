@@ -33,6 +33,7 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     """Read the words; A1111's only one is called as the file says, the paper's as their keys."""
     fields = contents.fields
     keys = [name for name in contents.shapes if name.startswith(PREFIX)]
+    contents.count(keys, len(keys))
     found = []
     for key in keys:
         rows = contents.rows(key)
