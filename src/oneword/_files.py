@@ -153,9 +153,13 @@ def read_bytes(
         UserError: as :func:`open_regular`.
     """
     with open_regular(path, most=most, must=must, error=error) as file:
-        data = file.read(most + 1)
-    if len(data) > most:  # it grew, or is one of /proc that claims to be empty
-        raise error(f"{must or 'The file must be readable'}, got {path} (more than {_size(most)}).")
+        data = file.read(os.fstat(file.fileno()).st_size + 1)
+        while len(data) <= most and (more := file.read(min(most, 2**20))):
+            data += more  # it grew, or is one of /proc that claims to be empty
+    if len(data) > most:
+        raise error(
+            f"{must or 'The file must be readable'}, got {path} (more than {_size(most)})."
+        )
     return data
 
 
