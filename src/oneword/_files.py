@@ -157,9 +157,7 @@ def read_bytes(
         while len(data) <= most and (more := file.read(min(most, 2**20))):
             data += more  # it grew, or is one of /proc that claims to be empty
     if len(data) > most:
-        raise error(
-            f"{must or 'The file must be readable'}, got {path} (more than {_size(most)})."
-        )
+        raise error(f"{must or 'The file must be readable'}, got {path} (more than {_size(most)}).")
     return data
 
 

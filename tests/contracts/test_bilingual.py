@@ -161,12 +161,12 @@ def test_a_tokenizer_that_is_a_file_of_sentencepiece_alone_is_read(folders, tmp_
     assert torch.allclose(found, plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["kohya", "oneword"])
+@pytest.mark.parametrize("layout", ["comfyui", "oneword"])
 def test_files_name_hunyuans_encoders(hunyuan, layout, tmp_path):
     """And the word of such a file fits the model, without being told the family."""
     concept = word(hunyuan)
     formats.save_concept(concept, tmp_path / "cat-toy.safetensors", layout)
-    if layout == "kohya":
+    if layout == "comfyui":
         assert sorted(load_file(tmp_path / "cat-toy.safetensors")) == ["chinese_roberta", "mt5xl"]
     read = formats.load_concept(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
     assert read.sha256() == concept.sha256()

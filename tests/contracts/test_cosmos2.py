@@ -209,7 +209,7 @@ def test_settings_for_clip_are_refused(folders):
 
 def test_a_file_names_the_encoder_as_other_tools_do(backbone, tmp_path):
     concept = word(backbone)
-    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", "kohya")
+    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", "comfyui")
     found = formats.load_concept(path)
     assert list(found.rows) == ["t5xxl"]
     assert torch.equal(found.rows["t5xxl"], concept.rows["t5xxl"])

@@ -99,5 +99,5 @@ def test_the_distilled_model_is_told_by_its_name(tmp_path, name, steps):
 
 def test_a_file_names_the_reader(backbone, tmp_path):
     concept = word(backbone)
-    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", "kohya")
+    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", "comfyui")
     assert list(formats.load_concept(path).rows) == ["ministral3"]

@@ -139,7 +139,7 @@ def test_layers_of_clip_are_not_skipped(folders):
         load_backbone(ModelConfig(model=str(folders["kandinsky5"]), device="cpu", clip_skip=1))
 
 
-@pytest.mark.parametrize("layout", ["oneword", "kohya"])
+@pytest.mark.parametrize("layout", ["oneword", "comfyui"])
 def test_a_file_names_both_readers(backbone, tmp_path, layout):
     concept = word(backbone)
     (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", layout)

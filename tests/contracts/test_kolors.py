@@ -182,7 +182,7 @@ def test_what_it_does_not_have_is_refused(folders, backbone):
 
 def test_its_files_name_the_encoder(backbone, tmp_path):
     concept = word(backbone)
-    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", "kohya")
+    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", "comfyui")
     assert list(load_file(tmp_path / "cat-toy.safetensors")) == ["chatglm3"]
     read = formats.load_concept(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
     plain = backbone.encode_prompt(["a red cat"])

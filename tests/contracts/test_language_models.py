@@ -410,7 +410,7 @@ def test_a_tokenizer_without_its_chat_template_is_refused(folders, tmp_path):
         load_backbone(ModelConfig(model=str(bare), device="cpu"))
 
 
-@pytest.mark.parametrize("layout", ["oneword", "kohya"])
+@pytest.mark.parametrize("layout", ["oneword", "comfyui"])
 def test_files_name_the_encoder_and_the_family(backbone, tmp_path, layout):
     learned = invert(backbone, job(backbone, placeholder_token="<Cat-Toy>")).concept
     (path,) = formats.save_concept(learned, tmp_path / "word.safetensors", layout)

@@ -419,7 +419,7 @@ def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):
     """And the word of any such file fits the model, without being told the family."""
     backbone = loaded[name]
     concept = word(backbone)
-    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", "kohya")
+    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", "comfyui")
     assert list(load_file(tmp_path / "cat-toy.safetensors")) == [key]
     plain = states(backbone, "a red cat")
     aliases = {"t5xxl": ("t5",), "gemma": ("gemma2_2b",)}

@@ -28,17 +28,31 @@ READERS = {
     "diffusers": by_token,
 }
 """Layouts in the order in which they are tried; each module has ``matches`` and ``load``."""
-WRITERS: dict[str, tuple[str, Callable[[Sequence[Concept], Path], list[Path]]]] = {
+Layout = Literal[
+    "oneword",
+    "diffusers",
+    "comfyui",
+    "a1111",
+    "forge",
+    "kohya",
+    "invokeai",
+    "onetrainer",
+    "authors",
+]
+WRITERS: dict[Layout, tuple[str, Callable[[Sequence[Concept], Path], list[Path]]]] = {
     "oneword": (".safetensors", native.save),
     "diffusers": (".safetensors", by_token.save),
-    "kohya": (".safetensors", by_encoder.save),
+    "comfyui": (".safetensors", by_encoder.save_for("comfyui")),
     "a1111": (".pt", string_to_param.save_a1111),
+    "forge": (".safetensors", by_encoder.save_for("forge")),
+    "kohya": (".safetensors", by_encoder.save_for("kohya")),
+    "invokeai": (".safetensors", by_encoder.save_for("invokeai")),
+    "onetrainer": (".safetensors", by_encoder.save_for("onetrainer")),
     "authors": (".pt", string_to_param.save_authors),
 }
-"""Layouts that can be written: the usual ending, and ``save(concepts, path)``."""
+"""Layouts that can be written, each as its tool loads it: ending, and ``save(concepts, path)``."""
 WITH_DELTAS = ("oneword", "diffusers")
 """Layouts that hold weight deltas; diffusers' a LoRA only."""
-Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +142,44 @@ def load_concept(path: Path | str, placeholder_token: str | None = None) -> Conc
     if placeholder_token is None:
         return concepts[0]
     return dataclasses.replace(concepts[0], placeholder_token=placeholder_token)
+
+
+def paths_of(
+    concepts: Concept | Sequence[Concept], path: Path, layout: Layout = "oneword"
+) -> list[Path]:
+    """The files that :func:`save_concept` writes."""
+    many = [concepts] if isinstance(concepts, Concept) else list(concepts)
+    return by_token.paths_of(many, path) if layout == "diffusers" else [path]
+
+
+def to_type(concept: Concept, path: Path, layout: Layout) -> str:
+    """The exact text that stands for a word in a tool's prompt.
+
+    Args:
+        concept: The word.
+        path: Its file.
+        layout: The tool's.
+    """
+    return {
+        "oneword": concept.placeholder_token,
+        "diffusers": concept.placeholder_token.lower(),
+        "comfyui": f"embedding:{path.stem}",
+        "invokeai": f"<{path.stem}>",
+        "authors": string_to_param.sign_of(0, concept.placeholder_token),
+    }.get(layout, path.stem)
+
+
+TOOLS: dict[Layout, str] = {
+    "comfyui": "ComfyUI",
+    "a1111": "A1111",
+    "forge": "Forge",
+    "kohya": "kohya's scripts",
+    "invokeai": "InvokeAI",
+    "onetrainer": "OneTrainer",
+    "diffusers": "diffusers",
+    "authors": "the paper's code",
+}
+"""Other tools, by layout."""
 
 
 def save_concept(

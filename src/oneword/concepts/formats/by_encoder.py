@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +71,95 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     return [concept], notes
 
 
-def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write the file that kohya's scripts, ComfyUI, Forge, SD.Next and A1111 (SDXL) load.
+@dataclass(frozen=True, slots=True)
+class _Tool:
+    """What one tool takes: a key for each text encoder, in files of these encoders."""
+
+    name: str
+    alone: str
+    """Key of the rows of a word for one text encoder."""
+    sets: tuple[frozenset[str], ...] = ()
+    """Text encoders that a word of several may have."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of encoders that the tool calls otherwise."""
+    any_encoder: bool = False
+    """Any encoders, each under its own name."""
+    widths: tuple[int, ...] = ()
+    """Of a word for one encoder; none: any."""
+    named: frozenset[str] = frozenset()
+    """Encoders that have their key even alone."""
+
+
+_XL = frozenset({"clip_l", "clip_g"})
+_TOOLS = {
+    # comfy/sd1_clip.py looks for the key of each encoder, and else takes a file's first tensor
+    "comfyui": _Tool("ComfyUI", "emb_params", any_encoder=True),
+    # train_textual_inversion.py takes the first tensor, its sibling for XL the two keys
+    "kohya": _Tool("kohya", "emb_params", (_XL,)),
+    # backend/text_processing/textual_inversion.py: one key, or the two of XL
+    "forge": _Tool("Forge", "emb_params", (_XL,)),
+    # configs/textual_inversion.py tells the model by the last dimension, of these three
+    "invokeai": _Tool("InvokeAI", "emb_params", (_XL,), widths=(768, 1024)),
+    # modules/modelSetup reads "emp_params" (sic) and its own names
+    "onetrainer": _Tool(
+        "OneTrainer",
+        "emp_params",
+        (_XL, _XL | {"t5xxl"}, frozenset({"clip_l", "t5xxl"}), _XL | {"t5xxl", "llama"},
+         frozenset({"clip_l", "llama"})),
+        {"t5xxl": "t5"},
+        named=frozenset({"t5xxl", "gemma", "llama"}),
+    ),
+}  # fmt: skip
+
+
+def _keys(concept: Concept, tool: _Tool) -> dict[str, str]:
+    """Key in the file by text encoder.
 
     Raises:
-        FormatError: there are several concepts; the file has room for one.
+        FormatError: the tool takes no such word.
+    """
+    names = frozenset(concept.rows)
+    if len(names) == 1:
+        ((name, rows),) = concept.rows.items()
+        if name in tool.named or (tool.any_encoder and is_named_alone(name)):
+            return {name: tool.keys.get(name, name)}
+        fits = tool.any_encoder or not is_named_alone(name)
+        if fits and (not tool.widths or rows.shape[1] in tool.widths):
+            return {name: tool.alone}
+    elif tool.any_encoder or names in tool.sets:
+        return {name: tool.keys.get(name, name) for name in names}
+    got = ", ".join(f"{name} of width {concept.rows[name].shape[1]}" for name in sorted(names))
+    several = " or ".join(" + ".join(sorted(one)) for one in tool.sets)
+    widths = f" of width {' or '.join(map(str, tool.widths))}" if tool.widths else ""
+    raise FormatError(
+        f"{tool.name} takes a word for one CLIP encoder{widths}, or for {several}, got "
+        f"{concept.placeholder_token!r} for {got}; no file of its would hold all of it."
+    )
+
+
+def save_for(which: str) -> Callable[[Sequence[Concept], Path], list[Path]]:
+    """The writer for one tool; see ``_TOOLS``."""
+
+    def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
+        return _save(concepts, path, _TOOLS[which])
+
+    return save
+
+
+def _save(concepts: Sequence[Concept], path: Path, tool: _Tool) -> list[Path]:
+    """Write the file that a tool loads.
+
+    Raises:
+        FormatError: there are several concepts, or the tool takes no word for such encoders.
     """
     if len(concepts) != 1:
         raise FormatError(
-            f"A kohya file holds one word, got {len(concepts)}; write one file for each."
+            f"A file for {tool.name} holds one word, got {len(concepts)}; write one file for each."
         )
     concept = concepts[0].detached()
     names = sorted(concept.rows)
-    tensors = {
-        name if len(names) > 1 or is_named_alone(name) else "emb_params": (
-            concept.rows[name].contiguous()
-        )
-        for name in names
-    }
+    keys = _keys(concept, tool)
+    tensors = {keys[name]: concept.rows[name].contiguous() for name in names}
     architecture = _ARCHITECTURES.get(tuple(names), "unknown")
     steps = concept.provenance.get("steps")
     metadata = {

@@ -110,14 +110,20 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
             if place == len(files):
                 files.append({})
             files[place][token] = concept.detached().rows[name].contiguous()
-    paths = [path if i == 0 else path.with_name(f"{path.stem}_{i + 1}{path.suffix}")
-             for i in range(len(files))]  # fmt: skip
     if lora:
         files.append(lora)
-        paths.append(path.with_name(f"{path.stem}_lora{path.suffix}"))
+    paths = paths_of(concepts, path)
     for one, tensors in zip(paths, files, strict=True):
         write_atomic(one, safetensors.torch.save(tensors, {"format": "pt"}))
     return paths
+
+
+def paths_of(concepts: Sequence[Concept], path: Path) -> list[Path]:
+    """The files that :func:`save` writes."""
+    count = max((len(concept.rows) for concept in concepts), default=0)
+    halves = [path.with_name(f"{path.stem}_{i}{path.suffix}") for i in range(2, count + 1)]
+    lora = [path.with_name(f"{path.stem}_lora{path.suffix}")]
+    return [path, *halves, *(lora if any(concept.deltas for concept in concepts) else [])]
 
 
 def _lora_of(concepts: Sequence[Concept]) -> dict[str, Tensor]:

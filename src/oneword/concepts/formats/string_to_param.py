@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.contents import Contents, FormatError
-from oneword.concepts.formats.names import encoder_of_width, token_of
+from oneword.concepts.formats.names import encoder_of_width, is_named_alone, token_of
 
 
 PREFIX = "string_to_param."
@@ -55,63 +54,111 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     return found, []
 
 
-def _single(concept: Concept, kind: str) -> torch.Tensor:
-    if len(concept.rows) != 1:
-        raise FormatError(
-            f"{kind} file holds rows of one text encoder, got {', '.join(sorted(concept.rows))} of "
-            f"{concept.placeholder_token!r}; write the kohya form, which these tools load for "
-            "models with several."
-        )
-    (rows,) = concept.detached().rows.values()
-    return rows
-
-
 def _written(path: Path, content: dict[str, Any]) -> list[Path]:
+    """Write the container of PyTorch before 1.6.
+
+    Every tool and every version of torch reads it; A1111's ``safe.py`` refuses an archive that
+    holds what newer versions add.
+    """
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(content, buffer, _use_new_zipfile_serialization=False)
     write_atomic(path, buffer.getvalue())
     return [path]
 
 
 def save_a1111(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write A1111's ``.pt``.
+    """Write A1111's ``.pt``: its own form for one text encoder, the two of XL under their names.
 
     Raises:
-        FormatError: there are several words or several text encoders.
+        FormatError: there are several words, or rows of other text encoders.
+
+    Source:
+        AUTOMATIC1111/stable-diffusion-webui 1.10, modules/textual_inversion/textual_inversion.py,
+        ``create_embedding_from_data``.
     """
     if len(concepts) != 1:
         raise FormatError(
             f"An A1111 file holds one word, got {len(concepts)}; write one file for each."
         )
-    concept = concepts[0]
+    concept = concepts[0].detached()
+    names = sorted(concept.rows)
+    if names == ["clip_g", "clip_l"]:
+        return _written(path, {name: concept.rows[name].clone() for name in names})
+    if len(names) != 1 or is_named_alone(names[0]):
+        raise FormatError(
+            f"A1111 takes a word for one CLIP text encoder, or for clip_g and clip_l, got "
+            f"{concept.placeholder_token!r} for {', '.join(names)}; it has no place for the rest."
+        )
     provenance = concept.provenance
+    base, steps = provenance.get("base_model"), provenance.get("steps")
     return _written(
         path,
         {
             "string_to_token": {"*": 265},  # the id of "*" in CLIP's vocabulary, as A1111 has it
-            "string_to_param": {"*": _single(concept, "An A1111")},
+            "string_to_param": {"*": concept.rows[names[0]].clone()},
             "name": concept.placeholder_token,
-            "step": provenance.get("steps"),
+            "step": steps if isinstance(steps, int) else None,
             "sd_checkpoint": None,
-            "sd_checkpoint_name": provenance.get("base_model"),
+            "sd_checkpoint_name": base if isinstance(base, str) else None,
         },
     )
 
 
+SIGNS = "*@#$%&+=~^!?;:"
+"""What words of the paper's file are typed as, one after the other; each is one token."""
+
+
+def sign_of(place: int, token: str) -> str:
+    """What to type for a word of the paper's file: itself if it is such a sign, or else the next.
+
+    Args:
+        place: Of the word in the file.
+        token: The word.
+    """
+    return token if token in SIGNS and len(token) == 1 else SIGNS[place]
+
+
 def save_authors(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write the file of the paper's code: a ParameterDict, one entry a word.
+    """Write the file of the paper's code, which is typed as a sign such as "*".
+
+    That code looks for one token in a prompt and puts the rows in its place; a word as ours is
+    several tokens, so each is given a sign. The class ParameterDict, which its own files hold, no
+    torch since 2.6 loads by itself; a dict does as well wherever the rows are only read.
 
     Raises:
-        FormatError: a concept has several text encoders, or a word that the class cannot hold.
+        FormatError: a word has several text encoders, or there are more words than signs.
+
+    Source:
+        rinongal/textual_inversion, ldm/modules/embedding_manager.py, ``load`` and ``forward``.
     """
-    parameters = nn.ParameterDict()
+    signs = [sign_of(place, c.placeholder_token) for place, c in enumerate(concepts[: len(SIGNS)])]
+    tokens = [concept.placeholder_token for concept in concepts]
+    if len(concepts) > len(SIGNS) or len(set(signs)) < len(signs) or len(set(tokens)) < len(tokens):
+        raise FormatError(
+            f"The paper's file takes up to {len(SIGNS)} words, no word and no sign twice, got "
+            f"{', '.join(tokens)}; write one file for each."
+        )
+    rows = {}
     for concept in concepts:
-        token = concept.placeholder_token
-        if "." in token or hasattr(parameters, token):
+        if len(concept.rows) != 1:
             raise FormatError(
-                f"A word in the paper's file must be without dots, and no word twice, got "
-                f"{token!r}; rename it with `oneword concept rename`."
+                f"The paper's file holds rows of one text encoder, got "
+                f"{', '.join(sorted(concept.rows))} of {concept.placeholder_token!r}."
             )
-        parameters[token] = nn.Parameter(_single(concept, "The paper's"))
-    tokens = {c.placeholder_token: torch.tensor(265) for c in concepts}
-    return _written(path, {"string_to_token": tokens, "string_to_param": parameters})
+        (rows[concept.placeholder_token],) = concept.detached().rows.values()
+    ids = {
+        token: torch.tensor(_id_of(sign, rows[token].shape[1]))
+        for token, sign in zip(tokens, signs, strict=True)
+    }
+    return _written(
+        path,
+        {"string_to_token": ids, "string_to_param": {t: r.clone() for t, r in rows.items()}},
+    )
+
+
+_BERT_WIDTH = 1280  # of the paper's own model, whose tokenizer is BERT's
+
+
+def _id_of(sign: str, width: int) -> int:
+    """A sign's token: both vocabularies hold the signs of ASCII in their order."""
+    return ord(sign) - ord("!") + (999 if width == _BERT_WIDTH else 256)
