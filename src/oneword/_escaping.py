@@ -23,7 +23,7 @@ _TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u20
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # an underscore inside a word is none of emphasis, and "clip_l" shall stay readable
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$&<>]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_BEGINS_A_BLOCK = re.compile(r"^(#|[-+=]|\d+(?=[.)]))")
+_BEGINS_A_BLOCK = re.compile(r"^(#|[-+=]|\d+(?=[.)](\s|$)))")
 
 
 def is_control(char: str) -> bool:

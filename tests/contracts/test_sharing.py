@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import threading
 
 import huggingface_hub
@@ -88,7 +90,7 @@ def test_a_card_has_the_hubs_fields_the_settings_and_the_scores(word):
     assert {"textual_inversion", "stable-diffusion"} <= set(data.tags)
     for line in (
         "| initializer_token | cat |", "| seed | 7 |", "| learning rate, clip_l | 0.002 |",
-        "| steps of the kept rows | 90 |", "| concept: <cat> | 0.750 | – |",
+        "| steps of the kept rows | 90 |", "| concept: `<cat>` | 0.750 | – |",
         "| training pictures | 0.900 | 0.200 |", "pipeline.load_textual_inversion('OWNER/NAME'",
     ):  # fmt: skip
         assert line in text
@@ -254,3 +256,67 @@ def test_the_command_line_says_what_is_missing(word, capsys):
 )
 def test_what_may_be_a_repository(text, expected):
     assert hub.is_repository(text) is expected
+
+
+# --- what a downloaded file says is text
+
+
+def carded(folder, token, **provenance):
+    concept = Concept(
+        placeholder_token=token, rows={"clip_l": torch.ones(1, 768)}, provenance=provenance
+    )
+    formats.save_concept(concept, folder / "c.safetensors")
+    return card.write_card(folder / "c.safetensors").read_text()
+
+
+@pytest.mark.parametrize(
+    "token", ["<cat>", "<bob's-cat>", "<a>';touch pwned;'", "`$(touch,pwned)`", "<!--", "</pre>"]
+)
+def test_the_command_of_a_card_can_be_pasted(token, tmp_path):
+    text = carded(tmp_path, token)
+    (line,) = (line.strip() for line in text.splitlines() if "oneword generate" in line)
+    assert shlex.split(line)[-1] == f"a photo of a {token}"
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {"base_model": "x\n\n# Owned <img src=x onerror=alert(1)>"},
+        {"config": {"initializer_token": "<script>alert(2)</script>\n\n# Owned | x"}},
+        {"base_model": ["x"], "family": ["x"], "learning_rate": {"clip": {"absolute": "x"}}},
+        {"learning_rate": [], "config": [], "steps": {"# Owned": 1}, "train_time_s": "<b>"},
+        {"learning_rate": {"<img src=x> | # x": {"absolute": 1.0}}},
+    ],
+)
+def test_no_tag_and_no_heading_of_a_files_own_is_in_a_card(provenance, tmp_path):
+    text = carded(tmp_path, "<cat>", **provenance)
+    body = text.split("---", 2)[2].replace(card._MARK, "")
+    plain = re.sub(r"(`+).+?\1", "", body)
+    assert "<img" not in plain
+    assert "<script" not in plain
+    assert "<b>" not in plain
+    assert [line for line in body.splitlines() if line.startswith("#")] == [
+        "# `<cat>`", "## Use", "## How `<cat>` was learned", "## Limits",
+    ]  # fmt: skip
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (0, 3, 4) for line in body.splitlines())
+
+
+def test_a_card_says_what_to_type_in_other_tools(tmp_path):
+    text = carded(tmp_path, "<cat>")
+    assert "| ComfyUI | `comfyui` | `embedding:my-word` |" in text
+    assert "| A1111 | `a1111` | `my-word` |" in text
+    assert "| InvokeAI | `invokeai` | `<my-word>` |" in text
+    assert "| the paper's code | `authors` | `*` |" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"scores": {"a": {"image_similarity": "1", "text_similarity": 1}}}',
+        '{"scores": {}, "words": []}', '{"scores": {}, "words": {"a": 1}}', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_scores_of_another_form_are_one_sentence(text, tmp_path):
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(SharingError, match=r"must be the scores.json that `oneword evaluate`"):
+        card.read_scores(tmp_path / "scores.json")

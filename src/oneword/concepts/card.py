@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from oneword import catalog
-from oneword._files import write_atomic
+from oneword._escaping import markdown, markdown_code, shell
+from oneword._files import is_there, read_json, read_text, write_atomic
 from oneword._typing import Pixels
 from oneword._version import __version__
 from oneword.concepts import formats, hub
@@ -65,12 +65,12 @@ def write_card(
             "The licence must be the Hub's name of one, such as cc-by-4.0, "
             f"creativeml-openrail-m or other, got {license!r}."
         )
-    if card.exists() and _MARK not in card.read_text(encoding="utf-8", errors="replace"):
+    if is_there(card) and not _is_card(card):
         raise SharingError(
             f"{card} must be a card of oneword's or not exist, got another text; move the word "
             "into a folder of its own."
         )
-    if scores is None and (folder / SCORES).is_file():
+    if scores is None and is_there(folder / SCORES):
         scores = read_scores(folder / SCORES)
     if preview is not None:
         count = len(preview) // max(1, len(prompts))
@@ -90,16 +90,22 @@ def read_scores(path: Path) -> dict[str, Any]:
     Raises:
         SharingError: it is something else.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for numbers in found["scores"].values():
-            numbers["image_similarity"], numbers["text_similarity"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SharingError(
-            f"The scores must be the scores.json that `oneword evaluate` writes, got {path} "
-            f"({error!r})."
-        ) from error
-    return found
+    must = "The scores must be the scores.json that `oneword evaluate` writes"
+    return read_json(path, _SCORES, must=must, error=SharingError)
+
+
+def _is_card(path: Path) -> bool:
+    """Whether a file is a card of ours: nothing else is written over."""
+    must = "The card must be a readable text file"
+    return _MARK in read_text(path, must=must, error=SharingError)
+
+
+_NUMBER = (float, type(None))
+_SCORES = {
+    "scores": {str: {"image_similarity": _NUMBER, "text_similarity": _NUMBER}},
+    "words?": {str: str},
+}
+"""Form of ``scores.json``, as far as a card prints it."""
 
 
 def card_text(
@@ -115,7 +121,7 @@ def card_text(
 
     first = concepts[0]
     base = first.provenance.get("base_model")
-    family = catalog.FAMILIES.get(first.provenance.get("family", ""))
+    family = catalog.FAMILIES.get(str(first.provenance.get("family")))
     on_hub = isinstance(base, str) and base not in EMBEDDED and hub.is_repository(base)
     tokens = [concept.placeholder_token for concept in concepts]
     data = ModelCardData(
@@ -131,7 +137,7 @@ def card_text(
     )  # fmt: skip
     blocks = [
         f"---\n{data.to_yaml()}\n---\n{_MARK}",
-        f"# {' and '.join(_code(token) for token in tokens)}",
+        f"# {' and '.join(map(markdown_code, tokens))}",
         f"{'A word' if len(tokens) == 1 else 'Words'} learned by textual inversion "
         f"([Gal et al. 2022](https://arxiv.org/abs/2208.01618)) for "
         f"{_model(base, on_hub) or 'a model that the file does not name'}: only embedding rows, "
@@ -141,6 +147,7 @@ def card_text(
         blocks.append(f"![Pictures drawn with the word; first seeds, not chosen]({PREVIEW})")
     blocks.append("## Use")
     blocks.append(_usage(first, base if on_hub else None, file_name))
+    blocks += _elsewhere(first)
     for concept in concepts:
         blocks += _learned(concept)
     if scores is not None:
@@ -155,10 +162,6 @@ def card_text(
     return "\n\n".join(blocks) + "\n"
 
 
-def _code(text: str) -> str:
-    return f"`{text}`"
-
-
 def _prompt(concept: Concept) -> str:
     token = concept.placeholder_token
     style = concept.learnable_property == "style"
@@ -168,16 +171,14 @@ def _prompt(concept: Concept) -> str:
 def _model(base: object, on_hub: bool) -> str:
     if on_hub:
         return f"[{base}](https://huggingface.co/{base})"
-    return f"{base}" if base else ""
+    return markdown(base) if isinstance(base, str) and base else ""
 
 
 def _usage(concept: Concept, base: str | None, file_name: str) -> str:
     token, prompt = concept.placeholder_token, _prompt(concept)
-    model = f" --model {base}" if base else ""
-    lines = [
-        "With oneword, from this repository:", "",
-        f"    oneword generate{model} --concepts OWNER/NAME --prompts '{prompt}'",
-    ]  # fmt: skip
+    model = ["--model", base] if base else []
+    command = ["oneword", "generate", *model, "--concepts", "OWNER/NAME", "--prompts", prompt]
+    lines = ["With oneword, from this repository:", "", f"    {shell(command)}"]
     if base and len(concept.rows) == 1 and token == token.lower():
         lines += [
             "", "With diffusers:", "",
@@ -189,13 +190,35 @@ def _usage(concept: Concept, base: str | None, file_name: str) -> str:
     return "\n".join(lines)
 
 
+def _elsewhere(concept: Concept) -> list[str]:
+    """What to type in other tools that have a form for the word."""
+    lines = []
+    for layout, tool in formats.TOOLS.items():
+        path = Path(f"my-word{formats.WRITERS[layout][0]}")
+        try:
+            formats.files_of(concept, path, layout)
+        except formats.FormatError:
+            continue
+        text = markdown_code(formats.to_type(concept, path, layout))
+        lines.append(f"| {tool} | `{layout}` | {text} |")
+    if not lines:
+        return []
+    return [
+        "In another tool, first write its own file: `oneword concept convert OWNER/NAME --to ...`. "
+        "Where that file is called `my-word`, type:",
+        "| tool | `--to` | in the prompt |\n|---|---|---|\n" + "\n".join(lines),
+    ]
+
+
 def _learned(concept: Concept) -> list[str]:
     facts = concept.provenance
     config = facts.get("config") if isinstance(facts.get("config"), dict) else {}
     rows = {name: config.get(name) for name in _SETTINGS if config.get(name) is not None}
     rates = facts.get("learning_rate")
     for encoder, rate in rates.items() if isinstance(rates, dict) else ():
-        rows[f"learning rate, {encoder}"] = f"{rate['absolute']:.4g}"
+        absolute = rate.get("absolute") if isinstance(rate, dict) else None
+        if isinstance(absolute, int | float):
+            rows[f"learning rate, {encoder}"] = f"{absolute:.4g}"
     for name, key in (("steps of the kept rows", "steps"), ("training time, s", "train_time_s")):
         if facts.get(key) is not None:
             rows[name] = facts[key]
@@ -206,15 +229,11 @@ def _learned(concept: Concept) -> list[str]:
     if facts.get("family") != "microworld":
         rows["fits"] = names.family_of(encoders)
     rows["SHA-256 of the rows"] = concept.sha256()
-    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
+    table = "\n".join(f"| {markdown(name)} | {markdown(value)} |" for name, value in rows.items())
     return [
-        f"## How {_code(concept.placeholder_token)} was learned",
+        f"## How {markdown_code(concept.placeholder_token)} was learned",
         f"| setting | value |\n|---|---|\n{table}",
     ]
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _score_table(scores: Mapping[str, Any]) -> list[str]:
@@ -224,15 +243,15 @@ def _score_table(scores: Mapping[str, Any]) -> list[str]:
         return f"{value:.3f}" if isinstance(value, int | float) else "–"
 
     lines = [
-        f"| {method}{f': {_cell(words[method])}' if method in words else ''} "
+        f"| {markdown(method)}{f': {markdown_code(words[method])}' if method in words else ''} "
         f"| {cell(numbers['image_similarity'])} | {cell(numbers['text_similarity'])} |"
         for method, numbers in scores["scores"].items()
     ]
     head = "| | image similarity | text similarity |\n|---|---|---|\n"
     return [
         "## Scores",
-        f"Cosines by {scores.get('judge', 'a CLIP')}, "
-        f"{scores.get('num_images_per_prompt', 'some')} pictures per prompt "
+        f"Cosines by {markdown(scores.get('judge', 'a CLIP'))}, "
+        f"{markdown(scores.get('num_images_per_prompt', 'some'))} pictures per prompt "
         "(`oneword evaluate`).",
         head + "\n".join(lines),
     ]
@@ -266,12 +285,12 @@ def push_concept(
     file = formats.read(path)
     folder = file.path.parent
     card = folder / CARD
-    if not card.is_file() or _MARK not in card.read_text(encoding="utf-8", errors="replace"):
+    if not is_there(card) or not _is_card(card):
         raise SharingError(
             f"A shared word needs its card beside it, got none at {card}; write it with `oneword "
             f"concept card {path} --license ...`, and read it over."
         )
-    text = card.read_text(encoding="utf-8")
+    text = read_text(card)
     # Hub users load the file by this name without asking; the card names it so, too.
     ending = file.path.suffix.lower()
     name = hub.LEARNED if ending == ".safetensors" else f"learned_embeds{ending}"

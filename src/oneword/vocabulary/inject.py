@@ -241,6 +241,13 @@ def _check(
             raise PlaceholderError(
                 f"The placeholder must be non-empty and without spaces, got {token!r}."
             )
+        missing = vocabularies.keys() - concept.rows.keys()
+        if missing and missing != vocabularies.keys():
+            raise PlaceholderError(
+                f"The concept {token!r} must have rows for each text encoder of {model} "
+                f"({', '.join(vocabularies)}), got none for {', '.join(sorted(missing))}, which "
+                "would read the placeholder as letters; use a file that holds all of them."
+            )
         fitting = concept.rows.keys() & vocabularies.keys()
         for name in concept.rows if fitting != concept.rows.keys() else ():
             width = concept.rows[name].shape[1]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oneword._files import is_there, visible
+from oneword._files import is_there, visible, write_atomic
 from oneword.concepts import hub
 from oneword.concepts.concept import ROWS, Concept
 from oneword.concepts.formats import bundle, by_encoder, by_token, native, string_to_param
@@ -39,18 +39,18 @@ Layout = Literal[
     "onetrainer",
     "authors",
 ]
-WRITERS: dict[Layout, tuple[str, Callable[[Sequence[Concept], Path], list[Path]]]] = {
-    "oneword": (".safetensors", native.save),
-    "diffusers": (".safetensors", by_token.save),
-    "comfyui": (".safetensors", by_encoder.save_for("comfyui")),
-    "a1111": (".pt", string_to_param.save_a1111),
-    "forge": (".safetensors", by_encoder.save_for("forge")),
-    "kohya": (".safetensors", by_encoder.save_for("kohya")),
-    "invokeai": (".safetensors", by_encoder.save_for("invokeai")),
-    "onetrainer": (".safetensors", by_encoder.save_for("onetrainer")),
-    "authors": (".pt", string_to_param.save_authors),
+WRITERS: dict[Layout, tuple[str, Callable[[Sequence[Concept], Path], dict[Path, bytes]]]] = {
+    "oneword": (".safetensors", native.files),
+    "diffusers": (".safetensors", by_token.files),
+    "comfyui": (".safetensors", by_encoder.files_for("comfyui")),
+    "a1111": (".pt", string_to_param.files_a1111),
+    "forge": (".safetensors", by_encoder.files_for("forge")),
+    "kohya": (".safetensors", by_encoder.files_for("kohya")),
+    "invokeai": (".safetensors", by_encoder.files_for("invokeai")),
+    "onetrainer": (".safetensors", by_encoder.files_for("onetrainer")),
+    "authors": (".pt", string_to_param.files_authors),
 }
-"""Layouts that can be written, each as its tool loads it: ending, and ``save(concepts, path)``."""
+"""Layouts that can be written, each as its tool loads it: ending, and the files of concepts."""
 WITH_DELTAS = ("oneword", "diffusers")
 """Layouts that hold weight deltas; diffusers' a LoRA only."""
 
@@ -144,14 +144,6 @@ def load_concept(path: Path | str, placeholder_token: str | None = None) -> Conc
     return dataclasses.replace(concepts[0], placeholder_token=placeholder_token)
 
 
-def paths_of(
-    concepts: Concept | Sequence[Concept], path: Path, layout: Layout = "oneword"
-) -> list[Path]:
-    """The files that :func:`save_concept` writes."""
-    many = [concepts] if isinstance(concepts, Concept) else list(concepts)
-    return by_token.paths_of(many, path) if layout == "diffusers" else [path]
-
-
 def to_type(concept: Concept, path: Path, layout: Layout) -> str:
     """The exact text that stands for a word in a tool's prompt.
 
@@ -195,6 +187,20 @@ def save_concept(
 
     Returns:
         The files written.
+
+    Raises:
+        FormatError: the layout cannot hold these concepts.
+    """
+    files = files_of(concepts, Path(path), layout)
+    for one, data in files.items():
+        write_atomic(one, data)
+    return [*files]
+
+
+def files_of(
+    concepts: Concept | Sequence[Concept], path: Path, layout: Layout = "oneword"
+) -> dict[Path, bytes]:
+    """What :func:`save_concept` writes, by path, so that it can be looked at before.
 
     Raises:
         FormatError: the layout cannot hold these concepts.

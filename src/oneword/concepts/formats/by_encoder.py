@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 
-from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.contents import Contents, FormatError
 from oneword.concepts.formats.names import encoder_of_width, is_named_alone, keys, token_of
@@ -137,17 +137,13 @@ def _keys(concept: Concept, tool: _Tool) -> dict[str, str]:
     )
 
 
-def save_for(which: str) -> Callable[[Sequence[Concept], Path], list[Path]]:
+def files_for(tool: str) -> Callable[[Sequence[Concept], Path], dict[Path, bytes]]:
     """The writer for one tool; see ``_TOOLS``."""
-
-    def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
-        return _save(concepts, path, _TOOLS[which])
-
-    return save
+    return partial(_files, _TOOLS[tool])
 
 
-def _save(concepts: Sequence[Concept], path: Path, tool: _Tool) -> list[Path]:
-    """Write the file that a tool loads.
+def _files(tool: _Tool, concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
+    """The file that a tool loads.
 
     Raises:
         FormatError: there are several concepts, or the tool takes no word for such encoders.
@@ -176,5 +172,4 @@ def _save(concepts: Sequence[Concept], path: Path, tool: _Tool) -> list[Path]:
     }  # fmt: skip
     if steps is not None:
         metadata["step"] = str(steps)
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
-    return [path]
+    return {path: safetensors.torch.save(tensors, metadata)}

@@ -13,7 +13,6 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
 from oneword.concepts.deltas import is_lora
 from oneword.concepts.formats.contents import Contents, FormatError, open_file
@@ -90,8 +89,8 @@ def _second_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_2{path.suffix}")
 
 
-def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write one file per text encoder: PATH, then PATH_2 and so on; a word's LoRA in PATH_lora.
+def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
+    """One file per text encoder: PATH, then PATH_2 and so on; a word's LoRA in PATH_lora.
 
     Raises:
         FormatError: two words differ in case alone, which stock loaders cannot tell apart, or there
@@ -104,22 +103,22 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
             f"Words in a diffusers file must differ in lower case, got {', '.join(tokens)}; rename "
             "one with `oneword concept rename`."
         )
-    files: list[dict[str, Tensor]] = []
+    parts: list[dict[str, Tensor]] = []
     for concept, token in zip(concepts, tokens, strict=True):
         for place, name in enumerate(sorted(concept.rows, key=_order)):
-            if place == len(files):
-                files.append({})
-            files[place][token] = concept.detached().rows[name].contiguous()
+            if place == len(parts):
+                parts.append({})
+            parts[place][token] = concept.detached().rows[name].contiguous()
     if lora:
-        files.append(lora)
-    paths = paths_of(concepts, path)
-    for one, tensors in zip(paths, files, strict=True):
-        write_atomic(one, safetensors.torch.save(tensors, {"format": "pt"}))
-    return paths
+        parts.append(lora)
+    return {
+        one: safetensors.torch.save(tensors, {"format": "pt"})
+        for one, tensors in zip(paths_of(concepts, path), parts, strict=True)
+    }
 
 
 def paths_of(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """The files that :func:`save` writes."""
+    """The files that :func:`files` makes."""
     count = max((len(concept.rows) for concept in concepts), default=0)
     halves = [path.with_name(f"{path.stem}_{i}{path.suffix}") for i in range(2, count + 1)]
     lora = [path.with_name(f"{path.stem}_lora{path.suffix}")]

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from oneword._escaping import is_control
-from oneword._files import FormError, check, parsed, write_atomic
+from oneword._files import FormError, check, parsed
 from oneword.concepts.concept import OUTPUT_VECTORS, Concept, ConceptError
 from oneword.concepts.formats.contents import Contents
 
@@ -97,12 +97,12 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
 
 
 def _check_word(token: str) -> None:
-    if not token or any(char.isspace() or is_control(char) for char in token):
-        raise FormError(f"a word must be without spaces and control characters, got {token!r}")
+    if not token or any(map(is_control, token)):
+        raise FormError(f"a word must be without control characters, got {token!r}")
 
 
-def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write concepts, atomically."""
+def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
+    """The one file of concepts."""
     tensors: dict[str, torch.Tensor] = {}
     entries: list[dict[str, Any]] = []
     for concept in (c.detached() for c in concepts):
@@ -138,8 +138,7 @@ def save(concepts: Sequence[Concept], path: Path) -> list[Path]:
             }
         )
     metadata = {"format": "pt", "oneword": json.dumps(entries, default=str)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
-    return [path]
+    return {path: safetensors.torch.save(tensors, metadata)}
 
 
 def _unused(token: str, taken: dict[str, torch.Tensor]) -> str:

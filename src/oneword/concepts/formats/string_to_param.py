@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.contents import Contents, FormatError
 from oneword.concepts.formats.names import encoder_of_width, is_named_alone, token_of
@@ -54,20 +53,19 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     return found, []
 
 
-def _written(path: Path, content: dict[str, Any]) -> list[Path]:
-    """Write the container of PyTorch before 1.6.
+def _pickled(content: dict[str, Any]) -> bytes:
+    """As the container of PyTorch before 1.6.
 
     Every tool and every version of torch reads it; A1111's ``safe.py`` refuses an archive that
     holds what newer versions add.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer, _use_new_zipfile_serialization=False)
-    write_atomic(path, buffer.getvalue())
-    return [path]
+    return buffer.getvalue()
 
 
-def save_a1111(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write A1111's ``.pt``: its own form for one text encoder, the two of XL under their names.
+def files_a1111(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
+    """A1111's ``.pt``: its own form for one text encoder, the two of XL under their names.
 
     Raises:
         FormatError: there are several words, or rows of other text encoders.
@@ -83,7 +81,7 @@ def save_a1111(concepts: Sequence[Concept], path: Path) -> list[Path]:
     concept = concepts[0].detached()
     names = sorted(concept.rows)
     if names == ["clip_g", "clip_l"]:
-        return _written(path, {name: concept.rows[name].clone() for name in names})
+        return {path: _pickled({name: concept.rows[name].clone() for name in names})}
     if len(names) != 1 or is_named_alone(names[0]):
         raise FormatError(
             f"A1111 takes a word for one CLIP text encoder, or for clip_g and clip_l, got "
@@ -91,17 +89,15 @@ def save_a1111(concepts: Sequence[Concept], path: Path) -> list[Path]:
         )
     provenance = concept.provenance
     base, steps = provenance.get("base_model"), provenance.get("steps")
-    return _written(
-        path,
-        {
-            "string_to_token": {"*": 265},  # the id of "*" in CLIP's vocabulary, as A1111 has it
-            "string_to_param": {"*": concept.rows[names[0]].clone()},
-            "name": concept.placeholder_token,
-            "step": steps if isinstance(steps, int) else None,
-            "sd_checkpoint": None,
-            "sd_checkpoint_name": base if isinstance(base, str) else None,
-        },
-    )
+    content = {
+        "string_to_token": {"*": 265},  # the id of "*" in CLIP's vocabulary, as A1111 has it
+        "string_to_param": {"*": concept.rows[names[0]].clone()},
+        "name": concept.placeholder_token,
+        "step": steps if isinstance(steps, int) else None,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": base if isinstance(base, str) else None,
+    }
+    return {path: _pickled(content)}
 
 
 SIGNS = "*@#$%&+=~^!?;:"
@@ -118,8 +114,8 @@ def sign_of(place: int, token: str) -> str:
     return token if token in SIGNS and len(token) == 1 else SIGNS[place]
 
 
-def save_authors(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """Write the file of the paper's code, which is typed as a sign such as "*".
+def files_authors(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
+    """The file of the paper's code, which is typed as a sign such as "*".
 
     That code looks for one token in a prompt and puts the rows in its place; a word as ours is
     several tokens, so each is given a sign. The class ParameterDict, which its own files hold, no
@@ -150,10 +146,8 @@ def save_authors(concepts: Sequence[Concept], path: Path) -> list[Path]:
         token: torch.tensor(_id_of(sign, rows[token].shape[1]))
         for token, sign in zip(tokens, signs, strict=True)
     }
-    return _written(
-        path,
-        {"string_to_token": ids, "string_to_param": {t: r.clone() for t, r in rows.items()}},
-    )
+    params = {token: own.clone() for token, own in rows.items()}
+    return {path: _pickled({"string_to_token": ids, "string_to_param": params})}
 
 
 _BERT_WIDTH = 1280  # of the paper's own model, whose tokenizer is BERT's
