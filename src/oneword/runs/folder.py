@@ -18,7 +18,18 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 
-from oneword._files import check_writable, write_atomic, write_json_atomic
+from oneword._files import (
+    FormError,
+    check,
+    check_writable,
+    open_regular,
+    parsed,
+    read_json,
+    read_lines,
+    visible,
+    write_atomic,
+    write_json_atomic,
+)
 from oneword._version import __version__
 from oneword.concepts.formats import LEARNED
 from oneword.errors import ConfigError, UserError
@@ -30,7 +41,12 @@ class RunError(UserError):
     """A run folder cannot be used as it is."""
 
 
+_MAX_METRICS = 2**30  # bytes
+_MAX_STATE = 2**40
 _FREE_MB = 16  # least room on the disk; state, previews and result of a run take a few MB
+
+_RECORD = {"config": {str: object}, "pictures_sha256": str}
+"""Form of ``config.json``, as far as it is read again."""
 
 _UNBOUND = (
     "output_dir",
@@ -77,7 +93,7 @@ class RunFolder:
         path = self.path
         if self.mirror is not None:
             self.mirror.pull(path)
-        if path.is_dir() and any(path.iterdir()) and not self.record.is_file():
+        if path.is_dir() and visible(path) and not self.record.is_file():
             raise RunError(
                 f"The output folder {path} must be empty or hold a run, got other files; pass a "
                 "new --output-dir."
@@ -113,14 +129,11 @@ class RunFolder:
         """
         if not self.record.is_file():
             return "new"
-        try:
-            found = json.loads(self.record.read_text(encoding="utf-8"))
-            theirs, pictures = _flat(found["config"]), found["pictures_sha256"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"{self.record} must be the record of a run, got something unreadable ({error}); "
-                "pass another --output-dir."
-            ) from error
+        must = (
+            "The record of a run must be the one that oneword wrote (or pass another --output-dir)"
+        )
+        found = read_json(self.record, _RECORD, must=must, error=RunError)
+        theirs, pictures = _flat(found["config"]), found["pictures_sha256"]
         ours = _flat(record["config"])
         differing = [
             f"{name.removeprefix('inversion.')} was {theirs.get(name)!r} and is {ours.get(name)!r}"
@@ -153,10 +166,10 @@ class RunFolder:
         """Drop the metrics after a step, or all of them; the time that the others took, s."""
         kept = []
         if self.metrics.exists() and step is not None:
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            for line in read_lines(self.metrics, most=_MAX_METRICS, error=RunError):
                 try:
-                    entry = json.loads(line)
-                except ValueError:  # torn by a crash
+                    entry = check(parsed(line), {"step": int, "time_s": float})
+                except FormError:  # torn by a crash
                     continue
                 if entry["step"] <= step:
                     kept.append(entry)
@@ -193,12 +206,24 @@ class StateFile:
         """
         if not self.path.exists():
             return None
+        must = f"{self.path} must be the state of a run (delete it to begin this run anew)"
+        open_regular(self.path, most=_MAX_STATE, must=must, error=RunError).close()
         try:
             with safetensors.safe_open(self.path, framework="pt") as file:
-                info = json.loads(file.metadata()["oneword"])
+                info = parsed((file.metadata() or {})["oneword"])
+                if not isinstance(info, dict):
+                    raise FormError(f"its metadata is {type(info).__name__}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return State.unpacked(tensors, info)
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            FormError,
+            safetensors.SafetensorError,
+        ) as error:
             raise RunError(
                 f"{self.path} must be the state of a run, got something unreadable ({error}); "
                 "delete it to begin this run anew."
@@ -231,9 +256,9 @@ class KeptState:
 def pictures_of(folder: Path) -> Path | None:
     """The training pictures that a run folder names, where they are still there."""
     try:
-        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "config.json", {"config": {"train_data_dir": str}})
         pictures = Path(record["config"]["train_data_dir"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except UserError:
         return None
     return pictures if pictures.is_dir() else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oneword import catalog
+from oneword._escaping import is_control
 
 
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
@@ -52,8 +53,13 @@ def family_of(rows: dict[str, int]) -> str:
 
 def token_of(name: object, path: Path) -> str:
     """A word without spaces from a name in a file, or else from the file's own name."""
-    word = str(name).strip() if isinstance(name, str) else ""
+    word = _seen(name).strip() if isinstance(name, str) else ""
     if word.lower() in _SAY_NOTHING:
         stem = path.stem if path.stem.lower() not in _SAY_NOTHING else path.parent.name
-        word = stem or word
+        word = _seen(stem) or word
     return "-".join(word.split()) or "S*"
+
+
+def _seen(text: str) -> str:
+    """Without control characters, which nobody could type."""
+    return "".join(char for char in text if char.isspace() or not is_control(char))
