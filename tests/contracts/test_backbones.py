@@ -200,7 +200,7 @@ def test_compute_types(tiny_folder):
 def test_on_a_cpu_large_models_alone_are_narrow_of_themselves(tiny_folder, tmp_path, monkeypatch):
     """Where its processor has instructions for it; this one is not asked."""
     cpu = torch.device("cpu")
-    monkeypatch.setattr("oneword.models.contract.is_fast_in_bf16", lambda _: True)
+    monkeypatch.setattr("oneword._devices.is_fast_in_bf16", lambda _: True)
     file, folder = tmp_path / "one.safetensors", tmp_path / "unet"
     folder.mkdir()
     for path, size in ((file, 999_999_999), (folder / "a.safetensors", 1_000_000_000)):
@@ -211,7 +211,7 @@ def test_on_a_cpu_large_models_alone_are_narrow_of_themselves(tiny_folder, tmp_p
     assert pick_dtype("auto", cpu, str(tmp_path)) == torch.bfloat16
     assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.bfloat16
     assert pick_dtype("fp32", cpu, "stabilityai/sd") == torch.float32
-    monkeypatch.setattr("oneword.models.contract.is_fast_in_bf16", lambda _: False)
+    monkeypatch.setattr("oneword._devices.is_fast_in_bf16", lambda _: False)
     assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.float32
 
 

@@ -145,7 +145,7 @@ def test_an_index_cannot_fetch_files_from_elsewhere(stored, url, tmp_path):
 def test_a_file_of_somebodys_in_a_run_folder_is_not_written_over(url, tmp_path):
     published(url, {"config.json": "objects/" + "a" * 32, "notes.txt": "objects/" + "a" * 32})
     fill(tmp_path / "run", **{"config.json": "{}", "notes.txt": "mine"})
-    with pytest.raises(MirrorError, match="must not write over .*notes.txt"):
+    with pytest.raises(MirrorError, match=r"must not write over .*notes\.txt"):
         Mirror(url).pull(tmp_path / "run")
     assert content(tmp_path / "run") == {"config.json": "{}", "notes.txt": "mine"}
 
@@ -190,5 +190,5 @@ def test_what_a_link_leads_to_is_not_copied(url, tmp_path):
 
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_mirror_is_refused(empty):
-    with pytest.raises(MirrorError, match="must be an fsspec URL of a folder.*got an empty one"):
+    with pytest.raises(MirrorError, match=r"must be an fsspec URL of a folder.*got an empty one"):
         Mirror(empty)

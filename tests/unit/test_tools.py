@@ -41,19 +41,19 @@ def word(*encoders, token="<My-Cat>"):
 # --- the loaders
 
 
-class _Forbidden(Exception):
+class _ForbiddenError(Exception):
     pass
 
 
-class _Unpickler(pickle.Unpickler):
-    """A1111's RestrictedUnpickler: modules/safe.py, AUTOMATIC1111/stable-diffusion-webui 0593384."""
+class _Unpickler(pickle.Unpickler):  # noqa: S301  (what it stands for is what is tested)
+    """A1111's RestrictedUnpickler: modules/safe.py, stable-diffusion-webui 0593384."""
 
     def persistent_load(self, pid):
         assert pid[0] == "storage"
         return torch.storage.TypedStorage(_internal=True)
 
     def find_class(self, module, name):
-        storages = "Float Half Int Long Double Byte BFloat16".split()
+        storages = ["Float", "Half", "Int", "Long", "Double", "Byte", "BFloat16"]
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
@@ -62,7 +62,7 @@ class _Unpickler(pickle.Unpickler):
             return getattr(torch, name)
         if (module, name) == ("torch.nn.modules.container", "ParameterDict"):
             return torch.nn.ParameterDict
-        raise _Forbidden(f"{module}.{name}")
+        raise _ForbiddenError(f"{module}.{name}")
 
 
 def a1111(path):
@@ -94,7 +94,7 @@ def _one_word(data):
 
 
 def forge(path):
-    """``EmbeddingDatabase.load_from_file``: backend/text_processing/textual_inversion.py, 42ef31f."""
+    """``EmbeddingDatabase.load_from_file``, backend/text_processing/textual_inversion.py, 42ef31f."""
     return _one_word(load_file(path))
 
 

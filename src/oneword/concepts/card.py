@@ -212,7 +212,8 @@ def _elsewhere(concept: Concept) -> list[str]:
 
 def _learned(concept: Concept) -> list[str]:
     facts = concept.provenance
-    config = facts.get("config") if isinstance(facts.get("config"), dict) else {}
+    found = facts.get("config")
+    config = found if isinstance(found, dict) else {}
     rows = {name: config.get(name) for name in _SETTINGS if config.get(name) is not None}
     rates = facts.get("learning_rate")
     for encoder, rate in rates.items() if isinstance(rates, dict) else ():

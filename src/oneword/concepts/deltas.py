@@ -62,8 +62,8 @@ def check(changes: Mapping[str, Tensor], owner: str) -> None:
 def _check_pair(changes: Mapping[str, Tensor], name: str, owner: str) -> None:
     stem = name.removesuffix(LORA_A).removesuffix(LORA_B)
     down, up = changes.get(stem + LORA_A), changes.get(stem + LORA_B)
-    whole = down is not None and up is not None and down.ndim == up.ndim == 2
-    if not whole or len(down) != up.shape[1]:
+    pair = [one for one in (down, up) if one is not None and one.ndim == 2]
+    if len(pair) != 2 or len(pair[0]) != pair[1].shape[1]:
         shapes = [None if one is None else tuple(one.shape) for one in (down, up)]
         raise DeltaError(
             f"A LoRA of {owner} must have a matrix (rank, in) and a matrix (out, rank) for "

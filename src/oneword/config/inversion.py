@@ -269,30 +269,30 @@ class ResolvedConfig(InversionConfig):
     until one is chosen, and one of the two rates.
     """
 
-    form: Form
-    num_vectors: int
-    num_negative_vectors: int
-    training_guidance_scale: float
-    dual_prompt_probability: float
-    regularization_weight: float
-    cross_initialization: bool
-    norm_pull: float
-    prompt_templates: TemplateSet
-    learning_rate_ratio: float
-    scale_lr: bool
-    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"]
-    lr_warmup_steps: int
-    max_train_steps: int
-    train_batch_size: int
-    adam_weight_decay: float
-    random_flip: bool
-    keep: Literal["best", "last", "average"]
-    early_stopping: bool
-    stop_threshold: float
-    stratified_timesteps: bool
-    timestep_bias: float
-    timestep_power: float
-    evaluation_steps: int
+    form: Form = field()  # here as below: no default, it must be known
+    num_vectors: int = field()
+    num_negative_vectors: int = field()
+    training_guidance_scale: float = field()
+    dual_prompt_probability: float = field()
+    regularization_weight: float = field()
+    cross_initialization: bool = field()
+    norm_pull: float = field()
+    prompt_templates: TemplateSet = field()
+    learning_rate_ratio: float = field()
+    scale_lr: bool = field()
+    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"] = field()
+    lr_warmup_steps: int = field()
+    max_train_steps: int = field()
+    train_batch_size: int = field()
+    adam_weight_decay: float = field()
+    random_flip: bool = field()
+    keep: Literal["best", "last", "average"] = field()
+    early_stopping: bool = field()
+    stop_threshold: float = field()
+    stratified_timesteps: bool = field()
+    timestep_bias: float = field()
+    timestep_power: float = field()
+    evaluation_steps: int = field()
 
     def resolved(self, family: str) -> ResolvedConfig:  # noqa: ARG002  (nothing is left to fill)
         """These settings themselves."""

@@ -98,10 +98,10 @@ class TrainConfig:
 class ResolvedTrainConfig(TrainConfig):
     """A ``TrainConfig`` whose every setting is known; made by :meth:`TrainConfig.resolved`."""
 
-    inversion: ResolvedConfig
-    resolution: int
-    validation_prompt: str
-    validation_steps: int
+    inversion: ResolvedConfig = field()
+    resolution: int = field()
+    validation_prompt: str = field()
+    validation_steps: int = field()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,12 +63,12 @@ class TuningConfig:
 class ResolvedTuning(TuningConfig):
     """A ``TuningConfig`` in which only what names the class may be unset."""
 
-    tuned_weights: Literal["full", "lora", "kv"]
-    tuning_steps: int
-    tuning_learning_rate: float
-    train_word: bool
-    prior_loss_weight: float
-    num_class_images: int
+    tuned_weights: Literal["full", "lora", "kv"] = field()
+    tuning_steps: int = field()
+    tuning_learning_rate: float = field()
+    train_word: bool = field()
+    prior_loss_weight: float = field()
+    num_class_images: int = field()
 
 
 TUNING_RATES: dict[str, dict[str, float]] = {

@@ -292,7 +292,7 @@ def distribution(values: Sequence[str], possible: Sequence[str]) -> Distribution
         counts={value: list(values).count(value) for value in possible},
         evenness=metrics.evenness(values, len(possible)),
         evenness_interval=metrics.bootstrap_interval(
-            lambda index: metrics.evenness([values[i] for i in index.tolist()], len(possible)),
+            lambda index: metrics.evenness([values[int(i)] for i in index], len(possible)),
             len(values),
         ),
     )

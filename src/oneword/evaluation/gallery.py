@@ -93,11 +93,11 @@ def save_gallery(
             save_png(_sheet(images, part), path)
             files.append(path)
     if side_by_side := grid(drawing):
-        rows: dict[str, list[int]] = {}
+        by_row: dict[str, list[int]] = {}
         for template, by_word in side_by_side.items():
-            label = template if rows else f"{template}   ({', '.join(by_word)})"
-            rows[label] = [i for own in by_word.values() for i in own[:GRID_SEEDS]]
-        save_png(_sheet(images, rows, max(map(len, rows.values()))), folder / "grid.png")
+            label = template if by_row else f"{template}   ({', '.join(by_word)})"
+            by_row[label] = [i for own in by_word.values() for i in own[:GRID_SEEDS]]
+        save_png(_sheet(images, by_row, max(map(len, by_row.values()))), folder / "grid.png")
         files.append(folder / "grid.png")
     if commands:
         page.sections.append(report.Section(title="Again", commands=commands))

@@ -229,13 +229,15 @@ class Tuning:
     @classmethod
     def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Tuning:
         """What ``plain`` was called on, from a file's tensors."""
-        record, start, own = dict(plain["tuning"]), plain["start"], below(tensors, "0/")
+        record: dict[str, Any] = dict(plain["tuning"])
+        start, own = plain["start"], below(tensors, "0/")
         initializer = record.pop("initializer_token")
         record |= {name: tuple(record[name]) for name in ("messages", "unsaid")}
+        record["losses"] = _losses(record["losses"])
         return cls(
             start=Start(**start | {"losses": _losses(start["losses"]), "rows": below(own, _WORD)}),
             initializer_token=initializer,
-            record=Standing(**record | {"losses": _losses(record["losses"])}),
+            record=Standing(**record),
             tensors={name: t for name, t in own.items() if not name.startswith(_WORD)},
         )
 

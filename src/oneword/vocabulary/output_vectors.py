@@ -45,7 +45,9 @@ def places(output: Any, ids: TokenIds) -> dict[str, Tensor]:
 
 def replaced(output: Any, new: Mapping[str, Tensor]) -> Any:
     """An encoder's output with other tensors at some places."""
-    items = dict(output.items() if isinstance(output, Mapping) else enumerate(output))
+    items: dict[Any, Any] = dict(
+        output.items() if isinstance(output, Mapping) else enumerate(output)
+    )
     for name, value in items.items():
         if isinstance(value, tuple | list):
             items[name] = tuple(new.get(f"{name}.{i}", part) for i, part in enumerate(value))

@@ -25,9 +25,9 @@ from oneword.training.job import Job, JobError, Result
 from oneword.training.parts import OnStep
 from oneword.training.record import Record
 from oneword.training.state import Checkpoint, Start
-from oneword.training.tuning import tuner
 from oneword.training.tuning.changes import changes_of
 from oneword.training.tuning.prior import class_prompt
+from oneword.training.tuning.tuner import batches_of, ended, tune
 from oneword.vocabulary.vocabulary import initial_rows
 
 
@@ -86,10 +86,10 @@ def invert(
         arXiv:2212.04488, sections 3.2 and 3.3.
     """
     state = checkpoint.load() if checkpoint else None
-    done = tuner.ended(job, state)
+    done = ended(job, state)
     if done is not None:
         return done
-    batches = tuner.batches_of(backbone, job)
+    batches = batches_of(backbone, job)
     config = batches.config
     record = Record(backbone.device, config.resolved_tuning.tuning_steps)
     resumed = state.tuning if state is not None else None
@@ -101,7 +101,7 @@ def invert(
             noun, _ = choose_initializer(batches, record)
             config = dataclasses.replace(config, initializer_token=noun)
         start = _start(backbone, config, record)
-    return tuner.tune(
+    return tune(
         batches,
         config,
         start,

@@ -17,7 +17,9 @@ from oneword.training.loop import invert as learn_word
 from oneword.training.parts import OnStep
 from oneword.training.record import Record
 from oneword.training.state import Checkpoint, Start, State
-from oneword.training.tuning import changes, prior, tuner
+from oneword.training.tuning.changes import changes_of
+from oneword.training.tuning.prior import class_prompt
+from oneword.training.tuning.tuner import batches_of, ended, state_of, tune
 
 
 def invert(
@@ -44,10 +46,10 @@ def invert(
         Gal et al. 2022, arXiv:2208.01618, appendix A; Roich et al. 2021, arXiv:2106.05744.
     """
     state = checkpoint.load() if checkpoint else None
-    done = tuner.ended(job, state)
+    done = ended(job, state)
     if done is not None:
         return done
-    batches = tuner.batches_of(backbone, job)
+    batches = batches_of(backbone, job)
     config = batches.config
     resumed = state.tuning if state is not None else None
     messages: list[str] = []
@@ -60,14 +62,14 @@ def invert(
             word = _learned(first)
             if word is None:
                 if first.status != "interrupted" and checkpoint:
-                    checkpoint.save(tuner.state_of(first))
+                    checkpoint.save(state_of(first))
                 return dataclasses.replace(first, job=job)
             messages = first.messages
         start, initializer = _start(backbone, word, first), word.provenance.get("initializer_token")
     config = dataclasses.replace(config, initializer_token=initializer)
     tuning = config.resolved_tuning
     if tuning.prior_loss_weight:
-        start = dataclasses.replace(start, class_prompt=prior.class_prompt(config, initializer))
+        start = dataclasses.replace(start, class_prompt=class_prompt(config, initializer))
     record = Record(
         backbone.device,
         tuning.tuning_steps,
@@ -76,11 +78,11 @@ def invert(
         messages=messages,
     )
     record.say("The word stays as it is from here on; the denoiser's weights are tuned.")
-    return tuner.tune(
+    return tune(
         batches,
         config,
         start,
-        changes.changes_of(backbone, config),
+        changes_of(backbone, config),
         record,
         resumed=resumed,
         on_step=on_step,

@@ -140,9 +140,8 @@ class _Tuner:
         on_step: OnStep | None,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self.backbone, self.batches, self.config, self.start = (
-            batches.backbone, batches, config, start
-        )  # fmt: skip
+        self.backbone, self.batches = batches.backbone, batches
+        self.config, self.start = config, start
         self.record, self.on_step, self.checkpoint = record, on_step, checkpoint
         self.tuning = config.resolved_tuning
         self.token = slot_token(0)
