@@ -16,6 +16,7 @@ from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
+from oneword.models.families import ideogram4
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
 from oneword.vocabulary.inject import injected
@@ -100,11 +101,11 @@ def test_latents_are_patches_with_their_place_first(backbone, stock):
     """The pipeline decodes packed latents of (rows, columns, channels)."""
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
     mean = backbone.autoencoder.vae.encode(pixels).latent_dist.mean
-    own = backbone.pipeline._patchify_latents(mean)
+    own = ideogram4._patchified(mean)
     by_hand = mean.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))  # b c h p w q
     by_hand = by_hand.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
     assert torch.equal(own, by_hand)
-    assert torch.equal(backbone.pipeline._unpatchify_latents(own), mean)
+    assert torch.equal(ideogram4._unpatchified(own), mean)
     again = backbone.decode_latents(backbone.encode_image(pixels).mean)
     assert torch.allclose(again, stock.vae.decode(mean).sample.clamp(-1, 1), atol=1e-5)
 

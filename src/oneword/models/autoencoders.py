@@ -149,11 +149,11 @@ class Plain:
         """Channels of the scaled latents."""
         return self.vae.config.latent_channels
 
-    def _taken(self, pixels: Pixels) -> Tensor:
+    def _taken(self, pixels: Tensor) -> Tensor:
         """Pictures as the network takes them."""
         return pixels
 
-    def _shown(self, decoded: Tensor) -> Pixels:
+    def _shown(self, decoded: Tensor) -> Tensor:
         """Pictures of what the network gives."""
         return decoded
 
@@ -175,10 +175,10 @@ class Film(Plain):
     def _channels(self) -> int:
         return self.vae.config.z_dim
 
-    def _taken(self, pixels: Pixels) -> Tensor:
+    def _taken(self, pixels: Tensor) -> Tensor:
         return pixels[:, :, None]
 
-    def _shown(self, decoded: Tensor) -> Pixels:
+    def _shown(self, decoded: Tensor) -> Tensor:
         return decoded[:, :, 0]
 
     def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:

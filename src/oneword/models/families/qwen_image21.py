@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLQwenImage21, QwenImage21Pipeline
 from torch import Tensor
 
-from oneword._typing import Latents, Pixels, Timesteps
+from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.models.assembly import load_pipeline
@@ -50,10 +50,10 @@ def load(config: ModelConfig) -> QwenImage21:
 class ClearFilm(Film):
     """Films with transparency: pictures go in opaque, and come out on white."""
 
-    def _taken(self, pixels: Pixels) -> Tensor:
+    def _taken(self, pixels: Tensor) -> Tensor:
         return super()._taken(torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1))
 
-    def _shown(self, decoded: Tensor) -> Pixels:
+    def _shown(self, decoded: Tensor) -> Tensor:
         found = super()._shown(decoded).clamp(-1, 1)
         opacity = (found[:, 3:] + 1) / 2
         return found[:, :3] * opacity + (1 - opacity)
