@@ -88,7 +88,7 @@ def test_the_word_lies_under_its_plain_name(url, tmp_path):
 
 
 def test_a_location_that_cannot_be_used_is_one_sentence(tmp_path):
-    with pytest.raises(MirrorError, match="must be an fsspec URL whose file system is installed"):
+    with pytest.raises(MirrorError, match=r"must be an fsspec URL whose file system is installed"):
         Mirror("nowhere://bucket/run")
     (tmp_path / "file").write_text("x")
     fill(tmp_path / "run", state="1")

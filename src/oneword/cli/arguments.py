@@ -18,7 +18,17 @@ from oneword.config.scoring import EvaluateConfig, StudyConfig
 
 
 Embedded = Literal["microworld", "microworld-nano"]
-Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
+Layout = Literal[
+    "oneword",
+    "diffusers",
+    "comfyui",
+    "a1111",
+    "forge",
+    "kohya",
+    "invokeai",
+    "onetrainer",
+    "authors",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +301,7 @@ class ConvertArguments:
     files: tuple[Path, ...]
     """Embedding files of any tool, or run folders."""
     to: Layout
-    """Layout: "oneword", "diffusers" (a pair for two text encoders), "kohya" (ComfyUI, Forge, SD.Next, A1111 for XL), "a1111" (.pt), "authors" (the paper's .pt)."""
+    """The tool that the files are for; "diffusers" is a pair for two text encoders, "authors" the paper's own code. A word that a tool has no form for is refused, the others are written."""
     output_dir: Path = Path("oneword-concepts")
     """Folder for the files, which are named after the words; nothing is overwritten."""
 

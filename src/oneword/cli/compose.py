@@ -27,7 +27,7 @@ def run(chosen: ComposeArguments, _words: Sequence[str]) -> int:
     first, second, *_ = config.placeholder_tokens
     model = [] if config.model.model == "microworld" else ["--model", config.model.model]
     prompt = f"a photo of a {first} next to a {second}"
-    print(f"{len(results)} words are in {file}. Draw with them:")
+    options.tell(f"{len(results)} words are in {file}. Draw with them:")
     draw = reports.command("generate", *model, "--concepts", config.output_dir, "--prompts", prompt)
-    print(f"  {draw}")
+    options.tell(f"  {draw}")
     return 0

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from oneword._files import write_json_atomic
+from oneword._escaping import rich, terminal
+from oneword._files import is_there, write_atomic, write_json_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import (
     CombineArguments,
@@ -50,39 +51,44 @@ def _inspect(chosen: InspectArguments) -> None:
         for concept in file.concepts:
             facts = inspection.facts(file, concept, vocabularies, nearest=chosen.nearest)
             found.append(facts)
-            console.print(f"[bold]{path}[/bold]", highlight=False)
+            console.print(f"[bold]{rich(path)}[/bold]", highlight=False)
             for name, value in facts.items():
                 if name not in ("file", "warnings"):
                     console.print(f"  {name}: {value}", highlight=False, markup=False)
             for warning in facts["warnings"]:
-                console.print(f"  warning: {warning}", style="yellow", highlight=False)
+                console.print(f"  warning: {rich(warning)}", style="yellow", highlight=False)
     if chosen.json is not None:
         write_json_atomic(chosen.json, found)
 
 
 def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
     ending = formats.WRITERS[chosen.to][0]
+    todo: list[tuple[Concept, Path, dict[Path, bytes]]] = []
     taken: set[Path] = set()
-    todo: list[tuple[Concept, Path]] = []
+    refused = []
     for path in chosen.files:
         for concept in _read(path):
-            target = chosen.output_dir / (_file_name(concept.placeholder_token) + ending)
-            count = 2
-            while target in taken:
-                target = target.with_name(
-                    f"{_file_name(concept.placeholder_token)}-{count}{ending}"
-                )
-                count += 1
-            taken.add(target)
-            todo.append((concept, target))
-    for _, target in todo:
+            stem = _file_name(concept.placeholder_token)
+            target, count = chosen.output_dir / (stem + ending), 2
+            try:
+                files = formats.files_of(concept, target, chosen.to)
+                while taken & files.keys():
+                    target, count = target.with_name(f"{stem}-{count}{ending}"), count + 1
+                    files = formats.files_of(concept, target, chosen.to)
+            except formats.FormatError as error:
+                refused.append(str(error))
+                continue
+            taken |= files.keys()
+            todo.append((concept, target, files))
+    for target in sorted(taken):
         _must_be_new(target)
-    for concept, target in todo:
-        _write([concept], target, chosen.to)
+    for concept, target, files in todo:
+        _write([concept], target, chosen.to, files)
+    if refused:
+        raise ConfigError("\n".join(refused))
 
 
 def _merge(chosen: MergeArguments) -> None:
-    _must_be_new(chosen.output)
     concepts = [concept for path in chosen.files for concept in _read(path)]
     found, renamed = distinct(concepts)
     for index, token in renamed.items():
@@ -91,12 +97,10 @@ def _merge(chosen: MergeArguments) -> None:
 
 
 def _rename(chosen: RenameArguments) -> None:
-    _must_be_new(chosen.output)
     _write([_only(chosen.files).named(_word(chosen.placeholder_token))], chosen.output, chosen.to)
 
 
 def _combine(chosen: CombineArguments) -> None:
-    _must_be_new(chosen.output)
     if chosen.concatenate and chosen.weights:
         raise ConfigError("Weights go with the average, got them with --concatenate; drop one.")
     concepts = [concept for path in chosen.files for concept in _read(path)]
@@ -190,19 +194,34 @@ def _word(token: str) -> str:
     return token
 
 
+_MAX_STEM = 180  # bytes of a file's name; endings and numbers follow
+
+
 def _file_name(token: str) -> str:
     kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in token).strip("-")
-    return kept or "word"
+    return kept.encode()[:_MAX_STEM].decode(errors="ignore") or "word"
 
 
 def _must_be_new(path: Path) -> None:
-    if path.exists():
+    if is_there(path):
         raise ConfigError(f"The new file must not exist yet, got {path}; nothing was overwritten.")
 
 
-def _write(concepts: Sequence[Concept], path: Path, layout: Layout) -> None:
-    for file in formats.save_concept(concepts, path, layout):
-        print(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}")
+def _write(
+    concepts: Sequence[Concept],
+    path: Path,
+    layout: Layout,
+    files: dict[Path, bytes] | None = None,
+) -> None:
+    files = files or formats.files_of(concepts, path, layout)
+    for file in files:
+        _must_be_new(file)
+    for file, data in files.items():
+        write_atomic(file, data)
+        print(terminal(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}"))
+    if layout != "oneword" and len(concepts) == 1:
+        text = formats.to_type(concepts[0], path, layout)
+        print(terminal(f"  in {formats.TOOLS[layout]}, type {text}"))
 
 
 _FOLLOW: dict[type[Any], Callable[[Any], None]] = {

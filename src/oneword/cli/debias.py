@@ -54,7 +54,7 @@ def run(chosen: DebiasArguments, words: Sequence[str]) -> int:
     if chosen.json is not None:
         write_json_atomic(chosen.json, found.plain())
     _show(found)
-    print(f"The word is in {outcome.concept_file}, the report in {path}.")
+    options.tell(f"The word is in {outcome.concept_file}, the report in {path}.")
     return 0
 
 

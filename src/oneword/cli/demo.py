@@ -86,7 +86,7 @@ def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
     if chosen.json is not None:
         write_json_atomic(chosen.json, numbers)
     show_scores(evaluation, words)
-    print(f"Done in {time.monotonic() - started:.0f} s. Open {path.resolve()}")
+    options.tell(f"Done in {time.monotonic() - started:.0f} s. Open {path.resolve()}")
     return 0
 
 

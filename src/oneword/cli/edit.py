@@ -58,5 +58,7 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
             for i, file in enumerate(files[:-1])
         ]  # fmt: skip
         write_json_atomic(chosen.json, found)
-    print(f"{len(files) - 1} edits in {chosen.output_dir}, beside the picture in {files[-1]}.")
+    options.tell(
+        f"{len(files) - 1} edits in {chosen.output_dir}, beside the picture in {files[-1]}."
+    )
     return 0

@@ -64,12 +64,12 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
         write_json_atomic(chosen.json, numbers)
     show_scores(evaluation, methods)
     if moved is not None:
-        print(
+        options.tell(
             "The concept changes the model's weights: pictures of other prompts have a similarity "
             f"of {moved.similarity:.3f} to those without it (1: unchanged), and a text similarity "
             f"of {moved.text_after:.3f} where it was {moved.text_before:.3f}."
         )
-    print(f"Report: {path}")
+    options.tell(f"Report: {path}")
     return 0
 
 

@@ -100,9 +100,9 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         pictures += _listed(dropped, aside, choice, kept=False)
     if chosen.json is not None:
         write_json_atomic(chosen.json, pictures)
-    print(f"{len(files) - 1} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
+    options.tell(f"{len(files) - 1} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
     if choice is not None:
-        print(
+        options.tell(
             f"Ranked by {choice.rank_by}: {len(choice.kept)} of {len(drawing.prompts)} kept, the "
             f"others in {chosen.output_dir / DROPPED}; report: {chosen.output_dir / reports.REPORT}."
         )
@@ -110,7 +110,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         page, *sheets = gallery.save_gallery(
             drawing, chosen.output_dir, choice=choice, commands=[again]
         )
-        print(f"Gallery: {page}; sheets: {', '.join(sheet.name for sheet in sheets)}.")
+        options.tell(f"Gallery: {page}; sheets: {', '.join(sheet.name for sheet in sheets)}.")
     return 0
 
 

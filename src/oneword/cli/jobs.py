@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oneword._files import write_json_atomic
+from oneword._files import within, write_json_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import JobsArguments, TrainArguments
 from oneword.cli.screen import Display
@@ -63,12 +63,12 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
         write_json_atomic(chosen.json, numbers)
     statuses = [one["status"] for one in numbers.values()]
     learned = sum(status in ("finished", "stopped") for status in statuses)
-    print(f"{learned} of {len(statuses)} words are learned, in {chosen.output_dir}.")
+    options.tell(f"{learned} of {len(statuses)} words are learned, in {chosen.output_dir}.")
     for name, one in numbers.items():
         if one["status"] not in ("finished", "stopped"):
-            print(f"  {name}: {one['status']}: {one['reason']}")
+            options.tell(f"  {name}: {one['status']}: {one['reason']}")
     if "interrupted" in statuses:
-        print("Run the same command again to go on.")
+        options.tell("Run the same command again to go on.")
     return max(EXIT_CODES.get(status, 1) for status in statuses)
 
 
@@ -102,13 +102,16 @@ def _configs(
     chosen: JobsArguments, shared: list[str]
 ) -> tuple[list[TrainConfig], list[tuple[str, str]]]:
     """Settings of each job, and (name, reason) of those whose settings are wrong."""
+    if chosen.mirror is not None and not chosen.mirror.strip():
+        raise ConfigError("The mirror must be an fsspec URL of a folder, got an empty one.")
     configs, failed = [], []
     for name, words in _jobs(chosen.jobs):
         defaults = ["--placeholder-token", f"<{name}>", "--validation-steps", "0"]
-        target = ["--output-dir", str(chosen.output_dir / name)]
-        if chosen.mirror is not None:
-            target += ["--mirror", f"{chosen.mirror.rstrip('/')}/{name}"]
         try:
+            folder = within(chosen.output_dir, name, error=ConfigError)
+            target = ["--output-dir", str(folder)]
+            if chosen.mirror is not None:
+                target += ["--mirror", f"{chosen.mirror.rstrip('/')}/{name}"]
             parsed, _ = options.parse(
                 TrainArguments, "train", [*defaults, *shared, *words, *target]
             )
@@ -160,7 +163,7 @@ def _job(path: Path, job: dict[str, Any]) -> tuple[str, list[str]]:
 
 def _name(text: str) -> str:
     """A name that can be a folder and, in angle brackets, a placeholder."""
-    return re.sub(r"[\s<>{}/\\]+", "-", text).strip("-") or "job"
+    return re.sub(r"[\s<>{}/\\]+", "-", text).strip("-.") or "job"
 
 
 def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) -> int:
@@ -171,7 +174,7 @@ def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) 
             plans[config.output_dir.name] = runs.dry_run(config, backbone)
         except UserError as error:
             plans[config.output_dir.name] = _failure(str(error))
-    print(json.dumps(plans, indent=1))
+    options.tell(json.dumps(plans, indent=1))
     return 0
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from oneword._escaping import terminal
 from oneword._version import __version__
 from oneword.cli import options
 from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
@@ -95,7 +96,13 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         return _follow(verb, rest)
     except UserError as error:
-        print(f"oneword {verb}: {error}", file=sys.stderr)
+        print(terminal(f"oneword {verb}: {error}", lines=True), file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a name that no file can have, a disk that fails
+        where = f": {error.filename}" if error.filename else ""
+        print(terminal(f"oneword {verb}: {error.strerror or error}{where}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\noneword {verb}: stopped.", file=sys.stderr)
@@ -158,7 +165,7 @@ _format = warnings.formatwarning
 def _plainly(message: Any, category: Any, filename: str, lineno: int, line: Any = None) -> str:
     """Our own warnings are sentences for the person: no file and no line of code with them."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
-        return f"{message}\n"
+        return terminal(f"{message}\n", lines=True)
     return _format(message, category, filename, lineno, line)
 
 

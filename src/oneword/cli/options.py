@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from oneword._escaping import terminal
 from oneword._files import read_text
 from oneword.config.presets import PRESETS
 from oneword.errors import ConfigError, UserError
@@ -273,6 +274,11 @@ def _fields(cls: type[Any]) -> Iterator[str]:
             yield field.name
 
 
+def tell(message: str) -> None:
+    """Print a result, of which nothing can command the terminal."""
+    print(terminal(message, lines=True))
+
+
 def say(message: str) -> None:
     """Print a line about the work, apart from results."""
-    print(message, file=sys.stderr, flush=True)
+    print(terminal(message, lines=True), file=sys.stderr, flush=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from oneword._escaping import shell
 from oneword.concepts import deltas
 from oneword.evaluation import report
 from oneword.evaluation.report import Report, Section
@@ -20,7 +20,7 @@ REPORT = "report.html"
 
 def command(verb: str, *words: Any) -> str:
     """A command as a person can paste it."""
-    return shlex.join(["oneword", *verb.split(), *(str(word) for word in words)])
+    return shell(["oneword", *verb.split(), *words])
 
 
 def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:

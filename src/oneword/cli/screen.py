@@ -8,10 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from oneword._escaping import terminal
 from oneword.cli.options import READER_GONE
 from oneword.runs.events import Event, Message, Plan, Preview, Stepped
 
@@ -21,7 +23,12 @@ SHORT_S = 10.0
 
 
 class Console(rich.console.Console):
-    """rich's, but for the exit code where nobody reads a pipe any more."""
+    """rich's, but for texts that would command the terminal, and for pipes that nobody reads."""
+
+    def print(self, *objects: Any, emoji: bool = False, **options: Any) -> None:
+        """As rich's; of a text, control characters are spelled and ``:cat:`` stays what it is."""
+        shown = (terminal(o, lines=True) if isinstance(o, str) else o for o in objects)
+        super().print(*shown, emoji=emoji, **options)
 
     def on_broken_pipe(self) -> None:
         """End the process, as no ``Exception`` that could pass for the failure of a job."""

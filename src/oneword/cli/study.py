@@ -56,11 +56,11 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         if not (study.folder / page.PARQUET).is_file():
             options.say(f"No {page.PARQUET}: it needs pyarrow; `pip install 'oneword[study]'`.")
         count += f" Report: {path}"
-    print(count)
+    options.tell(count)
     for spec in ended.failed:
-        print(f"  failed: {spec.name} ({_failure(study, spec)})")
+        options.tell(f"  failed: {spec.name} ({_failure(study, spec)})")
     if ended.failed:
-        print("Run again with --retry-failed to try them again.")
+        options.tell("Run again with --retry-failed to try them again.")
     return 1 if ended.failed else 0
 
 
@@ -100,29 +100,29 @@ def _dry_run(study: Study, target: Path | None) -> int:
     }  # fmt: skip
     if target is not None:
         write_json_atomic(target, plan)
-    print(
+    options.tell(
         f"{len(study.subjects)} concepts x {len(study.arms)} setups x "
         f"{len(study.config.seeds)} seeds"
         + (f", and set sizes {list(study.config.set_sizes)}" if study.config.set_sizes else "")
         + f": {len(study.specs)} jobs, {len(now.done)} done, {len(now.failed)} failed, "
         f"{len(now.left)} left."
     )
-    print(f"  concepts: {', '.join(study.subjects)}")
+    options.tell(f"  concepts: {', '.join(study.subjects)}")
     for setup, count in plan["jobs_left_by_setup"].items():
-        print(f"  {count:5d} x {setup}")
+        options.tell(f"  {count:5d} x {setup}")
     if found is not None:
         _show_cost(found, plan["pictures"], hands)
     return 0
 
 
 def _show_cost(found: Cost, pictures: int, hands: int) -> None:
-    print(
+    options.tell(
         f"Training: {found.training_s / 3600:.2f} h ({found.training_pass_s * 3e3:.3g} ms for a "
         f"sample's step). Drawing: {pictures} pictures, {found.drawing_s / 3600:.2f} h "
         f"({found.picture_s:.3g} s for one)."
     )
     memory = "" if found.peak_mb is None else f" Peak memory: {found.peak_mb:.0f} MB."
-    print(
+    options.tell(
         f"Together about {found.wall_s(hands) / 3600:.2f} h with {hands} "
         f"process{'es' if hands > 1 else ''}, timed on this machine just now.{memory}"
     )

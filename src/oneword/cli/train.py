@@ -21,7 +21,7 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
     config = options.settings(TrainConfig, chosen)
     if chosen.dry_run:
-        print(json.dumps(runs.dry_run(config), indent=1))
+        options.tell(json.dumps(runs.dry_run(config), indent=1))
         return 0
     with screen.display() as shown:
         outcome = runs.train(config, on_event=shown.on_run)
@@ -32,8 +32,8 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     draw = reports.command("generate", *model, "--concepts", outcome.folder, "--prompts", prompt)
     page = reports.write_run_report(outcome, commands=[reports.command("train", *words), draw])
     if outcome.concept_file is not None:
-        print(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
-        print(f"  {draw}")
+        options.tell(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
+        options.tell(f"  {draw}")
     return EXIT_CODES.get(outcome.result.status, 1)
 
 
