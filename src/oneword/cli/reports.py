@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from oneword._escaping import shell
+from oneword._files import FormError, check, parsed, read_json, read_lines
 from oneword.concepts import deltas
 from oneword.evaluation import report
 from oneword.evaluation.report import Report, Section
@@ -28,7 +29,7 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
     result = outcome.result
     token = result.job.config.placeholder_token
     provenance = {} if result.concept is None else result.concept.provenance
-    record = json.loads((outcome.folder / "config.json").read_text(encoding="utf-8"))
+    record = read_json(outcome.folder / "config.json", {"config": {"model": {"model": str}}})
     model = record["config"]["model"]["model"]
     started = provenance.get("initializer_token")
     lead = [
@@ -67,8 +68,11 @@ def write_run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Path 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    found = []
+    for line in read_lines(path, most=2**30) if path.exists() else ():
+        with contextlib.suppress(FormError):  # torn by a crash
+            found.append(check(parsed(line), {"step": int}))
+    return found
 
 
 def _previews(folder: Path) -> list[tuple[int, Any]]:

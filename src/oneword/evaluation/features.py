@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from oneword._files import read_json
 from oneword._typing import Pixels
 from oneword.errors import UserError
 from oneword.microworld import weights
@@ -190,7 +190,8 @@ def load_judge(name: str | None, backbone: Backbone) -> Judge:
     picture: dict[str, Any] = {}
     settings = Path(source) / "preprocessor_config.json"
     if settings.is_file():
-        picture = json.loads(settings.read_text())
+        form = {"image_mean?": [float], "image_std?": [float]}
+        picture = read_json(settings, form, error=JudgeError)
     return Judge(
         model.to(backbone.device),
         tokenizer,

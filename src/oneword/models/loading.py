@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword import catalog
+from oneword._files import read_json
 from oneword.catalog import Family
 from oneword.config.model import EMBEDDED, ModelConfig
 from oneword.errors import ModelError, reason_of
@@ -104,11 +104,9 @@ def _family_of_folder(path: Path) -> Family:
             f"A model folder must be a diffusers pipeline with a model_index.json, got {path} "
             "without one."
         )
-    try:
-        entries = json.loads(index.read_text())
-        found = entries["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{index} must name its pipeline class, got {error!r}.") from error
+    must = f"{index} must name its pipeline class"
+    entries = read_json(index, {"_class_name": str}, must=must, error=ModelError)
+    found = entries["_class_name"]
     family = _known(found, path)
     # a part is a library and a class; other lists are settings
     parts = [

@@ -8,7 +8,6 @@ file's part.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from oneword import catalog
 from oneword._devices import pick_device, pick_dtype
+from oneword._files import InputError, read_json
 from oneword.concepts.concept import Concept
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError, UserError, reason_of
@@ -87,11 +87,11 @@ def probe(config: ModelConfig) -> Probe:
     """
     index = Path(config.model) / "model_index.json"
     try:
-        kind = str(json.loads(index.read_text())["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        kind = read_json(index, {"_class_name": str})["_class_name"]
+    except InputError as error:
         raise ModelError(
             f"The folder must be a diffusers pipeline with a model_index.json that names its "
-            f"class, got {config.model} ({error!r})."
+            f"class, got {config.model} ({error})."
         ) from error
     device = pick_device(config.device)
     try:

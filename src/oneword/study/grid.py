@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from oneword._files import check_writable, write_json_atomic
+from oneword._files import check_writable, read_json, write_json_atomic
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError
 from oneword.runs import cluster
@@ -81,7 +81,12 @@ def claim(study: Study) -> None:
     check_writable(folder)
     ours = _bound(study)
     if record.is_file():
-        theirs = json.loads(record.read_text(encoding="utf-8"))
+        theirs = read_json(
+            record,
+            dict,
+            must="The record of a study must be the one that oneword wrote",
+            error=ConfigError,
+        )
         differing = [
             f"{name} was {theirs.get(name)!r} and is {ours[name]!r}"
             for name in ours

@@ -16,6 +16,7 @@ from PIL import Image
 from oneword._files import write_atomic, write_json_atomic
 from oneword.errors import UserError
 from oneword.evaluation import report
+from oneword.images import open_picture
 from oneword.study import findings as judged, grid, plots, statistics, work
 from oneword.study.findings import Finding
 from oneword.study.plan import BASE, Spec, Study
@@ -172,7 +173,7 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
         own = work.gallery_file(study.folder, Spec(concept=name, setup="image-only", seed=seed))
         if own.is_file():
             shown.insert(0, ("training pictures", own))
-        strips = [Image.open(path).convert("RGB") for _, path in shown]
+        strips = [open_picture(path).convert("RGB") for _, path in shown]
         width = max(strip.width for strip in strips)
         height = max(strip.height for strip in strips)
         columns = 4

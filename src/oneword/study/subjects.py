@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from oneword import descriptions
-from oneword._files import write_atomic
+from oneword._files import read_lines, write_atomic
 from oneword._typing import Pixels
 from oneword.config.model import EMBEDDED
 from oneword.errors import ConfigError
@@ -211,5 +211,5 @@ def _classes(path: Path) -> dict[str, str]:
     """Class word of each subject, as DreamBench lists them: ``name,class`` lines."""
     if not path.is_file():
         return {}
-    pairs = [line.strip().split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    pairs = [line.strip().split(",") for line in read_lines(path)]
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and " " not in pair[0]}

@@ -5,16 +5,17 @@ Esser et al. 2024, arXiv:2403.03206.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusers import StableDiffusion3Pipeline
 
+from oneword._files import read_json
 from oneword._typing import Latents, Timesteps
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
 from oneword.models.assembly import load_pipeline
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
@@ -35,7 +36,7 @@ def load(config: ModelConfig) -> StableDiffusion3:
     """
     # a folder saved without T5 says so in its index, yet diffusers wants to hear it again
     index = Path(config.model) / "model_index.json"
-    entries = json.loads(index.read_text()) if index.is_file() else {}
+    entries = read_json(index, dict, error=ModelError) if index.is_file() else {}
     absent: dict[str, Any] = {
         n: None for n in ("text_encoder_3", "tokenizer_3") if entries.get(n) == [None, None]
     }
