@@ -298,7 +298,7 @@ def _must_be(value: Any, kinds: Any, place: str) -> None:
     else:
         fits = isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
     if not fits:
-        wanted = " or ".join(_JSON.get(kind, kind.__name__) for kind in kinds)
+        wanted = " or ".join(str(_JSON.get(kind, kind.__name__)) for kind in kinds)
         raise FormError(f"{place} must be {wanted}, got {repr(value)[:80]}")
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -392,8 +392,8 @@ def _in_srgb(image: Image.Image, path: Path) -> Image.Image:
         return image
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        space = profile.profile.xcolor_space.strip()
-        name = (profile.profile.profile_description or "").strip()
+        facts: Any = profile.profile
+        space, name = facts.xcolor_space.strip(), (facts.profile_description or "").strip()
     except Exception as error:  # of LittleCMS, about any byte
         return _without_profile(image, path, error)
     if space == "RGB" and name.lower().startswith("srgb"):

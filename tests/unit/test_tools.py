@@ -94,7 +94,7 @@ def _one_word(data):
 
 
 def forge(path):
-    """``EmbeddingDatabase.load_from_file``, backend/text_processing/textual_inversion.py, 42ef31f."""
+    """``load_from_file`` of backend/text_processing/textual_inversion.py, 42ef31f."""
     return _one_word(load_file(path))
 
 

@@ -129,9 +129,7 @@ class RunFolder:
         """
         if not self.record.is_file():
             return "new"
-        must = (
-            "The record of a run must be the one that oneword wrote (or pass another --output-dir)"
-        )
+        must = f"{self.record} must be the record of a run (or pass another --output-dir)"
         found = read_json(self.record, _RECORD, must=must, error=RunError)
         theirs, pictures = _flat(found["config"]), found["pictures_sha256"]
         ours = _flat(record["config"])

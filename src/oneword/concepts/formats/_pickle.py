@@ -224,7 +224,7 @@ def _run(stream: io.BytesIO, storage_of: Callable[[Any], Storage]) -> Any:
     """
     stack: list[Any] = []
     below: list[list[Any]] = []  # what lies under each mark
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     calls = 0
 
     def above_mark() -> list[Any]:

@@ -20,7 +20,14 @@ import torch
 from torch import Tensor
 
 from oneword._files import FormError, open_regular, parsed
-from oneword.concepts.formats import _pickle
+from oneword.concepts.formats._pickle import (
+    MAX_BYTES,
+    PickleError,
+    View,
+    is_pickle,
+    load as load_pickle,
+    opened,
+)
 from oneword.errors import UserError
 from oneword.images import ImageError, open_picture
 
@@ -130,9 +137,9 @@ def open_file(path: Path) -> Contents:
             return _safetensors(path, int.from_bytes(head[:8], "little"), size)
         if head.startswith(b"\x89PNG"):
             return _picture(path)
-        if _pickle.is_pickle(head):
-            return _flattened(path, "pickle", _pickle.load(_small(path, size)))
-    except _pickle.PickleError as error:
+        if is_pickle(head):
+            return _flattened(path, "pickle", load_pickle(_small(path, size)))
+    except PickleError as error:
         raise FormatError(f"{path} {error}") from error
     except UserError:
         raise
@@ -149,9 +156,9 @@ def open_file(path: Path) -> Contents:
 
 
 def _small(path: Path, size: int) -> bytes:
-    if size > _pickle.MAX_BYTES:
+    if size > MAX_BYTES:
         raise FormatError(
-            f"{path} must be an embedding of at most {_pickle.MAX_BYTES >> 20} MiB, got "
+            f"{path} must be an embedding of at most {MAX_BYTES >> 20} MiB, got "
             f"{size >> 20} MiB; is it a whole model?"
         )
     return path.read_bytes()
@@ -209,7 +216,7 @@ def _tensors(value: Any) -> Any:
 
 
 def _flattened(path: Path, container: str, tree: Any) -> Contents:
-    tensors: dict[str, Tensor | _pickle.View] = {}
+    tensors: dict[str, Tensor | View] = {}
     fields: dict[str, Any] = {}
     steps = 0
 
@@ -219,8 +226,8 @@ def _flattened(path: Path, container: str, tree: Any) -> Contents:
         steps += 1
         if steps > _MAX_TENSORS or depth > _MAX_DEPTH:
             raise FormatError(f"{path} must be an embedding, got something much larger or deeper.")
-        value = _pickle.opened(value)
-        if isinstance(value, Tensor | _pickle.View):
+        value = opened(value)
+        if isinstance(value, Tensor | View):
             tensors[name] = value
         elif isinstance(value, Mapping):
             for key, inner in value.items():
@@ -241,6 +248,6 @@ def _flattened(path: Path, container: str, tree: Any) -> Contents:
     return Contents(path=path, container=container, shapes=shapes, fields=fields, read=read)
 
 
-def _is_float(value: Tensor | _pickle.View) -> bool:
+def _is_float(value: Tensor | View) -> bool:
     dtype = value.dtype if isinstance(value, Tensor) else value.storage.dtype
     return dtype.is_floating_point
