@@ -1,0 +1,1 @@
+"""How the embedded model's data and weights are made."""

@@ -1,0 +1,1 @@
+"""What the embedded model's world holds, as plain data and as drawings."""
