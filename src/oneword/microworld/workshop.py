@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from oneword._devices import computes
 from oneword.microworld import models, weights
+from oneword.microworld.making.muon import PlainMuon
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +225,8 @@ class Run:
             rest = [p for p in part.parameters() if id(p) not in chosen]
             adam.append({"params": rest, "factor": factor})
         settings: dict[str, Any] = {"weight_decay": stage.weight_decay}
-        self.muon = torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw", **settings)
+        kind = torch.optim.Muon if computes(torch.bfloat16, shop.device) else PlainMuon
+        self.muon = kind(muon, adjust_lr_fn="match_rms_adamw", **settings)
         self.adam = torch.optim.AdamW(adam, betas=(0.9, 0.99), fused=True, **settings)
         self.average = [p.detach().clone() for p in self.parameters] if stage.ema else []
         self.step = 0

@@ -105,9 +105,7 @@ def nearest(text: str, num: int = 5) -> list[str]:
     text = text.lower().strip()
     nouns = [thing.noun for thing in things().values()]
     by_word = [
-        thing.noun
-        for thing in things().values()
-        if text in (*thing.noun.split(), *thing.keywords)
+        thing.noun for thing in things().values() if text in (*thing.noun.split(), *thing.keywords)
     ]
     spelt = difflib.get_close_matches(text, nouns, num, 0.6)
     return list(dict.fromkeys((*spelt, *by_word)))[:num]
@@ -134,7 +132,7 @@ def artworks(look: str) -> Mapping[str, Artwork]:
     if digest != expected:
         raise ArtworkError(
             f"The drawings in {name} must have SHA-256 {expected[:12]}..., got {digest[:12]}; "
-            "reinstall oneword, or build them with `python -m oneword.microworld.making.things_data`."
+            "reinstall oneword, or run `python -m oneword.microworld.making.things_data`."
         )
     bodies = json.loads(lzma.decompress(packed))
     return {slug: Artwork(box=tuple(box), body=body) for slug, (box, body) in bodies.items()}

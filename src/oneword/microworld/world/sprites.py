@@ -53,7 +53,5 @@ def _rasterised(art: artwork.Artwork, size: int) -> np.ndarray:
 
 
 def _pixels(surface: skia.Surface) -> np.ndarray:
-    pixels = surface.toarray(
-        colorType=skia.kRGBA_8888_ColorType, alphaType=skia.kPremul_AlphaType
-    )
+    pixels = surface.toarray(colorType=skia.kRGBA_8888_ColorType, alphaType=skia.kPremul_AlphaType)
     return np.ascontiguousarray(pixels)

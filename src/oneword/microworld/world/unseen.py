@@ -77,7 +77,7 @@ def _by_word() -> dict[str, set[str]]:
 
 
 @cache
-def _kin(slug: str) -> frozenset[str]:
+def kin(slug: str) -> frozenset[str]:
     """Things that share a word with a thing or are its twins, without itself."""
     forms = _both_numbers(words(artwork.things()[slug].noun))
     shared = {other for form in forms for other in _by_word().get(form, ())}
@@ -107,12 +107,12 @@ def counted() -> dict[str, Half]:
         for slugs in groups.values()
         for place, i in enumerate(rng.permutation(len(slugs)))
     ]
-    taken = set(found).union(*map(_kin, found))
+    taken = set(found).union(*map(kin, found))
     for _, slug in sorted(turns):
-        if len(found) < NUM and slug not in taken and not _kin(slug) & taken:
+        if len(found) < NUM and slug not in taken and not kin(slug) & taken:
             test = sum(half == "test" for half in found.values())
             found[slug] = "test" if test < NUM // 2 and 2 * test <= len(found) else "development"
-            taken |= {slug, *_kin(slug)}
+            taken |= {slug, *kin(slug)}
     return found
 
 
@@ -124,7 +124,7 @@ def _may_be_held_out(thing: artwork.Drawn) -> bool:
         and thing.subgroup not in _KEPT
         and not own & _SYNONYMS
         and not _both_numbers(own) & _said_anyway()
-        and len(_kin(thing.slug)) <= 2
+        and len(kin(thing.slug)) <= 2
     )
 
 
@@ -137,7 +137,7 @@ def _said_anyway() -> frozenset[str]:
 @cache
 def held_out() -> frozenset[str]:
     """Slugs of everything held out: what is counted, and what moves along."""
-    return frozenset(set(counted()).union(*map(_kin, counted())))
+    return frozenset(set(counted()).union(*map(kin, counted())))
 
 
 @cache
