@@ -558,7 +558,8 @@ def _read(arguments: Arguments, run: Run, model: Model, size: int, mark: int) ->
         part.requires_grad_(True).train()
     for p, kept in zip(run.parameters, trained, strict=True):
         p.data.copy_(kept)
-    row["loss_training"] = float(np.mean([h["loss"] for h in run.history[-10:]]))
+    lately = [h["loss"] for h in run.history[-10:]]
+    row["loss_training"] = float(np.mean(lately)) if lately else None
     path.write_text(json.dumps(row))
     print(json.dumps(row), flush=True)
     run.save()

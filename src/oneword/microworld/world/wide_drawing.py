@@ -1,0 +1,283 @@
+"""Draws the second world's scenes: pictures and masks are pure functions of the scene."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import skia
+
+from oneword.microworld import drawing
+from oneword.microworld.drawing import GROUND, SIZES
+from oneword.microworld.pen import StylePen
+from oneword.microworld.places import draw_place
+from oneword.microworld.scenes import Scene
+from oneword.microworld.styles import PIXELS, RGB, Rgb, finish
+from oneword.microworld.world import artwork
+from oneword.microworld.world.sprites import sprite
+from oneword.microworld.world.vectors import areas
+from oneword.microworld.world.wide_scenes import Figure, WideScene, sample
+
+
+_WIDTH, _HEIGHT = 45.0, 42.0
+"""What a thing of medium size fits into, in units of 64 to the picture."""
+_MARGIN = 2.6
+_UNIT = 44.0
+"""Side of a vector drawing at which outlines have their usual width."""
+_HUES: dict[str, tuple[float, float, float]] = {
+    "red": (0.0, 1.0, 1.0), "orange": (0.075, 1.05, 1.0), "yellow": (0.135, 1.0, 1.1),
+    "green": (0.36, 0.95, 0.9), "teal": (0.5, 1.0, 0.9), "blue": (0.615, 1.0, 1.0),
+    "purple": (0.77, 0.85, 0.95), "pink": (0.93, 0.55, 1.3), "brown": (0.06, 0.85, 0.6),
+}  # fmt: skip
+"""Hue of a colour, and what an area's saturation and value are multiplied by."""
+
+
+def tinted(rgb: np.ndarray, colour: str) -> np.ndarray:
+    """Replace the hues of colours; greys and near-blacks keep theirs.
+
+    Args:
+        rgb: (..., 3), from 0 to 1.
+        colour: One of ``wide_scenes.COLOURS``.
+    """
+    hue, more_saturated, brighter = _HUES[colour]
+    value = rgb.max(-1)
+    saturation = np.where(value > 0, 1 - rgb.min(-1) / np.maximum(value, 1e-6), 0.0)
+    # from grey to coloured there is no edge in a glossy drawing
+    share = np.clip((saturation - 0.12) / 0.12, 0, 1) * np.clip((value - 0.15) / 0.1, 0, 1)
+    s = np.clip(saturation * more_saturated, 0, 1)
+    v = np.clip(value * brighter, 0, 1)
+    pure = np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))
+    new = v[..., None] * (1 - s[..., None] * (1 - pure))
+    return rgb + share[..., None] * (new - rgb)
+
+
+def _tint(rgb: Rgb, figure: Figure) -> Rgb:
+    if not figure.colour:
+        return rgb
+    if figure.look == "line icon":
+        return RGB[figure.colour]
+    red, green, blue = np.round(255 * tinted(np.array(rgb) / 255, figure.colour)).astype(int)
+    return int(red), int(green), int(blue)
+
+
+@lru_cache(maxsize=4096)
+def _image(slug: str, look: str, colour: str) -> skia.Image:
+    pixels = sprite(slug, look)
+    if colour:
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        rgb = pixels[..., :3] / 255 / np.maximum(alpha, 1e-6)
+        if look == "line icon":
+            new = np.broadcast_to(np.array(RGB[colour], np.float32) / 255, rgb.shape)
+        else:
+            new = tinted(np.clip(rgb, 0, 1), colour)
+        pixels = np.round(255 * np.concatenate([new * alpha, alpha], -1)).astype(np.uint8)
+    return skia.Image.fromarray(pixels, skia.kRGBA_8888_ColorType, skia.kPremul_AlphaType)
+
+
+@lru_cache(maxsize=8192)
+def _extent(slug: str, look: str) -> tuple[float, float, float]:
+    """Width, height and height of the middle of a drawing whose longer side is 1."""
+    solid = sprite(slug, look)[..., 3] > 127
+    size = len(solid)
+    columns, rows = np.flatnonzero(solid.any(0)), np.flatnonzero(solid.any(1))
+    middle = solid[:, int(0.4 * size) : int(0.6 * size)]
+    tops = size - middle.argmax(0)[middle.any(0)]
+    top = float(np.median(tops)) if len(tops) else size - float(rows[0])
+    return (columns[-1] - columns[0] + 1) / size, (size - float(rows[0])) / size, top / size
+
+
+def has_colours(slug: str) -> bool:
+    """Whether a thing is coloured enough in every look for its hues to be replaced.
+
+    People are not: nobody is green.
+    """
+    if artwork.things()[slug].group in ("people-body", "smileys-emotion"):
+        return False
+    for look in artwork.LOOKS:
+        if look == "line icon":
+            continue
+        pixels = sprite(slug, look, 64).astype(np.float32)
+        rgb = pixels[pixels[..., 3] > 127][:, :3]
+        value = rgb.max(-1)
+        coloured = (1 - rgb.min(-1) / np.maximum(value, 1) > 0.25) & (value > 64)
+        if coloured.mean() < 0.45:
+            return False
+    return True
+
+
+# --- layout
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A thing with its position; lengths in units of 64 to the picture."""
+
+    figure: Figure
+    side: float
+    """Of the square that its drawing fills."""
+    x: float
+    """Of its middle."""
+    y: float = GROUND
+    """Of its lower edge."""
+    shadow: bool = True
+
+    @property
+    def width(self) -> float:
+        """How wide it is."""
+        return self.side * _extent(self.figure.slug, self.figure.look)[0]
+
+    @property
+    def height(self) -> float:
+        """How high it is."""
+        return self.side * _extent(self.figure.slug, self.figure.look)[1]
+
+
+def _fitted(figure: Figure, width: float, height: float) -> float:
+    """Side at which a thing fits into a box, smaller or larger as its scene has it."""
+    wide, high, _ = _extent(figure.slug, figure.look)
+    return min(width / wide, height / high) * figure.scale * SIZES[figure.size]
+
+
+def _layout(scene: WideScene) -> list[_Placed]:
+    """Place every thing so that all are inside the picture."""
+    things, room = scene.things, 64 - 2 * _MARGIN
+    if scene.relation == "on":
+        upper, lower = things
+        below = _Placed(lower, min(_fitted(lower, 34, 28), room), 32)
+        top = GROUND - below.side * _extent(lower.slug, lower.look)[2]
+        side = min(_fitted(upper, 25, 22), (top - _MARGIN) / _extent(upper.slug, upper.look)[1])
+        return [below, _Placed(upper, side, 32, top + 0.6, shadow=False)]
+    if len(things) == 1:
+        side = min(_fitted(things[0], _WIDTH, _HEIGHT), (GROUND - _MARGIN))
+        placed = _Placed(things[0], side, 64 * things[0].x)
+        half = placed.width / 2 + _MARGIN
+        return [replace(placed, x=min(max(placed.x, half), 64 - half))]
+    cell = room / len(things)
+    return [
+        _Placed(
+            thing,
+            min(_fitted(thing, cell - 1.8, 36), (cell - 0.6) / _extent(thing.slug, thing.look)[0]),
+            _MARGIN + cell * (i + 0.5),
+        )
+        for i, thing in enumerate(things)
+    ]
+
+
+# --- pictures
+
+
+def _draw(canvas: skia.Canvas, pen: StylePen, placed: _Placed, scene: WideScene) -> None:
+    figure = placed.figure
+    canvas.save()
+    canvas.translate(placed.x, placed.y)
+    if placed.shadow:
+        pen.shadow(0.5 * placed.width)
+    flip = -1 if figure.flipped else 1
+    drawn = areas(figure.slug, figure.look) if scene.style != "photo" and _is_vector(figure) else ()
+    if drawn:
+        factor = placed.side / _UNIT
+        pen.flipped, pen.thickness = figure.flipped, factor**-0.6
+        canvas.scale(flip * factor, factor)
+        for area in drawn:
+            path = skia.Path()
+            area.path.transform(skia.Matrix.Scale(_UNIT, _UNIT), path)
+            bounds = path.computeTightBounds()
+            large = bounds.width() * bounds.height() > 14
+            pen.paint(path, _tint(area.rgb, figure), "body", outline=large)
+    else:
+        canvas.scale(flip * placed.side, placed.side)
+        image = _image(figure.slug, figure.look, figure.colour)
+        square = skia.Rect.MakeXYWH(-0.5, -1, 1, 1)
+        smooth = skia.SamplingOptions(skia.FilterMode.kLinear, skia.MipmapMode.kLinear)
+        if figure.look == "line icon" and scene.place != "plain":
+            # near-black lines are lost at night without a pale rim
+            rim = skia.Paint(
+                ColorFilter=skia.ColorFilters.Blend(
+                    skia.Color(255, 255, 255), skia.BlendMode.kSrcIn
+                )
+            )
+            reach = 1.3 / placed.side
+            for step in range(8):
+                dx, dy = reach * np.cos(step * np.pi / 4), reach * np.sin(step * np.pi / 4)
+                canvas.drawImageRect(image, square.makeOffset(float(dx), float(dy)), smooth, rim)
+        canvas.drawImageRect(image, square, smooth)
+    canvas.restore()
+
+
+def _is_vector(figure: Figure) -> bool:
+    return figure.look in artwork.VECTOR_LOOKS
+
+
+def render(scene: Scene | WideScene, size: int = 128) -> np.ndarray:
+    """Draw a scene of either world.
+
+    Args:
+        scene: What to draw.
+        size: Side in pixels.
+
+    Returns:
+        uint8 (size, size, 3), RGB.
+    """
+    if isinstance(scene, Scene):
+        return drawing.render(scene, size)
+    rng = np.random.default_rng(np.random.SeedSequence((scene.seed, 65)))
+    pixels = PIXELS if scene.style == "pixel art" else size
+    surface = skia.Surface(pixels, pixels)
+    canvas = surface.getCanvas()
+    canvas.scale(pixels / 64, pixels / 64)
+    pen = StylePen(canvas, scene.style)
+    draw_place(pen, scene.place, rng)
+    for placed in _layout(scene):
+        _draw(canvas, pen, placed, scene)
+    drawn = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[..., :3]
+    picture = finish(drawn, scene.style, size, rng)
+    if scene.light != 1.0:
+        picture = picture * np.float32(scene.light)
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def masks(scene: WideScene, size: int = 128) -> dict[str, np.ndarray]:
+    """Mark what is visible of the things.
+
+    Args:
+        scene: What to mark.
+        size: Side in pixels.
+
+    Returns:
+        bool (size, size) each: "silhouette" of the first thing, of all its copies where it has
+        some; "other" of the second thing.
+    """
+    surface = skia.Surface(size, size)
+    canvas = surface.getCanvas()
+    canvas.scale(size / 64, size / 64)
+    canvas.clear(skia.Color(0, 0, 0))
+    for placed in _layout(scene):
+        mark = 255 if placed.figure == scene.things[0] else 100
+        paint = skia.Paint(
+            ColorFilter=skia.ColorFilters.Blend(skia.Color(mark, 0, 0), skia.BlendMode.kSrcIn)
+        )
+        canvas.save()
+        canvas.translate(placed.x, placed.y)
+        canvas.scale((-1 if placed.figure.flipped else 1) * placed.side, placed.side)
+        canvas.drawImageRect(
+            _image(placed.figure.slug, placed.figure.look, ""),
+            skia.Rect.MakeXYWH(-0.5, -1, 1, 1),
+            skia.SamplingOptions(skia.FilterMode.kLinear, skia.MipmapMode.kLinear),
+            paint,
+        )
+        canvas.restore()
+    parts = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[..., 0]
+    return {"silhouette": parts > 177, "other": (parts > 50) & (parts <= 177)}
+
+
+def render_batch(
+    seeds: Sequence[int], size: int = 128
+) -> tuple[np.ndarray, list[Scene | WideScene]]:
+    """Sample and draw one scene per seed: uint8 (batch, size, size, 3), and the scenes."""
+    drawn = [sample(seed) for seed in seeds]
+    return np.stack([render(scene, size) for scene in drawn]), drawn
