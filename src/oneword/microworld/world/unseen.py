@@ -123,13 +123,13 @@ def _may_be_held_out(thing: artwork.Drawn) -> bool:
         and len(own) == 1
         and thing.subgroup not in _KEPT
         and not own & _SYNONYMS
-        and not _both_numbers(own) & _said_anyway()
+        and not _both_numbers(own) & said_anyway()
         and len(kin(thing.slug)) <= 2
     )
 
 
 @cache
-def _said_anyway() -> frozenset[str]:
+def said_anyway() -> frozenset[str]:
     """Words of captions that have nothing to do with the artists' things, such as "woods"."""
     return frozenset(w for text in captions._own_texts() for w in re.findall(r"\w+", text))
 
@@ -157,4 +157,4 @@ def forbidden_words() -> frozenset[str]:
     needed = _both_numbers(set().union(*(words(things[slug].noun) for slug in known())))
     beside = set().union(*(words(things[slug].noun) for slug in held_out())) - needed
     sole = set().union(*(words(things[slug].noun) for slug in counted()))
-    return frozenset(_both_numbers(sole | (beside - _said_anyway())))
+    return frozenset(_both_numbers(sole | (beside - said_anyway())))

@@ -87,7 +87,11 @@ def is_unseen(scene: WideScene) -> bool:
 
     A thing in its own look and colours on plain ground is always seen.
     """
-    if scene.place == "plain" and scene.style == "photo" and not any(t.colour for t in scene.things):
+    if (
+        scene.place == "plain"
+        and scene.style == "photo"
+        and not any(t.colour for t in scene.things)
+    ):
         return False
     looks = (f"{t.slug}/{t.colour}/{scene.place}/{scene.style}" for t in scene.things)
     return any(zlib.crc32(look.encode()) % 8 == 0 for look in looks)
@@ -135,7 +139,9 @@ def _sample(
     place = "plain" if plain or rng.random() < 0.06 else _pick(rng, PLACES)
     lamp = rng.random()
     light = 1.0 if plain else 0.6 if lamp < 0.05 else 1.25 if lamp < 0.1 else 1.0
-    first = _sample_figure(rng, _pick(rng, slugs), styled=style != "photo", alone=relation == "alone")
+    first = _sample_figure(
+        rng, _pick(rng, slugs), styled=style != "photo", alone=relation == "alone"
+    )
     things: tuple[Figure, ...] = (first,)
     if relation == "count":
         things = (first,) * (2 + int(rng.random() < 0.5))
