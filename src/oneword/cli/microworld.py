@@ -13,6 +13,7 @@ import tyro
 
 from oneword._files import check_writable, write_atomic, write_json_atomic
 from oneword.cli import options, progress
+from oneword.cli.things import ThingsArguments, things
 from oneword.config import ConfigError, ModelConfig, SamplingConfig
 
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from oneword.evaluation.world import WorldScores
     from oneword.microworld.sheets import Rows
 
-HELP = """usage: oneword microworld {sample,explore,pictures,people,evaluate,card,train} [options]
+HELP = """usage: oneword microworld {sample,explore,things,pictures,people,evaluate,card,train} [options]
 
   sample    draw prompts and say what the oracle reads from each picture
   explore   contact sheets of nouns, places and relations in all styles, drawn beside generated
+  things    list what the world can draw, search it, make a sheet of it
   pictures  draw one of the held-out concepts, to learn from or to score against
   people    draw a profession without the world's bias: a set for `oneword debias`
   evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same
@@ -176,6 +178,7 @@ def _run(arguments: Sequence[str]) -> int:
     verbs: dict[str, tuple[Any, Callable[[Any], int]]] = {
         "sample": (SampleArguments, _sample),
         "explore": (ExploreArguments, _explore),
+        "things": (ThingsArguments, things),
         "pictures": (PicturesArguments, _pictures),
         "people": (PeopleArguments, _people),
         "evaluate": (EvaluateArguments, _evaluate),

@@ -90,25 +90,42 @@ def find(noun: str) -> Drawn:
     """The thing of a noun.
 
     Raises:
-        ArtworkError: there is none.
+        ArtworkError: there is none; the nearest names are offered.
     """
     for thing in things().values():
         if thing.noun == noun:
             return thing
-    near = nearest(noun)
-    advice = f"did you mean {', '.join(near)}?" if near else "`oneword microworld things` lists all"
-    raise ArtworkError(f"The thing must be one that the world draws, got {noun!r}; {advice}")
+    raise unknown(noun)
+
+
+def search(word: str) -> list[Drawn]:
+    """Things whose noun or keywords hold a word."""
+    word = word.lower().strip()
+    return [
+        thing
+        for thing in things().values()
+        if word == thing.noun or word in (*thing.noun.split(), *thing.keywords)
+    ]
+
+
+def unknown(name: str) -> ArtworkError:
+    """The error of a name that no thing has, with the nearest ones."""
+    near = nearest(name)
+    advice = (
+        f"did you mean {', '.join(near)}?" if near else "`oneword microworld things` lists all."
+    )
+    return ArtworkError(f"The thing must be one that the world draws, got {name!r}; {advice}")
 
 
 def nearest(text: str, num: int = 5) -> list[str]:
-    """Nouns that are spelt like a text or go by it as a keyword, the likeliest first."""
+    """Nouns that are spelt like a text or whose keywords are, the likeliest first."""
     text = text.lower().strip()
-    nouns = [thing.noun for thing in things().values()]
-    by_word = [
-        thing.noun for thing in things().values() if text in (*thing.noun.split(), *thing.keywords)
-    ]
-    spelt = difflib.get_close_matches(text, nouns, num, 0.6)
-    return list(dict.fromkeys((*spelt, *by_word)))[:num]
+    by_word: dict[str, list[str]] = {}
+    for thing in things().values():
+        for word in (thing.noun, *thing.noun.split(), *thing.keywords):
+            by_word.setdefault(word, []).append(thing.noun)
+    spelt = difflib.get_close_matches(text, by_word, num, 0.7)
+    return list(dict.fromkeys(noun for word in spelt for noun in by_word[word][:2]))[:num]
 
 
 @cache

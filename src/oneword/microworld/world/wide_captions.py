@@ -48,8 +48,8 @@ _ODD = {"nothing", "lmao", "yolo", "smh", "fml", "set", "rule"}
 _IRREGULAR = {
     "mouse": "mice", "goose": "geese", "tooth": "teeth", "foot": "feet", "wolf": "wolves",
     "leaf": "leaves", "knife": "knives", "man": "men", "woman": "women", "person": "people",
-    "ox": "oxen", "fish": "fish", "sheep": "sheep", "bus": "buses", "dice": "dice", "half": "halves",
-    "child": "children", "loaf": "loaves", "calf": "calves", "shelf": "shelves",
+    "ox": "oxen", "fish": "fish", "sheep": "sheep", "bus": "buses", "dice": "dice",
+    "half": "halves", "child": "children", "loaf": "loaves", "calf": "calves", "shelf": "shelves",
 }  # fmt: skip
 
 

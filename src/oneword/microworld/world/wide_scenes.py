@@ -66,7 +66,7 @@ class WideScene:
     """Everything that a picture of the artists' things shows."""
 
     things: tuple[Figure, ...]
-    """One; or ``num`` equal ones ("count"); or left and right ("beside"), upper and lower ("on")."""
+    """One; ``num`` equal ones ("count"); left and right ("beside"); upper and lower ("on")."""
     relation: str = "alone"
     place: str = "plain"
     style: str = "photo"
@@ -139,16 +139,15 @@ def _sample(
     place = "plain" if plain or rng.random() < 0.06 else _pick(rng, PLACES)
     lamp = rng.random()
     light = 1.0 if plain else 0.6 if lamp < 0.05 else 1.25 if lamp < 0.1 else 1.0
-    first = _sample_figure(
-        rng, _pick(rng, slugs), styled=style != "photo", alone=relation == "alone"
-    )
+    styled = style != "photo"
+    first = _sample_figure(rng, _pick(rng, slugs), styled=styled, alone=relation == "alone")
     things: tuple[Figure, ...] = (first,)
     if relation == "count":
         things = (first,) * (2 + int(rng.random() < 0.5))
     elif relation != "alone":
         second = first
         while second.slug == first.slug:
-            second = _sample_figure(rng, _pick(rng, slugs), styled=style != "photo")
+            second = _sample_figure(rng, _pick(rng, slugs), styled=styled)
         things = (first, second)
     return WideScene(
         things=things,
