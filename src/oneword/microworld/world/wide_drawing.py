@@ -257,9 +257,9 @@ def masks(scene: WideScene, size: int = 128) -> dict[str, np.ndarray]:
     canvas.scale(size / 64, size / 64)
     canvas.clear(skia.Color(0, 0, 0))
     for placed in _layout(scene):
-        mark = 255 if placed.figure == scene.things[0] else 100
+        mark = (255, 0, 0) if placed.figure == scene.things[0] else (0, 255, 0)
         paint = skia.Paint(
-            ColorFilter=skia.ColorFilters.Blend(skia.Color(mark, 0, 0), skia.BlendMode.kSrcIn)
+            ColorFilter=skia.ColorFilters.Blend(skia.Color(*mark), skia.BlendMode.kSrcIn)
         )
         canvas.save()
         canvas.translate(placed.x, placed.y)
@@ -271,8 +271,8 @@ def masks(scene: WideScene, size: int = 128) -> dict[str, np.ndarray]:
             paint,
         )
         canvas.restore()
-    parts = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[..., 0]
-    return {"silhouette": parts > 177, "other": (parts > 50) & (parts <= 177)}
+    parts = surface.toarray(colorType=skia.kRGBA_8888_ColorType) > 127
+    return {"silhouette": parts[..., 0], "other": parts[..., 1]}
 
 
 def render_batch(
