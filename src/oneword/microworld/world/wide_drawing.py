@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import skia
 
 from oneword.microworld import drawing
-from oneword.microworld.drawing import GROUND, SIZES
 from oneword.microworld.pen import StylePen
 from oneword.microworld.places import draw_place
 from oneword.microworld.scenes import Scene
@@ -19,12 +17,10 @@ from oneword.microworld.styles import PIXELS, RGB, Rgb, finish
 from oneword.microworld.world import artwork
 from oneword.microworld.world.sprites import sprite
 from oneword.microworld.world.vectors import areas
+from oneword.microworld.world.wide_layout import Extent, Placed, layout
 from oneword.microworld.world.wide_scenes import Figure, WideScene, sample
 
 
-_WIDTH, _HEIGHT = 45.0, 42.0
-"""What a thing of medium size fits into, in units of 64 to the picture."""
-_MARGIN = 2.6
 _UNIT = 44.0
 """Side of a vector drawing at which outlines have their usual width."""
 _HUES: dict[str, tuple[float, float, float]] = {
@@ -78,15 +74,19 @@ def _image(slug: str, look: str, colour: str) -> skia.Image:
 
 
 @lru_cache(maxsize=8192)
-def _extent(slug: str, look: str) -> tuple[float, float, float]:
-    """Width, height and height of the middle of a drawing whose longer side is 1."""
+def extent(slug: str, look: str) -> Extent:
+    """How much of its square a drawing fills."""
     solid = sprite(slug, look)[..., 3] > 127
     size = len(solid)
     columns, rows = np.flatnonzero(solid.any(0)), np.flatnonzero(solid.any(1))
     middle = solid[:, int(0.4 * size) : int(0.6 * size)]
     tops = size - middle.argmax(0)[middle.any(0)]
     top = float(np.median(tops)) if len(tops) else size - float(rows[0])
-    return (columns[-1] - columns[0] + 1) / size, (size - float(rows[0])) / size, top / size
+    return Extent(
+        width=float(columns[-1] - columns[0] + 1) / size,
+        height=(size - float(rows[0])) / size,
+        top=top / size,
+    )
 
 
 def has_colours(slug: str) -> bool:
@@ -108,68 +108,10 @@ def has_colours(slug: str) -> bool:
     return True
 
 
-# --- layout
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A thing with its position; lengths in units of 64 to the picture."""
-
-    figure: Figure
-    side: float
-    """Of the square that its drawing fills."""
-    x: float
-    """Of its middle."""
-    y: float = GROUND
-    """Of its lower edge."""
-    shadow: bool = True
-
-    @property
-    def width(self) -> float:
-        """How wide it is."""
-        return self.side * _extent(self.figure.slug, self.figure.look)[0]
-
-    @property
-    def height(self) -> float:
-        """How high it is."""
-        return self.side * _extent(self.figure.slug, self.figure.look)[1]
-
-
-def _fitted(figure: Figure, width: float, height: float) -> float:
-    """Side at which a thing fits into a box, smaller or larger as its scene has it."""
-    wide, high, _ = _extent(figure.slug, figure.look)
-    return min(width / wide, height / high) * figure.scale * SIZES[figure.size]
-
-
-def _layout(scene: WideScene) -> list[_Placed]:
-    """Place every thing so that all are inside the picture."""
-    things, room = scene.things, 64 - 2 * _MARGIN
-    if scene.relation == "on":
-        upper, lower = things
-        below = _Placed(lower, min(_fitted(lower, 34, 28), room), 32)
-        top = GROUND - below.side * _extent(lower.slug, lower.look)[2]
-        side = min(_fitted(upper, 25, 22), (top - _MARGIN) / _extent(upper.slug, upper.look)[1])
-        return [below, _Placed(upper, side, 32, top + 0.6, shadow=False)]
-    if len(things) == 1:
-        side = min(_fitted(things[0], _WIDTH, _HEIGHT), (GROUND - _MARGIN))
-        placed = _Placed(things[0], side, 64 * things[0].x)
-        half = placed.width / 2 + _MARGIN
-        return [replace(placed, x=min(max(placed.x, half), 64 - half))]
-    cell = room / len(things)
-    return [
-        _Placed(
-            thing,
-            min(_fitted(thing, cell - 1.8, 36), (cell - 0.6) / _extent(thing.slug, thing.look)[0]),
-            _MARGIN + cell * (i + 0.5),
-        )
-        for i, thing in enumerate(things)
-    ]
-
-
 # --- pictures
 
 
-def _draw(canvas: skia.Canvas, pen: StylePen, placed: _Placed, scene: WideScene) -> None:
+def _draw(canvas: skia.Canvas, pen: StylePen, placed: Placed, scene: WideScene) -> None:
     figure = placed.figure
     canvas.save()
     canvas.translate(placed.x, placed.y)
@@ -230,7 +172,7 @@ def render(scene: Scene | WideScene, size: int = 128) -> np.ndarray:
     canvas.scale(pixels / 64, pixels / 64)
     pen = StylePen(canvas, scene.style)
     draw_place(pen, scene.place, rng)
-    for placed in _layout(scene):
+    for placed in layout(scene, extent):
         _draw(canvas, pen, placed, scene)
     drawn = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[..., :3]
     picture = finish(drawn, scene.style, size, rng)
@@ -256,7 +198,7 @@ def masks(scene: WideScene, size: int = 128) -> dict[str, np.ndarray]:
     canvas = surface.getCanvas()
     canvas.scale(size / 64, size / 64)
     canvas.clear(skia.Color(0, 0, 0))
-    for placed in _layout(scene):
+    for placed in layout(scene, extent):
         mark = (255, 0, 0) if placed.figure == scene.things[0] else (0, 255, 0)
         paint = skia.Paint(
             ColorFilter=skia.ColorFilters.Blend(skia.Color(*mark), skia.BlendMode.kSrcIn)
