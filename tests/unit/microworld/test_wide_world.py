@@ -16,7 +16,8 @@ from oneword.microworld import models, scenes
 from oneword.microworld.scenes import PLACES, STYLES, Scene
 from oneword.microworld.world import artwork, vectors, wide_captions, wide_drawing, wide_scenes
 from oneword.microworld.world.sprites import sprite
-from oneword.microworld.world.wide_drawing import masks, render, tinted
+from oneword.microworld.world.tints import tinted
+from oneword.microworld.world.wide_drawing import masks, render
 from oneword.microworld.world.wide_scenes import Figure, WideScene, sample, sample_wide, truth
 
 

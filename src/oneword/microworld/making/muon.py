@@ -1,4 +1,4 @@
-"""Muon for machines without bf16 instructions, on which torch's own takes seconds a step."""
+"""Which weights Muon steps, and a Muon for machines without bf16 instructions."""
 
 # The libraries' own annotations are narrower than what they take and return.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
@@ -8,7 +8,29 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """See a weight or its gradient as (outputs, inputs), in the weight's order in memory."""
+    channels_last = weight.ndim == 4 and not weight.is_contiguous()
+    return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).reshape(len(weight), -1)
+
+
+def hidden_matrices(part: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    """Find the weights of linear and convolutional layers, each with its view as a matrix.
+
+    Muon (Jordan et al. 2024) makes a step's update orthogonal, which suits these alone: tables of
+    rows, and layers with few inputs or outputs such as the one that ends in pixels, are left out.
+    """
+    found = []
+    for module in part.modules():
+        if not isinstance(module, (nn.Linear, nn.Conv2d)):
+            continue
+        matrix = as_matrix(module.weight.detach(), module.weight)
+        if min(matrix.shape) >= 16:
+            found.append((module.weight, matrix))
+    return found
 
 
 class PlainMuon(torch.optim.Muon):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,6 +15,7 @@ from oneword.microworld.scenes import Scene
 from oneword.microworld.styles import PIXELS, RGB, Rgb, finish
 from oneword.microworld.world import artwork
 from oneword.microworld.world.sprites import sprite
+from oneword.microworld.world.tints import tinted
 from oneword.microworld.world.vectors import areas
 from oneword.microworld.world.wide_layout import Extent, Placed, layout
 from oneword.microworld.world.wide_scenes import Figure, WideScene, sample
@@ -23,31 +23,6 @@ from oneword.microworld.world.wide_scenes import Figure, WideScene, sample
 
 _UNIT = 44.0
 """Side of a vector drawing at which outlines have their usual width."""
-_HUES: dict[str, tuple[float, float, float]] = {
-    "red": (0.0, 1.0, 1.0), "orange": (0.075, 1.05, 1.0), "yellow": (0.135, 1.0, 1.1),
-    "green": (0.36, 0.95, 0.9), "teal": (0.5, 1.0, 0.9), "blue": (0.615, 1.0, 1.0),
-    "purple": (0.77, 0.85, 0.95), "pink": (0.93, 0.55, 1.3), "brown": (0.06, 0.85, 0.6),
-}  # fmt: skip
-"""Hue of a colour, and what an area's saturation and value are multiplied by."""
-
-
-def tinted(rgb: np.ndarray, colour: str) -> np.ndarray:
-    """Replace the hues of colours; greys and near-blacks keep theirs.
-
-    Args:
-        rgb: (..., 3), from 0 to 1.
-        colour: One of ``wide_scenes.COLOURS``.
-    """
-    hue, more_saturated, brighter = _HUES[colour]
-    value = rgb.max(-1)
-    saturation = np.where(value > 0, 1 - rgb.min(-1) / np.maximum(value, 1e-6), 0.0)
-    # from grey to coloured there is no edge in a glossy drawing
-    share = np.clip((saturation - 0.12) / 0.12, 0, 1) * np.clip((value - 0.15) / 0.1, 0, 1)
-    s = np.clip(saturation * more_saturated, 0, 1)
-    v = np.clip(value * brighter, 0, 1)
-    pure = np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))
-    new = v[..., None] * (1 - s[..., None] * (1 - pure))
-    return rgb + share[..., None] * (new - rgb)
 
 
 def _tint(rgb: Rgb, figure: Figure) -> Rgb:
@@ -111,7 +86,8 @@ def has_colours(slug: str) -> bool:
 # --- pictures
 
 
-def _draw(canvas: skia.Canvas, pen: StylePen, placed: Placed, scene: WideScene) -> None:
+def draw_placed(canvas: skia.Canvas, pen: StylePen, placed: Placed, scene: WideScene) -> None:
+    """Draw one thing where it stands, in the scene's style."""
     figure = placed.figure
     canvas.save()
     canvas.translate(placed.x, placed.y)
@@ -173,7 +149,7 @@ def render(scene: Scene | WideScene, size: int = 128) -> np.ndarray:
     pen = StylePen(canvas, scene.style)
     draw_place(pen, scene.place, rng)
     for placed in layout(scene, extent):
-        _draw(canvas, pen, placed, scene)
+        draw_placed(canvas, pen, placed, scene)
     drawn = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[..., :3]
     picture = finish(drawn, scene.style, size, rng)
     if scene.light != 1.0:
