@@ -385,6 +385,8 @@ def train(
     losses: list[Tensor] = []
     before = trainer.step
     for batch in batches(path, recipe, trainer.step, num_workers):
+        if time.monotonic() >= deadline:
+            break
         losses.append(trainer.update(batch, collage.pictures(batch.plans)))
         now = time.monotonic()
         if trainer.step % 100 == 0 or trainer.step == recipe.num_steps:
@@ -397,8 +399,6 @@ def train(
         if now - saved > SAVE_EVERY_S:
             trainer.save()
             saved = now
-        if now >= deadline:
-            break
     trainer.save()
     return trainer
 
