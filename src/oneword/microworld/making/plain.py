@@ -4,6 +4,9 @@ A lent machine may have no diffusers. These compute what its classes compute, fo
 models' configurations only, and what they train loads into its classes.
 """
 
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+
 from __future__ import annotations
 
 import json

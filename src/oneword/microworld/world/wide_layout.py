@@ -53,7 +53,8 @@ class Placed:
 def layout(scene: WideScene, measure: Measure) -> list[Placed]:
     """Place every thing so that all are inside the picture, the hindmost first."""
     if scene.relation == "on":
-        return _stack(*scene.things, measure)
+        upper, lower = scene.things
+        return _stack(upper, lower, measure)
     things, room = scene.things, 64 - 2 * _MARGIN
     if len(things) == 1:
         placed = _placed(things[0], _WIDTH, _HEIGHT, measure, most=room)
