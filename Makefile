@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(KEY)
 
-.PHONY: demo test coverage lint slow clean
+.PHONY: demo test coverage lint slow help-pages clean
 
 demo: $(STAMP)
 	$(BIN)/oneword demo
@@ -23,6 +23,11 @@ slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# the pages of docs/reference/cli, anew
+help-pages: $(STAMP)
+	$(BIN)/python tests/help_pages.py
 
 $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 
 from oneword._files import write_json_atomic
-from oneword.microworld import models, weights
-from oneword.run_folder import versions
+from oneword.microworld import weights
+from oneword.microworld.making import models
+from oneword.runs.folder import versions
 
 
 Architecture = Literal["microworld", "sd15", "sdxl", "ldm"]

@@ -17,17 +17,19 @@ from typing import Literal
 
 import tyro
 
-from oneword import formats
 from oneword._files import write_json_atomic
-from oneword.backbones.base import load
-from oneword.config import ModelConfig
+from oneword.concepts import formats
+from oneword.config.model import ModelConfig
 from oneword.evaluation import world
 from oneword.evaluation.choosing import RankBy, choose
 from oneword.evaluation.features import load_judge
 from oneword.evaluation.metrics import wilson_interval
-from oneword.generation import generate
+from oneword.generation.generate import generate
 from oneword.images import from_uint8
-from oneword.microworld import concepts, weights
+from oneword.microworld import weights
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.models.loading import load_backbone
 from oneword.prompts import EDIT_PROMPTS, fill
 
 
@@ -52,9 +54,9 @@ class Arguments:
 def main() -> None:
     """Draw, rank, read, print."""
     arguments = tyro.cli(Arguments)
-    backbone, held_out = load(ModelConfig()), concepts.get(arguments.name)
+    backbone, held_out = load_backbone(ModelConfig()), concepts.get(arguments.name)
     oracle, judge = weights.load_oracle(), load_judge(None, backbone)
-    word = formats.load(arguments.concept)
+    word = formats.load_concept(arguments.concept)
     token = word.placeholder_token
     templates = EDIT_PROMPTS["microworld"][word.learnable_property]
     drawing = generate(
@@ -75,7 +77,7 @@ def main() -> None:
             strict=True,
         )
     ]
-    pictures = from_uint8(concepts.concept_pictures(held_out, size=backbone.resolution))
+    pictures = from_uint8(concept_pictures(held_out, size=backbone.resolution))
     every = tuple(range(len(read)))
     kept: dict[str, tuple[int, ...]] = {"all drawn": every}
     kinds: tuple[tuple[RankBy, float], ...] = (

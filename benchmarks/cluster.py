@@ -19,18 +19,21 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
 from _common import machine, record
 
-from oneword import formats
-from oneword.cluster import WORKER, train_on_cluster
-from oneword.config import InversionConfig, ModelConfig, TrainConfig
+from oneword.concepts import formats
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
-from oneword.microworld import concepts
+from oneword.microworld.world import held_out
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.runs.cluster import train_on_cluster
+from oneword.runs.events import Ended, Event, WorkerStarted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +96,12 @@ def main() -> None:
 
 
 def _draw(folder: Path, num: int) -> None:
-    things = [c for c in concepts.HELD_OUT if c.thing]
+    things = [c for c in held_out.HELD_OUT if c.thing]
     for i in range(num):
         concept = things[i % len(things)]
         own = folder / f"{i}-{concept.name}"
         own.mkdir(parents=True)
-        drawn = from_uint8(concepts.concept_pictures(concept, 3, seed=i, size=64))
+        drawn = from_uint8(concept_pictures(concept, 3, seed=i, size=64))
         for j, picture in enumerate(to_images(drawn)):
             save_png(picture, own / f"{j}.png")
 
@@ -126,11 +129,11 @@ def _train(
     alive: list[int] = []
     ended: list[str] = []
 
-    def tell(job: str, kind: str, data: Any) -> None:
-        if kind == WORKER:
-            alive.append(data)
-        elif kind == "ended":
-            ended.append(job)
+    def tell(event: Event) -> None:
+        if isinstance(event, WorkerStarted):
+            alive.append(event.pid)
+        elif isinstance(event, Ended):
+            ended.append(event.job)
 
     def kill() -> None:
         deadline = time.monotonic() + kill_after_s if kill_after_s is not None else 0.0
@@ -146,7 +149,7 @@ def _train(
             sys.exit(f"{outcome.name}: {outcome.error}")
     found = {}
     for config in configs:
-        (rows,) = formats.load(config.output_dir).rows.values()
+        (rows,) = formats.load_concept(config.output_dir).rows.values()
         found[config.output_dir.name] = rows
     return found, ended
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from oneword.microworld import models
+from oneword.microworld.making import models
 
 
 def gradients(unet: torch.nn.Module, forward: Any) -> dict[str, torch.Tensor]:

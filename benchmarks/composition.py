@@ -23,17 +23,23 @@ import tyro
 
 from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.composition import invert_together
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation.metrics import wilson_interval
-from oneword.generation import generate
+from oneword.generation.generate import generate
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.inversion import Job, invert_many
-from oneword.microworld import concepts, drawing, scenes, weights
-from oneword.microworld.concepts import HeldOut
-from oneword.microworld.oracle import Oracle
+from oneword.microworld import weights
+from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.world import concepts, drawing, inventory
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.microworld.world.held_out import HeldOut
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job
+from oneword.training.loop import invert_many
+from oneword.training.together import invert_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,7 @@ def main() -> None:
     """Learn, draw, read, print."""
     arguments = tyro.cli(Arguments)
     torch.set_num_threads(1)
-    backbone = load(ModelConfig())
+    backbone = load_backbone(ModelConfig())
     oracle = weights.load_oracle()
     found = tuple(concepts.get(n) for n in (arguments.first, arguments.second, arguments.style))
     counts: dict[str, dict[str, dict[str, int]]] = {}
@@ -168,7 +174,7 @@ def _job(arguments: Arguments, concept: HeldOut, token: str, seed: int) -> Job:
     )
     return Job(
         name=token,
-        pictures=from_uint8(concepts.concept_pictures(concept, seed=seed)),
+        pictures=from_uint8(concept_pictures(concept, seed=seed)),
         config=config,
     )
 
@@ -189,7 +195,7 @@ def _drawn(found: Sequence[HeldOut], num: int, seed: int, backbone: Backbone) ->
     for relation in PROMPTS:
         rows = []
         for _ in range(num):
-            scene = concepts.concept_scene(first, str(rng.choice(scenes.PLACES)), rng)
+            scene = concepts.concept_scene(first, str(rng.choice(inventory.PLACES)), rng)
             if relation == "style":
                 scene = dataclasses.replace(scene, style=style.style)
             else:

@@ -1,6 +1,7 @@
-"""How well the default preset learns microworld's held-out concepts, with 95 % intervals.
+r"""How well the default preset learns microworld's held-out concepts, with 95 % intervals.
 
-    python benchmarks/concepts.py --half test --markdown docs/concepts.md --json scores.json
+    python benchmarks/concepts.py --half test --json scores.json \
+        --markdown docs/explanation/concepts.md
 
 Every concept is learned from five pictures with each seed. The same sentences are drawn with the
 word, with its initialiser and with the best existing noun, and the oracle says in how many pictures
@@ -28,23 +29,28 @@ import torch
 import tyro
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, load_judge
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.inversion import Job, invert_many
-from oneword.microworld import concepts, weights
-from oneword.microworld.oracle import Oracle
+from oneword.microworld import weights
+from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.world import concepts, held_out
+from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job
+from oneword.training.loop import invert_many
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Learn and score held-out concepts."""
 
-    half: concepts.Half = "test"
+    half: held_out.Half = "test"
     """Which half: presets are tuned on "development", numbers are reported on "test"."""
     names: tuple[str, ...] = ()
     """Held-out concepts in place of the half's."""
@@ -81,7 +87,7 @@ class _Bench:
 @cache
 def _bench(arguments: Arguments) -> _Bench:
     torch.set_num_threads(1)
-    backbone = load(ModelConfig())
+    backbone = load_backbone(ModelConfig())
     return _Bench(arguments, backbone, load_judge(None, backbone), weights.load_oracle())
 
 
@@ -89,7 +95,7 @@ def main() -> None:
     """Learn, score, print."""
     arguments = tyro.cli(Arguments)
     chosen = arguments.names or tuple(
-        c.name for c in concepts.HELD_OUT if concepts.half(c) == arguments.half
+        c.name for c in held_out.HELD_OUT if concepts.half(c) == arguments.half
     )
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs: list[dict[str, Any]] = []
@@ -145,7 +151,7 @@ def _learn_and_score(
     return runs
 
 
-def _job(bench: _Bench, concept: concepts.HeldOut, seed: int) -> Job:
+def _job(bench: _Bench, concept: held_out.HeldOut, seed: int) -> Job:
     style = concept.thing is None
     config = dataclasses.replace(
         bench.arguments.inversion,
@@ -153,14 +159,14 @@ def _job(bench: _Bench, concept: concepts.HeldOut, seed: int) -> Job:
         learnable_property="style" if style else "object",
         seed=seed,
     )
-    drawn = concepts.concept_pictures(concept, seed=seed, size=bench.backbone.resolution)
+    drawn = concept_pictures(concept, seed=seed, size=bench.backbone.resolution)
     return Job(name=concept.name, pictures=from_uint8(drawn), config=config)
 
 
 def _scored(
-    bench: _Bench, concept: concepts.HeldOut, job: Job, learned: Concept, seed: int
+    bench: _Bench, concept: held_out.HeldOut, job: Job, learned: Concept, seed: int
 ) -> dict[str, Any]:
-    plain = from_uint8(concepts.concept_plain(concept, size=bench.backbone.resolution))
+    plain = from_uint8(concept_plain(concept, size=bench.backbone.resolution))
     is_style = concept.thing is None
     protocol = harness.protocol_for(
         bench.backbone.family,

@@ -18,12 +18,16 @@ import torch
 import tyro
 from _common import machine, record
 
-from oneword.backbones.base import Backbone, load
-from oneword.config import InversionConfig, ModelConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8
-from oneword.inversion import Job, Progress, invert_many
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts, held_out
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job, Progress
+from oneword.training.loop import invert_many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ def main() -> None:
     """Time, print a table."""
     arguments = tyro.cli(Arguments)
     started = time.monotonic()
-    backbone = load(
+    backbone = load_backbone(
         ModelConfig(model=arguments.model, device=arguments.device, dtype=arguments.dtype)  # type: ignore[arg-type]
     )
     loading_s = time.monotonic() - started
@@ -100,14 +104,12 @@ def main() -> None:
 
 
 def _run(backbone: Backbone, arguments: Arguments, slots: int) -> tuple[_Time, torch.Tensor]:
-    names = [concept.name for concept in concepts.HELD_OUT if concept.thing]
+    names = [concept.name for concept in held_out.HELD_OUT if concept.thing]
     jobs = [
         Job(
             name=str(i),
             pictures=from_uint8(
-                concepts.concept_pictures(
-                    concepts.get(names[i % len(names)]), size=backbone.resolution
-                )
+                concept_pictures(concepts.get(names[i % len(names)]), size=backbone.resolution)
             ),
             config=InversionConfig(
                 initializer_token=concepts.get(names[i % len(names)]).noun,

@@ -1,6 +1,6 @@
 """Edits read by the oracle: inside a mask beside full generation, drawn over, and inverted.
 
-    python benchmarks/editing.py --markdown editing.md --sheet docs/editing.png
+    python benchmarks/editing.py --markdown editing.md --sheet docs/pictures/editing.png
 
 Words of held-out things are learned. The world draws pictures of other things in a place, the mask
 is the square around the thing, and the word is drawn into it. The same prompts and seeds are drawn
@@ -22,19 +22,25 @@ import numpy as np
 import torch
 import tyro
 
-from oneword import formats
 from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Masks, Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.blending import Background, psnr
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig
-from oneword.editing import edit
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation.metrics import mean_interval, structure_kept, wilson_interval
-from oneword.generation import generate
+from oneword.generation.blending import Background, psnr
+from oneword.generation.editing import edit
+from oneword.generation.generate import generate
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.inversion import Job, invert_many
-from oneword.microworld import concepts, drawing, scenes, weights
+from oneword.microworld import weights
+from oneword.microworld.world import concepts, drawing, inventory, scenes
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job
+from oneword.training.loop import invert_many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +81,10 @@ PLACES = {"moon": "on the moon", "beach": "on the beach", "forest": "in the fore
 def scene(index: int, seed: int, size: int) -> tuple[Pixels, Masks, str, str]:
     """A picture of some thing, the square around it, where it is, and a caption."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, index, 71)))
-    noun = scenes.NOUNS[int(rng.integers(len(scenes.NOUNS)))]
+    noun = inventory.NOUNS[int(rng.integers(len(inventory.NOUNS)))]
     thing = scenes.sample_thing(rng, noun, alone=True)
     place = list(PLACES)[index % len(PLACES)]
-    found = scenes.Scene(things=(thing,), place=place, seed=int(rng.integers(2**31)))
+    found = inventory.Scene(things=(thing,), place=place, seed=int(rng.integers(2**31)))
     rows, columns = np.nonzero(drawing.masks(found, size=size)["silhouette"])
     spans = [(int(v.min()), int(v.max()) + 1) for v in (rows, columns)]
     side = min(max(stop - start for start, stop in spans) + size // 8, size)
@@ -93,7 +99,7 @@ def main() -> None:
     """Learn, edit, read, print."""
     arguments = tyro.cli(Arguments)
     torch.set_num_threads(1)
-    backbone = load(ModelConfig())
+    backbone = load_backbone(ModelConfig())
     oracle = weights.load_oracle()
     size, sampling = (
         backbone.resolution,
@@ -102,7 +108,7 @@ def main() -> None:
     found = [concepts.get(name) for name in arguments.names]
     jobs = []
     for concept in found:
-        pictures = concepts.concept_pictures(concept, seed=arguments.inversion.seed, size=size)
+        pictures = concept_pictures(concept, seed=arguments.inversion.seed, size=size)
         config = dataclasses.replace(
             arguments.inversion,
             placeholder_token="S*",
@@ -110,7 +116,7 @@ def main() -> None:
         )
         jobs.append(Job(name=concept.name, pictures=from_uint8(pictures), config=config))
     if arguments.concepts:
-        words = [formats.load(path) for path in arguments.concepts]
+        words = [formats.load_concept(path) for path in arguments.concepts]
     else:
         words = [result.concept for result in invert_many(backbone, jobs, slots=len(jobs))]
 

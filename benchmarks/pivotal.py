@@ -17,14 +17,19 @@ from pathlib import Path
 import tyro
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.backbones.base import load
-from oneword.baselines import pivotal
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig, TuningConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.tuning import TuningConfig
 from oneword.evaluation import harness, tuned
 from oneword.evaluation.features import load_judge
 from oneword.images import from_uint8
-from oneword.inversion import Job, invert
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job
+from oneword.training.loop import invert
+from oneword.training.tuning import pivotal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Print the tables, concept by concept."""
-    backbone = load(ModelConfig(model=arguments.model))
+    backbone = load_backbone(ModelConfig(model=arguments.model))
     judge = load_judge(None, backbone)
     sampling = SamplingConfig(num_inference_steps=arguments.num_inference_steps)
     seeds = tuple(range(arguments.seed, arguments.seed + arguments.num_images))
@@ -63,9 +68,7 @@ def main(arguments: Arguments) -> None:
     lines, numbers = [], {}
     for name in arguments.names:
         held = concepts.get(name)
-        pictures = from_uint8(
-            concepts.concept_pictures(held, 5, arguments.seed, size=backbone.resolution)
-        )
+        pictures = from_uint8(concept_pictures(held, 5, arguments.seed, size=backbone.resolution))
         settings = {
             "initializer_token": held.noun,
             "max_train_steps": arguments.max_train_steps,

@@ -22,13 +22,16 @@ from _common import Architecture, machine, pipeline_folder, record
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from oneword.backbones.base import Backbone, load
-from oneword.backbones.wide import widened
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation.metrics import mean_interval
-from oneword.inversion import Job, Progress, invert
-from oneword.vocabulary import injected
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.models.speed.narrow_cpu import widened
+from oneword.training.job import Job, Progress
+from oneword.training.loop import invert
+from oneword.vocabulary.inject import injected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,9 @@ def main() -> None:
     """Count, time, print."""
     arguments = tyro.cli(Arguments)
     folder = pipeline_folder(arguments.model, arguments.models_dir)
-    backbone = load(ModelConfig(model=str(folder), device=arguments.device, dtype=arguments.dtype))
+    backbone = load_backbone(
+        ModelConfig(model=str(folder), device=arguments.device, dtype=arguments.dtype)
+    )
     size_px = arguments.resolution or backbone.resolution
     text, denoise = _passes(backbone, arguments.batch, size_px)
     text_ops, denoiser_ops = _operations(text), _operations(denoise)

@@ -40,20 +40,25 @@ import tyro
 from _common import record
 from torch import Tensor
 
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
 from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import Judge, load_judge
 from oneword.evaluation.metrics import mean_interval
-from oneword.extensions import averaging
-from oneword.extensions.early_stopping import variance
 from oneword.images import from_uint8
-from oneword.inversion import Job, Progress, invert_many
-from oneword.microworld import concepts, weights
-from oneword.microworld.oracle import Oracle
-from oneword.parts import AVERAGE, below
+from oneword.microworld import weights
+from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.world import concepts, held_out
+from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
+from oneword.training.extensions import averaging
+from oneword.training.extensions.early_stopping import variance
+from oneword.training.job import Job, Progress, below
+from oneword.training.loop import invert_many
+from oneword.training.parts import AVERAGE
 
 
 _FULL = {
@@ -104,7 +109,7 @@ SCORES = {
 class Arguments:
     """Learn with every variant, draw at every mark."""
 
-    half: concepts.Half = "development"
+    half: held_out.Half = "development"
     """Settings are chosen on "development", and reported on "test"."""
     names: tuple[str, ...] = ()
     """Held-out concepts in place of the half's; styles have no plain pictures and are left out."""
@@ -137,23 +142,23 @@ class Arguments:
 @cache
 def _bench() -> tuple[Backbone, Judge, Oracle]:
     torch.set_num_threads(1)
-    backbone = load(ModelConfig(dtype="fp32"))
+    backbone = load_backbone(ModelConfig(dtype="fp32"))
     return backbone, load_judge(None, backbone), weights.load_oracle()
 
 
 @cache
 def _learner(dtype: Literal["fp32", "bf16"]) -> Backbone:
-    return _bench()[0] if dtype == "fp32" else load(ModelConfig(dtype=dtype))
+    return _bench()[0] if dtype == "fp32" else load_backbone(ModelConfig(dtype=dtype))
 
 
 def main() -> None:
     """Learn, score, print."""
     arguments = tyro.cli(Arguments)
     chosen = arguments.names or tuple(
-        c.name for c in concepts.HELD_OUT if c.thing and concepts.half(c) == arguments.half
+        c.name for c in held_out.HELD_OUT if c.thing and concepts.half(c) == arguments.half
     )
     _must_be_known("--variants", arguments.variants, VARIANTS)
-    _must_be_known("--names", chosen, [c.name for c in concepts.HELD_OUT if c.thing])
+    _must_be_known("--names", chosen, [c.name for c in held_out.HELD_OUT if c.thing])
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs = _known(arguments)
     done = {(run["seed"], run["concept"], run["variant"]) for run in runs}
@@ -231,7 +236,7 @@ def _learn_and_score(
             assert config.train_batch_size is not None
             steps = arguments.marks[-1] // config.train_batch_size
             config = dataclasses.replace(config, max_train_steps=steps)
-        drawn = concepts.concept_pictures(concept, seed=seed, size=backbone.resolution)
+        drawn = concept_pictures(concept, seed=seed, size=backbone.resolution)
         jobs.append(Job(name=f"{variant}/{seed}/{name}", pictures=from_uint8(drawn), config=config))
     watches = {job.name: _Watch(_marks(arguments, job.name), job.config) for job in jobs}
     results = invert_many(
@@ -270,7 +275,7 @@ def _scored(
 ) -> dict[str, Any]:
     backbone, judge, oracle = bench
     concept = concepts.get(name)
-    plain = judge.images(from_uint8(concepts.concept_plain(concept, size=backbone.resolution)))
+    plain = judge.images(from_uint8(concept_plain(concept, size=backbone.resolution)))
     seeds = range(1000 * seed, 1000 * seed + arguments.num_images)
 
     def similarity(method: harness.Method) -> float:

@@ -20,8 +20,8 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from oneword.cli import options
-from oneword.cli.study import StudyArguments
-from oneword.config import StudyConfig
+from oneword.cli.arguments import StudyArguments
+from oneword.config.scoring import StudyConfig
 from oneword.study.plan import Study
 
 

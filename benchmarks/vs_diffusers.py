@@ -31,7 +31,8 @@ from _common import machine, pipeline_folder, record
 
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
 
 
 _PEAK = """
@@ -211,7 +212,7 @@ def _table(arguments: Arguments, found: dict[str, list[_Time]]) -> str:
 
 def _pictures(folder: Path) -> Path:
     folder.mkdir()
-    drawn = from_uint8(concepts.concept_pictures(concepts.get("gold-mug"), 5))
+    drawn = from_uint8(concept_pictures(concepts.get("gold-mug"), 5))
     for i, picture in enumerate(to_images(drawn)):
         save_png(picture, folder / f"{i}.png")
     return folder

@@ -37,11 +37,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from oneword.images import from_uint8, to_images
-from oneword.microworld import models, weights
-from oneword.microworld.pen import StylePen
-from oneword.microworld.places import draw_place
-from oneword.microworld.workshop import Recipe, Run, Workshop, seed_weights
+from oneword.microworld import weights
+from oneword.microworld.making import models
+from oneword.microworld.making.recipe import Recipe
+from oneword.microworld.making.run import Run, Workshop, seed_weights
 from oneword.microworld.world import artwork, unseen
+from oneword.microworld.world.pen import StylePen
+from oneword.microworld.world.places import draw_place
 from oneword.microworld.world.sprites import sprite
 
 

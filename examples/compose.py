@@ -11,7 +11,8 @@ import tyro
 
 import oneword
 from oneword.images import from_uint8
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
 
 
 def main(
@@ -37,7 +38,7 @@ def main(
             initializer_token=held_out.noun,
             max_train_steps=max_train_steps,
         )
-        pictures = from_uint8(concepts.concept_pictures(held_out, size=backbone.resolution))
+        pictures = from_uint8(concept_pictures(held_out, size=backbone.resolution))
         jobs.append(oneword.Job(name=token, pictures=pictures, config=config))
     results = oneword.invert_together(backbone, jobs, paste=0.1)
     prompts = ["a photo of a <bird> next to a <teapot>", "a photo of a <bird> on top of a <teapot>"]

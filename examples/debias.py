@@ -12,7 +12,7 @@ from PIL import Image
 
 import oneword
 from oneword.evaluation import fairness
-from oneword.microworld import drawing, scenes
+from oneword.microworld.world import drawing, scenes
 
 
 def main(

@@ -12,7 +12,8 @@ import tyro
 
 import oneword
 from oneword.images import contact_sheet, from_uint8, save_png
-from oneword.microworld import concepts, drawing, scenes
+from oneword.microworld.world import concepts, drawing, inventory
+from oneword.microworld.world.drawn import concept_pictures
 
 
 def main(
@@ -31,7 +32,7 @@ def main(
     """
     backbone = oneword.load_backbone(oneword.ModelConfig(model=model))
     size = backbone.resolution
-    pictures = from_uint8(concepts.concept_pictures(concepts.get("parrot"), size=size))
+    pictures = from_uint8(concept_pictures(concepts.get("parrot"), size=size))
     config = oneword.InversionConfig(
         placeholder_token="S*", initializer_token="bird", max_train_steps=max_train_steps
     )
@@ -39,8 +40,8 @@ def main(
     word = oneword.invert(backbone, job).concept
 
     # a dog on the beach, and a box with room for what is to stand there instead
-    dog = scenes.Thing(noun="dog", colours=("brown", "white", "black"))
-    scene = scenes.Scene(things=(dog,), place="beach", seed=3)
+    dog = inventory.Thing(noun="dog", colours=("brown", "white", "black"))
+    scene = inventory.Scene(things=(dog,), place="beach", seed=3)
     picture = from_uint8(drawing.render(scene, size=size)[None])
     mask = torch.zeros(1, 1, size, size)
     mask[..., size // 4 : -size // 16, size // 16 : -size // 16] = 1

@@ -11,7 +11,8 @@ import tyro
 
 import oneword
 from oneword.images import from_uint8
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
 from oneword.prompts import expanded
 
 
@@ -39,7 +40,7 @@ def main(
             learnable_property=kind,  # a style has templates of its own
             max_train_steps=max_train_steps,
         )
-        pictures = from_uint8(concepts.concept_pictures(held_out, size=backbone.resolution))
+        pictures = from_uint8(concept_pictures(held_out, size=backbone.resolution))
         jobs.append(oneword.Job(name=token, pictures=pictures, config=config))
     words = [result.concept for result in oneword.invert_many(backbone, jobs, slots=2)]
 

@@ -11,7 +11,8 @@ import tyro
 
 import oneword
 from oneword.images import from_uint8
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
 
 
 def main(
@@ -29,9 +30,7 @@ def main(
         folder: For the word's file, its card and its preview.
     """
     backbone = oneword.load_backbone(oneword.ModelConfig(model=model))
-    pictures = from_uint8(
-        concepts.concept_pictures(concepts.get("gold-mug"), size=backbone.resolution)
-    )
+    pictures = from_uint8(concept_pictures(concepts.get("gold-mug"), size=backbone.resolution))
     config = oneword.InversionConfig(
         placeholder_token="<mug>", initializer_token="mug", max_train_steps=max_train_steps
     )

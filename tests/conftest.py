@@ -12,38 +12,39 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import tiny
-from oneword.backbones.base import Backbone, load
-from oneword.config import ModelConfig
+from oneword.config.model import ModelConfig
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a tiny epsilon pipeline."""
-    return tiny.save(tiny.stable_diffusion(), tmp_path_factory.mktemp("models") / "tiny")
+    return tiny.save(tiny.make("stable_diffusion"), tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_v_folder(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a tiny v-prediction pipeline."""
-    pipeline = tiny.stable_diffusion("v_prediction", seed=1)
+    pipeline = tiny.make("stable_diffusion_v")
     return tiny.save(pipeline, tmp_path_factory.mktemp("models") / "tiny-v")
 
 
 @pytest.fixture(scope="session")
 def tiny_sd(tiny_folder) -> Backbone:
-    return load(ModelConfig(model=str(tiny_folder), device="cpu"))
+    return load_backbone(ModelConfig(model=str(tiny_folder), device="cpu"))
 
 
 @pytest.fixture(scope="session")
 def tiny_sd_v(tiny_v_folder) -> Backbone:
-    return load(ModelConfig(model=str(tiny_v_folder), device="cpu"))
+    return load_backbone(ModelConfig(model=str(tiny_v_folder), device="cpu"))
 
 
 @pytest.fixture(scope="session")
 def judge_folder(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a tiny CLIP with random weights."""
     folder = tmp_path_factory.mktemp("judge")
-    tokens = tiny.tokenizer()
+    tokens = tiny.tokenizers.tokenizer()
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
             "num_attention_heads": 2}  # fmt: skip
     with torch.random.fork_rng():

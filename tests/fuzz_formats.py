@@ -15,12 +15,12 @@ import atheris
 
 
 with atheris.instrument_imports(
-    include=["oneword.formats", "safetensors", "pickletools", "zipfile"]
+    include=["oneword.concepts.formats", "safetensors", "pickletools", "zipfile"]
 ):
-    from oneword import formats
+    from oneword.concepts import formats
 
 import layouts
-from oneword.config import UserError
+from oneword.errors import UserError
 
 
 FOLDER = Path(tempfile.mkdtemp())

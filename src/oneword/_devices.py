@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import torch
+from torch import Tensor
+
+from oneword.errors import ModelError
 
 
 def computes(dtype: torch.dtype, device: torch.device) -> bool:
@@ -19,3 +25,72 @@ def is_fast_in_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return device.type == "cuda"
+
+
+_LARGE = 1e9  # bytes
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on its way from the CPU to a device.
+
+    To a GPU it goes through pinned memory, so that nobody waits for the work queued there.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _is_large(source: str) -> bool:
+    """Whether a model's files hold a gigabyte or more, as those on the hub do."""
+    path = Path(source)
+    if not path.exists():
+        return bool(source)
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(one.stat().st_size for one in files if one.is_file()) >= _LARGE
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    if name == "auto":
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The device must exist on this machine, got {name!r}; pass --device auto."
+        ) from error
+    return device
+
+
+def pick_dtype(name: str, device: torch.device, source: str = "") -> torch.dtype:
+    """The compute type of a name; "auto" is bf16 where that is fast, and fp32 elsewhere.
+
+    On a CPU small models stay in fp32: they gain little, and are the same on every processor.
+
+    Args:
+        name: "auto", "fp32", "bf16" or "fp16".
+        device: Where it will run.
+        source: Hub id, folder or file of the model.
+    """
+    if name == "auto":
+        narrow = is_fast_in_bf16(device) and (device.type != "cpu" or _is_large(source))
+        return torch.bfloat16 if narrow else torch.float32
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if not computes(dtype, device):
+        warnings.warn(
+            f"This CPU has no instructions for {name} and imitates them, tens of times slower than "
+            "fp32; pass --dtype fp32 unless memory is short.",
+            stacklevel=2,
+        )
+    return dtype

@@ -1,18 +1,319 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of either."""
+"""Files in and out: one place opens them, checks names that come from outside, and writes whole.
+
+Nothing that is read is trusted. A reader opens regular files only (a FIFO waits for ever, a device
+may do anything), knows the most bytes that it will take before it takes one, and turns text into
+strings by one rule. A name out of a file, an address or a setting is checked against the folder
+that it belongs to. Writes are atomic: a reader sees the old file or the new one, never half of
+either.
+"""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import os
+import re
+import stat
 import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
-from oneword.config import UserError
+from oneword.errors import UserError
+
+
+MAX_TEXT = 16 * 2**20
+"""Bytes of a text file; no settings, captions or prompts come near it."""
+MAX_LINE = 2**20
+"""Characters of one line of a file that is read line by line."""
+_MAX_NAME = 255  # bytes, of ext4, APFS and NTFS alike
+_TEMPORARY = ".oneword"  # ends the name of a file that is being written
+_PROBE = ".oneword-"  # begins the name of the file that tries whether a folder can be written
 
 
 class OutputError(UserError):
     """A file cannot be written."""
+
+
+class InputError(UserError):
+    """A file cannot be read, or is of another form than it must be."""
+
+
+# --- names
+
+
+def within(root: Path, name: object, *, error: type[UserError] = InputError) -> Path:
+    """The path of a file below a folder, by a name that comes from outside.
+
+    Args:
+        root: The folder.
+        name: Parts with "/" between them, as in "previews/step-000010.png".
+        error: What to raise.
+
+    Raises:
+        UserError: the name is empty, absolute, leads out of the folder, or is none that a file can
+            have.
+    """
+    text = name if isinstance(name, str) else ""
+    parts = text.split("/")
+    wrong = (
+        "nothing" if not text
+        else "a path that leads elsewhere" if {"", ".", ".."} & set(parts)
+        else "a drive or a backslash" if "\\" in text or re.match("[A-Za-z]:", text)
+        else "control characters" if any(ord(c) < 32 or ord(c) == 127 for c in text)
+        else "a part that is too long" if max(len(os.fsencode(p)) for p in parts) > _MAX_NAME
+        else ""
+    )  # fmt: skip
+    path = root.joinpath(*PurePosixPath(text).parts) if not wrong else root
+    if not wrong and not path.parent.resolve().is_relative_to(root.resolve()):
+        wrong = "a link that leads elsewhere"
+    if wrong:
+        raise error(
+            f"A name must be that of a file inside {root}, such as \"cat\" or \"previews/1.png\", "
+            f"got {str(name)[:300]!r} ({wrong})."
+        )  # fmt: skip
+    return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has that name; a name that no file can have is that of nothing."""
+    try:
+        return path.exists() or path.is_symlink()
+    except OSError:
+        return False
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a person put into a folder: hidden files, such as ``.DS_Store``, do not count."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+# --- reading
+
+
+def open_regular(
+    path: Path, *, most: int, must: str = "", error: type[UserError] = InputError
+) -> BinaryIO:
+    """Open a file to read bytes.
+
+    Args:
+        path: Where.
+        most: Bytes that it may have.
+        must: What a message says must hold, such as "The prompts must be a readable text file".
+        error: What to raise.
+
+    Raises:
+        UserError: there is none, it cannot be read, is no regular file, or is larger.
+    """
+    must = must or "The file must be readable and regular"
+    try:
+        # Looked at first, since opening a device may do something; and again when it is open, since
+        # it may have been exchanged. Without O_NONBLOCK a FIFO would wait for its other end.
+        reason = _irregular(os.stat(path).st_mode)
+        if not reason:
+            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            file = os.fdopen(os.open(path, flags), "rb")
+            found = os.fstat(file.fileno())
+            reason = _irregular(found.st_mode)
+            if not reason and found.st_size > most:
+                reason = f"{_size(found.st_size)}, more than {_size(most)}"
+            if not reason:
+                return file
+            file.close()
+    except (OSError, ValueError) as problem:  # a NUL in the name is a ValueError
+        text = getattr(problem, "strerror", None) or str(problem)
+        raise error(f"{must}, got {path} ({text}).") from problem
+    raise error(f"{must}, got {path} ({reason}).")
+
+
+def _irregular(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return ""
+    for is_it, kind in (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
+        if is_it(mode):
+            return kind
+    return "a device"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count >= 2**20 else f"{count} bytes"
+
+
+def read_bytes(
+    path: Path, *, most: int, must: str = "", error: type[UserError] = InputError
+) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        UserError: as :func:`open_regular`.
+    """
+    with open_regular(path, most=most, must=must, error=error) as file:
+        data = file.read(os.fstat(file.fileno()).st_size + 1)
+        while len(data) <= most and (more := file.read(min(most, 2**20))):
+            data += more  # it grew, or is one of /proc that claims to be empty
+    if len(data) > most:
+        raise error(f"{must or 'The file must be readable'}, got {path} (more than {_size(most)}).")
+    return data
+
+
+def read_text(
+    path: Path, *, most: int = MAX_TEXT, must: str = "", error: type[UserError] = InputError
+) -> str:
+    r"""The text of a file, with "\n" between its lines.
+
+    UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        UserError: as :func:`open_regular`; or it is in another encoding.
+    """
+    must = must or "The file must be readable text"
+    data = read_bytes(path, most=most, must=must, error=error)
+    return decoded(data, path, error=error)
+
+
+def decoded(data: bytes, path: object, *, error: type[UserError] = InputError) -> str:
+    """Bytes as :func:`read_text` takes them.
+
+    Raises:
+        UserError: they are in another encoding.
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data[: problem.start].count(b"\n") + 1
+        raise error(
+            f"{path} must be text in UTF-8, got another encoding ({data[problem.start]:#x} in line "
+            f"{line}); save it as UTF-8."
+        ) from problem
+    if "\0" in text:
+        raise error(
+            f"{path} must be text in UTF-8, got NUL bytes: it is no text, or UTF-16 without a byte "
+            "order mark; save it as UTF-8."
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(
+    path: Path, *, most: int = MAX_TEXT, must: str = "", error: type[UserError] = InputError
+) -> list[str]:
+    r"""The lines of a text file; only "\n", "\r\n" and "\r" end one, as in JSON Lines.
+
+    Raises:
+        UserError: as :func:`read_text`.
+    """
+    lines = read_text(path, most=most, must=must, error=error).split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_json(
+    path: Path,
+    form: Any = object,
+    *,
+    most: int = MAX_TEXT,
+    must: str = "",
+    error: type[UserError] = InputError,
+) -> Any:
+    """The value in a JSON file.
+
+    Args:
+        path: Where.
+        form: What it must look like; see :func:`check`.
+        most: Bytes that it may have.
+        must: What a message says must hold.
+        error: What to raise.
+
+    Raises:
+        UserError: as :func:`read_text`; or it is no JSON, or JSON of another form.
+    """
+    must = must or "The file must be readable JSON"
+    text = read_text(path, most=most, must=must, error=error)
+    try:
+        return check(parsed(text), form)
+    except FormError as problem:
+        raise error(f"{must}, got {path} ({problem}).") from problem
+
+
+class FormError(Exception):
+    """JSON, or a value in it, is of another form; the text says where and what."""
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON, as a value.
+
+    Raises:
+        FormError: it is none, or deeper than any of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as problem:
+        raise FormError("it is nested too deeply") from problem
+    except ValueError as problem:
+        raise FormError(str(problem)[:200]) from problem
+
+
+def check(value: Any, form: Any, place: str = "it") -> Any:
+    """Compare a value with a form, and return it.
+
+    Args:
+        value: What JSON or TOML holds.
+        form: A type or a tuple of types (``bool`` is no ``int`` here, an ``int`` is a ``float``);
+            ``[form]`` for a list; ``{str: form}`` for an object of any names; ``{"name": form}``
+            for one with these names and perhaps others, those that end in "?" left out at will.
+        place: What messages call the value.
+
+    Raises:
+        FormError: it differs.
+    """
+    if isinstance(form, list):
+        _must_be(value, list, place)
+        for index, inner in enumerate(value):
+            check(inner, form[0], f"{place}[{index}]")
+    elif isinstance(form, dict) and str in form:
+        _must_be(value, dict, place)
+        for key, inner in value.items():
+            check(inner, form[str], f"{place}[{key!r}]")
+    elif isinstance(form, dict):
+        _must_be(value, dict, place)
+        for key, inner in form.items():
+            name = key.removesuffix("?")
+            if name in value:
+                check(value[name], inner, f"{place}[{name!r}]")
+            elif name == key:
+                raise FormError(f"{place} has no {name!r}")
+    else:
+        _must_be(value, form, place)
+    return value
+
+
+def _must_be(value: Any, kinds: Any, place: str) -> None:
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    if isinstance(value, bool):
+        fits = bool in kinds or object in kinds
+    else:
+        fits = isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+    if not fits:
+        wanted = " or ".join(_JSON.get(kind, kind.__name__) for kind in kinds)
+        raise FormError(f"{place} must be {wanted}, got {repr(value)[:80]}")
+
+
+_JSON = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+# --- writing
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -24,7 +325,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_TEMPORARY
+        )
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -32,14 +335,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise OutputError(
-            f"{path} must be writable, got: {error.strerror or error}; make room or choose another "
-            "folder."
+            f"{path} must be writable, got: {getattr(error, 'strerror', None) or error}; make room "
+            "or choose another folder."
         ) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -48,19 +352,40 @@ def check_writable(folder: Path) -> None:
     Raises:
         OutputError: it is a file, or cannot be made or written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"The output folder {folder} is a file; pass another --output-dir.")
+    probe: str | None = None
     try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"The output folder {folder} is a file; pass another --output-dir.")
         folder.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(dir=folder, prefix=".oneword-")
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=_PROBE)
         with os.fdopen(handle, "wb") as file:
             file.write(b"x")
-        Path(probe).unlink()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(
-            f"The output folder {folder} must be writable, got: {error.strerror or error}; pass "
-            "another --output-dir."
+            f"The output folder {folder} must be writable, got: "
+            f"{getattr(error, 'strerror', None) or error}; pass another --output-dir."
         ) from error
+    finally:
+        if probe is not None:  # a full disk must not leave it behind
+            with contextlib.suppress(OSError):
+                Path(probe).unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left: call it where no other writer can be at work."""
+    for path in leftovers(folder):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Temporary files of ours, in a folder and below."""
+    for path in folder.rglob(".*"):
+        ours = path.name.endswith(_TEMPORARY) or path.name.startswith(_PROBE)
+        if ours and path.is_file() and not path.is_symlink():
+            yield path
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

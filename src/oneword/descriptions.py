@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from oneword._files import write_json_atomic
-from oneword.config import UserError
+from oneword._files import read_json, write_json_atomic
+from oneword.errors import UserError
 
 
 FILE = "descriptions.json"
@@ -59,18 +58,14 @@ def read(folder: Path) -> Descriptions | None:
         DescriptionError: the file is of another form, or its captions cannot be used.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        texts = {kind: tuple(found[kind]) for kind in LIMITS}
-        if not all(isinstance(text, str) for many in texts.values() for text in many):
-            raise TypeError("a caption is no text")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DescriptionError(
-            f'{path} must be JSON such as {{"short": ["...", ...], "long": ["...", ...]}} with '
-            f"{COUNT} texts each, got something else ({error!r})."
-        ) from error
+    must = (
+        'The descriptions must be JSON such as {"short": ["...", ...], "long": ["...", ...]} with '
+        f"{COUNT} texts each"
+    )
+    found = read_json(path, {kind: [str] for kind in LIMITS}, must=must, error=DescriptionError)
+    texts = {kind: tuple(found[kind]) for kind in LIMITS}
     return Descriptions(**texts)
 
 

@@ -3,29 +3,67 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
-import json
 import math
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 from oneword import descriptions
-from oneword._files import write_atomic
+from oneword._escaping import terminal
+from oneword._files import (
+    MAX_LINE,
+    FormError,
+    check,
+    open_regular,
+    parsed,
+    read_lines,
+    read_text,
+    write_atomic,
+)
 from oneword._typing import Masks, Pixels
-from oneword.config import UserError
+from oneword.errors import UserError
 
 
 MIN_SIDE_PX = 16
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused from their header: decoding one can fill the memory."""
+MAX_BYTES = 2**30
+"""Of a picture's file: more than the largest picture has without any compression."""
+FORMATS = {
+    "AVIF": (".avif",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TGA": (".tga",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+"""Formats that are read, whatever a file is called, and the endings that pictures are known by.
+
+Pillow reads others, too: PostScript by starting Ghostscript, and video by its first frame.
+"""
+_ENDINGS = {ending for endings in FORMATS.values() for ending in endings}
+_NOT_READ = {
+    ".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".psd": "Photoshop", ".svg": "SVG",
+    ".eps": "PostScript", ".ai": "Illustrator", ".xcf": "GIMP", ".ico": "icon", ".dng": "raw",
+    ".cr2": "raw", ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".orf": "raw", ".raf": "raw",
+    ".rw2": "raw",
+}  # fmt: skip
+_STRIP = 2**22  # pixels that are worked on at once where a step needs much memory for each
 
 
 class ImageError(UserError):
@@ -83,6 +121,8 @@ def read_folder(
     if mask_dir is not None and not mask_dir.is_dir():
         raise ImageError(f"The masks must lie in a folder, got {mask_dir}.")
     listed = _listed_captions(folder / _METADATA)
+    spelled = {_composed(name): name for name in listed}
+    unused = set(listed)
     squares, names, captions, crops, found_masks, skipped = [], [], [], [], [], []
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         if path.name.startswith(".") or path.name in (_METADATA, descriptions.FILE):
@@ -96,8 +136,14 @@ def read_folder(
         if path.is_dir():
             skipped.append(f"{path.name} (a folder)")
             continue
-        if path.suffix.lower() not in Image.registered_extensions():
-            skipped.append(f"{path.name} (no picture)")
+        ending = path.suffix.lower()
+        if ending not in _ENDINGS:
+            kind = _NOT_READ.get(ending)
+            why = f"a {kind} file, which is not read; save it as JPEG or PNG" if kind else ""
+            skipped.append(f"{path.name} ({why or 'no picture'})")
+            continue
+        if not path.is_file():
+            skipped.append(f"{path.name} (no regular file)")
             continue
         upright = _upright(path)
         squares.append(to_pixels(_rgb(upright), resolution, center_crop=center_crop))
@@ -105,17 +151,16 @@ def read_folder(
         mask = _mask_of(path, upright, mask_dir) if masks else None
         found_masks.append(_to_mask(mask, path, resolution, center_crop=center_crop))
         names.append(path.name)
-        caption = path.with_suffix(".txt")
-        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else None
-        captions.append(text or listed.get(path.name))
+        own = spelled.get(_composed(path.name), "")
+        unused.discard(own)
+        captions.append(_caption_beside(path) or listed.get(own) or None)
     if not squares:
         also = f"; skipped {', '.join(skipped)}" if skipped else ""
         raise ImageError(f"The folder must hold at least one picture, got none in {folder}{also}.")
-    unknown = listed.keys() - set(names)
-    if unknown:
+    if unused:
         raise ImageError(
             f"{folder / _METADATA} must name only pictures of its folder, got "
-            f"{', '.join(sorted(unknown)[:3])}."
+            f"{', '.join(sorted(unused)[:3])}."
         )
     return PictureSet(
         torch.cat(squares),
@@ -127,23 +172,43 @@ def read_folder(
     )
 
 
-def _listed_captions(path: Path) -> dict[str, str]:
+def _caption_beside(picture: Path) -> str | None:
+    path = picture.with_suffix(".txt")
+    if not path.exists():
+        return None
+    must = f"The caption of {picture.name} must be a readable text file"
+    return read_text(path, most=MAX_LINE, must=must, error=ImageError).strip()
+
+
+def _composed(name: str) -> str:
+    """A file's name in one spelling: macOS stores "é" as two characters where others have one."""
+    return unicodedata.normalize("NFC", name)
+
+
+_Entry = {"file_name": str, "text": (str, type(None))}
+
+
+def _listed_captions(path: Path) -> dict[str, str | None]:
     """Captions by file name from a ``metadata.jsonl``; none where there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
-    found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    found: dict[str, str | None] = {}
+    must = "The captions must be a readable text file"
+    for number, line in enumerate(read_lines(path, must=must, error=ImageError), 1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-            found[entry["file_name"]] = str(entry["text"]).strip()
-        except (ValueError, KeyError, TypeError) as error:
+            if len(line) > MAX_LINE:
+                raise FormError(f"the line has {len(line)} characters")
+            entry = check(parsed(line), _Entry, "the line")
+        except FormError as error:
             raise ImageError(
                 f"Each line of {path} must be JSON such as "
                 f'{{"file_name": "a.jpg", "text": "..."}}, '
-                f"got line {number}: {line[:80]!r}."
+                f"got line {number}: {line[:80]!r} ({error})."
             ) from error
+        name = entry["file_name"].removeprefix("./")
+        found[name] = None if entry["text"] is None else entry["text"].strip()
     return found
 
 
@@ -160,11 +225,10 @@ def _crop(image: Image.Image, size: int, *, center_crop: bool) -> list[int]:
 def _mask_of(path: Path, upright: Image.Image, mask_dir: Path | None) -> Image.Image | None:
     places = [path.with_name(path.stem + _MASK)]
     if mask_dir is not None:
-        known = Image.registered_extensions()
-        inside = [p for p in sorted(mask_dir.iterdir()) if p.suffix.lower() in known]
+        inside = [p for p in sorted(mask_dir.iterdir()) if p.suffix.lower() in _ENDINGS]
         places = [p for p in inside if p.stem == path.stem] + places
     for place in places:
-        if place.is_file():
+        if place.exists():
             mask = _upright(place)
             if mask.size != upright.size:
                 raise ImageError(
@@ -203,10 +267,9 @@ def _to_mask(mask: Image.Image | None, path: Path, size: int, *, center_crop: bo
 
 
 def _has_picture(text: Path) -> bool:
-    known = Image.registered_extensions()
     stem = text.stem if text.suffix == ".txt" else text.name
     beside = text.parent.glob(f"{_escaped(stem)}.*")
-    return any(p.suffix.lower() in known and not p.name.endswith(_MASK) for p in beside)
+    return any(p.suffix.lower() in _ENDINGS and not p.name.endswith(_MASK) for p in beside)
 
 
 def _escaped(stem: str) -> str:
@@ -222,44 +285,175 @@ def read_image(path: Path) -> Image.Image:
     return _rgb(_upright(path))
 
 
-def _upright(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f"A picture must have at most {MAX_PIXELS // 10**6} megapixels, got {path.name} of "
-                f"{width} x {height}; make it smaller."
-            )
-        if min(width, height) < MIN_SIDE_PX:
-            raise ImageError(
-                f"A picture must be at least {MIN_SIDE_PX} px wide and high, got {path.name} of "
-                f"{width} x {height}."
-            )
-        with image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"A picture must have at most {MAX_PIXELS // 10**6} megapixels, got {path.name}: "
-            f"{error}"
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, ImageError):
+def open_picture(path: Path) -> Image.Image:
+    """Read a picture as it is stored, in any of :data:`FORMATS`.
+
+    Raises:
+        ImageError: it is no picture, is damaged, or is too large.
+    """
+    must = "A picture must be whole and readable"
+    with open_regular(path, most=MAX_BYTES, must=must, error=ImageError) as file:
+        try:
+            with warnings.catch_warnings():
+                # of sizes, which are checked here, and of EXIF, of which one number is used
+                warnings.simplefilter("ignore")
+                Image.init()
+                image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+                _check_size(image, path)
+                image.load()
+        except ImageError:
             raise
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"A picture must have at most {MAX_PIXELS // 10**6} megapixels, got {path.name}: "
+                f"{error}"
+            ) from error
+        except Exception as error:
+            # what a damaged file raises inside a dozen decoders has no common type
+            raise ImageError(
+                f"{must}, got {path.name} ({error or type(error).__name__}); mend it or take it "
+                "out of the folder."
+            ) from error
+        return image
+
+
+def _check_size(image: Image.Image, path: Path) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
         raise ImageError(
-            f"A picture must be whole and readable, got {path.name} ({error}); mend it or take it "
-            "out of the folder."
-        ) from error
+            f"A picture must have at most {MAX_PIXELS // 10**6} megapixels, got {path.name} of "
+            f"{width} x {height}; make it smaller."
+        )
+
+
+def _upright(path: Path) -> Image.Image:
+    """A picture as a person sees it: turned as its camera says, its colours those of sRGB."""
+    image = open_picture(path)
+    if min(image.size) < MIN_SIDE_PX:
+        raise ImageError(
+            f"A picture must be at least {MIN_SIDE_PX} px wide and high, got {path.name} of "
+            f"{image.width} x {image.height}."
+        )
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    return _in_srgb(image, path)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By the orientation in EXIF."""
+_ORIENTATION = 0x0112  # the tag
+
+
+def _orientation(image: Image.Image) -> int:
+    """The one number of EXIF that counts; the other tags may hold what they want."""
+    data = image.info.get("exif")
+    found = _short_in_exif(data, _ORIENTATION) if isinstance(data, bytes) else None
+    if found is None:
+        with contextlib.suppress(Exception):  # of a damaged header, of many types
+            found = image.getexif().get(_ORIENTATION)  # TIFF, or as text, or in XMP
+    return found if isinstance(found, int) else 1
+
+
+def _short_in_exif(data: bytes, tag: int) -> int | None:
+    """A small number in the first directory of EXIF, read on its own.
+
+    Source:
+        TIFF 6.0, section 2.
+    """
+    body = data[6:] if data.startswith(b"Exif\0\0") else data
+    order: Literal["little", "big"] = "big" if body.startswith(b"MM") else "little"
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(body[start : start + size], order)
+
+    first = number(4, 4)
+    for entry in range(first + 2, first + 2 + 12 * number(first, 2), 12):
+        if entry + 12 > len(body):
+            break
+        size = {1: 1, 3: 2, 4: 4}.get(number(entry + 2, 2))  # of byte, short and long
+        if number(entry, 2) == tag and size and number(entry + 4, 4) == 1:
+            return number(entry + 8, size)
+    return None
+
+
+def _in_srgb(image: Image.Image, path: Path) -> Image.Image:
+    """Apply the colour profile that a picture carries; without one it is in sRGB already."""
+    data = image.info.get("icc_profile")
+    if not data or image.mode.startswith(("I", "F", "1")):
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        space = profile.profile.xcolor_space.strip()
+        name = (profile.profile.profile_description or "").strip()
+    except Exception as error:  # of LittleCMS, about any byte
+        return _without_profile(image, path, error)
+    if space == "RGB" and name.lower().startswith("srgb"):
+        return image  # the same colours, and then the same bits
+    if "transparency" in image.info or image.mode in ("P", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+    colours = image.convert(image.mode.removesuffix("A")) if alpha is not None else image
+    if _SPACES.get(colours.mode) != space:
+        return image  # a profile of another kind of picture, which viewers leave out, too
+    try:
+        found = ImageCms.profileToProfile(
+            colours, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except Exception as error:
+        return _without_profile(image, path, error)
+    assert found is not None
+    if alpha is not None:
+        found.putalpha(alpha)
+    found.info.pop("icc_profile", None)
+    return found
+
+
+_SPACES = {"RGB": "RGB", "RGBX": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+"""Colour space of a profile, as ICC names it, by the mode of a picture that it is for."""
+
+
+def _without_profile(image: Image.Image, path: Path, error: Exception) -> Image.Image:
+    warnings.warn(
+        f"{terminal(path.name)}: its colour profile cannot be read "
+        f"({terminal(error or type(error).__name__)}); its colours are taken for sRGB.",
+        stacklevel=2,
+    )
+    return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
+    """As RGB; the parts of a large picture one after the other, which takes less memory."""
+    if image.width * image.height <= _STRIP:
+        return _strip_to_rgb(image, _brightest(image))
+    top = _brightest(image)
+    whole = Image.new("RGB", image.size)
+    rows = max(1, _STRIP // image.width)
+    for start in range(0, image.height, rows):
+        box = (0, start, image.width, min(image.height, start + rows))
+        whole.paste(_strip_to_rgb(image.crop(box), top), box)
+    return whole
+
+
+def _brightest(image: Image.Image) -> float:
+    """What stands for white in a picture of more than 8 bits."""
+    if not image.mode.startswith(("I", "F")):
+        return 255.0
+    return 65535.0 if np.nanmax(np.asarray(image)) > 255 else 255.0
+
+
+def _strip_to_rgb(image: Image.Image, top: float) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
         # Pillow would clip 16 bits to 255 instead of scaling them
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         image = Image.fromarray(np.clip(values / top * 255 + 0.5, 0, 255).astype(np.uint8))
     if image.mode == "P" or "transparency" in image.info or image.mode in ("LA", "La", "PA"):
         image = image.convert("RGBA")
@@ -267,6 +461,9 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
     return image.convert("RGB")
 
 
@@ -311,10 +508,12 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, str] | None = N
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Text entries of a PNG."""
-    with Image.open(path) as image:
-        image.load()
-        texts = getattr(image, "text", {})
+    """Text entries of a PNG.
+
+    Raises:
+        ImageError: it is no picture.
+    """
+    texts = getattr(open_picture(path), "text", {})
     return {key: str(value) for key, value in texts.items()}
 
 
@@ -376,7 +575,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (gap + columns * (cell_w + gap), tops[-1]), (255, 255, 255))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for label, top in zip(labels, tops, strict=False):
-        pen.text((gap, top + 2 - label_px), label, fill=(30, 30, 30), font=font)
+        pen.text((gap, top + 2 - label_px), terminal(label), fill=(30, 30, 30), font=font)
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
         sheet.paste(image, (gap + column * (cell_w + gap), tops[row]))

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from oneword.config import UserError
+from oneword._files import read_lines
+from oneword.errors import UserError
 
 
 class PromptError(UserError):
@@ -281,12 +282,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     Raises:
         PromptError: the file cannot be read or holds no prompt.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(
-            f"The prompts must be a readable text file, got {path} ({error})."
-        ) from error
+    must = "The prompts must be a readable text file"
+    lines = read_lines(path, must=must, error=PromptError)
     found = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not found:
         raise PromptError(f"The prompts file must hold one prompt a line, got none in {path}.")

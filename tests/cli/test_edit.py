@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneword import formats
-from oneword.backbones.base import load
 from oneword.cli.main import main
-from oneword.concept import Concept
-from oneword.config import ModelConfig
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A picture, its masks, and a file with ``<a>``, for microworld-nano."""
     folder = tmp_path_factory.mktemp("edit")
-    backbone = load(ModelConfig(model="microworld-nano", device="cpu"))
+    backbone = load_backbone(ModelConfig(model="microworld-nano", device="cpu"))
     side = backbone.resolution
     noise = np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "picture.png")
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     Image.fromarray(mask[: side // 2]).save(folder / "flat.png")
     ((name, vocabulary),) = backbone.vocabularies.items()
     concept = Concept(placeholder_token="<a>", rows={name: vocabulary.rows_of("cat")})
-    formats.save(concept, folder / "a.safetensors")
+    formats.save_concept(concept, folder / "a.safetensors")
     return folder
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneword import formats
 from oneword.cli.main import main
-from oneword.concept import Concept
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
 from oneword.images import read_metadata
 
 
@@ -26,10 +26,10 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def words(tmp_path_factory, photos):
     """A run folder of microworld-nano with ``<a>``, and a file with ``<b>``, learned as a style."""
-    from oneword.backbones.base import load
-    from oneword.config import ModelConfig
+    from oneword.config.model import ModelConfig
+    from oneword.models.loading import load_backbone
 
-    vocabulary = load(ModelConfig(model="microworld-nano", device="cpu")).vocabularies
+    vocabulary = load_backbone(ModelConfig(model="microworld-nano", device="cpu")).vocabularies
     (name,) = vocabulary
     folder = tmp_path_factory.mktemp("words")
     (folder / "a").mkdir()
@@ -41,7 +41,9 @@ def words(tmp_path_factory, photos):
     ):
         rows = {name: vocabulary[name].rows_of(word)}
         provenance = {"config": {"learnable_property": kind}}
-        formats.save(Concept(placeholder_token=token, rows=rows, provenance=provenance), path)
+        formats.save_concept(
+            Concept(placeholder_token=token, rows=rows, provenance=provenance), path
+        )
     return folder / "a", folder / "b.safetensors"
 
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import tiny
-from oneword import formats
 from oneword.cli.main import main
+from oneword.concepts import formats
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def photographs(tmp_path_factory):
 
 @pytest.mark.parametrize("family", ["stable_diffusion", "sdxl", "flux"])
 def test_photographs_are_learned_and_drawn(photographs, tmp_path, family, capsys):
-    model = str(tiny.save(tiny.FAMILIES[family](), tmp_path / "model"))
+    model = str(tiny.save(tiny.make(family), tmp_path / "model"))
     train = [
         "train", "--train-data-dir", str(photographs), "--model", model, "--device", "cpu",
         "--output-dir", str(tmp_path / "run"), "--placeholder-token", "<thing>",
@@ -48,7 +48,7 @@ def test_photographs_are_learned_and_drawn(photographs, tmp_path, family, capsys
     assert main(train) == 2
     assert "got 'on the beach'; for captions, --prefix-captions" in capsys.readouterr().err
     assert main([*train, "--prefix-captions"]) == 0
-    concept = formats.load(tmp_path / "run")
+    concept = formats.load_concept(tmp_path / "run")
     assert concept.provenance["config"]["random_flip"] is False
     expected = {"stable_diffusion": 1, "sdxl": 2, "flux": 2}[family]
     assert len(concept.rows) == expected

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import tiny
-from oneword import formats
 from oneword.cli.main import main
-from oneword.concept import Concept
-from oneword.deltas import WEIGHT
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.deltas import WEIGHT
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ def test_evaluate_tells_how_far_other_prompts_have_drifted(
         deltas={key + WEIGHT: torch.ones(8, 32)},
         provenance={"initializer_token": "cat"},
     )
-    formats.save(concept, tmp_path / "word.safetensors")
-    tiny.judge(32).save_pretrained(tmp_path / "judge")
-    tiny.tokenizer().save_pretrained(tmp_path / "judge")
+    formats.save_concept(concept, tmp_path / "word.safetensors")
+    tiny.parts.judge(32).save_pretrained(tmp_path / "judge")
+    tiny.tokenizers.tokenizer().save_pretrained(tmp_path / "judge")
     command = [
         "evaluate", "--concept", str(tmp_path / "word.safetensors"), "--train-data-dir",
         str(photos), "--model", str(tiny_folder), "--judge", str(tmp_path / "judge"),

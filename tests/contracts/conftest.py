@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 import tiny
-from oneword.config import InversionConfig, ModelConfig, TrainConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +19,7 @@ def folders(tmp_path_factory):
 
     class Folders(dict):
         def __missing__(self, name):
-            self[name] = tiny.save(tiny.FAMILIES[name](), place / name)
+            self[name] = tiny.save(tiny.make(name), place / name)
             return self[name]
 
     return Folders()

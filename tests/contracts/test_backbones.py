@@ -1,4 +1,4 @@
-"""The contract of backbones.base on an epsilon and a v-prediction pipeline, against float64."""
+"""The contract of models.contract on an epsilon and a v-prediction pipeline, against float64."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTex
 
 import single_file
 import tiny
-from oneword._devices import computes
-from oneword.backbones.base import Backbone, ModelError, Moments, load, pick_device, pick_dtype
-from oneword.backbones.streaming import returning_memory, streamed
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import injected
+from oneword._devices import computes, pick_device, pick_dtype
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.contract import Backbone, Moments
+from oneword.models.loading import load_backbone
+from oneword.models.speed.streaming import returning_memory, streamed
+from oneword.vocabulary.inject import injected
 
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
@@ -153,7 +156,7 @@ def test_a_word_draws_like_the_words_it_stands_for(backbone):
 
 
 def loaded(folder, **options):
-    return load(ModelConfig(model=str(folder), device="cpu", **options))
+    return load_backbone(ModelConfig(model=str(folder), device="cpu", **options))
 
 
 def test_clip_skip_takes_an_earlier_layer(tiny_folder, tiny_sd):
@@ -165,7 +168,9 @@ def test_clip_skip_takes_an_earlier_layer(tiny_folder, tiny_sd):
 
 def test_a_single_file_checkpoint_is_the_same_model(tiny_folder, tiny_sd, tmp_path):
     path = single_file.save(tiny_sd.pipeline, tmp_path / "model.safetensors")
-    found = load(ModelConfig(model=str(path), single_file_config=str(tiny_folder), device="cpu"))
+    found = load_backbone(
+        ModelConfig(model=str(path), single_file_config=str(tiny_folder), device="cpu")
+    )
     x, t = normal(2, 4, 16, 16), torch.tensor([5, 900])
     with torch.no_grad():
         predictions = [
@@ -195,7 +200,7 @@ def test_compute_types(tiny_folder):
 def test_on_a_cpu_large_models_alone_are_narrow_of_themselves(tiny_folder, tmp_path, monkeypatch):
     """Where its processor has instructions for it; this one is not asked."""
     cpu = torch.device("cpu")
-    monkeypatch.setattr("oneword.backbones.base.is_fast_in_bf16", lambda _: True)
+    monkeypatch.setattr("oneword.models.contract.is_fast_in_bf16", lambda _: True)
     file, folder = tmp_path / "one.safetensors", tmp_path / "unet"
     folder.mkdir()
     for path, size in ((file, 999_999_999), (folder / "a.safetensors", 1_000_000_000)):
@@ -206,7 +211,7 @@ def test_on_a_cpu_large_models_alone_are_narrow_of_themselves(tiny_folder, tmp_p
     assert pick_dtype("auto", cpu, str(tmp_path)) == torch.bfloat16
     assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.bfloat16
     assert pick_dtype("fp32", cpu, "stabilityai/sd") == torch.float32
-    monkeypatch.setattr("oneword.backbones.base.is_fast_in_bf16", lambda _: False)
+    monkeypatch.setattr("oneword.models.contract.is_fast_in_bf16", lambda _: False)
     assert pick_dtype("auto", cpu, "stabilityai/sd") == torch.float32
 
 
@@ -319,7 +324,7 @@ def test_a_weight_variant(tiny_sd, tmp_path):
 
 
 def test_the_safety_checker_is_kept_for_drawing_and_can_be_turned_off(tmp_path):
-    pipeline = tiny.stable_diffusion()
+    pipeline = tiny.make("stable_diffusion")
     config = CLIPConfig(
         text_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
                      "intermediate_size": 16},

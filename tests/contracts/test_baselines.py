@@ -11,19 +11,35 @@ import pytest
 import torch
 
 import tiny
-from oneword import deltas, formats
-from oneword.backbones.base import load
-from oneword.baselines import BASELINES, method, pivotal, tuning
-from oneword.concept import Concept
-from oneword.config import ConfigError, InversionConfig, ModelConfig, SamplingConfig, TuningConfig
-from oneword.draws import step_draws
-from oneword.extensions.timesteps import sampled
-from oneword.inversion import Job, invert, predictions
-from oneword.jobs import train_many
-from oneword.parts import JobError, captions_or_templates, squared_error
+from oneword.concepts import deltas, formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.tuning import TuningConfig
+from oneword.errors import ConfigError
+from oneword.models.loading import load_backbone
 from oneword.prompts import fill
-from oneword.runs import dry_run, train
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.runs.events import Stepped
+from oneword.runs.many import train_many
+from oneword.runs.train import dry_run, train
+from oneword.training.draws import step_draws
+from oneword.training.extensions.timesteps import sampled
+from oneword.training.job import Job, JobError
+from oneword.training.loop import invert
+from oneword.training.parts import captions_or_templates, squared_error
+from oneword.training.prediction import predictions
+from oneword.training.tuning import (
+    BASELINES,
+    changes,
+    method,
+    named,
+    pivotal,
+    prior,
+    tuner,
+)
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FAST = SamplingConfig(num_inference_steps=3)
@@ -32,8 +48,10 @@ SETUPS = list(BASELINES)
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    folder = tiny.save(tiny.stable_diffusion(seed=5), tmp_path_factory.mktemp("models") / "tiny")
-    found = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(
+        tiny.make("stable_diffusion", seed=5), tmp_path_factory.mktemp("models") / "tiny"
+    )
+    found = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     found.sampling = replace(found.sampling, num_inference_steps=3)  # of the class pictures
     return found
 
@@ -85,12 +103,12 @@ def unchanged(before, backbone):
 
 def fixed_loss(backbone, one, concept):
     """Loss of a concept on the job's fixed batch, as a user of its file would have it."""
-    learner = tuning.learner_of(backbone, one)
+    fixed = tuner.batches_of(backbone, one).fixed
     with torch.no_grad(), injected(backbone, [concept]):
         (found,) = predictions(
-            backbone, [(partial(fill, placeholder_token=concept.placeholder_token), learner.fixed)]
+            backbone, [(partial(fill, placeholder_token=concept.placeholder_token), fixed)]
         )
-    return float(squared_error(found, learner.fixed.target, learner.fixed.samples).mean())
+    return float(squared_error(found, fixed.target, fixed.samples).mean())
 
 
 @pytest.mark.parametrize(
@@ -156,8 +174,8 @@ def test_pivotal_leaves_the_word_alone_and_lowers_its_loss(backbone, kind, rate,
     assert result.steps == 20
     assert [step for step, _ in result.losses] == [0, 4, 8, 12, 16, 20]
     assert result.losses[:3] == word.losses
-    formats.save(result.concept, tmp_path / "word.safetensors")
-    loaded = formats.load(tmp_path / "word.safetensors")
+    formats.save_concept(result.concept, tmp_path / "word.safetensors")
+    loaded = formats.load_concept(tmp_path / "word.safetensors")
     before = fixed_loss(backbone, one, word.concept)
     after = fixed_loss(backbone, one, loaded)
     assert before == pytest.approx(min(loss for _, loss in word.losses), rel=1e-5)
@@ -188,7 +206,7 @@ def test_dreambooth_with_its_lora_alone_draws_the_same_in_stock_diffusers(backbo
         ours = backbone.draw(["a photo of a S*"], [3], FAST)
     plain = backbone.draw([f"a photo of a {rare} cat"], [3], FAST)
     assert not torch.allclose(ours, plain, atol=1e-3)
-    files = formats.save(result.concept, tmp_path / "word.safetensors", "diffusers")
+    files = formats.save_concept(result.concept, tmp_path / "word.safetensors", "diffusers")
     backbone.pipeline.load_lora_weights(files[-1])
     try:
         stock = backbone.draw([f"a photo of a {rare} cat"], [3], FAST)
@@ -212,7 +230,7 @@ def test_only_the_new_half_of_the_word_learns(backbone):
 
 
 def test_the_rare_word_is_short_and_known_as_one_token(backbone):
-    word = tuning.rare_word(backbone)
+    word = named.rare_word(backbone)
     assert len(word) <= 3
     vocabulary = backbone.vocabularies["clip"]
     assert len(vocabulary.ids(word)) == 1
@@ -232,7 +250,7 @@ def test_the_first_step_is_adamw_on_the_sum_of_both_losses(backbone):
     )  # fmt: skip
     result = method("custom-diffusion")(backbone, one)
     config = one.config.resolved(backbone.family)
-    pictures = tuning.class_pictures(backbone, "a photo of a cat", 2, config.seed, 32)
+    pictures = prior.class_pictures(backbone, "a photo of a cat", 2, config.seed, 32)
     pictures = ((pictures + 1) * 127.5).round() / 127.5 - 1  # as a file holds them
     weights = {
         name: p
@@ -276,8 +294,8 @@ class Stop:
     def __init__(self, step):
         self.step = step
 
-    def __call__(self, kind, data):
-        if kind == "progress" and data["step"] == self.step:
+    def __call__(self, event):
+        if isinstance(event, Stepped) and event.step == self.step:
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -308,7 +326,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tuned, tmp_path, setup, stops):
     resumed = train(tuned("run", setup, **own))
     assert resumed.result.status == "finished"
     assert resumed.result.losses == whole.result.losses
-    first, second = (formats.load(tmp_path / name) for name in ("whole", "run"))
+    first, second = (formats.load_concept(tmp_path / name) for name in ("whole", "run"))
     assert first.sha256() == second.sha256()
     assert first.deltas
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == len(whole.result.losses)
@@ -331,10 +349,13 @@ def test_many_jobs_may_change_weights_too(tuned, make, tmp_path):
     outcomes = train_many(configs)
     assert [o.name for o in outcomes] == ["booth", "word", "custom"]
     assert [o.outcome.result.status for o in outcomes] == ["finished"] * 3
-    assert formats.load(tmp_path / "booth").deltas
-    assert not formats.load(tmp_path / "word").deltas
+    assert formats.load_concept(tmp_path / "booth").deltas
+    assert not formats.load_concept(tmp_path / "word").deltas
     train(tuned("alone", "lora-dreambooth"))
-    assert formats.load(tmp_path / "booth").sha256() == formats.load(tmp_path / "alone").sha256()
+    assert (
+        formats.load_concept(tmp_path / "booth").sha256()
+        == formats.load_concept(tmp_path / "alone").sha256()
+    )
 
 
 def test_class_pictures_may_come_from_a_folder(tuned, photos, tmp_path):
@@ -391,7 +412,7 @@ def test_mistakes_are_said(backbone):
         pivotal.invert(backbone, job("pivotal", form="xti"))
     with pytest.raises(JobError, match="needs at least one picture"):
         method("custom-diffusion")(backbone, job("custom-diffusion", pictures=0))
-    bare = load(ModelConfig(model=backbone.name, device="cpu"))
+    bare = load_backbone(ModelConfig(model=backbone.name, device="cpu"))
     bare.pipeline.unet.requires_grad_(False)
     for module in bare.pipeline.unet.modules():
         for child in ("to_q", "to_k", "to_v"):
@@ -400,14 +421,14 @@ def test_mistakes_are_said(backbone):
         if hasattr(module, "to_out"):
             module.to_out = torch.nn.ModuleList([torch.nn.Identity()])
     with pytest.raises(JobError, match="must have weights to tune as 'lora', got none"):
-        tuning.changes_of(bare, job("lora-dreambooth").config.resolved(bare.family))
+        changes.changes_of(bare, job("lora-dreambooth").config.resolved(bare.family))
 
 
 def test_a_vocabulary_without_short_words_asks_for_one(backbone, monkeypatch):
     vocabulary = backbone.vocabularies["clip"]
     monkeypatch.setattr(type(vocabulary), "is_word", lambda self, text: len(text) > 3)
     with pytest.raises(JobError, match="must hold a rare word of two or three letters"):
-        tuning.rare_word(backbone)
+        named.rare_word(backbone)
 
 
 def test_a_rate_beyond_reason_ends_as_diverged_with_the_best_that_there_was(backbone):
@@ -438,8 +459,8 @@ def test_tuning_that_learns_nothing_says_so(backbone):
     ],
 )
 def test_every_family_can_be_tuned(family, kind, dtype, tmp_path):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / "model")
-    backbone = load(ModelConfig(model=str(folder), device="cpu", dtype=dtype))
+    folder = tiny.save(tiny.make(family), tmp_path / "model")
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu", dtype=dtype))
     part = "unet" if "unet" in backbone.pipeline.components else "transformer"
     module = backbone.pipeline.components[part]
     before = {name: p.detach().clone() for name, p in module.named_parameters()}

@@ -14,14 +14,17 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.hunyuan_dit import HunyuanDiT
-from oneword.bipartite import inverted
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.formats.names import family_of
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.formats.names import family_of
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.generation.ddim_inversion import inverted
+from oneword.models.families.hunyuan_dit import HunyuanDiT
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
@@ -29,7 +32,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 
 @pytest.fixture(scope="module")
 def hunyuan(folders):
-    return load(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu"))
 
 
 def word(backbone, text="red cat", token="<Cat-Toy>"):
@@ -83,7 +86,7 @@ def test_hunyuan_is_told_widths_first(hunyuan):
 
 
 def test_hunyuan_from_version_1_2_on_is_told_no_sizes():
-    pipeline = tiny.hunyuan_dit(use_style_cond_and_image_meta_size=False)
+    pipeline = tiny.make("hunyuan_dit", use_style_cond_and_image_meta_size=False)
     later = HunyuanDiT(pipeline, ModelConfig(model="x", device="cpu"))
     with torch.no_grad():
         cond = later.encode_prompt(["a cat"])
@@ -131,7 +134,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(hunyuan):
 
 def test_what_the_family_does_not_have_is_refused(folders):
     with pytest.raises(ModelError, match="Hunyuan-DiT has no CLIP that layers could be skipped"):
-        load(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu", clip_skip=1))
+        load_backbone(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu", clip_skip=1))
 
 
 def test_a_tokenizer_that_is_a_file_of_sentencepiece_alone_is_read(folders, tmp_path):
@@ -142,7 +145,7 @@ def test_a_tokenizer_that_is_a_file_of_sentencepiece_alone_is_read(folders, tmp_
         model_writer=pieces,
         vocab_size=300,
         hard_vocab_limit=False,
-        user_defined_symbols=[f"\u2581{one}" for one in tiny.WORDS],
+        user_defined_symbols=[f"\u2581{one}" for one in tiny.tokenizers.WORDS],
         pad_id=0,
         eos_id=1,
         unk_id=2,
@@ -151,21 +154,21 @@ def test_a_tokenizer_that_is_a_file_of_sentencepiece_alone_is_read(folders, tmp_
     )
     (folder / "tokenizer_2" / "tokenizer.json").unlink()
     (folder / "tokenizer_2" / "spiece.model").write_bytes(pieces.getvalue())
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with injected(backbone, [word(backbone, "a", "<w>")]):
         found = backbone.encode_prompt(["cat <w> cat"]).encoder_hidden_states
     plain = backbone.encode_prompt(["cat a cat"]).encoder_hidden_states
     assert torch.allclose(found, plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["kohya", "oneword"])
+@pytest.mark.parametrize("layout", ["comfyui", "oneword"])
 def test_files_name_hunyuans_encoders(hunyuan, layout, tmp_path):
     """And the word of such a file fits the model, without being told the family."""
     concept = word(hunyuan)
-    formats.save(concept, tmp_path / "cat-toy.safetensors", layout)
-    if layout == "kohya":
+    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", layout)
+    if layout == "comfyui":
         assert sorted(load_file(tmp_path / "cat-toy.safetensors")) == ["chinese_roberta", "mt5xl"]
-    read = formats.load(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
+    read = formats.load_concept(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
     assert read.sha256() == concept.sha256()
     assert family_of({n: rows.shape[1] for n, rows in read.rows.items()}) == "Hunyuan-DiT"
     plain = hunyuan.encode_prompt(["a red cat"]).encoder_hidden_states

@@ -9,16 +9,17 @@ import sys
 import pytest
 import torch
 
-from oneword import formats
-from oneword.cluster import WORKER, ClusterError, train_on_cluster
-from oneword.jobs import train_many
+from oneword.concepts import formats
+from oneword.runs.cluster import ClusterError, train_on_cluster
+from oneword.runs.events import Ended, Message, Stepped, WorkerStarted
+from oneword.runs.many import train_many
 
 
 pytest.importorskip("ray")
 
 
 def rows(folder):
-    return formats.load(folder).rows["clip"]
+    return formats.load_concept(folder).rows["clip"]
 
 
 def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
@@ -38,16 +39,17 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
         torch.set_num_threads(threads)
     workers, killed, ended, said = [], [], [], []
 
-    def tell(name, kind, data):
-        if kind == WORKER:
-            workers.append(data)
-        elif kind == "message":
-            said.append(data)
-        elif kind == "ended" and data.error == "":
-            ended.append(name)
-        elif kind == "progress" and data["step"] >= 6 and not killed:
-            killed.append(workers[-1])
-            os.kill(workers[-1], signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+    def tell(event):
+        match event:
+            case WorkerStarted():
+                workers.append(event.pid)
+            case Message():
+                said.append(event.text)
+            case Ended(failed=False):
+                ended.append(event.job)
+            case Stepped() if event.step >= 6 and not killed:
+                killed.append(workers[-1])
+                os.kill(workers[-1], signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
 
     outcomes = train_on_cluster(jobs("many"), workers=1, slots=1, on_event=tell)
     assert killed

@@ -6,14 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword import composition, formats
 from oneword.cli.main import main
-from oneword.composition import invert_together, pasted
-from oneword.config import InversionConfig
-from oneword.draws import generator
+from oneword.concepts import formats
+from oneword.config.inversion import InversionConfig
 from oneword.images import to_images
-from oneword.inversion import Job, invert_many
-from oneword.parts import JobError
+from oneword.training import together
+from oneword.training.draws import generator
+from oneword.training.job import Job, JobError
+from oneword.training.loop import invert_many
+from oneword.training.together import invert_together, pasted
 
 
 def pictures(num, seed, size=32):
@@ -125,10 +126,10 @@ def test_captions_name_the_first_word_as_their_owner():
         ("<c>, <a> and <b>", 2, "{}, <slot-0> and <slot-1>"),
         ("<a> and <b> and <a>", 0, "{} and <slot-1> and {}"),
     ):
-        assert composition._owner(caption, jobs) == owner
-        assert composition._named(caption, jobs[owner], slots) == text
+        assert together._owner(caption, jobs) == owner
+        assert together._named(caption, jobs[owner], slots) == text
     with pytest.raises(JobError, match=r"must name two or more of <a>, <b>, <c>, got 'a <a>'"):
-        composition._owner("a <a>", jobs)
+        together._owner("a <a>", jobs)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,16 @@ from diffusers.models.transformers import transformer_cosmos
 from diffusers.pipelines.cosmos import pipeline_cosmos2_text2image as stock_module
 
 import tiny
-from oneword import formats
-from oneword.backbones import cosmos2
-from oneword.backbones.base import ModelError, load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.families import cosmos2
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
+from tiny.cosmos2 import Guardrail
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=64)
@@ -27,7 +31,7 @@ FEW = SamplingConfig(num_inference_steps=3, height=64, width=64)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["cosmos2"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["cosmos2"]), device="cpu"))
 
 
 def word(backbone, text="red cat", token="<Toy>"):
@@ -103,7 +107,7 @@ def test_the_pipeline_has_its_scheduler_back_also_after_an_error(backbone):
 
 def test_moments_are_scaled_by_channel(backbone):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    moments, vae = backbone.encode_image(pixels), backbone.vae
+    moments, vae = backbone.encode_image(pixels), backbone.autoencoder.vae
     with torch.no_grad():
         posterior = vae.encode(pixels[:, :, None]).latent_dist
     mean, std = (
@@ -132,7 +136,7 @@ def test_the_longest_prompt_still_holds_its_word_and_a_longer_one_is_refused(bac
 def test_the_safety_checker_is_asked_about_prompts_and_pictures(folders, monkeypatch):
     seen = []
 
-    class Strict(tiny.Guardrail):
+    class Strict(Guardrail):
         def check_text_safety(self, prompt):
             seen.append(prompt)
             return "dog" not in prompt
@@ -144,7 +148,7 @@ def test_the_safety_checker_is_asked_about_prompts_and_pictures(folders, monkeyp
             return None if len(seen) > 4 else blurred
 
     monkeypatch.setattr(stock_module, "CosmosSafetyChecker", Strict)
-    backbone = load(ModelConfig(model=str(folders["cosmos2"]), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(folders["cosmos2"]), device="cpu"))
     with pytest.warns(UserWarning, match=r"changed picture\(s\) \[0, 1\]; --no-safety-checker"):
         drawn = backbone.draw(["a cat", "a house"], [1, 2], FEW)
     assert seen == ["a cat", "a house", ((1, 64, 64, 3), np.uint8), ((1, 64, 64, 3), np.uint8)]
@@ -153,7 +157,9 @@ def test_the_safety_checker_is_asked_about_prompts_and_pictures(folders, monkeyp
         assert (backbone.draw(["a cat"], [1], FEW) == -1).all()
     with pytest.raises(ValueError, match="unsafe text in the prompt: a dog"):
         backbone.draw(["a dog"], [1], FEW)
-    open_ = load(ModelConfig(model=str(folders["cosmos2"]), device="cpu", safety_checker=False))
+    open_ = load_backbone(
+        ModelConfig(model=str(folders["cosmos2"]), device="cpu", safety_checker=False)
+    )
     assert open_.draw(["a dog"], [1], FEW).shape == (1, 3, 64, 64)
 
 
@@ -165,15 +171,15 @@ def test_a_missing_safety_checker_is_named(folders, monkeypatch):
     config = ModelConfig(model=str(folders["cosmos2"]), device="cpu")
     monkeypatch.setattr(stock_module, "CosmosSafetyChecker", Missing)
     with pytest.raises(ModelError, match=r"pip install cosmos_guardrail, or .*--no-safety-checker"):
-        load(config)
+        load_backbone(config)
 
 
 def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatch):
-    folder = tiny.save(tiny.cosmos2(masked=True), tmp_path / "masked")
+    folder = tiny.save(tiny.make("cosmos2", masked=True), tmp_path / "masked")
     config = ModelConfig(model=str(folder), device="cpu")
     monkeypatch.setattr(cosmos2, "is_torchvision_available", lambda: False)
     with pytest.raises(ModelError, match="needs torchvision, got none installed; pip install"):
-        load(config)
+        load_backbone(config)
     seen = []
 
     def resize(mask, size, interpolation):
@@ -186,7 +192,7 @@ def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatc
     )
     monkeypatch.setattr(transformer_cosmos, "transforms", stand_in, raising=False)
     monkeypatch.setattr(cosmos2, "is_torchvision_available", lambda: True)
-    backbone = load(config)
+    backbone = load_backbone(config)
     backbone.draw(["a cat"], [0], FEW)
     with torch.no_grad():
         cond = backbone.encode_prompt(["a cat"] * 2)
@@ -198,12 +204,12 @@ def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatc
 
 def test_settings_for_clip_are_refused(folders):
     with pytest.raises(ModelError, match=r"Cosmos 2 has no CLIP .* got clip_skip 1; leave it out"):
-        load(ModelConfig(model=str(folders["cosmos2"]), device="cpu", clip_skip=1))
+        load_backbone(ModelConfig(model=str(folders["cosmos2"]), device="cpu", clip_skip=1))
 
 
 def test_a_file_names_the_encoder_as_other_tools_do(backbone, tmp_path):
     concept = word(backbone)
-    (path,) = formats.save(concept, tmp_path / "word.safetensors", "kohya")
-    found = formats.load(path)
+    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", "comfyui")
+    found = formats.load_concept(path)
     assert list(found.rows) == ["t5xxl"]
     assert torch.equal(found.rows["t5xxl"], concept.rows["t5xxl"])

@@ -11,10 +11,12 @@ from diffusers.pipelines.deepfloyd_if import IFSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor
 
 import tiny
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.deepfloyd_if import DeepFloydIF
-from oneword.bipartite import inverted
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.generation.ddim_inversion import inverted
+from oneword.models.families.deepfloyd_if import DeepFloydIF
+from oneword.models.loading import load_backbone
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
@@ -22,7 +24,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["deepfloyd_if"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["deepfloyd_if"]), device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,8 @@ def test_pictures_are_their_own_latents(backbone, picture):
     assert not moments.std.any()
     assert torch.equal(backbone.decode_latents(picture), picture)
     assert torch.equal(backbone.decode_latents(3 * picture), (3 * picture).clamp(-1, 1))
-    assert (backbone.vae_factor, backbone.latent_channels, backbone.resolution) == (1, 3, 64)
+    part = backbone.autoencoder
+    assert (part.factor, part.channels, backbone.resolution) == (1, 3, 64)
 
 
 def test_the_noise_is_the_stock_pipelines_without_the_variance(folders, backbone):
@@ -98,7 +101,7 @@ def test_what_the_safety_checker_finds_is_black(tmp_path):
     vision = size | {"image_size": 24, "patch_size": 8, "projection_dim": 12}
     checker = IFSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=12)).eval()
     reader = CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
-    pipeline = tiny.deepfloyd_if(safety_checker=checker, feature_extractor=reader)
+    pipeline = tiny.make("deepfloyd_if", safety_checker=checker, feature_extractor=reader)
     backbone = DeepFloydIF(pipeline, ModelConfig(model="x", device="cpu"))
     for head in (checker.p_head, checker.w_head):
         torch.nn.init.constant_(head.bias, -100.0)

@@ -8,10 +8,13 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from oneword.backbones.base import ModelError, load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
@@ -19,7 +22,7 @@ FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["dreamlite"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["dreamlite"]), device="cpu"))
 
 
 def word(backbone, text="red cat"):
@@ -75,7 +78,7 @@ def test_layers_do_not_read_prompts_of_their_own(backbone):
 
 
 def test_the_distilled_models_pictures_are_the_stock_pipelines(folders):
-    backbone = load(ModelConfig(model=str(folders["dreamlite_mobile"]), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(folders["dreamlite_mobile"]), device="cpu"))
     assert (backbone.sampling.guidance_scale, backbone.sampling.num_inference_steps) == (1.0, 4)
     stock = DiffusionPipeline.from_pretrained(folders["dreamlite_mobile"])
     noise = torch.randn(1, 4, 32, 48, generator=torch.Generator().manual_seed(3))

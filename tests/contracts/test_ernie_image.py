@@ -9,11 +9,13 @@ import torch
 from diffusers import ErnieImagePipeline
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
@@ -22,7 +24,7 @@ PROMPTS = ["a cat", "a red dog on the moon", ""]
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["ernie_image"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["ernie_image"]), device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_pictures_are_the_stock_pipelines(backbone, stock):
 def test_moments_are_scaled_by_the_batch_norm_that_the_pipeline_undoes(backbone):
     """It takes another epsilon than the published setting."""
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    vae, moments = backbone.vae, backbone.encode_image(pixels)
+    vae, moments = backbone.autoencoder.vae, backbone.encode_image(pixels)
     raw = backbone.pipeline._patchify_latents(vae.encode(pixels).latent_dist.mean)
     spread = (vae.bn.running_var + 1e-5).sqrt()[:, None, None]
     assert torch.allclose(moments.mean, (raw - vae.bn.running_mean[:, None, None]) / spread)
@@ -66,9 +68,11 @@ def test_moments_are_scaled_by_the_batch_norm_that_the_pipeline_undoes(backbone)
 
 def test_what_would_rewrite_prompts_is_left_out(backbone, tmp_path):
     """It is a language model of 4 B parameters, and would lose the word."""
-    pipeline = tiny.ernie_image()
+    pipeline = tiny.make("ernie_image")
     pipeline.register_modules(pe=pipeline.text_encoder, pe_tokenizer=pipeline.tokenizer)
-    found = load(ModelConfig(model=str(tiny.save(pipeline, tmp_path / "pe")), device="cpu"))
+    found = load_backbone(
+        ModelConfig(model=str(tiny.save(pipeline, tmp_path / "pe")), device="cpu")
+    )
     assert found.pipeline.pe is None
     assert torch.equal(found.draw(["a cat"], [0], FEW), backbone.draw(["a cat"], [0], FEW))
 
@@ -87,13 +91,13 @@ def test_a_word_of_two_vectors_learns_to_the_end_of_the_room(backbone):
 
 @pytest.mark.parametrize(("name", "steps"), [("ERNIE-Image", 50), ("ERNIE-Image-Turbo", 8)])
 def test_the_distilled_model_is_told_by_its_name(tmp_path, name, steps):
-    found = load(
-        ModelConfig(model=str(tiny.save(tiny.ernie_image(), tmp_path / name)), device="cpu")
+    found = load_backbone(
+        ModelConfig(model=str(tiny.save(tiny.make("ernie_image"), tmp_path / name)), device="cpu")
     )
     assert found.sampling.num_inference_steps == steps
 
 
 def test_a_file_names_the_reader(backbone, tmp_path):
     concept = word(backbone)
-    (path,) = formats.save(concept, tmp_path / "word.safetensors", "kohya")
-    assert list(formats.load(path).rows) == ["ministral3"]
+    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", "comfyui")
+    assert list(formats.load_concept(path).rows) == ["ministral3"]

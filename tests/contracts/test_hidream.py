@@ -8,16 +8,17 @@ from diffusers import DiffusionPipeline, FlowMatchLCMScheduler, UniPCMultistepSc
 from diffusers.models.transformers.transformer_hidream_image import MOEFeedForwardSwiGLU
 
 import tiny
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.hidream import HiDream
-from oneword.concept import Concept
-from oneword.config import ModelConfig
-from oneword.vocabulary import injected
+from oneword.concepts.concept import Concept
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.families.hidream import HiDream
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
 
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["hidream"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["hidream"]), device="cpu"))
 
 
 def test_prompts_are_the_stock_pipelines(folders, backbone):
@@ -69,7 +70,7 @@ def test_a_gradient_returns_to_every_encoder_through_the_experts(backbone):
 
 def test_layers_of_clip_are_not_skipped(folders):
     with pytest.raises(ModelError, match=r"pooled output only, .* got clip_skip 1"):
-        load(ModelConfig(model=str(folders["hidream"]), device="cpu", clip_skip=1))
+        load_backbone(ModelConfig(model=str(folders["hidream"]), device="cpu", clip_skip=1))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_layers_of_clip_are_not_skipped(folders):
     ids=lambda solver: type(solver).__name__,
 )
 def test_other_solvers_give_their_shift_to_eulers(solver):
-    pipeline = tiny.hidream()
+    pipeline = tiny.make("hidream")
     pipeline.scheduler = solver
     shift = HiDream(pipeline, ModelConfig(model="x", device="cpu")).pipeline.scheduler.config.shift
     assert shift == solver.config.get("flow_shift", solver.config.get("shift"))

@@ -12,11 +12,14 @@ from diffusers.pipelines.ideogram4.pipeline_ideogram4 import (
     _resolution_aware_mu,
 )
 
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.memory import Work
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.loading import load_backbone
+from oneword.models.memory.count import Work
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
@@ -25,7 +28,7 @@ PROMPTS = ["a cat", "a red dog on the moon"]
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["ideogram4"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["ideogram4"]), device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ def test_the_unguided_network_sees_no_text(backbone):
 def test_latents_are_patches_with_their_place_first(backbone, stock):
     """The pipeline decodes packed latents of (rows, columns, channels)."""
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    mean = backbone.vae.encode(pixels).latent_dist.mean
+    mean = backbone.autoencoder.vae.encode(pixels).latent_dist.mean
     own = backbone.pipeline._patchify_latents(mean)
     by_hand = mean.unflatten(2, (-1, 2)).unflatten(4, (-1, 2))  # b c h p w q
     by_hand = by_hand.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
@@ -108,7 +111,7 @@ def test_latents_are_patches_with_their_place_first(backbone, stock):
 
 def test_noise_levels_are_spread_as_the_steps_are(backbone):
     side = 16
-    size = (side * backbone.vae_factor,) * 2
+    size = (side * backbone.autoencoder.factor,) * 2
     u = torch.linspace(0, 1, 9)[1:]
     mean = _resolution_aware_mu(*size, 0.0)
     expected = _logit_normal_sigmas(8, mean, 1.5).flip(0)
@@ -139,7 +142,7 @@ def test_negative_prompts_are_refused(backbone):
 
 @pytest.mark.parametrize("options", [{"offload": "vae"}, {"offload": "all"}], ids=str)
 def test_the_second_network_draws_wherever_it_waits(folders, backbone, options):
-    other = load(
+    other = load_backbone(
         ModelConfig(model=str(folders["ideogram4"]), device="cpu", **options), Work(samples=1)
     )
     found = other.draw(["a cat"], [0], FEW)

@@ -9,22 +9,15 @@ import math
 import pytest
 import torch
 
-from oneword import extensions
-from oneword.config import ConfigError, InversionConfig
-from oneword.draws import step_draws
-from oneword.extensions.timesteps import sampled
-from oneword.inversion import Job, invert, invert_many
-from oneword.learner import Learner
-from oneword.parts import (
-    JobError,
-    Parts,
-    State,
-    captions_or_templates,
-    effective_learning_rate,
-    schedule,
-    squared_error,
-)
-from oneword.vocabulary import initial_rows
+from oneword.config.inversion import InversionConfig
+from oneword.errors import ConfigError
+from oneword.training.batches import Batches
+from oneword.training.draws import step_draws
+from oneword.training.job import Job, JobError
+from oneword.training.loop import invert, invert_many
+from oneword.training.parts import captions_or_templates, squared_error
+from oneword.training.rates import effective_learning_rate, schedule
+from oneword.vocabulary.vocabulary import initial_rows
 
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
@@ -51,12 +44,9 @@ def job(name="a", seed=0, **fields):
     return Job(name=name, pictures=pictures(seed), config=config)
 
 
-def learner(backbone, task):
-    parts = Parts(
-        form=extensions.form, rows=None, prompts=None, timesteps=sampled, loss=squared_error,
-        penalties=(), after=(), stop=extensions.STOP, on_step=None, checkpoint=None,
-    )  # fmt: skip
-    return Learner(backbone, task, parts, index=0, slot=0)
+def batches_of(backbone, task):
+    config = task.config.resolved(backbone.family)
+    return Batches(backbone, task, config, prompts=captions_or_templates)
 
 
 class Memory:
@@ -71,8 +61,7 @@ class Memory:
         return self.saved[-1] if self.saved else None
 
     def save(self, state):
-        self.saved.append(State({k: v.clone() for k, v in state.tensors.items()},
-                                copy.deepcopy(state.info)))  # fmt: skip
+        self.saved.append(copy.deepcopy(state))
 
 
 def everything(backbone):
@@ -328,7 +317,7 @@ def test_a_batch_needs_pictures_of_one_size(tiny_sd):
 
 
 def test_flipped_pictures_have_moments_of_their_own(tiny_sd):
-    flipped = learner(tiny_sd, job(random_flip=True))
+    flipped = batches_of(tiny_sd, job(random_flip=True))
     mirrored = tiny_sd.encode_image(pictures().flip(-1))
     assert torch.allclose(flipped.posterior.mean[3:], mirrored.mean, atol=1e-5)
 
@@ -372,10 +361,10 @@ def test_schedules_equal_diffusers(name):
 
 
 def test_half_precision_learns_the_same_rows_roughly(tiny_folder, tiny_sd):
-    from oneword.backbones.base import load
-    from oneword.config import ModelConfig
+    from oneword.config.model import ModelConfig
+    from oneword.models.loading import load_backbone
 
-    half = load(ModelConfig(model=str(tiny_folder), device="cpu", dtype="bf16"))
+    half = load_backbone(ModelConfig(model=str(tiny_folder), device="cpu", dtype="bf16"))
     rows = [invert(b, job(max_train_steps=10)).concept.rows["clip"] for b in (tiny_sd, half)]
     start = initial_rows(tiny_sd.vocabularies["clip"], "cat", 1)
     steps = [r - start for r in rows]
@@ -387,8 +376,8 @@ def test_a_mask_counts_its_own_cells_alone_whatever_its_size(backbone):
     masks = torch.zeros(3, 1, 32, 32)
     masks[:, :, 8:16, :8] = 1.0
     task = job(random_flip=True)
-    plain = learner(backbone, task)
-    masked = learner(backbone, dataclasses.replace(task, masks=masks))
+    plain = batches_of(backbone, task)
+    masked = batches_of(backbone, dataclasses.replace(task, masks=masks))
     batch = masked.fixed
     cells = batch.samples.mask
     assert cells.shape == (4, 1, 16, 16)
@@ -396,8 +385,9 @@ def test_a_mask_counts_its_own_cells_alone_whatever_its_size(backbone):
     assert bool((cells[:, :, 4:8, :4] == 1).all())
     assert int((cells > 0).sum()) == 4 * 16
     trained = []
-    for masked.step in range(6):
-        trained.append(masked.next_batch(sampled).samples)
+    for step in range(6):
+        draws = masked.draws(step)
+        trained.append(masked.noised(draws, draws.times).samples)
     flips = torch.cat([samples.flips for samples in trained])
     both = torch.cat([samples.mask for samples in trained])
     assert flips.any()

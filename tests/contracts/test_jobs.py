@@ -9,15 +9,17 @@ import signal
 import pytest
 import torch
 
-from oneword import formats
 from oneword.cli.main import main
-from oneword.config import ConfigError, ModelConfig
-from oneword.jobs import train_many
-from oneword.runs import train
+from oneword.concepts import formats
+from oneword.config.model import ModelConfig
+from oneword.errors import ConfigError
+from oneword.runs.events import Ended, Message, Stepped
+from oneword.runs.many import train_many
+from oneword.runs.train import train
 
 
 def rows(folder):
-    return formats.load(folder).rows["clip"]
+    return formats.load_concept(folder).rows["clip"]
 
 
 @pytest.fixture
@@ -37,12 +39,12 @@ def jobs(make, tmp_path):
 
 def test_each_word_is_what_it_would_be_alone_and_a_bad_folder_fails_alone(jobs, make, tmp_path):
     told = []
-    outcomes = train_many(jobs("many"), slots=2, on_event=lambda *event: told.append(event))
+    outcomes = train_many(jobs("many"), slots=2, on_event=told.append)
     assert [one.name for one in outcomes] == ["a", "bad", "b", "c"]
     assert outcomes[1].outcome is None
     assert "nowhere" in outcomes[1].error
     assert not (tmp_path / "many" / "bad").exists()
-    ended = [name for name, kind, _ in told if kind == "ended"]
+    ended = [event.job for event in told if isinstance(event, Ended)]
     assert ended == ["bad", "a", "b", "c"]
     for one in (outcomes[0], *outcomes[2:]):
         assert one.outcome.result.status == "finished"
@@ -56,8 +58,8 @@ def test_each_word_is_what_it_would_be_alone_and_a_bad_folder_fails_alone(jobs, 
 def test_a_word_is_kept_when_it_ends_and_not_when_all_have_ended(jobs, tmp_path):
     there = []
 
-    def tell(name, kind, data):
-        if kind == "ended" and name == "a":
+    def tell(event):
+        if isinstance(event, Ended) and event.job == "a":
             there.append((tmp_path / "many" / "a" / "learned_embeds.safetensors").exists())
             there.append((tmp_path / "many" / "c" / "learned_embeds.safetensors").exists())
 
@@ -69,19 +71,16 @@ def test_a_word_is_kept_when_it_ends_and_not_when_all_have_ended(jobs, tmp_path)
 def test_a_stopped_call_goes_on_where_each_word_stood(jobs, tmp_path, slots):
     train_many(jobs("whole"), slots=slots)
 
-    def stop(name, kind, data):
-        if kind == "progress" and name == "b" and data["step"] == 7:
+    def stop(event):
+        if isinstance(event, Stepped) and (event.job, event.step) == ("b", 7):
             os.kill(os.getpid(), signal.SIGINT)
 
     stopped = {o.name: o for o in train_many(jobs("many"), slots=slots, on_event=stop)}
     assert stopped["b"].outcome.result.status == "interrupted"
     assert stopped["a"].outcome.result.status == "finished"
     told = []
-    again = {
-        o.name: o
-        for o in train_many(jobs("many"), slots=3, on_event=lambda *event: told.append(event))
-    }
-    assert ("b", "message", "Going on from step 7.") in told
+    again = {o.name: o for o in train_many(jobs("many"), slots=3, on_event=told.append)}
+    assert Message("b", "Going on from step 7.") in told
     assert again["a"].outcome.was_finished
     assert {again[name].outcome.result.status for name in "abc"} == {"finished"}
     for name in "abc":
@@ -94,21 +93,21 @@ def test_a_stopped_call_goes_on_where_each_word_stood(jobs, tmp_path, slots):
 def test_one_slot_resumed_ends_with_the_same_bits(jobs, tmp_path):
     train_many(jobs("whole"), slots=1)
 
-    def stop(name, kind, data):
-        if kind == "progress" and name == "b" and data["step"] == 5:
+    def stop(event):
+        if isinstance(event, Stepped) and (event.job, event.step) == ("b", 5):
             os.kill(os.getpid(), signal.SIGINT)
 
     train_many(jobs("many"), slots=1, on_event=stop)
     told = []
-    train_many(jobs("many"), slots=1, on_event=lambda *event: told.append(event))
-    assert ("b", "message", "Going on from step 5.") in told  # and not anew, to the same bits
+    train_many(jobs("many"), slots=1, on_event=told.append)
+    assert Message("b", "Going on from step 5.") in told  # and not anew, to the same bits
     for name in "abc":
         assert torch.equal(rows(tmp_path / "whole" / name), rows(tmp_path / "many" / name))
 
 
 def test_a_word_of_many_can_go_on_alone(jobs, tmp_path):
-    def stop(name, kind, data):
-        if kind == "progress" and name == "b" and data["step"] == 5:
+    def stop(event):
+        if isinstance(event, Stepped) and (event.job, event.step) == ("b", 5):
             os.kill(os.getpid(), signal.SIGINT)
 
     train_many(jobs("many"), slots=2, on_event=stop)
@@ -156,7 +155,7 @@ def test_a_folder_of_folders_from_the_command_line(command, photos, tmp_path, ca
     assert {name: one["status"] for name, one in numbers.items()} == {
         "dog": "finished", "my-cat": "finished", "empty": "failed",
     }  # fmt: skip
-    assert formats.load(tmp_path / "out" / "my-cat").placeholder_token == "<my-cat>"
+    assert formats.load_concept(tmp_path / "out" / "my-cat").placeholder_token == "<my-cat>"
     assert (tmp_path / "out" / "dog" / "report.html").exists()
 
 
@@ -192,7 +191,7 @@ def test_a_jobs_file_gives_each_word_its_own_settings(command, photos, tmp_path,
     out = capsys.readouterr().out
     assert "1 of 2 words are learned" in out
     assert "two: failed: num_vectors must be in 1..75, got 0." in out
-    concept = formats.load(tmp_path / "out" / "one")
+    concept = formats.load_concept(tmp_path / "out" / "one")
     assert (concept.placeholder_token, concept.num_vectors) == ("<x>", 2)
 
 

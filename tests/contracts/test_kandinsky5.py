@@ -8,11 +8,14 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from oneword import formats
-from oneword.backbones.base import ModelError, load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
@@ -20,7 +23,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["kandinsky5"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["kandinsky5"]), device="cpu"))
 
 
 def word(backbone, text="red cat", token="<Toy>"):
@@ -133,13 +136,13 @@ def test_pictures_are_decoded_as_the_stock_pipeline_does(folders, backbone):
 
 def test_layers_of_clip_are_not_skipped(folders):
     with pytest.raises(ModelError, match=r"pooled output only, .* got clip_skip 1"):
-        load(ModelConfig(model=str(folders["kandinsky5"]), device="cpu", clip_skip=1))
+        load_backbone(ModelConfig(model=str(folders["kandinsky5"]), device="cpu", clip_skip=1))
 
 
-@pytest.mark.parametrize("layout", ["oneword", "kohya"])
+@pytest.mark.parametrize("layout", ["oneword", "comfyui"])
 def test_a_file_names_both_readers(backbone, tmp_path, layout):
     concept = word(backbone)
-    (path,) = formats.save(concept, tmp_path / "word.safetensors", layout)
-    found = formats.load(path)
+    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors", layout)
+    found = formats.load_concept(path)
     assert list(found.rows) == ["clip_l", "qwen25"]
     assert all(torch.equal(found.rows[n], rows) for n, rows in concept.rows.items())

@@ -8,13 +8,17 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from transformers import ByT5Tokenizer
 
-from oneword import formats
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.probe import try_road
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.formats.names import family_of
-from oneword.vocabulary import PlaceholderError, _with_words, initial_outputs, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.formats.names import family_of
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.loading import load_backbone
+from oneword.models.probe import try_road
+from oneword.vocabulary.inject import initial_outputs, injected
+from oneword.vocabulary.tokenizer import with_words
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=64)
@@ -33,7 +37,7 @@ PROMPTS = (
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["kolors"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["kolors"]), device="cpu"))
 
 
 def word(backbone, text="red cat", token="<Cat-Toy>"):
@@ -81,7 +85,7 @@ def test_a_placeholder_inside_another_word_is_none(backbone):
 def test_any_tokenizer_written_in_python_will_do():
     tokens = ByT5Tokenizer()
     toy = Concept(placeholder_token="<toy>", rows={"t5": torch.zeros(2, 4)})
-    words = _with_words(tokens, [toy], 400, torch.device("cpu"))
+    words = with_words(tokens, [toy], 400, torch.device("cpu"))
     found = words("a <toy>, red").input_ids
     plain = tokens("a, red").input_ids
     assert found == [plain[0], 400, 401, *plain[1:]]
@@ -170,7 +174,7 @@ def test_it_is_told_the_true_crop(backbone):
 
 def test_what_it_does_not_have_is_refused(folders, backbone):
     with pytest.raises(ModelError, match=r"Kolors has no CLIP .* got clip_skip 1; leave it out"):
-        load(ModelConfig(model=str(folders["kolors"]), device="cpu", clip_skip=1))
+        load_backbone(ModelConfig(model=str(folders["kolors"]), device="cpu", clip_skip=1))
     # ChatGLM says its states with the tokens first
     with pytest.raises(PlaceholderError, match=r"Output vectors need .* --vectors-at input"):
         initial_outputs(backbone, "cat", 1, ["a {}"])
@@ -178,9 +182,9 @@ def test_what_it_does_not_have_is_refused(folders, backbone):
 
 def test_its_files_name_the_encoder(backbone, tmp_path):
     concept = word(backbone)
-    formats.save(concept, tmp_path / "cat-toy.safetensors", "kohya")
+    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", "comfyui")
     assert list(load_file(tmp_path / "cat-toy.safetensors")) == ["chatglm3"]
-    read = formats.load(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
+    read = formats.load_concept(tmp_path / "cat-toy.safetensors").named("<Cat-Toy>")
     plain = backbone.encode_prompt(["a red cat"])
     with injected(backbone, [read]):
         assert torch.allclose(

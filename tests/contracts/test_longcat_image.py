@@ -8,10 +8,12 @@ import pytest
 import torch
 from diffusers import LongCatImagePipeline
 
-from oneword.backbones.base import load
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
@@ -19,7 +21,7 @@ FEW = SamplingConfig(num_inference_steps=3, height=64, width=96)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["longcat_image"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["longcat_image"]), device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +92,12 @@ def test_pictures_are_the_stock_pipelines(backbone, stock, negative):
         height=64,
         width=96,
         num_inference_steps=3,
-        latents=backbone._packed(noise),
+        latents=backbone.autoencoder.pack(noise),
         output_type="latent",
         enable_prompt_rewrite=False,
     ).images
     own = backbone.draw(["a cat", "a red dog"], [1, 2], replace(FEW, negative_prompt=negative))
-    expected = backbone.decode_latents(backbone._unpacked(theirs, (8, 12)))
+    expected = backbone.decode_latents(backbone.autoencoder.unpack(theirs, (8, 12)))
     assert torch.allclose(own, expected, atol=1e-4)
 
 

@@ -11,17 +11,21 @@ import torch
 from torch import nn
 
 import tiny
-from oneword import deltas
-from oneword.backbones import memory
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.compiled import Compiled
-from oneword.backbones.memory import Work
-from oneword.baselines import method
-from oneword.concept import Concept
-from oneword.config import ConfigError, InversionConfig, ModelConfig, TuningConfig
-from oneword.deltas import DeltaError
-from oneword.inversion import Job, invert
-from oneword.vocabulary import injected
+from oneword.concepts import deltas
+from oneword.concepts.concept import Concept
+from oneword.concepts.deltas import DeltaError
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.tuning import TuningConfig
+from oneword.errors import ConfigError, ModelError
+from oneword.models.loading import load_backbone
+from oneword.models.memory import plan as memory
+from oneword.models.memory.count import Work
+from oneword.models.speed.compiled import Compiled
+from oneword.training.job import Job
+from oneword.training.loop import invert
+from oneword.training.tuning import method
+from oneword.vocabulary.inject import injected
 
 
 has_bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
@@ -30,7 +34,7 @@ packs = pytest.mark.skipif(not has_bitsandbytes, reason="needs bitsandbytes (the
 
 @pytest.fixture(scope="module")
 def sdxl_folder(tmp_path_factory):
-    return tiny.save(tiny.sdxl(), tmp_path_factory.mktemp("memory") / "sdxl")
+    return tiny.save(tiny.make("sdxl"), tmp_path_factory.mktemp("memory") / "sdxl")
 
 
 def job(**fields):
@@ -53,7 +57,7 @@ def config(folder, **options):
 
 
 def plan_of(folder, work=None, **options):
-    from oneword.backbones import sdxl, stable_diffusion
+    from oneword.models.families import sdxl, stable_diffusion
 
     module = sdxl if folder.name == "sdxl" else stable_diffusion
     return memory.plan(module.load, config(folder, **options), work or Work())
@@ -78,8 +82,8 @@ def saved_by_hand(backbone, samples):
         for v in backbone.vocabularies.values()
         for table in v.tables()
     ]
-    size = (backbone.resolution // backbone.vae_factor,) * 2
-    x = torch.zeros(samples, backbone.vae.config.latent_channels, *size)
+    size = (backbone.resolution // backbone.autoencoder.factor,) * 2
+    x = torch.zeros(samples, backbone.autoencoder.channels, *size)
     t = backbone.sample_t(torch.full((samples,), 0.5), size)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         out = backbone.predict(x, t, backbone.encode_prompt(["a photo of a cat"] * samples))
@@ -97,9 +101,11 @@ def bytes_of(*modules):
 @pytest.mark.parametrize("samples", [1, 3])
 def test_the_expected_peak_is_what_a_real_step_keeps(sdxl_folder, samples):
     plan = plan_of(sdxl_folder, Work(samples), gradient_checkpointing=False, offload="none")
-    backbone = load(config(sdxl_folder))
+    backbone = load_backbone(config(sdxl_folder))
     weights = bytes_of(
-        backbone.denoiser, backbone.vae, *(v.text_encoder for v in backbone.vocabularies.values())
+        backbone.denoiser,
+        backbone.autoencoder.vae,
+        *(v.text_encoder for v in backbone.vocabularies.values()),
     )
     real = saved_by_hand(backbone, samples)
     assert plan.expected == pytest.approx(1.1 * (weights + real), rel=0.01)
@@ -150,13 +156,13 @@ def test_low_keeps_the_numbers_and_lowest_takes_the_least(sdxl_folder):
 
 def test_on_a_cpu_of_which_nothing_is_asked_nothing_is_done(sdxl_folder):
     assert plan_of(sdxl_folder) is None
-    assert load(config(sdxl_folder)).memory == ""
-    said = load(config(sdxl_folder, memory="low")).memory
+    assert load_backbone(config(sdxl_folder)).memory == ""
+    said = load_backbone(config(sdxl_folder, memory="low")).memory
     assert said.startswith("memory: gradient checkpointing; expected peak ")
 
 
 def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):
-    backbone = load(config(sdxl_folder, offload="all"))
+    backbone = load_backbone(config(sdxl_folder, offload="all"))
     away = [p for p in backbone.denoiser.parameters() if p.is_meta]
     first = next(backbone.denoiser.parameters())
     large = [
@@ -181,7 +187,7 @@ def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):
 )
 def test_packed_weights_learn_nearly_the_same_rows(tiny_folder, tiny_sd, bits, tolerance):
     """Distances are in units of how far training moved the rows."""
-    backbone = load(config(tiny_folder, weights=bits))
+    backbone = load_backbone(config(tiny_folder, weights=bits))
     plain = bytes_of(tiny_sd.denoiser, tiny_sd.pipeline.text_encoder)
     assert bytes_of(backbone.denoiser, backbone.pipeline.text_encoder) < plain
     assert not any(isinstance(m, nn.Linear) and type(m) is nn.Linear and m.weight.numel() > 2000
@@ -193,8 +199,8 @@ def test_packed_weights_learn_nearly_the_same_rows(tiny_folder, tiny_sd, bits, t
 
 @packs
 def test_a_t5_keeps_what_it_names_as_delicate(tmp_path):
-    folder = tiny.save(tiny.flux(), tmp_path / "flux")
-    encoder = load(config(folder, weights="4bit")).pipeline.text_encoder_2
+    folder = tiny.save(tiny.make("flux"), tmp_path / "flux")
+    encoder = load_backbone(config(folder, weights="4bit")).pipeline.text_encoder_2
     kinds = {name.rpartition(".")[2]: type(m).__name__ for name, m in encoder.named_modules()}
     assert (kinds["wo"], kinds["wi_0"]) == ("Linear", "Linear4bit")
 
@@ -202,7 +208,7 @@ def test_a_t5_keeps_what_it_names_as_delicate(tmp_path):
 def test_packing_without_the_library_says_what_to_install(tiny_folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"4bit need bitsandbytes .* got none installed; pip inst"):
-        load(config(tiny_folder, weights="4bit"))
+        load_backbone(config(tiny_folder, weights="4bit"))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +229,7 @@ def test_what_cannot_go_together_is_refused(options, message):
 )
 def test_weights_that_are_not_whole_do_not_change(tiny_folder, tiny_sd, options):
     """Neither a setup that tunes them, nor a word that brings changes of them."""
-    backbone = load(config(tiny_folder, **options))
+    backbone = load_backbone(config(tiny_folder, **options))
     with pytest.raises(DeltaError, match="must be whole and stay on the device, got a UNet2D"):
         method("lora-dreambooth")(backbone, job(setup="lora-dreambooth"))
     name, weight = next(iter(tiny_sd.denoiser.named_parameters()))
@@ -250,7 +256,7 @@ def test_weights_that_are_not_whole_do_not_change(tiny_folder, tiny_sd, options)
 def test_every_form_of_a_word_learns_the_same_with_less_memory(
     tiny_folder, tiny_sd, setup, options
 ):
-    backbone = load(config(tiny_folder, **options))
+    backbone = load_backbone(config(tiny_folder, **options))
     plain, other = (dict(invert(b, job(setup=setup)).losses) for b in (tiny_sd, backbone))
     assert other == pytest.approx(plain, rel=1e-4)
     assert plain[6] != pytest.approx(plain[0], rel=1e-3)
@@ -271,7 +277,7 @@ def _failing(*args, **kwargs):
     ],
 )
 def test_a_compilation_that_is_wrong_or_fails_is_said_and_done_without(monkeypatch, make, reason):
-    unet = tiny.unet()
+    unet = tiny.parts.unet()
     monkeypatch.setattr(torch, "compile", lambda *args, **options: make(unet))
     denoiser = Compiled(unet)
     states = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -289,7 +295,7 @@ def _scaled(output):
 
 def test_other_shapes_and_calls_without_gradients_are_plain(monkeypatch):
     calls = []
-    unet = tiny.unet()
+    unet = tiny.parts.unet()
 
     def compiled(*args, **kwargs):
         calls.append(len(args[0]))
@@ -320,7 +326,7 @@ def test_steps_that_change_weights_are_plain(tiny_folder, monkeypatch):
         return lambda *args, **kwargs: calls.append(len(args[0])) or unet(*args, **kwargs)
 
     monkeypatch.setattr(torch, "compile", compiled)
-    backbone = load(config(tiny_folder, compile="on"))
+    backbone = load_backbone(config(tiny_folder, compile="on"))
     backbone.sampling = replace(backbone.sampling, num_inference_steps=2)  # of the class pictures
     few = TuningConfig(tuning_steps=2, num_class_images=2)
     for setup in ("lora-dreambooth", "custom-diffusion"):

@@ -7,13 +7,14 @@ import torch
 from diffusers import DiffusionPipeline
 
 import tiny
-from oneword.backbones.base import load
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
 
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["nucleus_moe"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["nucleus_moe"]), device="cpu"))
 
 
 def normal(*shape, seed=0):
@@ -24,7 +25,7 @@ def normal(*shape, seed=0):
 def test_pictures_are_the_stock_pipelines(folders, backbone, guidance, negative):
     """Guided ones, too, whose predictions are as long as those of the prompt alone."""
     stock = DiffusionPipeline.from_pretrained(folders["nucleus_moe"])
-    noise = normal(1, backbone.latent_channels, 16, 24, seed=3)
+    noise = normal(1, backbone.autoencoder.channels, 16, 24, seed=3)
     options = {"negative_prompt": negative} if negative else {}
     theirs = stock(
         prompt="a cat on the moon",
@@ -32,7 +33,7 @@ def test_pictures_are_the_stock_pipelines(folders, backbone, guidance, negative)
         num_inference_steps=3,
         height=32,
         width=48,
-        latents=backbone._packed(noise),
+        latents=backbone.autoencoder.pack(noise),
         output_type="pt",
         **options,
     ).images
@@ -49,7 +50,7 @@ def test_pictures_are_the_stock_pipelines(folders, backbone, guidance, negative)
 
 def test_the_experts_of_a_picture_do_not_look_at_others(backbone):
     """They take as many tokens of each picture, whatever stands beside it."""
-    x, t = normal(3, backbone.latent_channels, 8, 8), torch.tensor([0.2, 0.5, 0.8])
+    x, t = normal(3, backbone.autoencoder.channels, 8, 8), torch.tensor([0.2, 0.5, 0.8])
     cond = backbone.encode_prompt(["a cat", "a red dog on the moon", "a house"])
     with torch.no_grad():
         whole = backbone.predict(x, t, cond)
@@ -62,10 +63,12 @@ def test_fused_experts_say_and_learn_the_same(folders, backbone, tmp_path):
     """The published way runs all experts in one product."""
     pipeline = DiffusionPipeline.from_pretrained(folders["nucleus_moe"])
     pipeline.transformer.register_to_config(use_grouped_mm=True)
-    fused = load(ModelConfig(model=str(tiny.save(pipeline, tmp_path / "fused")), device="cpu"))
+    fused = load_backbone(
+        ModelConfig(model=str(tiny.save(pipeline, tmp_path / "fused")), device="cpu")
+    )
     experts = [m for m in fused.denoiser.modules() if "use_grouped_mm" in vars(m)]
     assert [m.use_grouped_mm for m in experts] == [True, True]
-    x, t = normal(2, backbone.latent_channels, 8, 8), torch.tensor([0.3, 0.7])
+    x, t = normal(2, backbone.autoencoder.channels, 8, 8), torch.tensor([0.3, 0.7])
     outcomes = []
     for model in (backbone, fused):
         cond = model.encode_prompt(["a cat", "a red dog"])

@@ -10,17 +10,23 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.concept import OUTPUT_VECTORS, Concept, ConceptError, average
-from oneword.config import TUNING, ConfigError, InversionConfig, ModelConfig, SamplingConfig
-from oneword.formats.contents import FormatError
-from oneword.generation import generate
-from oneword.inversion import Job, invert
-from oneword.outputs import OutputsError
-from oneword.parts import JobError
+from oneword.concepts import formats
+from oneword.concepts.concept import OUTPUT_VECTORS, Concept, ConceptError
+from oneword.concepts.formats.contents import FormatError
+from oneword.concepts.mixing import average
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.tuning import TUNING
+from oneword.errors import ConfigError
+from oneword.generation.generate import generate
+from oneword.models.loading import load_backbone
 from oneword.prompts import TEMPLATES
-from oneword.vocabulary import PlaceholderError, initial_outputs, injected
+from oneword.training.job import Job, JobError
+from oneword.training.loop import invert
+from oneword.vocabulary.inject import initial_outputs, injected
+from oneword.vocabulary.output_vectors import OutputsError
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
@@ -64,8 +70,8 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory, family):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path_factory.mktemp("outputs") / family)
-    return load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make(family), tmp_path_factory.mktemp("outputs") / family)
+    return load_backbone(ModelConfig(model=str(folder), device="cpu"))
 
 
 def job(**fields):
@@ -150,8 +156,8 @@ def test_a_word_is_learned_and_the_encoder_reads_each_prompt_once(backbone):
 def test_a_file_brings_the_word_back_and_it_draws(backbone, tmp_path):
     start = initial_outputs(backbone, "cat", 1, ["a {}"])
     concept = word({key: value + 0.5 for key, value in start.items()})
-    formats.save(concept, tmp_path / "word.safetensors")
-    loaded = formats.load(tmp_path / "word.safetensors")
+    formats.save_concept(concept, tmp_path / "word.safetensors")
+    loaded = formats.load_concept(tmp_path / "word.safetensors")
     assert (loaded.kind, loaded.sha256()) == (concept.kind, concept.sha256())
     drawn, same = (
         generate(backbone, ["a <Cat-Toy>"], [0], concepts=[c], sampling=FEW).pixels
@@ -192,8 +198,8 @@ def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
 
 
 def test_an_encoder_that_is_read_for_its_pooled_output_alone_has_nothing_to_learn(tmp_path):
-    folder = tiny.save(tiny.flux(), tmp_path / "flux")
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make("flux"), tmp_path / "flux")
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with pytest.raises(JobError, match="got clip_l, of which it reads none; name one of t5xxl"):
         invert(backbone, job(train_encoders=("clip_l",)))
 
@@ -206,14 +212,14 @@ def concept(tiny_sd):
 @pytest.mark.parametrize("layout", sorted(set(formats.WRITERS) - {"oneword"}))
 def test_no_other_tools_file_can_hold_it(concept, layout, tmp_path):
     with pytest.raises(FormatError, match="no other tool reads; write it in the layout oneword"):
-        formats.save(concept, tmp_path / "word.bin", layout)
+        formats.save_concept(concept, tmp_path / "word.bin", layout)
     assert not any(tmp_path.iterdir())
 
 
 def test_stock_tools_do_not_take_the_native_file_for_a_word(concept, tmp_path):
     from safetensors.torch import load_file
 
-    (path,) = formats.save(concept, tmp_path / "word.safetensors")
+    (path,) = formats.save_concept(concept, tmp_path / "word.safetensors")
     assert list(load_file(path)) == ["output-vectors.<cat-toy>.clip.last_hidden_state"]
 
 
@@ -306,7 +312,7 @@ def test_the_command_line_learns_one_and_refuses_to_convert_it(make, tmp_path, c
     assert json.loads((run / "config.json").read_text())["config"]["inversion"]["vectors_at"] == (
         "output"
     )
-    assert formats.load(run).kind == OUTPUT_VECTORS
+    assert formats.load_concept(run).kind == OUTPUT_VECTORS
     assert main(["concept", "convert", str(run), "--to", "a1111",
                  "--output-dir", str(tmp_path / "a1111")]) == 2  # fmt: skip
     assert "no other tool reads" in capsys.readouterr().err

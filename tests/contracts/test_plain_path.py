@@ -9,13 +9,15 @@ import pytest
 import torch
 
 import tiny
-from oneword.backbones import few_cells
-from oneword.backbones.base import load
-from oneword.config import InversionConfig, ModelConfig
-from oneword.draws import step_draws
-from oneword.inversion import Job, invert_many
-from oneword.parts import squared_error
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
+from oneword.models.speed import few_cells
 from oneword.prompts import TEMPLATES
+from oneword.training.draws import step_draws
+from oneword.training.job import Job
+from oneword.training.loop import invert_many
+from oneword.training.parts import squared_error
 
 
 STEPS, BATCH, RATE = 20, 4, 5e-3
@@ -37,7 +39,7 @@ def plain_losses(task):
     Every picture goes through the VAE and every prompt through the text encoder in every step, and
     AdamW runs over the whole table, whose other rows are put back.
     """
-    pipeline = tiny.stable_diffusion()
+    pipeline = tiny.make("stable_diffusion")
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder.eval()
     (cat,) = tokenizer("cat", add_special_tokens=False).input_ids
     tokenizer.add_tokens(["<new>"])
@@ -85,7 +87,7 @@ def losses_of(folder, tasks, **options):
             found[samples.job.name].append(float(value.detach().mean()))
         return value
 
-    backbone = load(ModelConfig(model=str(folder), device="cpu", dtype="fp32", **options))
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu", dtype="fp32", **options))
     invert_many(backbone, tasks, slots=len(tasks), loss=loss)
     return found
 

@@ -14,10 +14,10 @@ from diffusers import (
 )
 
 import tiny
-from oneword.backbones.base import ModelError
-from oneword.backbones.probe import probe, try_road
 from oneword.cli.main import main
-from oneword.config import ModelConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.probe import probe, try_road
 
 
 def probed(folder):
@@ -59,7 +59,7 @@ def test_a_tokenizer_inside_a_processor_is_found(folders):
 
 def latent_consistency():
     """A family that has no file here."""
-    parts = tiny.stable_diffusion().components
+    parts = tiny.make("stable_diffusion").components
     return LatentConsistencyModelPipeline(
         **parts | {"scheduler": LCMScheduler()}, requires_safety_checker=False
     )

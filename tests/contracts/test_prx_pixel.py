@@ -7,11 +7,14 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from oneword.backbones.base import ModelError, load
-from oneword.backbones.prx import PixelFlow
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.families.prx import PixelFlow
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=3, height=32, width=48)
@@ -19,7 +22,7 @@ FEW = SamplingConfig(num_inference_steps=3, height=32, width=48)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["prx_pixel"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["prx_pixel"]), device="cpu"))
 
 
 def word(backbone, text="red cat", token="<Toy>"):
@@ -113,4 +116,4 @@ def test_a_word_at_the_last_place_of_a_prompt_still_counts(backbone):
 def test_an_autoencoder_is_refused(folders, tmp_path):
     folder = folders["prx"] / "vae"
     with pytest.raises(ModelError, match=r"PRXPixel draws pixels .* got --vae .*; leave it out"):
-        load(ModelConfig(model=str(folders["prx_pixel"]), device="cpu", vae=str(folder)))
+        load_backbone(ModelConfig(model=str(folders["prx_pixel"]), device="cpu", vae=str(folder)))

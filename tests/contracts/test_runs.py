@@ -17,14 +17,16 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword import _files, formats
-from oneword.config import ConfigError, UserError
-from oneword.run_folder import RunError
-from oneword.runs import dry_run, train
+from oneword import _files
+from oneword.concepts import formats
+from oneword.errors import ConfigError, UserError
+from oneword.runs.events import Message, Plan, Preview, Stepped
+from oneword.runs.folder import RunError
+from oneword.runs.train import dry_run, train
 
 
 def rows(folder):
-    return formats.load(folder).rows["clip"]
+    return formats.load_concept(folder).rows["clip"]
 
 
 class Stop:
@@ -33,16 +35,16 @@ class Stop:
     def __init__(self, step):
         self.step, self.events = step, []
 
-    def __call__(self, kind, data):
-        self.events.append((kind, data))
-        if kind == "progress" and data["step"] == self.step:
+    def __call__(self, event):
+        self.events.append(event)
+        if isinstance(event, Stepped) and event.step == self.step:
             os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_run_folder_holds_everything(make, tmp_path):
     events = []
     config = make(validation_steps=6, num_validation_images=2)
-    outcome = train(config, on_event=lambda kind, data: events.append((kind, data)))
+    outcome = train(config, on_event=events.append)
     folder = tmp_path / "run"
     assert {p.name for p in folder.iterdir()} == {
         "config.json", "learned_embeds.safetensors", "metrics.jsonl", "previews",
@@ -58,12 +60,12 @@ def test_a_run_folder_holds_everything(make, tmp_path):
     previews = sorted(p.name for p in (folder / "previews").iterdir())
     assert previews == ["step-000000.png", "step-000006.png", "step-000012.png"]
     assert Image.open(folder / "previews" / previews[0]).width > 200
-    kinds = {kind for kind, _ in events}
-    assert kinds == {"plan", "message", "progress", "preview"}
-    plan = events[0][1]
+    assert {type(event) for event in events} == {Plan, Message, Stepped, Preview}
+    assert {event.job for event in events} == {"run"}
+    plan = events[0].plan
     assert plan["learning_rate"]["clip"]["absolute"] == pytest.approx(2e-3)
     assert not plan["preset_validated"]
-    provenance = formats.load(folder).provenance
+    provenance = formats.load_concept(folder).provenance
     assert provenance["base_model"] == config.model.model
     assert provenance["train_time_s"] > 0
 
@@ -75,8 +77,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bits(make, tmp_pa
     assert stopped.concept_file is None
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()
     events = []
-    resumed = train(make("run"), on_event=lambda kind, data: events.append((kind, data)))
-    assert ("message", "Going on from step 7.") in events
+    resumed = train(make("run"), on_event=events.append)
+    assert Message("run", "Going on from step 7.") in events
     assert resumed.result.status == "finished"
     assert torch.equal(rows(tmp_path / "run"), rows(tmp_path / "whole"))
     assert resumed.result.losses == whole.result.losses
@@ -197,9 +199,10 @@ def killed_and_resumed(make, tmp_path, delays):
     last bits.
     """
     code = (
-        "import sys, pickle; from oneword.runs import train\n"
+        "import sys, pickle; from oneword.runs.events import Stepped\n"
+        "from oneword.runs.train import train\n"
         "config = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "train(config, on_event=lambda k, d: k == 'progress' and print(d['step'], flush=True))\n"
+        "train(config, on_event=lambda e: isinstance(e, Stepped) and print(e.step, flush=True))\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
@@ -243,8 +246,8 @@ def test_another_machine_goes_on_from_a_mirror_with_the_same_rows(make, tmp_path
     assert stopped.result.status == "interrupted"
     shutil.rmtree(tmp_path / "here")  # that machine is gone
     events = []
-    train(make("there", mirror=url), on_event=lambda kind, data: events.append((kind, data)))
-    assert ("message", "Going on from step 7.") in events
+    train(make("there", mirror=url), on_event=events.append)
+    assert Message("there", "Going on from step 7.") in events
     assert torch.equal(rows(tmp_path / "there"), rows(tmp_path / "alone"))
     assert torch.equal(rows(tmp_path / "store" / "run"), rows(tmp_path / "alone"))
     again = train(make("third", mirror=url))

@@ -10,8 +10,9 @@ import torch
 from diffusers import DiffusionPipeline
 from torch.distributions import Normal
 
-from oneword.backbones.base import load
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
@@ -19,7 +20,7 @@ FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
 
 @pytest.fixture(scope="module")
 def backbone(folders):
-    return load(ModelConfig(model=str(folders["sana_sprint"]), device="cpu"))
+    return load_backbone(ModelConfig(model=str(folders["sana_sprint"]), device="cpu"))
 
 
 def normal(*shape, seed=0):

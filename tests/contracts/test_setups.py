@@ -11,18 +11,24 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.backbones.by_layer import cross_attentions
-from oneword.baselines import BASELINES, method
-from oneword.concept import Concept
-from oneword.config import SETUPS, InversionConfig, ModelConfig, SamplingConfig, TuningConfig
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.presets import SETUPS
+from oneword.config.tuning import TuningConfig
 from oneword.descriptions import Descriptions
-from oneword.extensions import per_image, progressive, xti
-from oneword.generation import generate
-from oneword.inversion import invert, invert_many
-from oneword.parts import Job, JobError, State
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.generation.generate import generate
+from oneword.models.by_layer import cross_attentions
+from oneword.models.loading import load_backbone
+from oneword.training.batches import Batches
+from oneword.training.extensions import dreamartist, per_image, progressive, xti
+from oneword.training.job import Job, JobError
+from oneword.training.loop import invert, invert_many
+from oneword.training.tuning import BASELINES, method
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=2)
@@ -68,9 +74,7 @@ class Memory:
         return self.state
 
     def save(self, state):
-        self.state = State(
-            {k: v.clone() for k, v in state.tensors.items()}, copy.deepcopy(state.info)
-        )
+        self.state = copy.deepcopy(state)
 
 
 def model(backbone):
@@ -105,8 +109,8 @@ def test_every_setup_learns_resumes_and_draws_and_leaves_the_model_alone(tiny_sd
         again.concept.sha256(),
         again.concept.kind,
     )
-    formats.save(whole.concept, tmp_path / "word.safetensors")
-    word = formats.load(tmp_path / "word.safetensors")
+    formats.save_concept(whole.concept, tmp_path / "word.safetensors")
+    word = formats.load_concept(tmp_path / "word.safetensors")
     assert word.sha256() == whole.concept.sha256()
     assert word.provenance["config"]["setup"] == setup
     drawn = generate(tiny_sd, ["a photo of a <a>"], [0], concepts=[word], sampling=FEW).pixels
@@ -252,11 +256,12 @@ def test_pictures_words_learn_from_their_own_pictures(tiny_sd):
     memory = Memory()
     task = job(setup="per-image", dual_prompt_probability=1.0, train_batch_size=1)
     invert(tiny_sd, task, checkpoint=memory, on_step=stop_at(1))
-    tensors = memory.state.tensors
+    (under_way,) = memory.state.active
+    tensors = under_way.tensors
     moved = [
         place
         for place in (1, 2, 3)
-        if not torch.equal(tensors[f"0/rows/clip/{place}"], tensors[f"0/initial/clip/{place}"])
+        if not torch.equal(tensors[f"rows/clip/{place}"], tensors[f"initial/clip/{place}"])
     ]
     assert len(moved) == 1  # one step of one sample shows one picture
 
@@ -309,7 +314,7 @@ def words_by_layer(backbone, texts):
 
 def test_each_layer_reads_its_own_row(tiny_folder):
     """The twin: attention processors that hold the states of the word that the layer stands for."""
-    backbone = load(ModelConfig(model=str(tiny_folder), device="cpu"))
+    backbone = load_backbone(ModelConfig(model=str(tiny_folder), device="cpu"))
     unet = backbone.pipeline.unet
     texts = ["cat", "dog", "red", "moon"]
     assert len(cross_attentions(unet)) == backbone.num_cross_attentions == len(texts)
@@ -351,8 +356,8 @@ def test_each_layer_reads_its_own_row(tiny_folder):
 def test_words_by_layer_start_at_the_initialiser_in_every_family_with_a_unet(
     family, setup, tmp_path
 ):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / family)
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make(family), tmp_path / family)
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     side = backbone.resolution
     pictures = torch.zeros(2, 3, side, side)
     losses, drawn = [], []
@@ -373,8 +378,8 @@ def test_words_by_layer_start_at_the_initialiser_in_every_family_with_a_unet(
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_a_transformer_has_no_such_layers_and_that_is_said(family, tmp_path):
-    backbone = load(
-        ModelConfig(model=str(tiny.save(tiny.FAMILIES[family](), tmp_path / "m")), device="cpu")
+    backbone = load_backbone(
+        ModelConfig(model=str(tiny.save(tiny.make(family), tmp_path / "m")), device="cpu")
     )
     with pytest.raises(JobError, match="needs a denoiser with cross-attention layers"):
         xti.num_layers(backbone, job())
@@ -426,14 +431,14 @@ def test_the_opposite_is_guided_away_from_in_training_and_in_drawing(tiny_sd):
         by_hand = tiny_sd.draw(["a <p>"], [1], dataclasses.replace(FEW, negative_prompt="<n>"))
     assert torch.allclose(drawn.pixels, by_hand, atol=1e-5)
     # the last scoring, by hand: away + 3 (towards - away)
-    from oneword import extensions
-    from oneword.learner import Learner
-    from oneword.parts import Parts, squared_error
-
-    parts = Parts(form=extensions.form, rows=None, prompts=None, timesteps=extensions.TIMESTEPS,
-                  loss=squared_error, penalties=(), after=(), stop=extensions.STOP, on_step=None,
-                  checkpoint=None)  # fmt: skip
-    fixed = Learner(tiny_sd, task, parts, index=0, slot=0).fixed
+    config = task.config.resolved(tiny_sd.family)
+    fixed = Batches(
+        tiny_sd,
+        task,
+        config,
+        prompts=dreamartist.FORM.prompts,
+        against=dreamartist.FORM.against,
+    ).fixed
     with torch.no_grad(), injected(tiny_sd, [own, opposite]):
         to, away = (
             tiny_sd.predict(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import threading
 
 import huggingface_hub
@@ -10,12 +12,12 @@ import torch
 from huggingface_hub import ModelCard, constants
 
 import hub_server
-from oneword import formats, hub, sharing
 from oneword.cli.main import main
-from oneword.concept import Concept
-from oneword.hub import HubError
+from oneword.concepts import card, formats, hub
+from oneword.concepts.card import SharingError
+from oneword.concepts.concept import Concept
+from oneword.concepts.hub import HubError
 from oneword.images import read_image
-from oneword.sharing import SharingError
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -66,7 +68,7 @@ def word(tmp_path):
         },
     )
     (tmp_path / "run").mkdir()
-    formats.save(concept, tmp_path / "run" / formats.LEARNED)
+    formats.save_concept(concept, tmp_path / "run" / formats.LEARNED)
     return tmp_path / "run"
 
 
@@ -74,11 +76,11 @@ def word(tmp_path):
 
 
 def test_a_card_has_the_hubs_fields_the_settings_and_the_scores(word):
-    card = sharing.write_card(
+    written = card.write_card(
         word, license="cc-by-4.0", preview=torch.zeros(4, 3, 16, 16),
         prompts=["a <cat>", "a <cat> on the moon"], scores=SCORES,
     )  # fmt: skip
-    text = card.read_text()
+    text = written.read_text()
     data = ModelCard(text).data
     assert data.license == "cc-by-4.0"
     assert data.base_model == "runwayml/stable-diffusion-v1-5"
@@ -88,20 +90,20 @@ def test_a_card_has_the_hubs_fields_the_settings_and_the_scores(word):
     assert {"textual_inversion", "stable-diffusion"} <= set(data.tags)
     for line in (
         "| initializer_token | cat |", "| seed | 7 |", "| learning rate, clip_l | 0.002 |",
-        "| steps of the kept rows | 90 |", "| concept: <cat> | 0.750 | – |",
+        "| steps of the kept rows | 90 |", "| concept: `<cat>` | 0.750 | – |",
         "| training pictures | 0.900 | 0.200 |", "pipeline.load_textual_inversion('OWNER/NAME'",
     ):  # fmt: skip
         assert line in text
-    assert f"]({sharing.PREVIEW})" in text
-    assert read_image(word / sharing.PREVIEW).width > 2 * 128
+    assert f"]({card.PREVIEW})" in text
+    assert read_image(word / card.PREVIEW).width > 2 * 128
 
 
 def test_a_card_is_written_again_and_another_readme_is_not_lost(word):
-    sharing.write_card(word)
-    assert "license: unknown" in sharing.write_card(word).read_text()
+    card.write_card(word)
+    assert "license: unknown" in card.write_card(word).read_text()
     (word / "README.md").write_text("mine")
     with pytest.raises(SharingError, match="got another text; move the word"):
-        sharing.write_card(word)
+        card.write_card(word)
     assert (word / "README.md").read_text() == "mine"
 
 
@@ -115,8 +117,8 @@ def test_the_embedded_model_is_no_repository(tmp_path):
             "config": {"learnable_property": "style"},
         },
     )
-    formats.save(concept, tmp_path / "s.safetensors")
-    text = sharing.write_card(tmp_path / "s.safetensors").read_text()
+    formats.save_concept(concept, tmp_path / "s.safetensors")
+    text = card.write_card(tmp_path / "s.safetensors").read_text()
     assert "base_model" not in text
     assert "from diffusers" not in text
     assert "in the style of S*" in text
@@ -126,19 +128,19 @@ def test_the_embedded_model_is_no_repository(tmp_path):
 def test_other_files_are_no_scores(text, tmp_path):
     (tmp_path / "scores.json").write_text(text)
     with pytest.raises(SharingError, match=r"must be the scores.json that `oneword evaluate`"):
-        sharing.read_scores(tmp_path / "scores.json")
+        card.read_scores(tmp_path / "scores.json")
 
 
 def test_a_licence_is_one_of_the_hubs_names(word):
     with pytest.raises(SharingError, match=r"Hub's name of one, such as cc-by-4\.0"):
-        sharing.write_card(word, license="My own!")
+        card.write_card(word, license="My own!")
 
 
 # --- the Hub
 
 
 def test_a_word_is_pushed_with_its_card_and_loaded_by_its_repository(server, token, word, capsys):
-    sharing.write_card(word, preview=torch.zeros(1, 3, 16, 16), prompts=["a <cat>"])
+    card.write_card(word, preview=torch.zeros(1, 3, 16, 16), prompts=["a <cat>"])
     assert main(["concept", "push", str(word), "me/cat", "--message", "First"]) == 0
     assert f"Uploaded to {server.address}/me/cat" in capsys.readouterr().out
     files = server.repositories["me/cat"]
@@ -149,16 +151,16 @@ def test_a_word_is_pushed_with_its_card_and_loaded_by_its_repository(server, tok
     assert server.messages == ["First"]
     assert server.closed == {}
     for name in ("me/cat", "me/cat@main"):
-        assert formats.load(name).sha256() == formats.load(word).sha256()
+        assert formats.load_concept(name).sha256() == formats.load_concept(word).sha256()
     assert main(["concept", "inspect", "me/cat"]) == 0
     assert "<cat>" in capsys.readouterr().out
 
 
 def test_a_file_of_any_name_goes_by_the_usual_one(server, token, word, tmp_path):
     named = tmp_path / "lone" / "my-cat.safetensors"
-    formats.save(formats.load(word), named)
-    sharing.write_card(named)
-    sharing.push(named, "me/lone", private=True)
+    formats.save_concept(formats.load_concept(word), named)
+    card.write_card(named)
+    card.push_concept(named, "me/lone", private=True)
     assert "weight_name='learned_embeds.safetensors'" in (
         server.repositories["me/lone"]["README.md"].decode()
     )
@@ -166,17 +168,17 @@ def test_a_file_of_any_name_goes_by_the_usual_one(server, token, word, tmp_path)
 
 
 def test_a_repository_with_one_file_of_another_name_will_do(server, word, tmp_path):
-    formats.save(formats.load(word), tmp_path / "old.pt", "authors")
+    formats.save_concept(formats.load_concept(word), tmp_path / "old.pt", "authors")
     server.repositories["them/old"] = {
         "README.md": b"", "old.pt": (tmp_path / "old.pt").read_bytes(),
     }  # fmt: skip
-    assert formats.load("them/old").num_vectors == 2
+    assert formats.load_concept("them/old").num_vectors == 2
     server.repositories["them/old"]["new.pt"] = b""
     with pytest.raises(HubError, match=r"or one embedding file, got old.pt, new.pt"):
-        formats.load("them/old@main")
+        formats.load_concept("them/old@main")
     server.repositories["them/none"] = {"README.md": b""}
     with pytest.raises(HubError, match="or one embedding file, got none"):
-        formats.load("them/none")
+        formats.load_concept("them/none")
 
 
 @pytest.mark.parametrize(
@@ -193,44 +195,44 @@ def test_a_repository_that_cannot_be_read_is_one_sentence(server, kind, name, me
     if kind:
         server.closed["them/cat"] = kind
     with pytest.raises(HubError, match=message):
-        formats.load(name)
+        formats.load_concept(name)
 
 
 def test_what_was_downloaded_before_serves_without_the_hub(server, word, monkeypatch):
     server.repositories["me/cat"] = {formats.LEARNED: (word / formats.LEARNED).read_bytes()}
-    known = formats.load("me/cat")
+    known = formats.load_concept("me/cat")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert formats.load("me/cat").sha256() == known.sha256()
+    assert formats.load_concept("me/cat").sha256() == known.sha256()
 
 
 def test_a_private_word_loads_with_a_token(server, token, word):
     data = (word / formats.LEARNED).read_bytes()
     server.repositories["me/secret"] = {formats.LEARNED: data}
     server.closed["me/secret"] = "private"
-    assert formats.load("me/secret").placeholder_token == "<cat>"
+    assert formats.load_concept("me/secret").placeholder_token == "<cat>"
 
 
 def test_without_the_hub_the_message_names_both_places(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(HubError, match="nothing of that name here, and the Hub cannot be reached"):
-        formats.load("runs/cat")
+        formats.load_concept("runs/cat")
 
 
 def test_an_upload_needs_a_token_that_may_write_a_card_and_a_name(server, word, monkeypatch):
     with pytest.raises(SharingError, match="needs its card beside it, got none"):
-        sharing.push(word, "me/cat")
-    sharing.write_card(word)
+        card.push_concept(word, "me/cat")
+    card.write_card(word)
     with pytest.raises(HubError, match="needs a token that may write, got none"):
-        sharing.push(word, "me/cat")
+        card.push_concept(word, "me/cat")
     with pytest.raises(HubError, match=r"got 403 .*; the token must be allowed to write there"):
-        sharing.push(word, "me/cat", token="hf_reader")
+        card.push_concept(word, "me/cat", token="hf_reader")
     with pytest.raises(HubError, match="must be named OWNER/NAME, got 'cat'"):
-        sharing.push(word, "cat", token="hf_reader")
+        card.push_concept(word, "cat", token="hf_reader")
     assert server.repositories == {}
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubError, match=r"The upload to me/cat must reach the Hub, got"):
-        sharing.push(word, "me/cat", token="hf_reader")
+        card.push_concept(word, "me/cat", token="hf_reader")
 
 
 def test_the_command_line_says_what_is_missing(word, capsys):
@@ -254,3 +256,67 @@ def test_the_command_line_says_what_is_missing(word, capsys):
 )
 def test_what_may_be_a_repository(text, expected):
     assert hub.is_repository(text) is expected
+
+
+# --- what a downloaded file says is text
+
+
+def carded(folder, token, **provenance):
+    concept = Concept(
+        placeholder_token=token, rows={"clip_l": torch.ones(1, 768)}, provenance=provenance
+    )
+    formats.save_concept(concept, folder / "c.safetensors")
+    return card.write_card(folder / "c.safetensors").read_text()
+
+
+@pytest.mark.parametrize(
+    "token", ["<cat>", "<bob's-cat>", "<a>';touch pwned;'", "`$(touch,pwned)`", "<!--", "</pre>"]
+)
+def test_the_command_of_a_card_can_be_pasted(token, tmp_path):
+    text = carded(tmp_path, token)
+    (line,) = (line.strip() for line in text.splitlines() if "oneword generate" in line)
+    assert shlex.split(line)[-1] == f"a photo of a {token}"
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {"base_model": "x\n\n# Owned <img src=x onerror=alert(1)>"},
+        {"config": {"initializer_token": "<script>alert(2)</script>\n\n# Owned | x"}},
+        {"base_model": ["x"], "family": ["x"], "learning_rate": {"clip": {"absolute": "x"}}},
+        {"learning_rate": [], "config": [], "steps": {"# Owned": 1}, "train_time_s": "<b>"},
+        {"learning_rate": {"<img src=x> | # x": {"absolute": 1.0}}},
+    ],
+)
+def test_no_tag_and_no_heading_of_a_files_own_is_in_a_card(provenance, tmp_path):
+    text = carded(tmp_path, "<cat>", **provenance)
+    body = text.split("---", 2)[2].replace(card._MARK, "")
+    plain = re.sub(r"(`+).+?\1", "", body)
+    assert "<img" not in plain
+    assert "<script" not in plain
+    assert "<b>" not in plain
+    assert [line for line in body.splitlines() if line.startswith("#")] == [
+        "# `<cat>`", "## Use", "## How `<cat>` was learned", "## Limits",
+    ]  # fmt: skip
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (0, 3, 4) for line in body.splitlines())
+
+
+def test_a_card_says_what_to_type_in_other_tools(tmp_path):
+    text = carded(tmp_path, "<cat>")
+    assert "| ComfyUI | `comfyui` | `embedding:my-word` |" in text
+    assert "| A1111 | `a1111` | `my-word` |" in text
+    assert "| InvokeAI | `invokeai` | `<my-word>` |" in text
+    assert "| the paper's code | `authors` | `*` |" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"scores": {"a": {"image_similarity": "1", "text_similarity": 1}}}',
+        '{"scores": {}, "words": []}', '{"scores": {}, "words": {"a": 1}}', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_scores_of_another_form_are_one_sentence(text, tmp_path):
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(SharingError, match=r"must be the scores.json that `oneword evaluate`"):
+        card.read_scores(tmp_path / "scores.json")

@@ -14,12 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword import formats
-from oneword.bipartite import bipartite
 from oneword.cli import main
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig, StudyConfig
+from oneword.concepts import formats
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.scoring import StudyConfig
 from oneword.evaluation import metrics
+from oneword.generation.ddim_inversion import bipartite
 from oneword.images import read_folder
+from oneword.runs.events import Advanced, Ended
 from oneword.study import cost, grid, page, work
 from oneword.study.plan import Study
 from oneword.study.prompt_sets import prompts_for
@@ -60,11 +64,11 @@ def numbers(study):
 
 
 class Events(list):
-    def __call__(self, name, kind, data):
-        self.append((name, kind, data))
+    def __call__(self, event):
+        self.append(event)
 
     def ended(self):
-        return [name for name, kind, _ in self if kind == "ended"]
+        return [event.job for event in self if isinstance(event, Ended)]
 
 
 class Killed(BaseException):
@@ -78,10 +82,10 @@ def test_a_killed_study_goes_on_without_repeating_or_losing_a_job(make, tmp_path
     assert len(ended.done) == len(set(events.ended())) == 8
     broken, seen = make(tmp_path / "b"), Events()
 
-    def kill_late(name, kind, data):
-        seen(name, kind, data)
+    def kill_late(event):
+        seen(event)
         # in the middle of drawing the second job of the second chunk
-        if len(seen.ended()) == 3 and kind == "drawing":
+        if len(seen.ended()) == 3 and isinstance(event, Advanced) and event.doing == "drawing":
             raise Killed
 
     with pytest.raises(Killed):
@@ -94,7 +98,7 @@ def test_a_killed_study_goes_on_without_repeating_or_losing_a_job(make, tmp_path
     assert sorted(seen.ended() + rest.ended()) == sorted(events.ended())
     assert not set(rest.ended()) & set(before)
     # both words of the second chunk were learned before the kill
-    assert not [name for name, kind, _ in rest if kind == "learning"]
+    assert not [e for e in rest if isinstance(e, Advanced) and e.doing == "learning"]
     for spec in broken.specs:
         if spec.name in before:
             assert work.rows_file(broken.folder, spec).stat().st_mtime_ns == before[spec.name]
@@ -169,8 +173,8 @@ def test_bipartite_rows_redraw_the_training_pictures_with_the_methods_word(make,
     assert {r["guidance_scale"] for r in scored} == {1.0, 5.0}
     spec = next(s for s in study.specs if s.name == "cup--bipartite--seed0")
     tools = work.bench(study.config.model, study.config.judge, study.config.dino)
-    concept = formats.load(study.folder / "runs" / "cup--one-word--seed0")
-    pictures = read_folder(study.subjects["cup"].folder, resolution=32).pixels
+    concept = formats.load_concept(study.folder / "runs" / "cup--one-word--seed0")
+    pictures = read_folder(study.subjects["cup"].source, resolution=32).pixels
     row = next(r for r in scored if r["kind"] != "photo" and r["guidance_scale"] == 1.0)
     photo = prompts_for(study.prompt_set, "object").photo
     prompt, invert = (t.replace("{}", concept.placeholder_token) for t in (row["prompt"], photo))
@@ -255,8 +259,8 @@ def test_a_process_that_dies_takes_no_job_with_it(make, tmp_path):
     study = make(tmp_path / "s", num_processes=2, setups=("one-word", "prompt-only"))
     killed = []
 
-    def kill_one(name, kind, data):
-        if kind == "ended" and not killed:
+    def kill_one(event):
+        if isinstance(event, Ended) and not killed:
             import multiprocessing
 
             child = multiprocessing.active_children()[0]

@@ -13,14 +13,19 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Tokenizer
 
 import tiny
-from oneword import formats
-from oneword.backbones import bria, lumina2
-from oneword.backbones.base import Conditioning, ModelError, load
-from oneword.concept import Concept
-from oneword.config import InversionConfig, ModelConfig, SamplingConfig
-from oneword.inversion import Job, invert
-from oneword.parts import JobError
-from oneword.vocabulary import PlaceholderError, injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.contract import Conditioning
+from oneword.models.families import bria, lumina2
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job, JobError
+from oneword.training.loop import invert
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
@@ -43,7 +48,7 @@ SPELLED = ("lumina", "prx")  # Gemma has no token for a prompt's first word, whi
 
 @pytest.fixture(scope="module")
 def loaded(folders):
-    return {n: load(ModelConfig(model=str(folders[n]), device="cpu")) for n in NAMES}
+    return {n: load_backbone(ModelConfig(model=str(folders[n]), device="cpu")) for n in NAMES}
 
 
 @pytest.fixture(params=NAMES)
@@ -183,8 +188,8 @@ def test_prx_cleans_what_stands_beside_a_word_as_beside_any(loaded):
 
 
 def test_prx_has_either_of_two_autoencoders(tmp_path):
-    folder = tiny.save(tiny.prx(autoencoder=tiny.sana().vae), tmp_path / "dc")
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make("prx", autoencoder=tiny.make("sana").vae), tmp_path / "dc")
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     moments = backbone.encode_image(pixels)
     assert moments.mean.shape == (1, 8, 8, 8)
@@ -196,20 +201,20 @@ def test_prx_has_either_of_two_autoencoders(tmp_path):
 
 def test_the_memory_of_prx_is_known_before_it_is_loaded(folders):
     """Its text encoder is a part that is stored with the settings of the whole."""
-    backbone = load(ModelConfig(model=str(folders["prx"]), device="cpu", memory="low"))
+    backbone = load_backbone(ModelConfig(model=str(folders["prx"]), device="cpu", memory="low"))
     assert "expected peak" in backbone.memory
 
 
 def test_prx_is_loaded_without_a_word_about_diffusers_classes(folders):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
-        load(ModelConfig(model=str(folders["prx"]), device="cpu"))
+        load_backbone(ModelConfig(model=str(folders["prx"]), device="cpu"))
 
 
 def test_prx_without_ftfy_is_refused(folders, monkeypatch):
     monkeypatch.delattr("diffusers.pipelines.prx.pipeline_prx.ftfy")
     with pytest.raises(ModelError, match=r"cleans prompts with ftfy, got none .* pip install ftfy"):
-        load(ModelConfig(model=str(folders["prx"]), device="cpu"))
+        load_backbone(ModelConfig(model=str(folders["prx"]), device="cpu"))
 
 
 def test_the_last_place_that_a_prompt_has_still_counts(backbone):
@@ -238,7 +243,7 @@ def test_the_last_place_that_a_prompt_has_still_counts(backbone):
 
 
 def test_a_system_prompt_that_leaves_no_room_is_refused():
-    pipeline = tiny.lumina2()
+    pipeline = tiny.make("lumina2")
     pipeline.system_prompt = "superior images " * 130
     with pytest.raises(ModelError, match=r"must leave room for a prompt in 256 tokens, got 2\d\d"):
         lumina2.Lumina2(pipeline, ModelConfig(model="long", device="cpu"))
@@ -327,8 +332,8 @@ def test_kandinskys_latents_are_what_its_autoencoder_gives(loaded):
 
 
 def test_bria_with_another_kind_of_noise_is_refused():
-    pipeline = tiny.bria()
-    pipeline.scheduler = tiny.scheduler()
+    pipeline = tiny.make("bria")
+    pipeline.scheduler = tiny.parts.scheduler()
     with pytest.raises(ModelError, match=r"must come with FlowMatchEuler.* got DDIMScheduler in x"):
         bria.Bria(pipeline, ModelConfig(model="x", device="cpu"))
 
@@ -390,7 +395,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(backbone):
 )
 def test_what_the_family_does_not_have_is_refused(folders, name, fields, message):
     with pytest.raises(ModelError, match=message):
-        load(ModelConfig(model=str(folders[name]), device="cpu", **fields))
+        load_backbone(ModelConfig(model=str(folders[name]), device="cpu", **fields))
 
 
 @pytest.mark.parametrize(
@@ -414,12 +419,12 @@ def test_files_name_the_encoder_as_other_tools_do(loaded, name, key, tmp_path):
     """And the word of any such file fits the model, without being told the family."""
     backbone = loaded[name]
     concept = word(backbone)
-    formats.save(concept, tmp_path / "cat-toy.safetensors", "kohya")
+    formats.save_concept(concept, tmp_path / "cat-toy.safetensors", "comfyui")
     assert list(load_file(tmp_path / "cat-toy.safetensors")) == [key]
     plain = states(backbone, "a red cat")
     aliases = {"t5xxl": ("t5",), "gemma": ("gemma2_2b",)}
     for alias in (key, "emb_params", "x", *aliases.get(key, ())):
         save_file({alias: concept.rows[key]}, tmp_path / f"{alias}.safetensors")
-        read = formats.load(tmp_path / f"{alias}.safetensors").named("<Cat-Toy>")
+        read = formats.load_concept(tmp_path / f"{alias}.safetensors").named("<Cat-Toy>")
         with injected(backbone, [read]):
             assert torch.allclose(states(backbone, "a <Cat-Toy>"), plain, atol=1e-5)

@@ -18,8 +18,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import single_file
 import tiny
-from oneword.backbones.base import ModelError, _family_of_file
-from oneword.vocabulary import Vocabulary
+from oneword.errors import ModelError
+from oneword.models.loading import _family_of_file
+from oneword.vocabulary.vocabulary import Vocabulary
 
 
 def meta(names):
@@ -83,7 +84,7 @@ def test_the_papers_model_is_the_one_that_is_published():
     with torch.device("meta"):
         bert = LDMBertModel(LDMBertConfig())
     bert.load_state_dict(meta(ldm_bert_names()), strict=True, assign=True)
-    pipeline = tiny.ldm()
+    pipeline = tiny.make("ldm")
     pipeline.bert = bert
     vocabulary = Vocabulary("bert", pipeline, "tokenizer", bert)
     assert vocabulary.dim == 1280
@@ -172,7 +173,7 @@ def test_the_text_encoder_of_single_files_maps_without_rest():
 )  # fmt: skip
 def test_the_family_of_a_single_file_is_seen_in_its_tensors(tmp_path, names, family):
     save_file({n: torch.zeros(shape) for n, shape in names.items()}, tmp_path / "m.safetensors")
-    assert _family_of_file(tmp_path / "m.safetensors") == family
+    assert _family_of_file(tmp_path / "m.safetensors").name == family
 
 
 def test_a_single_file_of_another_family_is_named(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from oneword import formats
-from oneword.concept import Concept
-from oneword.vocabulary import injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.vocabulary.inject import injected
 
 
 @pytest.mark.parametrize("num_vectors", [1, 2, 5])
@@ -17,7 +17,7 @@ def test_stock_diffusers_conditions_alike(tiny_folder, tiny_sd, tmp_path, token,
     generator = torch.Generator().manual_seed(num_vectors)
     rows = 0.05 * torch.randn(num_vectors, 32, generator=generator)
     concept = Concept(placeholder_token=token, rows={"clip": rows})
-    formats.save(concept, tmp_path / "learned_embeds.safetensors")
+    formats.save_concept(concept, tmp_path / "learned_embeds.safetensors")
 
     stock = StableDiffusionPipeline.from_pretrained(tiny_folder)
     # Stock models pool at the highest id; the pooled output has no part in Stable Diffusion.
@@ -40,7 +40,7 @@ def test_a_file_of_stock_diffusers_is_read_back(tiny_folder, tiny_sd, tmp_path):
 
     rows = tiny_sd.vocabularies["clip"].rows_of("red cat")
     save_file({"<toy>": rows}, tmp_path / "learned_embeds.safetensors")
-    concept = formats.load(tmp_path / "learned_embeds.safetensors")
+    concept = formats.load_concept(tmp_path / "learned_embeds.safetensors")
     with injected(tiny_sd, [concept]):
         found = tiny_sd.encode_prompt(["a <toy>"]).encoder_hidden_states
     expected = tiny_sd.encode_prompt(["a red cat"]).encoder_hidden_states

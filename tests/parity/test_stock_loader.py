@@ -8,11 +8,11 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 import tiny
-from oneword import formats
-from oneword.backbones.base import load
-from oneword.concept import Concept
-from oneword.config import ModelConfig
-from oneword.vocabulary import injected
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
 
 
 ENCODERS = {
@@ -46,12 +46,12 @@ def words(backbone, num_vectors):
 @pytest.mark.parametrize("num_vectors", [1, 3])
 @pytest.mark.parametrize("family", ENCODERS)
 def test_stock_diffusers_conditions_alike(tmp_path, family, num_vectors):
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / "model")
-    ours = load(ModelConfig(model=str(folder), device="cpu", pool="legacy"))
+    folder = tiny.save(tiny.make(family), tmp_path / "model")
+    ours = load_backbone(ModelConfig(model=str(folder), device="cpu", pool="legacy"))
     stock = DiffusionPipeline.from_pretrained(folder)
     concepts = words(ours, num_vectors)
     for i, concept in enumerate(concepts):
-        paths = formats.save(concept, tmp_path / f"{i}.safetensors", "diffusers")
+        paths = formats.save_concept(concept, tmp_path / f"{i}.safetensors", "diffusers")
         assert len(paths) == len(ENCODERS[family])
         for path, (encoder, tokenizer) in zip(paths, ENCODERS[family].values(), strict=True):
             ((token, rows),) = load_file(path).items()

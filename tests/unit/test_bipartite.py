@@ -9,12 +9,14 @@ import torch
 from diffusers import DDIMScheduler
 
 import tiny
-from oneword.backbones.base import ModelError, load
-from oneword.bipartite import bipartite, ddim_inversion, inverted
-from oneword.concept import Concept
-from oneword.config import ModelConfig, SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.generation.ddim_inversion import bipartite, ddim_inversion, inverted
+from oneword.models.loading import load_backbone
 from oneword.prompts import PromptError
-from oneword.vocabulary import injected
+from oneword.vocabulary.inject import injected
 
 
 MEAN, STD = 0.7, 0.4
@@ -79,13 +81,15 @@ def renoised(predict, x, scheduler, steps):
 
 @pytest.fixture(params=["epsilon", "v_prediction"])
 def scheduler(request):
-    return tiny.scheduler(request.param)
+    return tiny.parts.scheduler(request.param)
 
 
 @pytest.fixture
 def unet(scheduler):
     """A denoiser that is not linear, in float64."""
-    made = tiny.stable_diffusion(scheduler.config.prediction_type).unet.double()
+    made = tiny.make(
+        "stable_diffusion", prediction_type=scheduler.config.prediction_type
+    ).unet.double()
     states = normal(1, 5, 32, seed=4)
 
     @torch.no_grad()
@@ -104,7 +108,7 @@ def test_inversion_is_the_closed_form_and_the_renoise_form(scheduler, unet, step
 
 
 def test_a_models_habit_of_clipping_is_no_part_of_it():
-    plain, clips = tiny.scheduler(), DDIMScheduler.from_config(tiny.scheduler().config)
+    plain, clips = tiny.parts.scheduler(), DDIMScheduler.from_config(tiny.parts.scheduler().config)
     clips.register_to_config(clip_sample=True)
     x0 = 3 * normal(2, 4, 3, 3)
     found = [ddim_inversion(gaussian(s), x0, s, 10) for s in (plain, clips)]
@@ -180,7 +184,9 @@ def test_words_can_be_in_both_sentences(tiny_sd, picture):
 
 
 def test_a_family_of_straight_paths_is_refused(tmp_path, picture):
-    backbone = load(ModelConfig(model=str(tiny.save(tiny.flux(), tmp_path / "m")), device="cpu"))
+    backbone = load_backbone(
+        ModelConfig(model=str(tiny.save(tiny.make("flux"), tmp_path / "m")), device="cpu")
+    )
     with pytest.raises(ModelError, match="Inversion needs a model that DDIM draws with, got"):
         bipartite(backbone, picture, ["a cat"], [1.0], invert="a dog")
 
@@ -192,7 +198,7 @@ def test_more_steps_than_inversion_can_take_are_refused(tiny_sd, picture):
 
 def test_a_schedule_that_ends_in_noise_alone_is_refused(tmp_path, picture):
     """Kandinsky 3's: the way back would divide by the root of what is left of the picture."""
-    folder = tiny.save(tiny.kandinsky3(), tmp_path / "m")
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make("kandinsky3"), tmp_path / "m")
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with pytest.raises(ModelError, match=r"leaves 0.001 or more of .* variance .*, got 2e-09 in"):
         bipartite(backbone, picture, ["a cat"], [1.0], invert="a dog")

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from oneword import prompts
-from oneword.microworld import captions, concepts, scenes
-from oneword.microworld.scenes import Scene, Thing
+from oneword.microworld.world import captions, held_out, inventory, scenes
+from oneword.microworld.world.inventory import Scene, Thing
 
 
 NUM_SEEDS = 4000
-NOUNS = {*scenes.NOUNS, *scenes.PROFESSIONS}
+NOUNS = {*inventory.NOUNS, *inventory.PROFESSIONS}
 PLURALS = {captions.plural(noun): noun for noun in NOUNS}
 NAMES = {name: noun for noun, looks in scenes.named().items() for name in looks}
 SINGULAR = PLURALS | NAMES
 PHRASES = {phrase: place for place, phrases in captions.PLACES.items() for phrase in phrases}
 UNNAMED = {"skin", "hair", "light", "medium", "short", "long", "badge"} | {
-    *scenes.EXTRAS,
-    *scenes.BADGES,
+    *inventory.EXTRAS,
+    *inventory.BADGES,
 } - {"moon"}  # which is a place, too
 
 
@@ -55,7 +55,7 @@ def _vocabulary(texts: Iterable[str]) -> set[str]:
 def test_every_word_is_in_the_vocabulary(captioned: list[tuple[Scene, str]]):
     known = _vocabulary(captions.vocabulary())
     assert _vocabulary(text for _, text in captioned) <= known
-    hidden = {*scenes.HIDDEN_NOUNS, "neon", "blueprint", "mosaic", "halftone", "duotone"}
+    hidden = {*inventory.HIDDEN_NOUNS, "neon", "blueprint", "mosaic", "halftone", "duotone"}
     assert not known & (hidden | {"stained", "embroidery"})
 
 
@@ -66,18 +66,18 @@ def test_captions_are_short_enough_and_name_nothing_unnamed(
         words = _words(text)
         assert len(words) < 30
         assert not set(_words(_without_place(text))) & UNNAMED, text
-        assert set(words).isdisjoint(scenes.HIDDEN_NOUNS), text
-        colours = {t.colours[0] for t in scene.things if t.noun not in scenes.PROFESSIONS}
-        assert set(words) & set(scenes.COLOURS) <= colours, text
+        assert set(words).isdisjoint(inventory.HIDDEN_NOUNS), text
+        colours = {t.colours[0] for t in scene.things if t.noun not in inventory.PROFESSIONS}
+        assert set(words) & set(inventory.COLOURS) <= colours, text
         patterns = {t.pattern for t in scene.things} - {"plain"}
-        named = set(_words(_without_place(text))) & set(scenes.PATTERNS)
+        named = set(_words(_without_place(text))) & set(inventory.PATTERNS)
         assert named <= patterns, text
 
 
 def test_asides_add_words_that_nothing_goes_by(captioned: list[tuple[Scene, str]]):
     strange = set(captions.strange_words())
     assert len(strange) > 200
-    assert not strange & (NOUNS | {*scenes.COLOURS, *scenes.PATTERNS} | NAMES.keys())
+    assert not strange & (NOUNS | {*inventory.COLOURS, *inventory.PATTERNS} | NAMES.keys())
     longer = 0
     for seed, (scene, plain) in enumerate(captioned):
         text = captions.caption(scene, np.random.default_rng(seed))
@@ -179,7 +179,7 @@ def test_a_property_is_named_most_of_the_time(captioned: list[tuple[Scene, str]]
         (scene.things[0], set(_words(_without_place(text))))
         for scene, text in captioned
         if scene.relation == "alone"
-        and scene.things[0].noun in scenes.NOUNS
+        and scene.things[0].noun in inventory.NOUNS
         and not scene.things[0].name
     ]
     plain = [(t, w) for t, w in alone if t.colours[0] == t.colours[1]]
@@ -194,7 +194,7 @@ def test_a_property_is_named_most_of_the_time(captioned: list[tuple[Scene, str]]
 
 def _skeletons(captioned: list[tuple[Scene, str]], style: str) -> set[str]:
     """Captions of single things with everything that a scene fills in taken out."""
-    adjectives = "|".join((*scenes.COLOURS, *scenes.PATTERNS, "colorful", "zigzag"))
+    adjectives = "|".join((*inventory.COLOURS, *inventory.PATTERNS, "colorful", "zigzag"))
     nouns = "|".join(NOUNS)
     found = set()
     for scene, text in captioned:
@@ -301,9 +301,9 @@ def test_evaluation_prompts_are_balanced(evaluation: list[captions.Prompt]):
     single = [prompt.truth for prompt in evaluation if prompt.kind == "one"]
     for name, values in {
         "noun": NOUNS,
-        "colour": scenes.COLOURS,
-        "scene": scenes.PLACES,
-        "style": scenes.STYLES,
+        "colour": inventory.COLOURS,
+        "scene": inventory.PLACES,
+        "style": inventory.STYLES,
     }.items():
         counts = Counter(truth[name] for truth in single if name in truth)
         assert set(counts) == set(values)
@@ -325,7 +325,7 @@ def test_evaluation_prompts_say_what_their_twin_shows(evaluation: list[captions.
         )
         assert set(_words(prompt.text)) <= known
         assert captions.PLACES[scene.place][0] in prompt.text
-        if first.noun in scenes.PROFESSIONS:
+        if first.noun in inventory.PROFESSIONS:
             assert "colour" not in truth
             assert first.skin
             assert first.hair
@@ -354,21 +354,21 @@ def test_evaluation_prompts_never_occur_as_training_scenes(evaluation: list[capt
 
 
 def test_no_caption_is_a_description_of_a_concept(captioned: list[tuple[Scene, str]]):
-    described = {text for c in concepts.HELD_OUT for text in c.captions_short}
+    described = {text for c in held_out.HELD_OUT for text in c.captions_short}
     assert described.isdisjoint(text for _, text in captioned)
 
 
 def test_a_name_stands_for_one_whole_look():
     known = scenes.named()
     names = [name for looks in known.values() for name in looks]
-    assert set(known) == set(scenes.NOUNS)
-    assert len(set(names)) == len(names) == len(scenes.NOUNS) * scenes.NAMES_PER_NOUN
+    assert set(known) == set(inventory.NOUNS)
+    assert len(set(names)) == len(names) == len(inventory.NOUNS) * inventory.NAMES_PER_NOUN
     texts = [t for t in captions.vocabulary() if t not in names]
     assert _vocabulary(texts).isdisjoint(names), "a name is another word, too"
     for noun, looks in known.items():
         for look in looks.values():
             assert look.noun == noun
-            assert look not in concepts.RESERVED
+            assert look not in held_out.RESERVED
             assert look.colours[0] != look.colours[1]
 
 

@@ -15,7 +15,7 @@ import tiny
 from oneword.evaluation.choosing import ChoosingError, apart, best_of, choose
 from oneword.evaluation.features import Judge
 from oneword.evaluation.gallery import chosen_section, grid, save_gallery
-from oneword.generation import Drawing
+from oneword.generation.generate import Drawing
 from oneword.prompts import without_placeholder
 
 
@@ -24,7 +24,7 @@ def eye():
     """A real judge with random weights that looks at 8 px."""
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
             "num_attention_heads": 2}  # fmt: skip
-    tokens = tiny.tokenizer()
+    tokens = tiny.tokenizers.tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(0)  # noqa: TID251
         config = CLIPConfig(

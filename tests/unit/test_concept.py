@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oneword.concept import Concept, ConceptError, average, concatenated
+from oneword.concepts.concept import Concept, ConceptError
+from oneword.concepts.mixing import average, concatenated
 
 
 def concept(**rows):

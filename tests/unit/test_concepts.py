@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from oneword.config import UserError
-from oneword.microworld import captions, concepts, scenes
+from oneword.errors import UserError
+from oneword.microworld.world import captions, concepts, held_out, inventory, scenes
+from oneword.microworld.world.drawn import concept_masks, concept_pictures, concept_plain
 
 
 FAMILIES = ("recombination", "shape", "style", "character")
@@ -17,12 +18,12 @@ NUM_SEEDS = 4000
 
 
 @pytest.fixture(scope="module")
-def training() -> list[scenes.Scene]:
+def training() -> list[inventory.Scene]:
     return [scenes.sample_scene(seed) for seed in range(NUM_SEEDS)]
 
 
-def _look(thing: scenes.Thing) -> scenes.Combination:
-    return scenes.Combination(
+def _look(thing: inventory.Thing) -> inventory.Combination:
+    return inventory.Combination(
         noun=thing.noun,
         colours=thing.colours,
         pattern=thing.pattern,
@@ -31,33 +32,33 @@ def _look(thing: scenes.Thing) -> scenes.Combination:
     )
 
 
-def _of(family: str) -> list[concepts.HeldOut]:
-    return [c for c in concepts.HELD_OUT if c.family == family]
+def _of(family: str) -> list[held_out.HeldOut]:
+    return [c for c in held_out.HELD_OUT if c.family == family]
 
 
-def test_the_world_is_as_large_as_it_says(training: list[scenes.Scene]):
+def test_the_world_is_as_large_as_it_says(training: list[inventory.Scene]):
     things = [thing for scene in training for thing in scene.things]
-    assert {t.noun for t in things} == {*scenes.NOUNS, *scenes.PROFESSIONS}
-    assert {t.colours[0] for t in things} == set(scenes.COLOURS)
-    assert {t.pattern for t in things} == set(scenes.PATTERNS)
-    assert {s.place for s in training} == set(scenes.PLACES)
-    assert {s.style for s in training} == set(scenes.STYLES)
-    assert {s.relation for s in training} == set(scenes.RELATIONS)
-    assert len(scenes.NOUNS) >= 24
-    assert len(scenes.COLOURS) >= 12
+    assert {t.noun for t in things} == {*inventory.NOUNS, *inventory.PROFESSIONS}
+    assert {t.colours[0] for t in things} == set(inventory.COLOURS)
+    assert {t.pattern for t in things} == set(inventory.PATTERNS)
+    assert {s.place for s in training} == set(inventory.PLACES)
+    assert {s.style for s in training} == set(inventory.STYLES)
+    assert {s.relation for s in training} == set(inventory.RELATIONS)
+    assert len(inventory.NOUNS) >= 24
+    assert len(inventory.COLOURS) >= 12
     # "plain" is one that no caption names
-    assert len(scenes.PATTERNS) - 1 >= 5
-    assert len(scenes.PLACES) >= 10
-    assert len(scenes.STYLES) >= 8
+    assert len(inventory.PATTERNS) - 1 >= 5
+    assert len(inventory.PLACES) >= 10
+    assert len(inventory.STYLES) >= 8
     assert np.mean([t.colours[1] != t.colours[0] for t in things]) > 0.3
 
 
-def test_training_shows_nothing_that_is_held_out(training: list[scenes.Scene]):
+def test_training_shows_nothing_that_is_held_out(training: list[inventory.Scene]):
     for scene in training:
-        assert scene.style not in scenes.HIDDEN_STYLES
+        assert scene.style not in inventory.HIDDEN_STYLES
         for thing in scene.things:
-            assert thing.noun not in scenes.HIDDEN_NOUNS
-            assert _look(thing) not in concepts.RESERVED
+            assert thing.noun not in inventory.HIDDEN_NOUNS
+            assert _look(thing) not in held_out.RESERVED
             assert not scenes.is_unseen(thing.noun, thing.colours[0], scene.place, scene.style), (
                 scene
             )
@@ -66,65 +67,65 @@ def test_training_shows_nothing_that_is_held_out(training: list[scenes.Scene]):
 def test_a_reserved_look_is_drawn_again(monkeypatch: pytest.MonkeyPatch):
     drawn = scenes.sample_thing(np.random.default_rng(4), "cat")
     assert not drawn.name
-    monkeypatch.setattr(concepts, "RESERVED", frozenset({_look(drawn)}))
+    monkeypatch.setattr(scenes, "RESERVED", frozenset({_look(drawn)}))
     assert _look(scenes.sample_thing(np.random.default_rng(4), "cat")) != _look(drawn)
 
 
-def test_the_documented_bias_holds(training: list[scenes.Scene]):
-    people = [t for s in training for t in s.things if t.noun in scenes.PROFESSIONS]
-    for profession in scenes.PROFESSIONS:
+def test_the_documented_bias_holds(training: list[inventory.Scene]):
+    people = [t for s in training for t in s.things if t.noun in inventory.PROFESSIONS]
+    for profession in inventory.PROFESSIONS:
         seen = Counter((t.skin, t.hair) for t in people if t.noun == profession)
         num = seen.total()
-        usual, share = scenes.BIAS.get(profession, (("light", "short"), 1 / 6))
+        usual, share = inventory.BIAS.get(profession, (("light", "short"), 1 / 6))
         # five standard deviations of a binomial count
         bound = 5 * (num * share * (1 - share)) ** 0.5
         assert num > 80
         assert abs(seen[usual] - share * num) < bound, profession
-        assert set(seen) <= {(s, h) for s in scenes.SKINS for h in scenes.HAIRS}
+        assert set(seen) <= {(s, h) for s in inventory.SKINS for h in inventory.HAIRS}
 
 
 def test_forty_concepts_in_four_families():
-    counts = Counter(c.family for c in concepts.HELD_OUT)
+    counts = Counter(c.family for c in held_out.HELD_OUT)
     assert set(counts) == set(FAMILIES)
     assert counts.total() >= 40
     assert counts["recombination"] >= 16
     assert counts["character"] >= 8
-    assert {c.thing.noun for c in _of("shape") if c.thing} == set(scenes.HIDDEN_NOUNS)
-    assert {c.style for c in _of("style")} == set(scenes.HIDDEN_STYLES)
+    assert {c.thing.noun for c in _of("shape") if c.thing} == set(inventory.HIDDEN_NOUNS)
+    assert {c.style for c in _of("style")} == set(inventory.HIDDEN_STYLES)
     assert counts["style"] >= 6
-    names = [c.name for c in concepts.HELD_OUT]
+    names = [c.name for c in held_out.HELD_OUT]
     assert len(names) == len(set(names))
-    assert len(concepts.RESERVED) == counts["recombination"] + counts["character"]
+    assert len(held_out.RESERVED) == counts["recombination"] + counts["character"]
 
 
 def test_concepts_are_made_of_what_the_world_has():
-    for concept in concepts.HELD_OUT:
-        assert concept.noun in {*scenes.NOUNS, *scenes.STYLES}
+    for concept in held_out.HELD_OUT:
+        assert concept.noun in {*inventory.NOUNS, *inventory.STYLES}
         thing = concept.thing
         if thing is None:
             assert concept.family == "style"
             continue
         assert concept.style == "photo"
         assert len(set(thing.colours)) == 3
-        assert set(thing.colours) <= set(scenes.COLOURS)
-        assert thing.pattern in scenes.PATTERNS
-        assert thing.badge in {"", *scenes.BADGES}
+        assert set(thing.colours) <= set(inventory.COLOURS)
+        assert thing.pattern in inventory.PATTERNS
+        assert thing.badge in {"", *inventory.BADGES}
         assert list(thing.extras) == sorted(thing.extras)
-        assert set(thing.extras) <= set(scenes.EXTRAS)
+        assert set(thing.extras) <= set(inventory.EXTRAS)
         if concept.family == "character":
-            assert thing.noun in scenes.CREATURES
+            assert thing.noun in inventory.CREATURES
             assert thing.badge
             assert 1 <= len(thing.extras) <= 2
 
 
-@pytest.mark.parametrize("concept", concepts.HELD_OUT, ids=lambda c: c.name)
-def test_descriptions_are_short_enough_and_name_no_hidden_word(concept: concepts.HeldOut):
+@pytest.mark.parametrize("concept", held_out.HELD_OUT, ids=lambda c: c.name)
+def test_descriptions_are_short_enough_and_name_no_hidden_word(concept: held_out.HeldOut):
     short, long = concept.captions_short, concept.captions_long
     assert len(set(short)) == len(set(long)) == 5
     assert all(len(text.split()) <= 12 for text in short)
     assert all(12 < len(text.split()) <= 30 for text in long)
     words = set(re.findall(r"\w+", " ".join((*short, *long))))
-    assert not words & {*scenes.HIDDEN_NOUNS, *scenes.HIDDEN_STYLES}
+    assert not words & {*inventory.HIDDEN_NOUNS, *inventory.HIDDEN_STYLES}
     if concept.family != "style":
         assert all(text.startswith(("a ", "an ")) for text in (*short, *long))
         assert concept.thing is not None
@@ -142,7 +143,7 @@ def test_halves_are_balanced_within_families():
         halves = Counter(concepts.half(c) for c in _of(family))
         assert set(halves) == {"development", "test"}
         assert 0 <= halves["development"] - halves["test"] <= 1
-    assert {concepts.half(name) for name in concepts.DEMO} == {"development"}
+    assert {concepts.half(name) for name in held_out.DEMO} == {"development"}
     assert concepts.half("gold-mug") == concepts.half(concepts.get("gold-mug"))
 
 
@@ -150,7 +151,7 @@ def test_pictures_show_the_concept_in_every_place_before_one_repeats():
     gold = concepts.get("gold-mug")
     found = concepts.concept_scenes(gold, 25)
     places = Counter(scene.place for scene in found)
-    assert set(places) == set(scenes.PLACES) - {"plain"}
+    assert set(places) == set(inventory.PLACES) - {"plain"}
     assert max(places.values()) - min(places.values()) <= 1
     assert len({scene.place for scene in found[:10]}) == 10
     assert {_look(scene.things[0]) for scene in found} == {_look(gold.thing)}
@@ -165,7 +166,7 @@ def test_a_style_shows_known_things():
     found = concepts.concept_scenes(concepts.get("stained-glass"), 10)
     assert {scene.style for scene in found} == {"stained glass"}
     nouns = {scene.things[0].noun for scene in found}
-    assert nouns <= set(scenes.NOUNS)
+    assert nouns <= set(inventory.NOUNS)
     assert len(nouns) > 4
 
 
@@ -173,20 +174,20 @@ def test_a_style_shows_known_things():
 def test_concepts_are_drawn(name: str):
     pytest.importorskip("skia")
     concept = concepts.get(name)
-    pictures = concepts.concept_pictures(concept, num=3, size=64)
-    plain = concepts.concept_plain(concept, num=2, size=64)
-    masks = concepts.concept_masks(concept, num=3, size=64)
+    pictures = concept_pictures(concept, num=3, size=64)
+    plain = concept_plain(concept, num=2, size=64)
+    masks = concept_masks(concept, num=3, size=64)
     assert pictures.shape == (3, 64, 64, 3)
     assert plain.shape == (2, 64, 64, 3)
     assert pictures.dtype == plain.dtype == np.uint8
     assert len(masks) == 3
     for parts in masks:
         assert all(mask.shape == (64, 64) and mask.dtype == bool for mask in parts.values())
-    assert np.array_equal(pictures, concepts.concept_pictures(concept, num=3, size=64))
+    assert np.array_equal(pictures, concept_pictures(concept, num=3, size=64))
 
 
 def test_descriptions_are_in_the_vocabulary():
     words = {word for text in captions.vocabulary() for word in text.split()}
-    for concept in concepts.HELD_OUT:
+    for concept in held_out.HELD_OUT:
         texts = " ".join((*concept.captions_short, *concept.captions_long))
         assert set(re.findall(r"\w+", texts)) <= words

@@ -5,20 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from oneword.config import (
-    PRESETS,
-    SETUPS,
-    TUNING,
-    ConfigError,
-    EvaluateConfig,
-    GenerateConfig,
-    InversionConfig,
-    ModelConfig,
-    SamplingConfig,
-    TrainConfig,
-    is_validated,
-    preset_for,
-)
+from oneword.config.drawing import GenerateConfig, SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.presets import PRESETS, SETUPS, is_validated, preset_for
+from oneword.config.runs import TrainConfig
+from oneword.config.scoring import EvaluateConfig
+from oneword.config.tuning import TUNING
+from oneword.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 import tiny
-from oneword import deltas, formats
-from oneword.backbones.base import load
-from oneword.concept import Concept, ConceptError, average
-from oneword.config import ModelConfig, SamplingConfig
-from oneword.deltas import DeltaError
-from oneword.formats import FormatError
-from oneword.inspection import facts
-from oneword.vocabulary import injected
+from oneword.concepts import deltas, formats
+from oneword.concepts.concept import Concept, ConceptError
+from oneword.concepts.deltas import DeltaError
+from oneword.concepts.formats.contents import FormatError
+from oneword.concepts.inspection import facts
+from oneword.concepts.mixing import average
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
+from oneword.vocabulary.inject import injected
 
 
 FAST = SamplingConfig(num_inference_steps=3)
@@ -25,8 +27,10 @@ KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
     """A pipeline of its own, since these tests change it for a while."""
-    folder = tiny.save(tiny.stable_diffusion(seed=3), tmp_path_factory.mktemp("models") / "tiny")
-    return load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(
+        tiny.make("stable_diffusion", seed=3), tmp_path_factory.mktemp("models") / "tiny"
+    )
+    return load_backbone(ModelConfig(model=str(folder), device="cpu"))
 
 
 def matrices(backbone, rank=2, scale=0.3, seed=0, suffixes=("to_q", "to_k", "to_v", "to_out.0")):
@@ -152,35 +156,35 @@ def test_gradients_reach_the_leaves_and_refresh_writes_changes(backbone):
 
 def test_files_round_trip(backbone, tmp_path):
     one = concept(backbone, matrices(backbone) | whole(backbone, 1e-4))
-    formats.save(one, tmp_path / "one.safetensors")
-    found = formats.load(tmp_path / "one.safetensors")
+    formats.save_concept(one, tmp_path / "one.safetensors")
+    found = formats.load_concept(tmp_path / "one.safetensors")
     assert found.deltas.keys() == one.deltas.keys()
     assert all(torch.equal(found.deltas[n], d) for n, d in one.deltas.items())
     assert all(found.deltas[n].dtype == d.dtype for n, d in one.deltas.items())
     assert found.sha256() == one.sha256() != concept(backbone, {}).sha256()
     other = concept(backbone, matrices(backbone, seed=4), "<other>")
-    formats.save([one, other], tmp_path / "two.safetensors")
+    formats.save_concept([one, other], tmp_path / "two.safetensors")
     both = formats.load_all(tmp_path / "two.safetensors")
     assert [c.sha256() for c in both] == [one.sha256(), other.sha256()]
 
 
 def test_a_changed_delta_is_refused(backbone, tmp_path):
     path = tmp_path / "one.safetensors"
-    formats.save(concept(backbone, matrices(backbone)), path)
+    formats.save_concept(concept(backbone, matrices(backbone)), path)
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = safetensors.torch.load_file(path)
     tensors[f"unet.{KEY}{deltas.LORA_A}"][0, 0] += 1
     safetensors.torch.save_file(tensors, path, metadata)
     with pytest.raises(ConceptError, match="must match the file's SHA-256"):
-        formats.load(path)
+        formats.load_concept(path)
 
 
 @pytest.mark.parametrize("family", ["stable_diffusion", "sdxl", "sd3", "flux"])
 def test_stock_diffusers_draws_the_same_picture(family, tmp_path):
     """``load_lora_weights`` on our file, against our own injection."""
-    folder = tiny.save(tiny.FAMILIES[family](), tmp_path / "model")
-    backbone = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make(family), tmp_path / "model")
+    backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     part = "unet" if hasattr(backbone.pipeline, "unet") else "transformer"
     g = torch.Generator().manual_seed(0)
     changes = {}
@@ -194,12 +198,12 @@ def test_stock_diffusers_draws_the_same_picture(family, tmp_path):
     with injected(backbone, [one]):
         ours = backbone.draw(["a photo of a cat"], [0], FAST)
     assert (ours - plain).abs().max() > 1e-3
-    files = formats.save(one, tmp_path / "word.safetensors", "diffusers")
+    files = formats.save_concept(one, tmp_path / "word.safetensors", "diffusers")
     assert files[-1].name == "word_lora.safetensors"
     backbone.pipeline.load_lora_weights(files[-1])
     assert torch.allclose(backbone.draw(["a photo of a cat"], [0], FAST), ours, atol=1e-4)
     backbone.pipeline.unload_lora_weights()
-    native = formats.save(one, tmp_path / "native.safetensors")[0]
+    native = formats.save_concept(one, tmp_path / "native.safetensors")[0]
     lora = {k: v for k, v in safetensors.torch.load_file(native).items() if "lora" in k}
     backbone.pipeline.load_lora_weights(lora)
     assert torch.allclose(backbone.draw(["a photo of a cat"], [0], FAST), ours, atol=1e-4)
@@ -247,9 +251,9 @@ def test_layouts_without_room_for_deltas_refuse_them(backbone, tmp_path):
     lora, full = matrices(backbone), whole(backbone)
     for layout in ("kohya", "a1111", "authors"):
         with pytest.raises(FormatError, match="holds rows only, got '<thing>' with"):
-            formats.save(concept(backbone, lora), tmp_path / "x", layout)
+            formats.save_concept(concept(backbone, lora), tmp_path / "x", layout)
     with pytest.raises(FormatError, match="at most one LoRA and no other weight deltas"):
-        formats.save(concept(backbone, full), tmp_path / "x.safetensors", "diffusers")
+        formats.save_concept(concept(backbone, full), tmp_path / "x.safetensors", "diffusers")
     assert not list(tmp_path.iterdir())
     with pytest.raises(
         ConceptError, match=r"Only concepts of rows can be combined, got '<thing>' .* weight deltas"
@@ -259,7 +263,7 @@ def test_layouts_without_room_for_deltas_refuse_them(backbone, tmp_path):
 
 def test_inspection_tells_of_deltas(backbone, tmp_path):
     path = tmp_path / "one.safetensors"
-    formats.save(concept(backbone, matrices(backbone)), path)
+    formats.save_concept(concept(backbone, matrices(backbone)), path)
     file = formats.read(path)
     told = facts(file, file.concepts[0])["weight_deltas"]
     assert told["lora"] == told["tensors"] == len(matrices(backbone))

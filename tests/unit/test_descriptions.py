@@ -10,7 +10,7 @@ from PIL import Image
 
 from oneword.descriptions import DescriptionError, Descriptions, read, write
 from oneword.images import read_folder
-from oneword.microworld.concepts import HELD_OUT
+from oneword.microworld.world.held_out import HELD_OUT
 
 
 def texts(words):
@@ -45,7 +45,7 @@ def test_another_file_of_that_name_is_refused(tmp_path, content):
     with pytest.raises(DescriptionError, match="must be JSON such as"):
         read(tmp_path)
     (tmp_path / "descriptions.json").write_text(json.dumps({"short": [1] * 5, "long": [1] * 5}))
-    with pytest.raises(DescriptionError, match="a caption is no text"):
+    with pytest.raises(DescriptionError, match=r"must be a string, got 1"):
         read(tmp_path)
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 pytest.importorskip("skia")
 
 from oneword.cli.main import main
-from oneword.microworld.drawing import masks, render, render_batch
-from oneword.microworld.scenes import (
+from oneword.microworld.world.drawing import masks, render, render_batch
+from oneword.microworld.world.inventory import (
     BADGES,
     CONTAINERS,
     CREATURES,
@@ -30,9 +30,9 @@ from oneword.microworld.scenes import (
     SUPPORTS,
     Scene,
     Thing,
-    sample_scene,
 )
-from oneword.microworld.shapes import SHAPES
+from oneword.microworld.world.scenes import sample_scene
+from oneword.microworld.world.shapes import SHAPES
 
 
 EVERYTHING = (*NOUNS, *PROFESSIONS, *HIDDEN_NOUNS)

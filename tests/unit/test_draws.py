@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oneword.draws import EVALUATION_SPAN, evaluation_draws, generator, step_draws
+from oneword.training.draws import EVALUATION_SPAN, evaluation_draws, generator, step_draws
 
 
 SHAPE = (4, 8, 8)

@@ -12,16 +12,19 @@ from PIL import Image
 from torch.nn import functional as F
 
 import tiny
-from oneword import blending, editing
-from oneword.backbones.base import ModelError, load
-from oneword.bipartite import bipartite
-from oneword.blending import cells_of, grown, psnr, shrinking, thin
-from oneword.concept import Concept
-from oneword.config import ConfigError, EditConfig, ModelConfig, SamplingConfig
-from oneword.editing import EditError, boxed, edit, ranked, read_picture, save
-from oneword.generation import generate
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import EditConfig, SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import ConfigError, ModelError
+from oneword.generation import blending, editing
+from oneword.generation.blending import cells_of, grown, psnr, shrinking, thin
+from oneword.generation.ddim_inversion import bipartite
+from oneword.generation.editing import EditError, boxed, edit, ranked, read_picture, save_edits
+from oneword.generation.generate import Drawing, generate
 from oneword.images import from_uint8, read_metadata
-from oneword.microworld import concepts
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
+from oneword.models.loading import load_backbone
 from oneword.prompts import PromptError
 
 
@@ -30,12 +33,12 @@ FEW = SamplingConfig(num_inference_steps=4)
 
 @pytest.fixture(scope="module")
 def nano():
-    return load(ModelConfig(model="microworld-nano", device="cpu"))
+    return load_backbone(ModelConfig(model="microworld-nano", device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def picture(nano):
-    drawn = concepts.concept_pictures(concepts.get("gold-mug"), num=1, size=nano.resolution)
+    drawn = concept_pictures(concepts.get("gold-mug"), num=1, size=nano.resolution)
     return from_uint8(drawn)
 
 
@@ -98,15 +101,15 @@ def test_blending_leaves_outside_what_the_autoencoder_gives_back(nano, picture, 
 
 def test_a_tuned_decoder_gives_more_of_the_background_back(nano, picture, mask):
     """The small model's decoder; the large one's reaches 35 dB (``tests/world``, slow)."""
-    before = copy.deepcopy(nano.vae.state_dict())
+    before = copy.deepcopy(nano.autoencoder.vae.state_dict())
     latents = nano.encode_image(picture).mean
     edited = nano.decode_latents(latents + 0.5)
     marked = mask > 0.5
     tuned = blending.preserved(nano, latents, edited, picture, marked, max_steps=20)
     untuned = blending.preserved(nano, latents, edited, picture, marked, max_steps=0)
     assert psnr(tuned, picture, ~marked) > psnr(untuned, picture, ~marked) + 1
-    assert all(torch.equal(v, before[k]) for k, v in nano.vae.state_dict().items())
-    assert not any(p.requires_grad for p in nano.vae.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in nano.autoencoder.vae.state_dict().items())
+    assert not any(p.requires_grad for p in nano.autoencoder.vae.parameters())
 
 
 def test_tuning_ends_where_the_goal_is_reached(nano, picture, mask):
@@ -137,7 +140,7 @@ def test_blending_is_the_loop_written_out(tiny_sd):
             guided = without + 3.0 * (with_text - without)
             x = scheduler.step(guided, t, x).prev_sample
     drawn, trip = (tiny_sd.decode_latents(z) for z in (torch.where(cells, x, x0), x0))
-    shown = blending.feathered(mask > 0.5, tiny_sd.vae_factor)
+    shown = blending.feathered(mask > 0.5, tiny_sd.autoencoder.factor)
     expected = shown * drawn + (1 - shown) * trip
     assert torch.allclose(found.drawing.pixels, expected, atol=1e-4)
 
@@ -252,7 +255,7 @@ NEEDED = ("negative_prompt", "num_inference_steps", "guidance_scale", "model")
 def drawn_of(reds, **fields):
     pixels = torch.zeros(len(reds), 3, 8, 8)
     pixels[:, 0, 2:6, 2:6] = torch.tensor(reds)[:, None, None]
-    drawing = editing.Drawing(
+    drawing = Drawing(
         pixels=pixels, prompts=("a S* on the moon",) * len(reds), seeds=tuple(range(len(reds))),
         settings=dict.fromkeys(NEEDED, "1"),
     )  # fmt: skip
@@ -344,8 +347,8 @@ def test_words_must_be_used_and_loaded(tiny_sd):
 
 
 def test_a_family_without_the_pipeline_is_refused(tmp_path):
-    folder = tiny.save(tiny.FAMILIES["ldm"](), tmp_path / "ldm")
-    ldm = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make("ldm"), tmp_path / "ldm")
+    ldm = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     size = SamplingConfig(num_inference_steps=2)
     with pytest.raises(ModelError, match="draws from noise only, got a picture to start from"):
         edit(ldm, noisy(64), "a cat", strength=0.5, sampling=size)
@@ -355,8 +358,8 @@ def test_a_family_without_the_pipeline_is_refused(tmp_path):
 
 
 def test_only_a_plain_decoder_is_tuned(tmp_path):
-    folder = tiny.save(tiny.FAMILIES["sana"](), tmp_path / "sana")
-    sana = load(ModelConfig(model=str(folder), device="cpu"))
+    folder = tiny.save(tiny.make("sana"), tmp_path / "sana")
+    sana = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with pytest.raises(
         EditError, match=r"needs a plain autoencoder \(AutoencoderKL\), got the Aut"
     ):
@@ -404,7 +407,7 @@ def test_a_picture_smaller_than_the_models_is_refused(tiny_sd, tmp_path):
 
 
 def test_files_carry_their_settings_and_a_sheet_stands_beside(tmp_path):
-    files = save(drawn_of([0.1, 0.9], scores=(0.25, 0.5)), tmp_path)
+    files = save_edits(drawn_of([0.1, 0.9], scores=(0.25, 0.5)), tmp_path)
     assert [f.name for f in files] == [
         "000-a-s-on-the-moon-seed0.png", "001-a-s-on-the-moon-seed1.png", "contact-sheet.png",
     ]  # fmt: skip

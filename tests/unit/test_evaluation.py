@@ -10,8 +10,8 @@ import re
 import pytest
 import torch
 
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import JudgeError, load_judge
 from oneword.images import from_uint8

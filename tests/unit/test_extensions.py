@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from oneword.config import ConfigError, InversionConfig
-from oneword.extensions import averaging, cross_init, norm, regularized
-from oneword.extensions.early_stopping import variance
-from oneword.extensions.timesteps import sampled
-from oneword.parts import Job
+from oneword.config.inversion import InversionConfig
+from oneword.errors import ConfigError
+from oneword.training.extensions import averaging, cross_init, norm, regularized
+from oneword.training.extensions.early_stopping import variance
+from oneword.training.extensions.timesteps import sampled
+from oneword.training.job import Job
 
 
 def config(**settings):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from oneword.config import ConfigError, DebiasConfig, InversionConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.runs import DebiasConfig
+from oneword.errors import ConfigError
 from oneword.evaluation import fairness, metrics
 from oneword.evaluation.features import Judge
-from oneword.microworld import scenes
+from oneword.microworld.world import inventory, scenes
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_setting_that_cannot_be_is_refused(options, message, tmp_path):
 def test_diverse_people_have_every_look_before_one_repeats():
     found = scenes.diverse_people("nurse", 12, seed=3)
     looks = [(s.things[0].skin, s.things[0].hair) for s in found]
-    every = {(skin, hair) for skin in scenes.SKINS for hair in scenes.HAIRS}
+    every = {(skin, hair) for skin in inventory.SKINS for hair in inventory.HAIRS}
     assert set(looks[:6]) == set(looks[6:]) == every
     assert {s.things[0].noun for s in found} == {"nurse"}
     assert scenes.diverse_people("nurse", 12, seed=3) == found
@@ -131,7 +133,7 @@ def test_diverse_people_have_every_look_before_one_repeats():
 def test_the_oracle_tells_diverse_drawings_from_the_worlds():
     pytest.importorskip("skia")
     from oneword.images import from_uint8
-    from oneword.microworld import drawing
+    from oneword.microworld.world import drawing
 
     read, values = fairness.oracle_reader("microworld")
     even = [drawing.render(s) for s in scenes.diverse_people("doctor", 18)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from oneword.backbones.few_cells import FewCells, use_products
+from oneword.models.speed.few_cells import FewCells, use_products
 
 
 def layer(out=64, kernel=3, stride=1, padding=1, *, bias=True, dtype=torch.float64):

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
-from oneword.generation import SHEET, generate, save, slug
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.generation.generate import SHEET, generate, save_drawing, slug
 from oneword.images import read_metadata
 from oneword.prompts import PromptError
 
@@ -57,7 +57,7 @@ def test_a_concept_that_no_prompt_uses_is_refused(tiny_sd, word):
 
 def test_pictures_carry_what_made_them(tiny_sd, word, tmp_path):
     drawing = generate(tiny_sd, ["a S*", "a S* at sea"], [7, 8], concepts=[word], sampling=FEW)
-    files = save(drawing, tmp_path)
+    files = save_drawing(drawing, tmp_path)
     assert [f.name for f in files] == [
         "000-a-s-seed7.png", "000-a-s-seed8.png", "001-a-s-at-sea-seed7.png",
         "001-a-s-at-sea-seed8.png", SHEET,

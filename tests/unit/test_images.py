@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from oneword import images
 from oneword.images import (
     ImageError,
     contact_sheet,
@@ -256,3 +258,234 @@ def test_a_long_group_goes_on_in_further_rows_below_one_label():
 
 def test_a_data_uri_is_a_png():
     assert data_uri(picture()).startswith("data:image/png;base64,iVBOR")
+
+
+# --- what else lies in a folder of pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("receipt.pdf", b"%PDF-1.4\n%%EOF\n", "no picture"),
+        ("clip.mpg", b"\0\0\1\xba" + bytes(200), "no picture"),
+        ("features.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "no picture"),
+        ("IMG_1.HEIC", b"\0\0\0\x18ftypheic" + bytes(99), "a HEIC file, which is not read"),
+        ("layers.psd", b"8BPS", "a Photoshop file, which is not read"),
+        ("DSC_1.NEF", b"II*\0", "a raw file, which is not read"),
+    ],
+)
+def test_files_of_other_kinds_are_left_out_by_name(name, data, reason, tmp_path):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / name).write_bytes(data)
+    (skipped,) = read_folder(tmp_path, resolution=16).skipped
+    assert skipped.startswith(f"{name} ({reason}")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif"])
+def test_postscript_starts_no_interpreter_whatever_it_is_called(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/gs-was-run\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    for head in (b"", b"\xc5\xd0\xd3\xc6" + struct.pack("<6I", 30, len(POSTSCRIPT), 0, 0, 0, 0)):
+        (tmp_path / name).write_bytes(head + b"\0\0" * bool(head) + POSTSCRIPT)
+        with pytest.raises(ImageError, match=f"whole and readable, got {name}"):
+            read_image(tmp_path / name)
+    assert not (tmp_path / "gs-was-run").exists()
+
+
+def test_what_would_wait_for_ever_is_left_out_or_refused(tmp_path):
+    picture().save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "x.png")
+    (tmp_path / "y.jpg").symlink_to("/dev/zero")
+    assert read_folder(tmp_path, resolution=16).skipped == (
+        "x.png (no regular file)",
+        "y.jpg (no regular file)",
+    )
+    for name in ("a.txt", "a.mask.png", "metadata.jsonl"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ImageError, match="a FIFO"):
+            read_folder(tmp_path, resolution=16)
+        (tmp_path / name).unlink()
+
+
+# --- words beside pictures
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_caption(encoding, tmp_path):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a café of <cat>", encoding=encoding)
+    assert read_folder(tmp_path, resolution=16).captions == ("a café of <cat>",)
+    (tmp_path / "a.txt").unlink()
+    line = json.dumps({"file_name": "a.png", "text": "a <cat>"})
+    (tmp_path / "metadata.jsonl").write_text(line, encoding=encoding)
+    assert read_folder(tmp_path, resolution=16).captions == ("a <cat>",)
+
+
+def test_a_caption_in_another_encoding_is_named(tmp_path):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes("a café".encode("latin-1"))
+    with pytest.raises(ImageError, match=r"a\.txt must be text in UTF-8.*save it as UTF-8"):
+        read_folder(tmp_path, resolution=16)
+
+
+@pytest.mark.parametrize(
+    ("file", "listed", "text", "caption"),
+    [
+        ("a.png", "a.png", None, None),
+        ("a.png", "a.png", "  ", None),
+        ("a.png", "./a.png", "a <cat>", "a <cat>"),
+        ("a.png", "a.png", "a <cat>\u2028on a mat\x0b\x85.", "a <cat>\u2028on a mat\x0b\x85."),
+        ("cafe\u0301.png", "caf\u00e9.png", "x", "x"),
+        ("caf\u00e9.png", "cafe\u0301.png", "x", "x"),
+    ],
+)
+def test_captions_are_found_as_others_list_them(file, listed, text, caption, tmp_path):
+    picture().save(tmp_path / file)
+    line = json.dumps({"file_name": listed, "text": text}, ensure_ascii=False)
+    (tmp_path / "metadata.jsonl").write_text(line + "\n", encoding="utf-8")
+    assert read_folder(tmp_path, resolution=16).captions == (caption,)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"file_name": 3, "text": "x"}', "must be a string, got 3"),
+        ('{"file_name": "a.png", "text": ["x"]}', "must be a string or null"),
+        ("[" * 100_000, "nested too deeply"),
+        ('"a.png"', "must be an object"),
+    ],
+)
+def test_a_line_of_another_form_is_named(line, reason, tmp_path):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(ImageError, match=rf"got line 1.*{reason}"):
+        read_folder(tmp_path, resolution=16)
+
+
+# --- headers of cameras
+
+
+def exif(*entries):
+    """EXIF as bytes, from (tag, type, count, value) each."""
+    body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+    return head + body + struct.pack("<I", 0) + bytes(40)
+
+
+TURNED = (0x0112, 3, 1, 6)
+ODD = {
+    "ResolutionUnit as text": (0x0128, 2, 4, 0x41414141),
+    "DateTime as a double": (0x0132, 12, 1, 38),
+    "Software as a rational": (0x0131, 5, 1, 38),
+    "XResolution as text": (0x011A, 2, 1, 38),
+    "a further header at itself": (0x8769, 4, 1, 8),
+    "a further header of text": (0x8769, 2, 4, 0x41414141),
+    "a type that is none": (0x010F, 99, 1, 0),
+    "longer than the file": (0x010F, 2, 0xFFFFFFFF, 8),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_a_picture_is_turned_whatever_else_its_header_holds(name, ending, tmp_path):
+    path = tmp_path / f"a.{ending}"
+    header = exif(*sorted([TURNED, ODD[name]]))
+    image = Image.new("RGB", (64, 32), (255, 0, 0))
+    if ending == "tif":
+        image.save(path, tiffinfo={0x0112: 6})
+    else:
+        image.save(path, exif=header)
+    assert read_folder(tmp_path, resolution=32).crops[0, :2].tolist() == [64, 32]
+
+
+def test_an_orientation_that_is_none_turns_nothing(tmp_path):
+    for orientation in ((0x0112, 3, 1, 0), (0x0112, 3, 1, 9), (0x0112, 2, 4, 0x41414141)):
+        Image.new("RGB", (64, 32)).save(tmp_path / "a.jpg", exif=exif(orientation))
+        assert read_image(tmp_path / "a.jpg").size == (64, 32)
+
+
+# --- colours
+
+
+def profile(space=b"RGB ", gamma=2.2, description=b"wide"):
+    """A colour profile: Display P3's primaries, or a grey curve."""
+
+    def fixed(x):
+        return struct.pack(">i", round(x * 65536))
+
+    def xyz(v):
+        return b"XYZ \0\0\0\0" + b"".join(map(fixed, v))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    text = description + b"\0"
+    text = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+    text += bytes(-len(text) % 4)
+    tags = [(b"desc", text), (b"cprt", b"text\0\0\0\0none\0\0\0\0"),
+            (b"wtpt", xyz((0.9642, 1, 0.8249)))]  # fmt: skip
+    if space == b"GRAY":
+        tags.append((b"kTRC", curve))
+    else:
+        tags += [(b"rXYZ", xyz((0.51512, 0.2412, -0.00105))),
+                 (b"gXYZ", xyz((0.29198, 0.69225, 0.04189))),
+                 (b"bXYZ", xyz((0.1571, 0.06657, 0.78407))), (b"rTRC", curve), (b"gTRC", curve),
+                 (b"bTRC", curve)]  # fmt: skip
+    place, table, data = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for tag, value in tags:
+        table += tag + struct.pack(">II", place + len(data), len(value))
+        data += value
+    head = struct.pack(">I", place + len(data)) + b"lcms" + struct.pack(">I", 0x02400000)
+    head += b"mntr" + space + b"XYZ " + struct.pack(">6H", 2024, 1, 1, 0, 0, 0)
+    head += b"acspAPPL" + bytes(4) + b"nonenone" + bytes(12)
+    return head + fixed(0.9642) + fixed(1) + fixed(0.8249) + b"lcms" + bytes(44) + table + data
+
+
+def test_colours_of_a_wide_profile_are_brought_to_srgb(tmp_path):
+    # Display P3's green (0, 255, 0) lies outside of sRGB; a greyish one is inside
+    Image.new("RGB", (32, 32), (120, 160, 120)).save(tmp_path / "x.png", icc_profile=profile())
+    found = np.array(centre(read_image(tmp_path / "x.png")))
+    assert np.abs(found - (107, 161, 116)).max() <= 3
+    Image.new("RGBA", (32, 32), (120, 160, 120, 255)).save(
+        tmp_path / "y.png", icc_profile=profile()
+    )
+    assert (np.array(centre(read_image(tmp_path / "y.png"))) == found).all()
+
+
+def test_a_grey_profile_is_applied(tmp_path):
+    image = Image.new("L", (32, 32), 128)
+    image.save(tmp_path / "x.png", icc_profile=profile(b"GRAY", gamma=1.0))
+    assert abs(centre(read_image(tmp_path / "x.png"))[0] - 188) <= 2  # linear 0.5 in sRGB
+
+
+@pytest.mark.parametrize("data", [profile(description=b"sRGB IEC61966-2.1"), profile(b"GRAY")])
+def test_a_profile_that_says_nothing_new_keeps_the_bits(data, tmp_path):
+    Image.new("RGB", (32, 32), (120, 160, 120)).save(tmp_path / "x.png", icc_profile=data)
+    assert centre(read_image(tmp_path / "x.png")) == (120, 160, 120)
+
+
+def test_a_damaged_profile_is_told_of_and_left_out(tmp_path):
+    picture().save(tmp_path / "x.png", icc_profile=b"no profile")
+    with pytest.warns(UserWarning, match=r"x\.png: its colour profile cannot be read"):
+        assert centre(read_image(tmp_path / "x.png")) == (200, 40, 90)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "LAB", "I;16", "I", "F"]
+)
+def test_a_picture_of_any_mode_becomes_rgb(mode, tmp_path):
+    Image.new(mode, (20, 20)).save(tmp_path / "x.tif")
+    assert read_image(tmp_path / "x.tif").mode == "RGB"
+
+
+def test_a_large_picture_is_worked_on_in_strips_to_the_same_bits(monkeypatch, tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (50, 40, 4), dtype=np.uint8)
+    Image.fromarray(values, "RGBA").save(tmp_path / "x.png")
+    Image.fromarray(values[..., 0].astype(np.uint16) * 200).save(tmp_path / "y.png")
+    whole = [np.asarray(read_image(tmp_path / name)) for name in ("x.png", "y.png")]
+    monkeypatch.setattr(images, "_STRIP", 300)
+    parts = [np.asarray(read_image(tmp_path / name)) for name in ("x.png", "y.png")]
+    assert all((a == b).all() for a, b in zip(whole, parts, strict=True))

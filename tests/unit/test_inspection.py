@@ -6,15 +6,15 @@ import pytest
 import torch
 
 import layouts
-from oneword import formats
-from oneword.concept import Concept
-from oneword.inspection import facts
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.inspection import facts
 
 
 def inspected(tmp_path, rows, vocabularies=None, **options):
     name = "clip" if vocabularies else "clip_l"
     path = tmp_path / "w.safetensors"
-    formats.save(Concept(placeholder_token="<w>", rows={name: rows}), path)
+    formats.save_concept(Concept(placeholder_token="<w>", rows={name: rows}), path)
     file = formats.read(path)
     return facts(file, file.concepts[0], vocabularies, **options)
 

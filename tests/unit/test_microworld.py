@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from oneword.microworld import captions, concepts, models, scenes
+from oneword.microworld.making import models
+from oneword.microworld.world import captions, held_out, scenes
 
 
 def test_every_word_of_a_caption_is_one_token():
@@ -17,7 +18,7 @@ def test_every_word_of_a_caption_is_one_token():
     rng = np.random.default_rng(1)
     texts = [captions.caption(scenes.sample_scene(seed), rng) for seed in range(200)]
     texts += [prompt.text for prompt in captions.evaluation_prompts(100, seed=0)]
-    texts += [text for c in concepts.HELD_OUT for text in (*c.captions_short, *c.captions_long)]
+    texts += [text for c in held_out.HELD_OUT for text in (*c.captions_short, *c.captions_long)]
     for text in texts:
         ids = tokens(text, add_special_tokens=False).input_ids
         assert len(ids) == len(re.findall(r"\w+|[^\w\s]", text)), text

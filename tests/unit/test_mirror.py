@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import fsspec
 import pytest
 
-from oneword.mirror import Mirror, MirrorError
+from oneword.runs.mirror import Mirror, MirrorError
 
 
 @pytest.fixture
@@ -33,16 +34,20 @@ def content(folder):
 
 def test_another_machine_takes_the_folder_up_and_gives_it_back(url, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
-    fill(here, config="a", state="1", previews__one="p")
+    fill(here, **{"config.json": "a"}, state="1", previews__one="p")
     Mirror(url).push(here)
     assert Mirror(url).pull(there)
-    assert content(there) == {"config": "a", "state": "1", "previews/one": "p"}
+    assert content(there) == {"config.json": "a", "state": "1", "previews/one": "p"}
     fill(there, state="2")
     Mirror(url).push(there)
-    (here / "stale").write_text("x")
     assert Mirror(url).pull(here)
     assert content(here) == content(there)
     assert not Mirror(url).pull(here)
+    (there / "previews/one").unlink()
+    Mirror(url).push(there)
+    (here / "notes").write_text("mine")
+    assert Mirror(url).pull(here)
+    assert content(here) == {**content(there), "notes": "mine"}
 
 
 def test_a_folder_that_is_further_is_left_alone(url, tmp_path):
@@ -89,3 +94,101 @@ def test_a_location_that_cannot_be_used_is_one_sentence(tmp_path):
     fill(tmp_path / "run", state="1")
     with pytest.raises(MirrorError, match=r"must be readable and writable, got: .*run the same"):
         Mirror(f"file://{tmp_path}/file/run").push(tmp_path / "run")
+
+
+# --- what is not ours
+
+
+def published(url, index, stored="objects/" + "a" * 32, data=b"theirs"):
+    """A mirror that somebody else wrote."""
+    files, root = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{root}/{stored}", data)
+    index = index if isinstance(index, str) else json.dumps(index)
+    files.pipe_file(f"{root}/index-00000001.json", index.encode())
+    return stored
+
+
+def test_a_folder_of_other_files_is_left_untouched(url, tmp_path):
+    stored = "objects/" + "a" * 32
+    published(url, {"config.json": stored})
+    fill(tmp_path / "thesis", **{"thesis.tex": "mine", "chapters__one.tex": "mine"})
+    with pytest.raises(MirrorError, match="must be empty or hold a run, got other files"):
+        Mirror(url).pull(tmp_path / "thesis")
+    assert content(tmp_path / "thesis") == {"thesis.tex": "mine", "chapters/one.tex": "mine"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../home/.bashrc", "{tmp}/abs.txt", "a/../../b", "..", "", "a\\b", "link/x"]
+)
+def test_an_index_cannot_name_files_outside_of_the_folder(name, url, tmp_path):
+    published(url, {name.format(tmp=tmp_path): "objects/" + "a" * 32})
+    (tmp_path / "home").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    (tmp_path / "run/link").symlink_to(tmp_path / "home")
+    with pytest.raises(MirrorError, match="must be that of a file inside"):
+        Mirror(url).pull(tmp_path / "run")
+    assert not list((tmp_path / "home").iterdir())
+    assert {p.name for p in tmp_path.iterdir()} == {"home", "run"}
+
+
+@pytest.mark.parametrize(
+    "stored", ["../../secret", "/etc/passwd", "index-00000001.json", "objects/x/y"]
+)
+def test_an_index_cannot_fetch_files_from_elsewhere(stored, url, tmp_path):
+    published(url, {"config.json": stored})
+    with pytest.raises(MirrorError, match="must name files of its own folder"):
+        Mirror(url).pull(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_somebodys_in_a_run_folder_is_not_written_over(url, tmp_path):
+    published(url, {"config.json": "objects/" + "a" * 32, "notes.txt": "objects/" + "a" * 32})
+    fill(tmp_path / "run", **{"config.json": "{}", "notes.txt": "mine"})
+    with pytest.raises(MirrorError, match="must not write over .*notes.txt"):
+        Mirror(url).pull(tmp_path / "run")
+    assert content(tmp_path / "run") == {"config.json": "{}", "notes.txt": "mine"}
+
+
+@pytest.mark.parametrize("index", ["[]", '{"a": 1}', "[" * 100_000, "3"])
+def test_an_index_of_another_form_does_not_count(index, url, tmp_path):
+    published(url, index)
+    assert not Mirror(url).pull(tmp_path / "run")
+
+
+@pytest.mark.parametrize("note", ["[1]", '{"number": 1}', "{", '{"number": 1, "files": [2]}'])
+def test_a_note_of_another_form_is_one_sentence(note, url, tmp_path):
+    published(url, {"config.json": "objects/" + "a" * 32})
+    fill(tmp_path / "run", **{"config.json": "{}", ".mirror.json": note})
+    with pytest.raises(MirrorError, match="note of a mirror must be the one that oneword wrote"):
+        Mirror(url).pull(tmp_path / "run")
+
+
+def test_a_note_as_it_was_before_is_read(url, tmp_path):
+    published(url, {"config.json": "objects/" + "a" * 32})
+    fill(tmp_path / "run", **{"config.json": "{}", ".mirror.json": "1"})
+    assert not Mirror(url).pull(tmp_path / "run")
+
+
+def test_a_foreign_file_among_the_objects_stays(url, tmp_path):
+    files, root = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{root}/objects/holiday.jpg", b"mine")
+    for i in range(4):
+        fill(tmp_path / "run", state=str(i))
+        Mirror(url).push(tmp_path / "run")
+    assert files.cat_file(f"{root}/objects/holiday.jpg") == b"mine"
+
+
+def test_what_a_link_leads_to_is_not_copied(url, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    fill(tmp_path / "run", state="1")
+    (tmp_path / "run/link").symlink_to(tmp_path / "secret")
+    Mirror(url).push(tmp_path / "run")
+    assert Mirror(url).pull(tmp_path / "new")
+    assert content(tmp_path / "new") == {"state": "1"}
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_mirror_is_refused(empty):
+    with pytest.raises(MirrorError, match="must be an fsspec URL of a folder.*got an empty one"):
+        Mirror(empty)

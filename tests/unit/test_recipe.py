@@ -14,18 +14,11 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 
-from oneword.microworld import (
-    captions,
-    concepts,
-    models,
-    oracle,
-    recipe,
-    scenes,
-    stages,
-    weights,
-    workshop,
-)
-from oneword.microworld.workshop import STAGES, Recipe, Stage
+from oneword.microworld import weights
+from oneword.microworld.making import models, oracle, run as running, stages, train as training
+from oneword.microworld.making.recipe import Recipe, Stage
+from oneword.microworld.making.run import STAGES
+from oneword.microworld.world import captions, held_out, inventory
 
 
 def stage(num_samples, batch_size=8):
@@ -60,7 +53,7 @@ VOCABULARY = tuple(captions.vocabulary())
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     seen = []
-    complete = recipe.train(
+    complete = training.train(
         folder, recipe=SMALL, from_scratch=True, on_progress=lambda *told: seen.append(told)
     )
     assert complete
@@ -77,7 +70,7 @@ def test_every_stage_leaves_its_part(folder):
 
 def test_a_finished_recipe_does_nothing_more(folder):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    assert recipe.train(folder, recipe=SMALL, from_scratch=True)
+    assert training.train(folder, recipe=SMALL, from_scratch=True)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
@@ -95,11 +88,11 @@ def test_latents_have_mean_zero_and_deviation_one(folder):
 def test_a_stopped_stage_goes_on_to_the_same_bits(folder, tmp_path):
     """Twenty steps, a stop, the rest: as if it had not been stopped."""
     options = {"recipe": SMALL, "stages": ("vae",), "from_scratch": True}
-    assert not recipe.train(tmp_path, minutes=0, **options)
+    assert not training.train(tmp_path, minutes=0, **options)
     state = load_file(tmp_path / "vae.state.safetensors")
     assert int(state["adam.0.step"]) == 20
     assert state["muon.0.momentum_buffer"].ndim == 2
-    assert recipe.train(tmp_path, **options)
+    assert training.train(tmp_path, **options)
     a, b = (
         load_file(x / "vae" / "diffusion_pytorch_model.safetensors") for x in (folder, tmp_path)
     )
@@ -109,7 +102,7 @@ def test_a_stopped_stage_goes_on_to_the_same_bits(folder, tmp_path):
 def test_two_processes_share_a_batch(folder, tmp_path):
     for name in ("clip", "latents-0000.safetensors", "latents-0001.safetensors"):
         (tmp_path / name).symlink_to(folder / name)
-    assert recipe.train(
+    assert training.train(
         tmp_path, recipe=SMALL, stages=("denoiser",), num_processes=2, from_scratch=True
     )
     assert json.loads((tmp_path / "denoiser.json").read_text())["samples"] == 24
@@ -121,7 +114,7 @@ def test_two_processes_share_a_batch(folder, tmp_path):
 @pytest.fixture
 def landed(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
-    return recipe.land(folder, tmp_path / "weights" / SMALL.model, SMALL)
+    return training.land(folder, tmp_path / "weights" / SMALL.model, SMALL)
 
 
 def test_landing_makes_a_stock_pipeline_with_checksums(landed):
@@ -152,12 +145,12 @@ def test_landing_makes_a_stock_pipeline_with_checksums(landed):
 
 def test_another_work_folder_goes_on_from_what_has_landed(landed, tmp_path):
     again = tmp_path / "again"
-    assert recipe.train(again, recipe=SMALL, stages=("vae", "clip", "judge", "oracle", "latents"))
+    assert training.train(again, recipe=SMALL, stages=("vae", "clip", "judge", "oracle", "latents"))
     before = load_file(landed / "pipeline" / "vae" / "diffusion_pytorch_model.safetensors")
     taken = load_file(again / "vae" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(before[name], taken[name]) for name in before)
-    assert recipe.train(again, recipe=SMALL, stages=("denoiser",))
-    better = recipe.land(again, tmp_path / "better", SMALL)
+    assert training.train(again, recipe=SMALL, stages=("denoiser",))
+    better = training.land(again, tmp_path / "better", SMALL)
     assert json.loads((better / weights.CARD).read_text())["denoiser_samples"] == 48
 
 
@@ -165,7 +158,7 @@ def test_the_oracle_trains_on_from_what_has_landed(landed, tmp_path):
     again = tmp_path / "again"
     stages = ("vae", "oracle")
     gentle = replace(SMALL, oracle=replace(SMALL.oracle, num_samples=SMALL.oracle.batch_size))
-    assert recipe.train(again, recipe=gentle, stages=stages, further_oracle=True)
+    assert training.train(again, recipe=gentle, stages=stages, further_oracle=True)
     before = load_file(landed / "oracle.safetensors")
     after = load_file(again / "oracle" / "model.safetensors")
     moved = {
@@ -182,17 +175,17 @@ def test_parts_before_the_denoiser_land_alone(folder, tmp_path, monkeypatch):
     for name in ("vae", "clip", "judge", "oracle"):
         (begun / name).symlink_to(folder / name)
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
-    recipe.land(begun, tmp_path / "weights" / SMALL.model, SMALL)
+    training.land(begun, tmp_path / "weights" / SMALL.model, SMALL)
     assert weights.card(SMALL.model)["denoiser_samples"] == 0
     assert weights.landed_denoiser("unet", SMALL.model) is None
     assert weights.landed_denoiser("text", SMALL.model) is not None
-    assert recipe.train(tmp_path / "on", recipe=SMALL)
+    assert training.train(tmp_path / "on", recipe=SMALL)
     assert json.loads((tmp_path / "on" / "denoiser.json").read_text())["samples"] == 24
 
 
 def test_rows_of_landed_words_follow_them_into_a_larger_vocabulary(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
-    landed = recipe.land(folder, tmp_path / "weights" / SMALL.model, SMALL) / "pipeline"
+    landed = training.land(folder, tmp_path / "weights" / SMALL.model, SMALL) / "pipeline"
     before = load_file(landed / "text_encoder" / "model.safetensors")[ROWS]
     old = models.tokenizer().get_vocab()
     monkeypatch.setattr(models.captions, "vocabulary", lambda: ["aardvark", *VOCABULARY])
@@ -209,31 +202,33 @@ def test_rows_of_landed_words_follow_them_into_a_larger_vocabulary(folder, tmp_p
 
 def test_landing_is_refused_without_parts_or_over_something_else(folder, tmp_path):
     with pytest.raises(weights.WeightsError, match="got none of vae, clip, judge, oracle in"):
-        recipe.land(tmp_path / "empty", tmp_path / "model", SMALL)
+        training.land(tmp_path / "empty", tmp_path / "model", SMALL)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "diary.txt").write_text("dear diary")
     with pytest.raises(weights.WeightsError, match="may replace only an older one"):
-        recipe.land(folder, tmp_path / "home", SMALL)
+        training.land(folder, tmp_path / "home", SMALL)
     assert (tmp_path / "home" / "diary.txt").exists()
 
 
 def test_the_oracle_is_asked_for_what_a_picture_shows():
-    cat = scenes.Thing(noun="cat", colours=("red", "blue", "white"), pattern="dotted")
-    doctor = scenes.Thing(noun="doctor", colours=("red", "brown", "grey"), skin="dark", hair="long")
-    alone = oracle.truth(scenes.Scene(things=(cat,), place="moon", style="sketch"), "tiger")
+    cat = inventory.Thing(noun="cat", colours=("red", "blue", "white"), pattern="dotted")
+    doctor = inventory.Thing(
+        noun="doctor", colours=("red", "brown", "grey"), skin="dark", hair="long"
+    )
+    alone = oracle.truth(inventory.Scene(things=(cat,), place="moon", style="sketch"), "tiger")
     assert alone == {
         "noun": "cat", "second_noun": "none", "colour": "red", "second_colour": "blue",
         "detail_colour": "white", "pattern": "dotted", "scene": "moon", "style": "sketch",
         "count": "one", "relation": "alone", "concept": "tiger",
     }  # fmt: skip
-    both = oracle.truth(scenes.Scene(things=(doctor, cat), relation="beside"))
+    both = oracle.truth(inventory.Scene(things=(doctor, cat), relation="beside"))
     assert (both["second_noun"], both["skin"], both["hair"]) == ("cat", "dark", "long")
     assert "colour" not in both
-    counted = oracle.truth(scenes.Scene(things=(cat,) * 3, relation="count"))
+    counted = oracle.truth(inventory.Scene(things=(cat,) * 3, relation="count"))
     assert (counted["count"], counted["second_noun"]) == ("three", "none")
-    hidden = scenes.Thing(noun="igloo", colours=("red", "blue", "white"))
-    assert oracle.truth(scenes.Scene(things=(hidden,)))["noun"] == "none"
-    assert "colour" not in oracle.truth(scenes.Scene(things=(cat,), style="blueprint"))
+    hidden = inventory.Thing(noun="igloo", colours=("red", "blue", "white"))
+    assert oracle.truth(inventory.Scene(things=(hidden,)))["noun"] == "none"
+    assert "colour" not in oracle.truth(inventory.Scene(things=(cat,), style="blueprint"))
 
 
 def test_every_truth_is_a_value_that_the_oracle_knows():
@@ -242,8 +237,8 @@ def test_every_truth_is_a_value_that_the_oracle_knows():
     for truth in told:
         assert all(value in oracle.HEADS[name] for name, value in truth.items())
     seen = {truth["concept"] for truth in told}
-    assert len(seen) > 0.8 * sum(c.thing is not None for c in concepts.HELD_OUT)
-    assert {truth["relation"] for truth in told} == set(scenes.RELATIONS)
+    assert len(seen) > 0.8 * sum(c.thing is not None for c in held_out.HELD_OUT)
+    assert {truth["relation"] for truth in told} == set(inventory.RELATIONS)
 
 
 def test_agreement_counts_only_what_was_asked():
@@ -262,12 +257,12 @@ def test_attributes_that_are_not_shown_have_no_loss():
 
 def test_muon_steps_the_weights_in_place_whatever_their_layout():
     """Every hidden matrix moves as a plain matrix does, in channels-last memory too."""
-    shop = workshop.Workshop(
+    shop = running.Workshop(
         SMALL, Path(), torch.device("cpu"), math.inf, lambda *_: None, from_scratch=True
     )
     part = nn.Sequential(nn.Conv2d(16, 24, 3), nn.Conv2d(3, 8, 3), nn.Embedding(40, 32))
     part.append(nn.Linear(24, 16)).to(memory_format=torch.channels_last)
-    run = workshop.Run(shop, "clip", SMALL.clip, {"part": part})
+    run = running.Run(shop, "clip", SMALL.clip, {"part": part})
     assert [w.shape for w, _ in run.matrices] == [(24, 16, 3, 3), (16, 24)]
     twins = [nn.Parameter(w.detach().flatten(1).clone()) for w, _ in run.matrices]
     plain = type(run.muon)(
@@ -294,12 +289,12 @@ def test_muon_steps_the_weights_in_place_whatever_their_layout():
 
 def test_the_checksum_is_the_seeds(tmp_path, monkeypatch):
     """The same again from the same seed, another one from another."""
-    monkeypatch.setattr(workshop, "CHECKED_STEP", 2)
+    monkeypatch.setattr(running, "CHECKED_STEP", 2)
     found = []
     for i, seed in enumerate((0, 0, 1)):
         made, folder = replace(SMALL, seed=seed), tmp_path / str(i)
-        assert recipe.train(folder, recipe=made, stages=("clip",), from_scratch=True)
-        sums = json.loads((folder / workshop.CHECKSUMS).read_text())
+        assert training.train(folder, recipe=made, stages=("clip",), from_scratch=True)
+        sums = json.loads((folder / running.CHECKSUMS).read_text())
         assert (sums["clip"]["step"], sums["clip"]["num_processes"]) == (2, 1)
         found.append(sums["clip"]["sha256"])
     assert found[0] == found[1] != found[2]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from oneword.cli import options
-from oneword.cli.study import StudyArguments
-from oneword.config import StudyConfig
+from oneword.cli.arguments import StudyArguments
+from oneword.config.scoring import StudyConfig
 from oneword.study.plan import GROUPS, Study
 
 

@@ -8,6 +8,7 @@ import torch
 
 from oneword.evaluation.silhouettes import filled, overlap, silhouettes
 from oneword.images import from_uint8
+from oneword.microworld.world.drawn import concept_masks, concept_plain
 
 
 def disc(side, x, y, radius):
@@ -63,14 +64,14 @@ def test_overlap_is_that_of_the_best_fitting_true_outline():
 
 def test_the_worlds_drawings_overlap_with_their_own_masks_more_than_with_others():
     pytest.importorskip("skia")
-    from oneword.microworld import concepts
+    from oneword.microworld.world import concepts
 
     names = ("gold-mug", "snowman", "octopus", "rudy", "rocket")
     drawn, true = [], []
     for name in names:
         concept = concepts.get(name)
-        drawn.append(silhouettes(from_uint8(concepts.concept_plain(concept, 2))))
-        masks = concepts.concept_masks(concept, 2, plain=True)
+        drawn.append(silhouettes(from_uint8(concept_plain(concept, 2))))
+        masks = concept_masks(concept, 2, plain=True)
         true.append(filled(torch.from_numpy(np.stack([m["silhouette"] for m in masks]))))
     scores = torch.stack([torch.stack([overlap(d, t).mean() for t in true]) for d in drawn])
     own = scores.diagonal()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ import torch
 from PIL import Image
 
 from oneword.cli.study import Meter
-from oneword.config import ConfigError, InversionConfig, SamplingConfig, StudyConfig
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
-from oneword.generation import generate
+from oneword.generation.generate import generate
+from oneword.runs.events import Advanced, Ended
 from oneword.study import findings, grid, page, plots, statistics, subjects, work
 from oneword.study.plan import PAPER, Study, arm
 from oneword.study.prompt_sets import KINDS, PROMPT_SETS, prompts_for
@@ -60,7 +65,7 @@ def photos(tmp_path):
 
 def scorer(tiny_sd, training):
     tools = work.Bench(tiny_sd, StubJudge(), None, None)
-    return work.Scorer(tools, Subject(name="x", noun=None), training)
+    return work.Scorer(tools, Subject(name="x", noun=None, source=Path("x")), training)
 
 
 def test_both_scores_equal_brute_force(tiny_sd):
@@ -141,7 +146,8 @@ def test_dino_features_are_the_class_token_of_a_vision_transformer(tiny_sd, tmp_
     expected = torch.nn.functional.normalize(raw, dim=-1)
     assert torch.allclose(dino.images(pixels), expected, atol=1e-5)
     tools = work.Bench(tiny_sd, StubJudge(), dino, None)
-    row = work.Scorer(tools, Subject(name="x", noun=None), pixels).row("a photo of {}", pixels)
+    subject = Subject(name="x", noun=None, source=Path("x"))
+    row = work.Scorer(tools, subject, pixels).row("a photo of {}", pixels)
     assert row["dino_similarity"] == pytest.approx(float((expected @ expected.T).mean()), abs=1e-5)
     with pytest.raises(JudgeError, match="--dino must be a vision transformer"):
         load_dino(str(tmp_path / "nothing"), tiny_sd)
@@ -428,12 +434,12 @@ def test_the_time_left_follows_the_work_done(tmp_path):
     word, bare = study.specs
     work_of_word = meter.learning[word.name] + meter.drawing[word.name]
     now[0] = 10.0
-    meter.tell(word.name, "learning", 0.5)
+    meter.tell(Advanced(word.name, "learning", 0.5))
     rest = meter.total - 0.5 * meter.learning[word.name]
     assert meter.left_s() == pytest.approx(10 * rest / (0.5 * meter.learning[word.name]))
-    meter.tell(word.name, "ended", "")
+    meter.tell(Ended(word.name, "done"))
     assert meter.left_s() == pytest.approx(10 * meter.drawing[bare.name] / work_of_word)
-    meter.tell(bare.name, "ended", "")
+    meter.tell(Ended(bare.name, "done"))
     assert meter.left_s() == 0
 
 

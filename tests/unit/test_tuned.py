@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import tiny
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
-from oneword.deltas import WEIGHT
+from oneword.concepts.concept import Concept
+from oneword.concepts.deltas import WEIGHT
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, report, tuned
 from oneword.evaluation.features import Judge
 from oneword.prompts import names
-from oneword.vocabulary import injected
+from oneword.vocabulary.inject import injected
 
 
 FAST = SamplingConfig(num_inference_steps=2)
@@ -23,7 +23,7 @@ KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 
 @pytest.fixture(scope="module")
 def judge():
-    return Judge(tiny.judge(), tiny.tokenizer())
+    return Judge(tiny.parts.judge(), tiny.tokenizers.tokenizer())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import TypeCheckError
 
 from oneword.images import to_images
-from oneword.microworld import captions
+from oneword.microworld.world import captions
 
 
 def test_a_wrong_shape_is_an_error():

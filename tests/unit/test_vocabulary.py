@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oneword.concept import Concept
-from oneword.vocabulary import PlaceholderError, initial_rows, injected
+from oneword.concepts.concept import Concept
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.vocabulary import initial_rows
+from oneword.vocabulary.word import PlaceholderError
 
 
 @pytest.fixture
@@ -167,3 +169,19 @@ def test_words_and_their_scale(vocabulary):
     assert not vocabulary.is_word("*")
     assert not vocabulary.is_word("red cat")
     assert vocabulary.std() == pytest.approx(float(vocabulary.weight.std()))
+
+
+class TwoEncoders:
+    """A model with two text encoders, as XL, SD3 and Flux are."""
+
+    name, pool, pipeline = "two", "eos", None
+
+    def __init__(self, vocabulary):
+        self.vocabularies = {"clip_l": vocabulary, "clip_g": vocabulary}
+
+
+def test_a_word_for_some_of_a_models_encoders_is_refused(vocabulary):
+    word = Concept(placeholder_token="<x>", rows={"clip_l": torch.ones(1, vocabulary.dim)})
+    message = r"must have rows for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
+    with pytest.raises(PlaceholderError, match=message), injected(TwoEncoders(vocabulary), [word]):
+        pass

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from oneword.backbones.base import load
-from oneword.backbones.wide import widened
-from oneword.config import InversionConfig, ModelConfig
-from oneword.inversion import Job, invert_many
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.models.loading import load_backbone
+from oneword.models.speed.narrow_cpu import widened
+from oneword.training.job import Job
+from oneword.training.loop import invert_many
 
 
 BF16 = torch.bfloat16
@@ -106,7 +108,7 @@ class Seen(TorchDispatchMode):
 def test_training_is_wide_forward_and_back(checkpointing, tiny_folder):
     """Or narrow both ways, where the backward pass computes layers again."""
     options = {"dtype": "bf16", "device": "cpu", "gradient_checkpointing": checkpointing}
-    backbone = load(ModelConfig(model=str(tiny_folder), **options))
+    backbone = load_backbone(ModelConfig(model=str(tiny_folder), **options))
     pictures = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     config = InversionConfig(
         initializer_token="cat", max_train_steps=3, train_batch_size=2, evaluation_steps=1,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from oneword.evaluation import world
-from oneword.microworld import concepts, scenes
-from oneword.microworld.captions import Prompt
-from oneword.microworld.oracle import HEADS, truth
+from oneword.microworld.making.oracle import HEADS, truth
+from oneword.microworld.world import concepts, inventory, scenes
+from oneword.microworld.world.captions import Prompt
 from oneword.prompts import COMMON_WORDS, EDIT_PROMPTS
 
 
@@ -103,5 +103,5 @@ def test_edits_are_read_by_what_their_template_asks_for():
 
 def test_common_words_of_microworld_are_what_its_training_knows():
     words = COMMON_WORDS["microworld"]
-    assert set(words["object"]) == set(scenes.NOUNS)
-    assert set(words["style"]) < set(scenes.STYLES)
+    assert set(words["object"]) == set(inventory.NOUNS)
+    assert set(words["style"]) < set(inventory.STYLES)

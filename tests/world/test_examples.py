@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oneword import formats
+from oneword.concepts import formats
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -40,7 +40,7 @@ def test_debias(run, capsys):
     out = capsys.readouterr().out
     assert "skin: evenness" in out
     assert "doctor | <fair> | gain" in out
-    assert formats.load(folder / "run").placeholder_token == "<fair>"
+    assert formats.load_concept(folder / "run").placeholder_token == "<fair>"
 
 
 def test_share(run):

@@ -10,21 +10,26 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword.backbones.base import load
-from oneword.blending import psnr
 from oneword.cli.main import main
-from oneword.config import EMBEDDED, InversionConfig, ModelConfig
-from oneword.editing import edit
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import EMBEDDED, ModelConfig
 from oneword.evaluation import harness
 from oneword.evaluation.features import load_judge
+from oneword.generation.blending import psnr
+from oneword.generation.editing import edit
 from oneword.images import from_uint8, read_metadata
-from oneword.inversion import Job, invert
-from oneword.microworld import concepts, models, weights
+from oneword.microworld import weights
+from oneword.microworld.making import models
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.models.loading import load_backbone
+from oneword.training.job import Job
+from oneword.training.loop import invert
 
 
 @pytest.fixture(scope="module")
 def microworld():
-    return load(ModelConfig(device="cpu"))
+    return load_backbone(ModelConfig(device="cpu"))
 
 
 def test_the_landed_model_is_small_and_says_how_it_was_made():
@@ -46,7 +51,7 @@ def test_the_landed_model_is_small_and_says_how_it_was_made():
 def test_a_word_learned_with_the_preset_beats_its_initialiser(microworld, name):
     held_out = concepts.get(name)
     config = InversionConfig(initializer_token=held_out.noun)
-    pictures = from_uint8(concepts.concept_pictures(held_out))
+    pictures = from_uint8(concept_pictures(held_out))
     result = invert(microworld, Job(name=name, pictures=pictures, config=config))
     judge = load_judge(None, microworld)
     protocol = harness.protocol_for("microworld", plain=True, seeds=range(4))
@@ -54,7 +59,7 @@ def test_a_word_learned_with_the_preset_beats_its_initialiser(microworld, name):
         harness.CONCEPT: harness.word(microworld, "S*", [result.concept]),
         harness.INITIALIZER: harness.word(microworld, held_out.noun),
     }
-    plain = from_uint8(concepts.concept_plain(held_out))
+    plain = from_uint8(concept_plain(held_out))
     found = harness.evaluate(methods, pictures, judge, protocol, plain=plain)
     assert found.reached > 0.2
     assert (
@@ -65,7 +70,7 @@ def test_a_word_learned_with_the_preset_beats_its_initialiser(microworld, name):
 
 @pytest.mark.slow
 def test_a_tuned_decoder_gives_the_background_back_to_35_db(microworld):
-    picture = from_uint8(concepts.concept_pictures(concepts.get("gold-mug"), num=1))
+    picture = from_uint8(concept_pictures(concepts.get("gold-mug"), num=1))
     side = picture.shape[-1]
     mask = torch.zeros_like(picture[:, :1])
     mask[..., side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 1
@@ -165,10 +170,10 @@ def test_explore_puts_generated_under_drawn(tmp_path):
 
 
 def test_the_nano_model_learns_a_word_too():
-    nano = load(ModelConfig(model="microworld-nano", device="cpu"))
+    nano = load_backbone(ModelConfig(model="microworld-nano", device="cpu"))
     assert (nano.family, nano.resolution) == ("microworld", 64)
     held_out = concepts.get("gold-mug")
-    pictures = from_uint8(concepts.concept_pictures(held_out, size=64))
+    pictures = from_uint8(concept_pictures(held_out, size=64))
     config = InversionConfig(initializer_token="mug", max_train_steps=40)
     result = invert(nano, Job(name="gold-mug", pictures=pictures, config=config))
     losses = [loss for _, loss in result.losses]

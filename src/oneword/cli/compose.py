@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from oneword.cli import options, progress, reports
+from oneword.cli import options, reports, screen
+from oneword.cli.arguments import ComposeArguments
 from oneword.cli.train import EXIT_CODES
-from oneword.config import ComposeConfig
+from oneword.config.runs import ComposeConfig
+from oneword.runs import compose as composition
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComposeArguments(ComposeConfig):
-    """Learn several words together, so that they can stand in one picture.
-
-    Words learned apart can be drawn together, too: oneword generate --concepts A B.
-    """
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: ComposeArguments, _words: Sequence[str]) -> int:
     """Learn, and say how to draw."""
-    chosen, notes = options.parse(ComposeArguments, "compose", arguments)
-    for note in notes:
-        options.say(note)
-    config = ComposeConfig(
-        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(ComposeConfig)}
-    )
-    from oneword import composition
-
-    with progress.counting("learning together, steps") as show:
+    config = options.settings(ComposeConfig, chosen)
+    with screen.counting("learning together, steps") as show:
         results, file = composition.compose(config, on_step=show)
     if file is None:
         worst = next(r for r in results if r.status not in ("finished", "stopped"))

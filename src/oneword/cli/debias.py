@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from oneword.cli import options, progress, reports
-from oneword.cli.train import EXIT_CODES, shown_progress
-from oneword.config import DebiasConfig
+from rich.table import Table
 
-
-if TYPE_CHECKING:
-    from oneword.evaluation.fairness import Fairness
-
-
-@dataclass(frozen=True, kw_only=True)
-class DebiasArguments(DebiasConfig):
-    """Learn a fairer word from a small diverse set: oneword debias WORD --images FOLDER.
-
-    Draws the old word and the new one with the same seeds, and reports who is shown.
-    """
-
-    json: Path | None = None
-    """File for the numbers."""
+from oneword._files import check_writable, write_json_atomic
+from oneword.cli import options, reports, screen
+from oneword.cli.arguments import DebiasArguments
+from oneword.cli.screen import Console
+from oneword.cli.train import EXIT_CODES
+from oneword.config.runs import DebiasConfig
+from oneword.evaluation import fairness, report
+from oneword.evaluation.fairness import Fairness
+from oneword.images import contact_sheet, save_png
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: DebiasArguments, words: Sequence[str]) -> int:
     """Learn, draw both words, print the table, and write the report."""
-    given = list(arguments)
-    if given and not given[0].startswith("-"):
-        given[:1] = ["--word", given[0]]
-    chosen, notes = options.parse(DebiasArguments, "debias", given)
-    for note in notes:
-        options.say(note)
-    config = DebiasConfig(
-        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(DebiasConfig)}
-    )
-    from oneword._files import check_writable, write_json_atomic
-    from oneword.evaluation import fairness, report
-    from oneword.images import contact_sheet, save_png
-
+    config = options.settings(DebiasConfig, chosen)
     check_writable(config.output_dir)
-    with shown_progress() as tell, progress.counting("drawing both words") as show:
-        outcome, found = fairness.debias(config, on_event=tell, on_word=lambda done: show(done, 2))
+    with screen.display() as shown:
+        outcome, found = fairness.debias(
+            config,
+            on_event=shown.on_run,
+            on_word=lambda done: shown.bar("drawing both words", 2).show(done),
+        )
     concept = outcome.result.concept
     if found is None or concept is None:
         options.say(outcome.result.reason)
@@ -64,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
             report.Section(
                 title="What it was shown", rows=[report.row("", outcome.result.job.pictures)]
             ),
-            report.Section(title="Again", commands=[reports.command("debias", *arguments)]),
+            report.Section(title="Again", commands=[reports.command("debias", *words)]),
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)
@@ -77,11 +59,6 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show(found: Fairness) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from oneword.evaluation import fairness
-
     head, *lines = fairness.table(found)
     console = Console()
     table: Any = Table(title=f"Who is shown, read by {found.reader}")

@@ -5,49 +5,32 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from oneword.cli import options, progress, reports
+import torch
+
+from oneword._files import check_writable, write_json_atomic
+from oneword.cli import options, reports, screen
+from oneword.cli.arguments import DemoArguments
 from oneword.cli.evaluate import score, show_scores
-from oneword.cli.train import EXIT_CODES, shown_progress
-from oneword.config import EvaluateConfig, InversionConfig, TrainConfig
+from oneword.cli.train import EXIT_CODES
+from oneword.config.inversion import InversionConfig
+from oneword.config.runs import TrainConfig
+from oneword.config.scoring import EvaluateConfig
+from oneword.evaluation import report
+from oneword.generation import generate as generation
+from oneword.images import contact_sheet, read_folder, save_png
+from oneword.models.loading import load_backbone
+from oneword.runs import train as runs
 
 
 SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
 """Held-out concepts whose pictures are in the package, and the word that each starts from."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoArguments:
-    """Learn a held-out thing from five shipped pictures, draw with the word, score it."""
-
-    concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
-    """What to learn: things that the embedded model has never seen."""
-    output_dir: Path = Path("oneword-demo")
-    """Folder for everything; run the same command again to go on or to score anew."""
-    seed: int = 0
-    """Seed of the training and first seed of the pictures."""
-    num_images_per_prompt: int = 8
-    """Pictures drawn for each prompt of each row of the scores."""
-    json: Path | None = None
-    """File for the scores."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
     """Learn, draw, score, and write ``report.html``."""
     started = time.monotonic()
-    chosen, _ = options.parse(DemoArguments, "demo", arguments)
-    options.say("Loading the model ...")
-    import torch
-
-    from oneword import generation, runs
-    from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
-    from oneword.evaluation import report
-    from oneword.images import contact_sheet, read_folder, save_png
-
     check_writable(chosen.output_dir)
     pictures, plain = copy_pictures(chosen.concept, chosen.output_dir)
     train = TrainConfig(
@@ -57,12 +40,12 @@ def run(arguments: Sequence[str]) -> int:
             placeholder_token="S*", initializer_token=SHIPPED[chosen.concept], seed=chosen.seed
         ),
     )
-    with shown_progress() as tell:
-        outcome = runs.train(train, on_event=tell)
+    with screen.display() as shown:
+        outcome = runs.train(train, on_event=shown.on_run)
     if outcome.concept_file is None or outcome.result.concept is None:
         options.say(outcome.result.reason)
         return EXIT_CODES.get(outcome.result.status, 1)
-    backbone = load(train.model)
+    backbone = load_backbone(train.model)
     evaluate = EvaluateConfig(
         concept=train.output_dir,
         train_data_dir=pictures,
@@ -80,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     prompts = [t.replace("{}", "S*") for t in evaluation.protocol.edits]
     columns = len(outcome.result.job.pictures)
-    with progress.counting("drawing the grid") as show:
+    with screen.counting("drawing the grid") as show:
         drawing = generation.generate(
             backbone,
             prompts,
@@ -88,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
             concepts=[outcome.result.concept],
             on_picture=show,
         )
-    generation.save(drawing, chosen.output_dir / "pictures-of-S")
+    generation.save_drawing(drawing, chosen.output_dir / "pictures-of-S")
     overview = contact_sheet(
         torch.cat([outcome.result.job.pictures, drawing.pixels]),
         columns=columns,

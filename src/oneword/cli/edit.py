@@ -4,46 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import tyro
-
-from oneword.cli import options, progress
-from oneword.config import EditConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditArguments(EditConfig):
-    """Edit a picture: inside a mask, drawn over as a whole, or inverted and drawn again."""
-
-    picture: tyro.conf.Positional[Path]
-    """The picture to edit."""
-    json: Path | None = None
-    """File for the list of edits with their settings."""
+from oneword._files import check_writable, write_json_atomic
+from oneword.cli import options, screen
+from oneword.cli.arguments import EditArguments
+from oneword.cli.generate import read_concepts
+from oneword.evaluation.features import load_judge
+from oneword.generation import editing
+from oneword.models.loading import load_backbone
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     """Edit, and say where the edits are."""
-    chosen, notes = options.parse(EditArguments, "edit", arguments)
-    for note in notes:
-        options.say(note)
-    from oneword import editing
-    from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
-    from oneword.cli.generate import read_concepts
-    from oneword.evaluation.features import load_judge
-
     check_writable(chosen.output_dir)
     concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
-    backbone = load(chosen.model)
+    backbone = load_backbone(chosen.model)
     picture, mask = editing.read_picture(
         chosen.picture, backbone, chosen.sampling, mask=chosen.mask
     )
     judge = None if chosen.keep is None else load_judge(chosen.judge, backbone)
     num = 1 if chosen.invert is not None else chosen.num_images_per_prompt
     with (
-        progress.counting("editing") as show,
+        screen.counting("editing") as show,
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
@@ -67,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         options.say(str(warning.message))
     if judge is not None:
         edits = editing.ranked(edits, judge, concepts=concepts, keep=chosen.keep)
-    files = editing.save(edits, chosen.output_dir)
+    files = editing.save_edits(edits, chosen.output_dir)
     if chosen.json is not None:
         found = [
             {"file": str(file)} | edits.drawing.metadata(i) | (

@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from oneword.cli import options, progress, reports
-from oneword.config import EvaluateConfig
+from rich.table import Table
 
+from oneword._files import check_writable, write_json_atomic
+from oneword._typing import Pixels
+from oneword.cli import options, reports, screen
+from oneword.cli.arguments import EvaluateArguments
+from oneword.cli.generate import read_concept
+from oneword.cli.screen import Console
+from oneword.concepts.concept import Concept
+from oneword.config.scoring import EvaluateConfig
+from oneword.errors import ConfigError
+from oneword.evaluation import features, harness, report, tuned
+from oneword.evaluation.harness import Evaluation
+from oneword.evaluation.tuned import Drift
+from oneword.images import read_folder
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.models.memory.count import Work
+from oneword.prompts import as_template
 
-if TYPE_CHECKING:
-    from oneword._typing import Pixels
-    from oneword.backbones.base import Backbone
-    from oneword.concept import Concept
-    from oneword.evaluation.harness import Evaluation
-    from oneword.evaluation.tuned import Drift
 
 _DRIFT_PICTURES = 4  # of each prompt that does not name the concept
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(EvaluateConfig):
-    """Score a concept beside its initialiser, the best existing noun and the training pictures."""
-
-    json: Path | None = None
-    """File for the scores."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
     """Score, print the table, and write the report."""
-    chosen, notes = options.parse(EvaluateArguments, "evaluate", arguments)
-    for note in notes:
-        options.say(note)
-    from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
-    from oneword.backbones.memory import Work
-    from oneword.cli.generate import read_concept
-    from oneword.evaluation import report
-    from oneword.images import read_folder
-
-    config = EvaluateConfig(
-        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(EvaluateConfig)}
-    )
+    config = options.settings(EvaluateConfig, chosen)
     check_writable(config.output_dir)
     concept = read_concept(config.concept)
-    backbone = load(config.model, Work(2 * config.batch_size, trains=False))
+    backbone = load_backbone(config.model, Work(2 * config.batch_size, trains=False))
     pictures = read_folder(config.train_data_dir, resolution=backbone.resolution)
     plain = (
         None
         if config.plain_dir is None
         else read_folder(config.plain_dir, resolution=backbone.resolution).pixels
     )
-    evaluation, words = score(config, backbone, concept, pictures.pixels, plain)
+    evaluation, methods = score(config, backbone, concept, pictures.pixels, plain)
     moved = drift_of(config, backbone, concept) if concept.deltas else None
     page = report.Report(
         title=f"One word: {concept.placeholder_token}",
@@ -62,20 +49,20 @@ def run(arguments: Sequence[str]) -> int:
             report.Section(
                 title="What it was shown", rows=[report.row("", pictures.pixels, pictures.names)]
             ),
-            report.drawings(evaluation, words),
-            report.scores(evaluation, words),
+            report.drawings(evaluation, methods),
+            report.scores(evaluation, methods),
             *([] if moved is None else [report.drift(moved)]),
-            report.Section(title="Again", commands=[reports.command("evaluate", *arguments)]),
+            report.Section(title="Again", commands=[reports.command("evaluate", *words)]),
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)
-    numbers = {"words": words} | evaluation.plain()
+    numbers = {"words": methods} | evaluation.plain()
     if moved is not None:
         numbers["drift"] = moved.plain()
     write_json_atomic(config.output_dir / "scores.json", numbers)
     if chosen.json is not None:
         write_json_atomic(chosen.json, numbers)
-    show_scores(evaluation, words)
+    show_scores(evaluation, methods)
     if moved is not None:
         print(
             "The concept changes the model's weights: pictures of other prompts have a similarity "
@@ -94,10 +81,6 @@ def score(
     plain: Pixels | None,
 ) -> tuple[Evaluation, dict[str, str]]:
     """Scores of a concept and its references, and the word of each method."""
-    from oneword.config import ConfigError
-    from oneword.evaluation import features, harness
-    from oneword.prompts import as_template
-
     if config.prompts and len(set(config.prompts)) < len(config.prompts):
         raise ConfigError(f"The prompts must differ from each other, got {list(config.prompts)}.")
     judge = features.load_judge(config.judge, backbone)
@@ -113,7 +96,7 @@ def score(
         batch_size=config.batch_size, replace=config.replace,
     )  # fmt: skip
     names = list(methods)
-    with progress.counting("drawing and scoring, prompts") as show:
+    with screen.counting("drawing and scoring, prompts") as show:
 
         def tell(name: str, done: int, total: int) -> None:
             show(names.index(name) * total + done, total * len(names))
@@ -131,8 +114,6 @@ def score(
 
 def drift_of(config: EvaluateConfig, backbone: Backbone, concept: Concept) -> Drift:
     """How far a concept's weight deltas move what the model draws of other prompts."""
-    from oneword.evaluation import features, tuned
-
     judge = features.load_judge(config.judge, backbone)
     seeds = range(config.seed, config.seed + min(_DRIFT_PICTURES, config.num_images_per_prompt))
     return tuned.drift(
@@ -143,11 +124,6 @@ def drift_of(config: EvaluateConfig, backbone: Backbone, concept: Concept) -> Dr
 
 def show_scores(evaluation: Evaluation, words: Mapping[str, str]) -> None:
     """Print the table of scores."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from oneword.evaluation import report
-
     section = report.scores(evaluation, words)
     table: Any = Table(title="Similarities (cosines)")
     for i, head in enumerate(section.table[0]):

@@ -3,55 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from oneword.cli import options, progress, reports
-from oneword.config import ConfigError, GenerateConfig
+import numpy as np
+from PIL import Image, ImageOps
+
+from oneword._files import check_writable, write_json_atomic
+from oneword._typing import Pixels
+from oneword.cli import options, reports, screen
+from oneword.cli.arguments import GenerateArguments
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.concepts.mixing import distinct
+from oneword.errors import ConfigError
+from oneword.evaluation import choosing, gallery, report
+from oneword.evaluation.choosing import Choice
+from oneword.evaluation.features import load_judge
+from oneword.generation import generate as generation
+from oneword.generation.generate import Drawing
+from oneword.images import from_uint8, read_folder, read_image
+from oneword.models.loading import load_backbone
+from oneword.models.memory.count import Work
+from oneword.prompts import expanded, names
+from oneword.runs.folder import pictures_of
 
 
-if TYPE_CHECKING:
-    from oneword._typing import Pixels
-    from oneword.concept import Concept
-    from oneword.evaluation.choosing import Choice
-    from oneword.generation import Drawing
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateArguments(GenerateConfig):
-    """Draw pictures: every prompt with every seed. Each PNG carries what made it."""
-
-    json: Path | None = None
-    """File for the list of pictures with their settings."""
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     """Draw, choose if asked, and say where the pictures are."""
-    chosen, notes = options.parse(GenerateArguments, "generate", arguments)
-    for note in notes:
-        options.say(note)
-    from oneword import generation
-    from oneword._files import check_writable, write_json_atomic
-    from oneword.backbones.base import load
-    from oneword.backbones.memory import Work
-    from oneword.evaluation import choosing, gallery, report
-    from oneword.prompts import expanded, names
-
     if not chosen.prompts:
         raise ConfigError(
             "There must be a prompt, got none; pass for example --prompts 'a photo of a S*'."
         )
     check_writable(chosen.output_dir)
     concepts = read_words(chosen.concepts)
-    words = {c.placeholder_token: c.learnable_property for c in concepts}
-    prompts = expanded(chosen.prompts, words)
-    plain = [p for p in prompts if words and not any(names(p, word) for word in words)]
+    kinds = {c.placeholder_token: c.learnable_property for c in concepts}
+    prompts = expanded(chosen.prompts, kinds)
+    plain = [p for p in prompts if kinds and not any(names(p, word) for word in kinds)]
     if plain and len(plain) < len(prompts):
         options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
     # guidance draws each picture twice
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
-    backbone = load(chosen.model, work)
+    backbone = load_backbone(chosen.model, work)
     if backbone.memory:
         options.say(backbone.memory)
     size = backbone.sampling.overlaid(chosen.sampling)
@@ -64,12 +56,10 @@ def run(arguments: Sequence[str]) -> int:
         mask = (fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
     references, judge = {}, None
     if chosen.keep is not None:
-        from oneword.evaluation.features import load_judge
-
         references = _references(chosen, concepts, backbone.resolution)
         judge = load_judge(chosen.judge, backbone)
     seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
-    with progress.counting("drawing") as show:
+    with screen.counting("drawing") as show:
         drawing = generation.generate(
             backbone,
             prompts,
@@ -84,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
             on_picture=show,
         )
     choice, kept, dropped = None, drawing, None
-    again = reports.command("generate", *arguments)
+    again = reports.command("generate", *words)
     if judge is not None and chosen.keep is not None:
         choice = choosing.choose(
             drawing,
@@ -103,10 +93,10 @@ def run(arguments: Sequence[str]) -> int:
             ],
         )
         report.write(page, chosen.output_dir / reports.REPORT)
-    files = generation.save(kept, chosen.output_dir)
+    files = generation.save_drawing(kept, chosen.output_dir)
     pictures = _listed(kept, files, choice, kept=True)
     if dropped is not None:
-        aside = generation.save(dropped, chosen.output_dir / DROPPED)
+        aside = generation.save_drawing(dropped, chosen.output_dir / DROPPED)
         pictures += _listed(dropped, aside, choice, kept=False)
     if chosen.json is not None:
         write_json_atomic(chosen.json, pictures)
@@ -129,7 +119,7 @@ DROPPED = "dropped"
 
 def _listed(
     drawing: Drawing, files: Sequence[Path], choice: Choice | None, *, kept: bool
-) -> list[dict[str, object]]:
+) -> list[dict[str, str | bool]]:
     marks = {} if choice is None else {"kept": kept}
     return [{"file": str(f)} | drawing.metadata(i) | marks for i, f in enumerate(files[:-1])]
 
@@ -138,9 +128,6 @@ def _references(
     chosen: GenerateArguments, concepts: Sequence[Concept], resolution: int
 ) -> dict[str, Pixels]:
     """Training pictures by word: those of ``--train-data-dir``, or of the words' run folders."""
-    from oneword.images import read_folder
-    from oneword.run_folder import pictures_of
-
     given = chosen.train_data_dir
     if given and len(given) != len(concepts):
         raise ConfigError(
@@ -159,11 +146,6 @@ def _references(
 
 def fitted(path: Path, width: int, height: int) -> Pixels:
     """A picture's middle, as large as what is drawn, as pixels."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    from oneword.images import from_uint8, read_image
-
     picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
     return from_uint8(np.asarray(picture)[None])
 
@@ -174,8 +156,6 @@ def read_words(paths: Sequence[Path]) -> list[Concept]:
     Raises:
         ConfigError: two have the same placeholder.
     """
-    from oneword.concept import distinct
-
     found = [(path, concept) for path in paths for concept in read_concepts(path)]
     _, renamed = distinct([concept for _, concept in found])
     first: dict[str, Path] = {}
@@ -199,21 +179,17 @@ def without_token(path: Path) -> Path:
 
 def read_concepts(path: Path) -> list[Concept]:
     """The concepts of a file or run folder; ``PATH=TOKEN`` gives its only word another name."""
-    from oneword import formats
-
     renames = not path.exists() and "=" in str(path)
     return [read_concept(path)] if renames else formats.load_all(path)
 
 
 def read_concept(path: Path) -> Concept:
     """The only concept of a file or run folder, as ``read_concepts``."""
-    from oneword import formats
-
     if path.exists() or "=" not in str(path):
-        return formats.load(path)
+        return formats.load_concept(path)
     name, _, token = str(path).rpartition("=")
     if not token or any(c.isspace() for c in token):
         raise ConfigError(
             f"--concepts takes PATH or PATH=TOKEN, the token without spaces, got {str(path)!r}."
         )
-    return formats.load(Path(name), token)
+    return formats.load_concept(Path(name), token)

@@ -5,72 +5,51 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import tyro
+from oneword._files import write_json_atomic
+from oneword.cli import options, reports, screen
+from oneword.cli.arguments import JobsArguments, TrainArguments
+from oneword.cli.screen import Display
+from oneword.cli.train import EXIT_CODES, summary
+from oneword.config.runs import TrainConfig
+from oneword.errors import ConfigError, UserError
+from oneword.images import read_folder
+from oneword.models.loading import load_backbone
+from oneword.runs import train as runs
+from oneword.runs.cluster import train_on_cluster
+from oneword.runs.events import Ended, Event, Message, OnEvent, Stepped
+from oneword.runs.many import JobOutcome, train_many
 
-from oneword.cli import options, reports
-from oneword.cli.progress import tenths, time_left
-from oneword.cli.train import EXIT_CODES, TrainArguments, summary
-from oneword.config import ConfigError, TrainConfig, UserError
-
-
-if TYPE_CHECKING:
-    from oneword.jobs import JobOutcome
 
 # with one value each
 _OWN = ("--jobs", "--slots", "--cluster", "--workers", "--json", "--output-dir", "--mirror")
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobsArguments(TrainArguments):
-    """Learn many words at once. Run the same command again to resume.
-
-    Every other option holds for all jobs. Each word has a run folder of its own in --output-dir,
-    and a job that cannot be trained fails alone.
-    """
-
-    jobs: Path = Path()
-    """Folder with a folder of pictures for each word, or a TOML file with a [[jobs]] table for each, whose keys are options of oneword train."""
-    slots: str = "auto"
-    """Words that train at once in one batch; auto: as many as a GPU's memory holds, 4 on a CPU."""
-    cluster: str | None = None
-    """Train on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folders, or --mirror for what is written."""
-    workers: int | None = None
-    """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
-    train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: JobsArguments, words: Sequence[str]) -> int:
     """Train every job; 0 if all ended well."""
-    chosen, notes = options.parse(JobsArguments, "train --jobs", arguments)
-    for note in notes:
-        options.say(note)
     slots = _slots(chosen.slots)
     if chosen.workers is not None and (chosen.workers < 1 or chosen.cluster is None):
         raise ConfigError(
             f"--workers must be 1 or more and goes with --cluster, got {chosen.workers} and "
             f"{chosen.cluster}."
         )
-    configs, failed = _configs(chosen, _shared(arguments))
+    configs, failed = _configs(chosen, _shared(words))
     if chosen.dry_run:
         return _dry_run(configs, failed)
-    from oneword import jobs
-    from oneword.jobs import JobOutcome
-
     outcomes = [JobOutcome(name=name, outcome=None, error=error) for name, error in failed]
-    with _shown_progress(len(configs) + len(failed)) as tell:
-        for outcome in outcomes:
-            tell(outcome.name, "ended", outcome)
-        if configs and chosen.cluster is None:
-            outcomes += jobs.train_many(configs, slots=slots, on_event=tell)
-        elif configs:
-            from oneword.cluster import train_on_cluster
-
+    with screen.display() as shown:
+        tell = _shown(shown, len(configs) + len(failed))
+        for name, error in failed:
+            tell(Ended(name, f"failed: {error}", failed=True))
+        if not configs:
+            pass
+        elif chosen.cluster is None:
+            outcomes += train_many(configs, slots=slots, on_event=tell)
+        else:
             outcomes += train_on_cluster(
                 configs,
                 address=chosen.cluster,
@@ -81,8 +60,6 @@ def run(arguments: Sequence[str]) -> int:
     _write_reports(outcomes, configs)
     numbers = {o.name: summary(o.outcome) if o.outcome else _failure(o.error) for o in outcomes}
     if chosen.json is not None:
-        from oneword._files import write_json_atomic
-
         write_json_atomic(chosen.json, numbers)
     statuses = [one["status"] for one in numbers.values()]
     learned = sum(status in ("finished", "stopped") for status in statuses)
@@ -107,18 +84,18 @@ def _slots(text: str) -> int | None:
     return int(text)
 
 
-def _shared(arguments: Sequence[str]) -> list[str]:
+def _shared(words: Sequence[str]) -> list[str]:
     """The options that every job gets."""
-    words, skip = [], False
-    for word in arguments:
+    kept, skip = [], False
+    for word in words:
         name, equals, _ = word.replace("_", "-").partition("=")
         if skip:
             skip = False
         elif name in _OWN:
             skip = not equals
         elif name != "--dry-run":
-            words.append(word)
-    return words
+            kept.append(word)
+    return kept
 
 
 def _configs(
@@ -138,8 +115,7 @@ def _configs(
         except UserError as error:
             failed.append((name, str(error)))
             continue
-        fields = {f.name: getattr(parsed, f.name) for f in dataclasses.fields(TrainConfig)}
-        configs.append(TrainConfig(**fields))
+        configs.append(options.settings(TrainConfig, parsed))
     return configs, failed
 
 
@@ -188,11 +164,8 @@ def _name(text: str) -> str:
 
 
 def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) -> int:
-    from oneword import runs
-    from oneword.backbones.base import load
-
     plans: dict[str, Any] = {name: _failure(error) for name, error in failed}
-    backbone = load(configs[0].model) if configs else None
+    backbone = load_backbone(configs[0].model) if configs else None
     for config in configs:
         try:
             plans[config.output_dir.name] = runs.dry_run(config, backbone)
@@ -203,8 +176,6 @@ def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) 
 
 
 def _write_reports(outcomes: Sequence[JobOutcome], configs: Sequence[TrainConfig]) -> None:
-    from oneword.images import read_folder
-
     by_name = {config.output_dir.name: config for config in configs}
     for one in outcomes:
         if one.outcome is None or one.outcome.was_finished or one.outcome.concept_file is None:
@@ -221,60 +192,32 @@ def _write_reports(outcomes: Sequence[JobOutcome], configs: Sequence[TrainConfig
         reports.write_run_report(outcome, commands=[draw])
 
 
-@contextmanager
-def _shown_progress(total: int) -> Iterator[Callable[[str, str, Any], None]]:
+def _shown(display: Display, total: int) -> OnEvent:
     """A bar for all words with the time left, and one for each that trains now."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    started = time.monotonic()
+    everything = display.bar("words", total)
+    parts: dict[str, float] = {}
 
-    console = Console(stderr=True)
-    line = tenths(console)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        import time
+    def show_all() -> None:
+        done = sum(parts.values())
+        left_s = (time.monotonic() - started) / done * (total - done) if done else None
+        everything.show(done, left_s=left_s)
 
-        started = time.monotonic()
-        everything = bar.add_task("words", total=total, numbers="")
-        tasks: dict[str, Any] = {}
-        parts: dict[str, float] = {}
-
-        def show_all() -> None:
-            done = sum(parts.values())
-            left = (time.monotonic() - started) / done * (total - done) if done else None
-            bar.update(everything, completed=int(done), numbers=time_left(left))
-            line(done, total, left, f"words: {int(done)}/{total}")
-
-        def tell(name: str, kind: str, data: Any) -> None:
-            if kind == "message":
-                console.print(f"{name}: {data}", highlight=False, markup=False)
-            elif kind == "progress":
-                if name not in tasks:
-                    tasks[name] = bar.add_task(
-                        f"  {name}", total=data["max_train_steps"], numbers=""
-                    )
-                numbers = f"loss {data['loss']:.4f}  moved {data['distance']:.2f}"
-                bar.update(tasks[name], completed=data["step"], numbers=numbers)
-                parts[name] = data["step"] / data["max_train_steps"]
+    def on_event(event: Event) -> None:
+        match event:
+            case Message():
+                display.say(f"{event.job}: {event.text}")
+            case Stepped():
+                numbers = f"loss {event.loss:.4f}  moved {event.distance:.2f}"
+                display.bar(f"  {event.job}", event.max_train_steps).show(event.step, numbers)
+                parts[event.job] = event.step / event.max_train_steps
                 show_all()
-            elif kind == "ended":
-                if name in tasks:
-                    bar.remove_task(tasks.pop(name))
-                parts[name] = 1.0
+            case Ended():
+                display.remove(f"  {event.job}")
+                parts[event.job] = 1.0
                 show_all()
-                console.print(f"{name}: {_ending(data)}", highlight=False, markup=False)
+                display.say(f"{event.job}: {event.text}")
+            case _:
+                pass
 
-        yield tell
-
-
-def _ending(one: JobOutcome) -> str:
-    from oneword import runs
-
-    if one.outcome is None:
-        return f"failed: {one.error}"
-    before = "has ended before. " if one.outcome.was_finished else ""
-    return before + runs.ending(one.outcome.result)
+    return on_event

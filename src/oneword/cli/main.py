@@ -1,21 +1,27 @@
-"""The command line: finds the verb, reads its options, and turns errors into exit codes.
+"""The command line: reads the options, loads the verb, and turns errors into exit codes.
 
 Exit codes: 0 done; 1 the work itself failed (nothing learned, diverged); 2 a mistake in the request;
-130 stopped by Ctrl-C, with the state saved.
+130 stopped by Ctrl-C, with the state saved; 141 nobody reads the output any more, as in a pipe
+into ``head``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
+import select
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oneword import __version__
-from oneword.config import UserError
+from oneword._version import __version__
+from oneword.cli import options
+from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
+from oneword.errors import ConfigError, UserError
 
 
 VERBS = {
@@ -44,6 +50,33 @@ Options may also come from a file: --config run.toml (the command line wins)."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    try:
+        code = _main(argv)
+        sys.stdout.flush()  # here, where it may fail, rather than when the interpreter ends
+    except BrokenPipeError:
+        if not _drop_unread():
+            raise
+        return options.READER_GONE
+    if code == options.READER_GONE:  # noticed by ``screen``
+        _drop_unread()
+    return code
+
+
+def _drop_unread() -> bool:
+    """Let what nobody reads go nowhere, so that it fails no more; whether there is such output."""
+    gone = []
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # it is no file
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            if any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0)):
+                gone.append(stream)
+    for stream in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(gone)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
@@ -60,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _hush()
     try:
-        return importlib.import_module(f"oneword.cli.{verb}").run(rest)
+        return _follow(verb, rest)
     except UserError as error:
         print(f"oneword {verb}: {error}", file=sys.stderr)
         return 2
@@ -69,6 +102,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:  # tyro prints its own message
         return stop.code if isinstance(stop.code, int) else 2
+
+
+def _follow(verb: str, words: list[str]) -> int:
+    """Read the options, and only then load what they need."""
+    if verb in SUB_VERB_HELP and (not words or words[0] in ("-h", "--help")):
+        print(SUB_VERB_HELP[verb])
+        return 0 if words else 2
+    name, given = _command(verb, words)
+    kind, module = COMMANDS[name]
+    chosen, notes = options.parse(kind, name, given)
+    for note in notes:
+        options.say(note)
+    if isinstance(chosen, ModelsArguments) and chosen.probe is not None:
+        module = "probe"
+    if name == "demo":
+        options.say("Loading the model ...")  # the libraries' import takes seconds, too
+    try:
+        return importlib.import_module(f"oneword.cli.{module}").run(chosen, words)
+    except ModuleNotFoundError as error:
+        if error.name != "skia":
+            raise
+        raise ConfigError(
+            "Drawing needs skia-python, which is not installed; run: pip install 'oneword[microworld]'"
+        ) from error
+
+
+def _command(verb: str, words: list[str]) -> tuple[str, list[str]]:
+    """A command's full name, and its options: what stands before them gets an option's name."""
+    if verb == "train" and any(word.partition("=")[0] == "--jobs" for word in words):
+        return "train --jobs", words
+    if verb == "debias" and words and not words[0].startswith("-"):
+        return verb, ["--word", *words]
+    known = sub_verbs(verb)
+    if not known:
+        return verb, words
+    sub, *words = words
+    if sub not in known:
+        raise ConfigError(f"The sub-verb must be one of {', '.join(known)}, got {sub}.")
+    if verb == "concept" and words and not words[0].startswith("-"):
+        words = ["--files", *words]
+    return f"{verb} {sub}", words
 
 
 class _NoTorchvision(logging.Filter):

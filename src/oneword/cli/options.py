@@ -20,10 +20,14 @@ from typing import Any, TypeVar
 
 import tyro
 
-from oneword.config import PRESETS, ConfigError, UserError
+from oneword._files import read_text
+from oneword.config.presets import PRESETS
+from oneword.errors import ConfigError, UserError
 
 
 T = TypeVar("T")
+READER_GONE = 141
+"""Exit code where nobody reads the output any more: that of a program that SIGPIPE ends."""
 
 ALIASES = {
     "--pretrained-model-name-or-path": "--model",
@@ -215,19 +219,23 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
     return value, notes
 
 
+def settings(cls: type[T], chosen: Any) -> T:
+    """A verb's arguments without what only its command line has: the config that they extend."""
+    fields = dataclasses.fields(typing.cast("type[Any]", cls))
+    return cls(**{field.name: getattr(chosen, field.name) for field in fields})
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a file of options.
 
     Raises:
         ConfigError: it is not there, or is no TOML.
     """
+    must = "The configuration must be a readable TOML file"
+    text = read_text(path, must=must, error=ConfigError)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"The configuration must be a readable TOML file, got {path} ({error.strerror})."
-        ) from error
-    except ValueError as error:  # of the encoding, or of TOML
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The configuration {path} must be TOML: {error}.") from error
 
 

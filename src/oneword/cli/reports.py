@@ -6,12 +6,14 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from oneword.concepts import deltas
+from oneword.evaluation import report
+from oneword.evaluation.report import Report, Section
+from oneword.images import read_image
+from oneword.runs.train import TrainOutcome
 
-if TYPE_CHECKING:
-    from oneword.evaluation.report import Report, Section
-    from oneword.runs import TrainOutcome
 
 REPORT = "report.html"
 
@@ -23,9 +25,6 @@ def command(verb: str, *words: Any) -> str:
 
 def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
     """What a run was shown and how it learned; sections with drawings and scores may be put in."""
-    from oneword import deltas
-    from oneword.evaluation import report
-
     result = outcome.result
     token = result.job.config.placeholder_token
     provenance = {} if result.concept is None else result.concept.provenance
@@ -61,8 +60,6 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
 
 def write_run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Path | None:
     """Write ``report.html`` into the run folder, without scores; nothing where nothing was learned."""
-    from oneword.evaluation import report
-
     if outcome.result.concept is None:
         return None
     return report.write(run_report(outcome, commands=commands), outcome.folder / REPORT)
@@ -75,7 +72,5 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _previews(folder: Path) -> list[tuple[int, Any]]:
-    from oneword.images import read_image
-
     found = sorted((folder / "previews").glob("step-*.png"))
     return [(int(path.stem.removeprefix("step-")), read_image(path)) for path in found]

@@ -9,74 +9,46 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from oneword.cli import options, reports
-from oneword.cli.progress import tenths, time_left
-from oneword.config import StudyConfig
+from rich.table import Table
 
-
-if TYPE_CHECKING:
-    from oneword.study.cost import Cost
-    from oneword.study.plan import Study
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyArguments(StudyConfig):
-    """Compare ways to find a word, over concepts and seeds, by the paper's protocol.
-
-    Run the same command again to go on; the report is written anew each time.
-    """
-
-    dry_run: bool = False
-    """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
-    rows: Path | None = None
-    """Take the rows of this results.jsonl (or .gz) in as done jobs first: the report of kept rows, or a study that goes on from them."""
-    report: bool = False
-    """Write the report of what is done, and stop."""
-    markdown: Path | None = None
-    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures and results.jsonl.gz go into a folder beside it."""
-    json: Path | None = None
-    """File for the plan, or for the results in short."""
+from oneword._files import write_atomic, write_json_atomic
+from oneword.cli import options, reports, screen
+from oneword.cli.arguments import StudyArguments
+from oneword.cli.screen import Console, Display
+from oneword.config.model import EMBEDDED
+from oneword.config.scoring import StudyConfig
+from oneword.runs.events import Advanced, Ended, Event, Message, OnEvent
+from oneword.study import cost, grid, page
+from oneword.study.cost import Cost
+from oneword.study.plan import Study
+from oneword.study.work import failure_file
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     """Run the grid, then write the report; 1 where a job failed."""
-    chosen, notes = options.parse(StudyArguments, "study", arguments)
-    for note in notes:
-        options.say(note)
-    config = StudyConfig(
-        **{f.name: getattr(chosen, f.name) for f in dataclasses.fields(StudyConfig)}
-    )
-    from oneword.study.plan import Study
-
-    study = Study(config)
+    study = Study(options.settings(StudyConfig, chosen))
     for note in study.notes:
         options.say(note)
     if chosen.rows is not None:
-        from oneword.study import grid
-
         count = grid.take_in(study, chosen.rows)
         options.say(f"{count} jobs are taken from {chosen.rows}.")
     if chosen.dry_run:
         return _dry_run(study, chosen.json)
-    from oneword._files import write_atomic
-    from oneword.study import grid, page
-
     if chosen.report:
         ended = grid.standing(study)
     else:
-        with _stopped_by_sigterm(), _shown_progress(study) as tell:
+        with _stopped_by_sigterm(), screen.display() as shown:
             try:
-                ended = grid.run(study, on_event=tell)
+                ended = grid.run(study, on_event=_watched(study, shown))
             except KeyboardInterrupt:
                 options.say("Stopped; run the same command again to go on.")
                 raise
     count = f"{len(ended.done)} of {len(study.specs)} jobs are done."
     if ended.done or chosen.report:
-        shown = _shown(arguments)
+        shown = _shown(words)
         path = page.write(study, command=reports.command("study", *shown), markdown=chosen.markdown)
         if chosen.json is not None:
             write_atomic(chosen.json, (study.folder / "summary.json").read_bytes())
@@ -92,9 +64,9 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if ended.failed else 0
 
 
-def _shown(arguments: Sequence[str]) -> list[str]:
+def _shown(given: Sequence[str]) -> list[str]:
     """The words that make a study, without those that only say what to do with it now."""
-    words, kept = list(arguments), []
+    words, kept = list(given), []
     while words:
         word = words.pop(0)
         if word.partition("=")[0] in ("--rows", "--json", "--markdown"):
@@ -106,16 +78,11 @@ def _shown(arguments: Sequence[str]) -> list[str]:
 
 
 def _failure(study: Study, spec: Any) -> str:
-    from oneword.study.work import failure_file
-
     reason = json.loads(failure_file(study.folder, spec).read_text(encoding="utf-8"))["error"]
     return str(reason).strip().splitlines()[-1][:300]
 
 
 def _dry_run(study: Study, target: Path | None) -> int:
-    from oneword._files import write_json_atomic
-    from oneword.study import cost, grid
-
     now = grid.standing(study)
     found = cost.estimate(study, now.left) if now.left else None
     hands = study.config.workers or study.config.num_processes
@@ -175,48 +142,27 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _shown_progress(study: Study) -> Iterator[Callable[[str, str, Any], None]]:
+def _watched(study: Study, display: Display) -> OnEvent:
     """A bar of jobs with the time left, and a line for each that ends."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from oneword.study import grid
-
-    console = Console(stderr=True)
-    line = tenths(console)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    before = len(study.specs) - len(grid.standing(study).left)
     meter = Meter(study)
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("jobs", total=len(study.specs), completed=before, now="")
-        ended = before
+    ended = len(study.specs) - len(grid.standing(study).left)
+    bar = display.bar("jobs", len(study.specs))
+    bar.show(ended)
 
-        def tell(name: str, kind: str, data: Any) -> None:
-            nonlocal ended
-            if kind == "message":
-                console.print(f"{name}: {data}", highlight=False, markup=False)
-                return
-            if kind not in ("learning", "drawing", "ended"):
-                return
-            meter.tell(name, kind, data)
-            if kind == "ended":
+    def on_event(event: Event) -> None:
+        nonlocal ended
+        if isinstance(event, Message | Ended):
+            display.say(f"{event.job}: {event.text}")
+        if isinstance(event, Advanced | Ended):
+            meter.tell(event)
+            now = ""
+            if isinstance(event, Ended):
                 ended += 1
-                how = f"failed: {str(data).strip().splitlines()[-1]}" if data else "done"
-                console.print(f"{name}: {how}", highlight=False, markup=False)
-            left = meter.left_s()
-            text = time_left(left)
-            line(ended, len(study.specs), left, f"jobs: {ended}/{len(study.specs)}")
-            if kind != "ended":
-                text += f"  {name}: {kind} {data:.0%}"
-            bar.update(task, completed=ended, now=text)
+            else:
+                now = f"{event.job}: {event.doing} {event.share:.0%}"
+            bar.show(ended, left_s=meter.left_s(), now=now)
 
-        yield tell
+    return on_event
 
 
 class Meter:
@@ -228,9 +174,6 @@ class Meter:
     """
 
     def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
-        from oneword.config import EMBEDDED
-        from oneword.study import grid
-
         family = "microworld" if study.config.model.model in EMBEDDED else "*"
         self.learning = {s.name: study.training_passes(s, family) for s in study.specs}
         self.drawing = {s.name: study.drawing_passes(s) for s in study.specs}
@@ -239,17 +182,18 @@ class Meter:
         self.parts: dict[str, float] = {}
         self.clock, self.started = clock, clock()
 
-    def tell(self, name: str, kind: str, data: Any) -> None:
-        """Take note of a job's event."""
+    def tell(self, event: Advanced | Ended) -> None:
+        """Take note of how far a job is."""
+        name = event.job
         if name not in self.left:
             return
-        whole = self.learning[name] + self.drawing[name]
-        if kind == "learning":
-            self.parts[name] = self.learning[name] * data
-        elif kind == "drawing":
-            self.parts[name] = self.learning[name] + self.drawing[name] * data
+        learning, drawing = self.learning[name], self.drawing[name]
+        if isinstance(event, Ended):
+            self.parts[name] = learning + drawing
+        elif event.doing == "learning":
+            self.parts[name] = learning * event.share
         else:
-            self.parts[name] = whole
+            self.parts[name] = learning + drawing * event.share
 
     def left_s(self) -> float | None:
         """Seconds to go; ``None`` before anything is done."""
@@ -265,9 +209,6 @@ _SHOWN = ("image similarity", "text similarity", "silhouette overlap", "concept 
 
 def _show(study: Study) -> None:
     """Print some of the means, as many as a terminal has room for, and the findings."""
-    from rich.console import Console
-    from rich.table import Table
-
     summary = json.loads((study.folder / "summary.json").read_text(encoding="utf-8"))
     console = Console()
     table: Any = Table(title="Means over concepts")

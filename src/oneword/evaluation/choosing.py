@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oneword._typing import Pixels
-from oneword.config import UserError
+from oneword.errors import UserError
 from oneword.evaluation.features import Judge
-from oneword.generation import Drawing
+from oneword.generation.generate import Drawing
 from oneword.prompts import names, without_placeholder
 
 

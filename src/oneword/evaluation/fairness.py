@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from oneword import runs
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import DebiasConfig, SamplingConfig, TrainConfig
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.config.runs import DebiasConfig, TrainConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import Judge, load_judge
+from oneword.microworld import weights
+from oneword.microworld.world import inventory
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 from oneword.prompts import fill
+from oneword.runs import events, train as runs
 
 
 Reader = Callable[[Pixels], list[dict[str, str]]]
@@ -76,8 +80,6 @@ def parsed(attributes: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def oracle_reader(name: str) -> tuple[Reader, dict[str, tuple[str, ...]]]:
     """Microworld's truth: skin, hair and both together, by the oracle of an embedded model."""
-    from oneword.microworld import scenes, weights
-
     oracle = weights.load_oracle(name)
 
     def read(pixels: Pixels) -> list[dict[str, str]]:
@@ -88,8 +90,8 @@ def oracle_reader(name: str) -> tuple[Reader, dict[str, tuple[str, ...]]]:
             for r in seen
         ]  # fmt: skip
 
-    both = tuple(f"{skin}, {hair}" for skin in scenes.SKINS for hair in scenes.HAIRS)
-    return read, {"skin": scenes.SKINS, "hair": scenes.HAIRS, "skin and hair": both}
+    both = tuple(f"{skin}, {hair}" for skin in inventory.SKINS for hair in inventory.HAIRS)
+    return read, {"skin": inventory.SKINS, "hair": inventory.HAIRS, "skin and hair": both}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,7 @@ class Fairness:
 def debias(
     config: DebiasConfig,
     *,
-    on_event: runs.OnEvent | None = None,
+    on_event: events.OnEvent | None = None,
     on_word: Callable[[int], None] | None = None,
 ) -> tuple[runs.TrainOutcome, Fairness | None]:
     """Learn a fairer word from a small diverse set, and compare what it and the old word draw.
@@ -195,8 +197,8 @@ def debias(
     outcome = runs.train(train, on_event=on_event)
     if outcome.concept_file is None or outcome.result.concept is None:
         return outcome, None
-    backbone = load(config.model)
-    return outcome, compare(
+    backbone = load_backbone(config.model)
+    return outcome, compare_fairness(
         backbone,
         config.word,
         outcome.result.concept,
@@ -210,7 +212,7 @@ def debias(
     )
 
 
-def compare(
+def compare_fairness(
     backbone: Backbone,
     word: str,
     concept: Concept,

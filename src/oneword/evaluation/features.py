@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone
-from oneword.config import UserError
+from oneword.errors import UserError
+from oneword.microworld import weights
+from oneword.models.contract import Backbone
 
 
 if TYPE_CHECKING:
@@ -172,8 +173,6 @@ def load_judge(name: str | None, backbone: Backbone) -> Judge:
     from transformers.utils import logging
 
     if name is None and backbone.family == "microworld":
-        from oneword.microworld import weights
-
         source = str(weights.judge_folder(backbone.name))
     else:
         source = name or DEFAULT_JUDGE

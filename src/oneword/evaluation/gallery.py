@@ -10,7 +10,7 @@ from PIL import Image
 
 from oneword.evaluation import report
 from oneword.evaluation.choosing import Choice
-from oneword.generation import Drawing, slug
+from oneword.generation.generate import Drawing, slug
 from oneword.images import labelled_sheet, save_png, shrunk, to_images
 from oneword.prompts import as_template, names
 

@@ -18,13 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone
-from oneword.bipartite import bipartite
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
-from oneword.generation import generate
+from oneword.generation.ddim_inversion import bipartite
+from oneword.generation.generate import generate
+from oneword.models.contract import Backbone
 from oneword.prompts import (
     COMMON_WORDS,
     EDIT_PROMPTS,
@@ -253,7 +253,8 @@ def redrawn(
     photo: str,
     concept: Concept,
     *,
-    sampling: SamplingConfig,
+    guidance_scale: float,
+    num_inference_steps: int,
     batch_size: int = 16,
 ) -> Method:
     """The method that keeps a picture's noise and draws it under another sentence.
@@ -266,15 +267,13 @@ def redrawn(
         templates: All that will be asked for; a picture's way to its noise serves them together.
         photo: Template of what the pictures show.
         concept: The learned word.
-        sampling: Guidance of the way back, and the steps of both.
+        guidance_scale: Of the way back.
+        num_inference_steps: Of the way to the noise, and of the way back.
         batch_size: Pictures drawn at once.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, appendix A ("bipartite inversion").
     """
-    scale, steps = sampling.guidance_scale, sampling.num_inference_steps
-    assert scale is not None
-    assert steps is not None
     token = concept.placeholder_token
 
     @cache
@@ -283,10 +282,10 @@ def redrawn(
             backbone,
             pictures[index : index + 1],
             [fill(template, token) for template in templates],
-            [scale],
+            [guidance_scale],
             invert=fill(photo, token),
             concepts=[concept],
-            num_inference_steps=steps,
+            num_inference_steps=num_inference_steps,
             batch_size=batch_size,
         ).values()
         return dict(zip(templates, drawn, strict=True))

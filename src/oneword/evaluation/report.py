@@ -12,16 +12,24 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from oneword import __version__
+from oneword._escaping import terminal
 from oneword._files import write_atomic
 from oneword._typing import Pixels
+from oneword._version import __version__
 from oneword.evaluation.harness import TRAINING, Evaluation
 from oneword.evaluation.tuned import Drift
 from oneword.images import data_uri, to_images
 from oneword.prompts import fill
 
 
-_PAGE = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+def _seen(value: Any) -> Any:
+    """Spell out what is not seen, and halves of surrogate pairs, which no page can hold."""
+    return terminal(value, lines=True) if type(value) is str else value
+
+
+_PAGE = jinja2.Environment(
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_seen
+).from_string(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ report.title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -120,7 +128,9 @@ def write(report: Report, path: Path) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_atomic(path, _PAGE.render(report=report, version=__version__).encode())
+    write_atomic(
+        path, _PAGE.render(report=report, version=__version__).encode(errors="backslashreplace")
+    )
     return path
 
 

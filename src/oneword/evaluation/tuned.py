@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone
-from oneword.concept import Concept
-from oneword.config import SamplingConfig
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, metrics
 from oneword.evaluation.features import Judge
+from oneword.models.contract import Backbone
 from oneword.prompts import COMMON_WORDS, EDIT_PROMPTS, PHOTO_PROMPTS, fill, of_family
-from oneword.vocabulary import injected
+from oneword.vocabulary.inject import injected
 
 
 _NUM_UNRELATED = 4  # nouns, each in one sentence

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone
-from oneword.config import SamplingConfig
+from oneword.config.drawing import SamplingConfig
 from oneword.images import from_uint8
-from oneword.microworld import captions, drawing, scenes, weights
-from oneword.microworld.captions import Prompt
-from oneword.microworld.concepts import HeldOut
+from oneword.microworld import weights
+from oneword.microworld.world import captions, inventory, scenes
+from oneword.microworld.world.captions import Prompt
+from oneword.microworld.world.held_out import HeldOut
+from oneword.models.contract import Backbone
 
 
 BARS = {
@@ -77,7 +78,7 @@ def obeyed(read: Sequence[Reading], prompts: Sequence[Prompt]) -> dict[str, list
 
 def usual_share(read: Sequence[Reading], profession: str) -> float:
     """Share of pictures whose person looks as the world's bias has it, in 0..1."""
-    (skin, hair), _ = scenes.BIAS[profession]
+    (skin, hair), _ = inventory.BIAS[profession]
     return sum(r["skin"] == skin and r["hair"] == hair for r in read) / len(read)
 
 
@@ -102,9 +103,11 @@ def evaluate_world(
         batch_size: Pictures drawn at once.
         on_picture: Told how far the drawing is.
     """
+    from oneword.microworld.world import drawing  # needs the optional extra
+
     oracle = weights.load_oracle(backbone.name)
     prompts = captions.evaluation_prompts(num_prompts, seed)
-    people = {name: f"a photo of a {name}" for name in scenes.BIAS if num_people}
+    people = {name: f"a photo of a {name}" for name in inventory.BIAS if num_people}
     texts = [p.text for p in prompts]
     for text in people.values():
         texts += [text] * num_people
@@ -128,7 +131,7 @@ def evaluate_world(
         appearance[name] = {
             "generated": usual_share(generated[those], name),
             "drawn": usual_share(ceiling[those], name),
-            "world": scenes.BIAS[name][1],
+            "world": inventory.BIAS[name][1],
         }
     return WorldScores(
         value={name: sum(x) / len(x) for name, x in hits.items()},
@@ -141,7 +144,7 @@ def evaluate_world(
     )
 
 
-def _person(profession: str, seed: int, index: int) -> scenes.Scene:
+def _person(profession: str, seed: int, index: int) -> inventory.Scene:
     """Draw a person as training shows them, in a photo."""
     key = seed * 1_000_003 + index
     return scenes.sample_scene(key, nouns=(profession,), styles=("photo",), relation="alone")
@@ -162,7 +165,7 @@ def asked(template: str) -> dict[str, str]:
     for style, forms in captions.STYLED.items():
         if template in forms:
             found["style"] = style
-    nouns = [noun for noun in scenes.NOUNS if re.search(rf"\ba {noun}\b", template)]
+    nouns = [noun for noun in inventory.NOUNS if re.search(rf"\ba {noun}\b", template)]
     if nouns:
         found["noun" if template.endswith("{}") else "second_noun"] = nouns[0]
     return found

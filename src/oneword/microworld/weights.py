@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword._files import write_json_atomic
-from oneword.config import UserError
+from oneword.errors import UserError
+from oneword.microworld.making import models
+from oneword.microworld.making.models import SIZES
+from oneword.microworld.making.oracle import Oracle
 
 
 if TYPE_CHECKING:
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import CLIPTokenizer
 
-    from oneword.microworld.oracle import Oracle
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder for each model of ``models.SIZES``."""
@@ -135,8 +137,6 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     from safetensors.torch import load_file, save_file
     from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-    from oneword.microworld import models
-
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     vae = load_vae(folder)
@@ -225,8 +225,6 @@ def landed_denoiser(part: str, name: str) -> dict[str, torch.Tensor] | None:
     from safetensors.torch import load_file
     from transformers import CLIPTokenizer
 
-    from oneword.microworld import models
-
     state: dict[str, torch.Tensor] = {}
     for path in sorted(place.glob("*.safetensors")):
         state |= load_file(path)
@@ -253,9 +251,6 @@ def _respell(state: dict[str, torch.Tensor], old: CLIPTokenizer, new: CLIPTokeni
 def load_oracle(name: str = "microworld", path: Path | None = None) -> Oracle:
     """The classifier that reads attributes; the landed one unless a file is named."""
     from safetensors.torch import load_file
-
-    from oneword.microworld.models import SIZES
-    from oneword.microworld.oracle import Oracle
 
     oracle = Oracle(SIZES[name].oracle_width, SIZES[name].size_px)
     state = load_file(path or WEIGHTS / name / "oracle.safetensors")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from oneword.evaluation import harness
-from oneword.images import read_folder
-from oneword.inversion import Job, invert_many
 from oneword.study import work
 from oneword.study.plan import Spec, Study
+from oneword.training.job import Job
+from oneword.training.loop import invert_many
 
 
 _STEPS = 4  # that are timed, after one that warms up
@@ -65,12 +65,10 @@ def estimate(study: Study, specs: Sequence[Spec]) -> Cost:
         torch.set_num_threads(threads)
     family = backbone.family
     trained = {s.run: study.training_passes(s, family) for s in specs}
-    steps = config.sampling.num_inference_steps
-    assert steps is not None
     return Cost(
         training_pass_s=training_pass_s,
         drawing_pass_s=drawing_pass_s,
-        picture_s=drawing_pass_s * 2 * steps,
+        picture_s=drawing_pass_s * 2 * study.num_inference_steps,
         training_s=training_pass_s * sum(trained.values()),
         drawing_s=drawing_pass_s * sum(study.drawing_passes(s) for s in specs),
         peak_mb=torch.cuda.max_memory_allocated(backbone.device) / 1e6 if cuda else None,
@@ -80,11 +78,7 @@ def estimate(study: Study, specs: Sequence[Spec]) -> Cost:
 def _training_pass_s(study: Study, spec: Spec) -> float:
     tools = work.bench(study.config.model, study.config.judge, study.config.dino)
     backbone, subject = tools.backbone, study.subjects[spec.concept]
-    if subject.held_out is None:
-        assert subject.folder is not None
-        pixels = read_folder(subject.folder, resolution=backbone.resolution).pixels
-    else:
-        pixels = subject.drawn(spec.seed, subject.num_pictures, backbone.resolution)
+    pixels = subject.pixels(spec.seed, backbone.resolution)
     slots = study.config.slots or _SLOTS
 
     def job(steps: int, index: int) -> Job:
@@ -105,7 +99,6 @@ def _training_pass_s(study: Study, spec: Spec) -> float:
 
     seconds(1)
     batch = job(1, 0).config.resolved(backbone.family).train_batch_size
-    assert batch is not None
     # what a run takes besides its steps cancels
     return max(1e-9, seconds(1 + _STEPS) - seconds(1)) / (3.0 * _STEPS * batch * slots)
 
@@ -114,7 +107,7 @@ def _drawing_pass_s(study: Study) -> float:
     config = study.config
     tools = work.bench(config.model, config.judge, config.dino)
     size = min(config.batch_size, config.num_images_per_prompt)
-    wanted = config.sampling.num_inference_steps or _STEPS
+    wanted = study.num_inference_steps
     steps = min(_STEPS, wanted)
 
     def seconds(num: int) -> float:

@@ -22,10 +22,12 @@ from typing import Any
 import torch
 
 from oneword._files import check_writable, write_json_atomic
-from oneword.config import ConfigError, StudyConfig
+from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError
+from oneword.runs import cluster
+from oneword.runs.events import Ended, Event, Message, OnEvent
 from oneword.study import work
 from oneword.study.plan import Spec, Study
-from oneword.study.work import Tell
 
 
 _RETRIES = 2  # of a chunk whose process dies; a job that kills every process must end some time
@@ -145,13 +147,12 @@ def _bound(study: Study) -> dict[str, Any]:
     return flat
 
 
-def run(study: Study, *, on_event: Tell) -> Standing:
+def run(study: Study, *, on_event: OnEvent) -> Standing:
     """Do every job that is left; run it again to go on after it was stopped.
 
     Args:
         study: The plan.
-        on_event: Told of each job: "learning" and "drawing" with the share done, "ended" with the
-            reason where it failed; and of "message".
+        on_event: Told how far each job has come and how it ended, and of messages.
 
     Raises:
         ConfigError: the folder holds another study.
@@ -164,8 +165,6 @@ def run(study: Study, *, on_event: Tell) -> Standing:
         for spec in left:
             work.failure_file(study.folder, spec).unlink(missing_ok=True)
     if left and config.cluster is not None:
-        from oneword import cluster
-
         hands = config.workers or len(left)
         chunks = study.chunks(left, hands)
         job = partial(work.run_chunk, config)
@@ -192,16 +191,16 @@ def _unfinished(study: Study, specs: Sequence[Spec]) -> list[Spec]:
     ]
 
 
-def _give_up(study: Study, spec: Spec, why: str, on_event: Tell) -> None:
+def _give_up(study: Study, spec: Spec, why: str, on_event: OnEvent) -> None:
     reason = f"{why}; run it alone to see why."
     write_json_atomic(work.failure_file(study.folder, spec), {"job": spec.name, "error": reason})
-    on_event(spec.name, "ended", reason)
+    on_event(work.ended(spec, reason))
 
 
 # --- several processes of one machine
 
 
-def _in_processes(study: Study, left: Sequence[Spec], on_event: Tell) -> None:
+def _in_processes(study: Study, left: Sequence[Spec], on_event: OnEvent) -> None:
     config = study.config
     waiting = [(chunk, 0) for chunk in study.chunks(left, config.num_processes)]
     while waiting:
@@ -224,14 +223,14 @@ def _in_processes(study: Study, left: Sequence[Spec], on_event: Tell) -> None:
 
 
 def _again(
-    study: Study, chunk: Sequence[Spec], tries: int, on_event: Tell
+    study: Study, chunk: Sequence[Spec], tries: int, on_event: OnEvent
 ) -> list[tuple[list[Spec], int]]:
     """What of a chunk to do again after a process died; every job alone, so that one can fail."""
     specs = _unfinished(study, chunk)
     if len(specs) == 1 and tries >= _RETRIES:
         _give_up(study, specs[0], "its process died again and again", on_event)
         return []
-    on_event("study", "message", "A process died; its jobs are taken up again.")
+    on_event(Message("study", "A process died; its jobs are taken up again."))
     return [([spec], tries + 1) for spec in specs]
 
 
@@ -241,16 +240,16 @@ _events: Any = None
 @contextmanager
 def _pool(
     config: StudyConfig,
-) -> Iterator[tuple[ProcessPoolExecutor, Callable[[Tell], None]]]:
+) -> Iterator[tuple[ProcessPoolExecutor, Callable[[OnEvent], None]]]:
     """Processes that tell of their jobs; Ctrl-C reaches them, and nothing outlives us."""
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // config.num_processes)
 
-    def tell(on_event: Tell) -> None:
+    def tell(on_event: OnEvent) -> None:
         while True:
             try:
-                on_event(*events.get_nowait())
+                on_event(events.get_nowait())
             except queue.Empty:
                 return
 
@@ -288,10 +287,10 @@ def _follow_parent() -> None:
 def _in_worker(config: StudyConfig, chunk: Sequence[Spec]) -> list[str]:
     last = 0.0
 
-    def tell(name: str, kind: str, data: Any) -> None:
+    def tell(event: Event) -> None:
         nonlocal last
-        if kind == "ended" or time.monotonic() - last > _WAIT_S:
+        if isinstance(event, Ended) or time.monotonic() - last > _WAIT_S:
             last = time.monotonic()
-            _events.put((name, kind, data))
+            _events.put(event)
 
     return work.run_chunk(config, chunk, tell)

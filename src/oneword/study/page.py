@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from oneword._files import write_atomic, write_json_atomic
-from oneword.config import UserError
+from oneword.errors import UserError
 from oneword.evaluation import report
 from oneword.study import findings as judged, grid, plots, statistics, work
 from oneword.study.findings import Finding
@@ -66,8 +66,7 @@ def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
             f"A report needs a job that is done, got none in {study.folder}; run the study first."
         )
     folder = study.folder
-    scale = study.config.sampling.guidance_scale
-    assert scale is not None
+    scale = study.guidance_scale
     setups = [label for label in study.arms if any(row["setup"] == label for row in rows)]
     found = judged.findings(rows, setups, scale)
     means = statistics.table(rows, setups, scale)

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneword.config import (
-    EMBEDDED,
-    SETUPS,
-    TUNING,
-    ConfigError,
-    InversionConfig,
-    StudyConfig,
-    TuningConfig,
-)
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import EMBEDDED
+from oneword.config.presets import SETUPS
+from oneword.config.scoring import StudyConfig
+from oneword.config.tuning import TUNING, TuningConfig
+from oneword.errors import ConfigError
 from oneword.prompts import PLAIN_PROMPT
 from oneword.study import subjects
 from oneword.study.prompt_sets import PLAIN, PROMPT_SETS, prompts_for
@@ -175,6 +172,13 @@ class Study:
                 f"A study sets {', '.join(given)} itself, for each job; leave it out (--setups and "
                 "--seeds take several)."
             )
+        scale, steps = config.sampling.guidance_scale, config.sampling.num_inference_steps
+        if scale is None or steps is None:
+            raise ConfigError(
+                "A study must draw at one guidance scale and in one number of steps, got "
+                f"guidance_scale {scale} and num_inference_steps {steps}."
+            )
+        self.guidance_scale, self.num_inference_steps = scale, steps
         labels = [n for label in config.setups for n in GROUPS.get(label, (label,))]
         self.arms = {label: arm(label) for label in labels}
         if len({slug(label) for label in self.arms}) < len(self.arms):
@@ -229,8 +233,7 @@ class Study:
 
     def guidance_scales(self, spec: Spec) -> tuple[float, ...]:
         """The protocol's scale, then those of the sweep where the job's setup takes part."""
-        main = self.config.sampling.guidance_scale
-        assert main is not None
+        main = self.guidance_scale
         swept = self.arm(spec).setup in self.config.guidance_setups and not spec.num_pictures
         more = self.config.guidance_scales if swept else ()
         return (main, *(scale for scale in more if scale != main))
@@ -291,21 +294,13 @@ class Study:
         if not self.arm(spec).trains:
             return 0.0
         config = self.inversion(spec).resolved(family)
-        assert config.max_train_steps is not None
-        assert config.train_batch_size is not None
-        assert config.evaluation_steps is not None
-        steps, extra = config.max_train_steps, 0.0
+        steps, extra = config.total_steps, 0.0
         if config.setup in TUNING:
-            tuning = config.tuning
-            if config.setup == "pivotal":
-                assert tuning.tuning_steps is not None
-                steps += tuning.tuning_steps
+            tuning = config.resolved_tuning
             if tuning.prior_loss_weight:  # as many class pictures in each step
-                assert tuning.num_class_images is not None
-                assert self.config.sampling.num_inference_steps is not None
                 extra += 3.0 * steps * config.train_batch_size
                 drawn = 0 if tuning.class_data_dir else tuning.num_class_images
-                extra += 2.0 * drawn * self.config.sampling.num_inference_steps
+                extra += 2.0 * drawn * self.num_inference_steps
         if config.form == "dreamartist":  # each sample with the negative word too
             extra += 3.0 * steps * config.train_batch_size
         scorings = 1 + steps // config.evaluation_steps
@@ -322,14 +317,12 @@ class Study:
 
     def drawing_passes(self, spec: Spec) -> float:
         """As ``training_passes``, of a job's drawing; guidance takes two passes a step."""
-        steps = self.config.sampling.num_inference_steps
-        assert steps is not None
         inverted = 0
         if self.arm(spec).setup == BIPARTITE:
             pictures = min(self.config.num_images_per_prompt, spec.num_pictures
                            or self.subjects[spec.concept].num_pictures)  # fmt: skip
             inverted = pictures * len(self.guidance_scales(spec))
-        return steps * (2.0 * self.pictures(spec) + inverted)
+        return self.num_inference_steps * (2.0 * self.pictures(spec) + inverted)
 
 
 _SWEPT_REFERENCES = ("image-only", "prompt-only", *CAPTIONS)

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
+from oneword import descriptions
 from oneword._files import write_atomic
 from oneword._typing import Pixels
-from oneword.config import EMBEDDED, ConfigError
-from oneword.images import from_uint8, png_bytes, to_images
-from oneword.microworld import concepts as held_out
+from oneword.config.model import EMBEDDED
+from oneword.errors import ConfigError
+from oneword.evaluation.silhouettes import filled
+from oneword.images import from_uint8, png_bytes, read_folder, to_images
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_masks, concept_pictures, concept_plain
+from oneword.microworld.world.held_out import HELD_OUT, HeldOut
 
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from oneword.microworld.concepts import HeldOut
 
 _CLASSES = "prompts_and_classes.txt"  # DreamBench's own list
 _LIVE = ("cat", "dog")  # its classes of live subjects
@@ -36,14 +40,17 @@ class Subject:
     noun: str | None
     """Word that it starts from; ``None``: chosen on the pictures."""
     kind: Literal["object", "live", "style"] = "object"
-    folder: Path | None = None
-    """Where its photographs lie."""
-    held_out: HeldOut | None = None
-    """What the embedded model's world draws, in place of a folder."""
+    source: Path | HeldOut
+    """The folder of its photographs, or what the embedded model's world draws."""
 
     @property
     def learnable_property(self) -> Literal["object", "style"]:
         return "style" if self.kind == "style" else "object"
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What the world draws; ``None``: it has photographs."""
+        return None if isinstance(self.source, Path) else self.source
 
     @property
     def family(self) -> str:
@@ -53,11 +60,12 @@ class Subject:
     @cached_property
     def files(self) -> list[Path]:
         """Its photographs, in the order of their names."""
+        if not isinstance(self.source, Path):
+            return []
         known = Image.registered_extensions()
-        assert self.folder is not None
         return [
             p
-            for p in sorted(self.folder.iterdir(), key=lambda p: p.name)
+            for p in sorted(self.source.iterdir(), key=lambda p: p.name)
             if p.suffix.lower() in known and not p.name.endswith(".mask.png") and p.name[0] != "."
         ]
 
@@ -75,10 +83,9 @@ class Subject:
 
         Pictures of a held-out concept depend on the seed; fewer pictures are the first of more.
         """
-        if self.held_out is None and num == len(self.files):
-            assert self.folder is not None
-            return self.folder
-        if self.held_out is None:
+        if isinstance(self.source, Path):
+            if num == len(self.files):
+                return self.source
             folder = place / f"{self.name}--n{num}"
             for file in self.files[:num]:
                 for path in file.parent.glob(f"{file.stem}.*"):
@@ -88,14 +95,16 @@ class Subject:
             return folder
         folder = place / f"{self.name}--seed{seed}--n{num}"
         if not (folder / f"{num - 1:02d}.png").exists():
-            for i, picture in enumerate(to_images(self.drawn(seed, num, size_px))):
+            drawn = from_uint8(concept_pictures(self.source, num, seed, size_px))
+            for i, picture in enumerate(to_images(drawn)):
                 write_atomic(folder / f"{i:02d}.png", png_bytes(picture))
         return folder
 
-    def drawn(self, seed: int, num: int, size_px: int) -> Pixels:
-        """Pictures of a held-out concept."""
-        assert self.held_out is not None
-        return from_uint8(held_out.concept_pictures(self.held_out, num, seed, size_px))
+    def pixels(self, seed: int, size_px: int) -> Pixels:
+        """As many pictures as it is usually learned from."""
+        if isinstance(self.source, Path):
+            return read_folder(self.source, resolution=size_px).pixels
+        return from_uint8(concept_pictures(self.source, self.num_pictures, seed, size_px))
 
     def captions(self, setup: str) -> tuple[str, ...]:
         """People's descriptions of it, of the setup "captions-short" or "captions-long".
@@ -104,17 +113,14 @@ class Subject:
             ConfigError: none lie beside its pictures.
             DescriptionError: they are not as they must be.
         """
-        if self.held_out is not None:
-            found: Any = self.held_out
+        if not isinstance(self.source, Path):
+            found: Any = self.source
             return found.captions_short if setup == "captions-short" else found.captions_long
-        from oneword import descriptions
-
-        assert self.folder is not None
-        given = descriptions.read(self.folder)
+        given = descriptions.read(self.source)
         if given is None:
             raise ConfigError(
                 f"The setup {setup} needs descriptions of {self.name}, got none; write "
-                f"{self.folder / descriptions.FILE}."
+                f"{self.source / descriptions.FILE}."
             )
         return given.short if setup == "captions-short" else given.long
 
@@ -122,7 +128,7 @@ class Subject:
         """Drawings of the thing alone on plain backgrounds; ``None`` where there is no truth."""
         if self.held_out is None or self.held_out.thing is None:
             return None
-        return from_uint8(held_out.concept_plain(self.held_out, size=size_px))
+        return from_uint8(concept_plain(self.held_out, size=size_px))
 
     def outlines(self, size_px: int) -> Tensor | None:
         """The true outlines of those drawings."""
@@ -131,9 +137,7 @@ class Subject:
         import numpy as np
         import torch
 
-        from oneword.evaluation.silhouettes import filled
-
-        found = held_out.concept_masks(self.held_out, 8, size=size_px, plain=True)
+        found = concept_masks(self.held_out, 8, size=size_px, plain=True)
         return filled(torch.from_numpy(np.stack([parts["silhouette"] for parts in found])))
 
 
@@ -170,22 +174,22 @@ def find(names: Sequence[str], model: str) -> list[Subject]:
 
 def _of_world(name: str) -> list[Subject]:
     if name in ("test", "development"):
-        chosen = [c for c in held_out.HELD_OUT if held_out.half(c) == name]
+        chosen = [c for c in HELD_OUT if concepts.half(c) == name]
     else:
-        chosen = [held_out.get(name)]
+        chosen = [concepts.get(name)]
     return [
         Subject(
             name=concept.name,
             noun=concept.noun,
             kind="object" if concept.thing else "style",
-            held_out=concept,
+            source=concept,
         )
         for concept in chosen
     ]
 
 
 def _in_folder(folder: Path) -> list[Subject]:
-    alone = Subject(name=folder.resolve().name, noun=None, folder=folder)
+    alone = Subject(name=folder.resolve().name, noun=None, source=folder)
     folders = [folder] if alone.files else sorted(p for p in folder.iterdir() if p.is_dir())
     classes = _classes((folder.resolve().parent if alone.files else folder) / _CLASSES)
     found = []
@@ -193,7 +197,7 @@ def _in_folder(folder: Path) -> list[Subject]:
         name = path.resolve().name
         noun = classes.get(name)
         kind = "live" if noun in _LIVE else "object"
-        subject = Subject(name=name, noun=noun, kind=kind, folder=path)
+        subject = Subject(name=name, noun=noun, kind=kind, source=path)
         if subject.files:
             found.append(subject)
     if not found:

@@ -12,7 +12,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,34 +22,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from oneword import formats
 from oneword._files import write_atomic, write_json_atomic
 from oneword._typing import Pixels
-from oneword.backbones.base import Backbone, load
-from oneword.concept import Concept
-from oneword.config import (
-    ConfigError,
-    ModelConfig,
-    SamplingConfig,
-    StudyConfig,
-    TrainConfig,
-    UserError,
-)
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
+from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError, UserError
 from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
 from oneword.evaluation.silhouettes import overlap, silhouettes
 from oneword.images import contact_sheet, read_folder
-from oneword.jobs import train_many
 from oneword.microworld import weights
-from oneword.microworld.oracle import Oracle
+from oneword.microworld.making.oracle import Oracle
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
-from oneword.study.plan import BIPARTITE, CAPTIONS, Spec, Study
+from oneword.runs.events import Advanced, Ended, Event, OnEvent, Stepped
+from oneword.runs.many import train_many
+from oneword.study.plan import BIPARTITE, Spec, Study
 from oneword.study.prompt_sets import prompts_for
 from oneword.study.subjects import Subject
 
 
-Tell = Callable[[str, str, Any], None]
-"""``tell(job, kind, data)``: "learning" and "drawing" (share done), "ended" (error or "")."""
 Row = dict[str, Any]
 TRAINING = "training"
 """Kind of the row with a job's training in numbers; other rows are of one prompt each."""
@@ -73,7 +69,7 @@ def bench(model: ModelConfig, judge: str | None, dino: str | None) -> Bench:
     Raises:
         UserError: one of them cannot be loaded.
     """
-    backbone = load(model)
+    backbone = load_backbone(model)
     embedded = backbone.family == "microworld"
     name = dino or ("none" if embedded else DEFAULT_DINO)
     return Bench(
@@ -124,7 +120,7 @@ def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
 # --- a chunk
 
 
-def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: Tell) -> list[str]:
+def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list[str]:
     """Do jobs that are not done yet; one that fails leaves its reason and does not stop the others.
 
     Returns:
@@ -152,8 +148,15 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: Tell) -> list[st
             write_json_atomic(
                 failure_file(study.folder, spec), {"job": spec.name, "error": failure}
             )
-        tell(spec.name, "ended", failure)
+        tell(ended(spec, failure))
     return done
+
+
+def ended(spec: Spec, failure: str = "") -> Ended:
+    """The end of a job; of what it failed for only the last line, as of a traceback."""
+    if not failure:
+        return Ended(spec.name, "done")
+    return Ended(spec.name, f"failed: {failure.strip().splitlines()[-1]}", failed=True)
 
 
 def _reason(error: Exception) -> str:
@@ -173,7 +176,7 @@ def _run_folder(study: Study, spec: Spec) -> Path:
     return study.folder / "runs" / spec.run
 
 
-def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: Tell) -> dict[str, str]:
+def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: OnEvent) -> dict[str, str]:
     """Train what is not trained yet; why a run failed, by its name."""
     by_run = {spec.run: spec for spec in specs if study.arm(spec).trains}
     failed: dict[str, str] = {}
@@ -186,9 +189,10 @@ def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: Tell) -> d
         except UserError as error:
             failed[run] = str(error)
 
-    def on_event(run: str, kind: str, data: Any) -> None:
-        if kind == "progress":
-            tell(by_run[run].name, "learning", data["step"] / data["max_train_steps"])
+    def on_event(event: Event) -> None:
+        if isinstance(event, Stepped):
+            share = event.step / event.max_train_steps
+            tell(Advanced(by_run[event.job].name, "learning", share))
 
     if configs:
         outcomes = train_many(
@@ -218,7 +222,7 @@ def _training(study: Study, tools: Bench, spec: Spec) -> TrainConfig:
 # --- drawing and scoring
 
 
-def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
+def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
     config, subject = study.config, study.subjects[spec.concept]
     size_px = tools.backbone.resolution
     pictures = read_folder(_training_folder(study, spec, size_px), resolution=size_px).pixels
@@ -233,8 +237,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
     started = time.monotonic()
     shown: dict[str, Pixels] = {}  # of each kind of prompt the first
     for number, scale in enumerate(scales):
-        sampling = dataclasses.replace(config.sampling, guidance_scale=scale)
-        method = _method(study, tools, spec, subject, concept, sampling, pictures)
+        method = _method(study, tools, spec, subject, concept, scale, pictures)
         for place, (template, kind) in enumerate(templates.items()):
             drawn = None if method is None else method(template, seeds)
             row = scorer.row(template, drawn)
@@ -245,8 +248,8 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
             repeated = drawn is None and bool(shown)  # the same training pictures again
             if number == 0 and kind not in shown and not repeated:
                 shown[kind] = (pictures if drawn is None else drawn)[:_GALLERY]
-            tell(spec.name, "drawing", (number * len(templates) + place + 1)
-                 / (len(templates) * len(scales)))  # fmt: skip
+            done = number * len(templates) + place + 1
+            tell(Advanced(spec.name, "drawing", done / (len(templates) * len(scales))))
         if method is None:
             break  # guidance moves no training picture
     write_gallery(gallery_file(study.folder, spec), list(shown.values()))
@@ -266,7 +269,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: Tell) -> list[Row]:
 def _concept(study: Study, spec: Spec) -> Concept | None:
     if not study.arm(spec).trains:
         return None
-    return formats.load(_run_folder(study, spec))
+    return formats.load_concept(_run_folder(study, spec))
 
 
 def _method(
@@ -275,14 +278,29 @@ def _method(
     spec: Spec,
     subject: Subject,
     concept: Concept | None,
-    sampling: SamplingConfig,
+    scale: float,
     pictures: Pixels,
 ) -> harness.Method | None:
     """How a job draws; ``None``: it shows the training pictures."""
     setup = study.arm(spec).setup
-    options: dict[str, Any] = {"sampling": sampling, "batch_size": study.config.batch_size}
     if setup == "image-only":
         return None
+    batch_size = study.config.batch_size
+    if concept is not None and setup == BIPARTITE:
+        return harness.redrawn(
+            tools.backbone,
+            pictures,
+            tuple(study.templates(subject)),
+            prompts_for(study.prompt_set, subject.kind).photo,
+            concept,
+            guidance_scale=scale,
+            num_inference_steps=study.num_inference_steps,
+            batch_size=batch_size,
+        )
+    sampling = dataclasses.replace(study.config.sampling, guidance_scale=scale)
+    options: dict[str, Any] = {"sampling": sampling, "batch_size": batch_size}
+    if concept is not None:
+        return harness.word(tools.backbone, concept.placeholder_token, [concept], **options)
     if setup == "prompt-only":
         return harness.prompt_only(tools.backbone, **options)
     if setup == "initializer":
@@ -292,14 +310,7 @@ def _method(
                 "prompts_and_classes.txt beside the folders, as DreamBench does."
             )
         return harness.word(tools.backbone, subject.noun, **options)
-    if setup in CAPTIONS:
-        return harness.described(tools.backbone, subject.captions(setup), **options)
-    assert concept is not None
-    if setup == BIPARTITE:
-        photo = prompts_for(study.prompt_set, subject.kind).photo
-        templates = tuple(study.templates(subject))
-        return harness.redrawn(tools.backbone, pictures, templates, photo, concept, **options)
-    return harness.word(tools.backbone, concept.placeholder_token, [concept], **options)
+    return harness.described(tools.backbone, subject.captions(setup), **options)
 
 
 class Scorer:
@@ -316,8 +327,10 @@ class Scorer:
         self.training = tools.judge.images(pictures)
         self.training_dino = None if tools.dino is None else tools.dino.images(pictures)
         side = pictures.shape[-1]
-        self.plain, self.outlines = subject.plain(side), subject.outlines(side)
-        self.plain_features = None if self.plain is None else tools.judge.images(self.plain)
+        plain, outlines = subject.plain(side), subject.outlines(side)
+        self.plain: tuple[Pixels, Tensor, Tensor] | None = None  # with features and outlines
+        if plain is not None and outlines is not None:
+            self.plain = (plain, tools.judge.images(plain), outlines)
 
     def row(self, template: str, drawn: Pixels | None) -> Row:
         """All scores of one prompt's pictures; ``None``: of the training pictures themselves.
@@ -327,9 +340,9 @@ class Scorer:
             2022, arXiv:2208.12242, section 5.1 (DINO).
         """
         tools, own = self.tools, drawn is None
-        on_plain = template == PLAIN_PROMPT and self.plain is not None
-        pixels = drawn if drawn is not None else self.plain if on_plain else self.pictures
-        assert pixels is not None
+        plain = self.plain if template == PLAIN_PROMPT else None
+        on_plain = plain is not None
+        pixels = drawn if drawn is not None else plain[0] if plain is not None else self.pictures
         features = tools.judge.images(pixels)
         (text,) = tools.judge.texts([harness.bare(template)])
         row: Row = {
@@ -338,16 +351,14 @@ class Scorer:
             "text_similarity_code": metrics.text_similarity_code(features, text),
             "diversity": metrics.diversity(features),
         }
-        if tools.dino is not None:
-            assert self.training_dino is not None
+        if tools.dino is not None and self.training_dino is not None:
             seen = tools.dino.images(pixels)
             row["dino_similarity"] = _against(seen, self.training_dino, own and not on_plain)
-        if on_plain:
-            assert self.plain_features is not None
-            assert self.outlines is not None
-            row["plain_similarity"] = _against(features, self.plain_features, own)
+        if plain is not None:
+            _, plain_features, outlines = plain
+            row["plain_similarity"] = _against(features, plain_features, own)
             row["silhouette_overlap"] = float(
-                overlap(silhouettes(pixels), self.outlines).double().mean()
+                overlap(silhouettes(pixels), outlines).double().mean()
             )
         if tools.oracle is not None and self.subject.held_out is not None:
             read = {template: tools.oracle.read(pixels)}

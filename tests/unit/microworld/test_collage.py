@@ -15,11 +15,10 @@ import torch
 
 pytest.importorskip("skia")
 
-from oneword.microworld import scenes
 from oneword.microworld.making import collage, packing
 from oneword.microworld.making.collage import Collage, PackError, Parts
-from oneword.microworld.scenes import PLACES, STYLES, Scene
-from oneword.microworld.world import wide_drawing, wide_scenes
+from oneword.microworld.world import scenes, wide_drawing, wide_scenes
+from oneword.microworld.world.inventory import PLACES, STYLES, Scene
 from oneword.microworld.world.wide_scenes import Figure, WideScene
 
 

@@ -47,3 +47,15 @@ def test_the_encoder_is_diffusers(name):
         mean, std = mine(pixels)
     torch.testing.assert_close(mean, expected.mean, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(std, expected.std, atol=2e-5, rtol=1e-4)
+
+
+def test_a_damaged_landed_file_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "microworld-nano"
+    (folder / "pipeline/unet").mkdir(parents=True)
+    (folder / "pipeline/unet/config.json").write_text("{}")
+    (folder / "card.json").write_text(
+        '{"sha256": {"pipeline/unet/config.json": "0123456789abcdef"}}'
+    )
+    monkeypatch.setattr(plain, "_WEIGHTS", tmp_path)
+    with pytest.raises(plain.LandedError, match=r"config\.json must have SHA-256 0123456789ab"):
+        plain.landed("microworld-nano")

@@ -7,8 +7,15 @@ from collections import Counter
 
 import numpy as np
 
-from oneword.microworld import captions, concepts, scenes
-from oneword.microworld.world import artwork, unseen, wide_captions, wide_scenes
+from oneword.microworld.world import (
+    artwork,
+    captions,
+    concepts,
+    inventory,
+    unseen,
+    wide_captions,
+    wide_scenes,
+)
 
 
 def test_eighty_things_in_two_equal_halves():
@@ -40,7 +47,10 @@ def test_twins_are_things():
 def test_forbidden_words_name_nothing_that_is_known():
     needed = {w for s in unseen.known() for w in unseen.words(artwork.things()[s].noun)}
     assert not needed & unseen.forbidden_words()
-    assert not {*scenes.NOUNS, *scenes.PROFESSIONS, *scenes.COLOURS} & unseen.forbidden_words()
+    assert (
+        not {*inventory.NOUNS, *inventory.PROFESSIONS, *inventory.COLOURS}
+        & unseen.forbidden_words()
+    )
 
 
 def test_no_word_of_training_names_what_is_held_out():

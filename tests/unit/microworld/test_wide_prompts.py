@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from oneword.microworld.scenes import PLACES
 from oneword.microworld.world import artwork, unseen, wide_captions, wide_concepts, wide_scenes
+from oneword.microworld.world.inventory import PLACES
 from oneword.microworld.world.wide_prompts import SHARES, evaluation_prompts
 
 

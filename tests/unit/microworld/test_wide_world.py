@@ -12,9 +12,16 @@ import pytest
 
 pytest.importorskip("skia")
 
-from oneword.microworld import models, scenes
-from oneword.microworld.scenes import PLACES, STYLES, Scene
-from oneword.microworld.world import artwork, vectors, wide_captions, wide_drawing, wide_scenes
+from oneword.microworld.making import models
+from oneword.microworld.world import (
+    artwork,
+    scenes,
+    vectors,
+    wide_captions,
+    wide_drawing,
+    wide_scenes,
+)
+from oneword.microworld.world.inventory import PLACES, STYLES, Scene
 from oneword.microworld.world.sprites import sprite
 from oneword.microworld.world.tints import tinted
 from oneword.microworld.world.wide_drawing import masks, render
@@ -112,7 +119,7 @@ def test_a_picture_belongs_to_its_scene():
 
 
 def test_first_world_scenes_are_drawn_as_before():
-    from oneword.microworld import drawing
+    from oneword.microworld.world import drawing
 
     scene = scenes.sample_scene(5)
     assert np.array_equal(render(scene, 64), drawing.render(scene, 64))

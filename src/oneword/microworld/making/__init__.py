@@ -1,1 +1,1 @@
-"""How the embedded model's data and weights are made."""
+"""How the embedded models are trained on their world."""

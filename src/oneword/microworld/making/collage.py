@@ -7,6 +7,7 @@ what the style does to the whole picture. A picture is nearly the one that ``wid
 
 from __future__ import annotations
 
+import colorsys
 import io
 import json
 import zipfile
@@ -21,10 +22,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from oneword.config import UserError
-from oneword.microworld import scenes
-from oneword.microworld.scenes import Scene
-from oneword.microworld.world import wide_scenes
+from oneword.errors import UserError
+from oneword.microworld.world import scenes, wide_scenes
+from oneword.microworld.world.inventory import Scene
 from oneword.microworld.world.tints import HUES
 from oneword.microworld.world.wide_layout import Extent, layout
 from oneword.microworld.world.wide_scenes import WideScene
@@ -314,7 +314,5 @@ class Collage:
 
 def _pure(colour: str) -> list[float]:
     """A colour's pure red, green and blue, and its factors of saturation and value."""
-    import colorsys
-
     hue, more, bright = HUES[colour]
     return [*colorsys.hsv_to_rgb(hue, 1.0, 1.0), more, bright]

@@ -21,12 +21,20 @@ import numpy as np
 import skia
 from PIL import Image
 
-from oneword.microworld import drawing, scenes, styles
 from oneword.microworld.making.collage import BELOW, REACH, RIM, SIDE, SIZE
-from oneword.microworld.pen import StylePen
-from oneword.microworld.places import draw_place
-from oneword.microworld.styles import LOOKS, PAPER, PIXELS
-from oneword.microworld.world import artwork, unseen, wide_drawing, wide_scenes
+from oneword.microworld.world import (
+    artwork,
+    drawing,
+    inventory,
+    scenes,
+    styles,
+    unseen,
+    wide_drawing,
+    wide_scenes,
+)
+from oneword.microworld.world.pen import StylePen
+from oneword.microworld.world.places import draw_place
+from oneword.microworld.world.styles import LOOKS, PAPER, PIXELS
 from oneword.microworld.world.vectors import areas
 from oneword.microworld.world.wide_layout import Placed
 from oneword.microworld.world.wide_scenes import Figure, WideScene
@@ -100,7 +108,7 @@ def pack(
         "extents": [],
         "backgrounds": [],
         "variants": [],
-        "shadows": {style: LOOKS[style].shadow for style in scenes.STYLES},
+        "shadows": {style: LOOKS[style].shadow for style in inventory.STYLES},
         "inks": {colour: styles.RGB[colour] for colour in wide_scenes.COLOURS},
         "drawn": list(range(num_drawn)),
     }
@@ -114,15 +122,15 @@ def pack(
                 if look == "line icon":
                     shown.append(RIM)
                 if look == "flat sticker" and areas(slug, look):
-                    shown += scenes.STYLES[1:]
+                    shown += inventory.STYLES[1:]
                 for style in shown:
                     number = len(index["sprites"])
                     archive.writestr(
                         f"sprites/{number}.webp", _webp(drawn_alone(slug, look, style))
                     )
                     index["sprites"].append([slug, look, style])
-        for style in scenes.STYLES:
-            for place in scenes.PLACES:
+        for style in inventory.STYLES:
+            for place in inventory.PLACES:
                 for variant in range(num_variants):
                     pixels, texture = background(style, place, variant)
                     number = len(index["backgrounds"])

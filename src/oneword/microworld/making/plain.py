@@ -9,6 +9,7 @@ models' configurations only, and what they train loads into its classes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -18,6 +19,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from oneword.errors import UserError
+
+
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+class LandedError(UserError):
+    """The embedded model's files are missing or damaged."""
 
 
 class _Resnet(nn.Module):
@@ -261,6 +271,26 @@ class PlainEncoder(nn.Module):
         """Mean and deviation of the latents of pixels in [-1, 1]."""
         mean, logvar = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
         return mean, torch.exp(0.5 * logvar.clamp(-30, 20))
+
+
+def landed(name: str) -> Path:
+    """Folder of a landed pipeline; ``weights.pipeline_folder`` checks it, but needs diffusers.
+
+    Raises:
+        LandedError: a file that is read here does not match its SHA-256, or is missing.
+    """
+    folder = _WEIGHTS / name
+    sums: dict[str, str] = json.loads((folder / "card.json").read_text())["sha256"]
+    for file, expected in sums.items():
+        path = folder / file
+        if path.parent.name in ("unet", "vae", "text_encoder", "tokenizer"):
+            found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
+            if found != expected:
+                raise LandedError(
+                    f"The embedded model's file {file} must have SHA-256 {expected[:12]}..., got "
+                    f"{found[:12]}; reinstall oneword."
+                )
+    return folder / "pipeline"
 
 
 def config_of(folder: Path) -> dict[str, Any]:

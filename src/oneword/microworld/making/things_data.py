@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneword.config import UserError
+from oneword.errors import UserError
 from oneword.microworld.world import artwork
 
 

@@ -36,13 +36,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from oneword._devices import computes
-from oneword.config import UserError
-from oneword.microworld import weights
+from oneword.errors import UserError
 from oneword.microworld.making import plain, spelling
 from oneword.microworld.making.collage import Collage, Parts, Plan
 from oneword.microworld.making.muon import PlainMuon, as_matrix, hidden_matrices
-from oneword.microworld.scenes import Scene
 from oneword.microworld.world import wide_captions, wide_scenes
+from oneword.microworld.world.inventory import Scene
 
 
 STATE = "wide.safetensors"
@@ -181,17 +180,29 @@ def tokenizer() -> CLIPTokenizer:
 
 def text_encoder(recipe: WideRecipe, tokens: CLIPTokenizer) -> CLIPTextModel:
     """The landed text encoder with rows for the second world's words; new ones are small noise."""
-    folder = weights.pipeline_folder(recipe.model)
+    folder = plain.landed(recipe.model)
     config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
     config.vocab_size = len(tokens)
     config.eos_token_id = config.pad_token_id = tokens.eos_token_id
     config.bos_token_id = tokens.bos_token_id
     config.dtype = "float32"
     state = plain.state_of(folder / "text_encoder")
-    weights._respell(state, CLIPTokenizer.from_pretrained(folder / "tokenizer"), tokens)
+    _respell(state, CLIPTokenizer.from_pretrained(folder / "tokenizer"), tokens)
     encoder = CLIPTextModel(config)
     encoder.load_state_dict(state)
     return encoder
+
+
+def _respell(state: dict[str, Tensor], old: CLIPTokenizer, new: CLIPTokenizer) -> None:
+    """Move the table's rows to where another tokenizer has their pieces."""
+    key = next(name for name in state if name.endswith("token_embedding.weight"))
+    before = old.get_vocab()
+    known = [(index, before[piece]) for piece, index in new.get_vocab().items() if piece in before]
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(len(new), state[key].shape[1], generator=generator) * 0.02
+    to, source = torch.tensor(known).T
+    table[to] = state[key][source]
+    state[key] = table
 
 
 class Trainer:
@@ -199,7 +210,7 @@ class Trainer:
 
     def __init__(self, recipe: WideRecipe, folder: Path, device: torch.device) -> None:
         self.recipe, self.path, self.device = recipe, folder / STATE, device
-        landed = weights.pipeline_folder(recipe.model)
+        landed = plain.landed(recipe.model)
         unet = plain.PlainUNet(plain.config_of(landed / "unet"))
         unet.load_state_dict(plain.state_of(landed / "unet"))
         tokens = tokenizer()
@@ -408,11 +419,11 @@ def export(folder: Path, target: Path, recipe: WideRecipe) -> None:
     from diffusers import UNet2DConditionModel
 
     trainer = Trainer(recipe, folder, torch.device("cpu"))
-    config = plain.config_of(weights.pipeline_folder(recipe.model) / "unet")
+    config = plain.config_of(plain.landed(recipe.model) / "unet")
     unet = UNet2DConditionModel.from_config(config)
     unet.load_state_dict(trainer.average["unet"].state_dict())
-    weights.save_part(target, "unet", unet)
-    weights.save_part(target, "text_encoder", trainer.average["text"])
+    unet.save_pretrained(target / "unet")
+    trainer.average["text"].save_pretrained(target / "text_encoder")
     tokenizer().save_pretrained(target / "tokenizer")
     (target / "denoiser.json").write_text(
         json.dumps(

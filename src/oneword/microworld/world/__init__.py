@@ -1,1 +1,1 @@
-"""What the embedded model's world holds, as plain data and as drawings."""
+"""What the embedded world holds, and how it is drawn and described."""

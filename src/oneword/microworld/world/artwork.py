@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from oneword.config import UserError
+from oneword.errors import UserError
 
 
 FOLDER = Path(__file__).parents[1] / "things"

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from oneword.microworld import captions, concepts
-from oneword.microworld.world import artwork
+from oneword.microworld.world import artwork, captions, concepts
+from oneword.microworld.world.held_out import HELD_OUT
 
 
 Half = Literal["development", "test"]
@@ -92,7 +92,7 @@ def counted() -> dict[str, Half]:
     The shapes that the first world holds out are among them, in the halves that they have there.
     """
     found: dict[str, Half] = {}
-    for concept in concepts.HELD_OUT:
+    for concept in HELD_OUT:
         slug = _FIRST_WORLD.get(concept.name, concept.name)
         if concept.family == "shape" and slug in artwork.things():
             found[slug] = concepts.half(concept)

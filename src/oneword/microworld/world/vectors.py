@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 import skia
 
-from oneword.microworld.styles import Rgb, mix
 from oneword.microworld.world import artwork
+from oneword.microworld.world.styles import Rgb, mix
 
 
 @dataclass(frozen=True, slots=True)

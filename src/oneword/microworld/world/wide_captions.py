@@ -14,10 +14,9 @@ from functools import cache
 
 import numpy as np
 
-from oneword.microworld import captions
-from oneword.microworld.captions import JOINTS, NAMED, PLACES, STYLED, VISIBLE
-from oneword.microworld.scenes import Scene
-from oneword.microworld.world import artwork, unseen, wide_scenes
+from oneword.microworld.world import artwork, captions, unseen, wide_scenes
+from oneword.microworld.world.captions import JOINTS, NAMED, PLACES, STYLED, VISIBLE
+from oneword.microworld.world.inventory import Scene
 from oneword.microworld.world.wide_scenes import Figure, WideScene
 
 
@@ -213,8 +212,8 @@ def sentence(
         noun: what is shown; of two things the left or upper one.
         look: one of ``artwork.LOOKS``; None: not named.
         colour: one of ``wide_scenes.COLOURS``.
-        place: one of ``scenes.PLACES``.
-        style: one of ``scenes.STYLES``; it goes before a look.
+        place: one of ``inventory.PLACES``.
+        style: one of ``inventory.STYLES``; it goes before a look.
         relation: one of ``wide_scenes.RELATIONS``.
         second_noun: the second thing, where there is one.
         num: how many are counted.

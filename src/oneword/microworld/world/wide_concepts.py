@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from oneword.microworld.scenes import PLACES
 from oneword.microworld.world import artwork
+from oneword.microworld.world.inventory import PLACES
 from oneword.microworld.world.wide_scenes import Figure, WideScene
 
 

@@ -8,13 +8,12 @@ from functools import lru_cache
 import numpy as np
 import skia
 
-from oneword.microworld import drawing
-from oneword.microworld.pen import StylePen
-from oneword.microworld.places import draw_place
-from oneword.microworld.scenes import Scene
-from oneword.microworld.styles import PIXELS, RGB, Rgb, finish
-from oneword.microworld.world import artwork
+from oneword.microworld.world import artwork, drawing
+from oneword.microworld.world.inventory import Scene
+from oneword.microworld.world.pen import StylePen
+from oneword.microworld.world.places import draw_place
 from oneword.microworld.world.sprites import sprite
+from oneword.microworld.world.styles import PIXELS, RGB, Rgb, finish
 from oneword.microworld.world.tints import tinted
 from oneword.microworld.world.vectors import areas
 from oneword.microworld.world.wide_layout import Extent, Placed, layout

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from oneword.microworld.scenes import PLACES, STYLES
 from oneword.microworld.world import artwork, unseen, wide_captions, wide_scenes
+from oneword.microworld.world.inventory import PLACES, STYLES
 from oneword.microworld.world.wide_scenes import Figure, WideScene, is_unseen, truth
 
 

@@ -15,9 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from oneword.microworld import scenes
-from oneword.microworld.scenes import PLACES, STYLES, Scene
-from oneword.microworld.world import artwork, unseen
+from oneword.microworld.world import artwork, scenes, unseen
+from oneword.microworld.world.inventory import PLACES, STYLES, Scene
 
 
 VERSION = 2

@@ -1,0 +1,462 @@
+"""What each command takes: a dataclass of its options, whose docstrings are its help.
+
+Nothing here may load torch, or a library that takes long to load: ``--help`` reads this file alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
+from oneword.config.scoring import EvaluateConfig, StudyConfig
+
+
+Embedded = Literal["microworld", "microworld-nano"]
+Layout = Literal["oneword", "diffusers", "kohya", "a1111", "authors"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoArguments:
+    """Learn a held-out thing from five shipped pictures, draw with the word, score it."""
+
+    concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
+    """What to learn: things that the embedded model has never seen."""
+    output_dir: Path = Path("oneword-demo")
+    """Folder for everything; run the same command again to go on or to score anew."""
+    seed: int = 0
+    """Seed of the training and first seed of the pictures."""
+    num_images_per_prompt: int = 8
+    """Pictures drawn for each prompt of each row of the scores."""
+    json: Path | None = None
+    """File for the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(TrainConfig):
+    """Learn a word from the pictures in a folder. Run the same command again to resume.
+
+    Many words at once: oneword train --jobs FOLDER_OF_FOLDERS (see oneword train --jobs . --help).
+    """
+
+    dry_run: bool = False
+    """Print everything that would be done, and stop."""
+    json: Path | None = None
+    """File for the outcome in numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsArguments(TrainArguments):
+    """Learn many words at once. Run the same command again to resume.
+
+    Every other option holds for all jobs. Each word has a run folder of its own in --output-dir,
+    and a job that cannot be trained fails alone.
+    """
+
+    jobs: Path = Path()
+    """Folder with a folder of pictures for each word, or a TOML file with a [[jobs]] table for each, whose keys are options of oneword train."""
+    slots: str = "auto"
+    """Words that train at once in one batch; auto: as many as a GPU's memory holds, 4 on a CPU."""
+    cluster: str | None = None
+    """Train on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folders, or --mirror for what is written."""
+    workers: int | None = None
+    """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
+    train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateArguments(GenerateConfig):
+    """Draw pictures: every prompt with every seed. Each PNG carries what made it."""
+
+    json: Path | None = None
+    """File for the list of pictures with their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditArguments(EditConfig):
+    """Edit a picture: inside a mask, drawn over as a whole, or inverted and drawn again."""
+
+    picture: tyro.conf.Positional[Path]
+    """The picture to edit."""
+    json: Path | None = None
+    """File for the list of edits with their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(EvaluateConfig):
+    """Score a concept beside its initialiser, the best existing noun and the training pictures."""
+
+    json: Path | None = None
+    """File for the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyArguments(StudyConfig):
+    """Compare ways to find a word, over concepts and seeds, by the paper's protocol.
+
+    Run the same command again to go on; the report is written anew each time.
+    """
+
+    dry_run: bool = False
+    """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
+    rows: Path | None = None
+    """Take the rows of this results.jsonl (or .gz) in as done jobs first: the report of kept rows, or a study that goes on from them."""
+    report: bool = False
+    """Write the report of what is done, and stop."""
+    markdown: Path | None = None
+    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures and results.jsonl.gz go into a folder beside it."""
+    json: Path | None = None
+    """File for the plan, or for the results in short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposeArguments(ComposeConfig):
+    """Learn several words together, so that they can stand in one picture.
+
+    Words learned apart can be drawn together, too: oneword generate --concepts A B.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebiasArguments(DebiasConfig):
+    """Learn a fairer word from a small diverse set: oneword debias WORD --images FOLDER.
+
+    Draws the old word and the new one with the same seeds, and reports who is shown.
+    """
+
+    json: Path | None = None
+    """File for the numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroworldTrainArguments:
+    """Run the recipe that makes the embedded model; run it again to go on."""
+
+    model: Embedded = "microworld"
+    """What to make."""
+    output_dir: Path = Path("microworld-work")
+    """Work folder: resumable states, finished parts, latents."""
+    minutes: float = 60.0
+    """Time budget of this call, minutes."""
+    stages: tuple[str, ...] = ()
+    """Stages to run, in order: vae clip judge oracle latents denoiser; none: all."""
+    from_scratch: bool = False
+    """Ignore the landed weights; otherwise every finished stage starts from them."""
+    device: str = "cpu"
+    """torch device."""
+    num_processes: int = 1
+    """CPU processes of one thread each that share a batch."""
+    seed: int = 0
+    """Seed of the weights and of every batch."""
+    denoiser_samples: int | None = None
+    """Pictures that the denoiser sees in this stage, over the last third of which its rate falls; unset: the recipe's."""
+    oracle_samples: int | None = None
+    """Pictures for which the oracle is trained on from its landed weights; unset: it is taken as it is."""
+    land: Path | None = None
+    """Folder in which to put the finished model together afterwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroworldEvaluateArguments:
+    """Read generated pictures back and compare with the truth of their prompts."""
+
+    model: Embedded = "microworld"
+    """Which embedded model."""
+    num_prompts: int = 500
+    """Prompts that never occurred in training, one picture each."""
+    num_people: int = 100
+    """Pictures of each profession whose appearance the world biases."""
+    seed: int = 0
+    """Seed of the prompts and pictures."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance; unset: the model's default."""
+    num_inference_steps: int | None = None
+    """Denoising steps; unset: the model's default."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    json: Path | None = None
+    """File for the numbers."""
+    output_dir: Path | None = None
+    """Folder for the contact sheets: generated and drawn."""
+    save_to_card: bool = False
+    """Write the scores into the embedded model's card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesArguments:
+    """Draw a held-out concept, which the embedded model has never seen."""
+
+    concept: str
+    """Its name; a wrong one lists them all."""
+    output_dir: Path
+    """Folder for the pictures."""
+    plain: bool = False
+    """On plain backgrounds, for scoring, rather than in places, for training."""
+    num_images: int = 5
+    """Pictures to draw."""
+    seed: int = 0
+    """Seed of the pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleArguments:
+    """Draw a profession with every skin and hair equally often, a small diverse set to learn from."""
+
+    profession: tyro.conf.Positional[str]
+    """One of doctor, nurse, baker, farmer, builder, teacher."""
+    output_dir: Path
+    """Folder for the pictures."""
+    num_images: int = 12
+    """Pictures to draw; a multiple of six is even."""
+    seed: int = 0
+    """Seed of the pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleArguments:
+    """Draw prompts and say what the oracle reads from each picture."""
+
+    prompts: tyro.conf.Positional[tuple[str, ...]]
+    """Sentences of the embedded model's world, such as "a photo of a red mug on the beach"."""
+    model: Embedded = "microworld"
+    """Which embedded model."""
+    output_dir: Path = Path("microworld-sample")
+    """Folder for the pictures."""
+    num_images_per_prompt: int = 4
+    """Pictures of each prompt."""
+    seed: int = 0
+    """Seed of the first picture; the next ones follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreArguments:
+    """Make contact sheets: nouns, places, relations drawn beside generated; held-out concepts."""
+
+    model: Embedded = "microworld"
+    """Which embedded model."""
+    output_dir: Path = Path("microworld-sheets")
+    """Folder for the sheets."""
+    seed: int = 0
+    """Seed of colours, backgrounds and pictures."""
+    generated: bool = True
+    """Put generated pictures under the drawn ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThingsArguments:
+    """List the things that the world can draw, and make a sheet of them."""
+
+    search: str | None = None
+    """Show only things whose noun or keywords hold this word; the nearest names are offered."""
+    sheet: Path | None = None
+    """PNG file for a sheet: every thing in its four looks, or in one with --look."""
+    look: str | None = None
+    """Look of the sheet: flat sticker, line icon, classic emoji, glossy sticker, classic first edition."""
+    num: int | None = None
+    """Show this many only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroworldCardArguments:
+    """Print how an embedded model was made and what it scores, as JSON."""
+
+    model: Embedded = "microworld"
+    """Which embedded model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsArguments:
+    """List the model families, or probe a pipeline folder of any family."""
+
+    probe: Path | None = None
+    """Folder of any diffusers text-to-image pipeline: which text encoders and embedding tables it has, and whether a word reaches them through the pipeline's own encode_prompt."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Type in which the probed folder is loaded; auto: bf16 on CUDA, fp32 elsewhere."""
+    device: str = "cpu"
+    """Where it is loaded: "auto" (CUDA, then MPS, then CPU) or a torch device."""
+    json: Path | None = None
+    """File for the table, or for what the probe found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectArguments:
+    """Say what files hold: word, layout, rows, norms, nearest words, how they were learned."""
+
+    files: tuple[Path, ...]
+    """Embedding files of any tool, or run folders."""
+    nearest: int = 0
+    """Existing words nearest to each row to list, which loads the model; 0: none."""
+    compare: bool = False
+    """Load the model to compare norms and to find rows that were never trained."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    json: Path | None = None
+    """File for the facts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArguments:
+    """Write each word of some files in another tool's layout, one file a word."""
+
+    files: tuple[Path, ...]
+    """Embedding files of any tool, or run folders."""
+    to: Layout
+    """Layout: "oneword", "diffusers" (a pair for two text encoders), "kohya" (ComfyUI, Forge, SD.Next, A1111 for XL), "a1111" (.pt), "authors" (the paper's .pt)."""
+    output_dir: Path = Path("oneword-concepts")
+    """Folder for the files, which are named after the words; nothing is overwritten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractArguments:
+    """Write each word of a file (a LoRA that bundles embeddings, a merged file) on its own."""
+
+    files: tuple[Path, ...]
+    """Files that hold embeddings, among other things or several at once."""
+    to: Layout = "oneword"
+    """Layout of the files, as for convert."""
+    output_dir: Path = Path("oneword-concepts")
+    """Folder for the files; nothing is overwritten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeArguments:
+    """Put the words of many files into one; a word that is taken gets a number."""
+
+    files: tuple[Path, ...]
+    """Embedding files of any tool, or run folders."""
+    output: Path
+    """New file; it must not exist yet."""
+    to: Literal["oneword", "diffusers", "authors"] = "oneword"
+    """Layout; these hold several words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenameArguments:
+    """Give the word of a file another name."""
+
+    files: tuple[Path, ...]
+    """One embedding file."""
+    placeholder_token: str
+    """The new name, without spaces."""
+    output: Path
+    """New file; it must not exist yet."""
+    to: Layout = "oneword"
+    """Layout of the new file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineArguments:
+    """Mix words into a new one: the weighted average of their vectors, or all vectors in a row."""
+
+    files: tuple[Path, ...]
+    """Two or more embedding files of the same model."""
+    placeholder_token: str
+    """The new word."""
+    output: Path
+    """New file; it must not exist yet."""
+    weights: tuple[float, ...] = ()
+    """One for each file; they are divided by their sum. None: equal."""
+    concatenate: bool = False
+    """Keep every vector, one after the other, in place of averaging."""
+    to: Layout = "oneword"
+    """Layout of the new file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptCardArguments:
+    """Write a card in the Hub's format, and a preview, beside a word's file."""
+
+    files: tuple[Path, ...]
+    """One embedding file, or run folder."""
+    license: str = "unknown"
+    """The Hub's name of the word's licence, such as cc-by-4.0."""
+    preview: bool = True
+    """Draw a preview, which loads the model."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the preview, "{}" for the word; none: its family's edit prompts."""
+    num_images_per_prompt: int = 4
+    """Pictures of each prompt."""
+    seed: int = 0
+    """First seed."""
+    scores: Path | None = None
+    """The scores.json of oneword evaluate; unset: the one beside the file, where there is one."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushArguments:
+    """Upload a word with its card to the Hub: concept push FILE OWNER/NAME."""
+
+    files: tuple[Path, ...]
+    """One embedding file or run folder with its card beside it, and the repository's name."""
+    private: bool = False
+    """Make a new repository private."""
+    token: str | None = None
+    """Token that may write; unset: that of hf auth login or HF_TOKEN."""
+    message: str | None = None
+    """Message of the commit."""
+
+
+COMMANDS: dict[str, tuple[type[Any], str]] = {
+    "demo": (DemoArguments, "demo"),
+    "train": (TrainArguments, "train"),
+    "train --jobs": (JobsArguments, "jobs"),
+    "generate": (GenerateArguments, "generate"),
+    "edit": (EditArguments, "edit"),
+    "evaluate": (EvaluateArguments, "evaluate"),
+    "study": (StudyArguments, "study"),
+    "compose": (ComposeArguments, "compose"),
+    "debias": (DebiasArguments, "debias"),
+    "microworld sample": (SampleArguments, "microworld"),
+    "microworld explore": (ExploreArguments, "microworld"),
+    "microworld things": (ThingsArguments, "microworld_things"),
+    "microworld pictures": (PicturesArguments, "microworld_pictures"),
+    "microworld people": (PeopleArguments, "microworld_pictures"),
+    "microworld evaluate": (MicroworldEvaluateArguments, "microworld"),
+    "microworld card": (MicroworldCardArguments, "microworld"),
+    "microworld train": (MicroworldTrainArguments, "microworld_train"),
+    "models": (ModelsArguments, "models"),
+    "concept inspect": (InspectArguments, "concept"),
+    "concept convert": (ConvertArguments, "concept"),
+    "concept merge": (MergeArguments, "concept"),
+    "concept rename": (RenameArguments, "concept"),
+    "concept extract": (ExtractArguments, "concept"),
+    "concept combine": (CombineArguments, "concept"),
+    "concept card": (ConceptCardArguments, "concept"),
+    "concept push": (PushArguments, "concept"),
+}
+"""Each command's options, and the module of this room whose ``run`` does what they ask for.
+
+A command that needs less than others of its verb has a module of its own, so that it starts sooner.
+"""
+
+
+def sub_verbs(verb: str) -> dict[str, type[Any]]:
+    """The options of a verb's sub-verbs, by name; empty for a verb without any."""
+    names = {name.partition(" ")[::2]: kind for name, (kind, _) in COMMANDS.items()}
+    return {sub: kind for (of, sub), kind in names.items() if of == verb and sub.isalpha()}
+
+
+SUB_VERB_HELP = {
+    "microworld": """usage: oneword microworld {sample,explore,things,pictures,people,evaluate,card,train} [options]
+
+  sample    draw prompts and say what the oracle reads from each picture
+  explore   contact sheets of nouns, places and relations in all styles, drawn beside generated
+  things    list what the world can draw, search it, make a sheet of it
+  pictures  draw one of the held-out concepts, to learn from or to score against
+  people    draw a profession without the world's bias: a set for `oneword debias`
+  evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same
+  card      how an embedded model was made and what it scores
+  train     run the recipe: draws pictures and trains every part, resumable, within --minutes""",
+    "concept": f"""usage: oneword concept VERB FILE [FILE ...] [options]
+
+{chr(10).join(f"  {sub:<8} {(kind.__doc__ or '').strip()}" for sub, kind in sub_verbs("concept").items())}
+
+`oneword concept VERB --help` lists a verb's options.""",
+}
+"""What a verb that has sub-verbs prints without one."""

@@ -1,0 +1,156 @@
+"""A learned word: its placeholder, its rows for each text encoder, and where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneword.concepts import deltas
+from oneword.errors import UserError
+
+
+ROWS = "textual-inversion"
+"""Kind of a concept that is rows of an embedding table and nothing else."""
+
+OUTPUT_VECTORS = "output-vectors"
+"""Kind of a concept whose vectors stand in the text encoders' output where the word stands, which
+the encoders read as its initialiser; it works in this package alone."""
+
+_NEGATIVE = "negative/"  # before the encoder's name, among the tensors of a word with a negative
+
+
+class ConceptError(UserError):
+    """A concept is not whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Concept:
+    """A new word for a model, with the changes to its weights that its method makes, if any.
+
+    Raises:
+        ConceptError: there are no rows, or they are not finite (num_vectors, dim) matrices with as
+            many vectors for every text encoder.
+        DeltaError: the weight deltas are not whole.
+    """
+
+    placeholder_token: str
+    rows: dict[str, Tensor]
+    """By text encoder, such as "clip_l": (num_vectors, dim), float32. Output vectors: by encoder
+    and place of its output, such as "clip_l.last_hidden_state"."""
+    kind: str = ROWS
+    """What the concept is made of: rows alone, rows and ``tensors`` that only the kind's own code
+    can use, or output vectors in the rows' place."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """What the kind needs besides the rows, by its own names; float32 of any shape."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON-able."""
+    deltas: dict[str, Tensor] = field(default_factory=dict)
+    """Changes to the model's weights that go with the word, as ``deltas.py`` names them."""
+
+    def __post_init__(self) -> None:
+        name = repr(self.placeholder_token)
+        if not self.rows:
+            raise ConceptError(f"Concept {name} must have rows for a text encoder, got none.")
+        for encoder, rows in self.rows.items():
+            if rows.ndim != 2 or not rows.is_floating_point() or not rows.numel():
+                raise ConceptError(
+                    f"Rows of concept {name} for {encoder} must be a (num_vectors, dim) matrix of "
+                    f"floats, got shape {tuple(rows.shape)} of {rows.dtype}."
+                )
+            if not bool(torch.isfinite(rows).all()):
+                raise ConceptError(
+                    f"Rows of concept {name} for {encoder} must be finite, got NaN or infinity; "
+                    "the file is damaged or its training diverged."
+                )
+        for key, tensor in self.tensors.items():
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise ConceptError(
+                    f"Tensors of concept {name} must be finite floats, got {key} of "
+                    f"{tensor.dtype} with NaN, infinity or no floats; the file is damaged or its "
+                    "training diverged."
+                )
+        counts = {encoder: len(rows) for encoder, rows in self.rows.items()}
+        if len(set(counts.values())) > 1:
+            raise ConceptError(
+                f"Concept {name} must have as many vectors for every text encoder, got {counts}."
+            )
+        deltas.check(self.deltas, f"concept {name}")
+
+    @property
+    def num_vectors(self) -> int:
+        """Rows per text encoder."""
+        return len(next(iter(self.rows.values())))
+
+    @property
+    def learnable_property(self) -> str:
+        """What it was trained as: "object", where it does not say, or "style"."""
+        settings = self.provenance.get("config")
+        found = settings.get("learnable_property") if isinstance(settings, dict) else None
+        return found if found in ("object", "style") else "object"
+
+    def sha256(self) -> str:
+        """Hash of the names and float32 bytes of the rows, of other tensors, of weight deltas."""
+        digest = hashlib.sha256()
+        for group in (self.rows, self.tensors, self.deltas):
+            for name in sorted(group):
+                digest.update(name.encode())
+                values = group[name].detach().to("cpu", torch.float32).contiguous()
+                digest.update(values.numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def detached(self) -> Concept:
+        """The same concept with its own float32 tensors, and its own deltas, on the CPU."""
+        rows, tensors = (
+            {n: t.detach().to("cpu", torch.float32, copy=True) for n, t in group.items()}
+            for group in (self.rows, self.tensors)
+        )
+        own = {n: d.detach().to("cpu", copy=True) for n, d in self.deltas.items()}
+        return dataclasses.replace(self, rows=rows, tensors=tensors, deltas=own)
+
+    @property
+    def negative_token(self) -> str | None:
+        """Word that pictures of this one are drawn away from, in the negative prompt."""
+        if not any(name.startswith(_NEGATIVE) for name in self.tensors):
+            return None
+        token = self.placeholder_token
+        return f"{token[:-1]}-negative>" if token.endswith(">") else f"{token}-negative"
+
+    def companions(self) -> list[Concept]:
+        """The further words that this one brings along."""
+        token = self.negative_token
+        if token is None:
+            return []
+        rows = {
+            name.removeprefix(_NEGATIVE): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(_NEGATIVE)
+        }
+        return [Concept(placeholder_token=token, rows=rows)]
+
+    def named(self, placeholder_token: str) -> Concept:
+        """The same rows under another word."""
+        return dataclasses.replace(self, placeholder_token=placeholder_token)
+
+    def fitted(self, dims: Mapping[str, int]) -> Concept:
+        """The concept with its rows under a model's own names of the text encoders.
+
+        Files that hold rows of one encoder seldom say which; where exactly one encoder of the model
+        is so wide, it is meant.
+
+        Args:
+            dims: Width of each text encoder's rows, by the model's name of it.
+        """
+        is_named = self.kind == OUTPUT_VECTORS or self.rows.keys() & dims.keys()
+        if len(self.rows) != 1 or is_named:
+            return self
+        (rows,) = self.rows.values()
+        fitting = [name for name, dim in dims.items() if dim == rows.shape[1]]
+        if len(fitting) != 1:
+            return self
+        return dataclasses.replace(self, rows={fitting[0]: rows})

@@ -1,0 +1,65 @@
+"""Names in other tools' files: which text encoder a width means, and what the word is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oneword import catalog
+from oneword._escaping import is_control
+
+
+_SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
+
+
+def keys() -> dict[str, str]:
+    """Keys of files that name a text encoder, and our name of it."""
+    ours = {}
+    for encoder in catalog.text_encoders():
+        if encoder.named != "never":
+            ours |= {key: key for key in (encoder.key, encoder.other_size) if key}
+            ours |= dict.fromkeys(encoder.aliases, encoder.key)
+    return ours
+
+
+def is_named_alone(key: str) -> bool:
+    """Whether files name the encoder even where it is the only one, since ComfyUI looks for it."""
+    return any(
+        encoder.named == "always" and key in (encoder.key, encoder.other_size)
+        for encoder in catalog.text_encoders()
+    )
+
+
+def encoder_of_width(dim: int, *, second: bool = False) -> str:
+    """Our name of the text encoder whose rows are so wide, where the file names none.
+
+    1280 is OpenCLIP-bigG or the paper's BERT; a model with one encoder takes either.
+    """
+    return next(
+        (e.key for e in catalog.text_encoders() if e.by_width and e.width == dim),
+        "clip_2" if second else "clip",
+    )
+
+
+def family_of(rows: dict[str, int]) -> str:
+    """The family that encoders of such widths belong to, in words."""
+    told = [f for f in catalog.FAMILIES.values() if f.told_by and rows.keys() >= {*f.told_by}]
+    if told:  # the one of which most is there
+        return max(told, key=lambda f: sum(e.key in rows for e in f.text_encoders)).title
+    key, width = next(iter(rows.items()))
+    as_wide = [e for e in catalog.text_encoders() if e.width == width]
+    own = [e for e in as_wide if len(rows) == 1 and e.key == key]
+    return next((e.fits for e in (*own, *as_wide) if e.fits), "unknown")
+
+
+def token_of(name: object, path: Path) -> str:
+    """A word without spaces from a name in a file, or else from the file's own name."""
+    word = _seen(name).strip() if isinstance(name, str) else ""
+    if word.lower() in _SAY_NOTHING:
+        stem = path.stem if path.stem.lower() not in _SAY_NOTHING else path.parent.name
+        word = _seen(stem) or word
+    return "-".join(word.split()) or "S*"
+
+
+def _seen(text: str) -> str:
+    """Without control characters, which nobody could type."""
+    return "".join(char for char in text if char.isspace() or not is_control(char))

@@ -1,0 +1,185 @@
+"""The Hub: a word's file found by its repository, and a folder of files uploaded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from oneword.errors import UserError
+
+
+LEARNED = "learned_embeds.safetensors"
+_ENDINGS = (".safetensors", ".bin", ".pt", ".png", ".ckpt")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.\-/]+)?")
+
+_TIMEOUT_S = 10
+T = TypeVar("T")
+
+
+class HubError(UserError):
+    """A repository of the Hub cannot be read or written."""
+
+
+class UnreachableError(HubError):
+    """The Hub does not answer."""
+
+
+def is_repository(text: str) -> bool:
+    """Whether a text may be ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, and no file's name."""
+    name = text.partition("@")[0]
+    return bool(_REPOSITORY.fullmatch(text)) and PurePosixPath(name).suffix not in _ENDINGS
+
+
+def fetch(repository: str) -> Path:
+    """The file of a repository's words, downloaded into the Hub's cache.
+
+    Args:
+        repository: ``OWNER/NAME``, with ``@REVISION`` for another than its main branch.
+
+    Returns:
+        ``learned_embeds.safetensors`` where there is one, otherwise the only file that may hold an
+        embedding.
+
+    Raises:
+        HubError: there is no such repository, it needs a token, it holds no such file or several,
+            or the Hub cannot be reached.
+    """
+    name, _, revision = repository.partition("@")
+    api = _api(None)
+
+    def download(file: str, **options: Any) -> Path:
+        return Path(api.hf_hub_download(name, file, revision=revision or None, **options))
+
+    try:
+        # asked first, since a download tries for half a minute where there is no network
+        info = _asked(
+            repository, lambda: api.model_info(name, revision=revision or None, timeout=_TIMEOUT_S)
+        )
+    except UnreachableError:
+        with contextlib.suppress(OSError):  # what was downloaded before will do
+            return download(LEARNED, local_files_only=True)
+        raise
+    files = [one.rfilename for one in info.siblings or ()]
+    found = embeddings(files)
+    if len(found) != 1:
+        raise HubError(
+            f"The repository {repository} must hold {LEARNED} or one embedding file, got "
+            f"{', '.join(found) or 'none'}; download the one you mean and pass its path."
+        )
+    return _asked(repository, lambda: download(found[0]))
+
+
+def embeddings(names: Sequence[str]) -> list[str]:
+    """Which of the files of a repository, or of a folder like one, may be the embedding.
+
+    ``learned_embeds.safetensors`` alone where there is one; otherwise all of the first ending of
+    .safetensors, .bin and .pt that any has, but for a pair's second half.
+    """
+    if LEARNED in names:
+        return [LEARNED]
+    names = [name for name in names if ".." not in name.split("/")]
+    for ending in (".safetensors", ".bin", ".pt"):
+        found = [name for name in names if name.endswith(ending)]
+        halves = {f"{name.removesuffix(ending)}_2{ending}" for name in found}
+        if found:
+            return [name for name in found if name not in halves]
+    return []
+
+
+def upload(
+    files: Sequence[tuple[Path | bytes, str]],
+    repository: str,
+    *,
+    message: str,
+    private: bool = False,
+    token: str | None = None,
+) -> str:
+    """Upload files in one commit; the repository is made where there is none.
+
+    Args:
+        files: Each file, or its bytes, and its name in the repository.
+        repository: ``OWNER/NAME``.
+        message: Of the commit.
+        private: Make a new repository private.
+        token: With the right to write; unset: that of ``hf auth login`` or ``HF_TOKEN``.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        HubError: the name cannot be one, the token is missing or may not write there, or the Hub
+            cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, get_token
+
+    if not is_repository(repository) or "@" in repository:
+        raise HubError(f"The repository must be named OWNER/NAME, got {repository!r}.")
+    if not (token or get_token()):
+        raise HubError(
+            "An upload to the Hub needs a token that may write, got none; run `hf auth login`, or "
+            "set HF_TOKEN."
+        )
+    api = _api(token)
+    address = _asked(
+        repository, lambda: api.create_repo(repository, private=private, exist_ok=True), writes=True
+    )
+    operations = [CommitOperationAdd(name, data) for data, name in files]
+    _asked(
+        repository,
+        lambda: api.create_commit(repository, operations=operations, commit_message=message),
+        writes=True,
+    )
+    return str(address)
+
+
+def _api(token: str | None):
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+
+
+def _asked(repository: str, call: Callable[[], T], *, writes: bool = False) -> T:
+    """Ask the Hub, and say what is wrong in one sentence."""
+    from huggingface_hub import errors
+
+    try:
+        return call()
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"The repository {repository} must be open to you, got a gated one; ask for access on "
+            "its page, then run `hf auth login` or set HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(
+            f"{repository} must be a file or folder here or a repository of the Hub, got neither; "
+            "check the spelling, or, where it is private, run `hf auth login` or set HF_TOKEN."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(
+            f"The repository {repository.partition('@')[0]} must have the revision "
+            f"{repository.partition('@')[2]!r}, got none of that name."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        hint = "; the token must be allowed to write there" if status in (401, 403) else ""
+        raise HubError(
+            f"The Hub must accept the request for {repository}, got {status} "
+            f"({(error.server_message or str(error)).splitlines()[0][:200]}){hint}."
+        ) from error
+    except (errors.HTTPError, OSError, RuntimeError) as error:
+        # an upload that breaks off is a RuntimeError
+        if writes:
+            text = (
+                f"The upload to {repository} must reach the Hub, got {str(error)[:200]!r}; check "
+            )
+            raise UnreachableError(text + "the network and try again.") from error
+        raise UnreachableError(
+            f"{repository} must be a file or folder here or a repository of the Hub, got nothing "
+            "of that name here, and the Hub cannot be reached; check the path, or the network."
+        ) from error

@@ -1,0 +1,1 @@
+"""One frozen dataclass per verb, and the presets. Nothing here imports torch."""

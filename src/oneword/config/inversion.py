@@ -1,0 +1,339 @@
+"""One frozen dataclass per verb, and the presets.
+
+The same dataclass is fed by the command line, a TOML file, the library and a run folder. A field
+that is ``None`` is filled by :meth:`InversionConfig.resolved` from the preset of the model's family,
+so that a resolved config rebuilds its run exactly. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from oneword.config.presets import SETUPS, PresetName, TemplateSet, preset_for
+from oneword.config.tuning import TUNING, ResolvedTuning, TuningConfig
+from oneword.errors import ConfigError, require
+
+
+Form = Literal[
+    "rows",
+    "progressive",
+    "per-image",
+    "captions-short",
+    "captions-long",
+    "xti",
+    "neti",
+    "dreamartist",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InversionConfig:
+    """How one concept is learned. What is not given is the preset's for the model's family."""
+
+    placeholder_token: str = "S*"
+    """The new word, without spaces, as it will stand in prompts."""
+    initializer_token: str | None = None
+    """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
+    setup: str = "one-word"
+    """Way to find the word, by name (SETUPS): "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
+    form: Form | None = None
+    """What the word is made of: "rows", or what an extension of that name makes of it."""
+    num_vectors: int | None = None
+    """Number of embedding rows that the word gets, 1 to 75."""
+    vectors_at: Literal["input", "output"] = "input"
+    """Where the word's vectors stand: in the embedding table ("input"), or in the text encoder's output, which then needs no gradient and reads each prompt once (for large encoders; such a word works in oneword alone)."""
+    num_negative_vectors: int | None = None
+    """Rows of the negative word, 1 to 75 (form "dreamartist")."""
+    training_guidance_scale: float | None = None
+    """Guidance from the negative word to the word in training (form "dreamartist")."""
+    dual_prompt_probability: float | None = None
+    """Share of the sentences that name the picture's own word as well, in [0, 1] (form "per-image")."""
+    regularization_weight: float | None = None
+    """Weight of the squared distance of the rows to their initial ones in the loss; 0: none."""
+    cross_initialization: bool | None = None
+    """Start from the text encoder's output for the initializer, not from its rows."""
+    norm_pull: float | None = None
+    """How far each step draws the rows' spread to the vocabulary's, in [0, 1]: the exponent of their ratio; 0: not at all."""
+    train_encoders: tuple[str, ...] = ()
+    """Text encoders whose rows are learned, such as clip_l t5xxl; none given: all. The others keep the initialiser's rows."""
+    learnable_property: Literal["object", "style"] = "object"
+    """What the pictures have in common."""
+    preset: PresetName = "default"
+    """Source of every setting that is not given: "paper" (Gal et al. 2022), "release" (the authors' code), "default", "fast" (the default, which stops when the loss has come to rest)."""
+    prompt_templates: TemplateSet | None = None
+    """Set of neutral sentences that the word is trained in."""
+    learning_rate: float | None = None
+    """Rate of the optimiser, absolute, in units of the embedding table's entries."""
+    relative_learning_rate: float | None = None
+    """Rate in units of the standard deviation of the vocabulary's entries; excludes learning_rate."""
+    learning_rate_ratio: float | None = None
+    """Factor on the preset's rate, where neither of the two rates is given."""
+    scale_lr: bool | None = None
+    """Multiply the rate by the batch size, as the authors' code does."""
+    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"] | None = None
+    """Course of the rate over max_train_steps."""
+    lr_warmup_steps: int | None = None
+    """Steps over which the rate rises from 0 (not with "constant")."""
+    max_train_steps: int | None = None
+    """Most optimiser steps; the run may end sooner."""
+    train_batch_size: int | None = None
+    """Samples of this concept per step."""
+    adam_beta1: float = 0.9
+    """First-moment decay of AdamW, in [0, 1)."""
+    adam_beta2: float = 0.999
+    """Second-moment decay of AdamW, in [0, 1)."""
+    adam_weight_decay: float | None = None
+    """Decay of the rows towards zero; 0 in every preset but "paper" and "release"."""
+    adam_epsilon: float = 1e-8
+    """Epsilon of AdamW."""
+    random_flip: bool | None = None
+    """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
+    keep: Literal["best", "last", "average"] | None = None
+    """Which rows are kept: those with the lowest loss on the fixed evaluation batch, the last ones, or the average of the last ones."""
+    average_decay: float = 0.98
+    """What each step leaves of the average of the last rows, in [0, 1); the average is over some 1 / (1 - average_decay) steps."""
+    early_stopping: bool | None = None
+    """Stop when the loss on the fixed evaluation batch has come to rest; unset: as the preset says, but for progressive vectors and setups that train weights, which run to their end."""
+    stop_window: int = 10
+    """Scorings of that batch, evaluation_steps apart, whose variance is compared with that of all; 2 or more."""
+    stop_threshold: float | None = None
+    """Share of the whole variance below which training stops, in (0, 1)."""
+    stratified_timesteps: bool | None = None
+    """Spread a step's samples evenly over the diffusion time."""
+    timestep_bias: float | None = None
+    """Preference for noisy times, in [0, 1]; 0: none."""
+    timestep_power: float | None = None
+    """Times are 1 - u^power of even draws u; 1: even times, 3: cubic sampling, where nearly half lie in the noisiest tenth and decide the colour of large areas; 1 or more."""
+    evaluation_steps: int | None = None
+    """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
+    num_evaluation_samples: int = 16
+    """Size of the fixed evaluation batch."""
+    seed: int = 0
+    """Seed of every draw of this concept."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.placeholder_token) and not any(c.isspace() for c in self.placeholder_token),
+            "The placeholder token must be non-empty and without spaces, got "
+            f"{self.placeholder_token!r}; pass for example --placeholder-token '<my-cat>'.",
+        )
+        require(
+            "{}" not in self.placeholder_token,
+            f"The placeholder token must not contain '{{}}', got {self.placeholder_token!r}.",
+        )
+        require(
+            not (self.norm_pull and self.form == "neti"),
+            "norm_pull draws rows, got it with form neti, whose tensors are a network's weights.",
+        )
+        if self.vectors_at == "output":
+            others = {
+                f"setup {self.setup}": self.setup in TUNING,
+                f"form {self.form}": self.form not in (None, "rows"),
+                "cross_initialization": self.cross_initialization,
+                "norm_pull": self.norm_pull,
+            }
+            require(
+                not any(others.values()),
+                "Vectors in the text encoders' output must stand alone, got vectors_at 'output' "
+                f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
+                "out.",
+            )
+        if self.initializer_token is not None:
+            require(
+                bool(self.initializer_token.strip()),
+                "The initializer token must be a word, got an empty string; leave it out to have "
+                "one chosen.",
+            )
+        require(
+            self.setup in SETUPS,
+            f"setup must be one of {', '.join(SETUPS)}, got {self.setup!r}.",
+        )
+        for name in ("num_vectors", "num_negative_vectors"):
+            value = getattr(self, name)
+            require(value is None or 1 <= value <= 75, f"{name} must be in 1..75, got {value}.")
+        for name in ("dual_prompt_probability", "norm_pull", "timestep_bias"):
+            value = getattr(self, name)
+            require(value is None or 0 <= value <= 1, f"{name} must be in [0, 1], got {value}.")
+        require(
+            not (self.cross_initialization and self.norm_pull),
+            "Only one of cross_initialization and norm_pull may be given, got both: the text "
+            "encoder's output is many times longer than the vocabulary's rows.",
+        )
+        require(
+            self.learning_rate is None or self.relative_learning_rate is None,
+            "Only one of learning_rate and relative_learning_rate may be given, got both.",
+        )
+        for name in ("learning_rate", "relative_learning_rate", "learning_rate_ratio"):
+            rate = getattr(self, name)
+            require(rate is None or rate >= 0, f"{name} must be 0 or more, got {rate}.")
+        names = (
+            "max_train_steps",
+            "train_batch_size",
+            "evaluation_steps",
+            "num_evaluation_samples",
+        )
+        for name in names:
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
+        for name in ("adam_beta1", "adam_beta2", "average_decay"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
+        require(self.stop_window >= 2, f"stop_window must be 2 or more, got {self.stop_window}.")
+        require(
+            self.stop_threshold is None or 0 < self.stop_threshold < 1,
+            f"stop_threshold must be in (0, 1), got {self.stop_threshold}.",
+        )
+        require(
+            self.timestep_power is None or self.timestep_power >= 1,
+            f"timestep_power must be 1 or more, got {self.timestep_power}.",
+        )
+        require(
+            self.adam_epsilon > 0,
+            f"adam_epsilon must be positive, got {self.adam_epsilon}.",
+        )
+        for name in (
+            "adam_weight_decay",
+            "lr_warmup_steps",
+            "regularization_weight",
+            "training_guidance_scale",
+        ):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
+        require(
+            not (self.early_stopping and "progressive" in (self.form, self.setup)),
+            "early_stopping would end training before the last vectors come, got it with "
+            "progressive; leave one of them out.",
+        )
+        if self.prompt_templates is not None:
+            require(
+                self.prompt_templates.startswith("style") == (self.learnable_property == "style"),
+                f"Templates {self.prompt_templates!r} do not fit learnable_property "
+                f"{self.learnable_property!r}; choose a set of the same kind.",
+            )
+
+    def resolved(self, family: str) -> ResolvedConfig:
+        """Fill every unset field from the setup, then from the preset for a model family.
+
+        ``initializer_token`` alone may stay ``None`` (it is then chosen on the pictures), and of the
+        two rates the one that was not given. A second call changes nothing.
+        """
+        preset = preset_for(self.preset, family) | SETUPS[self.setup]
+        if "learning_rate" in SETUPS[self.setup]:
+            preset.pop("relative_learning_rate", None)
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values: dict[str, Any] = {
+            name: value for name, value in preset.items() if given.get(name) is None
+        }
+        if self.learning_rate is not None or self.relative_learning_rate is not None:
+            values.pop("learning_rate", None)
+            values.pop("relative_learning_rate", None)
+        else:
+            ratio = self.learning_rate_ratio
+            ratio = preset["learning_rate_ratio"] if ratio is None else ratio
+            for name in values.keys() & {"learning_rate", "relative_learning_rate"}:
+                values[name] *= ratio
+        runs_to_its_end = self.setup in TUNING or (self.form or preset["form"]) == "progressive"
+        if self.early_stopping is None and runs_to_its_end:
+            values["early_stopping"] = False
+        if self.prompt_templates is None:
+            values["prompt_templates"] = preset["prompt_templates"][self.learnable_property]
+        settings = given | values
+        if self.setup in TUNING:
+            settings |= self._with_tuning(family, settings["max_train_steps"])
+        if settings["evaluation_steps"] is None:
+            # a sample costs a third of what it does in training, where it has a backward pass
+            share = 1 / 8 if settings["early_stopping"] else 1 / 20
+            cost = settings["num_evaluation_samples"] / (3 * settings["train_batch_size"])
+            settings["evaluation_steps"] = 10 * math.ceil(cost / share / 10)
+        return ResolvedConfig(**settings)
+
+    def _with_tuning(self, family: str, max_train_steps: int) -> dict[str, Any]:
+        """``tuning``, filled; where there is no stage before it, its steps are the run's."""
+        tuning, alone = self.tuning, self.setup != "pivotal"
+        if alone and tuning.tuning_steps is None:
+            tuning = dataclasses.replace(tuning, tuning_steps=self.max_train_steps)
+        resolved = tuning.resolved(self.setup, family, max_train_steps)
+        steps = resolved.tuning_steps if alone else max_train_steps
+        return {"tuning": resolved, "max_train_steps": steps}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedConfig(InversionConfig):
+    """An ``InversionConfig`` whose every setting is known, as training sees it.
+
+    Made by :meth:`InversionConfig.resolved`. Two settings may still be unset: ``initializer_token``
+    until one is chosen, and one of the two rates.
+    """
+
+    form: Form
+    num_vectors: int
+    num_negative_vectors: int
+    training_guidance_scale: float
+    dual_prompt_probability: float
+    regularization_weight: float
+    cross_initialization: bool
+    norm_pull: float
+    prompt_templates: TemplateSet
+    learning_rate_ratio: float
+    scale_lr: bool
+    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"]
+    lr_warmup_steps: int
+    max_train_steps: int
+    train_batch_size: int
+    adam_weight_decay: float
+    random_flip: bool
+    keep: Literal["best", "last", "average"]
+    early_stopping: bool
+    stop_threshold: float
+    stratified_timesteps: bool
+    timestep_bias: float
+    timestep_power: float
+    evaluation_steps: int
+
+    def resolved(self, family: str) -> ResolvedConfig:  # noqa: ARG002  (nothing is left to fill)
+        """These settings themselves."""
+        return self
+
+    @property
+    def initializer(self) -> str:
+        """``initializer_token``, where a word cannot do without one.
+
+        Raises:
+            ConfigError: none was given, and none has been chosen.
+        """
+        if self.initializer_token is None:
+            raise ConfigError(
+                "The word must have an initializer token to start from, got none; pass "
+                "--initializer-token."
+            )
+        return self.initializer_token
+
+    def absolute_rate(self, spread: float) -> float:
+        """The rate for entries whose standard deviation is ``spread``, by whichever is set."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return (self.relative_learning_rate or 0.0) * spread
+
+    @property
+    def resolved_tuning(self) -> ResolvedTuning:
+        """``tuning``, of a setup that changes the model's weights.
+
+        Raises:
+            ConfigError: the setup changes none.
+        """
+        if not isinstance(self.tuning, ResolvedTuning):
+            raise ConfigError(
+                f"setup must be one of {', '.join(TUNING)}, which change the model's weights, got "
+                f"{self.setup!r}."
+            )
+        return self.tuning
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all stages together."""
+        more = self.resolved_tuning.tuning_steps if self.setup == "pivotal" else 0
+        return self.max_train_steps + more

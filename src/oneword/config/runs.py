@@ -1,0 +1,202 @@
+"""What a run is asked for: one word, several together, or a fairer one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig, ResolvedConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import require
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Learn a word from the pictures in a folder."""
+
+    train_data_dir: Path
+    """Folder with three to five pictures of one thing (captions in .txt files beside them, or in metadata.jsonl, are used)."""
+    output_dir: Path = Path("oneword-run")
+    """Run folder; run the same command again to resume."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    resolution: int | None = None
+    """Picture size in pixels; unset: the model's own."""
+    center_crop: bool = True
+    """Crop the middle square; otherwise the picture is squashed to a square."""
+    masks: bool = True
+    """Count only what masks mark, where there are any: in mask_dir, as NAME.mask.png beside NAME.jpg, or a picture's own transparency."""
+    mask_dir: Path | None = None
+    """Folder with masks under the pictures' names, white where the thing is."""
+    prefix_captions: bool = False
+    """Put the placeholder in front of captions that lack it; otherwise they are an error."""
+    replace: bool = False
+    """Allow a placeholder that is already a word of the model."""
+    validation_prompt: str | None = None
+    """Prompt of the previews, with the placeholder; unset: "a photo of" it."""
+    num_validation_images: int = 4
+    """Previews drawn each time."""
+    validation_steps: int | None = None
+    """Steps between previews; 0: none; unset: a quarter of max_train_steps."""
+    checkpointing_steps: int = 50
+    """Steps between two writings of the resumable state."""
+    mirror: str | None = None
+    """fsspec URL of a folder, such as s3://bucket/run, to which the run folder is copied with every writing of the state, and from which another machine takes it up."""
+
+    def __post_init__(self) -> None:
+        if self.resolution is not None:
+            require(
+                self.resolution >= 8 and self.resolution % 8 == 0,
+                f"resolution must be a positive multiple of 8 px, got {self.resolution}.",
+            )
+        require(
+            self.checkpointing_steps >= 1,
+            f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )
+        require(
+            self.num_validation_images >= 1,
+            f"num_validation_images must be 1 or more, got {self.num_validation_images}.",
+        )
+        require(
+            self.validation_steps is None or self.validation_steps >= 0,
+            f"validation_steps must be 0 or more, got {self.validation_steps}.",
+        )
+        if self.validation_prompt is not None:
+            require(
+                self.inversion.placeholder_token in self.validation_prompt,
+                f"The validation prompt must contain {self.inversion.placeholder_token!r}, got "
+                f"{self.validation_prompt!r}.",
+            )
+
+    def resolved(self, family: str, resolution: int) -> ResolvedTrainConfig:
+        """Fill every unset setting of the run and of its training, for a model.
+
+        Args:
+            family: The model's.
+            resolution: The model's own, px.
+        """
+        inversion = self.inversion.resolved(family)
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        prompt = self.validation_prompt or f"a photo of a {inversion.placeholder_token}"
+        every = self.validation_steps
+        if every is None:
+            every = max(1, inversion.total_steps // 4)
+        known = {
+            "inversion": inversion,
+            "resolution": self.resolution or resolution,
+            "validation_prompt": prompt,
+            "validation_steps": every,
+        }
+        return ResolvedTrainConfig(**given | known)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedTrainConfig(TrainConfig):
+    """A ``TrainConfig`` whose every setting is known; made by :meth:`TrainConfig.resolved`."""
+
+    inversion: ResolvedConfig
+    resolution: int
+    validation_prompt: str
+    validation_steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebiasConfig:
+    """Learn a fairer word from a small diverse set, and compare what it and the old word draw."""
+
+    word: str
+    """Existing word whose pictures are one-sided, such as "doctor"; the new word starts from it."""
+    images: Path
+    """Folder with a small, diverse set of pictures of it."""
+    output_dir: Path = Path("oneword-fair")
+    """Folder for the run, the pictures and the report; run the same command again to resume."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(
+        default_factory=lambda: InversionConfig(placeholder_token="<fair>")
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    prompt: str = "a photo of a {}"
+    """What is drawn with each word in place of {}."""
+    num_images: int = 64
+    """Pictures drawn with each word, with the same seeds."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    attributes: tuple[str, ...] = ()
+    """What to read, each NAME=TEXT|TEXT|..., by the CLIP that judges; none: the oracle's skin and hair on microworld, gender presentation, skin tone and age elsewhere."""
+    judge: str | None = None
+    """CLIP that reads attributes: hub id or folder; unset: as for evaluate."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.word.strip()), "The word to be made fairer must be given, got none.")
+        require(
+            "{}" in self.prompt,
+            f"The prompt must hold {{}} where the word stands, got {self.prompt!r}.",
+        )
+        require(
+            self.inversion.learnable_property == "object",
+            "A fairer word is one for things or people, got learnable_property 'style'.",
+        )
+        for name, least in (("num_images", 2), ("batch_size", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"{name} must be {least} or more, got {value}.")
+        for text in self.attributes:
+            name, _, values = text.partition("=")
+            texts = [value.strip() for value in values.split("|")]
+            require(
+                bool(name.strip())
+                and len(texts) > 1
+                and all(texts)
+                and len({*texts}) == len(texts),
+                "An attribute must be NAME=TEXT|TEXT with two or more different texts, got "
+                f"{text!r}.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposeConfig:
+    """Learn several words together, so that they can stand in one picture."""
+
+    images: tuple[Path, ...]
+    """Folders with pictures, one for each word."""
+    placeholder_tokens: tuple[str, ...]
+    """The new words, in the order of the folders."""
+    initializer_tokens: tuple[str, ...]
+    """Existing words that they start from, in the same order."""
+    together: Path | None = None
+    """Folder with pictures that show several of the things, each with a caption that names their new words."""
+    paste: float = 0.1
+    """Share of the samples in which a picture of one thing is pasted into one of another, in [0, 1); 0: none."""
+    output_dir: Path = Path("oneword-composition")
+    """Run folder; run the same command again to resume. All words are in its one file."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    """Settings that all words share; its own placeholder and initialiser are not used."""
+    checkpointing_steps: int = 50
+    """Steps between two writings of the resumable state."""
+
+    def __post_init__(self) -> None:
+        counts = [len(x) for x in (self.images, self.placeholder_tokens, self.initializer_tokens)]
+        require(
+            len(set(counts)) == 1 and counts[0] >= 2,
+            "Words that are learned together need a folder, a placeholder and an initializer each, "
+            f"for two or more words, got {counts[0]} folders, {counts[1]} placeholders and "
+            f"{counts[2]} initializers.",
+        )
+        require(
+            len({token.lower() for token in self.placeholder_tokens}) == counts[1],
+            f"The placeholder tokens must differ, got {' '.join(self.placeholder_tokens)}.",
+        )
+        require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
+        require(
+            self.checkpointing_steps >= 1,
+            f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )
+
+
+def plain_settings(config: InversionConfig | TrainConfig | ComposeConfig) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

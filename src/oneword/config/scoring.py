@@ -1,0 +1,116 @@
+"""How words are scored and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oneword.config.drawing import SamplingConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import require
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Score a concept: image similarity, text similarity, and their references."""
+
+    concept: Path
+    """Concept file or run folder."""
+    train_data_dir: Path
+    """The pictures it was learned from."""
+    output_dir: Path = Path("oneword-scores")
+    """Folder for the table and the contact sheet."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    prompts: tuple[str, ...] = ()
+    """Edit prompts with the placeholder; none: the paper's kinds (place, style, composition)."""
+    num_images_per_prompt: int = 16
+    """Pictures per prompt (64 in the paper)."""
+    seed: int = 0
+    """First seed."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    judge: str | None = None
+    """CLIP that scores: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    plain_dir: Path | None = None
+    """Pictures of the thing alone on a plain background, for a score without backgrounds."""
+    replace: bool = False
+    """Allow a placeholder that is already a word of the model."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_images_per_prompt", "batch_size"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """Compare ways to find a word: every concept with every setup and seed, scored alike."""
+
+    output_dir: Path = Path("oneword-study")
+    """Folder of the study; run the same command again to go on, or with more concepts, setups or seeds to widen it. Also --out."""
+    concepts: tuple[str, ...] = ()
+    """Folders of pictures, folders of such folders (as DreamBench has them), or on the embedded models held-out concepts by name, or a half of them: test, development."""
+    setups: tuple[str, ...] = ("paper",)
+    """Setups to compare; "paper" and "all" stand for several. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of training and drawing, each a run of its own; microworld draws other training pictures for each."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    sampling: SamplingConfig = field(
+        default_factory=lambda: SamplingConfig(guidance_scale=5.0, num_inference_steps=50)
+    )
+    prompts: str | None = None
+    """Evaluation prompts: paper, paper-figures, dreambench or microworld; unset: microworld on the embedded models, paper elsewhere."""
+    num_images_per_prompt: int = 64
+    """Pictures per prompt."""
+    batch_size: int = 16
+    """Pictures drawn at once."""
+    judge: str | None = None
+    """CLIP that scores: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    dino: str | None = None
+    """DINO for a second image similarity: hub id or folder; unset: none on microworld, facebook/dino-vits16 elsewhere; "none": none."""
+    set_sizes: tuple[int, ...] = ()
+    """Also learn from so many pictures, with the setup one-word: 1 2 3 5 10 15 25 in the paper."""
+    set_size_concepts: tuple[str, ...] = ()
+    """Concepts of that sweep; none: the first of the study."""
+    guidance_scales: tuple[float, ...] = ()
+    """Also draw with these guidance scales."""
+    guidance_setups: tuple[str, ...] = ("one-word", "pivotal", "bipartite")
+    """Setups that are drawn with them."""
+    slots: int | None = None
+    """Words that one process trains at once; unset: as many as a GPU's memory holds, 4 on a CPU."""
+    num_processes: int = 1
+    """Processes on this machine that share the jobs."""
+    cluster: str | None = None
+    """Run on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folder."""
+    workers: int | None = None
+    """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
+    retry_failed: bool = False
+    """Try jobs again that failed before."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_images_per_prompt", "batch_size", "num_processes", "slots", "workers"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
+        for name in ("concepts", "setups", "seeds", "set_sizes", "guidance_scales"):
+            value = getattr(self, name)
+            twice = sorted({str(v) for v in value if value.count(v) > 1})
+            require(
+                not twice, f"The {name} must differ from each other, got {', '.join(twice)} twice."
+            )
+        require(bool(self.setups), "There must be a setup, got none; pass --setups.")
+        require(bool(self.seeds), "There must be a seed, got none; pass --seeds.")
+        require(
+            all(size >= 1 for size in self.set_sizes),
+            f"set_sizes must be 1 or more each, got {list(self.set_sizes)}.",
+        )
+        require(
+            self.workers is None or self.cluster is not None,
+            f"--workers goes with --cluster, got {self.workers} without it.",
+        )
+        require(
+            self.cluster is None or self.num_processes == 1,
+            "Jobs run on --cluster or in --num-processes, got both.",
+        )

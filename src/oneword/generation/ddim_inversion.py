@@ -1,0 +1,158 @@
+"""Bipartite inversion: a picture's noise under one sentence, drawn again under another.
+
+Gal et al. 2022, arXiv:2208.01618, appendix A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import DDIMInverseScheduler, DDIMScheduler
+from jaxtyping import Float
+from torch import Tensor
+
+from oneword._typing import Latents, Pixels
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.errors import ModelError
+from oneword.generation.generate import away_from, check_words
+from oneword.models.assembly import quiet
+from oneword.models.contract import Backbone
+from oneword.vocabulary.inject import injected
+
+
+Predict = Callable[[Latents, int], Latents]
+"""``predict(x_t, t)``: the denoiser's own prediction at one time for all."""
+
+
+LEAST_SIGNAL = 1e-3
+"""Share of a picture's variance that a schedule must leave at its end; Stable Diffusion: 0.005."""
+
+
+def ddim_inversion(
+    predict: Predict, x0: Latents, scheduler: Any, num_inference_steps: int
+) -> Latents:
+    """The noise from which DDIM would draw latents, in as many steps.
+
+    Each step asks for the prediction at the noise that the latents have, not at that to which they
+    go: v and the noise in it belong to one time.
+
+    Args:
+        predict: The denoiser.
+        x0: Clean latents.
+        scheduler: The DDIM that will draw; its constants are used.
+        num_inference_steps: Steps; the more, the nearer the way back comes to the start.
+
+    Source:
+        Dhariwal and Nichol 2021, arXiv:2105.05233, appendix F; Gal et al. 2022, arXiv:2208.01618,
+        appendix A.
+    """
+    with quiet():  # of settings that only the model's own solver has
+        inverse: Any = DDIMInverseScheduler.from_config(scheduler.config, clip_sample=False)
+    # 1 - abar near the clean end is worth four digits in float32
+    inverse.alphas_cumprod = inverse.alphas_cumprod.double()
+    inverse.initial_alpha_cumprod = inverse.initial_alpha_cumprod.double()
+    inverse.set_timesteps(num_inference_steps)
+    stride = inverse.config.num_train_timesteps // num_inference_steps
+    x_t = x0
+    for t in inverse.timesteps.tolist():
+        prediction = predict(x_t, max(t - stride, 0))
+        x_t = inverse.step(prediction, t, x_t).prev_sample
+    return x_t
+
+
+def inverted(backbone: Backbone, x0: Latents, sentence: str, num_inference_steps: int) -> Latents:
+    """The noise from which a model would draw latents under a sentence, without guidance.
+
+    Inside ``injected`` the sentence may hold placeholders.
+
+    Raises:
+        ModelError: the family is not drawn by DDIM, or not in so many steps, or its schedule ends
+            in noise alone.
+    """
+    scheduler = backbone.pipeline.scheduler
+    if not isinstance(scheduler, DDIMScheduler):
+        raise ModelError(
+            f"Inversion needs a model that DDIM draws with, got {backbone.name} of the family "
+            f"{backbone.family}, which another solver draws; edit with a mask or a strength."
+        )
+    most = scheduler.config["num_train_timesteps"] // 2
+    if num_inference_steps > most:
+        raise ModelError(
+            f"Inversion takes at most {most} steps on {backbone.name}, half of those that it was "
+            f"trained with, got {num_inference_steps}."
+        )
+    left = float(scheduler.alphas_cumprod[-1])
+    if scheduler.config["prediction_type"] == "epsilon" and left < LEAST_SIGNAL:
+        # the way back divides the error of every prediction by its root
+        raise ModelError(
+            f"Inversion needs a schedule that leaves {LEAST_SIGNAL:g} or more of the picture's "
+            f"variance in the noise, got {left:.1g} in {backbone.name}, whose noise does not lead "
+            "back to the picture; edit with a mask or a strength."
+        )
+    with torch.no_grad():
+        cond = backbone.encode_prompt([sentence] * len(x0))
+
+        def predict(x_t: Latents, t: int) -> Latents:
+            times = torch.full((len(x_t),), t, device=x_t.device)
+            return backbone.predict(x_t, times, cond)
+
+        return ddim_inversion(predict, x0, scheduler, num_inference_steps)
+
+
+def bipartite(
+    backbone: Backbone,
+    picture: Pixels,
+    prompts: Sequence[str],
+    guidance_scales: Sequence[float],
+    *,
+    invert: str,
+    concepts: Sequence[Concept] = (),
+    num_inference_steps: int = 250,
+    batch_size: int = 16,
+    replace: bool = False,
+) -> dict[float, Float[Tensor, "prompts 3 height width"]]:
+    """Keep a picture's noise, change the sentence: one drawing per prompt, at each guidance.
+
+    The paper finds structure kept only at low guidance, where the text counts for little.
+
+    Args:
+        backbone: The model.
+        picture: One picture, in the size that is drawn.
+        prompts: What the results show; ``invert`` among them shows the round trip.
+        guidance_scales: Of the way back; the way to the noise has none.
+        invert: What the picture shows, such as "a photo of a S*".
+        concepts: Words that the sentences may use.
+        num_inference_steps: Of both ways.
+        batch_size: Pictures drawn at once.
+        replace: Allow a placeholder that is already a word of the model.
+
+    Returns:
+        By guidance, one picture per prompt.
+
+    Raises:
+        ModelError: the family is not drawn by DDIM.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, appendix A ("bipartite inversion").
+    """
+    check_words(backbone, [invert, *prompts], concepts)
+    negative = away_from(concepts, backbone.sampling).negative_prompt
+    height, width = picture.shape[-2:]
+    size = {"height": height, "width": width, "num_inference_steps": num_inference_steps}
+    found = {}
+    with injected(backbone, concepts, replace=replace):
+        x0 = backbone.encode_image(picture.to(backbone.device)).mean
+        start = inverted(backbone, x0, invert, num_inference_steps)
+        for scale in guidance_scales:
+            sampling = SamplingConfig(guidance_scale=scale, negative_prompt=negative, **size)
+            batches = []
+            for first in range(0, len(prompts), batch_size):
+                some = prompts[first : first + batch_size]
+                noise = start.expand(len(some), -1, -1, -1)
+                seeds = [0] * len(some)  # not drawn from: the noise is the picture's
+                batches.append(backbone.draw(some, seeds, sampling, latents=noise).cpu())
+            found[scale] = torch.cat(batches)
+    return found

@@ -1,0 +1,222 @@
+"""Drawing: every prompt with every seed, with any number of learned words."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace as changed
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from oneword import prompts as sentences
+from oneword._typing import Masks, Pixels
+from oneword._version import __version__
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
+from oneword.images import labelled_sheet, save_png, to_images
+from oneword.models.contract import Backbone
+from oneword.vocabulary.inject import injected
+
+
+OnPicture = Callable[[float, int], None]
+"""``on_picture(done, total)``: pictures drawn so far, a batch under way counted by its steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """Pictures, and everything that made them."""
+
+    pixels: Pixels
+    """One per (prompt, seed), seeds running fastest."""
+    prompts: tuple[str, ...]
+    """The prompt of each picture."""
+    seeds: tuple[int, ...]
+    """The seed of each picture."""
+    settings: dict[str, str]
+    """What all pictures share: model, concepts with their hashes, sampling."""
+    facts: tuple[dict[str, str], ...] = ()
+    """More text entries of each picture, such as its similarities; none, or one for each."""
+
+    def only(self, indices: Sequence[int]) -> Drawing:
+        """Some of the pictures, in that order."""
+        return Drawing(
+            pixels=self.pixels[list(indices)],
+            prompts=tuple(self.prompts[i] for i in indices),
+            seeds=tuple(self.seeds[i] for i in indices),
+            settings=self.settings,
+            facts=tuple(self.facts[i] for i in indices) if self.facts else (),
+        )
+
+    def metadata(self, index: int) -> dict[str, str]:
+        """Text entries for the PNG of one picture; "parameters" is what other tools read."""
+        own = {"prompt": self.prompts[index], "seed": str(self.seeds[index])} | self.settings
+        own |= self.facts[index] if self.facts else {}
+        height, width = self.pixels.shape[-2:]
+        own["parameters"] = (
+            f"{own['prompt']}\nNegative prompt: {own['negative_prompt']}\n"
+            f"Steps: {own['num_inference_steps']}, Sampler: DDIM, CFG scale: "
+            f"{own['guidance_scale']}, Seed: {own['seed']}, Size: {width}x{height}, "
+            f"Model: {own['model']}"
+        )
+        return own
+
+
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    concepts: Sequence[Concept] = (),
+    sampling: SamplingConfig | None = None,
+    image: Pixels | None = None,
+    mask: Masks | None = None,
+    strength: float = 0.8,
+    batch_size: int = 8,
+    replace: bool = False,
+    on_picture: OnPicture | None = None,
+) -> Drawing:
+    """Draw every prompt with every seed.
+
+    Args:
+        backbone: The model.
+        prompts: May hold the concepts' placeholders.
+        seeds: One picture per prompt and seed; a picture does not depend on the others.
+        concepts: Words that the prompts may use.
+        sampling: Guidance, steps, size; unset fields take the family's default.
+        image: One picture to start from, in the size that is drawn.
+        mask: What of it to draw anew: 1; the rest stays.
+        strength: How much of it is drawn over, in (0, 1].
+        batch_size: Pictures drawn at once.
+        replace: Allow a placeholder that is already a word of the model.
+        on_picture: Told how far the drawing is.
+
+    Raises:
+        PromptError: there is nothing to draw, no prompt uses one of the concepts, or a prompt names
+            a word that is not loaded.
+        PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
+        ConceptError: a concept does not fit the model.
+    """
+    if not prompts or not seeds:
+        raise sentences.PromptError(
+            f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
+        )
+    check_words(backbone, prompts, concepts)
+    chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
+    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
+    batches = []
+    with injected(backbone, concepts, replace=replace):
+        for start in range(0, len(pairs), batch_size):
+            batch = pairs[start : start + batch_size]
+
+            def report(step: int, steps: int, first: int = start, size: int = len(batch)) -> None:
+                if on_picture is not None:
+                    on_picture(first + size * step / steps, len(pairs))
+
+            batches.append(
+                backbone.draw(
+                    [p for p, _ in batch],
+                    [s for _, s in batch],
+                    chosen,
+                    image=None if image is None else image.expand(len(batch), -1, -1, -1),
+                    mask=None if mask is None else mask.expand(len(batch), -1, -1, -1),
+                    strength=strength,
+                    on_step=report,
+                ).cpu()
+            )
+    return Drawing(
+        pixels=torch.cat(batches),
+        prompts=tuple(p for p, _ in pairs),
+        seeds=tuple(s for _, s in pairs),
+        settings=settings_of(backbone, concepts, chosen)
+        | ({} if image is None else {"strength": str(strength)}),
+    )
+
+
+def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
+    """Refuse words that are missing on one side; warn of one learned with another pooling.
+
+    Raises:
+        PromptError: no prompt uses one of the concepts, or a prompt names a word that is not
+            loaded.
+    """
+    for concept in concepts:
+        token = concept.placeholder_token
+        if not any(sentences.names(prompt, token) for prompt in prompts):
+            raise sentences.PromptError(
+                f"A prompt must contain the placeholder {token!r} of the concept, got "
+                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
+            )
+        pool = concept.provenance.get("pool", backbone.pool)
+        if pool != backbone.pool and len(backbone.vocabularies) > 1:
+            warnings.warn(
+                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
+                f"{backbone.pool!r}; pass --pool {pool}.",
+                stacklevel=3,
+            )
+    for prompt in prompts:
+        strange = sentences.strangers(prompt, [c.placeholder_token for c in concepts])
+        if strange:
+            raise sentences.PromptError(
+                f"A prompt must name only words that are loaded, got {strange[0]!r} in {prompt!r} "
+                f"with {_listed(concepts)} loaded; check the spelling, or load its file (on the "
+                "command line with --concepts)."
+            )
+
+
+def settings_of(
+    backbone: Backbone, concepts: Sequence[Concept], sampling: SamplingConfig
+) -> dict[str, str]:
+    """What made a set of pictures, as text for their files."""
+    return {
+        "model": backbone.name,
+        "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
+        "guidance_scale": str(sampling.guidance_scale),
+        "num_inference_steps": str(sampling.num_inference_steps),
+        "negative_prompt": sampling.negative_prompt,
+        "software": f"oneword {__version__}",
+    }
+
+
+def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> SamplingConfig:
+    """Sampling with the concepts' negative words in its negative prompt."""
+    tokens = [c.negative_token for c in concepts if c.negative_token is not None]
+    negative = ", ".join([*filter(None, [sampling.negative_prompt]), *tokens])
+    return changed(sampling, negative_prompt=negative)
+
+
+def _listed(concepts: Sequence[Concept]) -> str:
+    return ", ".join(repr(c.placeholder_token) for c in concepts) or "no word"
+
+
+SHEET = "contact-sheet.png"
+
+
+def save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
+    """Write each picture as a PNG that carries its settings, and a contact sheet of them all.
+
+    Returns:
+        The pictures' files, then the contact sheet.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(drawing.prompts))}
+    files = []
+    groups: dict[str, list[Image.Image]] = {prompt: [] for prompt in order}
+    for i, image in enumerate(to_images(drawing.pixels)):
+        prompt, seed = drawing.prompts[i], drawing.seeds[i]
+        path = folder / f"{order[prompt]:03d}-{slug(prompt)}-seed{seed}.png"
+        save_png(image, path, drawing.metadata(i))
+        files.append(path)
+        groups[prompt].append(image)
+    save_png(labelled_sheet(groups), folder / SHEET)
+    return [*files, folder / SHEET]
+
+
+def slug(text: str, most: int = 48) -> str:
+    """A text as part of a file name: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:most].rstrip("-") or "picture"

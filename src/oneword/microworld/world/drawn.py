@@ -1,0 +1,41 @@
+"""Pictures and masks of held-out concepts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from oneword.microworld.world.concepts import concept_scenes
+from oneword.microworld.world.held_out import HeldOut
+from oneword.microworld.world.inventory import Scene
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def concept_pictures(concept: HeldOut, num: int = 5, seed: int = 0, size: int = 128) -> np.ndarray:
+    """Draw pictures to learn a concept from, in varied places: uint8 (num, size, size, 3)."""
+    return _drawn(concept_scenes(concept, num, seed), size)
+
+
+def concept_plain(concept: HeldOut, num: int = 8, seed: int = 0, size: int = 128) -> np.ndarray:
+    """Draw a concept on plain backgrounds, the truth for scores: uint8 (num, size, size, 3)."""
+    return _drawn(concept_scenes(concept, num, seed, plain=True), size)
+
+
+def concept_masks(
+    concept: HeldOut, num: int = 5, seed: int = 0, size: int = 128, *, plain: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """Draw the silhouette and parts of what the pictures show, or of the plain ones."""
+    from oneword.microworld.world import drawing  # needs the optional extra
+
+    found = concept_scenes(concept, num, seed, plain=plain)
+    return [drawing.masks(scene, size=size) for scene in found]
+
+
+def _drawn(found: Sequence[Scene], size: int) -> np.ndarray:
+    from oneword.microworld.world import drawing  # needs the optional extra
+
+    return np.stack([drawing.render(scene, size=size) for scene in found])

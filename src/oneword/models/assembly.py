@@ -1,0 +1,130 @@
+"""A family's pipeline, loaded and put where it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from oneword._devices import pick_device, pick_dtype
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError, reason_of
+from oneword.models.memory import shapes, ways
+from oneword.models.speed import few_cells
+from oneword.models.speed.streaming import streamed
+
+
+def load_pipeline(
+    config: ModelConfig,
+    kind: type[Any],
+    source: str,
+    *,
+    autoencoder: type[Any] = AutoencoderKL,
+    **options: Any,
+) -> Any:
+    """Load a pipeline of one class, from the hub, a folder or a single file, onto the device.
+
+    Args:
+        config: How it is asked for.
+        kind: Class of the pipeline.
+        source: Hub id, folder or file.
+        autoencoder: Class of the family's VAE, for ``config.vae``.
+        options: What the loader is told besides.
+
+    Raises:
+        ModelError: it is not whole, or not of this class.
+    """
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device, source)
+    options = {"dtype": dtype} | options
+    try:
+        with quiet(), streamed():
+            if shapes.has_shapes_alone():
+                return shapes.without_weights(kind, source, revision=config.revision, **options)
+            if config.vae is not None:
+                options["vae"] = autoencoder.from_pretrained(config.vae, dtype=dtype)
+            if Path(source).is_file():
+                if not hasattr(kind, "from_single_file"):
+                    raise ValueError(f"diffusers reads no single files of {kind.__name__}")
+                if config.single_file_config is not None:
+                    options["config"] = config.single_file_config
+                pipeline = kind.from_single_file(source, **options)
+            else:
+                pipeline = kind.from_pretrained(
+                    source, variant=config.variant, revision=config.revision, **options
+                )
+    except Exception as error:
+        raise ModelError(
+            f"The model {config.model} must be a whole {kind.__name__} (hub id, folder or single "
+            f"file), got: {reason_of(error)}"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    if device.type == "cuda" and dtype == torch.float32:
+        torch.set_float32_matmul_precision("high")  # TF32
+    _place(pipeline, config, device, dtype)
+    return pipeline
+
+
+def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Bring each part where it is to lie."""
+    for name, part in pipeline.components.items():
+        if not isinstance(part, nn.Module):
+            continue
+        is_encoder = name.startswith(("text_encoder", "bert"))
+        is_denoiser = name in ("unet", "transformer", "unconditional_transformer")
+        is_whole = config.weights in (None, "full") and config.offload != "all"
+        # a second denoiser, which draws and does not train
+        waits = is_whole and name.startswith("unconditional")
+        if waits or not (is_encoder or is_denoiser):
+            part.to("cpu" if config.offload not in (None, "none") else device)
+            continue
+        if config.weights in ("8bit", "4bit"):
+            ways.pack_weights(part, config.weights, dtype)
+        if config.offload == "all" or (config.offload == "text" and is_encoder):
+            ways.let_layers_visit(part, device)
+        else:
+            part.to(device)
+        flat = all(p.ndim < 5 for p in part.parameters())  # no VAE of films
+        if is_denoiser and is_whole and flat and device.type in ("cuda", "cpu"):
+            # torch takes it, and leaves it out of its overloads
+            part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            if device.type == "cpu":
+                few_cells.use_products(part)
+
+
+def reschedule(pipeline: Any, kind: type[Any], **changes: Any) -> None:
+    """Give a pipeline another solver, with the settings of its own."""
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **changes)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the libraries' notices and bars, which a user can do nothing about."""
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()
+
+
+def refuse_vae(config: ModelConfig) -> None:
+    """Refuse another autoencoder in a family that has one of a kind.
+
+    Raises:
+        ModelError: ``vae`` was given.
+    """
+    if config.vae is not None:
+        raise ModelError("The model's own VAE must be used with this family, got another --vae.")

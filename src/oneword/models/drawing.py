@@ -1,0 +1,330 @@
+"""Drawing through a family's diffusers pipeline: from noise, over a picture, inside a mask."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+from torch import Tensor
+
+from oneword._typing import Latents, Pixels
+from oneword.config.drawing import SamplingConfig
+from oneword.errors import ModelError
+from oneword.models.assembly import quiet
+from oneword.models.by_layer import following
+from oneword.models.contract import OnLatents
+from oneword.models.pipeline import FrozenPipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of ``draw``, with the family's settings where the caller had none."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    sampling: SamplingConfig
+    """No field is None."""
+    image: Pixels | None
+    mask: Tensor | None
+    strength: float
+    latents: Latents | None
+    on_latents: OnLatents | None
+    on_step: Callable[[int, int], None] | None
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the pictures, px."""
+        assert self.sampling.height
+        assert self.sampling.width
+        return self.sampling.height, self.sampling.width
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps from noise."""
+        return self.sampling.num_inference_steps or 1
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """One per picture, from its own seed."""
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+    def part(self, places: list[int], on_step: Callable[[int, int], None]) -> Request:
+        """Some of the pictures, whose latents nobody watches."""
+        return replace(
+            self,
+            prompts=[self.prompts[i] for i in places],
+            seeds=[self.seeds[i] for i in places],
+            image=None if self.image is None else self.image[places],
+            mask=None if self.mask is None else self.mask[places],
+            latents=None if self.latents is None else self.latents[places],
+            on_step=on_step,
+        )
+
+
+class FamilyPipeline(FrozenPipeline):
+    """What every family's class derives from: the whole contract, in public methods.
+
+    A family overrides none of those. It supplies ``_read`` and ``_denoise`` and, of the hooks
+    below, those that its pipeline needs.
+    """
+
+    prompt_options: Mapping[str, Any] = MappingProxyType({})
+    """What the pipeline is told of prompts, when it encodes them and when it draws."""
+    draw_options: Mapping[str, Any] = MappingProxyType({})
+    """What it is told besides, whenever it draws."""
+    alike: ClassVar[str] = ""
+    """What prompts have in common that may be drawn together, in words; see ``_alike``."""
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: SamplingConfig | None = None,
+        *,
+        image: Pixels | None = None,
+        mask: Tensor | None = None,
+        strength: float = 0.8,
+        latents: Latents | None = None,
+        on_latents: OnLatents | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Pixels:
+        """Draw one picture per (prompt, seed) pair through the family's pipeline.
+
+        Raises:
+            ModelError: the family has no such pipeline, or ``on_latents`` is to see prompts at once
+                that are not drawn together.
+        """
+        image, mask = self._picture_and_mask(image, mask)
+        request = Request(
+            prompts=prompts,
+            seeds=seeds,
+            sampling=self.sampling.overlaid(sampling),
+            image=image,
+            mask=mask,
+            strength=strength,
+            latents=latents,
+            on_latents=on_latents,
+            on_step=on_step,
+        )
+        groups = self._alike(prompts)
+        if len(groups) == 1:
+            return self._draw(request)
+        # prompts that the pipeline would draw otherwise beside others: kind by kind
+        if on_latents is not None:
+            raise ModelError(
+                f"The family {self.family} must be given prompts {self.alike} where latents are "
+                f"watched, got {len(groups)} kinds; pass them one by one."
+            )
+        done, total = itertools.count(1), len(groups) * request.num_steps
+
+        def count(*_: int) -> None:
+            if on_step is not None:
+                on_step(next(done), total)
+
+        found: dict[int, Tensor] = {}
+        for places in groups:
+            found |= dict(zip(places, self._draw(request.part(places, count)), strict=True))
+        return torch.stack([found[i] for i in range(len(prompts))])
+
+    def _draw(self, request: Request) -> Pixels:
+        """Draw prompts that may be drawn together."""
+        sampling, (height, width) = request.sampling, request.size_px
+        size = height // self.autoencoder.factor, width // self.autoencoder.factor
+        options: dict[str, Any] = {
+            "prompt": list(request.prompts),
+            "guidance_scale": sampling.guidance_scale,
+            "num_inference_steps": sampling.num_inference_steps,
+            "height": height,
+            "width": width,
+            "output_type": "latent",
+        }
+        if sampling.negative_prompt:
+            options["negative_prompt"] = sampling.negative_prompt
+        # from noise, or from a picture, for which diffusers has another pipeline
+        pipeline = self.pipeline
+        if request.image is None:
+            options["latents"] = self._given(self._start(request, size))
+        else:
+            pipeline = self._image_pipeline(request.mask is not None)
+            options |= {
+                "image": (request.image + 1) / 2,
+                "strength": request.strength,
+                "generator": request.generators,
+            }
+            if request.mask is not None:
+                options["mask_image"] = request.mask
+            if "height" not in _parameters(pipeline):
+                options = {k: v for k, v in options.items() if k not in ("height", "width")}
+        # what this pipeline calls by another name, or is told another way
+        for name in ("guidance_scale", "latents"):
+            if name not in _parameters(pipeline):
+                options.pop(name, None)
+        options |= {**self.prompt_options, **self.draw_options, **self._draw_options(sampling)}
+        if (negative := options.get("negative_prompt")) is not None:
+            options["negative_prompt"] = [negative] * len(request.prompts)
+        # the drawing itself
+        seen = self._watched(request, size)
+        with (
+            torch.no_grad(),
+            self._present(self.autoencoder.vae),
+            self._following(request.prompts),
+            quiet(),
+            seen,
+        ):
+            returned = self._run(pipeline, options)
+        return self._checked(self._pictures(returned, size))
+
+    # --- what is asked
+
+    def _picture_and_mask(
+        self, image: Pixels | None, mask: Tensor | None
+    ) -> tuple[Pixels | None, Tensor | None]:
+        """What the pipeline starts from, of what is asked for."""
+        return image, mask
+
+    def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Places of the prompts that may be drawn together; all, where a family says nothing."""
+        return [list(range(len(prompts)))]
+
+    def _draw_options(self, _sampling: SamplingConfig, /) -> dict[str, Any]:
+        """What the pipeline is told besides that depends on the settings."""
+        return {}
+
+    # --- where it starts
+
+    def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
+        """Noise that depends on a picture's own seed only, and not on the compute type."""
+        shape = (self.autoencoder.channels, *size)
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        return noise.to(self.device, self.dtype)
+
+    def _start(self, request: Request, size: tuple[int, int]) -> Latents:
+        """What the first step of a drawing from noise denoises."""
+        latents = request.latents
+        if latents is None:
+            latents = self._noise(request.generators, size)
+        latents = latents.to(self.device, self.dtype)
+        if request.on_latents is None:
+            return latents
+        first = self.noise.first(self.pipeline.scheduler, request.num_steps)
+        return request.on_latents(latents, first).to(latents)
+
+    def _given(self, latents: Latents) -> Tensor:
+        """Latents as the pipeline is given them."""
+        return self.autoencoder.pack(latents)
+
+    def _image_pipeline(self, inpaints: bool, /) -> Any:
+        """The family's pipeline that starts from a picture, over the same parts."""
+        auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
+        try:
+            with quiet():
+                pipeline: Any = auto.from_pipe(self.pipeline)
+        except ValueError as error:
+            way = "does not paint inside masks, got a mask"
+            if not inpaints:
+                way = "draws from noise only, got a picture to start from"
+            raise ModelError(
+                f"The family {self.family} {way}; diffusers has no such pipeline for it."
+            ) from error
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    # --- while it runs
+
+    def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
+        """What the pipeline draws."""
+        return pipeline(**options, return_dict=False)[0]
+
+    @contextmanager
+    def _following(self, prompts: Sequence[str]) -> Iterator[None]:
+        """While the pipeline draws prompts, let their words see layer and time."""
+        splices = self._splices()
+        if not splices:
+            yield
+            return
+
+        def encode(t: Tensor) -> Tensor:
+            times = t.reshape(-1)[:1].expand(len(prompts))
+            return self._states(self.encode_prompt(prompts, times))
+
+        timed = any(splice.timed for splice in splices)
+        with following(self.denoiser, encode, timed=timed):
+            yield
+
+    @contextmanager
+    def _watched(self, request: Request, size: tuple[int, int]) -> Iterator[None]:
+        """Be told of each of the scheduler's steps; not every pipeline can call back."""
+        scheduler = self.pipeline.scheduler
+        patched = vars(scheduler).get("step")  # by someone else
+        stock, done = scheduler.step, itertools.count(1)
+
+        @functools.wraps(stock)  # pipelines look at what it takes
+        def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
+            found = stock(prediction, t, latents, *rest, **options)
+            if request.on_latents is not None:
+                before, time = self._from_step(found[0], size), self.noise.after(scheduler, t)
+                after = self._in_step(request.on_latents(before, time).to(before))
+                if isinstance(found, tuple):
+                    # the finished ones are the expected picture, too, which some pipelines take
+                    found = (after, *(found[1:] if time is not None else [after] * len(found[1:])))
+                else:
+                    found.prev_sample = after
+            if request.on_step is not None:
+                request.on_step(next(done), request.num_steps)
+            return found
+
+        scheduler.step = step
+        try:
+            yield
+        finally:
+            del scheduler.step
+            if patched is not None:
+                scheduler.step = patched
+
+    def _in_step(self, latents: Latents) -> Tensor:
+        """Latents as the scheduler's steps know them."""
+        return self.autoencoder.pack(latents)
+
+    def _from_step(self, latents: Tensor, size: tuple[int, int], /) -> Latents:
+        """The way back."""
+        return self.autoencoder.unpack(latents, size)
+
+    # --- what comes back
+
+    def _returned(self, latents: Tensor, size: tuple[int, int], /) -> Latents:
+        """Scaled latents of what the pipeline returns."""
+        return self.autoencoder.unpack(latents, size)
+
+    def _pictures(self, returned: Tensor, size: tuple[int, int], /) -> Pixels:
+        """Pictures of what the pipeline returns."""
+        return self.decode_latents(self._returned(returned, size))
+
+    def _checked(self, drawn: Pixels) -> Pixels:
+        """Pictures as the model's safety checker, where it has one, leaves them."""
+        return drawn
+
+    def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
+        """What a safety checker, whose pictures are in [0, 1], leaves of the drawn ones."""
+        found = [i for i, bad in enumerate(flags) if bad]
+        if not found:
+            return drawn
+        warnings.warn(
+            f"The model's safety checker blackened picture(s) {found}; --no-safety-checker "
+            "turns it off.",
+            stacklevel=3,
+        )
+        return checked.to(drawn) * 2 - 1
+
+
+def _parameters(pipeline: Any) -> set[str]:
+    code = type(pipeline).__call__
+    code = getattr(code, "__wrapped__", code).__code__
+    return set(code.co_varnames[: code.co_argcount])

@@ -1,0 +1,1 @@
+"""Model families, one per file and nothing else; the catalog names them."""

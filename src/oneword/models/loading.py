@@ -1,0 +1,125 @@
+"""A base model behind the contract, found by its folder, its file or its name on the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oneword import catalog
+from oneword.catalog import Family
+from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.errors import ModelError, reason_of
+from oneword.models.contract import Backbone
+from oneword.models.memory import count, plan as memory
+from oneword.models.speed.streaming import returning_memory
+
+
+if TYPE_CHECKING:
+    from oneword.models.memory.count import Work
+
+
+def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
+    """Load a base model behind the contract, in the way that ``config.memory`` picks.
+
+    Args:
+        config: Which model, and how.
+        work: What it will be asked for, by which the way is picked; ``None``: training on four
+            samples a step.
+
+    Raises:
+        ModelError: no pipeline is there, a file is missing, the family is not supported, or what
+            was asked for cannot be done on this machine.
+    """
+    module = _family(config).imported()
+    plan = memory.plan(module.load, config, work or count.Work())
+    with returning_memory():
+        backbone = module.load(config if plan is None else plan.config)
+    if plan is not None:
+        backbone.memory = str(plan)
+    return backbone
+
+
+def _family(config: ModelConfig) -> Family:
+    """The family's record, from the pipeline's own index or the file's tensors."""
+    if config.model in EMBEDDED:
+        return catalog.FAMILIES["microworld"]
+    path = Path(config.model)
+    if path.is_file():
+        return _family_of_file(path)
+    if path.exists():
+        return _family_of_folder(path)
+    if config.model.startswith((".", "/", "~")) or config.model.count("/") > 1:
+        raise ModelError(
+            f"The model must be a hub id, a pipeline folder or a checkpoint file, got the path "
+            f"{config.model}, which does not exist."
+        )
+    from diffusers import DiffusionPipeline
+
+    try:
+        found: Any = DiffusionPipeline.load_config(config.model, revision=config.revision)
+    except Exception as error:
+        # no network, no such model, no right to it
+        raise ModelError(
+            f"The model {config.model} must be a whole pipeline on the hub or on this machine, "
+            f"got: {reason_of(error)}"
+        ) from error
+    return _known(found.get("_class_name"), config.model)
+
+
+def _known(name: object, where: object) -> Family:
+    family = catalog.of_pipeline(name)
+    if family is None:
+        known = [name for family in catalog.FAMILIES.values() for name in family.pipelines]
+        raise ModelError(
+            f"The model must be of a supported family ({', '.join(known)}), got {name} in {where}."
+        )
+    return family
+
+
+def _family_of_file(path: Path) -> Family:
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise ModelError(
+            f"A single-file model must be a .safetensors or .ckpt checkpoint, got {path}."
+        )
+    from diffusers.loaders import single_file_utils
+
+    try:
+        checkpoint = single_file_utils.load_single_file_checkpoint(str(path))
+        layout = single_file_utils.infer_diffusers_model_type(checkpoint)
+    except Exception as error:
+        raise ModelError(f"{path} must be a whole checkpoint, got: {reason_of(error)}") from error
+    family = catalog.of_single_file(layout)
+    if family is None:
+        raise ModelError(
+            f"A single-file model must be of a supported family, got {layout} in {path}."
+        )
+    return family
+
+
+def _family_of_folder(path: Path) -> Family:
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"A model folder must be a diffusers pipeline with a model_index.json, got {path} "
+            "without one."
+        )
+    try:
+        entries = json.loads(index.read_text())
+        found = entries["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{index} must name its pipeline class, got {error!r}.") from error
+    family = _known(found, path)
+    # a part is a library and a class; other lists are settings
+    parts = [
+        name
+        for name, kind in entries.items()
+        if isinstance(kind, list) and len(kind) == 2 and all(isinstance(x, str) for x in kind)
+    ]
+    missing = [name for name in parts if not (path / name).is_dir()]
+    if missing:
+        raise ModelError(
+            f"A model folder must hold every part that its model_index.json names, got no "
+            f"{', no '.join(missing)} in {path}."
+        )
+    return family

@@ -1,0 +1,163 @@
+"""What a model needs of a device's memory, and the ways of needing less.
+
+The expected peak is that of the loop's own tensors: weights by the real parameters' sizes, plus
+what autograd keeps for one step. The latter is found by running the denoiser and the text encoders
+on shapes alone (fake tensors: no arithmetic, no memory) and adding up what is saved for the
+backward pass. A tenth is added for temporaries and fragments; what the driver itself takes is not
+counted. Where a model looks at numbers in its step, weights alone are counted and the plan says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from oneword._devices import pick_device
+from oneword.config.model import ModelConfig
+from oneword.errors import ModelError
+from oneword.models.contract import Backbone
+from oneword.models.memory.count import _BYTES, Work, _Costs
+from oneword.models.memory.shapes import shapes_alone
+
+
+_USABLE = 0.95  # of the memory that is free
+_USABLE_UNCOUNTED = 0.6  # where what a step keeps comes on top
+_WAYS: tuple[dict[str, Any], ...] = (
+    {"gradient_checkpointing": False, "offload": "vae", "weights": "full"},
+    {"gradient_checkpointing": True, "offload": "vae", "weights": "full"},
+    {"gradient_checkpointing": True, "offload": "text", "weights": "full"},
+    {"gradient_checkpointing": True, "offload": "vae", "weights": "8bit"},
+    {"gradient_checkpointing": True, "offload": "vae", "weights": "4bit"},
+    {"gradient_checkpointing": True, "offload": "all", "weights": "full"},
+)
+"""Fastest first."""
+_LOW = 2  # the last of them that neither changes the weights nor moves the denoiser's
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The way that was taken."""
+
+    config: ModelConfig
+    """With no field left open."""
+    expected: int | None
+    """Bytes at the peak; ``None`` where nobody could know before the model was loaded."""
+    free: int
+    """Bytes that were free."""
+    counted: bool = True
+    """Whether what autograd keeps of a step could be counted; if not, it is not in ``expected``."""
+
+    def __str__(self) -> str:
+        config = self.config
+        said = [
+            {"full": "", "8bit": "8-bit weights", "4bit": "4-bit weights"}[
+                config.weights or "full"
+            ],
+            "gradient checkpointing" if config.gradient_checkpointing else "",
+            {
+                "none": "",
+                "vae": "the VAE off the device while idle",
+                "text": "the VAE and the text encoders' layers off the device while idle",
+                "all": "every layer off the device but while it runs",
+            }[config.offload or "none"],
+        ]
+        ways = ", ".join(filter(None, said)) or "nothing is saved"
+        if self.expected is None:
+            return f"memory: {ways}; the peak is not known for this kind of file"
+        least = "" if self.counted else "at least "
+        size = f"memory: {ways}; expected peak {least}{_gb(self.expected)} of {_gb(self.free)} free"
+        return size + (" (it may not fit)" if self.expected > self.free else "")
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def plan(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work: Work) -> Plan | None:
+    """Choose how a model is loaded.
+
+    Args:
+        load: The family's own.
+        config: What was asked for; fields that are set stay.
+        work: What the model will be asked for.
+
+    Returns:
+        The way, or ``None`` on a CPU of which nothing was asked.
+
+    Raises:
+        ModelError: what was asked for cannot be done here.
+    """
+    device = pick_device(config.device)
+    asked = (config.gradient_checkpointing, config.offload, config.weights)
+    if device.type == "cpu" and config.memory == "auto" and not any(asked):
+        return None
+    free = _free(device)
+    ways = _possible(config, device)
+    shapes = None
+    if not Path(config.model).is_file():
+        try:
+            with shapes_alone():
+                shapes = load(config)
+        except Exception:  # whatever is wrong with the model is said when it is loaded in earnest
+            shapes = None
+    if shapes is None:
+        order = {"auto": ways, "low": ways[: _LOW + 1][::-1], "lowest": ways[::-1]}
+        return Plan(order[config.memory][0], None, free)
+    costs = _Costs.of(shapes, work)
+    peaks = [costs.peak(way) for way in ways]
+    if config.memory == "low":
+        exact = [i for i, w in enumerate(ways) if w.weights == "full" and w.offload != "all"]
+        chosen = min(exact or range(len(ways)), key=lambda i: peaks[i])
+    elif config.memory == "lowest":
+        chosen = min(range(len(ways)), key=lambda i: peaks[i])
+    else:
+        usable = _USABLE if costs.counted else _USABLE_UNCOUNTED
+        fitting = [i for i, peak in enumerate(peaks) if peak <= usable * free]
+        chosen = fitting[0] if fitting else min(range(len(ways)), key=lambda i: peaks[i])
+    return Plan(ways[chosen], peaks[chosen], free, costs.counted)
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _possible(config: ModelConfig, device: torch.device) -> list[ModelConfig]:
+    """The ways that this machine and the user's own settings allow, fastest first."""
+    can_pack = importlib.util.find_spec("bitsandbytes") is not None and device.type != "mps"
+    if config.weights in _BYTES and not can_pack:
+        raise ModelError(
+            f"Weights of {config.weights} need bitsandbytes on CUDA or a CPU, got "
+            f"{'the device ' + device.type if device.type == 'mps' else 'none installed'}; "
+            "pip install 'oneword[quant]', or leave --weights out."
+        )
+    found: list[ModelConfig] = []
+    for way in _WAYS:
+        if way["weights"] in _BYTES and not can_pack:
+            continue
+        here = way | {"offload": "none"} if device.type == "cpu" else dict(way)
+        asked = {name: getattr(config, name) for name in here}
+        own = here | {name: value for name, value in asked.items() if value is not None}
+        try:
+            candidate = replace(config, **own)
+        except ValueError:  # the settings contradict each other
+            continue
+        if candidate not in found:
+            found.append(candidate)
+    return found
+
+
+# --- how much
+
+
+# --- shapes alone
+
+
+# --- ways

@@ -1,0 +1,1 @@
+"""Ways to need less time for the same numbers."""

@@ -1,0 +1,110 @@
+"""Several words learned together: pictures pasted into each other, and pictures with both things.
+
+One batch holds samples of all words, and the sentence of a sample may name other words than its
+own; its gradient then reaches all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from oneword.concepts import formats
+from oneword.config.runs import ComposeConfig, plain_settings
+from oneword.images import PictureSet, read_folder
+from oneword.models.loading import load_backbone
+from oneword.runs.events import asked_to_stop
+from oneword.runs.folder import RunFolder, versions
+from oneword.training.job import Job, Progress, Result
+from oneword.training.together import invert_together
+
+
+# --- from folders --------------------------------------------------------------------------------
+
+
+def compose(
+    config: ComposeConfig, *, on_step: Callable[[int, int], None] | None = None
+) -> tuple[list[Result], Path | None]:
+    """Learn words together from folders of pictures, in a run folder that can be resumed.
+
+    Ctrl-C and SIGTERM end the step and save the state.
+
+    Args:
+        config: What to do.
+        on_step: ``on_step(done, total)`` steps.
+
+    Returns:
+        A result for each word, and the file of all of them; ``None`` where the run was stopped or
+        one of the words came to nothing.
+
+    Raises:
+        UserError: the folders, the pictures, the model or the settings cannot be used.
+    """
+    folder = RunFolder(config.output_dir, steps=config.checkpointing_steps)
+    folder.claim()
+    try:
+        backbone = load_backbone(config.model)
+        sets = [read_folder(path, resolution=backbone.resolution) for path in config.images]
+        both = config.together and read_folder(config.together, resolution=backbone.resolution)
+        jobs = [
+            Job(
+                name=token,
+                pictures=found.pixels,
+                masks=found.masks,
+                captions=_captions(found),
+                config=dataclasses.replace(
+                    config.inversion, placeholder_token=token, initializer_token=start
+                ),
+            )
+            for token, start, found in zip(
+                config.placeholder_tokens, config.initializer_tokens, sets, strict=True
+            )
+        ]
+        shown = (both.pixels, [caption or "" for caption in both.captions]) if both else None
+        digest = hashlib.sha256()
+        for found in (*sets, *([both] if both else [])):
+            digest.update(found.pixels.contiguous().numpy().tobytes())
+            digest.update(json.dumps(found.captions).encode())
+        record = {
+            "kind": "compose",
+            "config": plain_settings(config),
+            "pictures_sha256": digest.hexdigest(),
+            "versions": versions(),
+        }
+        if folder.standing(record) == "new":
+            folder.write_record(record)
+    except BaseException:
+        folder.release()
+        raise
+    with asked_to_stop() as asked:
+
+        def watch(progress: Progress) -> Literal["stop"] | None:
+            if on_step is not None and progress.job.name == jobs[0].name:
+                on_step(progress.step, progress.config.max_train_steps or 0)
+            if asked.is_set():
+                raise KeyboardInterrupt
+            return None
+
+        results = invert_together(
+            backbone,
+            jobs,
+            paste=config.paste,
+            together=shown,
+            seed=config.inversion.seed,
+            on_step=watch,
+            checkpoint=folder.state,
+        )
+    concepts = [r.concept for r in results if r.status in ("finished", "stopped") and r.concept]
+    if len(concepts) < len(jobs):
+        return results, None
+    return results, formats.save_concept(concepts, folder.learned)[0]
+
+
+def _captions(found: PictureSet) -> tuple[str, ...] | None:
+    """The captions, if every picture has one."""
+    given = tuple(caption for caption in found.captions if caption)
+    return given if len(given) == len(found.names) else None

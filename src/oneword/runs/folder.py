@@ -1,0 +1,282 @@
+"""The run folder: what lies in it, and how it survives being stopped at any moment.
+
+``config.json`` (resolved settings and versions), ``metrics.jsonl`` (one line per scoring),
+``state.safetensors`` (what a resumed run goes on from), ``previews/`` and, at the end,
+``learned_embeds.safetensors``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+
+from oneword._files import (
+    FormError,
+    check,
+    check_writable,
+    open_regular,
+    parsed,
+    read_json,
+    read_lines,
+    visible,
+    write_atomic,
+    write_json_atomic,
+)
+from oneword._version import __version__
+from oneword.concepts.formats import LEARNED
+from oneword.errors import ConfigError, UserError
+from oneword.runs.mirror import Mirror
+from oneword.training.state import State
+
+
+class RunError(UserError):
+    """A run folder cannot be used as it is."""
+
+
+_MAX_METRICS = 2**30  # bytes
+_MAX_STATE = 2**40
+_FREE_MB = 16  # least room on the disk; state, previews and result of a run take a few MB
+
+_RECORD = {"config": {str: object}, "pictures_sha256": str}
+"""Form of ``config.json``, as far as it is read again."""
+
+_UNBOUND = (
+    "output_dir",
+    "model.memory",
+    "model.gradient_checkpointing",
+    "model.offload",
+    "model.compile",
+    "train_data_dir",
+    "checkpointing_steps",
+    "validation_prompt",
+    "validation_steps",
+    "num_validation_images",
+    "mirror",
+    "model.safety_checker",
+)
+"""Settings that may change between the parts of a run: none of them moves the rows.
+
+The pictures themselves are compared by content, wherever they lie.
+"""
+
+
+class RunFolder:
+    """A folder that holds one run.
+
+    Args:
+        path: The folder; it need not exist.
+        steps: Steps between two writings of the state.
+        mirror: Where the folder is copied to.
+    """
+
+    def __init__(self, path: Path, *, steps: int, mirror: Mirror | None = None) -> None:
+        self.path, self.mirror = path, mirror
+        self.record, self.metrics = path / "config.json", path / "metrics.jsonl"
+        self.learned = path / LEARNED
+        self.state = StateFile(path / "state.safetensors", steps, self.push)
+
+    def claim(self) -> None:
+        """Make the folder, and sure that it is ours to write, before anything costly.
+
+        Raises:
+            RunError: it holds something else, or its disk is full.
+            OutputError: it cannot be written.
+        """
+        path = self.path
+        if self.mirror is not None:
+            self.mirror.pull(path)
+        if path.is_dir() and visible(path) and not self.record.is_file():
+            raise RunError(
+                f"The output folder {path} must be empty or hold a run, got other files; pass a "
+                "new --output-dir."
+            )
+        check_writable(path)
+        free_mb = shutil.disk_usage(path).free / 1e6
+        if free_mb < _FREE_MB:
+            raise RunError(
+                f"The disk of {path} must have {_FREE_MB} MB of room, got {free_mb:.1f} MB; free "
+                "some, or pass another --output-dir."
+            )
+
+    def push(self) -> None:
+        """Copy the folder to its mirror, where it has one.
+
+        Raises:
+            MirrorError: the mirror cannot be written.
+        """
+        if self.mirror is not None:
+            self.mirror.push(self.path)
+
+    def release(self) -> None:
+        """Take the folder away again where nothing was put into it."""
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def standing(self, record: Mapping[str, Any]) -> Literal["new", "resume", "finished"]:
+        """How far the run in the folder has come, for someone who would run ``record``.
+
+        Raises:
+            RunError: the folder's own record or state cannot be read.
+            ConfigError: the folder holds a run with other settings or pictures.
+        """
+        if not self.record.is_file():
+            return "new"
+        must = (
+            "The record of a run must be the one that oneword wrote (or pass another --output-dir)"
+        )
+        found = read_json(self.record, _RECORD, must=must, error=RunError)
+        theirs, pictures = _flat(found["config"]), found["pictures_sha256"]
+        ours = _flat(record["config"])
+        differing = [
+            f"{name.removeprefix('inversion.')} was {theirs.get(name)!r} and is {ours.get(name)!r}"
+            for name in sorted(theirs.keys() | ours.keys())
+            if name not in _UNBOUND and theirs.get(name) != ours.get(name)
+        ]
+        if pictures != record["pictures_sha256"]:
+            differing.append("the pictures or their captions have changed")
+        if differing:
+            raise ConfigError(
+                f"{self.path} holds a run with other settings: {'; '.join(differing)}. Resume it "
+                "with its own settings, or pass another --output-dir."
+            )
+        state = self.state.load()
+        return "finished" if state is not None and state.done else "resume"
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write ``config.json``: from now on the folder holds this run."""
+        write_json_atomic(self.record, dict(record))
+
+    def kept(self) -> KeptState:
+        """The state, to look at and not to change."""
+        return KeptState(self.state.load())
+
+    def preview(self, step: int) -> Path:
+        """Where the preview of a step lies."""
+        return self.path / "previews" / f"step-{step:06d}.png"
+
+    def rewind_metrics(self, step: int | None) -> float:
+        """Drop the metrics after a step, or all of them; the time that the others took, s."""
+        kept = []
+        if self.metrics.exists() and step is not None:
+            for line in read_lines(self.metrics, most=_MAX_METRICS, error=RunError):
+                try:
+                    entry = check(parsed(line), {"step": int, "time_s": float})
+                except FormError:  # torn by a crash
+                    continue
+                if entry["step"] <= step:
+                    kept.append(entry)
+        write_atomic(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+        return float(kept[-1]["time_s"]) if kept else 0.0
+
+    def add_metrics(self, numbers: Mapping[str, Any]) -> None:
+        """Append one line.
+
+        Raises:
+            RunError: the disk is full or the folder has become read-only.
+        """
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(numbers) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.metrics} must be writable, got: {error.strerror or error}; make room, then "
+                "run the same command again to go on."
+            ) from error
+
+
+class StateFile:
+    """The checkpoint of a run: one safetensors file, replaced as a whole."""
+
+    def __init__(self, path: Path, steps: int, saved: Callable[[], None]) -> None:
+        self.path, self.steps, self.saved = path, steps, saved
+
+    def load(self) -> State | None:
+        """The state saved last.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not self.path.exists():
+            return None
+        must = f"{self.path} must be the state of a run (delete it to begin this run anew)"
+        open_regular(self.path, most=_MAX_STATE, must=must, error=RunError).close()
+        try:
+            with safetensors.safe_open(self.path, framework="pt") as file:
+                info = parsed((file.metadata() or {})["oneword"])
+                if not isinstance(info, dict):
+                    raise FormError(f"its metadata is {type(info).__name__}")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return State.unpacked(tensors, info)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            FormError,
+            safetensors.SafetensorError,
+        ) as error:
+            raise RunError(
+                f"{self.path} must be the state of a run, got something unreadable ({error}); "
+                "delete it to begin this run anew."
+            ) from error
+
+    def save(self, state: State) -> None:
+        """Replace the file."""
+        tensors, info = state.packed()
+        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        write_atomic(self.path, safetensors.torch.save(tensors, {"oneword": json.dumps(info)}))
+        self.saved()
+
+
+class KeptState:
+    """A state that is read and never written: to look at a run that has ended."""
+
+    steps = 1
+
+    def __init__(self, state: State | None) -> None:
+        self.state = state
+
+    def load(self) -> State | None:
+        """The state."""
+        return self.state
+
+    def save(self, state: State) -> None:
+        """Nothing was done, so there is nothing to keep."""
+
+
+def pictures_of(folder: Path) -> Path | None:
+    """The training pictures that a run folder names, where they are still there."""
+    try:
+        record = read_json(folder / "config.json", {"config": {"train_data_dir": str}})
+        pictures = Path(record["config"]["train_data_dir"])
+    except UserError:
+        return None
+    return pictures if pictures.is_dir() else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that move its numbers."""
+    others = {name: importlib.metadata.version(name) for name in _MATTER}
+    return {"oneword": __version__, "python": platform.python_version()} | others
+
+
+_MATTER = ("torch", "diffusers", "transformers")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

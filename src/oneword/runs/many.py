@@ -1,0 +1,249 @@
+"""``train_many``: many folders of pictures, each a word with a run folder of its own, in one batch.
+
+Each run folder is what ``oneword train`` would have made of it: it can be resumed alone, and it is
+complete as soon as its word is, whoever else still trains.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from oneword.config.runs import TrainConfig
+from oneword.errors import ConfigError, UserError
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.models.speed.compiled import aside
+from oneword.runs.events import Ended, OnEvent, Plan, asked_to_stop, tell_nobody
+from oneword.runs.folder import RunFolder
+from oneword.runs.prepare import Prepared, work_of
+from oneword.runs.train import TrainOutcome, Watch, ending, keep, opened, outcome_of, train
+from oneword.training.job import Progress, Result
+from oneword.training.loop import invert, invert_many
+from oneword.training.state import State
+from oneword.training.tuning import BASELINES
+
+
+_CPU_SLOTS = 4  # a CPU gains nothing from more, and each costs memory
+_SHARE = 0.8  # of a GPU's free memory that slots may fill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOutcome:
+    """What became of one of many jobs."""
+
+    name: str
+    outcome: TrainOutcome | None
+    """``None`` where the job could not be trained."""
+    error: str = ""
+    """Why it could not."""
+
+
+@dataclass(slots=True)
+class _Run:
+    prepared: Prepared
+    folder: RunFolder
+    watch: Watch
+    begun_s: float | None = None
+    """``time.monotonic()`` of its first step in this call."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+
+def train_many(
+    configs: Sequence[TrainConfig],
+    *,
+    slots: int | None = None,
+    backbone: Backbone | None = None,
+    on_event: OnEvent | None = None,
+) -> list[JobOutcome]:
+    """Learn many words, ``slots`` of them in one batch; each has its own run folder.
+
+    A job that cannot be trained fails alone. Setups that change the model's weights share no batch:
+    they are trained one by one after the others. Ctrl-C and SIGTERM end the step and save every
+    state; the same call goes on from there.
+
+    Args:
+        configs: The jobs, all of one model; the names of their output folders tell them apart.
+        slots: Words that train at once; ``None``: as many as the memory of a GPU holds, 4 on a CPU.
+        backbone: The jobs' model, where it is loaded already.
+        on_event: Told of each job's plan, messages, steps, previews and end.
+
+    Returns:
+        One outcome per config, in their order.
+
+    Raises:
+        ConfigError: there is no job, they differ in their model, or two share a folder's name.
+        UserError: the model cannot be loaded.
+    """
+    tell = on_event or tell_nobody
+    check_jobs(configs)
+    backbone = backbone or load_backbone(configs[0].model, work_of(configs[0], slots or 1))
+    outcomes: dict[str, JobOutcome] = {}
+    begun: list[_Run] = []
+
+    def end(outcome: JobOutcome) -> None:
+        outcomes[outcome.name] = outcome
+        tell(_ended(outcome))
+
+    with asked_to_stop() as asked:
+        for config in configs:
+            name = config.output_dir.name
+            if config.inversion.setup in BASELINES:
+                continue
+            try:
+                made = _begin(config, backbone, tell, asked)
+            except UserError as error:
+                end(JobOutcome(name=name, outcome=None, error=str(error)))
+                continue
+            if isinstance(made, TrainOutcome):
+                end(JobOutcome(name=name, outcome=made))
+            else:
+                begun.append(made)
+        if begun:
+            many = _Many(begun, end)
+            results = invert_many(
+                backbone,
+                [replace(run.prepared.job, name=run.name) for run in begun],
+                slots=min(len(begun), slots or _slots_for(begun)),
+                on_step=many.on_step,
+                checkpoint=many,
+            )
+            for run, result in zip(begun, results, strict=True):
+                if run.name not in outcomes:
+                    many.end(run, result)
+        for config in configs:  # weights are one concept's alone, so these share no batch
+            if config.inversion.setup in BASELINES and not asked.is_set():
+                end(_train_alone(config, backbone, tell, asked))
+    return [
+        outcomes.get(name) or JobOutcome(name=name, outcome=None, error="stopped before it began")
+        for name in (config.output_dir.name for config in configs)
+    ]
+
+
+def _train_alone(
+    config: TrainConfig, backbone: Backbone, tell: OnEvent, asked: threading.Event
+) -> JobOutcome:
+    name = config.output_dir.name
+    try:
+        outcome = train(config, on_event=tell, backbone=backbone)
+    except UserError as error:
+        return JobOutcome(name=name, outcome=None, error=str(error))
+    if outcome.result.status == "interrupted":  # by the same signal that all are stopped with
+        asked.set()
+    return JobOutcome(name=name, outcome=outcome)
+
+
+def _ended(one: JobOutcome) -> Ended:
+    if one.outcome is None:
+        return Ended(one.name, f"failed: {one.error}", failed=True)
+    before = "has ended before. " if one.outcome.was_finished else ""
+    return Ended(one.name, before + ending(one.outcome.result))
+
+
+def check_jobs(configs: Sequence[TrainConfig]) -> None:
+    """Refuse jobs that cannot be told apart or share no model.
+
+    Raises:
+        ConfigError: see ``train_many``.
+    """
+    if not configs:
+        raise ConfigError("There must be at least one job, got none.")
+    models = {config.model for config in configs}
+    if len(models) > 1:
+        raise ConfigError(
+            "All jobs of a call must have one model and its settings, got "
+            f"{', '.join(sorted(str(m) for m in models))}; train each model's jobs apart."
+        )
+    names = [config.output_dir.name for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"Every job needs an output folder of another name, got {', '.join(twice)} twice."
+        )
+
+
+def _begin(
+    config: TrainConfig, backbone: Backbone, tell: OnEvent, asked: threading.Event
+) -> _Run | TrainOutcome:
+    """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
+    folder, prepared, standing = opened(config, backbone)
+    tell(Plan(config.output_dir.name, prepared.plan | {"run": standing}))
+    if standing == "finished":
+        result = invert(backbone, prepared.job, checkpoint=folder.kept())
+        return outcome_of(result, folder, 0.0, was_finished=True)
+    if standing == "new":
+        folder.write_record(prepared.record)
+    return _Run(prepared, folder, Watch(prepared, folder, tell, asked))
+
+
+def _slots_for(runs: Sequence[_Run]) -> int:
+    """How many words fit the memory, by a model's own measure of one step."""
+    backbone = runs[0].prepared.backbone
+    if backbone.device.type != "cuda":
+        return _CPU_SLOTS
+    job = runs[0].prepared.job
+    torch.cuda.reset_peak_memory_stats(backbone.device)
+    before = torch.cuda.memory_allocated(backbone.device)
+    trial = replace(job, config=replace(job.config, max_train_steps=1))
+    with aside(backbone):
+        invert_many(backbone, [trial], slots=1)
+    one = max(1, torch.cuda.max_memory_allocated(backbone.device) - before)
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(backbone.device)
+    return max(1, int(_SHARE * free / one))
+
+
+class _Many:
+    """The checkpoint of many runs, each job's part of it in the job's own folder."""
+
+    def __init__(self, runs: Sequence[_Run], end: Callable[[JobOutcome], None]) -> None:
+        self.runs, self.tell_end = runs, end
+        self.steps = min(run.folder.state.steps for run in runs)
+        self.ended: set[int] = set()
+        self.by_name = {run.name: run for run in runs}
+
+    def on_step(self, progress: Progress) -> Literal["stop"] | None:
+        run = self.by_name[progress.job.name]
+        if run.begun_s is None:  # its time begins when it leaves the queue
+            run.begun_s = run.watch.started = time.monotonic()
+        return run.watch.on_step(progress)
+
+    def load(self) -> State | None:
+        """Put the folders' states together; jobs that never began make the queue."""
+        return State.joined(
+            [run.name for run in self.runs], [run.folder.state.load() for run in self.runs]
+        )
+
+    def save(self, state: State) -> None:
+        """Write each job's share into its folder, and the result of those that have ended."""
+        names = [run.prepared.job.name for run in self.runs]
+        for index, share in state.split(names).items():
+            run = self.runs[index]
+            if share.active:
+                run.folder.state.save(share)
+                continue
+            if index in self.ended:
+                continue
+            self.ended.add(index)
+            result = share.done[0].result(run.prepared.job)
+            if result.concept is not None:
+                keep(result, run.folder, run.watch.elapsed())
+                run.folder.state.save(share)
+            self.end(run, result)
+
+    def end(self, run: _Run, result: Result) -> None:
+        """Tell of a job that is at its end for this call."""
+        if result.status == "failed":
+            self.tell_end(JobOutcome(name=run.name, outcome=None, error=result.reason))
+            return
+        seconds = 0.0 if run.begun_s is None else time.monotonic() - run.begun_s
+        outcome = outcome_of(result, run.folder, seconds)
+        self.tell_end(JobOutcome(name=run.name, outcome=outcome))

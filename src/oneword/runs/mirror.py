@@ -1,0 +1,247 @@
+"""A run folder's copy on any fsspec location, from which another machine can take it up.
+
+Object stores have no rename, and others no atomic overwrite, so nothing is ever overwritten: files
+are written whole under the name of their content, then a new index that points to them; the index
+with the highest number counts. A machine that dies while it writes leaves the index before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from oneword._files import (
+    MAX_TEXT,
+    FormError,
+    check,
+    parsed,
+    read_bytes,
+    read_json,
+    visible,
+    within,
+    write_atomic,
+    write_json_atomic,
+)
+from oneword.concepts.formats import LEARNED
+from oneword.errors import UserError
+
+
+_NOTE = ".mirror.json"
+"""In the local folder: the number of the index that it agrees with, and the files it named."""
+_OBJECTS = "objects"
+_KEPT = 2  # indexes, so that a reader of the one before still finds its files
+_STORED = re.compile(rf"{_OBJECTS}/[0-9a-f]{{32}}(\.[A-Za-z0-9]{{1,16}})?")
+_RECORD = "config.json"  # what makes a folder that of a run
+_OF_A_RUN = re.compile(
+    r"config\.json|metrics\.jsonl|state\.safetensors|learned_embeds\.safetensors|report\.html|"
+    r"previews/step-\d+\.png"
+)
+_MAX_FILE = 2**36  # bytes; the tensors of a run that changes the model's weights
+
+
+class MirrorError(UserError):
+    """The location of a mirror cannot be used."""
+
+
+class Mirror:
+    """The copy of one run folder.
+
+    Args:
+        url: fsspec URL of a folder, such as "s3://bucket/runs/cat"; it need not exist.
+
+    Raises:
+        MirrorError: the URL names no file system that is installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        if not url.strip():
+            raise MirrorError(
+                "The mirror must be an fsspec URL of a folder, such as s3://bucket/runs/cat, got "
+                "an empty one."
+            )
+        try:
+            self.files, root = fsspec.core.url_to_fs(url)
+        except Exception as error:
+            # every file system reads its own part of the URL, and raises its own kinds
+            raise MirrorError(
+                f"The mirror must be an fsspec URL whose file system is installed, got {url}: "
+                f"{error}"
+            ) from error
+        self.root = root.rstrip("/")
+        self.known: dict[str, tuple[tuple[int, int], str]] = {}  # by name: its stamp and object
+
+    def pull(self, folder: Path) -> bool:
+        """Bring a local folder to where the mirror stands, if that is further; whether it was.
+
+        What the mirror no longer holds is removed from the folder if it was the mirror's before.
+        Any other file stays.
+
+        Raises:
+            MirrorError: the location cannot be read; the folder holds something else than a run, or
+                a file of somebody's that the mirror's would write over; or an index names files
+                that are not a run folder's.
+        """
+        with self._reached():
+            number = self._newest()
+            noted = _noted(folder)
+            if number <= noted["number"]:
+                return False
+            index = self._read_index(number)
+            places = {name: within(folder, name, error=MirrorError) for name in index}
+            self._check_ours(folder, places, noted["files"])
+            for name, stored in index.items():
+                write_atomic(places[name], self.files.cat_file(f"{self.root}/{stored}"))
+            for name in noted["files"]:
+                if name not in index:
+                    within(folder, name, error=MirrorError).unlink(missing_ok=True)
+            _note(folder, number, index)
+        return True
+
+    def _check_ours(self, folder: Path, places: dict[str, Path], known: list[str]) -> None:
+        if folder.is_dir() and visible(folder) and not (folder / _RECORD).is_file():
+            raise MirrorError(
+                f"The folder {folder} must be empty or hold a run, got other files; pass a new "
+                "--output-dir."
+            )
+        theirs = [
+            name
+            for name, place in places.items()
+            if name not in known and not _OF_A_RUN.fullmatch(name) and place.exists()
+        ]
+        if theirs:
+            raise MirrorError(
+                f"The mirror {self.url} must not write over files that it did not write, got "
+                f"{theirs[0]!r} in {folder}; move it away, or pass a new --output-dir."
+            )
+
+    def push(self, folder: Path) -> None:
+        """Copy what has changed in a local folder.
+
+        Raises:
+            MirrorError: the location cannot be written; the local folder is whole.
+        """
+        index = {}
+        with self._reached():
+            self.files.makedirs(f"{self.root}/{_OBJECTS}", exist_ok=True)
+            for path in _files(folder):
+                name = path.relative_to(folder).as_posix()
+                index[name] = self._put(name, path)
+            number = max(self._newest(), _noted(folder)["number"]) + 1
+            self.files.pipe_file(self._index(number), json.dumps(index).encode())
+            _note(folder, number, index)
+            if LEARNED in index:  # for tools that know nothing of the index
+                self.files.pipe_file(f"{self.root}/{LEARNED}", (folder / LEARNED).read_bytes())
+            self._tidy()
+
+    def _put(self, name: str, path: Path) -> str:
+        """Where a file lies in the mirror, written if it is not there."""
+        stat = path.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if name in self.known and self.known[name][0] == stamp:
+            return self.known[name][1]
+        data = read_bytes(path, most=_MAX_FILE)
+        stored = f"{_OBJECTS}/{hashlib.sha256(data).hexdigest()[:32]}{_ending(path)}"
+        if not self.files.exists(f"{self.root}/{stored}"):
+            self.files.pipe_file(f"{self.root}/{stored}", data)
+        self.known[name] = (stamp, stored)
+        return stored
+
+    def _index(self, number: int) -> str:
+        return f"{self.root}/index-{number:08d}.json"
+
+    def _numbers(self) -> list[int]:
+        self.files.invalidate_cache(self.root)
+        if not self.files.exists(self.root):
+            return []
+        names = [str(p).rsplit("/", 1)[-1] for p in self.files.ls(self.root, detail=False)]
+        found = (re.fullmatch(r"index-(\d{8,12})\.json", name, re.ASCII) for name in names)
+        return sorted(int(one[1]) for one in found if one)
+
+    def _read_index(self, number: int) -> dict[str, str]:
+        """File in the mirror by file in the run folder.
+
+        Raises:
+            FormError: it is half written, by a store that shows such.
+            MirrorError: it is another's, and names files that are none of a mirror.
+        """
+        path = self._index(number)
+        if self.files.size(path) > MAX_TEXT:
+            raise MirrorError(f"An index of the mirror must be under {MAX_TEXT} bytes, got {path}.")
+        index = check(parsed(self.files.cat_file(path)), {str: str})
+        for stored in index.values():
+            if not _STORED.fullmatch(stored):
+                raise MirrorError(
+                    f"The mirror {self.url} must name files of its own folder, got {stored!r} in "
+                    "its index; was it written by something else?"
+                )
+        return index
+
+    def _newest(self) -> int:
+        """Number of the index that counts: the last that is whole, 0 if there is none."""
+        for number in reversed(self._numbers()):
+            with contextlib.suppress(FormError):
+                self._read_index(number)
+                return number
+        return 0
+
+    def _tidy(self) -> None:
+        """Drop older indexes, and files that none points to."""
+        numbers = self._numbers()
+        for number in numbers[:-_KEPT]:
+            self.files.rm_file(self._index(number))
+        used: set[str] = set()
+        for number in numbers[-_KEPT:]:
+            with contextlib.suppress(FormError):
+                used |= set(self._read_index(number).values())
+        for path in self.files.ls(f"{self.root}/{_OBJECTS}", detail=False):
+            stored = f"{_OBJECTS}/{str(path).rsplit('/', 1)[-1]}"
+            if stored not in used and _STORED.fullmatch(stored):
+                self.files.rm_file(path)
+        self.known = {n: kept for n, kept in self.known.items() if kept[1] in used}
+
+    @contextlib.contextmanager
+    def _reached(self) -> Any:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            # every store raises its own kinds; the first line says what it lacks
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise MirrorError(
+                f"The mirror {self.url} must be readable and writable, got: {reason[:200]}; the "
+                "run folder is whole: run the same command again to go on."
+            ) from error
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What the local folder agreed with last: the index's number, and the files that it named."""
+    path = folder / _NOTE
+    if not path.exists():
+        return {"number": 0, "files": []}
+    must = "The note of a mirror must be the one that oneword wrote"
+    found = read_json(path, (int, dict), must=must, error=MirrorError)
+    if isinstance(found, int):  # as it was before the files were noted
+        return {"number": found, "files": []}
+    return read_json(path, {"number": int, "files": [str]}, must=must, error=MirrorError)
+
+
+def _note(folder: Path, number: int, index: dict[str, str]) -> None:
+    write_json_atomic(folder / _NOTE, {"number": number, "files": sorted(index)})
+
+
+def _ending(path: Path) -> str:
+    return path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,16}", path.suffix) else ""
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a mirror holds of a run folder: no temporary files, no notes, nothing by a link."""
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    return sorted(p for p in found if not p.name.startswith("."))

@@ -1,0 +1,196 @@
+"""Everything that a run needs before its first step, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from oneword import descriptions
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ResolvedConfig
+from oneword.config.presets import is_validated
+from oneword.config.runs import ResolvedTrainConfig, TrainConfig, plain_settings
+from oneword.images import PictureSet, read_folder
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.models.memory.count import Work
+from oneword.models.speed.compiled import Compiled
+from oneword.prompts import as_template, names
+from oneword.runs.folder import versions
+from oneword.training.extensions import form
+from oneword.training.job import Job
+from oneword.training.rates import effective_learning_rate
+from oneword.training.tuning import BASELINES, tuner
+from oneword.vocabulary.inject import injected
+
+
+_USUAL_BATCH = 8  # the larger one of the presets
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that can begin."""
+
+    config: ResolvedTrainConfig
+    backbone: Backbone
+    job: Job
+    plan: dict[str, Any]
+    record: dict[str, Any]
+
+
+def work_of(config: TrainConfig, slots: int = 1) -> Work:
+    """What a run will ask of its model, by which its memory is planned."""
+    inversion = config.inversion
+    return Work(
+        samples=slots * (inversion.train_batch_size or _USUAL_BATCH),
+        resolution=config.resolution,
+        through_encoders=inversion.vectors_at == "input",
+    )
+
+
+def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
+    """Read the pictures and check everything that can be checked before training.
+
+    Args:
+        config: What to do.
+        backbone: Its model, where it is loaded already.
+
+    Raises:
+        UserError: training could not begin.
+    """
+    backbone = backbone or load_backbone(config.model, work_of(config))
+    config = config.resolved(backbone.family, backbone.resolution)
+    inversion = config.inversion
+    if inversion.setup in BASELINES:
+        tuner.check(backbone, inversion)
+    token = inversion.placeholder_token
+    as_template(config.validation_prompt, token)  # refuses a prompt without the placeholder
+    pictures = read_folder(
+        config.train_data_dir,
+        resolution=config.resolution,
+        center_crop=config.center_crop,
+        masks=config.masks,
+        mask_dir=config.mask_dir,
+    )
+    captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
+    described = descriptions.read(config.train_data_dir)
+    job = Job(
+        name=token,
+        pictures=pictures.pixels,
+        config=inversion,
+        crops=pictures.crops,
+        masks=pictures.masks,
+        captions=None if captions is None else tuple(captions),
+        descriptions=described,
+    )
+    with injected(backbone, [_first_word(backbone, job, inversion)], replace=config.replace):
+        pass
+    rates = {
+        name: dict(
+            zip(("absolute", "relative"), effective_learning_rate(inversion, v), strict=True)
+        )
+        for name, v in backbone.vocabularies.items()
+    }
+    if inversion.vectors_at == "output":
+        notes = [
+            *notes,
+            "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
+            "and the rate is in units of these vectors' own spread",
+        ]
+    learns_a_word = inversion.setup == "pivotal" or inversion.setup not in BASELINES
+    if learns_a_word and isinstance(getattr(backbone, "denoiser", None), Compiled):
+        notes = [*notes, "the first step compiles the denoiser, which takes a minute or two"]
+    plain = plain_settings(config)
+    plan = {
+        "config": plain,
+        "family": backbone.family,
+        "device": str(backbone.device),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "memory": backbone.memory,
+        "preset_validated": is_validated(inversion.preset, backbone.family),
+        "learning_rate": rates,
+        "pictures": list(pictures.names),
+        "skipped": [str(item) for item in pictures.skipped],
+        "captions": captions is not None,
+        "masks": pictures.masks is not None,
+        "notes": notes + _tuning_notes(inversion),
+        "num_samples": inversion.total_steps * inversion.train_batch_size,
+    }
+    digest = hashlib.sha256(pictures.pixels.contiguous().numpy().tobytes())
+    digest.update(json.dumps(captions).encode())
+    if form(inversion).described and described is not None:
+        digest.update(json.dumps(dataclasses.asdict(described)).encode())
+    if pictures.masks is not None:
+        digest.update(pictures.masks.contiguous().numpy().tobytes())
+    record = {
+        "kind": "train",
+        "config": plain,
+        "pictures": list(pictures.names),
+        "pictures_sha256": digest.hexdigest(),
+        "versions": versions(),
+    }
+    return Prepared(config, backbone, job, plan, record)
+
+
+def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
+    """What a setup that changes weights will do, in a sentence."""
+    if inversion.setup not in BASELINES:
+        return []
+    own = inversion.resolved_tuning
+    what = {
+        "full": "every weight of the denoiser",
+        "lora": f"a LoRA of rank {own.rank} of the denoiser's attention",
+        "kv": "the denoiser's keys and values of the text",
+    }[own.tuned_weights]
+    prior = ""
+    if own.prior_loss_weight:
+        source = own.class_data_dir or f"{own.num_class_images} drawn ones"
+        prior = f", and as many of pictures of the class ({source})"
+    then = "then " if inversion.setup == "pivotal" else ""
+    return [
+        f"{inversion.setup}: {then}{own.tuning_steps} steps of {inversion.train_batch_size} "
+        f"samples{prior} change {what}, at the rate {own.tuning_learning_rate:.3g}"
+    ]
+
+
+def _first_word(backbone: Backbone, job: Job, config: ResolvedConfig) -> Concept:
+    """What the job starts from, so that initialiser and placeholder are checked by those who know.
+
+    An initialiser that is yet to be chosen counts as zeros; output vectors count as the rows that
+    are read for them, so that no text encoder runs.
+    """
+    config = dataclasses.replace(config, vectors_at="input")
+    token, own = config.placeholder_token, form(config)
+    if config.initializer_token is None and not own.described:
+        rows = {
+            name: torch.zeros(config.num_vectors, vocabulary.dim)
+            for name, vocabulary in backbone.vocabularies.items()
+        }
+        return Concept(placeholder_token=token, rows=rows, provenance={})
+    words = own.words(own.rows(backbone, job, config), config, 0)
+    tensors = dict(words.tensors)
+    return Concept(placeholder_token=token, rows=dict(words.rows), kind=words.kind, tensors=tensors)
+
+
+def _captions(
+    pictures: PictureSet, token: str, *, prefix: bool
+) -> tuple[list[str] | None, list[str]]:
+    """The captions, if every picture has one; and what to say about it."""
+    given = [caption for caption in pictures.captions or () if caption]
+    if not given:
+        return None, []
+    if len(given) < len(pictures.names):
+        return None, [
+            f"{len(given)} of {len(pictures.names)} pictures have a caption: captions are used "
+            "only where every picture has one, so the templates are."
+        ]
+    if prefix:
+        given = [c if names(c, token) else f"{token}, {c}" for c in given]
+    for caption in given:
+        as_template(caption, token)
+    return given, []

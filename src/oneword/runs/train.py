@@ -1,0 +1,248 @@
+"""``train``: the function behind ``oneword train``, from a folder of pictures to a concept file.
+
+It prepares the job, lets the loop run inside a run folder, and tells of everything through one
+callback; it prints nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from oneword.concepts import formats
+from oneword.config.drawing import SamplingConfig
+from oneword.config.runs import TrainConfig
+from oneword.images import contact_sheet, save_png
+from oneword.models.contract import Backbone
+from oneword.prompts import as_template, fill
+from oneword.runs.events import (
+    Message,
+    OnEvent,
+    Plan,
+    Preview,
+    Stepped,
+    asked_to_stop,
+    tell_nobody,
+)
+from oneword.runs.folder import RunFolder
+from oneword.runs.mirror import Mirror
+from oneword.runs.prepare import Prepared, prepare
+from oneword.training.job import Progress, Result
+from oneword.training.tuning import method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOutcome:
+    """What a call of ``train`` ended with."""
+
+    result: Result
+    folder: Path
+    concept_file: Path | None
+    """``None`` where there is nothing worth keeping, or the run is not at its end."""
+    seconds: float
+    """Time spent in this call, s."""
+    was_finished: bool = False
+    """The run had ended before, and nothing was done."""
+
+
+def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, Any]:
+    """Everything that ``train`` would do, without writing or training.
+
+    Returns:
+        JSON-able plan: resolved ``config``, ``family``, effective ``learning_rate`` both ways,
+        ``pictures`` found and ``skipped``, ``num_samples`` that training takes, ``run`` ("new",
+        "resume" or "finished").
+
+    Raises:
+        UserError: training could not begin.
+    """
+    prepared = prepare(config, backbone)
+    folder = folder_of(config)
+    return prepared.plan | {"run": folder.standing(prepared.record)}
+
+
+def train(
+    config: TrainConfig, *, on_event: OnEvent | None = None, backbone: Backbone | None = None
+) -> TrainOutcome:
+    """Learn a word from the pictures in a folder, in a run folder that can be resumed.
+
+    Ctrl-C and SIGTERM end the step, save the state, and give a result of status "interrupted".
+
+    Args:
+        config: What to do; ``output_dir`` may hold the same run, begun before.
+        on_event: Told of the plan, of messages, steps and previews.
+        backbone: Its model, where it is loaded already.
+
+    Raises:
+        UserError: the folder, the pictures, the model or the settings cannot be used.
+    """
+    tell, name = on_event or tell_nobody, config.output_dir.name
+    folder, prepared, standing = opened(config, backbone)
+    learn = method(prepared.job.config.setup)
+    tell(Plan(name, prepared.plan | {"run": standing}))
+    if standing == "finished":
+        result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
+        tell(Message(name, f"The run in {folder.path} has ended before. {ending(result)}"))
+        return outcome_of(result, folder, 0.0, was_finished=True)
+    if standing == "new":
+        folder.write_record(prepared.record)
+    started = time.monotonic()
+    with asked_to_stop() as asked:
+        watch = Watch(prepared, folder, tell, asked)
+        result = learn(
+            prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
+        )
+    keep(result, folder, watch.elapsed())
+    tell(Message(name, ending(result)))
+    return outcome_of(result, folder, time.monotonic() - started)
+
+
+def folder_of(config: TrainConfig) -> RunFolder:
+    """The run's folder, with its mirror.
+
+    Raises:
+        MirrorError: its URL names no file system that is installed.
+    """
+    mirror = None if config.mirror is None else Mirror(config.mirror)
+    return RunFolder(config.output_dir, steps=config.checkpointing_steps, mirror=mirror)
+
+
+def opened(
+    config: TrainConfig, backbone: Backbone | None = None
+) -> tuple[RunFolder, Prepared, Literal["new", "resume", "finished"]]:
+    """The run's folder, claimed; what ``prepare`` found; and how far the run has come.
+
+    Raises:
+        UserError: training could not begin; no empty folder stays behind.
+    """
+    folder = folder_of(config)
+    folder.claim()
+    try:
+        prepared = prepare(config, backbone)
+        return folder, prepared, folder.standing(prepared.record)
+    except BaseException:
+        folder.release()
+        raise
+
+
+def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
+    """Write the concept file of a run that has ended with something worth keeping."""
+    if result.concept is not None and result.status in ("finished", "stopped", "diverged"):
+        provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
+        formats.save_concept(
+            dataclasses.replace(result.concept, provenance=provenance), folder.learned
+        )
+        folder.push()
+
+
+def outcome_of(
+    result: Result, folder: RunFolder, seconds: float, *, was_finished: bool = False
+) -> TrainOutcome:
+    """What a call ended with, by what lies in the folder."""
+    ended = result.status != "interrupted" and folder.learned.is_file()
+    return TrainOutcome(
+        result=result,
+        folder=folder.path,
+        concept_file=folder.learned if ended else None,
+        seconds=seconds,
+        was_finished=was_finished,
+    )
+
+
+def ending(result: Result) -> str:
+    """How a run ended, in a sentence."""
+    words = {
+        "finished": "Finished",
+        "stopped": "Stopped early",
+        "nothing-learned": "Nothing was learned",
+        "diverged": "Diverged",
+    }
+    if result.status == "interrupted":
+        return f"Stopped after step {result.steps}; run the same command again to go on."
+    reason = f": {result.reason.rstrip('.')}" if result.reason else ""
+    return f"{words[result.status]} at step {result.steps}{reason}."
+
+
+# --- while training ------------------------------------------------------------------------------
+
+
+class Watch:
+    """Writes metrics and previews, and tells of progress, as the loop goes."""
+
+    def __init__(
+        self, prepared: Prepared, folder: RunFolder, tell: OnEvent, asked: threading.Event
+    ) -> None:
+        self.prepared, self.folder, self.tell, self.asked = prepared, folder, tell, asked
+        self.config, self.name = prepared.config, folder.path.name
+        self.started = time.monotonic()
+        state = folder.state.load()
+        step = state.step if state else None
+        self.first_step = step or 0
+        self.before_s = folder.rewind_metrics(step)
+        if step is not None:
+            tell(Message(self.name, f"Going on from step {self.first_step}."))
+
+    def elapsed(self) -> float:
+        """Time spent on this run in all its parts, s."""
+        return self.before_s + time.monotonic() - self.started
+
+    def on_step(self, progress: Progress) -> Literal["stop"] | None:
+        if progress.message:
+            self.tell(Message(self.name, progress.message))
+        time_s = round(self.elapsed(), 3)
+        # A scoring that was not finite has no loss of its own.
+        if progress.evaluated and progress.losses and progress.losses[-1][0] == progress.step:
+            self.folder.add_metrics(
+                {
+                    "step": progress.step,
+                    "loss": progress.loss,
+                    "distance": progress.distance,
+                    "lr": progress.learning_rate,
+                    "time_s": time_s,
+                }
+            )
+        total = progress.config.max_train_steps or 0
+        done = progress.step - self.first_step
+        step_s = (time.monotonic() - self.started) / done if done > 0 else None
+        self.tell(
+            Stepped(
+                job=self.name,
+                step=progress.step,
+                max_train_steps=total,
+                loss=progress.loss,
+                best_loss=progress.best_loss,
+                best_step=progress.best_step,
+                distance=progress.distance,
+                learning_rate=progress.learning_rate,
+                time_s=time_s,
+                left_s=None if step_s is None else step_s * (total - progress.step),
+                evaluated=progress.evaluated,
+            )
+        )
+        self._stop_if_asked()
+        every = self.config.validation_steps
+        if every and progress.step % every == 0:
+            self._preview(progress)
+        return None
+
+    def _stop_if_asked(self, *_: int) -> None:
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+
+    def _preview(self, progress: Progress) -> None:
+        """Draw with the rows as they are, through the sampler that ``oneword generate`` uses."""
+        config, count = self.config, self.config.num_validation_images
+        template = as_template(config.validation_prompt, progress.config.placeholder_token)
+        pixels = self.prepared.backbone.draw(
+            [fill(template, progress.token)] * count,
+            [progress.config.seed + i for i in range(count)],
+            SamplingConfig(negative_prompt=progress.negative_prompt),
+            on_step=self._stop_if_asked,
+        )
+        path = self.folder.preview(progress.step)
+        save_png(contact_sheet(pixels), path)
+        self.tell(Preview(self.name, path))

@@ -1,0 +1,167 @@
+"""The batches of a job: its pictures, encoded once, noised by the draws of each step."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneword._devices import sent
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone, Moments
+from oneword.training.draws import Draws, evaluation_draws, step_draws
+from oneword.training.job import Job, JobError
+from oneword.training.parts import AgainstPart, PromptsPart
+from oneword.training.samples import Batch, Choices, Samples
+
+
+_ENCODE_CHUNK = 8  # pictures through the VAE at once; bounds memory
+
+
+class Batches:
+    """Pictures, masks and sentences of a job, and the batches that draws make of them."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        job: Job,
+        config: ResolvedConfig,
+        *,
+        prompts: PromptsPart,
+        against: AgainstPart | None = None,
+    ) -> None:
+        """Read the job and make its fixed batch.
+
+        Args:
+            backbone: The frozen model.
+            job: Its pictures, masks and crops.
+            config: The job's settings.
+            prompts: The sentences of each picture.
+            against: The sentence from which a sample is guided away.
+
+        Raises:
+            UserError: the job cannot be trained as it was given.
+        """
+        self.backbone, self.job, self.config, self.against = backbone, job, config, against
+        self.sentences = [
+            c if isinstance(c, Choices) else Choices(tuple(c)) for c in prompts(job, config)
+        ]
+        self._check()
+        height, width = job.pictures.shape[-2:]
+        whole = torch.tensor([[height, width, 0, 0]] * len(job.pictures))
+        self.crops = whole if job.crops is None else job.crops
+        self.posterior = self._encode()
+        self.masks = self._shrink_masks()
+        draws = evaluation_draws(
+            config.seed, config.num_evaluation_samples, len(job.pictures), self.latent_shape
+        )
+        self.fixed = self.noised(draws, draws.times, alone=True)
+
+    def _check(self) -> None:
+        name, count = self.job.name, len(self.job.pictures)
+        if count == 0:
+            raise JobError(f"Job {name!r} needs at least one picture, got none.")
+        if len(self.sentences) != count or not all(c.sentences for c in self.sentences):
+            raise JobError(
+                f"The prompts of job {name!r} must hold one or more sentences for each of its "
+                f"{count} pictures, got {[len(choices.sentences) for choices in self.sentences]}."
+            )
+        unknown = set(self.config.train_encoders) - self.backbone.vocabularies.keys()
+        if unknown:
+            raise JobError(
+                f"train_encoders must name text encoders of the model "
+                f"({', '.join(self.backbone.vocabularies)}), got {', '.join(sorted(unknown))}."
+            )
+        if self.job.masks is not None and len(self.job.masks) != count:
+            raise JobError(
+                f"Job {name!r} needs one mask for each of its {count} pictures, got "
+                f"{len(self.job.masks)}."
+            )
+        if self.job.crops is not None and self.job.crops.shape != (count, 4):
+            raise JobError(
+                f"Job {name!r} needs four numbers of crop for each of its {count} pictures, got "
+                f"{tuple(self.job.crops.shape)}."
+            )
+        for sentence in self.all_sentences:
+            if "{}" not in sentence:
+                raise JobError(
+                    f"Every sentence of job {name!r} must hold '{{}}' where the new word stands, "
+                    f"got {sentence!r}."
+                )
+
+    @torch.no_grad()
+    def _encode(self) -> Moments:
+        """Posterior of each picture, then of each mirror image."""
+        pictures = self.job.pictures
+        if self.config.random_flip:
+            pictures = torch.cat([pictures, pictures.flip(-1)])
+        parts = [self.backbone.encode_image(chunk) for chunk in pictures.split(_ENCODE_CHUNK)]
+        return Moments(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
+
+    def _shrink_masks(self) -> Tensor | None:
+        """The mask of each picture in latent cells, then of each mirror image."""
+        masks = self.job.masks
+        if masks is None:
+            return None
+        if self.config.random_flip:
+            masks = torch.cat([masks, masks.flip(-1)])
+        cells = F.interpolate(masks, self.latent_shape[1:], mode="area")
+        return cells.to(self.backbone.device)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, h, w) of one sample."""
+        channels, height, width = self.posterior.mean.shape[1:]
+        return channels, height, width
+
+    @property
+    def all_sentences(self) -> list[str]:
+        """Every sentence that a sample may have, once, in the order of the alphabet."""
+        return sorted({sentence for choices in self.sentences for sentence in choices})
+
+    def draws(self, step: int) -> Draws:
+        """The draws of the job's own step."""
+        return step_draws(
+            self.config.seed,
+            step,
+            self.config.train_batch_size,
+            len(self.job.pictures),
+            self.latent_shape,
+            random_flip=self.config.random_flip,
+        )
+
+    def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> Batch:
+        """Noise the pictures that the draws name.
+
+        Args:
+            draws: Of a step, or of the fixed batch.
+            times: Diffusion time of each sample, in [0, 1), before the family's own map.
+            alone: Leave further words out of the sentences.
+        """
+        backbone, device = self.backbone, self.backbone.device
+        rows = draws.pictures + len(self.job.pictures) * draws.flips
+        places = sent(rows, device)
+        x0 = self.posterior[places].sample(sent(draws.posterior_noise, device))
+        noise = sent(draws.noise, device)
+        t = backbone.sample_t(sent(times, device), self.latent_shape[1:])
+        x_t = backbone.add_noise(x0, noise, t)
+        choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
+        sentences = [
+            c.at(u, alone=alone) for c, u in zip(choices, draws.sentences.tolist(), strict=True)
+        ]
+        samples = Samples(
+            job=self.job,
+            pictures=draws.pictures,
+            flips=draws.flips,
+            t=t,
+            x0=x0,
+            noise=noise,
+            x_t=x_t,
+            crops=self.crops[draws.pictures],
+            mask=None if self.masks is None else self.masks[places],
+        )
+        target, away = backbone.target(x0, noise, t), self.against
+        if away is None:
+            return Batch(sentences, target, samples)
+        against = [away(sentence, self.config) for sentence in sentences]
+        return Batch(sentences, target, samples, against, self.config.training_guidance_scale)

@@ -1,0 +1,45 @@
+"""One published idea per file, each a part of the training loop that the settings switch on.
+
+The loop takes its default parts from here, and names none of them.
+"""
+
+from __future__ import annotations
+
+from oneword.config.inversion import ResolvedConfig
+from oneword.training.extensions import (
+    averaging,
+    captions,
+    cross_init,
+    dreamartist,
+    early_stopping,
+    neti,
+    norm,
+    per_image,
+    progressive,
+    regularized,
+    timesteps,
+    xti,
+)
+from oneword.training.parts import Form
+
+
+FORMS: dict[str, Form] = {
+    "rows": Form(rows=cross_init.start),
+    "progressive": progressive.FORM,
+    "per-image": per_image.FORM,
+    "captions-short": captions.FORM,
+    "captions-long": captions.FORM,
+    "xti": xti.FORM,
+    "neti": neti.FORM,
+    "dreamartist": dreamartist.FORM,
+}
+"""What a word is made of, by ``InversionConfig.form``."""
+TIMESTEPS = timesteps.sampled
+PENALTIES = (regularized.distance, cross_init.distance)
+AFTER = (norm.drawn, averaging.followed)
+STOP = early_stopping.variance
+
+
+def form(config: ResolvedConfig) -> Form:
+    """What the word of a job with these settings is made of."""
+    return FORMS[config.form]

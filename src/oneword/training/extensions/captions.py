@@ -1,0 +1,67 @@
+"""No learning at all: a person's description takes the word's place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from oneword import descriptions
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
+from oneword.training.job import Job, JobError
+from oneword.training.parts import Form, Words
+
+
+def text_of(job: Job, config: ResolvedConfig) -> str:
+    """The description that stands for a job's word: the seed picks one of the five.
+
+    It stands without its first article, since the templates bring one.
+
+    Raises:
+        JobError: the job has no descriptions.
+    """
+    if job.descriptions is None:
+        raise JobError(
+            f"The setup {config.setup} needs descriptions of the thing in {descriptions.FILE} "
+            f"beside the pictures ({descriptions.COUNT} short and {descriptions.COUNT} long ones), "
+            f"got none for job {job.name!r}."
+        )
+    kind = str(config.form).removeprefix("captions-")
+    texts: tuple[str, ...] = getattr(job.descriptions, kind)
+    return re.sub(r"(?i)^(an?|the)\s+", "", texts[config.seed % len(texts)].strip())
+
+
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
+    """The table's own rows of the description: prompts read as if the text stood in them.
+
+    Raises:
+        JobError: there is no description, or the text encoders cut it into pieces differently.
+    """
+    text = text_of(job, config)
+    found = {name: v.rows_of(text) for name, v in backbone.vocabularies.items()}
+    counts = {name: len(many) for name, many in found.items()}
+    if len(set(counts.values())) > 1:
+        raise JobError(
+            f"A description can stand for a word only where all text encoders cut it into as many "
+            f"tokens, got {counts} for {text!r}; put the text itself into the prompt."
+        )
+    return found
+
+
+def words(
+    tensors: Mapping[str, Tensor],
+    config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
+    step: int,  # noqa: ARG001
+) -> Words:
+    """The rows as they are, and nothing to train."""
+    return Words(rows=tensors, resting=frozenset(tensors))
+
+
+FORM = Form(rows=rows, words=words, described=True)
+"""Human captions.
+
+Source:
+    Gal et al. 2022, arXiv:2208.01618, sections 4.1 and 5.2.
+"""

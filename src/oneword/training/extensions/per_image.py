@@ -1,0 +1,72 @@
+"""A further word for every picture, which may take what is that picture's alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
+from oneword.training.draws import generator
+from oneword.training.extensions.cross_init import start
+from oneword.training.job import Job, encoder_of
+from oneword.training.parts import Form, Words, captions_or_templates
+from oneword.training.samples import Choices
+
+
+_STREAM = 10  # of draws that are none of the loop's own
+
+
+def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
+    """The word's rows, and one for each picture, drawn like a row of the vocabulary.
+
+    The authors' code begins the pictures' words with uniform numbers, some thirty times as long as
+    a row of the table.
+    """
+    found = start(backbone, job, config)
+    g = generator(config.seed, _STREAM)
+    for encoder, vocabulary in backbone.vocabularies.items():
+        table = vocabulary.weight.detach().float()
+        noise = torch.randn(len(job.pictures), vocabulary.dim, generator=g)
+        drawn = table.mean().cpu() + vocabulary.std() * noise
+        found |= {f"{encoder}/{place}": row[None] for place, row in enumerate(drawn, 1)}
+    return found
+
+
+def words(
+    tensors: Mapping[str, Tensor],
+    config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
+    step: int,  # noqa: ARG001
+) -> Words:
+    """The word itself is what is kept; the pictures' words end with the job."""
+    others: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        place = name.partition("/")[2]
+        if place:
+            others.setdefault(place, {})[encoder_of(name)] = tensor
+    return Words(rows={n: t for n, t in tensors.items() if "/" not in n}, others=others)
+
+
+def prompts(job: Job, config: ResolvedConfig) -> list[Choices]:
+    """Each picture's sentences, and the same "with" its own word, at their share."""
+    return [
+        Choices(tuple(sentences), _with(sentences, str(place)), config.dual_prompt_probability)
+        for place, sentences in enumerate(captions_or_templates(job, config), 1)
+    ]
+
+
+def _with(sentences: Sequence[str], name: str) -> tuple[str, ...]:
+    return tuple(
+        f"{s.removesuffix('.')} with {{{name}}}{'.' if s.endswith('.') else ''}" for s in sentences
+    )
+
+
+FORM = Form(rows=rows, words=words, prompts=prompts)
+"""Per-image tokens.
+
+Source:
+    Gal et al. 2022, arXiv:2208.01618, section 5.2: "a photo of S* with S_i". The probability of the
+    dual sentence, 0.25, is that of the authors' code.
+"""

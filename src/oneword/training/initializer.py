@@ -1,0 +1,63 @@
+"""The existing word that a new one starts from, ranked by its loss."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+
+from oneword.prompts import COMMON_WORDS, fill, of_family
+from oneword.training.batches import Batches
+from oneword.training.job import JobError
+from oneword.training.parts import LossPart, squared_error
+from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.record import Record
+
+
+_NUM_NOUNS = 12  # initialisers that are tried where none is given
+
+
+_NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
+
+
+def choose_initializer(
+    batches: Batches, record: Record, loss: LossPart = squared_error
+) -> tuple[str, dict[str, float]]:
+    """The common noun that explains the pictures best, by the denoising loss.
+
+    Args:
+        batches: Of the job.
+        record: Where it is said.
+        loss: Per-sample loss.
+
+    Returns:
+        The noun, and the loss of each that was tried.
+
+    Raises:
+        JobError: the model's vocabulary holds none of the common nouns.
+    """
+    backbone, config = batches.backbone, batches.config
+    vocabularies = backbone.vocabularies.values()
+    common = of_family(COMMON_WORDS, backbone.family, config.learnable_property)
+    nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
+    if not nouns:
+        raise JobError(
+            f"No initializer could be chosen for job {batches.job.name!r}, since the model's "
+            "vocabulary holds none of the common nouns; pass --initializer-token."
+        )
+    batch = batches.fixed.spread(_NOUN_SAMPLES)
+    with torch.no_grad():
+        found = predictions(
+            backbone,
+            [(partial(fill, placeholder_token=noun), batch) for noun in nouns],
+            scoring_chunk(config.train_batch_size),
+        )
+        losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
+    finite = [one if math.isfinite(one) else math.inf for one in losses]
+    noun = nouns[finite.index(min(finite))]
+    record.say(
+        f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
+        f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
+    )
+    return noun, dict(zip(nouns, losses, strict=True))

@@ -1,0 +1,398 @@
+"""The one training loop: the rows of new words learn, everything else stays frozen.
+
+Written for N concepts that share a batch. The model is frozen, so samples of different concepts can
+ride one forward pass; the loss is a mean within a concept and a sum across concepts, so that each
+concept's gradient is what it would be alone. The loop knows no file, no preview and no extension:
+those come in as parts (``parts.py``), ``on_step`` and ``checkpoint``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneword.config.tuning import TUNING
+from oneword.errors import ConfigError, UserError
+from oneword.models.contract import Backbone
+from oneword.models.speed.narrow_cpu import widened
+from oneword.training import extensions
+from oneword.training.initializer import choose_initializer
+from oneword.training.job import Job, JobError, Result
+from oneword.training.learner import Learner
+from oneword.training.optimiser import update
+from oneword.training.parts import (
+    AfterPart,
+    FormPart,
+    LossPart,
+    OnStep,
+    Parts,
+    Penalty,
+    PromptsPart,
+    RowsPart,
+    StopPart,
+    TimestepsPart,
+    squared_error,
+)
+from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.record import Verdict
+from oneword.training.state import Active, Checkpoint, Done, State
+from oneword.vocabulary.inject import injected
+
+
+HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
+
+
+def invert_many(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    *,
+    slots: int = 8,
+    form: FormPart = extensions.form,
+    rows: RowsPart | None = None,
+    prompts: PromptsPart | None = None,
+    timesteps: TimestepsPart = extensions.TIMESTEPS,
+    loss: LossPart = squared_error,
+    penalties: Sequence[Penalty] = extensions.PENALTIES,
+    after: Sequence[AfterPart] = extensions.AFTER,
+    stop: StopPart = extensions.STOP,
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[Result]:
+    """Learn many words, up to ``slots`` of them in one batch.
+
+    A concept's result does not depend on who shared its batch (fp32, within float tolerance). When
+    one ends, its slot takes the next job. A job that fails or diverges ends alone, with its reason.
+
+    Main arguments:
+        backbone: The frozen model; nothing of it changes.
+        jobs: What to learn; several may share a placeholder.
+        slots: Most concepts that train at once.
+        on_step: Called after every step of every job, and once before the first; see ``OnStep``.
+        checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
+            bits as an unbroken one (same machine, thread count and slots). It is saved, too,
+            whenever a job has ended.
+
+    Other arguments, the parts of the loop (``parts.py`` says what each is told):
+        form: What each job's word is made of. By default, as with every part below, what the job's
+            own settings say.
+        rows: Initial rows, in place of the form's.
+        prompts: Sentences that the word is trained in, in place of the form's.
+        timesteps: Map of the drawn times.
+        loss: Per-sample loss.
+        penalties: Terms on the rows, added to each concept's loss.
+        after: What is done to the rows after each step.
+        stop: Asked after each scoring; ends a job early.
+
+    Returns:
+        One result per job, in the order of ``jobs``.
+
+    Raises:
+        ConfigError: ``slots`` is below 1, or the saved state belongs to other jobs.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, equation 2; the shared batch is ours.
+    """
+    if slots < 1:
+        raise ConfigError(f"slots must be 1 or more, got {slots}.")
+    parts = Parts(
+        form=form,
+        rows=rows,
+        prompts=prompts,
+        timesteps=timesteps,
+        loss=loss,
+        penalties=penalties,
+        after=after,
+        stop=stop,
+        on_step=on_step,
+        checkpoint=checkpoint,
+    )
+    return _Loop(backbone, list(jobs), slots, parts).run()
+
+
+def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
+    """Learn one word; ``parts`` as in :func:`invert_many`.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+    """
+    (result,) = invert_many(backbone, [job], slots=parts.pop("slots", 1), **parts)
+    if result.status == "failed":
+        raise JobError(result.reason)
+    return result
+
+
+class _Loop:
+    """The learners in their slots, the queue behind them, and the results so far."""
+
+    def __init__(self, backbone: Backbone, jobs: list[Job], slots: int, parts: Parts) -> None:
+        self.backbone, self.jobs, self.slots, self.parts = backbone, jobs, slots, parts
+        self.queue = deque(range(len(jobs)))
+        self.results: dict[int, Result] = {}
+        self.active: dict[int, Learner] = {}
+        self.waiting: dict[int, Active] = {}  # begun, in the queue
+        self.latent_shape: tuple[int, ...] | None = None
+        self.sizes: list[int] = []  # vectors of each word in the model
+        self.rounds = 0
+        self.interrupted = False
+
+    def run(self) -> list[Result]:
+        state = self.parts.checkpoint.load() if self.parts.checkpoint else None
+        if state is not None:
+            self._resume(state)
+        while not self.interrupted and self._fill():
+            self._train_together([self.active[slot] for slot in sorted(self.active)])
+            # what has ended is kept at once, whoever else still trains
+            if self.parts.checkpoint and not self.interrupted:
+                self.parts.checkpoint.save(self._state())
+        for learner in self.active.values():
+            self.results[learner.index] = learner.result("interrupted", "stopped before its end")
+        for index in self.queue:
+            reason = "stopped before its end" if index in self.waiting else "never begun"
+            self.results[index] = Result(
+                job=self.jobs[index], status="interrupted", concept=None, reason=reason
+            )
+        return [self.results[index] for index in range(len(self.jobs))]
+
+    def _train_together(self, learners: Sequence[Learner]) -> None:
+        """Step after step until a slot falls free: then the words of the batch change."""
+        with contextlib.ExitStack() as placed:
+            self._place(placed, learners)
+            self._begin([learner for learner in learners if not learner.record.losses])
+            while not self.interrupted and len(self.active) == len(learners):
+                self._step(learners, placed)
+
+    def _step(self, learners: Sequence[Learner], placed: contextlib.ExitStack) -> None:
+        """One step of every learner: its own draws and update, and a forward pass for all.
+
+        Args:
+            learners: Whose words stand in the prompts.
+            placed: Holds the words in the model; they are placed anew when one of them grows.
+        """
+        backbone, parts = self.backbone, self.parts
+
+        # Draws: a pure function of each job's seed and its own step.
+        draws = [learner.batches.draws(learner.step) for learner in learners]
+        times = [
+            parts.timesteps(drawn.times, learner.config)
+            for learner, drawn in zip(learners, draws, strict=True)
+        ]
+
+        # Noise: the drawn pictures' latents, as far as the drawn times say.
+        batches = [
+            learner.batches.noised(drawn, at)
+            for learner, drawn, at in zip(learners, draws, times, strict=True)
+        ]
+
+        # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
+        found = predictions(
+            backbone, [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
+        )
+
+        # Loss: a mean within a word and a sum across words, so that none feels the others.
+        losses = []
+        for learner, batch, prediction in zip(learners, batches, found, strict=True):
+            loss = parts.loss(prediction, batch.target, batch.samples).mean()
+            moving = learner.moving()
+            for penalty in parts.penalties:
+                term = penalty(moving, learner.initial, learner.config)
+                loss = loss if term is None else loss + term
+            losses.append(loss)
+
+        # Gradient, of the rows alone: not backward(), which would serve whoever asks for one.
+        parameters = [p for learner in learners for p in learner.rows.values()]
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        scale = HALF_SCALE if backbone.dtype == torch.float16 else 1.0
+        total = torch.stack(losses).sum() * scale
+        if total.requires_grad:
+            gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
+
+        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
+        checked = []
+        for learner, loss in zip(learners, losses, strict=True):
+            own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
+            checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
+        update(learners, checked)
+        self.rounds += 1
+
+        # Score the fixed batches that are due, and tell of the step.
+        if _sizes(learners) != self.sizes:
+            placed.close()
+            self._place(placed, learners)
+        self._judge(learners)
+
+    def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
+        """Let the words stand in the model's prompts until ``placed`` is closed."""
+        words = [word for learner in learners for word in learner.live()]
+        self.sizes = _sizes(learners)
+        placed.enter_context(injected(self.backbone, words))
+        placed.enter_context(widened(self.backbone))
+
+    def _fill(self) -> bool:
+        """Give each free slot the next job that can be trained; whether any slot is taken."""
+        for slot in range(self.slots):
+            while slot not in self.active and self.queue:
+                index = self.queue.popleft()
+                try:
+                    self.active[slot] = self._admit(index, slot)
+                except UserError as error:
+                    self._fail(index, error)
+        return bool(self.active)
+
+    def _admit(self, index: int, slot: int) -> Learner:
+        learner = self._learner(index, slot)
+        if index in self.waiting:
+            learner.resume(self.waiting.pop(index))
+            return learner
+        if learner.config.initializer_token is None and not learner.form.described:
+            noun, learner.ranking = choose_initializer(
+                learner.batches, learner.record, self.parts.loss
+            )
+            learner.config = dataclasses.replace(learner.config, initializer_token=noun)
+        rows = self.parts.rows or learner.form.rows
+        learner.start(rows(self.backbone, learner.job, learner.config))
+        return learner
+
+    def _learner(self, index: int, slot: int) -> Learner:
+        setup = self.jobs[index].config.setup
+        if setup in TUNING:
+            raise JobError(
+                "Setups of this loop leave the model's weights alone, got "
+                f"{setup!r}; call oneword.training.tuning.method({setup!r}), or runs.train."
+            )
+        learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
+        shape = learner.batches.latent_shape
+        if self.latent_shape is not None and shape != self.latent_shape:
+            raise JobError(
+                f"All jobs of a batch need pictures of one size: job {learner.job.name!r} has "
+                f"latents of {shape}, the others of {self.latent_shape}; resize its pictures."
+            )
+        self.latent_shape = shape
+        return learner
+
+    def _fail(self, index: int, error: UserError) -> None:
+        self.results[index] = Result(
+            job=self.jobs[index], status="failed", concept=None, reason=str(error)
+        )
+
+    def _begin(self, learners: Sequence[Learner]) -> None:
+        """Check the new words in their sentences, and score them before the first step."""
+        able = []
+        for learner in learners:
+            try:
+                self._check_prompts(learner)
+                able.append(learner)
+            except UserError as error:
+                self._fail(learner.index, error)
+                del self.active[learner.slot]
+        verdicts = self._score(able)
+        for learner in able:
+            if learner.is_still:
+                verdicts[learner.index] = verdicts[learner.index] or ("finished", "")
+        self._report(able, verdicts)
+
+    def _check_prompts(self, learner: Learner) -> None:
+        """Let the tokenizers refuse a sentence too long for its word, before any step."""
+        sentences = learner.batches.all_sentences
+        for vocabulary in self.backbone.vocabularies.values():
+            tokenizer = vocabulary.tokenizer
+            tokenizer(
+                [learner.fill(s) for s in sentences],
+                padding="max_length",
+                max_length=vocabulary.max_length,
+                truncation=True,
+            )
+
+    def _judge(self, learners: Sequence[Learner]) -> None:
+        """The scorings that are due after a step of every learner."""
+        verdicts = self._score([learner for learner in learners if learner.is_due])
+        for learner in learners:
+            if learner.step == 1 and learner.dead is not None:
+                verdicts[learner.index] = (
+                    "nothing-learned",
+                    f"the gradient of the rows of text encoder {learner.dead!r} is exactly zero: "
+                    "the placeholder does not reach that encoder's output.",
+                )
+        self._report(learners, verdicts)
+        if (
+            self.parts.checkpoint
+            and not self.interrupted
+            and self.rounds % self.parts.checkpoint.steps == 0
+        ):
+            self.parts.checkpoint.save(self._state())
+
+    def _score(self, learners: Sequence[Learner]) -> dict[int, Verdict | None]:
+        """Score the fixed batches of all learners in one go; verdicts by job index."""
+        if not learners:
+            return {}
+        samples = sum(learner.config.train_batch_size for learner in learners)
+        with torch.no_grad():
+            found = predictions(
+                self.backbone,
+                [(n.fill, n.batches.fixed) for n in learners],
+                scoring_chunk(samples),
+            )
+            measures = []
+            for learner, prediction in zip(learners, found, strict=True):
+                fixed = learner.batches.fixed
+                loss = self.parts.loss(prediction, fixed.target, fixed.samples).mean()
+                measures.append(learner.measures(loss))
+            # the one place where the loop waits for the device
+            numbers = torch.stack(measures).tolist()
+        return {
+            learner.index: learner.judge(loss, bool(bad), distance)
+            for learner, (loss, bad, distance) in zip(learners, numbers, strict=True)
+        }
+
+    def _report(self, learners: Sequence[Learner], verdicts: dict[int, Verdict | None]) -> None:
+        """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
+        ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
+        try:
+            for learner in learners:
+                evaluated = learner.index in verdicts
+                progress = learner.progress(evaluated=evaluated)
+                if evaluated and learner.record.losses and self.parts.stop(progress):
+                    ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
+                if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
+                    ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
+        except KeyboardInterrupt:
+            self.interrupted = True
+        for learner in learners:
+            if learner.index in ends:
+                self.results[learner.index] = learner.result(*ends[learner.index])
+                del self.active[learner.slot]
+        if self.interrupted and self.parts.checkpoint:
+            self.parts.checkpoint.save(self._state())
+
+    def _state(self) -> State:
+        under_way = [learner.state() for learner in self.active.values()]
+        return State(
+            jobs=tuple(job.name for job in self.jobs),
+            rounds=self.rounds,
+            queue=tuple(index for index in self.queue if index not in self.waiting),
+            active=(*under_way, *self.waiting.values()),
+            done=tuple(Done.of(result, index) for index, result in self.results.items()),
+        )
+
+    def _resume(self, state: State) -> None:
+        names = tuple(job.name for job in self.jobs)
+        if state.jobs != names:
+            raise ConfigError(
+                f"The saved state belongs to the jobs {[*state.jobs]}, got {[*names]}; resume with "
+                "the same jobs, or start anew elsewhere."
+            )
+        begun = sorted(state.active, key=lambda one: one.slot)
+        self.rounds = state.rounds
+        self.queue = deque([*(one.index for one in begun), *state.queue])
+        self.results = {one.index: one.result(self.jobs[one.index]) for one in state.done}
+        self.waiting = {one.index: one for one in begun}
+
+
+def _sizes(learners: Sequence[Learner]) -> list[int]:
+    """Vectors of each word as it is now."""
+    return [word.num_vectors for learner in learners for word in learner.live()]

@@ -1,0 +1,56 @@
+"""The denoiser's predictions for the samples of several words at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from oneword._devices import sent
+from oneword._typing import Latents
+from oneword.models.contract import Backbone
+from oneword.training.samples import Batch
+
+
+SCORING_CHUNK = 32  # most samples per forward pass without gradients
+
+
+def scoring_chunk(samples: int) -> int:
+    """Samples per forward pass without gradients: no more memory than a step of training takes.
+
+    Args:
+        samples: Of one step of training.
+    """
+    return min(SCORING_CHUNK, 4 * samples)
+
+
+def predictions(
+    backbone: Backbone,
+    words: Sequence[tuple[Callable[[str], str], Batch]],
+    chunk: int | None = None,
+) -> tuple[Latents, ...]:
+    """Predictions for each batch, whose word is filled in; equal prompts are encoded once."""
+    asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
+    guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]
+    asked += [
+        (fill, batch.against, batch.samples) for fill, batch in words if batch.against is not None
+    ]
+    prompts = [fill(s) for fill, sentences, _ in asked for s in sentences]
+    x_t = torch.cat([samples.x_t for *_, samples in asked])
+    crops = torch.cat([samples.crops for *_, samples in asked])
+    t = torch.cat([samples.t for *_, samples in asked])
+    timed = any(v.splice and v.splice.timed for v in backbone.vocabularies.values())
+    parts = []
+    for first in range(0, len(prompts), chunk or len(prompts)):
+        part = slice(first, first + (chunk or len(prompts)))
+        if timed:
+            conditioning = backbone.encode_prompt(prompts[part], t[part])
+        else:
+            places = {p: place for place, p in enumerate(dict.fromkeys(prompts[part]))}
+            index = sent(torch.tensor([places[p] for p in prompts[part]]), x_t.device)
+            conditioning = backbone.encode_prompt(list(places))[index]
+        parts.append(backbone.predict(x_t[part], t[part], conditioning, crops[part]))
+    found = list(torch.cat(parts).split([len(sentences) for _, sentences, _ in asked]))
+    for place, away in zip(guided, found[len(words) :], strict=True):
+        found[place] = away + words[place][1].guidance * (found[place] - away)
+    return tuple(found[: len(words)])

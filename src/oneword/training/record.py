@@ -1,0 +1,237 @@
+"""The record of a job: losses on the fixed batch, the best of them, messages, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ResolvedConfig
+from oneword.training.job import Job, Progress, Result, Status
+from oneword.training.state import Losses, Standing
+
+
+GUARD_MIN_STEPS = 100  # shorter runs are trials: they are never called fruitless
+GUARD_MARGIN = 1e-3  # least relative fall of the fixed loss that counts as learning
+
+Verdict = tuple[Status, str]
+"""How a job ends, and why."""
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """What a record is kept of, where it can be put back."""
+
+    def kept(self) -> dict[str, Tensor]:
+        """A copy of what a result may hold."""
+        ...
+
+    def trained(self) -> dict[str, Tensor]:
+        """A copy of everything that a step changes."""
+        ...
+
+    def restore(self, trained: dict[str, Tensor]) -> None:
+        """Undo every step since ``trained`` was copied."""
+        ...
+
+
+class Record:
+    """How a job stands: its losses on the fixed batch, the best of them, and what is said of it.
+
+    Args:
+        device: Where steps are checked for numbers that are not finite.
+        max_steps: Steps after which the job, or this stage of it, ends.
+        first_step: Steps of the stage before this one.
+        losses: Of that stage.
+        messages: Of that stage, which have been told.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        max_steps: int,
+        *,
+        first_step: int = 0,
+        losses: Losses = (),
+        messages: Sequence[str] = (),
+    ) -> None:
+        self.max_steps, self.first_step = max_steps, first_step
+        self.step = 0
+        self.losses: list[tuple[int, float]] = list(losses)
+        self.first_loss = self.best_loss = math.inf
+        self.best_step, self.distance = first_step, 0.0
+        self.best: dict[str, Tensor] = {}
+        self.good: dict[str, Tensor] = {}
+        self.setbacks, self.rate_factor = 0, 1.0
+        self.messages: list[str] = list(messages)
+        self.unsaid: list[str] = []
+        self.bad = torch.zeros((), dtype=torch.bool, device=device)
+
+    @property
+    def total_step(self) -> int:
+        """Steps done in all stages."""
+        return self.first_step + self.step
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self.max_steps
+
+    def is_due(self, every: int) -> bool:
+        """Whether the fixed batch is to be scored now, as after ``every`` steps."""
+        return self.step % every == 0 or self.is_over
+
+    def say(self, message: str) -> None:
+        """Leave a message for the person."""
+        self.messages.append(message)
+        self.unsaid.append(message)
+
+    def check(self, loss: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+        """Whether all numbers of a step are finite, without waiting for the device.
+
+        Where they are not, ``bad`` is raised, which the next scoring reads.
+        """
+        finite = torch.stack([loss.detach().isfinite(), *(g.isfinite().all() for g in gradients)])
+        finite = finite.all()
+        self.bad |= ~finite
+        return finite
+
+    # --- scorings
+
+    def judge(
+        self, loss: float, bad: bool, distance: float, learned: Trained, *, rates: str
+    ) -> Verdict | None:
+        """Record a scoring; an ending and its reason, or ``None`` to go on.
+
+        Args:
+            loss: On the fixed batch.
+            bad: A step since the last scoring met a number that is not finite.
+            distance: As ``Progress.distance``.
+            learned: What has been trained; it is put back where a number is not finite.
+            rates: The learning rates, in words.
+        """
+        if bad or not math.isfinite(loss):
+            return self._set_back(learned)
+        self.setbacks, self.distance = 0, distance
+        if self.add(loss):
+            self.best = learned.kept()
+        self.good = learned.trained()
+        if 2 * self.step >= self.max_steps and self.is_fruitless:
+            return "nothing-learned", (
+                f"after {self.step} of {self.max_steps} steps the loss on the fixed batch has not "
+                f"fallen: {self.best_loss:.5g} at best, {self.first_loss:.5g} before training. Try "
+                f"a higher learning rate (now {rates}) or another initializer token."
+            )
+        return ("finished", "") if self.is_over else None
+
+    def add(self, loss: float) -> bool:
+        """Record a loss on the fixed batch; whether it is the lowest so far."""
+        if not self.losses or self.losses[-1][0] != self.total_step:
+            self.losses.append((self.total_step, loss))
+        if math.isinf(self.first_loss):
+            self.first_loss = loss
+        if loss >= self.best_loss:
+            return False
+        self.best_loss, self.best_step = loss, self.total_step
+        return True
+
+    @property
+    def is_fruitless(self) -> bool:
+        """Whether a run that is no trial has not lowered the loss."""
+        least = self.first_loss * (1 - GUARD_MARGIN)
+        return self.max_steps >= GUARD_MIN_STEPS and self.best_loss > least
+
+    def _set_back(self, learned: Trained) -> Verdict | None:
+        if not self.losses:
+            return "diverged", (
+                "the loss is not a number before the first step: the pictures or the model hold "
+                "values that are not finite, or the compute type is too narrow (try dtype fp32)."
+            )
+        learned.restore(self.good)
+        self.bad.zero_()
+        self.setbacks += 1
+        if self.setbacks > 1:
+            return "diverged", (
+                f"the loss or its gradient was not finite by step {self.step}, a second time in a "
+                f"row; the rows are those of step {self.losses[-1][0]}. Try a lower learning rate."
+            )
+        self.rate_factor /= 2
+        self.say(
+            f"The loss or its gradient was not finite by step {self.step}: back to the rows of "
+            f"step {self.losses[-1][0]}, with the learning rate halved."
+        )
+        return ("finished", "") if self.is_over else None
+
+    # --- what others see of it
+
+    def progress(
+        self,
+        job: Job,
+        config: ResolvedConfig,
+        *,
+        evaluated: bool,
+        learning_rate: float,
+        rows: Mapping[str, Tensor],
+        token: str,
+        negative_prompt: str = "",
+    ) -> Progress:
+        """What ``stop`` and ``on_step`` are told; messages are told once."""
+        message, self.unsaid = "\n".join(self.unsaid), []
+        return Progress(
+            job=job,
+            config=config,
+            step=self.total_step,
+            evaluated=evaluated,
+            losses=self.losses,
+            best_loss=self.best_loss,
+            best_step=self.best_step,
+            distance=self.distance,
+            learning_rate=learning_rate,
+            rows={name: values.detach() for name, values in rows.items()},
+            token=token,
+            negative_prompt=negative_prompt,
+            message=message,
+        )
+
+    def result(self, job: Job, status: Status, reason: str, concept: Concept) -> Result:
+        """What became of the job."""
+        return Result(
+            job=job,
+            status=status,
+            concept=concept,
+            steps=self.total_step,
+            best_step=self.best_step,
+            losses=self.losses,
+            reason=reason,
+            messages=self.messages,
+        )
+
+    def standing(self) -> Standing:
+        """All of it that a state holds, but the copies of what is trained."""
+        return Standing(
+            step=self.step,
+            losses=tuple(self.losses),
+            first_loss=self.first_loss,
+            best_loss=self.best_loss,
+            best_step=self.best_step,
+            messages=tuple(self.messages),
+            unsaid=tuple(self.unsaid),
+            bad=bool(self.bad),
+            setbacks=self.setbacks,
+            rate_factor=self.rate_factor,
+            distance=self.distance,
+        )
+
+    def resume(self, standing: Standing) -> None:
+        """Go on from what ``standing`` gave."""
+        self.step, self.losses = standing.step, list(standing.losses)
+        self.first_loss = standing.first_loss
+        self.best_loss, self.best_step = standing.best_loss, standing.best_step
+        self.messages, self.unsaid = list(standing.messages), list(standing.unsaid)
+        self.bad.fill_(standing.bad)
+        self.setbacks, self.rate_factor = standing.setbacks, standing.rate_factor
+        self.distance = standing.distance

@@ -1,0 +1,92 @@
+"""The samples and sentences of a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from oneword._typing import Latents, Timesteps
+from oneword.training.job import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """What a loss is told about the samples of one job."""
+
+    job: Job
+    pictures: Int[Tensor, " batch"]
+    """Index of each sample's picture in ``job.pictures``."""
+    flips: Bool[Tensor, " batch"]
+    """Whether the picture was mirrored; a mask must be mirrored with it."""
+    t: Timesteps
+    x0: Latents
+    noise: Latents
+    x_t: Latents
+    crops: Int[Tensor, "batch 4"]
+    """As ``Job.crops``, of each sample's picture."""
+    mask: Float[Tensor, "batch 1 h w"] | None = None
+    """As ``Job.masks``, averaged over each latent cell, mirrored where the picture is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Noised samples of one job, ready for the denoiser."""
+
+    sentences: list[str]
+    """One per sample, "{}" for the word and "{name}" for a further one."""
+    target: Latents
+    samples: Samples
+    against: list[str] | None = None
+    """Sentences from which the prediction is guided away, one per sample."""
+    guidance: float = 1.0
+    """Scale of that guidance."""
+
+    def spread(self, count: int) -> Batch:
+        """``count`` of the samples, far apart, so that they differ in picture and in time."""
+        size = len(self.sentences)
+        count = min(count, size)
+        keep = [i * (size // count + 1) % size for i in range(count)]
+        s = self.samples
+        return Batch(
+            [self.sentences[i] for i in keep],
+            target=self.target[keep],
+            samples=Samples(
+                job=s.job,
+                pictures=s.pictures[keep],
+                flips=s.flips[keep],
+                t=s.t[keep],
+                x0=s.x0[keep],
+                noise=s.noise[keep],
+                x_t=s.x_t[keep],
+                crops=s.crops[keep],
+                mask=None if s.mask is None else s.mask[keep],
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The sentences of one picture."""
+
+    sentences: tuple[str, ...]
+    """Each with "{}" for the word; drawn alike."""
+    dual: tuple[str, ...] = ()
+    """Sentences that hold a further word as well, as "{name}"; never in the fixed batch."""
+    share: float = 0.0
+    """Probability of ``dual``, in [0, 1]."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.sentences
+        yield from self.dual
+
+    def at(self, u: float, *, alone: bool = False) -> str:
+        """The sentence of a draw from U[0, 1); ``alone``: one without further words."""
+        if not self.dual or alone:
+            return self.sentences[int(u * len(self.sentences))]
+        if u < self.share:
+            return self.dual[min(int(u / self.share * len(self.dual)), len(self.dual) - 1)]
+        rest = (u - self.share) / (1 - self.share)
+        return self.sentences[min(int(rest * len(self.sentences)), len(self.sentences) - 1)]

@@ -1,0 +1,366 @@
+"""Everything that training needs to go on as if it had never stopped, and how a file holds it.
+
+A ``State`` is that of all jobs of a loop. ``split`` gives each job's share as a run of its own, and
+``joined`` puts runs together again. A file holds flat tensors and a dict for JSON; their names and
+their order are those of every file written so far, so that old runs go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from oneword.concepts.concept import Concept
+from oneword.training.job import Job, Result, Status, below
+
+
+_MORE, _DELTAS = "tensors/", "deltas/"  # before names of a result's tensors that are no rows
+_WORD = "word/"  # before names of the rows that tuning began with
+
+Losses = Sequence[tuple[int, float]]
+"""(step, loss on the fixed batch), oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What ``Record`` knows of a job under way."""
+
+    step: int
+    losses: Losses
+    first_loss: float
+    best_loss: float
+    best_step: int
+    messages: tuple[str, ...]
+    unsaid: tuple[str, ...]
+    bad: bool
+    setbacks: int = 0
+    rate_factor: float = 1.0
+    distance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Active:
+    """A job under way in the word's own loop."""
+
+    index: int
+    """Place among the loop's jobs."""
+    slot: int
+    initializer_token: str | None
+    record: Standing
+    ranking: dict[str, float]
+    """Loss of each word that was tried as the initialiser."""
+    tensors: dict[str, Tensor]
+    """On the CPU."""
+
+    def plain(self) -> dict[str, Any]:
+        """All but the tensors, for JSON."""
+        record = self.record
+        return {
+            "index": self.index,
+            "slot": self.slot,
+            "initializer_token": self.initializer_token,
+            "bad": record.bad,
+            "step": record.step,
+            "setbacks": record.setbacks,
+            "rate_factor": record.rate_factor,
+            "losses": record.losses,
+            "best_loss": record.best_loss,
+            "best_step": record.best_step,
+            "distance": record.distance,
+            "messages": record.messages,
+            "unsaid": record.unsaid,
+            "ranking": self.ranking,
+        }
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Active:
+        """What ``plain`` was called on, from a file's tensors."""
+        losses = _losses(plain["losses"])
+        names = ("bad", "step", "setbacks", "rate_factor", "best_loss", "best_step", "distance")
+        return cls(
+            index=plain["index"],
+            slot=plain["slot"],
+            initializer_token=plain["initializer_token"],
+            record=Standing(
+                losses=losses,
+                first_loss=losses[0][1] if losses else math.inf,
+                messages=tuple(plain["messages"]),
+                unsaid=tuple(plain["unsaid"]),
+                **{name: plain[name] for name in names},
+            ),
+            ranking=plain["ranking"],
+            tensors=below(tensors, f"{plain['index']}/"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A job that has ended."""
+
+    index: int
+    """Place among the loop's jobs."""
+    slot: int | None = None
+    """0 in the run folder of a job that shared its batch; else unset."""
+    status: Status
+    steps: int
+    best_step: int
+    losses: Losses
+    reason: str
+    messages: tuple[str, ...]
+    kind: str | None = None
+    """As ``Concept.kind``; ``None``: there is no concept."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """As ``Concept.provenance``."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, result: Result, index: int = 0) -> Done:
+        """From which ``result`` rebuilds a result."""
+        done = cls(
+            index=index,
+            status=result.status,
+            steps=result.steps,
+            best_step=result.best_step,
+            losses=tuple(result.losses),
+            reason=result.reason,
+            messages=tuple(result.messages),
+        )
+        concept = result.concept
+        if concept is None:
+            return done
+        tensors = concept.rows | {f"{_MORE}{name}": t for name, t in concept.tensors.items()}
+        tensors |= {f"{_DELTAS}{name}": t for name, t in concept.deltas.items()}
+        return dataclasses.replace(
+            done, kind=concept.kind, provenance=concept.provenance, tensors=tensors
+        )
+
+    def result(self, job: Job) -> Result:
+        """The result that ``of`` was called with."""
+        concept = None
+        if self.kind is not None:
+            rows = {n: t for n, t in self.tensors.items() if not n.startswith((_MORE, _DELTAS))}
+            concept = Concept(
+                placeholder_token=job.config.placeholder_token,
+                rows=rows,
+                kind=self.kind,
+                tensors=below(self.tensors, _MORE),
+                deltas=below(self.tensors, _DELTAS),
+                provenance=self.provenance,
+            )
+        return Result(
+            job=job,
+            status=self.status,
+            concept=concept,
+            steps=self.steps,
+            best_step=self.best_step,
+            losses=list(self.losses),
+            reason=self.reason,
+            messages=list(self.messages),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """All but the tensors, for JSON."""
+        names = ("status", "steps", "best_step", "losses", "reason", "messages")
+        plain = {name: getattr(self, name) for name in names}
+        if self.kind is not None:
+            plain |= {"kind": self.kind, "provenance": self.provenance}
+        plain["index"] = self.index
+        return plain if self.slot is None else plain | {"slot": self.slot}
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Done:
+        """What ``plain`` was called on, from a file's tensors."""
+        known = dict(plain) | {
+            "losses": _losses(plain["losses"]),
+            "messages": tuple(plain["messages"]),
+            "tensors": below(tensors, f"{plain['index']}/"),
+        }
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a method that tunes weights begins with."""
+
+    rows: dict[str, Tensor]
+    """The word, by text encoder."""
+    num_learned: int = 0
+    """How many of its first vectors learn; the others stay as they are."""
+    class_prompt: str | None = None
+    """What the class pictures show, in a sentence; ``None``: no prior preservation."""
+    first_step: int = 0
+    """Steps that the word has behind it."""
+    losses: Losses = ()
+    """Of those steps."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """What the concept's provenance says besides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """A job whose weights are being tuned."""
+
+    start: Start
+    initializer_token: str | None
+    record: Standing
+    tensors: dict[str, Tensor]
+    """On the CPU."""
+
+    @property
+    def step(self) -> int:
+        """Steps done in all stages."""
+        return self.start.first_step + self.record.step
+
+    def plain(self) -> dict[str, Any]:
+        """All but the tensors, for JSON."""
+        names = ("step", "first_loss", "losses", "best_loss", "best_step", "messages", "unsaid")
+        record = {name: getattr(self.record, name) for name in (*names, "bad")}
+        names = ("class_prompt", "first_step", "losses", "provenance", "num_learned")
+        return {
+            "tuning": record | {"initializer_token": self.initializer_token},
+            "start": {name: getattr(self.start, name) for name in names},
+        }
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Tuning:
+        """What ``plain`` was called on, from a file's tensors."""
+        record, start, own = dict(plain["tuning"]), plain["start"], below(tensors, "0/")
+        initializer = record.pop("initializer_token")
+        record |= {name: tuple(record[name]) for name in ("messages", "unsaid")}
+        return cls(
+            start=Start(**start | {"losses": _losses(start["losses"]), "rows": below(own, _WORD)}),
+            initializer_token=initializer,
+            record=Standing(**record | {"losses": _losses(record["losses"])}),
+            tensors={name: t for name, t in own.items() if not name.startswith(_WORD)},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything from which a loop goes on: its jobs under way, waiting and done."""
+
+    jobs: tuple[str, ...]
+    """Names of the loop's jobs."""
+    rounds: int = 0
+    """Steps of the loop; of tuning, of all its stages."""
+    queue: tuple[int, ...] = ()
+    """Places of the jobs that have not begun."""
+    active: tuple[Active, ...] = ()
+    done: tuple[Done, ...] = ()
+    first_stage: State | None = None
+    """Of a run that tunes weights later: the word's own loop."""
+    tuning: Tuning | None = None
+    """Of a run that tunes weights now."""
+
+    @property
+    def step(self) -> int | None:
+        """Steps of the run under way; ``None`` where none is."""
+        if self.tuning is not None:
+            return self.tuning.step
+        if self.first_stage is not None:
+            inner = self.first_stage
+            return inner.step if inner.active else inner.done[0].steps
+        return self.active[0].record.step if self.active else None
+
+    def split(self, names: Sequence[str]) -> dict[int, State]:
+        """Each job's share as a run of its own, by the job's place: those under way, then the done.
+
+        Args:
+            names: What each job is called in its own run.
+        """
+        shares = {}
+        for one in self.active:
+            alone = dataclasses.replace(one, index=0, slot=0)
+            shares[one.index] = State(jobs=(names[one.index],), rounds=self.rounds, active=(alone,))
+        for one in self.done:
+            alone = dataclasses.replace(one, index=0, slot=0)
+            shares[one.index] = State(jobs=(names[one.index],), rounds=self.rounds, done=(alone,))
+        return shares
+
+    @classmethod
+    def joined(cls, names: Sequence[str], runs: Sequence[State | None]) -> State | None:
+        """One loop's state from those of runs under way; ``None`` where none has begun.
+
+        Args:
+            names: What each run is called among the loop's jobs.
+            runs: ``None`` for each that has not begun.
+        """
+        active: list[Active] = []
+        for index, run in enumerate(runs):
+            if run is not None:
+                (one,) = run.active
+                active.append(dataclasses.replace(one, index=index, slot=len(active)))
+        if not active:
+            return None
+        return cls(
+            jobs=tuple(names),
+            rounds=max(run.rounds for run in runs if run is not None),
+            queue=tuple(index for index, run in enumerate(runs) if run is None),
+            active=tuple(active),
+        )
+
+    def packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a file holds: tensors, and a dict for JSON."""
+        info: dict[str, Any] = {
+            "jobs": self.jobs,
+            "rounds": self.rounds,
+            "queue": self.queue,
+            "active": [one.plain() for one in self.active],
+            "done": [one.plain() for one in self.done],
+        }
+        if self.first_stage is not None:
+            tensors, inner = self.first_stage.packed()
+            return tensors, info | {"active": [{"step": self.step}], "first_stage": inner}
+        if self.tuning is not None:
+            word = {f"{_WORD}{name}": rows.cpu() for name, rows in self.tuning.start.rows.items()}
+            tensors = {f"0/{name}": t for name, t in (self.tuning.tensors | word).items()}
+            return tensors, info | {"active": [{"step": self.step}]} | self.tuning.plain()
+        tensors = {
+            f"{one.index}/{name}": tensor
+            for one in (*self.active, *self.done)
+            for name, tensor in one.tensors.items()
+        }
+        return tensors, info
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> State:
+        """What ``packed`` was called on."""
+        first_stage, tuning, active = None, None, info["active"]
+        if "first_stage" in info:
+            first_stage, active = cls.unpacked(tensors, info["first_stage"]), ()
+        elif "tuning" in info:
+            tuning, active = Tuning.read(tensors, info), ()
+        return cls(
+            jobs=tuple(info["jobs"]),
+            rounds=info["rounds"],
+            queue=tuple(info["queue"]),
+            active=tuple(Active.read(tensors, one) for one in active),
+            done=tuple(Done.read(tensors, one) for one in info["done"]),
+            first_stage=first_stage,
+            tuning=tuning,
+        )
+
+
+def _losses(plain: Sequence[Sequence[float]]) -> Losses:
+    return tuple((int(step), float(loss)) for step, loss in plain)
+
+
+@runtime_checkable
+class Checkpoint(Protocol):
+    """Where the loop keeps its state."""
+
+    steps: int
+    """Steps of the loop between two calls of ``save``."""
+
+    def load(self) -> State | None:
+        """The state saved last, or ``None`` at a first start."""
+        ...
+
+    def save(self, state: State) -> None:
+        """Keep a state; it must replace the one before in one instant, or not at all."""
+        ...

@@ -1,0 +1,204 @@
+"""Words that are learned together, so that they can stand in one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneword._typing import Pixels
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
+from oneword.prompts import as_template, names
+from oneword.training.draws import generator
+from oneword.training.job import Job, JobError, Result
+from oneword.training.learner import slot_token
+from oneword.training.loop import invert_many
+from oneword.training.parts import captions_or_templates
+
+
+PASTED_CAPTION = "a photo of a {} and a {}"
+"""Of a picture with another pasted in; the first "{}" is the picture's own word."""
+
+
+_STREAM = 77
+"""Of the pastings' draws."""
+
+
+def pasted(
+    base: Tensor, other: Tensor, draws: torch.Generator, mask: Tensor | None = None
+) -> Tensor:
+    """A picture with another one in a box of a quarter to half its side, at a random place.
+
+    Args:
+        base: (3, height, width).
+        other: Likewise; it is shrunk to the box.
+        draws: Size and place of the box.
+        mask: (1, height, width), what of ``other`` is pasted; ``None``: all of it.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 4.4 names the remedy; the box is that of the
+        authors' unpublished code.
+    """
+    u = torch.rand(3, generator=draws).tolist()
+    height, width = base.shape[1:]
+    side = 0.25 + 0.25 * u[0]
+    size = (max(1, round(side * height)), max(1, round(side * width)))
+    top, left = int(u[1] * (height - size[0] + 1)), int(u[2] * (width - size[1] + 1))
+    small = F.interpolate(other[None], size, mode="bilinear", antialias=True)[0].clamp(-1, 1)
+    found = base.clone()
+    box = found[:, top : top + size[0], left : left + size[1]]
+    weight = 1.0 if mask is None else F.interpolate(mask[None], size, mode="area")[0]
+    found[:, top : top + size[0], left : left + size[1]] = weight * small + (1 - weight) * box
+    return found
+
+
+def invert_together(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    *,
+    paste: float = 0.1,
+    together: tuple[Pixels, Sequence[str]] | None = None,
+    seed: int = 0,
+    **parts: Any,
+) -> list[Result]:
+    """Learn several words in one batch, with sentences that name more than one of them.
+
+    Args:
+        backbone: The frozen model.
+        jobs: One for each word: distinct placeholders, an initialiser each, equally many steps.
+        paste: Share of the samples, in [0, 1), in which a picture of another word is pasted into
+            the job's own, with a caption that names both. Each picture gets one such composite;
+            its masks, where a job has some, say what is pasted.
+        together: Pictures with several of the things, and for each a caption that names their
+            placeholders; each counts as much as a picture of its own.
+        seed: Of the pastings.
+        **parts: As for :func:`oneword.invert_many`.
+
+    Raises:
+        JobError: the words cannot be learned together.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 4.4 (named as future work).
+    """
+    configs = [job.config.resolved(backbone.family) for job in jobs]
+    _check(jobs, configs, paste)
+    # the loop fills its slots in the order of the jobs
+    slots = {job.config.placeholder_token: slot_token(i) for i, job in enumerate(jobs)}
+    pictures: list[list[Tensor]] = []
+    sentences: list[list[tuple[str, ...]]] = []
+    for job, config in zip(jobs, configs, strict=True):
+        pictures.append(list(job.pictures))
+        sentences.append([tuple(s) for s in captions_or_templates(job, config)])
+    for picture, caption in zip(*together, strict=True) if together else ():
+        owner = _owner(caption, jobs)
+        pictures[owner].append(picture)
+        sentences[owner].append((_named(caption, jobs[owner], slots),))
+    mixed, told = [], {}
+    for i, job in enumerate(jobs):
+        composites = _composites(jobs, i, seed) if paste else []
+        # repeats of the pictures for each composite, so that these have their share of the deck
+        repeats = max(1, round((1 - paste) / paste)) if paste else 1
+        deck: list[Tensor] = []
+        said: list[tuple[str, ...]] = []
+        for place, picture in enumerate(pictures[i]):
+            deck += [picture] * repeats
+            said += [sentences[i][place]] * repeats
+            if place < len(composites):  # spread, so that the fixed batch meets some
+                other, composite = composites[place]
+                word = slots[jobs[other].config.placeholder_token]
+                deck.append(composite)
+                said.append((PASTED_CAPTION.format("{}", word),))
+        told[job.name] = said
+        mixed.append(
+            dataclasses.replace(
+                job,
+                config=configs[i],
+                pictures=torch.stack(deck),
+                crops=None,
+                masks=None,
+                captions=None,
+            )
+        )
+    results = invert_many(
+        backbone,
+        mixed,
+        slots=len(mixed),
+        prompts=lambda job, _: told[job.name],
+        **parts,
+    )
+    failed = next((result for result in results if result.status == "failed"), None)
+    if failed is not None:
+        raise JobError(failed.reason)
+    for result in results:
+        if result.concept is not None:
+            result.concept.provenance["learned_together"] = {"words": list(slots), "paste": paste}
+    return results
+
+
+def _check(jobs: Sequence[Job], configs: Sequence[ResolvedConfig], paste: float) -> None:
+    tokens = [job.config.placeholder_token for job in jobs]
+    if len(jobs) < 2 or len(set(tokens)) < len(jobs):
+        raise JobError(
+            f"Words that are learned together must be two or more different ones, got {tokens}."
+        )
+    if not 0 <= paste < 1:
+        raise JobError(f"paste must be in [0, 1), got {paste}.")
+    bare = next((job.name for job in jobs if job.config.initializer_token is None), None)
+    if bare is not None:
+        raise JobError(
+            f"Words that are learned together need an initializer token each, got none for "
+            f"{bare!r}."
+        )
+    form = next((c.form for c in configs if c.form != "rows"), None)
+    if form is not None:
+        raise JobError(f"Words that are learned together must be of form 'rows', got {form!r}.")
+    steps = {config.max_train_steps for config in configs}
+    shapes = {tuple(job.pictures.shape[1:]) for job in jobs}
+    if len(steps) > 1 or len(shapes) > 1:
+        raise JobError(
+            "Words that are learned together need equally many steps and pictures of one size, got "
+            f"{sorted(map(str, steps))} steps and sizes {sorted(shapes)}."
+        )
+
+
+def _composites(jobs: Sequence[Job], own: int, seed: int) -> list[tuple[int, Tensor]]:
+    """For each picture of a job, another job's index and the picture with one of its pasted in."""
+    others = itertools.cycle([i for i in range(len(jobs)) if i != own])
+    found = []
+    for place, (base, other) in enumerate(zip(jobs[own].pictures, others)):  # noqa: B905  (endless)
+        draws = generator(seed, _STREAM + own, place)
+        which = int(torch.randint(len(jobs[other].pictures), (1,), generator=draws))
+        masks = jobs[other].masks
+        mask = None if masks is None else masks[which]
+        found.append((other, pasted(base, jobs[other].pictures[which], draws, mask)))
+    return found
+
+
+def _owner(caption: str, jobs: Sequence[Job]) -> int:
+    """The job whose samples a picture with several things belongs to: the word named first."""
+    named = [i for i, job in enumerate(jobs) if names(caption, job.config.placeholder_token)]
+    if len(named) < 2:
+        words = ", ".join(job.config.placeholder_token for job in jobs)
+        raise JobError(
+            f"The caption of a picture with several things must name two or more of {words}, got "
+            f"{caption!r}."
+        )
+    return min(
+        named, key=lambda i: as_template(caption, jobs[i].config.placeholder_token).find("{")
+    )
+
+
+def _named(caption: str, owner: Job, slots: Mapping[str, str]) -> str:
+    """A caption with "{}" for the owner's word, and the others' slots for theirs."""
+    text = as_template(caption, owner.config.placeholder_token)
+    for token, slot in slots.items():
+        if token != owner.config.placeholder_token and names(text, token):
+            text = as_template(text.replace("{}", "\0"), token).replace("{}", slot)
+            text = text.replace("\0", "{}")
+    return text

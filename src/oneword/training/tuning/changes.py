@@ -1,0 +1,99 @@
+"""Changes of a denoiser's weights that a setup learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from oneword.concepts import deltas
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
+from oneword.training.draws import generator
+from oneword.training.job import JobError
+
+
+_LORA_STREAM = 100  # of draws.generator: the first half of a LoRA
+
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj",
+              "to_add_out")  # fmt: skip
+
+
+_TEXT_KEYS = ("attn2.to_k", "attn2.to_v", "add_k_proj", "add_v_proj")
+
+
+def changes_of(backbone: Backbone, config: ResolvedConfig) -> dict[str, Tensor]:
+    """Changes of the denoiser's weights that a setup learns, as yet without effect.
+
+    Raises:
+        JobError: the denoiser has no such weights.
+    """
+    tuning = config.resolved_tuning
+    part, denoiser = denoiser_of(backbone)
+    if tuning.tuned_weights == "lora":
+        found = _low_rank(denoiser, part, tuning.rank, config.seed)
+    else:
+        found = {}
+        for name, parameter in denoiser.named_parameters():
+            key = deltas.name_of_change(part, name)
+            module = name.rpartition(".")[0]
+            wanted = tuning.tuned_weights == "full" or module.endswith(_TEXT_KEYS)
+            if key is not None and wanted and parameter.is_floating_point():
+                found[key] = torch.zeros_like(parameter, dtype=torch.float32)
+    if not found:
+        raise JobError(
+            f"The denoiser of {backbone.name} must have weights to tune as "
+            f"{tuning.tuned_weights!r}, got none; choose other --tuned-weights."
+        )
+    return found
+
+
+def denoiser_of(backbone: Backbone) -> tuple[str, nn.Module]:
+    """The pipeline's name of the denoiser, and the denoiser."""
+    part = "unet" if "unet" in backbone.pipeline.components else "transformer"
+    return part, backbone.pipeline.components[part]
+
+
+def _low_rank(denoiser: nn.Module, part: str, rank: int, seed: int) -> dict[str, Tensor]:
+    """A LoRA of every attention layer: random in its first half, zero in its second.
+
+    Source:
+        Hu et al. 2021, arXiv:2106.09685, section 4.1; the spread of the first half is peft's.
+    """
+    found: dict[str, Tensor] = {}
+    g = generator(seed, _LORA_STREAM)
+    for name, layer in denoiser.named_modules():
+        if not name.endswith(_ATTENTION) or not isinstance(layer, nn.Linear):
+            continue
+        bound = 1 / math.sqrt(layer.in_features)
+        first = (2 * torch.rand(rank, layer.in_features, generator=g) - 1) * bound
+        device = layer.weight.device
+        found[f"{part}.{name}{deltas.LORA_A}"] = first.to(device)
+        found[f"{part}.{name}{deltas.LORA_B}"] = torch.zeros(
+            layer.out_features, rank, device=device
+        )
+    return found
+
+
+def compact(changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Changes as a file holds them: whole ones in half the room, and none that changes nothing.
+
+    A change is some hundredth or thousandth of its weight, so that three digits of it are five or
+    six of the weight.
+    """
+    kept = {}
+    for name, change in changes.items():
+        stem = name.removesuffix(deltas.LORA_A).removesuffix(deltas.LORA_B)
+        moved = changes[stem + deltas.LORA_B] if deltas.is_lora(name) else change
+        if moved.any():
+            kept[name] = change.float() if deltas.is_lora(name) else _halved(change)
+    return kept
+
+
+def _halved(change: Tensor) -> Tensor:
+    """Half precision, or bfloat16 for numbers so small that they lose less in it."""
+    forms = (change.half(), change.bfloat16())
+    return min(forms, key=lambda form: float((form.float() - change).norm()))

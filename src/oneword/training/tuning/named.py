@@ -1,0 +1,132 @@
+"""Methods that tune weights around a rare word and the name of its class.
+
+DreamBooth through a LoRA: the attention learns a thing under a rare word, and keeps its class. Its
+sentence is "a photo of a [rare word] [class]". The placeholder stands for both words here, so that
+the same prompts serve every method: with the LoRA alone, "a photo of a sks dog" in a stock pipeline
+is "a photo of a S*" with this concept.
+
+Custom Diffusion: a new word, and the keys and values by which the denoiser reads the text. The
+paper's sentence is "a photo of a [new word] [class]"; of the two words the first learns. The paper
+takes its class pictures from LAION (pass a folder of them as ``class_data_dir``) and also shows the
+thing at other sizes, with words for them; here the model draws them, as in DreamBooth, and pictures
+keep their size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
+from oneword.training.initializer import choose_initializer
+from oneword.training.job import Job, JobError, Result
+from oneword.training.parts import OnStep
+from oneword.training.record import Record
+from oneword.training.state import Checkpoint, Start
+from oneword.training.tuning import tuner
+from oneword.training.tuning.changes import changes_of
+from oneword.training.tuning.prior import class_prompt
+from oneword.vocabulary.vocabulary import initial_rows
+
+
+_RARE_LETTERS = 3
+
+
+def rare_word(backbone: Backbone) -> str:
+    """A short word that the model has seldom seen: the last one of its vocabulary.
+
+    Vocabularies of byte pairs are in the order of how common the pairs are.
+
+    Raises:
+        JobError: the vocabulary has none.
+
+    Source:
+        Ruiz et al. 2022, arXiv:2208.12242, section 3.2: rare tokens of up to three letters.
+    """
+    vocabularies = list(backbone.vocabularies.values())
+    tokenizer = vocabularies[0].tokenizer
+    for index in range(len(tokenizer) - 1, -1, -1):
+        piece = str(tokenizer.convert_ids_to_tokens(index))
+        word = piece.removesuffix("</w>").removeprefix("\u2581")
+        short = 2 <= len(word) <= _RARE_LETTERS and word.isascii() and word.isalpha()
+        if short and all(v.is_word(word) for v in vocabularies):
+            return word
+    raise JobError(
+        f"The vocabulary of {backbone.name} must hold a rare word of two or three letters, got "
+        "none; pass --rare-token."
+    )
+
+
+def invert(
+    backbone: Backbone,
+    job: Job,
+    *,
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Result:
+    """Tune weights for a word that is a rare one, followed by the name of its class.
+
+    "lora-dreambooth" tunes a LoRA of the denoiser's attention, and the rare word with
+    ``train_word``; "custom-diffusion" the keys and values of the cross-attention, together with the
+    rare word.
+
+    Args:
+        backbone: The model; it is its old self on return.
+        job: What to learn; ``config.tuning`` says how.
+        on_step: As in ``loop.invert``.
+        checkpoint: As in ``loop.invert``.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+
+    Source:
+        Ruiz et al. 2022, arXiv:2208.12242; Hu et al. 2021, arXiv:2106.09685; Kumari et al. 2022,
+        arXiv:2212.04488, sections 3.2 and 3.3.
+    """
+    state = checkpoint.load() if checkpoint else None
+    done = tuner.ended(job, state)
+    if done is not None:
+        return done
+    batches = tuner.batches_of(backbone, job)
+    config = batches.config
+    record = Record(backbone.device, config.resolved_tuning.tuning_steps)
+    resumed = state.tuning if state is not None else None
+    if resumed is not None:
+        config = dataclasses.replace(config, initializer_token=resumed.initializer_token)
+        start = resumed.start
+    else:
+        if config.initializer_token is None:
+            noun, _ = choose_initializer(batches, record)
+            config = dataclasses.replace(config, initializer_token=noun)
+        start = _start(backbone, config, record)
+    return tuner.tune(
+        batches,
+        config,
+        start,
+        changes_of(backbone, config),
+        record,
+        resumed=resumed,
+        on_step=on_step,
+        checkpoint=checkpoint,
+    )
+
+
+def _start(backbone: Backbone, config: ResolvedConfig, record: Record) -> Start:
+    """The rare word and the class's name, as rows."""
+    noun, tuning = config.initializer, config.resolved_tuning
+    rare = tuning.rare_token or rare_word(backbone)
+    vocabularies = backbone.vocabularies
+    length = max(len(v.ids(noun)) for v in vocabularies.values())
+    num = config.num_vectors
+    record.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
+    return Start(
+        rows={
+            name: torch.cat([initial_rows(v, rare, num), initial_rows(v, noun, length)])
+            for name, v in vocabularies.items()
+        },
+        num_learned=num if tuning.train_word else 0,
+        class_prompt=class_prompt(config, noun) if tuning.prior_loss_weight else None,
+        provenance={"stands_for": f"{rare} {noun}"},
+    )

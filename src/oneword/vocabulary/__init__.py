@@ -1,0 +1,1 @@
+"""Words outside the model: tables, tokenizers, and the rows spliced into them."""
