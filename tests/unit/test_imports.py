@@ -24,6 +24,7 @@ ROOMS = (
 """A room imports only from rooms before it."""
 EXTRAS = {
     "oneword.microworld.world.drawing",  # skia
+    "oneword.microworld.world.wide_drawing",  # skia
 }
 """Modules that need an optional extra: they alone may be imported inside a function."""
 BY_STRING = {"oneword.catalog", "oneword.cli.main"}

@@ -265,7 +265,7 @@ def test_muon_steps_the_weights_in_place_whatever_their_layout():
     run = running.Run(shop, "clip", SMALL.clip, {"part": part})
     assert [w.shape for w, _ in run.matrices] == [(24, 16, 3, 3), (16, 24)]
     twins = [nn.Parameter(w.detach().flatten(1).clone()) for w, _ in run.matrices]
-    plain = torch.optim.Muon(
+    plain = type(run.muon)(
         twins, lr=1e-3, adjust_lr_fn="match_rms_adamw", weight_decay=SMALL.clip.weight_decay
     )
     before = [p.detach().clone() for p in part.parameters()]

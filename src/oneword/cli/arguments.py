@@ -258,6 +258,20 @@ class ExploreArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThingsArguments:
+    """List the things that the world can draw, and make a sheet of them."""
+
+    search: str | None = None
+    """Show only things whose noun or keywords hold this word; the nearest names are offered."""
+    sheet: Path | None = None
+    """PNG file for a sheet: every thing in its four looks, or in one with --look."""
+    look: str | None = None
+    """Look of the sheet: flat sticker, line icon, classic emoji, glossy sticker, classic first edition."""
+    num: int | None = None
+    """Show this many only."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MicroworldCardArguments:
     """Print how an embedded model was made and what it scores, as JSON."""
 
@@ -410,6 +424,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
     "microworld explore": (ExploreArguments, "microworld"),
+    "microworld things": (ThingsArguments, "microworld_things"),
     "microworld pictures": (PicturesArguments, "microworld_pictures"),
     "microworld people": (PeopleArguments, "microworld_pictures"),
     "microworld evaluate": (MicroworldEvaluateArguments, "microworld"),
@@ -438,10 +453,11 @@ def sub_verbs(verb: str) -> dict[str, type[Any]]:
 
 
 SUB_VERB_HELP = {
-    "microworld": """usage: oneword microworld {sample,explore,pictures,people,evaluate,card,train} [options]
+    "microworld": """usage: oneword microworld {sample,explore,things,pictures,people,evaluate,card,train} [options]
 
   sample    draw prompts and say what the oracle reads from each picture
   explore   contact sheets of nouns, places and relations in all styles, drawn beside generated
+  things    list what the world can draw, search it, make a sheet of it
   pictures  draw one of the held-out concepts, to learn from or to score against
   people    draw a profession without the world's bias: a set for `oneword debias`
   evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same

@@ -11,12 +11,10 @@ length work as they do on the big models.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import (
     CLIPConfig,
@@ -26,6 +24,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from oneword.microworld.making import spelling
 from oneword.microworld.world import captions
 
 
@@ -94,26 +93,8 @@ SIZES = {"microworld": MICROWORLD, "microworld-nano": NANO}
 
 
 def tokenizer() -> CLIPTokenizer:
-    """A byte-pair tokenizer in which every word of the captions is one token.
-
-    Each word is built from its end, letter by letter, so that its merges apply in one order only
-    and whatever words there are besides. (The trainer of the tokenizers library breaks ties
-    differently each time.)
-    """
-    words = sorted({w for text in captions.vocabulary() for w in re.findall(r"\w+|[^\w\s]", text)})
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = dict.fromkeys([*alphabet, *(letter + "</w>" for letter in alphabet)])
-    merges: dict[tuple[str, str], None] = {}
-    for word in words:
-        end = word[-1] + "</w>"
-        for letter in reversed(word[:-1]):
-            merges[letter, end] = None
-            end = letter + end
-            pieces[end] = None
-    vocab = {piece: index for index, piece in enumerate(pieces)}
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocab[special] = len(vocab)
-    return CLIPTokenizer(vocab=vocab, merges=list(merges), model_max_length=CONTEXT)
+    """The tokenizer of the first world's captions."""
+    return spelling.tokenizer(captions.vocabulary(), CONTEXT)
 
 
 def autoencoder(sizes: Sizes) -> AutoencoderKL:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from oneword._devices import computes
 from oneword.microworld import weights
+from oneword.microworld.making.muon import PlainMuon, as_matrix, hidden_matrices
 from oneword.microworld.making.recipe import Recipe, Stage
 
 
@@ -77,28 +78,6 @@ class Workshop:
         return bool(up.item())
 
 
-def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
-    """See a weight or its gradient as (outputs, inputs), in the weight's order in memory."""
-    channels_last = weight.ndim == 4 and not weight.is_contiguous()
-    return (tensor.permute(0, 2, 3, 1) if channels_last else tensor).reshape(len(weight), -1)
-
-
-def _hidden_matrices(part: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
-    """Find the weights of linear and convolutional layers, each with its view as a matrix.
-
-    Muon (Jordan et al. 2024) makes a step's update orthogonal, which suits these alone: tables of
-    rows, and layers with few inputs or outputs such as the one that ends in pixels, are left out.
-    """
-    found = []
-    for module in part.modules():
-        if not isinstance(module, (nn.Linear, nn.Conv2d)):
-            continue
-        matrix = _as_matrix(module.weight.detach(), module.weight)
-        if min(matrix.shape) >= 16:
-            found.append((module.weight, matrix))
-    return found
-
-
 def _all_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -120,14 +99,15 @@ class Run:
         muon, adam = [], []
         for key, part in parts.items():
             factor = rates.get(key, 1.0)
-            found = _hidden_matrices(part)
+            found = hidden_matrices(part)
             chosen = {id(p) for p, _ in found}
             self.matrices += found
             muon.append({"params": [view for _, view in found], "factor": factor})
             rest = [p for p in part.parameters() if id(p) not in chosen]
             adam.append({"params": rest, "factor": factor})
         settings: dict[str, Any] = {"weight_decay": stage.weight_decay}
-        self.muon = torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw", **settings)
+        kind = torch.optim.Muon if computes(torch.bfloat16, shop.device) else PlainMuon
+        self.muon = kind(muon, adjust_lr_fn="match_rms_adamw", **settings)
         self.adam = torch.optim.AdamW(adam, betas=(0.9, 0.99), fused=True, **settings)
         self.average = [p.detach().clone() for p in self.parameters] if stage.ema else []
         self.step = 0
@@ -278,7 +258,7 @@ class Run:
                 grad.copy_(mean)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for p, view in self.matrices:
-            view.grad = None if p.grad is None else _as_matrix(p.grad, p)
+            view.grad = None if p.grad is None else as_matrix(p.grad, p)
         self.muon.step()
         self.adam.step()
         if self.average:
