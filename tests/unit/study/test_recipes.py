@@ -14,7 +14,7 @@ from oneword.config.scoring import StudyConfig
 from oneword.study.plan import GROUPS, Study
 
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
 
 
 def test_there_are_recipes():
