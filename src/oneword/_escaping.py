@@ -14,8 +14,6 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
-from rich.markup import escape
-
 
 _CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
 # LRM, RLM, the embeddings, overrides and isolates
@@ -47,6 +45,8 @@ def terminal(text: object, *, lines: bool = False) -> str:
 
 def rich(text: object) -> str:
     """Text inside rich's markup: none of its brackets is a style."""
+    from rich.markup import escape  # here, since --help does without rich
+
     return escape(terminal(text))
 
 
