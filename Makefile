@@ -5,13 +5,21 @@ BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(KEY)
 
-.PHONY: demo test coverage lint slow help-pages clean
+.PHONY: demo test coverage lint slow quick help-pages clean
 
 demo: $(STAMP)
 	$(BIN)/oneword demo
 
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# between changes: lint without types, and the tests that need no more than a minute and a half
+quick: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit/test_*.py \
+		tests/unit/config tests/unit/concepts tests/unit/vocabulary tests/unit/training tests/unit/runs \
+		tests/unit/cli tests/cli/test_help.py
 
 # the same tests, traced, which takes nearly twice as long
 coverage: $(STAMP)

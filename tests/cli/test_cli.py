@@ -282,7 +282,7 @@ def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
         (["fly"], "The verb must be one of demo, train"),
         (
             ["microworld", "fly"],
-            "must be one of sample, explore, pictures, people, evaluate, card, train",
+            "must be one of sample, explore, things, pictures, people, evaluate, card, train",
         ),
         (["concept", "fly"], "combine, card, push, got fly"),
         (["concept", "inspect", "/no/file"], "must exist"),
