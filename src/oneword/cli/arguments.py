@@ -119,7 +119,9 @@ class StudyArguments(StudyConfig):
     report: bool = False
     """Write the report of what is done, and stop."""
     markdown: Path | None = None
-    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures and results.jsonl.gz go into a folder beside it."""
+    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures and results.jsonl.gz go into --figures-dir."""
+    figures_dir: Path | None = None
+    """Folder for the figures and rows of --markdown; unset: beside the page, with its name."""
     json: Path | None = None
     """File for the plan, or for the results in short."""
 

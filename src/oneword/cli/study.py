@@ -49,7 +49,12 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     count = f"{len(ended.done)} of {len(study.specs)} jobs are done."
     if ended.done or chosen.report:
         shown = _shown(words)
-        path = page.write(study, command=reports.command("study", *shown), markdown=chosen.markdown)
+        path = page.write(
+            study,
+            command=reports.command("study", *shown),
+            markdown=chosen.markdown,
+            figures=chosen.figures_dir,
+        )
         if chosen.json is not None:
             write_atomic(chosen.json, (study.folder / "summary.json").read_bytes())
         _show(study)
@@ -69,7 +74,7 @@ def _shown(given: Sequence[str]) -> list[str]:
     words, kept = list(given), []
     while words:
         word = words.pop(0)
-        if word.partition("=")[0] in ("--rows", "--json", "--markdown"):
+        if word.partition("=")[0] in ("--rows", "--json", "--markdown", "--figures-dir"):
             if "=" not in word and words:
                 words.pop(0)
         elif word not in ("--report", "--retry-failed"):

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def gather(study: Study) -> list[Row]:
     return [row for spec in study.specs for row in work.read_rows(study.folder, spec)]
 
 
-def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
+def write(
+    study: Study, *, command: str, markdown: Path | None = None, figures: Path | None = None
+) -> Path:
     """Write everything that a study has found so far, into its folder.
 
     ``results.jsonl`` (and ``results.parquet`` where pyarrow is installed), ``summary.json``,
@@ -51,8 +54,9 @@ def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
     Args:
         study: The plan; jobs that are not done are left out.
         command: What the study was made with.
-        markdown: A page that the results are put into, between its marks, figures and all rows
-            beside it; a new page where there is none.
+        markdown: A page that the results are put into, between its marks; a new page where there is
+            none.
+        figures: Folder for the page's figures and all rows; ``None``: beside it, with its name.
 
     Returns:
         The HTML page.
@@ -83,15 +87,17 @@ def write(study: Study, *, command: str, markdown: Path | None = None) -> Path:
     for name, (_, figure) in drawn.items():
         write_atomic(folder / "figures" / f"{name}.svg", plots.svg(figure).encode())
         write_atomic(folder / "figures" / f"{name}.png", plots.png(figure))
-    galleries = _galleries(study, setups) or _landed_galleries(study, markdown)
+    if markdown is not None and figures is None:
+        figures = markdown.with_suffix("")
+    galleries = _galleries(study, setups) or _landed_galleries(study, figures)
     for name, sheet in galleries.items():
         write_atomic(folder / "figures" / f"gallery-{name}.jpg", sheet)
     lead = _lead(study, rows)
     parts = _Parts(study, lead, setups, means, found, drawn, galleries, command)
     text = parts.markdown("figures")
     write_atomic(folder / MARKDOWN, f"# The study\n\n{text}".encode())
-    if markdown is not None:
-        _put_into(markdown, parts, rows)
+    if markdown is not None and figures is not None:
+        _put_into(markdown, figures, parts, rows)
     return report.write(parts.page(), folder / REPORT)
 
 
@@ -184,11 +190,11 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def _landed_galleries(study: Study, page: Path | None) -> dict[str, bytes]:
-    """Sheets beside a page that was written before: landed rows come without pictures."""
-    if page is None:
+def _landed_galleries(study: Study, place: Path | None) -> dict[str, bytes]:
+    """Sheets of a page that was written before: landed rows come without pictures."""
+    if place is None:
         return {}
-    files = {name: page.with_suffix("") / f"gallery-{name}.jpg" for name in study.subjects}
+    files = {name: place / f"gallery-{name}.jpg" for name in study.subjects}
     return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
 
@@ -366,9 +372,8 @@ def _jpeg_uri(data: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def _put_into(page: Path, parts: _Parts, rows: Sequence[Row]) -> None:
-    """Put results between a page's marks; figures and rows go into a folder named after it."""
-    place = page.with_suffix("")
+def _put_into(page: Path, place: Path, parts: _Parts, rows: Sequence[Row]) -> None:
+    """Put results between a page's marks; figures and rows go into a folder of their own."""
     before, after = "# The study\n\n", "\n"
     if page.is_file():
         text = page.read_text(encoding="utf-8")
@@ -378,7 +383,7 @@ def _put_into(page: Path, parts: _Parts, rows: Sequence[Row]) -> None:
                 "put them where the results belong."
             )
         before, after = text.split(BEGIN)[0], text.split(END)[1]
-    body = parts.markdown(place.name)
+    body = parts.markdown(Path(os.path.relpath(place, page.parent)).as_posix())
     for source in sorted((parts.study.folder / "figures").iterdir()):
         if source.suffix in (".svg", ".jpg"):
             write_atomic(place / source.name, source.read_bytes())

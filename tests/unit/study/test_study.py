@@ -659,6 +659,12 @@ def test_results_go_between_the_marks_of_a_page(tmp_path):
     links = re.findall(r"\]\((.*?)\)", text)
     assert links
     assert all((target.parent / link).is_file() for link in links)
+    page.write(study, command="x", markdown=target, figures=tmp_path / "data" / "mine")
+    moved = re.findall(r"\]\((.*?)\)", target.read_text())
+    assert len(moved) == len(links)
+    assert all(link.startswith("../data/mine/") for link in moved)
+    assert all((target.parent / link).is_file() for link in moved)
+    assert (tmp_path / "data" / "mine" / page.ROWS).is_file()
     target.write_text("no marks")
     with pytest.raises(page.StudyError, match="must hold the lines"):
         page.write(study, command="x", markdown=target)
