@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Float
 from rich.table import Table
+from torch import Tensor
 
 from oneword._files import check_writable, write_json_atomic
 from oneword._typing import Pixels
@@ -78,7 +80,7 @@ def score(
     backbone: Backbone,
     concept: Concept,
     pictures: Pixels,
-    plain: Pixels | None,
+    plain: Float[Tensor, "plain 3 height width"] | None,
 ) -> tuple[Evaluation, dict[str, str]]:
     """Scores of a concept and its references, and the word of each method."""
     if config.prompts and len(set(config.prompts)) < len(config.prompts):
