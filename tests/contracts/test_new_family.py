@@ -16,7 +16,6 @@ from oneword.catalog import Family, TextEncoder
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.concepts.formats import by_encoder
 from oneword.concepts.formats.names import encoder_of_width, family_of
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
@@ -118,7 +117,7 @@ def test_presets_are_resolved_for_it(record, preset):
 
 def test_its_words_are_read_and_written_by_their_key(record, tmp_path):
     word = Concept(placeholder_token="<w>", rows={"made_1b": torch.ones(1, 40)})
-    (path,) = by_encoder.save([word], tmp_path / "kohya.safetensors")
+    (path,) = formats.save_concept(word, tmp_path / "comfyui.safetensors", "comfyui")
     assert set(load_file(path)) == {"made_1b"}
     for name in ("made_1b", "made_alias", "emb_params"):
         save_file({name: torch.ones(1, 40)}, tmp_path / "w.safetensors")
