@@ -43,8 +43,8 @@ def run(arguments: ThingsArguments, _words: Sequence[str]) -> int:
         note = f"  [held out, {halves.get(thing.slug, 'beside a twin')}]" if held_out else ""
         print(f"{thing.noun}  ({', '.join(thing.keywords[:6])}){note}")
     options.say(
-        f"{len(found)} things that artists drew, in four looks. The model that ships was trained "
-        "before they came; it knows what is drawn from parts."
+        f"Drawn by artists, in four looks: {len(found)}. The model that ships was trained before these "
+        "came and knows only what is drawn from parts."
     )
     return 0
 
