@@ -507,16 +507,6 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, str] | None = N
     write_atomic(path, png_bytes(image, metadata))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Text entries of a PNG.
-
-    Raises:
-        ImageError: it is no picture.
-    """
-    texts = getattr(open_picture(path), "text", {})
-    return {key: str(value) for key, value in texts.items()}
-
-
 def data_uri(image: Image.Image, most_px: int | None = None) -> str:
     """A picture as a data URI, for pages that need no other file.
 

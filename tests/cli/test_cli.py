@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import layouts
+import png_texts
 from oneword.catalog import FAMILIES
 from oneword.cli import options
 from oneword.cli.arguments import EvaluateArguments, ModelsArguments, TrainArguments
@@ -25,7 +26,6 @@ from oneword.cli.main import VERBS, main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
 from oneword.errors import ConfigError
-from oneword.images import read_metadata
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_train_then_inspect_then_generate(training, tmp_path, capsys, tiny_folde
                  "--json", str(tmp_path / "pictures.json")]) == 0  # fmt: skip
     pictures = json.loads((tmp_path / "pictures.json").read_text())
     assert [p["seed"] for p in pictures] == ["0", "1", "0", "1"]
-    assert read_metadata(tmp_path / "out" / "000-a-s-seed0.png")["prompt"] == "a S*"
+    assert png_texts.read(tmp_path / "out" / "000-a-s-seed0.png")["prompt"] == "a S*"
     assert (tmp_path / "out" / "contact-sheet.png").exists()
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import png_texts
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.images import read_metadata
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_best_are_kept_and_the_others_put_aside(draw, words, tmp_path, capsy
         assert score[True] >= score[False] - 1e-3
     report = (out / "report.html").read_text()
     assert "a &lt;a&gt; on the moon (dropped)" in report
-    assert read_metadata(next(out.glob("000*.png")))["ranked_by"] == "mean"
+    assert png_texts.read(next(out.glob("000*.png")))["ranked_by"] == "mean"
 
 
 def test_two_words_a_list_and_a_gallery(draw, words, tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import png_texts
 from oneword import images
 from oneword.images import (
     ImageError,
@@ -19,7 +20,6 @@ from oneword.images import (
     labelled_sheet,
     read_folder,
     read_image,
-    read_metadata,
     save_png,
     to_images,
     to_pixels,
@@ -235,7 +235,7 @@ def test_pixels_and_pictures_round_trip_exactly():
 
 def test_settings_travel_inside_a_png(tmp_path):
     save_png(picture(), tmp_path / "x.png", {"prompt": "a photo of a S* – café", "seed": "3"})
-    assert read_metadata(tmp_path / "x.png") == {"prompt": "a photo of a S* – café", "seed": "3"}
+    assert png_texts.read(tmp_path / "x.png") == {"prompt": "a photo of a S* – café", "seed": "3"}
 
 
 def test_a_contact_sheet_enlarges_small_pictures_and_keeps_their_order():

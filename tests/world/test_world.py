@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import png_texts
 from oneword.cli.main import main
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import EMBEDDED, ModelConfig
@@ -17,7 +18,7 @@ from oneword.evaluation import harness
 from oneword.evaluation.features import load_judge
 from oneword.generation.blending import psnr
 from oneword.generation.editing import edit
-from oneword.images import from_uint8, read_metadata
+from oneword.images import from_uint8
 from oneword.microworld import weights
 from oneword.microworld.making import models
 from oneword.microworld.world import concepts
@@ -104,7 +105,7 @@ def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
     found = json.loads((tmp_path / "scores.json").read_text())
     assert found["words"]["concept"] == "S*"
     assert found["reached"] > 0.3
-    facts = read_metadata(next((folder / "pictures-of-S").glob("000-*seed0.png")))
+    facts = png_texts.read(next((folder / "pictures-of-S").glob("000-*seed0.png")))
     assert facts["model"] == "microworld"
     assert (folder / "overview.png").exists()
 

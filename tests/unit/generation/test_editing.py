@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+import png_texts
 import tiny
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import EditConfig, SamplingConfig
@@ -21,7 +22,7 @@ from oneword.generation.blending import cells_of, grown, psnr, shrinking, thin
 from oneword.generation.ddim_inversion import bipartite
 from oneword.generation.editing import EditError, boxed, edit, ranked, read_picture, save_edits
 from oneword.generation.generate import Drawing, generate
-from oneword.images import from_uint8, read_metadata
+from oneword.images import from_uint8
 from oneword.microworld.world import concepts
 from oneword.microworld.world.drawn import concept_pictures
 from oneword.models.loading import load_backbone
@@ -411,5 +412,5 @@ def test_files_carry_their_settings_and_a_sheet_stands_beside(tmp_path):
     assert [f.name for f in files] == [
         "000-a-s-on-the-moon-seed0.png", "001-a-s-on-the-moon-seed1.png", "contact-sheet.png",
     ]  # fmt: skip
-    assert read_metadata(files[1])["score"] == "0.5000"
+    assert png_texts.read(files[1])["score"] == "0.5000"
     assert Image.open(files[2]).width > 3 * 128  # picture, mask, edits

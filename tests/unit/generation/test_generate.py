@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+import png_texts
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.generation.generate import SHEET, generate, save_drawing, slug
-from oneword.images import read_metadata
 from oneword.prompts import PromptError
 
 
@@ -62,7 +62,7 @@ def test_pictures_carry_what_made_them(tiny_sd, word, tmp_path):
         "000-a-s-seed7.png", "000-a-s-seed8.png", "001-a-s-at-sea-seed7.png",
         "001-a-s-at-sea-seed8.png", SHEET,
     ]  # fmt: skip
-    facts = read_metadata(files[3])
+    facts = png_texts.read(files[3])
     assert facts["prompt"] == "a S* at sea"
     assert facts["seed"] == "8"
     assert json.loads(facts["concepts"]) == {"S*": word.sha256()}
