@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,27 @@ def test_the_readmes_library_lines_run(tmp_path, monkeypatch):
          names)  # fmt: skip
     assert (tmp_path / "mug.safetensors").exists()
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+
+
+@pytest.mark.slow
+def test_the_tutorials_commands_do_what_it_says(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs/tutorials/first-word.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+    commands = [shlex.split(b.replace("\\\n", " ")) for b in blocks if "stable-diffusion" not in b]
+    assert [command[1] for command in commands] == [
+        "microworld", "train", "generate", "concept", "concept",
+    ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert command[0] == "oneword"
+        assert main(command[1:]) == 0
+    assert len(list(Path("mug-pictures").glob("*.png"))) == 5
+    assert Path("my-mug/report.html").is_file()
+    assert len(list(Path("drawn").glob("*-seed*.png"))) == 12
+    assert Path("for-comfyui/my-mug.safetensors").is_file()
+    out = capsys.readouterr().out
+    assert "Stopped early" in out
+    assert "embedding:my-mug" in out
 
 
 def test_drawing_on_microworld_does_not_depend_on_the_batch(microworld):
