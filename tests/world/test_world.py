@@ -159,8 +159,8 @@ def test_the_tutorials_commands_do_what_it_says(tmp_path, monkeypatch, capsys):
     assert Path("my-mug/report.html").is_file()
     assert len(list(Path("drawn").glob("*-seed*.png"))) == 12
     assert Path("for-comfyui/my-mug.safetensors").is_file()
-    out = capsys.readouterr().out
-    assert "Stopped early" in out
+    out, err = capsys.readouterr()
+    assert "Stopped early at step 130" in err
     assert "embedding:my-mug" in out
 
 
