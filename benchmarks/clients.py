@@ -5,9 +5,10 @@
 
 For each tool, words of several models are written with its ``--to`` layout, its loader is imported
 from the checkout in a process of its own and reads the file, and the rows that it finds are
-compared with ours, to the bit. (``a1111`` may be a checkout of Forge, which carries its code.) What a loader's file imports and does not need to read a word (a
-web server, a database of models, a library that is not installed) is replaced by a stand-in that
-does nothing. diffusers is installed here; its loader is tested in ``tests/parity``.
+compared with ours, to the bit. (``a1111`` may be a checkout of Forge, which carries its code.) What
+a loader's file imports and does not need to read a word (a web server, a database of models, a
+library that is not installed) is replaced by a stand-in that does nothing. diffusers is installed
+here; its loader is tested in ``tests/parity``.
 
 Exit status: 0, or 1 if a tool refused a file or found other rows.
 """
