@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -196,15 +197,69 @@ def fill(template: str, placeholder_token: str) -> str:
     return template.replace("{}", placeholder_token)
 
 
-def _word(token: str) -> re.Pattern[str]:
-    before = r"(?<![\w])" if token[0].isalnum() else ""
-    after = r"(?![\w])" if token[-1].isalnum() else ""
-    return re.compile(before + re.escape(token) + after)
+_UNSPACED = (
+    "CJK", "IDEOGRAPHIC", "KANGXI", "BOPOMOFO", "HIRAGANA", "KATAKANA", "HENTAIGANA",
+    "HALFWIDTH KATAKANA", "HANGUL", "HALFWIDTH HANGUL", "YI ", "TANGUT", "THAI", "LAO", "KHMER",
+    "MYANMAR", "TIBETAN", "TAI ", "NEW TAI", "JAVANESE", "BALINESE",
+)  # fmt: skip
+"""How Unicode's names of characters begin in scripts that put no space between words; Korean puts
+none before its particles."""
+
+
+def _is_letter(character: str) -> bool:
+    """Whether a character runs together with a letter beside it into one word."""
+    if not (character.isalnum() or unicodedata.category(character).startswith("M")):
+        return False
+    return not unicodedata.name(character, "").startswith(_UNSPACED)
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text is no piece of a longer word."""
+    beside = ((text[start - 1 : start], text[start]), (text[end : end + 1], text[end - 1]))
+    return not any(
+        outer and (outer == "_" or _is_letter(outer)) and _is_letter(inner)
+        for outer, inner in beside
+    )
+
+
+def places(text: str, placeholder_tokens: Iterable[str]) -> list[tuple[int, int]]:
+    """Where placeholders stand in a text: start and end of each, the longest where several begin.
+
+    A placeholder that begins or ends with a letter is none inside of a longer word: "cat" does not
+    stand in "cathedral". In scripts that put no spaces between words it may stand anywhere.
+    """
+    tokens = sorted({*placeholder_tokens}, key=len, reverse=True)
+    found: list[tuple[int, int]] = []
+    at = 0
+    while starts := [start for token in tokens if (start := text.find(token, at)) >= 0]:
+        at = min(starts)
+        fitting = (at + len(token) for token in tokens if text.startswith(token, at))
+        end = next((end for end in fitting if _stands_alone(text, at, end)), None)
+        if end is None:
+            at += 1
+        else:
+            found.append((at, end))
+            at = end
+    return found
+
+
+def replaced(text: str, texts: Mapping[str, str]) -> str:
+    """A text with other texts in the places of placeholders."""
+    parts, last = [], 0
+    for start, end in places(text, texts):
+        parts += [text[last:start], texts[text[start:end]]]
+        last = end
+    return "".join([*parts, text[last:]])
 
 
 def names(prompt: str, placeholder_token: str) -> bool:
     """Whether a prompt holds a placeholder, as the tokenizer will find it."""
-    return bool(_word(placeholder_token).search(prompt))
+    return bool(places(prompt, [placeholder_token]))
+
+
+def named(prompt: str, placeholder_tokens: Iterable[str]) -> set[str]:
+    """Which of some placeholders a prompt holds, as the tokenizer will find them together."""
+    return {prompt[start:end] for start, end in places(prompt, placeholder_tokens)}
 
 
 _LIST_NAME = re.compile(r"(?:paper|microworld):\S*")
@@ -266,13 +321,12 @@ def as_template(prompt: str, placeholder_token: str) -> str:
             f"A prompt or caption must contain the placeholder {placeholder_token!r}, got "
             f"{prompt!r}; for captions, --prefix-captions puts it in front."
         )
-    return _word(placeholder_token).sub("{}", prompt)
+    return replaced(prompt, {placeholder_token: "{}"})
 
 
 def without_placeholder(prompt: str, placeholder_tokens: Sequence[str]) -> str:
     """A prompt without its pseudo-words, for scoring: "A photo of on the moon"."""
-    for token in sorted(placeholder_tokens, key=len, reverse=True):
-        prompt = _word(token).sub("", prompt)
+    prompt = replaced(prompt, dict.fromkeys(placeholder_tokens, ""))
     return re.sub(r"\s+", " ", prompt).strip()
 
 

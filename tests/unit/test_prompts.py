@@ -11,8 +11,11 @@ from oneword.prompts import (
     as_template,
     expanded,
     fill,
+    named,
     names,
+    places,
     read_prompts,
+    replaced,
     strangers,
     without_placeholder,
 )
@@ -50,6 +53,17 @@ def test_every_template_holds_the_word_once_and_the_papers_end_with_a_full_stop(
         ("<a><b>", "<b>", True),
         ("my_cat", "cat", False),
         ("*", "*", True),
+        ("a 5S* hotel", "S*", False),
+        ("S*2", "S*", True),
+        ("一只猫在月球上", "猫", True),
+        ("一只cat在月球上", "cat", True),
+        ("一只cats在月球上", "cat", False),
+        ("月の上の猫の写真", "猫", True),
+        ("ネコが", "ネコ", True),
+        ("고양이가 달에 있다", "고양이", True),
+        ("แมวบนดวงจันทร์", "แมว", True),
+        ("a cafe\u0301s", "cafe\u0301", False),  # an accent of its own is part of the letter
+        ("котики", "кот", False),
     ],
 )
 def test_a_placeholder_is_found_as_the_tokenizer_finds_it(prompt, token, found):
@@ -60,6 +74,14 @@ def test_prompts_become_templates_and_back():
     template = as_template("a photo of a S* beside S*", "S*")
     assert template == "a photo of a {} beside {}"
     assert fill(template, "<x>") == "a photo of a <x> beside <x>"
+
+
+def test_of_words_that_begin_alike_the_longest_is_meant():
+    assert named("a S*2 and a <b>", ["S*", "S*2", "<b>"]) == {"S*2", "<b>"}
+    assert places("cat-so", ["cat", "cat-s"]) == [(0, 3)]
+    swapped = replaced("a S* beside a S*2", {"S*": "S*2", "S*2": "S*"})
+    assert swapped == "a S*2 beside a S*"
+    assert places("", ["a"]) == places("a", []) == []
 
 
 def test_a_prompt_without_its_placeholder_is_refused():

@@ -14,7 +14,7 @@ from torch import Tensor
 from oneword._typing import Pixels
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
-from oneword.prompts import as_template, names
+from oneword.prompts import places, replaced
 from oneword.training.draws import generator
 from oneword.training.job import Job, JobError, Result
 from oneword.training.learner import slot_token
@@ -182,23 +182,16 @@ def _composites(jobs: Sequence[Job], own: int, seed: int) -> list[tuple[int, Ten
 
 def _owner(caption: str, jobs: Sequence[Job]) -> int:
     """The job whose samples a picture with several things belongs to: the word named first."""
-    named = [i for i, job in enumerate(jobs) if names(caption, job.config.placeholder_token)]
-    if len(named) < 2:
-        words = ", ".join(job.config.placeholder_token for job in jobs)
+    words = [job.config.placeholder_token for job in jobs]
+    found = [caption[start:end] for start, end in places(caption, words)]
+    if len({*found}) < 2:
         raise JobError(
-            f"The caption of a picture with several things must name two or more of {words}, got "
-            f"{caption!r}."
+            "The caption of a picture with several things must name two or more of "
+            f"{', '.join(words)}, got {caption!r}."
         )
-    return min(
-        named, key=lambda i: as_template(caption, jobs[i].config.placeholder_token).find("{")
-    )
+    return words.index(found[0])
 
 
 def _named(caption: str, owner: Job, slots: Mapping[str, str]) -> str:
     """A caption with "{}" for the owner's word, and the others' slots for theirs."""
-    text = as_template(caption, owner.config.placeholder_token)
-    for token, slot in slots.items():
-        if token != owner.config.placeholder_token and names(text, token):
-            text = as_template(text.replace("{}", "\0"), token).replace("{}", slot)
-            text = text.replace("\0", "{}")
-    return text
+    return replaced(caption, {**slots, owner.config.placeholder_token: "{}"})

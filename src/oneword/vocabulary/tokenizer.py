@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from tokenizers import AddedToken
 from torch import Tensor
 from transformers import BatchEncoding
 
+from oneword.prompts import places
 from oneword.vocabulary.vocabulary import behind
 from oneword.vocabulary.word import PlaceholderError, Word
 
@@ -74,19 +74,21 @@ class _WordTokenizer:
 
     def _expanded(self, text: str, special: bool) -> list[int]:
         if (text, special) not in self._known:
-            find = self._by_offsets if self.is_fast else self._by_parts  # type: ignore[attr-defined]
-            self._known[text, special] = find(text, special)
+            ids = self._by_offsets(text, special) if self.is_fast else None  # type: ignore[attr-defined]
+            self._known[text, special] = self._by_parts(text, special) if ids is None else ids
         return self._known[text, special]
 
     def _by_parts(self, text: str, special: bool) -> list[int]:
-        """Ids where the tokenizer, written in Python, does not say where its tokens stand.
+        """Ids where the tokenizer does not find the words itself.
 
-        What stands between the words is tokenised alone, as it would be behind another word.
+        One that is written in Python does not say where its tokens stand; a fast one sees no word
+        that letters of a script without spaces surround. What stands between the words is tokenised
+        alone, as it would be behind another word.
         """
         plain = super().__call__  # type: ignore[misc]
 
         def bare(part: str) -> list[int]:
-            return list(plain(part, add_special_tokens=False).input_ids)
+            return list(self._original(part, add_special_tokens=False).input_ids)
 
         rows = {word: self._expansions[token] for token, word in self._spellings.items()}
         parts = apart(self, text)
@@ -102,16 +104,17 @@ class _WordTokenizer:
         full = list(plain("a").input_ids)
         return full[:head] + ids + full[len(full) - tail :]
 
-    def _by_offsets(self, text: str, special: bool) -> list[int]:
+    def _by_offsets(self, text: str, special: bool) -> list[int] | None:
+        """Ids with the words that the tokenizer finds; ``None``: it finds others than there are."""
         encoded = super().__call__(  # type: ignore[misc]
             text, add_special_tokens=special, return_offsets_mapping=True
         )
         ids: list[int] = []
+        found: list[tuple[int, int]] = []
         before: tuple[int, int] | None = None
         for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
-            if token in self._expansions and _stands_alone(
-                text, start, end, self._spellings[token]
-            ):
+            if token in self._expansions and text[start:end] == self._spellings[token]:
+                found.append((start, end))
                 # Gemma's words hold the space before them; a row takes such a word's place. Some
                 # tokenizers give a lone space no width
                 lone = before in ((start - 1, start), (start, start))
@@ -121,7 +124,7 @@ class _WordTokenizer:
             else:
                 ids.append(token)
             before = start, end
-        return ids
+        return ids if found == places(text, self._spellings.values()) else None
 
     def _truncated(self, ids: list[int], limit: int, special: bool, text: str) -> list[int]:
         if len(ids) <= limit:
@@ -168,14 +171,6 @@ class _WordTokenizer:
 def _is_single(token: str) -> bool:
     """Whether a placeholder begins and ends like a word, so that it must not match inside one."""
     return token[0].isalnum() and token[-1].isalnum()
-
-
-def _stands_alone(text: str, start: int, end: int, spelling: str) -> bool:
-    """Whether a token is the placeholder itself and no piece of another word."""
-    if text[start:end] != spelling:
-        return False
-    neighbours = text[max(0, start - 1) : start] + text[end : end + 1]
-    return not (_is_single(spelling) and any(c.isalnum() or c == "_" for c in neighbours))
 
 
 def truncated(tokenizer: Any, ids: list[int], limit: int, text: str) -> list[int]:
@@ -232,10 +227,8 @@ def apart(tokenizer: Any, text: str) -> list[str]:
     Returns:
         One part more than twice the number of placeholders; what stands between may be empty.
     """
-    spellings = sorted(getattr(tokenizer, "_spellings", {}).values(), key=len, reverse=True)
     parts, last = [], 0
-    for found in re.finditer("|".join(map(re.escape, spellings)), text) if spellings else ():
-        if _stands_alone(text, *found.span(), found[0]):
-            parts += [text[last : found.start()], found[0]]
-            last = found.end()
+    for start, end in places(text, getattr(tokenizer, "_spellings", {}).values()):
+        parts += [text[last:start], text[start:end]]
+        last = end
     return [*parts, text[last:]]
