@@ -91,10 +91,26 @@ def test_two_words_a_list_and_a_gallery(draw, words, tmp_path, capsys):
     assert "&lt;a&gt; and &lt;b&gt;" in page
 
 
+def test_a_word_of_the_negative_prompt_fills_no_template(draw, words, tmp_path, capsys):
+    assert draw("--concepts", *words, "--prompts", "a photo of a {}", "--negative-prompt", "<b>",
+                "--json", tmp_path / "all.json") == 0  # fmt: skip
+    assert {p["prompt"] for p in json.loads((tmp_path / "all.json").read_text())} == {
+        "a photo of a <a>"
+    }
+
+
+def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
+    assert draw("--prompts", "a 5* hotel", "a <hello> by a 5* hotel") == 0
+    err = capsys.readouterr().err
+    assert err.count("'5*' is no loaded word and is read as text") == 1
+    assert err.count("'<hello>' is no loaded word") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prompts", "a S*"], "must name only words that are loaded, got 'S*' in 'a S*'"),
+        (["--prompts", "a cat", "--negative-prompt", "<nobody>"],
+         "must name only words that are loaded, got '<nobody>' in '<nobody>' with no word loaded"),
         (["--prompts", "paper:fig6", "--concepts", "A"], "learned as style, got '<a>', learned as"),
         (["--prompts", "a <a>", "--concepts", "A", "A"], "=' rename one: --concepts"),
         (["--prompts", "a cat", "--keep", "4"], "keep must be in 1..3"),

@@ -135,7 +135,7 @@ def _card(chosen: ConceptCardArguments) -> None:
             )
         )
         prompts = expanded(templates, {c.placeholder_token: c.learnable_property for c in concepts})
-        with screen.counting("drawing the preview") as show:
+        with screen.warnings_said(), screen.counting("drawing the preview") as show:
             pixels = generation.generate(
                 backbone,
                 prompts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 from oneword._files import check_writable, write_json_atomic
@@ -24,11 +23,7 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     )
     judge = None if chosen.keep is None else load_judge(chosen.judge, backbone)
     num = 1 if chosen.invert is not None else chosen.num_images_per_prompt
-    with (
-        screen.counting("editing") as show,
-        warnings.catch_warnings(record=True) as caught,
-    ):
-        warnings.simplefilter("always")
+    with screen.warnings_said(), screen.counting("editing") as show:
         edits = editing.edit(
             backbone,
             picture,
@@ -45,8 +40,6 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
             replace=chosen.replace,
             on_picture=show,
         )
-    for warning in caught:
-        options.say(str(warning.message))
     if judge is not None:
         edits = editing.ranked(edits, judge, concepts=concepts, keep=chosen.keep)
     files = editing.save_edits(edits, chosen.output_dir)

@@ -24,7 +24,7 @@ from oneword.generation.generate import Drawing
 from oneword.images import from_uint8, read_folder, read_image
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
-from oneword.prompts import expanded, names
+from oneword.prompts import expanded, named
 from oneword.runs.folder import pictures_of
 
 
@@ -37,8 +37,9 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     check_writable(chosen.output_dir)
     concepts = read_words(chosen.concepts)
     kinds = {c.placeholder_token: c.learnable_property for c in concepts}
-    prompts = expanded(chosen.prompts, kinds)
-    plain = [p for p in prompts if kinds and not any(names(p, word) for word in kinds)]
+    away = named(chosen.sampling.negative_prompt, kinds)
+    prompts = expanded(chosen.prompts, {w: k for w, k in kinds.items() if w not in away} or kinds)
+    plain = [p for p in prompts if kinds and not named(p, kinds)]
     if plain and len(plain) < len(prompts):
         options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
     # guidance draws each picture twice
@@ -59,7 +60,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         references = _references(chosen, concepts, backbone.resolution)
         judge = load_judge(chosen.judge, backbone)
     seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
-    with screen.counting("drawing") as show:
+    with screen.warnings_said(), screen.counting("drawing") as show:
         drawing = generation.generate(
             backbone,
             prompts,

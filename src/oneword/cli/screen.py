@@ -6,6 +6,7 @@ On a terminal these are bars; in a log file or pipe, where a bar cannot move, a 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from oneword._escaping import terminal
-from oneword.cli.options import READER_GONE
+from oneword.cli.options import READER_GONE, say
 from oneword.runs.events import Event, Message, Plan, Preview, Stepped
 
 
@@ -161,6 +162,16 @@ def counting(what: str) -> Iterator[Callable[[float, float], None]]:
     """A bar of things done: ``show(done, total)``."""
     with display() as shown:
         yield shown.counting(what)
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Say what a piece of work warns of, each text once, when it is over."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        say(text)
 
 
 def time_left(seconds: float | None) -> str:

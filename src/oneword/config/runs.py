@@ -129,6 +129,8 @@ class DebiasConfig:
     """What to read, each NAME=TEXT|TEXT|..., by the CLIP that judges; none: the oracle's skin and hair on microworld, gender presentation, skin tone and age elsewhere."""
     judge: str | None = None
     """CLIP that reads attributes: hub id or folder; unset: as for evaluate."""
+    replace: bool = False
+    """Allow a placeholder that is already a word of the model."""
 
     def __post_init__(self) -> None:
         require(bool(self.word.strip()), "The word to be made fairer must be given, got none.")

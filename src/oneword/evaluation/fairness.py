@@ -13,12 +13,14 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.runs import DebiasConfig, TrainConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import Judge, load_judge
+from oneword.generation.generate import check_negative_prompt
 from oneword.microworld import weights
 from oneword.microworld.world import inventory
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.prompts import fill
 from oneword.runs import events, train as runs
+from oneword.runs.prepare import work_of
 
 
 Reader = Callable[[Pixels], list[dict[str, str]]]
@@ -187,27 +189,35 @@ def debias(
     """
     start = config.inversion.initializer_token or config.word
     inversion = dataclasses.replace(config.inversion, initializer_token=start)
+    token = inversion.placeholder_token
     train = TrainConfig(
         train_data_dir=config.images,
         output_dir=config.output_dir / "run",
         model=config.model,
         inversion=inversion,
+        replace=config.replace,
+        validation_prompt=fill(config.prompt, token),  # so that its length is checked
         validation_steps=0,
     )
-    outcome = runs.train(train, on_event=on_event)
+    # what is drawn afterwards is checked before
+    check_negative_prompt(config.sampling.negative_prompt, absent=[token])
+    backbone = load_backbone(config.model, work_of(train))
+    backbone.check_sampling(config.sampling)
+    judge = load_judge(config.judge, backbone)
+    outcome = runs.train(train, on_event=on_event, backbone=backbone)
     if outcome.concept_file is None or outcome.result.concept is None:
         return outcome, None
-    backbone = load_backbone(config.model)
     return outcome, compare_fairness(
         backbone,
         config.word,
         outcome.result.concept,
-        load_judge(config.judge, backbone),
+        judge,
         seeds=range(inversion.seed, inversion.seed + config.num_images),
         prompt=config.prompt,
         attributes=parsed(config.attributes) or None,
         sampling=config.sampling,
         batch_size=config.batch_size,
+        replace=config.replace,
         on_word=on_word,
     )
 

@@ -23,7 +23,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
 from oneword.generation.ddim_inversion import bipartite
-from oneword.generation.generate import generate
+from oneword.generation.generate import check_negative_prompt, generate
 from oneword.models.contract import Backbone
 from oneword.prompts import (
     COMMON_WORDS,
@@ -372,11 +372,16 @@ def concept_methods(
 
     ``options`` as in :func:`word`. A concept that does not say what it started from has no
     initialiser.
+
+    Raises:
+        PromptError: the negative prompt names the concept, without which the others are drawn.
     """
+    token, sampling = concept.placeholder_token, options.get("sampling") or backbone.sampling
+    check_negative_prompt(sampling.negative_prompt, absent=[token])
     found = {
         CONCEPT: (
-            concept.placeholder_token,
-            word(backbone, concept.placeholder_token, [concept], **options),
+            token,
+            word(backbone, token, [concept], **options),
         )
     }
     options.pop("replace", None)

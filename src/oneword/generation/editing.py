@@ -120,7 +120,8 @@ def edit(
         ConfigError: there is no way to edit given, or two that exclude each other.
         EditError: the mask does not fit the picture, the strength is too low for a step, or the
             decoder cannot be tuned.
-        PromptError: neither sentence uses one of the concepts.
+        PromptError: no sentence uses one of the concepts, or the negative prompt names a word that
+            is not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ModelError: the family has no pipeline for it.
 
@@ -132,9 +133,15 @@ def edit(
     _check(picture, mask, strength, invert, len(seeds))
     if mask is not None:
         _check_background(backbone, background, mask_growth)
-    check_words(backbone, [prompt, *filter(None, [invert])], concepts)
+    asked = backbone.sampling.overlaid(sampling)
+    check_words(
+        backbone,
+        [prompt, *filter(None, [invert])],
+        concepts,
+        negative_prompt=asked.negative_prompt,
+    )
     height, width = picture.shape[-2:]
-    chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
+    chosen = away_from(concepts, asked)
     chosen = dataclasses.replace(chosen, height=height, width=width)
     steps = int((chosen.num_inference_steps or 1) * strength)
     if steps < 1:

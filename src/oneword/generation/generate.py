@@ -83,7 +83,7 @@ def generate(
 
     Args:
         backbone: The model.
-        prompts: May hold the concepts' placeholders.
+        prompts: May hold the concepts' placeholders, as the negative prompt may.
         seeds: One picture per prompt and seed; a picture does not depend on the others.
         concepts: Words that the prompts may use.
         sampling: Guidance, steps, size; unset fields take the family's default.
@@ -95,8 +95,8 @@ def generate(
         on_picture: Told how far the drawing is.
 
     Raises:
-        PromptError: there is nothing to draw, no prompt uses one of the concepts, or a prompt names
-            a word that is not loaded.
+        PromptError: there is nothing to draw, no prompt uses one of the concepts, or the negative
+            prompt names a word that is not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ConceptError: a concept does not fit the model.
     """
@@ -104,8 +104,9 @@ def generate(
         raise sentences.PromptError(
             f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
         )
-    check_words(backbone, prompts, concepts)
-    chosen = away_from(concepts, backbone.sampling.overlaid(sampling))
+    asked = backbone.sampling.overlaid(sampling)
+    check_words(backbone, prompts, concepts, negative_prompt=asked.negative_prompt)
+    chosen = away_from(concepts, asked)
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
     with injected(backbone, concepts, replace=replace):
@@ -136,19 +137,34 @@ def generate(
     )
 
 
-def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
-    """Refuse words that are missing on one side; warn of one learned with another pooling.
+def check_words(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    concepts: Sequence[Concept],
+    *,
+    negative_prompt: str = "",
+) -> None:
+    """Refuse words that are missing on one side; tell of what is read as text, and of poolings.
+
+    A word may stand in the negative prompt alone. What is written like a placeholder and is none of
+    the loaded ones is text in a prompt, where the picture shows it, and refused in the negative
+    prompt, where nothing would.
 
     Raises:
-        PromptError: no prompt uses one of the concepts, or a prompt names a word that is not
-            loaded.
+        PromptError: no prompt uses one of the concepts, or the negative prompt names a word that is
+            not loaded.
     """
+    loaded = _loaded(concepts)
+    used = {word for text in (*prompts, negative_prompt) for word in sentences.named(text, loaded)}
+    strange = dict.fromkeys(w for prompt in prompts for w in sentences.strangers(prompt, loaded))
     for concept in concepts:
         token = concept.placeholder_token
-        if not any(sentences.names(prompt, token) for prompt in prompts):
+        if token not in used:
+            others = f"; not loaded: {', '.join(map(repr, strange))}" if strange else ""
             raise sentences.PromptError(
                 f"A prompt must contain the placeholder {token!r} of the concept, got "
-                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}."
+                f"{', '.join(repr(p) for p in prompts[:3])}{' and more' * (len(prompts) > 3)}"
+                f"{others}."
             )
         pool = concept.provenance.get("pool", backbone.pool)
         if pool != backbone.pool and len(backbone.vocabularies) > 1:
@@ -157,14 +173,45 @@ def check_words(backbone: Backbone, prompts: Sequence[str], concepts: Sequence[C
                 f"{backbone.pool!r}; pass --pool {pool}.",
                 stacklevel=3,
             )
-    for prompt in prompts:
-        strange = sentences.strangers(prompt, [c.placeholder_token for c in concepts])
-        if strange:
-            raise sentences.PromptError(
-                f"A prompt must name only words that are loaded, got {strange[0]!r} in {prompt!r} "
-                f"with {_listed(concepts)} loaded; check the spelling, or load its file (on the "
-                "command line with --concepts)."
-            )
+    check_negative_prompt(negative_prompt, concepts)
+    for word in strange:
+        warnings.warn(
+            f"{word!r} is no loaded word and is read as text; if it is one, load its file (on the "
+            "command line with --concepts).",
+            stacklevel=3,
+        )
+
+
+def check_negative_prompt(
+    negative_prompt: str, concepts: Sequence[Concept] = (), *, absent: Sequence[str] = ()
+) -> None:
+    """Refuse words in a negative prompt that are not loaded; a number with a star is a rating.
+
+    Args:
+        negative_prompt: Of the drawing.
+        concepts: Words that it may name.
+        absent: Placeholders that it may not name, since some pictures are drawn without them.
+
+    Raises:
+        PromptError: it names one.
+    """
+    loaded = _loaded(concepts)
+    strange = [
+        *sentences.named(negative_prompt, absent),
+        *(w for w in sentences.strangers(negative_prompt, loaded) if not w[:-1].isdecimal()),
+    ]
+    if strange:
+        known = ", ".join(map(repr, loaded)) or "no word"
+        raise sentences.PromptError(
+            f"A negative prompt must name only words that are loaded, got {strange[0]!r} in "
+            f"{negative_prompt!r} with {known} loaded; check the spelling, or load its file where "
+            "pictures are drawn with --concepts."
+        )
+
+
+def _loaded(concepts: Sequence[Concept]) -> list[str]:
+    """Placeholders of concepts and of the words that they bring along."""
+    return [word.placeholder_token for c in concepts for word in (c, *c.companions())]
 
 
 def settings_of(
@@ -186,10 +233,6 @@ def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> Sampling
     tokens = [c.negative_token for c in concepts if c.negative_token is not None]
     negative = ", ".join([*filter(None, [sampling.negative_prompt]), *tokens])
     return changed(sampling, negative_prompt=negative)
-
-
-def _listed(concepts: Sequence[Concept]) -> str:
-    return ", ".join(repr(c.placeholder_token) for c in concepts) or "no word"
 
 
 SHEET = "contact-sheet.png"

@@ -165,6 +165,14 @@ class Backbone(Protocol):
         """
         ...
 
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """Refuse settings that the family cannot draw with, such as a negative prompt.
+
+        Raises:
+            ModelError: it is so.
+        """
+        ...
+
     def draw(
         self,
         prompts: Sequence[str],

@@ -134,6 +134,14 @@ class FamilyPipeline(FrozenPipeline):
             found |= dict(zip(places, self._draw(request.part(places, count)), strict=True))
         return torch.stack([found[i] for i in range(len(prompts))])
 
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """Refuse settings that the family's pipeline cannot draw with.
+
+        Raises:
+            ModelError: it has no use for the negative prompt.
+        """
+        self._draw_options(self.sampling.overlaid(sampling))
+
     def _draw(self, request: Request) -> Pixels:
         """Draw prompts that may be drawn together."""
         sampling, (height, width) = request.sampling, request.size_px

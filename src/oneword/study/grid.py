@@ -23,7 +23,7 @@ import torch
 
 from oneword._files import check_writable, read_json, write_json_atomic
 from oneword.config.scoring import StudyConfig
-from oneword.errors import ConfigError
+from oneword.errors import ConfigError, UserError
 from oneword.runs import cluster
 from oneword.runs.events import Ended, Event, Message, OnEvent
 from oneword.study import work
@@ -72,7 +72,7 @@ def claim(study: Study) -> None:
         ConfigError: it holds a study whose rows could not be compared with these, or other files.
         OutputError: it cannot be written.
     """
-    folder, record = study.folder, study.folder / "study.json"
+    folder, record = study.folder, _record(study)
     if folder.is_dir() and any(folder.iterdir()) and not record.is_file():
         raise ConfigError(
             f"The output folder {folder} must be empty or hold a study, got other files; pass a "
@@ -162,9 +162,29 @@ def run(study: Study, *, on_event: OnEvent) -> Standing:
     Raises:
         ConfigError: the folder holds another study.
         ClusterError: the cluster cannot be used.
+        UserError: the model, or what scores, cannot be loaded, or the model cannot draw so; of a
+            study that has not begun nothing stays behind.
         KeyboardInterrupt: the study was stopped.
     """
+    record = _record(study)
+    is_new = not record.is_file()
     claim(study)
+    try:
+        _do(study, on_event)
+    except UserError:
+        if is_new and [*study.folder.iterdir()] == [record]:
+            record.unlink()
+            study.folder.rmdir()
+        raise
+    return standing(study)
+
+
+def _record(study: Study) -> Path:
+    return study.folder / "study.json"
+
+
+def _do(study: Study, on_event: OnEvent) -> None:
+    """The jobs that are left, here or in processes or on a cluster."""
     left, config = standing(study).left, study.config
     if config.retry_failed:
         for spec in left:
@@ -184,7 +204,6 @@ def run(study: Study, *, on_event: OnEvent) -> Standing:
     elif left:
         for chunk in study.chunks(left, 1):
             work.run_chunk(config, chunk, on_event)
-    return standing(study)
 
 
 def _unfinished(study: Study, specs: Sequence[Spec]) -> list[Spec]:

@@ -16,6 +16,7 @@ from oneword.config.presets import SETUPS
 from oneword.config.scoring import StudyConfig
 from oneword.config.tuning import TUNING, TuningConfig
 from oneword.errors import ConfigError
+from oneword.generation.generate import check_negative_prompt
 from oneword.prompts import PLAIN_PROMPT
 from oneword.study import subjects
 from oneword.study.prompt_sets import PLAIN, PROMPT_SETS, prompts_for
@@ -156,6 +157,7 @@ class Study:
     Raises:
         ConfigError: a concept, a setup or the prompt set does not exist, or something that the
             study sets itself is given.
+        PromptError: the negative prompt names a word that is not loaded.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -179,6 +181,10 @@ class Study:
                 f"guidance_scale {scale} and num_inference_steps {steps}."
             )
         self.guidance_scale, self.num_inference_steps = scale, steps
+        # references are drawn without the word
+        check_negative_prompt(
+            config.sampling.negative_prompt, absent=[config.inversion.placeholder_token]
+        )
         labels = [n for label in config.setups for n in GROUPS.get(label, (label,))]
         self.arms = {label: arm(label) for label in labels}
         if len({slug(label) for label in self.arms}) < len(self.arms):

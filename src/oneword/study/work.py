@@ -128,10 +128,11 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list
 
     Raises:
         KeyboardInterrupt: the process was asked to stop; what was begun goes on at the next call.
-        UserError: the model, or what scores, cannot be loaded.
+        UserError: the model, or what scores, cannot be loaded, or the model cannot draw so.
     """
     study = Study(config)
     tools = bench(config.model, config.judge, config.dino)
+    tools.backbone.check_sampling(config.sampling)
     specs = [spec for spec in specs if not rows_file(study.folder, spec).exists()]
     trained = _learned(study, tools, specs, tell)
     done = []

@@ -15,6 +15,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import JudgeError, load_judge
 from oneword.images import from_uint8
+from oneword.prompts import PromptError
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,15 @@ def test_a_concept_meets_its_initialiser_and_the_best_noun(tiny_sd, judge):
     assert same["initializer"] == same["best noun"]
     cat = harness.word(tiny_sd, "cat", sampling=SamplingConfig(num_inference_steps=1))
     assert torch.equal(methods["concept"][1]("a {}", [3]), cat("a {}", [3]))
+
+
+def test_the_negative_prompt_must_not_name_what_is_scored(tiny_sd, judge):
+    rows = {"clip": tiny_sd.vocabularies["clip"].rows_of("cat")}
+    concept = Concept(placeholder_token="easy", rows=rows)
+    for negative in ("easy, blurry", "<nobody>"):
+        sampling = SamplingConfig(negative_prompt=negative)
+        with pytest.raises(PromptError, match=r"must name only words that are loaded, got"):
+            harness.concept_methods(tiny_sd, concept, judge, pictures(2), sampling=sampling)
 
 
 def test_pictures_of_one_method_under_two_names_are_drawn_once(judge):

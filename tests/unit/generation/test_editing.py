@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 
 import numpy as np
@@ -345,6 +346,13 @@ def test_words_must_be_used_and_loaded(tiny_sd):
     word = Concept(placeholder_token="S*", rows=rows)
     with pytest.raises(PromptError, match=r"must contain the placeholder 'S\*'"):
         edit(tiny_sd, noisy(), "a cat", strength=0.5, concepts=[word], sampling=FEW)
+    away = dataclasses.replace(FEW, negative_prompt="S*")
+    found = edit(tiny_sd, noisy(), "a cat", strength=0.5, concepts=[word], sampling=away)
+    assert found.drawing.settings["negative_prompt"] == "S*"
+    with pytest.raises(PromptError, match=r"only words that are loaded, got 'S\*'"):
+        edit(tiny_sd, noisy(), "a cat", strength=0.5, sampling=away)
+    with pytest.warns(UserWarning, match="'<b>' is no loaded word"):
+        edit(tiny_sd, noisy(), "a <b>", strength=0.5, sampling=FEW)
 
 
 def test_a_family_without_the_pipeline_is_refused(tmp_path):

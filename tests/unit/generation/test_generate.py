@@ -55,6 +55,49 @@ def test_a_concept_that_no_prompt_uses_is_refused(tiny_sd, word):
         generate(tiny_sd, ["a cat"], [])
 
 
+def test_a_word_may_stand_in_the_negative_prompt_alone(tiny_sd, word):
+    away = SamplingConfig(num_inference_steps=2, negative_prompt="S*, blue", guidance_scale=3)
+    known = SamplingConfig(num_inference_steps=2, negative_prompt="red cat, blue", guidance_scale=3)
+    found = generate(tiny_sd, ["a dog"], [0], concepts=[word], sampling=away)
+    assert torch.allclose(found.pixels, generate(tiny_sd, ["a dog"], [0], sampling=known).pixels)
+
+
+@pytest.mark.parametrize("negative", ["<nobody>", "blurry, <nobody>", "a S*"])
+def test_a_word_in_the_negative_prompt_that_is_not_loaded_is_refused(tiny_sd, negative):
+    sampling = SamplingConfig(num_inference_steps=1, negative_prompt=negative)
+    with pytest.raises(PromptError, match=r"must name only words that are loaded, got '(<n|S\*)"):
+        generate(tiny_sd, ["a cat"], [0], sampling=sampling)
+
+
+def test_a_rating_in_the_negative_prompt_is_text(tiny_sd):
+    sampling = SamplingConfig(num_inference_steps=1, negative_prompt="a 1* hotel")
+    assert len(generate(tiny_sd, ["a cat"], [0], sampling=sampling).pixels) == 1
+
+
+def test_what_only_looks_like_a_word_is_text_and_said_once(tiny_sd, word):
+    few = SamplingConfig(num_inference_steps=1)
+    prompts = ["a 5* S*", "a 5* house", "<hello> on a hat"]
+    with pytest.warns(UserWarning, match="is no loaded word and is read as text") as caught:
+        generate(tiny_sd, prompts, [0], concepts=[word], sampling=few)
+    assert [str(w.message)[:9].split()[0] for w in caught] == ["'5*'", "'<hello>'"]
+
+
+def test_a_misspelt_word_is_named_where_its_concept_is_missed(tiny_sd, word):
+    with pytest.raises(PromptError, match=r"placeholder 'S\*' .*got 'a T\*'; not loaded: 'T\*'\."):
+        generate(tiny_sd, ["a T*"], [0], concepts=[word], sampling=FEW)
+    other = Concept(placeholder_token="S*2", rows=word.rows)
+    with pytest.raises(PromptError, match=r"placeholder 'S\*' "):  # the longer word is meant
+        generate(tiny_sd, ["a S*2"], [0], concepts=[word, other], sampling=FEW)
+
+
+def test_the_words_that_a_concept_brings_along_are_loaded(tiny_sd, word):
+    rows = word.rows["clip"]
+    both = Concept(placeholder_token="<a>", rows={"clip": rows}, kind="dreamartist",
+                   tensors={"negative/clip": rows})  # fmt: skip
+    sampling = SamplingConfig(num_inference_steps=1, negative_prompt="<a-negative>")
+    assert len(generate(tiny_sd, ["a <a>"], [0], concepts=[both], sampling=sampling).pixels) == 1
+
+
 def test_pictures_carry_what_made_them(tiny_sd, word, tmp_path):
     drawing = generate(tiny_sd, ["a S*", "a S* at sea"], [7, 8], concepts=[word], sampling=FEW)
     files = save_drawing(drawing, tmp_path)

@@ -21,6 +21,7 @@ from oneword.errors import ConfigError
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation.generate import generate
+from oneword.prompts import PromptError
 from oneword.runs.events import Advanced, Ended
 from oneword.study import findings, grid, page, plots, statistics, subjects, work
 from oneword.study.plan import PAPER, Study, arm
@@ -366,6 +367,15 @@ def test_plans_that_cannot_be_are_refused(tmp_path, fields, text):
 def test_settings_of_a_study_are_checked(fields, text):
     with pytest.raises(ConfigError, match=text):
         StudyConfig(**fields)
+
+
+def test_a_negative_prompt_that_names_a_word_is_refused(tmp_path):
+    for negative in ("S*", "<nobody>"):
+        sampling = SamplingConfig(
+            guidance_scale=5.0, num_inference_steps=50, negative_prompt=negative
+        )
+        with pytest.raises(PromptError, match="only words that are loaded"):
+            Study(StudyConfig(output_dir=tmp_path, concepts=("gold-mug",), sampling=sampling))
 
 
 def test_the_set_size_sweep_has_every_size_and_the_references_once(tmp_path):
