@@ -29,6 +29,12 @@ class ConceptError(UserError):
     """A concept is not whole."""
 
 
+def further_token(placeholder_token: str, name: str) -> str:
+    """Placeholder of a further word that belongs to one: ``<cat-negative>`` to ``<cat>``."""
+    stem = placeholder_token.removesuffix(">")
+    return f"{stem}-{name}{placeholder_token[len(stem) :]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Concept:
     """A new word for a model, with the changes to its weights that its method makes, if any.
@@ -118,8 +124,7 @@ class Concept:
         """Word that pictures of this one are drawn away from, in the negative prompt."""
         if not any(name.startswith(_NEGATIVE) for name in self.tensors):
             return None
-        token = self.placeholder_token
-        return f"{token[:-1]}-negative>" if token.endswith(">") else f"{token}-negative"
+        return further_token(self.placeholder_token, "negative")
 
     def companions(self) -> list[Concept]:
         """The further words that this one brings along."""

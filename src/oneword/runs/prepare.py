@@ -6,12 +6,11 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
-
 from oneword import descriptions
-from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.presets import is_validated
 from oneword.config.runs import ResolvedTrainConfig, TrainConfig, plain_settings
@@ -22,10 +21,12 @@ from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
 from oneword.prompts import as_template, names
 from oneword.runs.folder import versions
+from oneword.training.batches import checked, every_sentence
 from oneword.training.extensions import form
+from oneword.training.fit import check_fit, filled
 from oneword.training.job import Job
 from oneword.training.rates import effective_learning_rate
-from oneword.training.tuning import BASELINES, tuner
+from oneword.training.tuning import BASELINES, longest_words, tuner
 from oneword.vocabulary.inject import injected
 
 
@@ -64,12 +65,11 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         UserError: training could not begin.
     """
     backbone = backbone or load_backbone(config.model, work_of(config))
-    config = config.resolved(backbone.family, backbone.resolution)
+    asked, config = config, config.resolved(backbone.family, backbone.resolution)
     inversion = config.inversion
     if inversion.setup in BASELINES:
         tuner.check(backbone, inversion)
     token = inversion.placeholder_token
-    as_template(config.validation_prompt, token)  # refuses a prompt without the placeholder
     pictures = read_folder(
         config.train_data_dir,
         resolution=config.resolution,
@@ -88,8 +88,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         captions=None if captions is None else tuple(captions),
         descriptions=described,
     )
-    with injected(backbone, [_first_word(backbone, job, inversion)], replace=config.replace):
-        pass
+    _check_words(backbone, job, config, asked)
     rates = {
         name: dict(
             zip(("absolute", "relative"), effective_learning_rate(inversion, v), strict=True)
@@ -158,23 +157,33 @@ def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
     ]
 
 
-def _first_word(backbone: Backbone, job: Job, config: ResolvedConfig) -> Concept:
-    """What the job starts from, so that initialiser and placeholder are checked by those who know.
+def _check_words(
+    backbone: Backbone, job: Job, config: ResolvedTrainConfig, asked: TrainConfig
+) -> None:
+    """Let those who know refuse initialiser, placeholder, and sentences too long for the word.
 
-    An initialiser that is yet to be chosen counts as zeros; output vectors count as the rows that
-    are read for them, so that no text encoder runs.
+    Raises:
+        UserError: one of them cannot be used.
     """
-    config = dataclasses.replace(config, vectors_at="input")
-    token, own = config.placeholder_token, form(config)
-    if config.initializer_token is None and not own.described:
-        rows = {
-            name: torch.zeros(config.num_vectors, vocabulary.dim)
-            for name, vocabulary in backbone.vocabularies.items()
-        }
-        return Concept(placeholder_token=token, rows=rows, provenance={})
-    words = own.words(own.rows(backbone, job, config), config, 0)
-    tensors = dict(words.tensors)
-    return Concept(placeholder_token=token, rows=dict(words.rows), kind=words.kind, tensors=tensors)
+    inversion, own = config.inversion, form(config.inversion)
+    choices = checked(backbone, job, inversion, own.prompts)
+    sentences = every_sentence(choices, inversion, own.against)
+    token = inversion.placeholder_token
+    template = as_template(config.validation_prompt, token)
+    if config.validation_steps or asked.validation_prompt is not None:
+        sentences.append(template)
+    words, others = longest_words(backbone, job, inversion)
+    negative = words[0].negative_token
+    if config.validation_steps and negative is not None:
+        backbone.check_sampling(SamplingConfig(negative_prompt=negative))
+    with injected(backbone, words, replace=config.replace):
+        check_fit(
+            backbone,
+            sentences,
+            partial(filled, token=token, others=others),
+            token=token,
+            others=others,
+        )
 
 
 def _captions(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,10 +45,7 @@ class Batches:
             UserError: the job cannot be trained as it was given.
         """
         self.backbone, self.job, self.config, self.against = backbone, job, config, against
-        self.sentences = [
-            c if isinstance(c, Choices) else Choices(tuple(c)) for c in prompts(job, config)
-        ]
-        self._check()
+        self.sentences = checked(backbone, job, config, prompts)
         height, width = job.pictures.shape[-2:]
         whole = torch.tensor([[height, width, 0, 0]] * len(job.pictures))
         self.crops = whole if job.crops is None else job.crops
@@ -56,38 +55,6 @@ class Batches:
             config.seed, config.num_evaluation_samples, len(job.pictures), self.latent_shape
         )
         self.fixed = self.noised(draws, draws.times, alone=True)
-
-    def _check(self) -> None:
-        name, count = self.job.name, len(self.job.pictures)
-        if count == 0:
-            raise JobError(f"Job {name!r} needs at least one picture, got none.")
-        if len(self.sentences) != count or not all(c.sentences for c in self.sentences):
-            raise JobError(
-                f"The prompts of job {name!r} must hold one or more sentences for each of its "
-                f"{count} pictures, got {[len(choices.sentences) for choices in self.sentences]}."
-            )
-        unknown = set(self.config.train_encoders) - self.backbone.vocabularies.keys()
-        if unknown:
-            raise JobError(
-                f"train_encoders must name text encoders of the model "
-                f"({', '.join(self.backbone.vocabularies)}), got {', '.join(sorted(unknown))}."
-            )
-        if self.job.masks is not None and len(self.job.masks) != count:
-            raise JobError(
-                f"Job {name!r} needs one mask for each of its {count} pictures, got "
-                f"{len(self.job.masks)}."
-            )
-        if self.job.crops is not None and self.job.crops.shape != (count, 4):
-            raise JobError(
-                f"Job {name!r} needs four numbers of crop for each of its {count} pictures, got "
-                f"{tuple(self.job.crops.shape)}."
-            )
-        for sentence in self.all_sentences:
-            if "{}" not in sentence:
-                raise JobError(
-                    f"Every sentence of job {name!r} must hold '{{}}' where the new word stands, "
-                    f"got {sentence!r}."
-                )
 
     @torch.no_grad()
     def _encode(self) -> Moments:
@@ -113,11 +80,6 @@ class Batches:
         """(channels, h, w) of one sample."""
         channels, height, width = self.posterior.mean.shape[1:]
         return channels, height, width
-
-    @property
-    def all_sentences(self) -> list[str]:
-        """Every sentence that a sample may have, once, in the order of the alphabet."""
-        return sorted({sentence for choices in self.sentences for sentence in choices})
 
     def draws(self, step: int) -> Draws:
         """The draws of the job's own step."""
@@ -165,3 +127,54 @@ class Batches:
             return Batch(sentences, target, samples)
         against = [away(sentence, self.config) for sentence in sentences]
         return Batch(sentences, target, samples, against, self.config.training_guidance_scale)
+
+
+def checked(
+    backbone: Backbone, job: Job, config: ResolvedConfig, prompts: PromptsPart
+) -> list[Choices]:
+    """The sentences of each picture of a job, where its parts fit each other and the model.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+    """
+    sentences = [c if isinstance(c, Choices) else Choices(tuple(c)) for c in prompts(job, config)]
+    name, count = job.name, len(job.pictures)
+    if count == 0:
+        raise JobError(f"Job {name!r} needs at least one picture, got none.")
+    if len(sentences) != count or not all(c.sentences for c in sentences):
+        raise JobError(
+            f"The prompts of job {name!r} must hold one or more sentences for each of its "
+            f"{count} pictures, got {[len(choices.sentences) for choices in sentences]}."
+        )
+    unknown = set(config.train_encoders) - backbone.vocabularies.keys()
+    if unknown:
+        raise JobError(
+            f"train_encoders must name text encoders of the model "
+            f"({', '.join(backbone.vocabularies)}), got {', '.join(sorted(unknown))}."
+        )
+    if job.masks is not None and len(job.masks) != count:
+        raise JobError(
+            f"Job {name!r} needs one mask for each of its {count} pictures, got {len(job.masks)}."
+        )
+    if job.crops is not None and job.crops.shape != (count, 4):
+        raise JobError(
+            f"Job {name!r} needs four numbers of crop for each of its {count} pictures, got "
+            f"{tuple(job.crops.shape)}."
+        )
+    for sentence in every_sentence(sentences, config, None):
+        if "{}" not in sentence:
+            raise JobError(
+                f"Every sentence of job {name!r} must hold '{{}}' where the new word stands, "
+                f"got {sentence!r}."
+            )
+    return sentences
+
+
+def every_sentence(
+    sentences: Sequence[Choices], config: ResolvedConfig, against: AgainstPart | None
+) -> list[str]:
+    """Every sentence that is read with a sample, once, in the order of the alphabet."""
+    found = {sentence for choices in sentences for sentence in choices}
+    if against is not None:
+        found |= {against(sentence, config) for sentence in found}
+    return sorted(found)

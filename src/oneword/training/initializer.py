@@ -7,6 +7,8 @@ from functools import partial
 
 import torch
 
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
 from oneword.prompts import COMMON_WORDS, fill, of_family
 from oneword.training.batches import Batches
 from oneword.training.job import JobError
@@ -19,6 +21,23 @@ _NUM_NOUNS = 12  # initialisers that are tried where none is given
 
 
 _NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
+
+
+def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str]:
+    """Common nouns that are tried where a job names no initialiser, the first ones first.
+
+    Raises:
+        JobError: the model's vocabulary holds none of them.
+    """
+    vocabularies = backbone.vocabularies.values()
+    common = of_family(COMMON_WORDS, backbone.family, config.learnable_property)
+    nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
+    if not nouns:
+        raise JobError(
+            f"No initializer could be chosen for job {name!r}, since the model's vocabulary holds "
+            "none of the common nouns; pass --initializer-token."
+        )
+    return nouns
 
 
 def choose_initializer(
@@ -38,14 +57,7 @@ def choose_initializer(
         JobError: the model's vocabulary holds none of the common nouns.
     """
     backbone, config = batches.backbone, batches.config
-    vocabularies = backbone.vocabularies.values()
-    common = of_family(COMMON_WORDS, backbone.family, config.learnable_property)
-    nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
-    if not nouns:
-        raise JobError(
-            f"No initializer could be chosen for job {batches.job.name!r}, since the model's "
-            "vocabulary holds none of the common nouns; pass --initializer-token."
-        )
+    nouns = nouns_for(backbone, batches.job.name, config)
     batch = batches.fixed.spread(_NOUN_SAMPLES)
     with torch.no_grad():
         found = predictions(

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from oneword._version import __version__
-from oneword.concepts.concept import OUTPUT_VECTORS, ROWS, Concept
+from oneword.concepts.concept import OUTPUT_VECTORS, ROWS, Concept, further_token
 from oneword.config.runs import plain_settings
 from oneword.models.contract import Backbone
 from oneword.training.batches import Batches
+from oneword.training.fit import filled
 from oneword.training.job import Job, JobError, Progress, Result, Status, below, encoder_of
 from oneword.training.parts import AVERAGE, Parts, Words
 from oneword.training.rates import effective_learning_rate, is_fused, schedule
@@ -157,14 +158,11 @@ class Learner:
 
     def fill(self, sentence: str) -> str:
         """A sentence with the slot's own words in it."""
-        sentence = sentence.replace("{}", self.token)
-        for name in self.others:
-            sentence = sentence.replace(f"{{{name}}}", self.token_of(name))
-        return sentence
+        return filled(sentence, self.token, self.others)
 
     def token_of(self, name: str) -> str:
         """Placeholder of a further word."""
-        return f"{self.token[:-1]}-{name}>"
+        return further_token(self.token, name)
 
     def kept(self) -> dict[str, Tensor]:
         """A copy of the rows."""

@@ -22,6 +22,8 @@ from oneword.errors import ConfigError, UserError
 from oneword.models.contract import Backbone
 from oneword.models.speed.narrow_cpu import widened
 from oneword.training import extensions
+from oneword.training.batches import every_sentence
+from oneword.training.fit import check_fit
 from oneword.training.initializer import choose_initializer
 from oneword.training.job import Job, JobError, Result
 from oneword.training.learner import Learner
@@ -148,7 +150,7 @@ class _Loop:
         while not self.interrupted and self._fill():
             self._train_together([self.active[slot] for slot in sorted(self.active)])
             # what has ended is kept at once, whoever else still trains
-            if self.parts.checkpoint and not self.interrupted:
+            if self.parts.checkpoint and not self.interrupted and self._has_begun:
                 self.parts.checkpoint.save(self._state())
         for learner in self.active.values():
             self.results[learner.index] = learner.result("interrupted", "stopped before its end")
@@ -158,6 +160,12 @@ class _Loop:
                 job=self.jobs[index], status="interrupted", concept=None, reason=reason
             )
         return [self.results[index] for index in range(len(self.jobs))]
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether there is more to keep than jobs that could not be trained."""
+        ends = (result.status for result in self.results.values())
+        return bool(self.active or self.waiting) or any(end != "failed" for end in ends)
 
     def _train_together(self, learners: Sequence[Learner]) -> None:
         """Step after step until a slot falls free: then the words of the batch change."""
@@ -298,15 +306,14 @@ class _Loop:
 
     def _check_prompts(self, learner: Learner) -> None:
         """Let the tokenizers refuse a sentence too long for its word, before any step."""
-        sentences = learner.batches.all_sentences
-        for vocabulary in self.backbone.vocabularies.values():
-            tokenizer = vocabulary.tokenizer
-            tokenizer(
-                [learner.fill(s) for s in sentences],
-                padding="max_length",
-                max_length=vocabulary.max_length,
-                truncation=True,
-            )
+        batches = learner.batches
+        check_fit(
+            self.backbone,
+            every_sentence(batches.sentences, batches.config, batches.against),
+            learner.fill,
+            token=learner.config.placeholder_token,
+            others=learner.others,
+        )
 
     def _judge(self, learners: Sequence[Learner]) -> None:
         """The scorings that are due after a step of every learner."""

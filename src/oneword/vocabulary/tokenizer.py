@@ -16,6 +16,24 @@ from oneword.vocabulary.vocabulary import behind
 from oneword.vocabulary.word import PlaceholderError, Word
 
 
+class TooLongError(PlaceholderError):
+    """A prompt loses a word, or a part of it, where it is cut off."""
+
+    def __init__(self, limit: int, length: int, text: str) -> None:
+        """Say it of a prompt.
+
+        Args:
+            limit: Tokens that are read.
+            length: Tokens that it has.
+            text: The prompt.
+        """
+        super().__init__(
+            f"A prompt must fit {limit} tokens up to its placeholder's last vector, got {length} "
+            f"tokens in {text!r}; shorten the prompt or move the placeholder to its front."
+        )
+        self.limit, self.length, self.text = limit, length, text
+
+
 class _WordTokenizer:
     """Mixed into a copy of a tokenizer: placeholders become row ids before truncation."""
 
@@ -132,11 +150,7 @@ class _WordTokenizer:
         head, tail = self._special_lengths() if special else (0, 0)
         kept = ids[: limit - tail] + ids[len(ids) - tail :]
         if any(token >= self._first_row for token in ids[limit - tail : len(ids) - tail]):
-            raise PlaceholderError(
-                f"A prompt must fit {limit - head - tail} tokens up to its placeholder's last "
-                f"vector, got {len(ids) - head - tail} tokens in {text!r}; shorten the prompt or "
-                "move the placeholder to its front."
-            )
+            raise TooLongError(limit - head - tail, len(ids) - head - tail, text)
         return kept
 
     def _special_lengths(self) -> tuple[int, int]:
@@ -183,7 +197,7 @@ def truncated(tokenizer: Any, ids: list[int], limit: int, text: str) -> list[int
         text: The prompt, for the message.
 
     Raises:
-        PlaceholderError: a word of a concept would be cut off.
+        TooLongError: a word of a concept would be cut off.
     """
     cut = getattr(tokenizer, "_truncated", None)
     return ids[:limit] if cut is None else cut(ids, limit, special=False, text=text)

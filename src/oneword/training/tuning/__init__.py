@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from oneword.training import loop
-from oneword.training.job import Result
+from oneword.concepts.concept import Concept
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
+from oneword.training import fit, loop
+from oneword.training.extensions import form
+from oneword.training.job import Job, Result
 from oneword.training.tuning import named, pivotal
 
 
@@ -15,6 +19,19 @@ BASELINES: dict[str, Callable[..., Result]] = {
     "custom-diffusion": named.invert,
 }
 """``invert(backbone, job, ...)`` of this folder's setups."""
+
+
+def longest_words(
+    backbone: Backbone, job: Job, config: ResolvedConfig
+) -> tuple[list[Concept], tuple[str, ...]]:
+    """As ``fit.longest_words``, of any setup.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+    """
+    if BASELINES.get(config.setup) is named.invert:
+        return [named.longest_word(backbone, job, config)], ()
+    return fit.longest_words(backbone, job, config, form(config))
 
 
 def method(setup: str) -> Callable[..., Result]:

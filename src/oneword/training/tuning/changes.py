@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,24 +31,50 @@ def changes_of(backbone: Backbone, config: ResolvedConfig) -> dict[str, Tensor]:
     Raises:
         JobError: the denoiser has no such weights.
     """
+    check_weights(backbone, config)
     tuning = config.resolved_tuning
     part, denoiser = denoiser_of(backbone)
     if tuning.tuned_weights == "lora":
-        found = _low_rank(denoiser, part, tuning.rank, config.seed)
-    else:
-        found = {}
-        for name, parameter in denoiser.named_parameters():
-            key = deltas.name_of_change(part, name)
-            module = name.rpartition(".")[0]
-            wanted = tuning.tuned_weights == "full" or module.endswith(_TEXT_KEYS)
-            if key is not None and wanted and parameter.is_floating_point():
-                found[key] = torch.zeros_like(parameter, dtype=torch.float32)
-    if not found:
+        return _low_rank(denoiser, part, tuning.rank, config.seed)
+    return {
+        key: torch.zeros_like(parameter, dtype=torch.float32)
+        for key, parameter in _tuned(denoiser, part, config)
+    }
+
+
+def check_weights(backbone: Backbone, config: ResolvedConfig) -> None:
+    """Refuse a setup whose weights the denoiser does not have.
+
+    Raises:
+        JobError: it is so.
+    """
+    part, denoiser = denoiser_of(backbone)
+    weights = config.resolved_tuning.tuned_weights
+    those = _attention(denoiser) if weights == "lora" else _tuned(denoiser, part, config)
+    if next(those, None) is None:
         raise JobError(
-            f"The denoiser of {backbone.name} must have weights to tune as "
-            f"{tuning.tuned_weights!r}, got none; choose other --tuned-weights."
+            f"The denoiser of {backbone.name} must have weights to tune as {weights!r}, got none; "
+            "choose other --tuned-weights."
         )
-    return found
+
+
+def _tuned(
+    denoiser: nn.Module, part: str, config: ResolvedConfig
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Weights that change as a whole, by the name of their change."""
+    every = config.resolved_tuning.tuned_weights == "full"
+    for name, parameter in denoiser.named_parameters():
+        key = deltas.name_of_change(part, name)
+        wanted = every or name.rpartition(".")[0].endswith(_TEXT_KEYS)
+        if key is not None and wanted and parameter.is_floating_point():
+            yield key, parameter
+
+
+def _attention(denoiser: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """Attention layers that a LoRA changes."""
+    for name, layer in denoiser.named_modules():
+        if name.endswith(_ATTENTION) and isinstance(layer, nn.Linear):
+            yield name, layer
 
 
 def denoiser_of(backbone: Backbone) -> tuple[str, nn.Module]:
@@ -65,9 +91,7 @@ def _low_rank(denoiser: nn.Module, part: str, rank: int, seed: int) -> dict[str,
     """
     found: dict[str, Tensor] = {}
     g = generator(seed, _LORA_STREAM)
-    for name, layer in denoiser.named_modules():
-        if not name.endswith(_ATTENTION) or not isinstance(layer, nn.Linear):
-            continue
+    for name, layer in _attention(denoiser):
         bound = 1 / math.sqrt(layer.in_features)
         first = (2 * torch.rand(rank, layer.in_features, generator=g) - 1) * bound
         device = layer.weight.device

@@ -17,10 +17,12 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from torch import Tensor
 
+from oneword.concepts.concept import Concept
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
-from oneword.training.initializer import choose_initializer
+from oneword.training.initializer import choose_initializer, nouns_for
 from oneword.training.job import Job, JobError, Result
 from oneword.training.parts import OnStep
 from oneword.training.record import Record
@@ -113,19 +115,36 @@ def invert(
     )
 
 
+def rows(backbone: Backbone, rare: str, noun: str, num_vectors: int) -> dict[str, Tensor]:
+    """Rows of the rare word, then of the class's name, by text encoder."""
+    vocabularies = backbone.vocabularies
+    length = max(len(v.ids(noun)) for v in vocabularies.values())
+    return {
+        name: torch.cat([initial_rows(v, rare, num_vectors), initial_rows(v, noun, length)])
+        for name, v in vocabularies.items()
+    }
+
+
+def longest_word(backbone: Backbone, job: Job, config: ResolvedConfig) -> Concept:
+    """What ``fit.longest_words`` finds, of a word that stands for two.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+    """
+    noun = config.initializer_token or nouns_for(backbone, job.name, config)[0]
+    rare = config.resolved_tuning.rare_token or rare_word(backbone)
+    found = rows(backbone, rare, noun, config.num_vectors)
+    return Concept(placeholder_token=config.placeholder_token, rows=found)
+
+
 def _start(backbone: Backbone, config: ResolvedConfig, record: Record) -> Start:
     """The rare word and the class's name, as rows."""
     noun, tuning = config.initializer, config.resolved_tuning
     rare = tuning.rare_token or rare_word(backbone)
-    vocabularies = backbone.vocabularies
-    length = max(len(v.ids(noun)) for v in vocabularies.values())
     num = config.num_vectors
     record.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
     return Start(
-        rows={
-            name: torch.cat([initial_rows(v, rare, num), initial_rows(v, noun, length)])
-            for name, v in vocabularies.items()
-        },
+        rows=rows(backbone, rare, noun, num),
         num_learned=num if tuning.train_word else 0,
         class_prompt=class_prompt(config, noun) if tuning.prior_loss_weight else None,
         provenance={"stands_for": f"{rare} {noun}"},

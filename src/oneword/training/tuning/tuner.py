@@ -27,7 +27,8 @@ from oneword.models.speed.compiled import aside
 from oneword.models.speed.narrow_cpu import widened
 from oneword.prompts import fill
 from oneword.training import extensions
-from oneword.training.batches import Batches
+from oneword.training.batches import Batches, every_sentence
+from oneword.training.fit import check_fit
 from oneword.training.job import Job, JobError, Result, Status, below
 from oneword.training.learner import slot_token
 from oneword.training.loop import HALF_SCALE
@@ -37,7 +38,7 @@ from oneword.training.rates import effective_learning_rate, schedule
 from oneword.training.record import Record, Verdict
 from oneword.training.samples import Batch
 from oneword.training.state import Checkpoint, Done, Start, State, Tuning
-from oneword.training.tuning.changes import compact, denoiser_of
+from oneword.training.tuning.changes import check_weights, compact, denoiser_of
 from oneword.training.tuning.prior import class_pictures
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.vocabulary import initial_rows
@@ -47,11 +48,16 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
     """Refuse settings that a setup of this folder cannot work with, before anything costly.
 
     Raises:
-        JobError: the word is not to be of rows.
+        JobError: the word is not to be of rows, or the denoiser has no weights to tune so.
         PlaceholderError: the model does not know the rare token.
         DeltaError: the denoiser's weights are packed, or not on the device.
+        ImageError: the folder of class pictures cannot be used.
     """
     deltas.check_whole(denoiser_of(backbone)[1])
+    check_weights(backbone, config)
+    tuning = config.resolved_tuning
+    if tuning.prior_loss_weight and tuning.class_data_dir is not None:
+        read_folder(tuning.class_data_dir, resolution=backbone.resolution)
     if config.form != "rows":
         raise JobError(
             f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
@@ -111,7 +117,7 @@ def tune(
         checkpoint: Where the state is saved; a resumed run ends with the same bits.
 
     Raises:
-        UserError: the class pictures cannot be read or drawn.
+        UserError: the class pictures cannot be read or drawn, or a sentence is too long.
 
     Source:
         The prior term: Ruiz et al. 2022, arXiv:2208.12242, equation 2.
@@ -124,6 +130,12 @@ def tune(
     with aside(backbone), deltas.applied(backbone.pipeline, [tuner.deltas], trainable=True) as live:
         word = Concept(placeholder_token=tuner.token, rows=dict(tuner.rows), provenance={})
         with injected(backbone, [word]), widened(backbone):
+            check_fit(
+                backbone,
+                every_sentence(batches.sentences, config, None),
+                tuner.fill,
+                token=config.placeholder_token,
+            )
             return tuner.run(live)
 
 

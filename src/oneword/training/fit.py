@@ -1,0 +1,100 @@
+"""Whether a job's sentences are short enough for the words in them, before any step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+from oneword.concepts.concept import Concept, further_token
+from oneword.config.inversion import ResolvedConfig
+from oneword.models.contract import Backbone
+from oneword.training.initializer import nouns_for
+from oneword.training.job import Job, JobError
+from oneword.training.parts import Form
+from oneword.vocabulary.tokenizer import TooLongError
+
+
+def filled(sentence: str, token: str, others: Iterable[str] = ()) -> str:
+    """A sentence with a word in place of "{}", and further words in place of their names.
+
+    Args:
+        sentence: As the job's.
+        token: Placeholder of the word.
+        others: Names of the further words.
+    """
+    sentence = sentence.replace("{}", token)
+    for name in others:
+        sentence = sentence.replace(f"{{{name}}}", further_token(token, name))
+    return sentence
+
+
+def longest_words(
+    backbone: Backbone, job: Job, config: ResolvedConfig, form: Form
+) -> tuple[list[Concept], tuple[str, ...]]:
+    """A job's words with all the vectors that they will have, under the names a person knows.
+
+    An initialiser that is yet to be chosen counts as the first that will be tried, and output
+    vectors count as the rows that are read for them, so that no text encoder runs.
+
+    Returns:
+        The words, and the names by which sentences call the further ones.
+
+    Raises:
+        UserError: the job cannot be trained as it was given.
+    """
+    config = dataclasses.replace(config, vectors_at="input")
+    if config.initializer_token is None and not form.described:
+        noun = nouns_for(backbone, job.name, config)[0]
+        config = dataclasses.replace(config, initializer_token=noun)
+    words = form.words(form.rows(backbone, job, config), config, config.max_train_steps)
+    token = config.placeholder_token
+    word = Concept(
+        placeholder_token=token,
+        rows=dict(words.rows),
+        kind=words.kind,
+        tensors=dict(words.tensors),
+    )
+    others = [
+        Concept(placeholder_token=further_token(token, name), rows=dict(rows))
+        for name, rows in words.others.items()
+        if name != words.negative  # which the word brings along
+    ]
+    return [word, *others], tuple(words.others)
+
+
+def check_fit(
+    backbone: Backbone,
+    sentences: Iterable[str],
+    fill: Callable[[str], str],
+    *,
+    token: str,
+    others: Sequence[str] = (),
+) -> None:
+    """Let the tokenizers refuse a sentence that is too long for its words; inside ``injected``.
+
+    Args:
+        backbone: The model.
+        sentences: With "{}" for the word and "{name}" for a further one.
+        fill: Puts in what stands for the words in the model now.
+        token: The word as the person wrote it, for the message.
+        others: Names of the further words.
+
+    Raises:
+        JobError: one is too long.
+    """
+    texts = {fill(sentence): sentence for sentence in sentences}
+    for vocabulary in backbone.vocabularies.values():
+        try:
+            vocabulary.tokenizer(
+                list(texts),
+                padding="max_length",
+                max_length=vocabulary.max_length,
+                truncation=True,
+            )
+        except TooLongError as error:
+            raise JobError(
+                f"The sentence {filled(texts[error.text], token, others)!r} must fit the "
+                f"{error.limit} tokens that the text encoder {vocabulary.name} reads, up to its "
+                f"word's last vector, got {error.length}; take fewer vectors (--num-vectors) or a "
+                "shorter sentence."
+            ) from error
