@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import re
 import sys
 import tomllib
 import typing
@@ -39,7 +40,13 @@ ALIASES = {
     "--out": "--output-dir",
 }
 """Other names of our options, most of them other tools'."""
-VALUES = {("--dtype", "no"): "fp32"}
+VALUES = {
+    ("--dtype", "no"): "fp32",
+    # of the power 1 and of one cycle, which are the script's
+    ("--lr-scheduler", "polynomial"): "linear",
+    ("--lr-scheduler", "cosine_with_restarts"): "cosine",
+}
+"""Values that other tools call otherwise, by option."""
 NOT_NEEDED = {
     "--repeats": (1, "pictures are drawn at random, not repeated"),
     "--enable-xformers-memory-efficient-attention": (
@@ -53,6 +60,12 @@ NOT_NEEDED = {
     "--num-train-epochs": (1, "max_train_steps decides"),
     "--resume-from-checkpoint": (1, "the same command again resumes"),
     "--checkpoints-total-limit": (1, "one state is kept"),
+    "--tokenizer-name": (1, "the tokenizer is the model's own"),
+    "--lr-num-cycles": (1, "no course of the rate starts again"),
+    "--validation-epochs": (1, "--validation-steps says how often previews are drawn"),
+    "--local-rank": (1, "--jobs and --cluster share work among processes"),
+    "--no-safe-serialization": (0, "words are written as safetensors"),
+    "--only-save-embeds": (0, "only the word is saved"),
 }
 """Options of diffusers' script that have nothing to do here: (number of values, why)."""
 
@@ -72,7 +85,8 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
     """Bring other spellings to our option names; what is dropped is said in ``notes``."""
     out: list[str] = []
     queue = list(arguments)
-    accumulated = "1"
+    accumulated = cycles = "1"
+    restarts = False
     while queue:
         word = queue.pop(0)
         if not word.startswith("--"):
@@ -89,14 +103,62 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
         if name in NOT_NEEDED:
             count, why = NOT_NEEDED[name]
             notes.append(f"{name} is not needed here: {why}.")
-            if count and not equals and queue:
-                queue.pop(0)
+            if count and not equals and queue and not queue[0].startswith("--"):
+                value = queue.pop(0)
+            cycles = value if name == "--lr-num-cycles" else cycles
             continue
         if not equals and queue and (name, queue[0]) in VALUES:
-            out += [name, VALUES[(name, queue.pop(0))]]
-            continue
-        out += [name, VALUES.get((name, value), value)] if equals else [name]
+            equals, value = "=", queue.pop(0)
+        if equals:
+            restarts |= value == "cosine_with_restarts"
+            value = VALUES.get((name, value), value)
+            out += [f"{name}={value}"] if value.startswith("-") else [name, value]
+        else:
+            out.append(name)
+    if restarts and cycles != "1":
+        raise ConfigError(
+            f"--lr-scheduler cosine_with_restarts must have one cycle here, got --lr-num-cycles "
+            f"{cycles}; take one of constant, linear, cosine, constant_with_warmup."
+        )
     return _accumulated(out, accumulated, notes)
+
+
+def _with_values(cls: type[Any], words: Sequence[str]) -> list[str]:
+    """Let a value begin with a dash where it stands behind its option.
+
+    Raises:
+        ConfigError: a word begins with a dash and is neither an option, nor a value behind one,
+            nor a number.
+    """
+    options = {"--" + name.replace("_", "-") for name in _fields(cls)}
+    takes = options - _flags(cls)
+    options |= {name.replace("--", "--no-", 1) for name in options} | {"--help"}
+    out: list[str] = []
+    for word in words:
+        behind = out[-1] if out and out[-1] in takes else ""
+        if word.startswith("--") and behind and word.partition("=")[0] not in options:
+            raise ConfigError(
+                f"{behind} must be followed by a value, got {word!r}, which is no option either; a "
+                f"value that begins with two dashes is written {behind}={word}."
+            )
+        if not re.match(r"-(?!-|h$)", word) or _is_number(word):
+            out.append(word)
+        elif behind:
+            out[-1] += f"={word}"
+        else:
+            raise ConfigError(
+                f"Options must begin with two dashes, got {word!r}; a value that begins with one "
+                f"must stand right behind its option, as in --placeholder-token={word}."
+            )
+    return out
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _accumulated(words: list[str], steps: str, notes: list[str]) -> list[str]:
@@ -128,6 +190,18 @@ def _optional_flags(cls: type[Any]) -> set[str]:
             type(None),
         }:
             found.add(field.name)
+    return found
+
+
+def _flags(cls: type[Any]) -> set[str]:
+    """Options that take no value."""
+    hints = typing.get_type_hints(cls)
+    found = {f"--{name.replace('_', '-')}" for name in _optional_flags(cls)}
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            found |= _flags(typing.cast("type[Any]", hints[field.name]))
+        elif hints[field.name] is bool:
+            found.add("--" + field.name.replace("_", "-"))
     return found
 
 
@@ -197,7 +271,7 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
             del words[i : i + (1 if equals else 2)]
             words = words_of(cls, read_toml(path), path) + words  # what comes later wins
             break
-    words = _spell_flags(cls, normalised(words, notes=notes))
+    words = _with_values(cls, _spell_flags(cls, normalised(words, notes=notes)))
     _explain(cls)
     printed = io.StringIO()
     try:
@@ -244,19 +318,31 @@ def words_of(cls: type[Any], table: Mapping[str, Any], where: object) -> list[st
     """Turn a flat table, whose keys are option names, into command-line words.
 
     Raises:
-        ConfigError: a key is no option.
+        ConfigError: a key is no option, or a value cannot stand where it does.
     """
     known = {"--" + name.replace("_", "-") for name in _fields(cls)}
-    known |= ALIASES.keys() | NOT_NEEDED.keys() | {ACCUMULATION}
+    dropped = NOT_NEEDED.keys() | REFUSED.keys()
+    known |= ALIASES.keys() | dropped | {ACCUMULATION}
     words, unknown = [], []
     for key, value in table.items():
         name = "--" + key.replace("_", "-")
         if name not in known:
             unknown.append(key)
+        elif name in dropped and value is False:
+            continue
         elif isinstance(value, bool):
             words.append(name if value else name.replace("--", "--no-", 1))
         else:
-            words += [name, *(str(v) for v in (value if isinstance(value, list) else [value]))]
+            values = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+            dashed = [v for v in values[1:] if v.startswith("-") and not _is_number(v)]
+            if dashed:
+                raise ConfigError(
+                    f"The configuration {where} must name a value that begins with a dash as the "
+                    f"first of {key}, got {dashed[0]!r}."
+                )
+            words += [name, *values]
+            if values and values[0].startswith("-"):
+                words[-len(values) - 1 :] = [f"{name}={values[0]}", *values[1:]]
     if unknown:
         raise ConfigError(
             f"The configuration {where} must name only known options, got "

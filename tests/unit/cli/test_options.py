@@ -1,0 +1,129 @@
+"""Options: other tools' names, and values that begin with a dash."""
+
+from __future__ import annotations
+
+import pytest
+
+from oneword.cli.arguments import ComposeArguments, GenerateArguments, JobsArguments, TrainArguments
+from oneword.cli.options import NOT_NEEDED, REFUSED, parse, words_of
+from oneword.errors import ConfigError
+
+
+SCRIPT = {
+    "save_steps": "500", "num_vectors": "1", "pretrained_model_name_or_path": "m",
+    "revision": "main", "variant": "fp16", "tokenizer_name": "x", "train_data_dir": "p",
+    "placeholder_token": "<cat>", "initializer_token": "cat", "learnable_property": "object",
+    "repeats": "100", "output_dir": "o", "seed": "1", "resolution": "512", "center_crop": None,
+    "train_batch_size": "16", "num_train_epochs": "100", "max_train_steps": "5000",
+    "gradient_accumulation_steps": "1", "gradient_checkpointing": None, "learning_rate": "1e-4",
+    "scale_lr": None, "lr_scheduler": "constant", "lr_warmup_steps": "500", "lr_num_cycles": "1",
+    "dataloader_num_workers": "0", "adam_beta1": "0.9", "adam_beta2": "0.999",
+    "adam_weight_decay": "1e-2", "adam_epsilon": "1e-08", "logging_dir": "logs",
+    "mixed_precision": "no", "allow_tf32": None, "report_to": "tensorboard",
+    "validation_prompt": "a <cat>", "num_validation_images": "4", "validation_steps": "100",
+    "validation_epochs": "5", "local_rank": "-1", "checkpointing_steps": "500",
+    "checkpoints_total_limit": "2", "resume_from_checkpoint": "latest",
+    "enable_xformers_memory_efficient_attention": None, "no_safe_serialization": None,
+    "push_to_hub": None, "hub_token": "t", "hub_model_id": "a/b", "use_8bit_adam": None,
+    "save_as_full_pipeline": None,
+}  # fmt: skip
+"""Options of diffusers' textual_inversion.py and textual_inversion_sdxl.py, with a value each."""
+BASE = ("--train-data-dir", "p")
+WORD = ("--placeholder_token", "<cat>", "--train_batch_size", "2")
+
+
+def given(name, value, *, equals=False):
+    words = [f"--{name}={value}"] if equals and value else [f"--{name}", *filter(None, [value])]
+    chosen, notes = parse(TrainArguments, "train", [*BASE, *WORD, *words])
+    return chosen, notes
+
+
+@pytest.mark.parametrize("equals", [False, True])
+@pytest.mark.parametrize("name", SCRIPT)
+def test_every_option_of_diffusers_script_is_taken_or_said(name, equals):
+    ours = "--" + name.replace("_", "-")
+    if ours in REFUSED:
+        with pytest.raises(ConfigError, match=f"{ours} is not supported: "):
+            given(name, SCRIPT[name], equals=equals)
+        return
+    _, notes = given(name, SCRIPT[name], equals=equals)
+    assert bool(notes) == (ours in NOT_NEEDED)
+    assert all(note.startswith(f"{ours} is not needed here: ") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("polynomial", "linear"), ("cosine_with_restarts", "cosine"), ("cosine", "cosine")],
+)
+def test_courses_of_the_rate_have_other_names(theirs, ours):
+    for words in (["--lr_scheduler", theirs], [f"--lr_scheduler={theirs}"]):
+        chosen, _ = parse(TrainArguments, "train", [*BASE, *words, "--lr_num_cycles", "1"])
+        assert chosen.inversion.lr_scheduler == ours
+
+
+def test_a_rate_that_starts_again_is_refused():
+    words = ["--lr_scheduler", "cosine_with_restarts", "--lr_num_cycles", "3"]
+    with pytest.raises(ConfigError, match="must have one cycle here, got --lr-num-cycles 3"):
+        parse(TrainArguments, "train", [*BASE, *words])
+
+
+def test_an_option_that_is_dropped_takes_no_other_option_with_it():
+    chosen, notes = parse(TrainArguments, "train", ["--local_rank", "--train-data-dir", "p"])
+    assert str(chosen.train_data_dir) == "p"
+    assert len(notes) == 1
+
+
+def test_a_file_of_options_may_name_them_too():
+    table = {"train_data_dir": "p", "allow_tf32": False, "push_to_hub": False, "repeats": 100}
+    chosen, notes = parse(TrainArguments, "train", words_of(TrainArguments, table, "run.toml"))
+    assert str(chosen.train_data_dir) == "p"
+    assert [note.split()[0] for note in notes] == ["--repeats"]
+    pushing = words_of(TrainArguments, table | {"push_to_hub": True}, "run.toml")
+    with pytest.raises(ConfigError, match="--push-to-hub is not supported"):
+        parse(TrainArguments, "train", pushing)
+
+
+# --- values that begin with a dash
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--placeholder-token=-cat"], ["--placeholder-token", "-cat"], ["--placeholder_token=-cat"],
+        words_of(TrainArguments, {"placeholder_token": "-cat"}, "run.toml"),
+    ],
+)  # fmt: skip
+def test_a_placeholder_may_begin_with_a_dash(words):
+    for kind, needed in ((TrainArguments, BASE), (JobsArguments, ("--jobs", "jobs"))):
+        chosen, _ = parse(kind, "train", [*needed, *words, "--seed", "-1"])
+        assert chosen.inversion.placeholder_token == "-cat"
+        assert chosen.inversion.seed == -1
+
+
+def test_with_two_dashes_it_is_written_with_an_equals_sign():
+    chosen, _ = parse(TrainArguments, "train", [*BASE, "--placeholder-token=--cat"])
+    assert chosen.inversion.placeholder_token == "--cat"
+    with pytest.raises(ConfigError, match="is no option either; a value"):
+        parse(TrainArguments, "train", [*BASE, "--placeholder-token", "--cat"])
+    chosen, _ = parse(
+        TrainArguments, "train", words_of(TrainArguments, {"train_data_dir": "p"} | {
+            "placeholder_token": "--seed"}, "run.toml"))  # fmt: skip
+    assert chosen.inversion.placeholder_token == "--seed"
+
+
+def test_prompts_may_begin_with_a_dash():
+    chosen, _ = parse(GenerateArguments, "generate", ["--prompts", "-cat on the moon", "a cat"])
+    assert chosen.prompts == ("-cat on the moon", "a cat")
+    chosen, _ = parse(
+        ComposeArguments, "compose",
+        ["--images", "a", "b", "--placeholder-tokens=-a", "<b>", "--initializer-tokens", "c", "d"],
+    )  # fmt: skip
+    assert chosen.placeholder_tokens == ("-a", "<b>")
+
+
+@pytest.mark.parametrize("words", [["--prompts", "a", "-o", "out"], ["--gallery", "-x"], ["-q"]])
+def test_a_word_with_one_dash_elsewhere_is_a_sentence(words):
+    with pytest.raises(ConfigError, match=r"Options must begin with two dashes, got '-[oxq]'"):
+        parse(GenerateArguments, "generate", words)
+    with pytest.raises(ConfigError, match="as the first of prompts, got '-b'"):
+        words_of(GenerateArguments, {"prompts": ["a", "-b"]}, "run.toml")
