@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oneword.config.checks import check_placeholder, check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig, ResolvedConfig
 from oneword.config.model import ModelConfig
@@ -61,6 +62,8 @@ class TrainConfig:
             self.num_validation_images >= 1,
             f"num_validation_images must be 1 or more, got {self.num_validation_images}.",
         )
+        if self.validation_steps != 0:
+            check_seeds(self.inversion.seed, self.num_validation_images)
         require(
             self.validation_steps is None or self.validation_steps >= 0,
             f"validation_steps must be 0 or more, got {self.validation_steps}.",
@@ -145,6 +148,7 @@ class DebiasConfig:
         for name, least in (("num_images", 2), ("batch_size", 1)):
             value = getattr(self, name)
             require(value >= least, f"{name} must be {least} or more, got {value}.")
+        check_seeds(self.inversion.seed, self.num_images)
         for text in self.attributes:
             name, _, values = text.partition("=")
             texts = [value.strip() for value in values.split("|")]
@@ -177,6 +181,8 @@ class ComposeConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
     """Settings that all words share; its own placeholder and initialiser are not used."""
+    replace: bool = False
+    """Allow placeholders that are already words of the model."""
     checkpointing_steps: int = 50
     """Steps between two writings of the resumable state."""
 
@@ -192,6 +198,8 @@ class ComposeConfig:
             len({token.lower() for token in self.placeholder_tokens}) == counts[1],
             f"The placeholder tokens must differ, got {' '.join(self.placeholder_tokens)}.",
         )
+        for token in self.placeholder_tokens:
+            check_placeholder(token)
         require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
         require(
             self.checkpointing_steps >= 1,

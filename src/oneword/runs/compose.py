@@ -75,14 +75,15 @@ def compose(
             "pictures_sha256": digest.hexdigest(),
             "versions": versions(),
         }
-        if folder.standing(record) == "new":
-            folder.write_record(record)
+        is_new = folder.standing(record) == "new"
     except BaseException:
         folder.release()
         raise
-    with asked_to_stop() as asked:
+    with folder.holding(is_new=is_new), asked_to_stop() as asked:
 
         def watch(progress: Progress) -> Literal["stop"] | None:
+            if is_new and not folder.record.is_file():  # nothing was refused
+                folder.write_record(record)
             if on_step is not None and progress.job.name == jobs[0].name:
                 on_step(progress.step, progress.config.max_train_steps or 0)
             if asked.is_set():
@@ -95,6 +96,7 @@ def compose(
             paste=config.paste,
             together=shown,
             seed=config.inversion.seed,
+            replace=config.replace,
             on_step=watch,
             checkpoint=folder.state,
         )

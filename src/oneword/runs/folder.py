@@ -11,7 +11,8 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,7 @@ _UNBOUND = (
     "num_validation_images",
     "mirror",
     "model.safety_checker",
+    "replace",
 )
 """Settings that may change between the parts of a run: none of them moves the rows.
 
@@ -119,6 +121,27 @@ class RunFolder:
         """Take the folder away again where nothing was put into it."""
         if self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def abandon(self) -> None:
+        """Take away what a run wrote that was refused before it had a state."""
+        if self.state.path.exists():
+            return
+        previews = self.preview(0).parent
+        for path in (self.record, self.metrics, *previews.glob("step-*.png")):
+            path.unlink(missing_ok=True)
+        for folder in (previews, self.path):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    @contextmanager
+    def holding(self, *, is_new: bool) -> Iterator[None]:
+        """While a run is at work here; of a new one that is refused nothing stays behind."""
+        try:
+            yield
+        except UserError:
+            if is_new:
+                self.abandon()
+            raise
 
     def standing(self, record: Mapping[str, Any]) -> Literal["new", "resume", "finished"]:
         """How far the run in the folder has come, for someone who would run ``record``.

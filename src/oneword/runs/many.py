@@ -179,9 +179,8 @@ def _begin(
     if standing == "finished":
         result = invert(backbone, prepared.job, checkpoint=folder.kept())
         return outcome_of(result, folder, 0.0, was_finished=True)
-    if standing == "new":
-        folder.write_record(prepared.record)
-    return _Run(prepared, folder, Watch(prepared, folder, tell, asked))
+    watch = Watch(prepared, folder, tell, asked, is_new=standing == "new")
+    return _Run(prepared, folder, watch)
 
 
 def _slots_for(runs: Sequence[_Run]) -> int:
@@ -242,8 +241,10 @@ class _Many:
     def end(self, run: _Run, result: Result) -> None:
         """Tell of a job that is at its end for this call."""
         if result.status == "failed":
+            run.folder.abandon()
             self.tell_end(JobOutcome(name=run.name, outcome=None, error=result.reason))
             return
+        run.folder.release()  # of a job that never began
         seconds = 0.0 if run.begun_s is None else time.monotonic() - run.begun_s
         outcome = outcome_of(result, run.folder, seconds)
         self.tell_end(JobOutcome(name=run.name, outcome=outcome))

@@ -88,11 +88,9 @@ def train(
         result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
         tell(Message(name, f"The run in {folder.path} has ended before. {ending(result)}"))
         return outcome_of(result, folder, 0.0, was_finished=True)
-    if standing == "new":
-        folder.write_record(prepared.record)
-    started = time.monotonic()
-    with asked_to_stop() as asked:
-        watch = Watch(prepared, folder, tell, asked)
+    started, is_new = time.monotonic(), standing == "new"
+    with folder.holding(is_new=is_new), asked_to_stop() as asked:
+        watch = Watch(prepared, folder, tell, asked, is_new=is_new)
         result = learn(
             prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
         )
@@ -171,18 +169,29 @@ def ending(result: Result) -> str:
 
 
 class Watch:
-    """Writes metrics and previews, and tells of progress, as the loop goes."""
+    """Writes metrics and previews, and tells of progress, as the loop goes.
+
+    The record of a new run is written when its first step is due, so that a run that is refused
+    before leaves nothing.
+    """
 
     def __init__(
-        self, prepared: Prepared, folder: RunFolder, tell: OnEvent, asked: threading.Event
+        self,
+        prepared: Prepared,
+        folder: RunFolder,
+        tell: OnEvent,
+        asked: threading.Event,
+        *,
+        is_new: bool,
     ) -> None:
+        self.is_new = is_new
         self.prepared, self.folder, self.tell, self.asked = prepared, folder, tell, asked
         self.config, self.name = prepared.config, folder.path.name
         self.started = time.monotonic()
         state = folder.state.load()
         step = state.step if state else None
         self.first_step = step or 0
-        self.before_s = folder.rewind_metrics(step)
+        self.before_s = 0.0 if is_new else folder.rewind_metrics(step)
         if step is not None:
             tell(Message(self.name, f"Going on from step {self.first_step}."))
 
@@ -191,6 +200,10 @@ class Watch:
         return self.before_s + time.monotonic() - self.started
 
     def on_step(self, progress: Progress) -> Literal["stop"] | None:
+        if self.is_new:
+            self.folder.write_record(self.prepared.record)
+            self.folder.rewind_metrics(None)
+            self.is_new = False
         if progress.message:
             self.tell(Message(self.name, progress.message))
         time_s = round(self.elapsed(), 3)

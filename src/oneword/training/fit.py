@@ -14,6 +14,9 @@ from oneword.training.parts import Form
 from oneword.vocabulary.tokenizer import TooLongError
 
 
+_LONG = 200  # characters of a sentence that a message shows whole
+
+
 def filled(sentence: str, token: str, others: Iterable[str] = ()) -> str:
     """A sentence with a word in place of "{}", and further words in place of their names.
 
@@ -92,9 +95,11 @@ def check_fit(
                 truncation=True,
             )
         except TooLongError as error:
+            shown = filled(texts[error.text], token, others)
+            if len(shown) > _LONG:
+                shown = f"{shown[: _LONG // 2]} ... {shown[-_LONG // 2 :]}"
             raise JobError(
-                f"The sentence {filled(texts[error.text], token, others)!r} must fit the "
-                f"{error.limit} tokens that the text encoder {vocabulary.name} reads, up to its "
-                f"word's last vector, got {error.length}; take fewer vectors (--num-vectors) or a "
-                "shorter sentence."
+                f"The sentence {shown!r} must fit the {error.limit} tokens that the text encoder "
+                f"{vocabulary.name} reads, up to its word's last vector, got {error.length}; take "
+                "fewer vectors (--num-vectors) or a shorter sentence."
             ) from error

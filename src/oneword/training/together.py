@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,14 @@ from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.prompts import places, replaced
 from oneword.training.draws import generator
+from oneword.training.extensions import form
+from oneword.training.fit import check_fit, filled, longest_words
 from oneword.training.job import Job, JobError, Result
 from oneword.training.learner import slot_token
 from oneword.training.loop import invert_many
 from oneword.training.parts import captions_or_templates
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.word import PlaceholderError
 
 
 PASTED_CAPTION = "a photo of a {} and a {}"
@@ -65,6 +70,7 @@ def invert_together(
     paste: float = 0.1,
     together: tuple[Pixels, Sequence[str]] | None = None,
     seed: int = 0,
+    replace: bool = False,
     **parts: Any,
 ) -> list[Result]:
     """Learn several words in one batch, with sentences that name more than one of them.
@@ -78,10 +84,12 @@ def invert_together(
         together: Pictures with several of the things, and for each a caption that names their
             placeholders; each counts as much as a picture of its own.
         seed: Of the pastings.
+        replace: Allow placeholders that are already words of the model.
         **parts: As for :func:`oneword.invert_many`.
 
     Raises:
-        JobError: the words cannot be learned together.
+        JobError: the words cannot be learned together, a sentence is too long for them, or a
+            placeholder is a word of the model.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 4.4 (named as future work).
@@ -125,6 +133,10 @@ def invert_together(
                 captions=None,
             )
         )
+    try:
+        _check_words(backbone, mixed, told, slots, replace=replace)
+    except PlaceholderError as error:
+        raise JobError(str(error)) from error
     results = invert_many(
         backbone,
         mixed,
@@ -165,6 +177,29 @@ def _check(jobs: Sequence[Job], configs: Sequence[ResolvedConfig], paste: float)
             "Words that are learned together need equally many steps and pictures of one size, got "
             f"{sorted(map(str, steps))} steps and sizes {sorted(shapes)}."
         )
+
+
+def _check_words(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    told: Mapping[str, Sequence[tuple[str, ...]]],
+    slots: Mapping[str, str],
+    *,
+    replace: bool,
+) -> None:
+    """Refuse what one of the words cannot be learned with before the others are."""
+    words = []
+    for job in jobs:
+        config = job.config.resolved(backbone.family)
+        found, _ = longest_words(backbone, job, config, form(config))
+        words += found
+    tokens = {slot: token for token, slot in slots.items()}
+    with injected(backbone, words, replace=replace):
+        for job in jobs:
+            token = job.config.placeholder_token
+            sentences = {replaced(s, tokens) for choices in told[job.name] for s in choices}
+            fill = partial(filled, token=token)
+            check_fit(backbone, sorted(sentences), fill, token=token)
 
 
 def _composites(jobs: Sequence[Job], own: int, seed: int) -> list[tuple[int, Tensor]]:

@@ -19,6 +19,7 @@ from oneword._typing import Pixels
 from oneword._version import __version__
 from oneword.concepts import deltas
 from oneword.concepts.concept import Concept
+from oneword.config.checks import check_seeds
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.runs import plain_settings
 from oneword.images import from_uint8, read_folder
@@ -58,6 +59,8 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
     tuning = config.resolved_tuning
     if tuning.prior_loss_weight and tuning.class_data_dir is not None:
         read_folder(tuning.class_data_dir, resolution=backbone.resolution)
+    elif tuning.prior_loss_weight:
+        check_seeds(config.seed, tuning.num_class_images)
     if config.form != "rows":
         raise JobError(
             f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
