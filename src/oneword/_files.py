@@ -373,6 +373,28 @@ def check_writable(folder: Path) -> None:
                 Path(probe).unlink()
 
 
+def check_target(path: Path) -> None:
+    """Make sure that a file can be written there, before anything costly; nothing is made.
+
+    Raises:
+        OutputError: it is a folder, or lies in none that can be written.
+    """
+    try:
+        folder = path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        reason = (
+            "a folder" if path.is_dir()
+            else f"the file {folder} in a folder's place" if not folder.is_dir()
+            else f"no right to write in {folder}" if not os.access(folder, os.W_OK)
+            else ""
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason:
+        raise OutputError(f"{path} must be a file that can be written, got {reason}.")
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left: call it where no other writer can be at work."""
     for path in leftovers(folder):

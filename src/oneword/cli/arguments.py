@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
+from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import EvaluateConfig, StudyConfig
+from oneword.errors import require
 
 
 Embedded = Literal["microworld", "microworld-nano"]
@@ -31,6 +33,13 @@ Layout = Literal[
 ]
 
 
+class _Seeded:
+    """Arguments with a seed of the embedded model's world, which counts from 0."""
+
+    def __post_init__(self) -> None:
+        check_seeds(cast("Any", self).seed, least=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoArguments:
     """Learn a held-out thing from five shipped pictures, draw with the word, score it."""
@@ -45,6 +54,13 @@ class DemoArguments:
     """Pictures drawn for each prompt of each row of the scores."""
     json: Path | None = None
     """File for the scores."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_images_per_prompt >= 1,
+            f"num_images_per_prompt must be 1 or more, got {self.num_images_per_prompt}.",
+        )
+        check_seeds(self.seed, self.num_images_per_prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +162,7 @@ class DebiasArguments(DebiasConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MicroworldTrainArguments:
+class MicroworldTrainArguments(_Seeded):
     """Run the recipe that makes the embedded model; run it again to go on."""
 
     model: Embedded = "microworld"
@@ -174,7 +190,7 @@ class MicroworldTrainArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MicroworldEvaluateArguments:
+class MicroworldEvaluateArguments(_Seeded):
     """Read generated pictures back and compare with the truth of their prompts."""
 
     model: Embedded = "microworld"
@@ -200,7 +216,7 @@ class MicroworldEvaluateArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturesArguments:
+class PicturesArguments(_Seeded):
     """Draw a held-out concept, which the embedded model has never seen."""
 
     concept: str
@@ -216,7 +232,7 @@ class PicturesArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeopleArguments:
+class PeopleArguments(_Seeded):
     """Draw a profession with every skin and hair equally often, a small diverse set to learn from."""
 
     profession: tyro.conf.Positional[str]
@@ -244,9 +260,12 @@ class SampleArguments:
     seed: int = 0
     """Seed of the first picture; the next ones follow."""
 
+    def __post_init__(self) -> None:
+        check_seeds(self.seed, max(1, self.num_images_per_prompt))
+
 
 @dataclass(frozen=True, kw_only=True)
-class ExploreArguments:
+class ExploreArguments(_Seeded):
     """Make contact sheets: nouns, places, relations drawn beside generated; held-out concepts."""
 
     model: Embedded = "microworld"
@@ -398,6 +417,13 @@ class ConceptCardArguments:
     """The scores.json of oneword evaluate; unset: the one beside the file, where there is one."""
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_images_per_prompt >= 1,
+            f"num_images_per_prompt must be 1 or more, got {self.num_images_per_prompt}.",
+        )
+        check_seeds(self.seed, self.num_images_per_prompt)
 
 
 @dataclass(frozen=True, kw_only=True)

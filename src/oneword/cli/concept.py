@@ -25,6 +25,7 @@ from oneword.cli.screen import Console
 from oneword.concepts import card, formats, inspection
 from oneword.concepts.concept import Concept
 from oneword.concepts.mixing import average, concatenated, distinct
+from oneword.config.checks import check_placeholder
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError
 from oneword.generation import generate as generation
@@ -117,6 +118,7 @@ def _card(chosen: ConceptCardArguments) -> None:
         raise ConfigError(f"A card is written for one file, got {len(chosen.files)}.")
     (path,) = chosen.files
     concepts = _read(path)
+    card.check_card(path, chosen.license)
     scores = None if chosen.scores is None else card.read_scores(chosen.scores)
     pixels, prompts = None, ()
     if chosen.preview:
@@ -189,8 +191,7 @@ def _only(files: Sequence[Path]) -> Concept:
 
 
 def _word(token: str) -> str:
-    if not token or any(c.isspace() for c in token):
-        raise ConfigError(f"The new word must be non-empty and without spaces, got {token!r}.")
+    check_placeholder(token, "The new word")
     return token
 
 

@@ -15,6 +15,7 @@ from oneword.cli.arguments import GenerateArguments
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
 from oneword.concepts.mixing import distinct
+from oneword.config.checks import check_placeholder
 from oneword.errors import ConfigError
 from oneword.evaluation import choosing, gallery, report
 from oneword.evaluation.choosing import Choice
@@ -58,6 +59,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     references, judge = {}, None
     if chosen.keep is not None:
         references = _references(chosen, concepts, backbone.resolution)
+        choosing.check_references(prompts, references, chosen.rank_by)
         judge = load_judge(chosen.judge, backbone)
     seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
     with screen.warnings_said(), screen.counting("drawing") as show:
@@ -189,8 +191,5 @@ def read_concept(path: Path) -> Concept:
     if path.exists() or "=" not in str(path):
         return formats.load_concept(path)
     name, _, token = str(path).rpartition("=")
-    if not token or any(c.isspace() for c in token):
-        raise ConfigError(
-            f"--concepts takes PATH or PATH=TOKEN, the token without spaces, got {str(path)!r}."
-        )
+    check_placeholder(token, f"The token of PATH=TOKEN, {str(path)!r},")
     return formats.load_concept(Path(name), token)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oneword._escaping import terminal
+from oneword._files import check_target
 from oneword._version import __version__
 from oneword.cli import options
 from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
@@ -121,6 +122,9 @@ def _follow(verb: str, words: list[str]) -> int:
     chosen, notes = options.parse(kind, name, given)
     for note in notes:
         options.say(note)
+    for option in ("json", "sheet"):
+        if (target := getattr(chosen, option, None)) is not None:
+            check_target(target)
     if isinstance(chosen, ModelsArguments) and chosen.probe is not None:
         module = "probe"
     if name == "demo":

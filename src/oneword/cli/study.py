@@ -32,6 +32,8 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     study = Study(options.settings(StudyConfig, chosen))
     for note in study.notes:
         options.say(note)
+    if chosen.markdown is not None:
+        page.around(chosen.markdown)  # refuses a page without its marks
     if chosen.rows is not None:
         count = grid.take_in(study, chosen.rows)
         options.say(f"{count} jobs are taken from {chosen.rows}.")

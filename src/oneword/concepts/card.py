@@ -57,19 +57,9 @@ def write_card(
         FormatError: there is no word's file.
         SharingError: another README lies there, or the licence or the scores cannot be used.
     """
+    check_card(path, license)
     file = formats.read(path)
     folder = file.path.parent
-    card = folder / CARD
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
-        raise SharingError(
-            "The licence must be the Hub's name of one, such as cc-by-4.0, "
-            f"creativeml-openrail-m or other, got {license!r}."
-        )
-    if is_there(card) and not _is_card(card):
-        raise SharingError(
-            f"{card} must be a card of oneword's or not exist, got another text; move the word "
-            "into a folder of its own."
-        )
     if scores is None and is_there(folder / SCORES):
         scores = read_scores(folder / SCORES)
     if preview is not None:
@@ -80,8 +70,32 @@ def write_card(
     text = card_text(
         file.concepts, file.path.name, license=license, has_preview=has_preview, scores=scores
     )
-    write_atomic(card, text.encode())
-    return card
+    write_atomic(folder / CARD, text.encode())
+    return folder / CARD
+
+
+def check_card(path: Path | str, license: str) -> None:
+    """Refuse a card that could not be written, before its preview is drawn.
+
+    Args:
+        path: The word's file, or its run folder.
+        license: The Hub's name of a licence.
+
+    Raises:
+        FormatError: there is no word's file.
+        SharingError: another README lies there, or the licence cannot be used.
+    """
+    card = formats.read(path).path.parent / CARD
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
+        raise SharingError(
+            "The licence must be the Hub's name of one, such as cc-by-4.0, "
+            f"creativeml-openrail-m or other, got {license!r}."
+        )
+    if is_there(card) and not _is_card(card):
+        raise SharingError(
+            f"{card} must be a card of oneword's or not exist, got another text; move the word "
+            "into a folder of its own."
+        )
 
 
 def read_scores(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from oneword.config.checks import check_finite, check_seeds
 from oneword.config.model import ModelConfig
 from oneword.errors import require
 
@@ -27,6 +28,7 @@ class SamplingConfig:
     """Width in pixels."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if self.guidance_scale is not None:
             require(
                 self.guidance_scale >= 0,
@@ -92,6 +94,8 @@ class GenerateConfig:
     """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
+        check_seeds(self.seed, max(1, self.num_images_per_prompt))
         require(
             self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
             f"keep must be in 1..{self.num_images_per_prompt}, the pictures drawn of each prompt, "
@@ -169,6 +173,8 @@ class EditConfig:
     """Allow a concept whose placeholder is already a word of the model."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
+        check_seeds(self.seed, max(1, self.num_images_per_prompt))
         require(bool(self.prompt.strip()), "The prompt must say what the result shows, got none.")
         check_way(mask=self.mask is not None, strength=self.strength, invert=self.invert)
         require(
@@ -178,8 +184,8 @@ class EditConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, got {value}.")
+        num = 1 if self.invert is not None else self.num_images_per_prompt
         require(
-            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
-            f"keep must be in 1..{self.num_images_per_prompt}, the number of candidates, got "
-            f"{self.keep}.",
+            self.keep is None or 1 <= self.keep <= num,
+            f"keep must be in 1..{num}, the number of candidates, got {self.keep}.",
         )

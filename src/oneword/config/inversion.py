@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from oneword.config.checks import check_finite, check_placeholder, check_seeds
 from oneword.config.presets import SETUPS, PresetName, TemplateSet, preset_for
 from oneword.config.tuning import TUNING, ResolvedTuning, TuningConfig
 from oneword.errors import ConfigError, require
@@ -116,14 +117,10 @@ class InversionConfig:
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
     def __post_init__(self) -> None:
-        require(
-            bool(self.placeholder_token) and not any(c.isspace() for c in self.placeholder_token),
-            "The placeholder token must be non-empty and without spaces, got "
-            f"{self.placeholder_token!r}; pass for example --placeholder-token '<my-cat>'.",
-        )
-        require(
-            "{}" not in self.placeholder_token,
-            f"The placeholder token must not contain '{{}}', got {self.placeholder_token!r}.",
+        check_finite(self)
+        check_seeds(self.seed)
+        check_placeholder(
+            self.placeholder_token, hint="; pass for example --placeholder-token '<my-cat>'"
         )
         require(
             not (self.norm_pull and self.form == "neti"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from oneword.config.checks import check_finite, check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -42,6 +43,7 @@ class EvaluateConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, got {value}.")
+        check_seeds(self.seed, self.num_images_per_prompt)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +102,14 @@ class StudyConfig:
             require(
                 not twice, f"The {name} must differ from each other, got {', '.join(twice)} twice."
             )
+        check_finite(self)
+        for seed in self.seeds:  # of training; that of the first picture is a thousand times it
+            check_seeds(seed)
+            check_seeds(1000 * seed, self.num_images_per_prompt)
+        require(
+            all(scale >= 0 for scale in self.guidance_scales),
+            f"guidance_scales must be 0 or more each, got {list(self.guidance_scales)}.",
+        )
         require(bool(self.setups), "There must be a setup, got none; pass --setups.")
         require(bool(self.seeds), "There must be a seed, got none; pass --seeds.")
         require(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from oneword.config.checks import check_finite
 from oneword.errors import require
 
 
@@ -36,6 +37,7 @@ class TuningConfig:
     """Folder with pictures of the class, in place of drawn ones."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name in ("rank", "tuning_steps", "num_class_images"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")

@@ -80,6 +80,7 @@ def choose(
     """
     if not 0 <= diversity <= 1:
         raise ChoosingError(f"diversity must be in [0, 1], got {diversity}.")
+    rank_by = check_references(drawing.prompts, references or {}, rank_by)
     tokens: list[str] = list(json.loads(drawing.settings["concepts"]))
     features = judge.images(drawing.pixels)
     known = {token: judge.images(p) for token, p in (references or {}).items()}
@@ -101,14 +102,6 @@ def choose(
             text[i] = float(seen @ read)
             if words:
                 image[i] = sum(float((w.double() @ seen).mean()) for w in words) / len(words)
-    bare = next((p for p, own in places.items() if math.isnan(image[own[0]])), None)
-    if rank_by is None:
-        rank_by = "text" if bare is not None else "mean"
-    if rank_by != "text" and bare is not None:
-        raise ChoosingError(
-            f"Ranking by {rank_by!r} needs the training pictures of a word in every prompt, got "
-            f"none for {bare!r}; pass --train-data-dir, or --rank-by text."
-        )
     ranked = {"image": image, "text": text}.get(rank_by) or [
         (a + b) / 2 for a, b in zip(image, text, strict=True)
     ]
@@ -125,6 +118,25 @@ def choose(
         text=tuple(text),
         scores=tuple(ranked),
     )
+
+
+def check_references(
+    prompts: Sequence[str], references: Mapping[str, Pixels], rank_by: RankBy | None
+) -> RankBy:
+    """What prompts are ranked by, with training pictures of these words.
+
+    Raises:
+        ChoosingError: image similarity is asked for and a prompt has no references.
+    """
+    bare = next((p for p in prompts if not any(names(p, word) for word in references)), None)
+    if rank_by is None:
+        return "text" if bare is not None else "mean"
+    if rank_by != "text" and bare is not None:
+        raise ChoosingError(
+            f"Ranking by {rank_by!r} needs the training pictures of a word in every prompt, got "
+            f"none for {bare!r}; pass --train-data-dir, or --rank-by text."
+        )
+    return rank_by
 
 
 def best_of(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from oneword._typing import Masks, Pixels
 from oneword.concepts.concept import Concept
+from oneword.config.checks import check_seeds
 from oneword.config.drawing import SamplingConfig, check_way
 from oneword.errors import UserError
 from oneword.generation.blending import Background, Blend, rejoined
@@ -117,7 +118,8 @@ def edit(
         on_picture: Told how far the drawing is.
 
     Raises:
-        ConfigError: there is no way to edit given, or two that exclude each other.
+        ConfigError: there is no way to edit given, two that exclude each other, or a seed is out of
+            range.
         EditError: the mask does not fit the picture, the strength is too low for a step, or the
             decoder cannot be tuned.
         PromptError: no sentence uses one of the concepts, or the negative prompt names a word that
@@ -131,6 +133,8 @@ def edit(
     """
     # refuse what cannot be done before anything is computed
     _check(picture, mask, strength, invert, len(seeds))
+    for seed in (min(seeds), max(seeds)):
+        check_seeds(seed)
     if mask is not None:
         _check_background(backbone, background, mask_growth)
     asked = backbone.sampling.overlaid(sampling)

@@ -16,6 +16,7 @@ from oneword import prompts as sentences
 from oneword._typing import Masks, Pixels
 from oneword._version import __version__
 from oneword.concepts.concept import Concept
+from oneword.config.checks import check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.images import labelled_sheet, save_png, to_images
 from oneword.models.contract import Backbone
@@ -95,6 +96,7 @@ def generate(
         on_picture: Told how far the drawing is.
 
     Raises:
+        ConfigError: a seed is out of range.
         PromptError: there is nothing to draw, no prompt uses one of the concepts, or the negative
             prompt names a word that is not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
@@ -104,6 +106,8 @@ def generate(
         raise sentences.PromptError(
             f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
         )
+    for seed in (min(seeds), max(seeds)):
+        check_seeds(seed)
     asked = backbone.sampling.overlaid(sampling)
     check_words(backbone, prompts, concepts, negative_prompt=asked.negative_prompt)
     chosen = away_from(concepts, asked)

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import check_target, read_text, write_atomic, write_json_atomic
 from oneword.errors import UserError
 from oneword.evaluation import report
 from oneword.images import open_picture
@@ -372,17 +372,28 @@ def _jpeg_uri(data: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
+def around(page: Path) -> tuple[str, str]:
+    """What stands before and behind the results in a page, which need not exist yet.
+
+    Raises:
+        StudyError: the page has no marks, or is no text.
+        OutputError: it cannot be written.
+    """
+    check_target(page)
+    if not page.is_file():
+        return "# The study\n\n", "\n"
+    text = read_text(page, error=StudyError)
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise StudyError(
+            f"The page {page} must hold the lines {BEGIN} and {END} once each, in this order; "
+            "put them where the results belong."
+        )
+    return text.split(BEGIN)[0], text.split(END)[1]
+
+
 def _put_into(page: Path, place: Path, parts: _Parts, rows: Sequence[Row]) -> None:
     """Put results between a page's marks; figures and rows go into a folder of their own."""
-    before, after = "# The study\n\n", "\n"
-    if page.is_file():
-        text = page.read_text(encoding="utf-8")
-        if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-            raise StudyError(
-                f"The page {page} must hold the lines {BEGIN} and {END} once each, in this order; "
-                "put them where the results belong."
-            )
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
+    before, after = around(page)
     body = parts.markdown(Path(os.path.relpath(place, page.parent)).as_posix())
     for source in sorted((parts.study.folder / "figures").iterdir()):
         if source.suffix in (".svg", ".jpg"):

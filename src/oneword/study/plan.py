@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oneword.config.checks import check_seeds
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import EMBEDDED
 from oneword.config.presets import SETUPS
@@ -190,6 +191,9 @@ class Study:
         if len({slug(label) for label in self.arms}) < len(self.arms):
             raise ConfigError(f"Two setups are written alike, got {', '.join(self.arms)}.")
         self.subjects = {s.name: s for s in subjects.find(config.concepts, name)}
+        if any(s.held_out is not None for s in self.subjects.values()):
+            for seed in config.seeds:  # the world's pictures are drawn by numbers from 0 on
+                check_seeds(seed, least=0)
         self.specs, self.notes = self._specs()
 
     @property

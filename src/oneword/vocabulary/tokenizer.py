@@ -106,7 +106,7 @@ class _WordTokenizer:
         plain = super().__call__  # type: ignore[misc]
 
         def bare(part: str) -> list[int]:
-            return list(self._original(part, add_special_tokens=False).input_ids)
+            return list(self._original(part, add_special_tokens=False, verbose=False).input_ids)
 
         rows = {word: self._expansions[token] for token, word in self._spellings.items()}
         parts = apart(self, text)
@@ -125,7 +125,7 @@ class _WordTokenizer:
     def _by_offsets(self, text: str, special: bool) -> list[int] | None:
         """Ids with the words that the tokenizer finds; ``None``: it finds others than there are."""
         encoded = super().__call__(  # type: ignore[misc]
-            text, add_special_tokens=special, return_offsets_mapping=True
+            text, add_special_tokens=special, return_offsets_mapping=True, verbose=False
         )
         ids: list[int] = []
         found: list[tuple[int, int]] = []

@@ -8,6 +8,8 @@ import torch
 import png_texts
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
+from oneword.errors import ConfigError
+from oneword.generation.editing import edit
 from oneword.generation.generate import SHEET, generate, save_drawing, slug
 from oneword.prompts import PromptError
 
@@ -96,6 +98,14 @@ def test_the_words_that_a_concept_brings_along_are_loaded(tiny_sd, word):
                    tensors={"negative/clip": rows})  # fmt: skip
     sampling = SamplingConfig(num_inference_steps=1, negative_prompt="<a-negative>")
     assert len(generate(tiny_sd, ["a <a>"], [0], concepts=[both], sampling=sampling).pixels) == 1
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
+def test_seeds_out_of_range_are_refused(tiny_sd, seed):
+    with pytest.raises(ConfigError, match=f"seed must be in .*, got {seed}"):
+        generate(tiny_sd, ["a cat"], [0, seed], sampling=FEW)
+    with pytest.raises(ConfigError, match=f"seed must be in .*, got {seed}"):
+        edit(tiny_sd, torch.zeros(1, 3, 24, 24), "a cat", [0, seed], strength=0.5, sampling=FEW)
 
 
 def test_pictures_carry_what_made_them(tiny_sd, word, tmp_path):
