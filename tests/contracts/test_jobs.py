@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -157,6 +158,17 @@ def test_a_folder_of_folders_from_the_command_line(command, photos, tmp_path, ca
     }  # fmt: skip
     assert formats.load_concept(tmp_path / "out" / "my-cat").placeholder_token == "<my-cat>"
     assert (tmp_path / "out" / "dog" / "report.html").exists()
+
+
+def test_a_dry_run_says_that_no_job_can_be_trained(command, photos, tmp_path, capsys):
+    name = "cafe\u0301"  # as macOS writes it
+    shutil.copytree(photos, tmp_path / "all" / name)
+    words = [*command, "--jobs", str(tmp_path / "all"), "--output-dir", str(tmp_path / "out"),
+             "--initializer-token", "cat", "--dry-run"]  # fmt: skip
+    assert main([*words, "--num-vectors", "75"]) == 1
+    (plan,) = json.loads(capsys.readouterr().out).values()
+    assert "<caf\u00e9>' must fit the 75 tokens" in plan["reason"]
+    assert main(words) == 0
 
 
 def test_each_word_has_its_own_mirror(command, photos, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError
 from oneword.evaluation import metrics
 from oneword.generation.ddim_inversion import bipartite
 from oneword.images import read_folder
@@ -117,6 +119,21 @@ def test_two_runs_of_a_small_study_give_the_same_table(make, tmp_path):
         found.append(json.loads((study.folder / "summary.json").read_text()))
     assert found[0] == found[1]
     assert found[0]["scores"]["one-word"]["image similarity"]["num"] == 2
+
+
+def test_a_study_whose_jobs_all_failed_may_be_corrected(make, tmp_path):
+    long = InversionConfig(max_train_steps=2, train_batch_size=2, evaluation_steps=2,
+                           num_evaluation_samples=2, num_vectors=75)  # fmt: skip
+    study = make(tmp_path / "s", setups=("one-word",), inversion=long)
+    ended = grid.run(study, on_event=Events())
+    assert len(ended.failed) == 2
+    reason = json.loads(work.failure_file(study.folder, ended.failed[0]).read_text())["error"]
+    assert "S*' must fit the 75 tokens" in reason
+    short = dataclasses.replace(long, num_vectors=2)
+    found = grid.run(make(tmp_path / "s", setups=("one-word",), inversion=short), on_event=Events())
+    assert len(found.done) == 2
+    with pytest.raises(ConfigError, match=r"another protocol: inversion\.num_vectors was 2"):
+        grid.run(study, on_event=Events())
 
 
 def test_a_job_that_fails_leaves_its_reason_and_the_rest_goes_on(make, tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import time
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,9 @@ def _configs(
         raise ConfigError("The mirror must be an fsspec URL of a folder, got an empty one.")
     configs, failed = [], []
     for name, words in _jobs(chosen.jobs):
-        defaults = ["--placeholder-token", f"<{name}>", "--validation-steps", "0"]
+        # as people type it: macOS takes the letters of a folder's name apart
+        word = unicodedata.normalize("NFC", name)
+        defaults = ["--placeholder-token", f"<{word}>", "--validation-steps", "0"]
         try:
             folder = within(chosen.output_dir, name, error=ConfigError)
             target = ["--output-dir", str(folder)]
@@ -175,7 +178,7 @@ def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) 
         except UserError as error:
             plans[config.output_dir.name] = _failure(str(error))
     options.tell(json.dumps(plans, indent=1))
-    return 0
+    return int(all(plan.get("status") == "failed" for plan in plans.values()))
 
 
 def _write_reports(outcomes: Sequence[JobOutcome], configs: Sequence[TrainConfig]) -> None:

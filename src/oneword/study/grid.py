@@ -68,6 +68,8 @@ def standing(study: Study) -> Standing:
 def claim(study: Study) -> None:
     """Make the folder ours: it must be new, or hold a study of the same protocol.
 
+    One whose jobs have all failed may be given another protocol.
+
     Raises:
         ConfigError: it holds a study whose rows could not be compared with these, or other files.
         OutputError: it cannot be written.
@@ -92,12 +94,23 @@ def claim(study: Study) -> None:
             for name in ours
             if theirs.get(name) != ours[name]
         ]
-        if differing:
+        if differing and not _came_to_nothing(study):
             raise ConfigError(
                 f"{folder} holds a study with another protocol: {'; '.join(differing)}. Go on with "
                 "its own settings, or pass another --out."
             )
+        if differing:  # what failed with the settings of before is tried with these
+            for path in (folder / "jobs").glob(f"*{work.FAILED}"):
+                path.unlink()
     write_json_atomic(record, ours)
+
+
+def _came_to_nothing(study: Study) -> bool:
+    """Whether the jobs in the folder have failed, and left neither rows nor a run."""
+    jobs, runs = study.folder / "jobs", study.folder / "runs"
+    names = [path.name for path in jobs.iterdir()] if jobs.is_dir() else []
+    failed = bool(names) and all(name.endswith(work.FAILED) for name in names)
+    return failed and not (runs.is_dir() and any(runs.iterdir()))
 
 
 def take_in(study: Study, path: Path) -> int:

@@ -47,6 +47,8 @@ from oneword.study.subjects import Subject
 
 
 Row = dict[str, Any]
+FAILED = ".failed.json"
+"""Ends the name of the file that says why a job failed."""
 TRAINING = "training"
 """Kind of the row with a job's training in numbers; other rows are of one prompt each."""
 _GALLERY = 4  # pictures of a prompt that are kept to be seen
@@ -90,7 +92,7 @@ def rows_file(folder: Path, spec: Spec) -> Path:
 
 def failure_file(folder: Path, spec: Spec) -> Path:
     """Where it is said why a job failed."""
-    return folder / "jobs" / f"{spec.name}.failed.json"
+    return folder / "jobs" / f"{spec.name}{FAILED}"
 
 
 def gallery_file(folder: Path, spec: Spec) -> Path:
