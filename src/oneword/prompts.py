@@ -310,12 +310,25 @@ def strangers(prompt: str, placeholder_tokens: Sequence[str]) -> list[str]:
     return _LIKE_A_PLACEHOLDER.findall(rest)
 
 
+def check_text(prompt: str) -> None:
+    """Refuse what no tokenizer takes: bytes of the command line in another encoding.
+
+    Raises:
+        PromptError: it is so.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"A prompt must be text in UTF-8, got {prompt!r}.") from error
+
+
 def as_template(prompt: str, placeholder_token: str) -> str:
     """A prompt with "{}" in its placeholder's place.
 
     Raises:
-        PromptError: the prompt does not hold the placeholder.
+        PromptError: the prompt does not hold the placeholder, or is no text.
     """
+    check_text(prompt)
     if not names(prompt, placeholder_token):
         raise PromptError(
             f"A prompt or caption must contain the placeholder {placeholder_token!r}, got "

@@ -111,6 +111,11 @@ def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
     [
         (["--prompts", "a cat", "--negative-prompt", "<nobody>"],
          "must name only words that are loaded, got '<nobody>' in '<nobody>' with no word loaded"),
+        (["--prompts", "a \udcff cat"], "must be text in UTF-8"),
+        (["--prompts", "a cat", "--num-inference-steps", "1001"], "must be at most 1000"),
+        (["--prompts", "a cat", "--clip-skip", "50"], "clip_skip must be below the"),
+        (["--prompts", "a cat", "--seed", str(2**64)], "seed and the 2 after it must be in"),
+        (["--prompts", "a cat", "--json", "."], "must be a file that can be written, got a folder"),
         (["--prompts", "paper:fig6", "--concepts", "A"], "learned as style, got '<a>', learned as"),
         (["--prompts", "a <a>", "--concepts", "A", "A"], "=' rename one: --concepts"),
         (["--prompts", "a cat", "--keep", "4"], "keep must be in 1..3"),
@@ -121,7 +126,7 @@ def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
          "one folder for each loaded word, got 2 for 1"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence(draw, words, arguments, message, capsys):
+def test_a_mistake_is_one_sentence(draw, words, arguments, message, tmp_path, capsys):
     given = [str(words[0]) if a == "A" else a for a in arguments]
     assert draw(*given) == 2
     err = capsys.readouterr().err
@@ -130,3 +135,4 @@ def test_a_mistake_is_one_sentence(draw, words, arguments, message, capsys):
         message = f"rename one: --concepts {path} {path}='<a-2>'"
     assert message in err
     assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()

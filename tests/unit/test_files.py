@@ -237,3 +237,16 @@ def test_a_full_disk_leaves_no_probe(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="must be writable, got: No space left"):
         check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_could_not_be_written_is_refused_and_nothing_is_made(tmp_path):
+    _files.check_target(tmp_path / "new" / "folder" / "file.json")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("x")
+    for path, reason in (
+        (tmp_path, "a folder"),
+        (tmp_path / "file" / "below.json", "in a folder's place"),
+        (tmp_path / ("long" * 100), "File name too long"),
+    ):
+        with pytest.raises(_files.OutputError, match=f"must be a file .* got .*{reason}"):
+            _files.check_target(path)

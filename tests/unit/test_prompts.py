@@ -94,6 +94,11 @@ def test_the_placeholder_is_left_out_for_scoring():
     assert without_placeholder("S* in the style of S*2", ["S*", "S*2"]) == "in the style of"
 
 
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(PromptError, match=r"must be text in UTF-8, got 'a \\udcff S\*'"):
+        as_template("a \udcff S*", "S*")
+
+
 def test_prompt_files(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("# places\na S* on the moon\n\n  a S* at sea \n")

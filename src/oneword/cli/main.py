@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oneword._escaping import terminal
-from oneword._files import check_target
+from oneword._files import check_target, is_there
 from oneword._version import __version__
 from oneword.cli import options
 from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
@@ -129,8 +129,15 @@ def _follow(verb: str, words: list[str]) -> int:
         module = "probe"
     if name == "demo":
         options.say("Loading the model ...")  # the libraries' import takes seconds, too
+    folder = getattr(chosen, "output_dir", None)
+    was_there = folder is None or is_there(folder)
     try:
         return importlib.import_module(f"oneword.cli.{module}").run(chosen, words)
+    except UserError:
+        if folder is not None and not was_there:
+            with contextlib.suppress(OSError):  # it may hold something
+                folder.rmdir()
+        raise
     except ModuleNotFoundError as error:
         if error.name != "skia":
             raise

@@ -138,6 +138,7 @@ def edit(
     if mask is not None:
         _check_background(backbone, background, mask_growth)
     asked = backbone.sampling.overlaid(sampling)
+    backbone.check_sampling(asked)
     check_words(
         backbone,
         [prompt, *filter(None, [invert])],

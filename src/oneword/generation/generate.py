@@ -101,6 +101,7 @@ def generate(
             prompt names a word that is not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ConceptError: a concept does not fit the model.
+        ModelError: the family cannot draw with the settings.
     """
     if not prompts or not seeds:
         raise sentences.PromptError(
@@ -109,6 +110,7 @@ def generate(
     for seed in (min(seeds), max(seeds)):
         check_seeds(seed)
     asked = backbone.sampling.overlaid(sampling)
+    backbone.check_sampling(asked)
     check_words(backbone, prompts, concepts, negative_prompt=asked.negative_prompt)
     chosen = away_from(concepts, asked)
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
@@ -158,6 +160,8 @@ def check_words(
         PromptError: no prompt uses one of the concepts, or the negative prompt names a word that is
             not loaded.
     """
+    for text in (*prompts, negative_prompt):
+        sentences.check_text(text)
     loaded = _loaded(concepts)
     used = {word for text in (*prompts, negative_prompt) for word in sentences.named(text, loaded)}
     strange = dict.fromkeys(w for prompt in prompts for w in sentences.strangers(prompt, loaded))

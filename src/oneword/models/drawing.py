@@ -21,6 +21,7 @@ from oneword.errors import ModelError
 from oneword.models.assembly import quiet
 from oneword.models.by_layer import following
 from oneword.models.contract import OnLatents
+from oneword.models.noise import Diffusion
 from oneword.models.pipeline import FrozenPipeline
 
 
@@ -138,9 +139,17 @@ class FamilyPipeline(FrozenPipeline):
         """Refuse settings that the family's pipeline cannot draw with.
 
         Raises:
-            ModelError: it has no use for the negative prompt.
+            ModelError: it has no use for the negative prompt, or was not trained with so many
+                steps.
         """
-        self._draw_options(self.sampling.overlaid(sampling))
+        asked = self.sampling.overlaid(sampling)
+        self._draw_options(asked)
+        most = len(self.noise.alphas_cumprod) if isinstance(self.noise, Diffusion) else None
+        if most is not None and (asked.num_inference_steps or 1) > most:
+            raise ModelError(
+                f"num_inference_steps must be at most {most} on {self.name}, which was trained "
+                f"with so many, got {asked.num_inference_steps}."
+            )
 
     def _draw(self, request: Request) -> Pixels:
         """Draw prompts that may be drawn together."""

@@ -85,6 +85,7 @@ class FrozenPipeline:
             holder = functools.reduce(getattr, path, pipeline)
             self.vocabularies[name] = Vocabulary(name, holder, attribute, encoder, longest)
             self._check_tokenizer(self.vocabularies[name])
+            self._check_clip_skip(encoder)
         # frozen, whatever a run learns
         frozen: list[Any] = [denoiser, *(v.text_encoder for v in self.vocabularies.values())]
         for part in frozen:
@@ -95,6 +96,16 @@ class FrozenPipeline:
         self.memory = ""
         if not shapes.has_shapes_alone():
             self._economise()
+
+    def _check_clip_skip(self, encoder: Any) -> None:
+        """Refuse to skip more layers than a CLIP has."""
+        layers = getattr(encoder.config, "num_hidden_layers", None)
+        is_clip = str(getattr(encoder.config, "model_type", "")).startswith("clip")
+        if self.clip_skip is not None and is_clip and layers and self.clip_skip >= layers:
+            raise ModelError(
+                f"clip_skip must be below the {layers} layers of {self.name}'s text encoder, got "
+                f"{self.clip_skip}."
+            )
 
     def _economise(self) -> None:
         """Recompute layers in the backward pass and compile the denoiser, where that is asked."""
