@@ -1,6 +1,9 @@
 """Fuzz every reader, by hand: no error but our own may come out, and none may take long.
 
-PYTHONPATH=tests python tests/fuzz_formats.py SECONDS [SEED]
+PYTHONPATH=tests python tests/fuzz_formats.py SECONDS [SEED [FOLDER]]
+
+With a folder, the smallest file for each thing that a reader says is kept there: that is how
+``tests/hostile`` was made, which ``tests/unit/test_hostile_files.py`` reads again.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -29,6 +33,8 @@ from oneword.runs.mirror import Mirror
 
 
 LIMIT_S = 10
+LARGEST = 8000
+"""Bytes of a file that is kept."""
 
 
 def embedding(folder: Path, data: bytes) -> None:
@@ -163,6 +169,8 @@ def main() -> None:
     draw = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     warnings.simplefilter("ignore")
     count = 0
+    corpus = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    kept: dict[tuple[str, str], bytes] = {}
     with tempfile.TemporaryDirectory() as made:
         known = seeds(Path(made))
         while time.monotonic() < until:
@@ -172,8 +180,11 @@ def main() -> None:
                 start = time.monotonic()
                 try:
                     READERS[kind](Path(folder), data)
-                except UserError:
-                    pass
+                except UserError as error:
+                    # what is named differs from file to file
+                    said = kind, re.sub(r"'[^']*'|b\"[^\"]*\"|\d+|\(.*\)|\S*/\S*", "", str(error))
+                    if len(data) <= min(LARGEST, len(kept.get(said, bytes(LARGEST)))):
+                        kept[said] = data
                 except BaseException:
                     Path(f"fuzzed-{kind}-{count}").write_bytes(data)
                     print(kind, f"fuzzed-{kind}-{count}", flush=True)  # noqa: T201
@@ -182,6 +193,11 @@ def main() -> None:
                     raise TimeoutError(f"{kind} took {time.monotonic() - start:.0f} s")
             count += 1
     print(f"{count} files, no error but our own")  # noqa: T201
+    if corpus is not None:
+        corpus.mkdir(exist_ok=True)
+        for i, ((kind, _), data) in enumerate(sorted(kept.items())):
+            (corpus / f"{i:03}-{kind}").write_bytes(data)
+        print(f"{len(kept)} of them in {corpus}")  # noqa: T201
 
 
 if __name__ == "__main__":
