@@ -98,7 +98,7 @@ def test_an_inverted_picture_has_one_edit_and_strength_as_many_as_asked(edit, tm
         ("picture.png", "a cat", ["--mask", "mask.png", "--invert", "a dog"], "leave one out"),
         ("picture.png", "a cat", ["--mask", "mask.png", "--concepts", "a.safetensors"],
          "must contain the placeholder '<a>'"),
-        ("picture.png", "a <b>", ["--mask", "mask.png"], "<b>"),
+        ("picture.png", "a cat", ["--mask", "mask.png", "--negative-prompt", "a <b>"], "<b>"),
         ("picture.png", "a cat", ["--mask", "mask.png", "--keep", "9"], "keep must be in 1..4"),
     ],
 )  # fmt: skip
