@@ -4,23 +4,32 @@ Nothing that is read is trusted. A reader opens regular files only (a FIFO waits
 may do anything), knows the most bytes that it will take before it takes one, and turns text into
 strings by one rule. A name out of a file, an address or a setting is checked against the folder
 that it belongs to. Writes are atomic: a reader sees the old file or the new one, never half of
-either.
+either. A folder has one writer at a time (``hold``), and what a killed one left is swept up.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import json
 import os
 import re
+import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from oneword.errors import UserError
+
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed
+    fcntl = None
 
 
 MAX_TEXT = 16 * 2**20
@@ -30,10 +39,18 @@ MAX_LINE = 2**20
 _MAX_NAME = 255  # bytes, of ext4, APFS and NTFS alike
 _TEMPORARY = ".oneword"  # ends the name of a file that is being written
 _PROBE = ".oneword-"  # begins the name of the file that tries whether a folder can be written
+LOCK = ".oneword-lock"
+"""In a folder that has a writer; after a writer was killed it stays, and holds nobody up."""
+_GRACE_S = 2.0  # a process that was just killed may take so long to be gone
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
 class OutputError(UserError):
     """A file cannot be written."""
+
+
+class InUseError(UserError):
+    """Another process writes in a folder."""
 
 
 class InputError(UserError):
@@ -322,55 +339,72 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OutputError: the folder cannot be written or the disk is full; nothing is left behind.
     """
-    temporary: str | None = None
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files, all of them or none: all are whole before the first one moves to its place.
+
+    A process that is killed while they move leaves the first of them, in their order.
+
+    Raises:
+        OutputError: as :func:`write_atomic`, of the first that cannot be written.
+    """
+    moves: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_TEMPORARY
-        )
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
+        with contextlib.ExitStack() as held:  # open until they have moved, so that none is swept up
+            for path, data in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle, temporary = _temporary(path.parent, f".{path.name[:40]}.", _TEMPORARY)
+                moves[temporary] = path
+                file = held.enter_context(os.fdopen(handle, "wb"))
+                file.write(data)
+                file.flush()
+                os.fsync(handle)
+                os.chmod(temporary, 0o644)
+                if fcntl is None:  # Windows moves no open file
+                    file.close()
+            while moves:
+                temporary, path = next(iter(moves.items()))
+                os.replace(temporary, path)
+                del moves[temporary]
     except (OSError, ValueError) as error:
         raise OutputError(
             f"{path} must be writable, got: {getattr(error, 'strerror', None) or error}; make room "
             "or choose another folder."
         ) from error
     finally:
-        if temporary is not None:
+        for temporary in moves:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
     """Make a folder, and sure that it can be written, before anything costly; empty ones may stay.
 
+    What killed writers left in it is swept up.
+
     Raises:
         OutputError: it is a file, or cannot be made or written.
     """
-    probe: str | None = None
+    probe: Path | None = None
     try:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"The output folder {folder} is a file; pass another --output-dir.")
         folder.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(dir=folder, prefix=_PROBE)
+        handle, probe = _temporary(folder, _PROBE, "")
         with os.fdopen(handle, "wb") as file:
             file.write(b"x")
+        sweep(folder, below=False)
     except (OSError, ValueError) as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(
-            f"The output folder {folder} must be writable, got: "
-            f"{getattr(error, 'strerror', None) or error}; pass another --output-dir."
-        ) from error
+        raise _unwritable(folder, error) from error
     finally:
         if probe is not None:  # a full disk must not leave it behind
             with contextlib.suppress(OSError):
-                Path(probe).unlink()
+                probe.unlink()
 
 
 def check_target(path: Path) -> None:
@@ -395,16 +429,132 @@ def check_target(path: Path) -> None:
         raise OutputError(f"{path} must be a file that can be written, got {reason}.")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left: call it where no other writer can be at work."""
-    for path in leftovers(folder):
+def _unwritable(folder: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"The output folder {folder} must be writable, got: "
+        f"{getattr(error, 'strerror', None) or error}; make room, or pass another --output-dir."
+    )
+
+
+def _temporary(folder: Path, prefix: str, suffix: str) -> tuple[int, Path]:
+    """A new file that no ``sweep`` removes while its handle is open."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+        if fcntl is None:
+            return handle, Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:  # else swept up between the two calls
+            return handle, Path(name)
+        os.close(handle)
+
+
+# --- one writer at a time
+
+
+class Hold:
+    """A folder that is ours to write until it is released, or this process dies."""
+
+    def __init__(self, folder: Path, lock: Any) -> None:
+        self.folder, self._lock = folder, lock
+
+    def release(self) -> None:
+        """Let others write; a second time does nothing."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            with contextlib.suppress(OSError):  # first, while nobody else can hold it
+                (self.folder / LOCK).unlink()
+            with contextlib.suppress(OSError):
+                lock.release()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def hold(folder: Path, *, below: bool = False, wait_s: float = _GRACE_S) -> Hold:
+    """Make a folder, sweep up what killed writers left, and keep others out of it.
+
+    The lock is the system's (``flock``): it ends with the process that holds it, however that dies.
+    Where the file system keeps no locks, a warning says so, and nobody is kept out.
+
+    Args:
+        folder: The folder.
+        below: Sweep the folders below, too.
+        wait_s: How long to wait for another writer's end, s.
+
+    Raises:
+        InUseError: another process, or another part of this one, writes there.
+        OutputError: it is a file, or cannot be made or written.
+    """
+    import filelock  # takes as long as all else here
+
+    check_writable(folder)
+    path = folder / LOCK
+    lock: Any = filelock.FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=wait_s, poll_interval=0.05)
+    except filelock.Timeout as error:
+        raise InUseError(
+            f"The folder {folder} must have one writer at a time, got another at work there"
+            f"{_holder(path)}; wait for its end or stop it, or choose another folder."
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise _unwritable(folder, error) from error
         with contextlib.suppress(OSError):
             path.unlink()
+        lock = None
+        warnings.warn(
+            f"The file system of {folder} keeps no locks: see to it that nothing else writes there "
+            "in the meantime.",
+            stacklevel=2,
+        )
+    else:
+        with contextlib.suppress(OSError):  # for messages alone
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    if below:
+        sweep(folder)
+    return Hold(folder, lock)
 
 
-def leftovers(folder: Path) -> Iterator[Path]:
-    """Temporary files of ours, in a folder and below."""
-    for path in folder.rglob(".*"):
+def _holder(path: Path) -> str:
+    try:
+        text = read_text(path, most=200)
+    except UserError:
+        return ""
+    return f" ({text})" if text else ""
+
+
+def sweep(folder: Path, *, below: bool = True) -> None:
+    """Remove what killed writers left; the files of those that are at work stay.
+
+    Args:
+        folder: Where.
+        below: In the folders below, too.
+    """
+    for path in leftovers(folder, below=below):
+        with contextlib.suppress(OSError):
+            _remove_unheld(path)
+
+
+def _remove_unheld(path: Path) -> None:
+    if fcntl is None:
+        path.unlink()
+        return
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    finally:
+        os.close(handle)
+
+
+def leftovers(folder: Path, *, below: bool = True) -> Iterator[Path]:
+    """Temporary files and locks of ours, in a folder and, where asked for, below."""
+    for path in folder.rglob(".*") if below else folder.glob(".*"):
         ours = path.name.endswith(_TEMPORARY) or path.name.startswith(_PROBE)
         if ours and path.is_file() and not path.is_symlink():
             yield path

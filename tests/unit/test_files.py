@@ -5,15 +5,20 @@ import json
 import math
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from oneword import _files
 from oneword._files import (
+    LOCK,
     InputError,
+    InUseError,
     OutputError,
     check_writable,
+    hold,
     is_there,
     leftovers,
     read_bytes,
@@ -25,6 +30,7 @@ from oneword._files import (
     within,
     write_atomic,
     write_json_atomic,
+    write_together,
 )
 from oneword.errors import UserError
 
@@ -237,6 +243,101 @@ def test_a_full_disk_leaves_no_probe(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="must be writable, got: No space left"):
         check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_writers_at_work_are_not_swept(tmp_path):
+    handle, name = _files._temporary(tmp_path, ".state.", ".oneword")
+    check_writable(tmp_path)
+    assert name.exists()
+    os.close(handle)  # as the system does when the process dies
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_files_of_a_call_are_written_or_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/below must be writable, got"):
+        write_together({tmp_path / "first": b"1", tmp_path / "file" / "below": b"2"})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    write_together({tmp_path / "first": b"1", tmp_path / "sub" / "second": b"2"})
+    assert (tmp_path / "first").read_bytes() + (tmp_path / "sub" / "second").read_bytes() == b"12"
+
+
+def test_a_limit_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
+    resource = pytest.importorskip("resource")
+    write_atomic(tmp_path / "state", b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OutputError, match="must be writable, got: File too large; make room"):
+            write_together({tmp_path / "small": b"1", tmp_path / "state": bytes(8192)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "state").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+# --- one writer at a time
+
+
+def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
+    with hold(tmp_path / "run"):
+        with pytest.raises(InUseError, match=rf"got another at work there \(process {os.getpid()}"):
+            hold(tmp_path / "run", wait_s=0)
+        with hold(tmp_path):  # a folder above is another folder
+            pass
+    assert list((tmp_path / "run").iterdir()) == []
+    hold(tmp_path / "run", wait_s=0).release()
+
+
+def test_a_lock_ends_with_its_process_and_holds_nobody_up(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from oneword._files import hold\n"
+        "kept = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InUseError, match=f"process {process.pid} on"):
+            hold(tmp_path, wait_s=0)
+        assert [p.name for p in leftovers(tmp_path)] == [LOCK]
+        check_writable(tmp_path)  # sweeps, and leaves the lock of a process at work
+        assert [p.name for p in leftovers(tmp_path)] == [LOCK]
+        process.kill()
+        process.communicate()
+    with hold(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_locks_that_killed_writers_left_are_swept(below, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / LOCK).touch()
+    with hold(tmp_path, below=below):
+        assert (tmp_path / "runs" / LOCK).exists() is not below
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.warns(UserWarning, match="keeps no locks"):
+        held = hold(tmp_path)
+    write_atomic(tmp_path / "x", b"1")
+    held.release()
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_cannot_be_made_cannot_be_held(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file; pass another"):
+        hold(tmp_path / "file")
+    with pytest.raises(OutputError, match="must be writable, got: Not a directory"):
+        hold(tmp_path / "file" / "below")
 
 
 def test_a_file_that_could_not_be_written_is_refused_and_nothing_is_made(tmp_path):

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from oneword._files import is_there, visible, write_atomic
+import torch
+
+from oneword._files import is_there, visible, write_together
 from oneword.concepts import hub
 from oneword.concepts.concept import ROWS, Concept
 from oneword.concepts.formats import bundle, by_encoder, by_token, native, string_to_param
 from oneword.concepts.formats.contents import Contents, FormatError, open_file
+from oneword.errors import UserError
 
 
 LEARNED = hub.LEARNED
@@ -144,6 +147,25 @@ def load_concept(path: Path | str, placeholder_token: str | None = None) -> Conc
     return dataclasses.replace(concepts[0], placeholder_token=placeholder_token)
 
 
+def same(path: Path, other: Path) -> bool:
+    """Whether two files hold the same tensors and fields, whatever their bytes; no file differs.
+
+    Raises:
+        FormatError: the first is none of ours.
+    """
+    first = open_file(path)
+    try:
+        second = open_file(other)
+    except UserError:
+        return False
+    alike = (first.container, first.shapes, first.fields) == (
+        second.container,
+        second.shapes,
+        second.fields,
+    )
+    return alike and all(torch.equal(first.read(n), second.read(n)) for n in first.shapes)
+
+
 def to_type(concept: Concept, path: Path, layout: Layout) -> str:
     """The exact text that stands for a word in a tool's prompt.
 
@@ -177,7 +199,7 @@ TOOLS: dict[Layout, str] = {
 def save_concept(
     concepts: Concept | Sequence[Concept], path: Path | str, layout: Layout = "oneword"
 ) -> list[Path]:
-    """Write concepts, atomically.
+    """Write concepts, all files or none.
 
     Args:
         concepts: One, or several for the layouts that hold several.
@@ -192,8 +214,7 @@ def save_concept(
         FormatError: the layout cannot hold these concepts.
     """
     files = files_of(concepts, Path(path), layout)
-    for one, data in files.items():
-        write_atomic(one, data)
+    write_together(files)
     return [*files]
 
 
