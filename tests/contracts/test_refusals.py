@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from oneword._files import visible
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -160,7 +161,7 @@ def test_what_the_loop_alone_refuses_leaves_nothing(make, tmp_path, monkeypatch)
 
     def refusing(event):
         if isinstance(event, Stepped):
-            asked.append(sorted(p.name for p in (tmp_path / "run").iterdir()))
+            asked.append(sorted(p.name for p in visible(tmp_path / "run")))
             raise UserError("no more")
 
     with pytest.raises(UserError, match="no more"):

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from oneword import _files
+from oneword._files import InUseError
 from oneword.concepts import formats
 from oneword.errors import ConfigError, UserError
 from oneword.runs.events import Message, Plan, Preview, Stepped
@@ -30,15 +31,15 @@ def rows(folder):
 
 
 class Stop:
-    """Interrupts a run at a step, as Ctrl-C would."""
+    """Interrupts a run at a step, as Ctrl-C or another signal would."""
 
-    def __init__(self, step):
-        self.step, self.events = step, []
+    def __init__(self, step, number=signal.SIGINT):
+        self.step, self.number, self.events = step, number, []
 
     def __call__(self, event):
         self.events.append(event)
         if isinstance(event, Stepped) and event.step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
 
 
 def test_a_run_folder_holds_everything(make, tmp_path):
@@ -84,6 +85,76 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bits(make, tmp_pa
     assert resumed.result.losses == whole.result.losses
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_save_as_ctrl_c_does(make, tmp_path, name):
+    number = getattr(signal, name, None) or pytest.skip(f"there is no {name} here")
+    stopped = train(make(), on_event=Stop(5, number))
+    assert (stopped.result.status, stopped.result.steps) == ("interrupted", 5)
+    assert (tmp_path / "run" / "state.safetensors").exists()
+
+
+def test_nohup_outlives_its_terminal(make):
+    number = getattr(signal, "SIGHUP", None) or pytest.skip("there is no SIGHUP here")
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        assert train(make(), on_event=Stop(5, number)).result.status == "finished"
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_second_writer_is_refused_and_the_first_goes_on(make, tmp_path):
+    told = []
+
+    def again(event):
+        if isinstance(event, Stepped) and event.step == 5:
+            with pytest.raises(InUseError, match="one writer at a time, got another at work"):
+                train(make())
+            told.append(event.step)
+
+    assert train(make(), on_event=again).result.status == "finished"
+    assert told == [5]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 3, 6, 9, 12]
+    assert train(make()).was_finished  # nothing is held after the end
+
+
+def test_a_run_and_a_mirror_have_one_writer(make, tmp_path):
+    url = f"file://{tmp_path}/store"
+
+    def elsewhere(event):
+        if isinstance(event, Stepped) and event.step == 5:
+            with pytest.raises(InUseError, match="one writer at a time"):
+                train(make("there", mirror=url))
+            assert not (tmp_path / "there").exists()
+
+    assert train(make("here", mirror=url), on_event=elsewhere).result.status == "finished"
+    assert not list(_files.leftovers(tmp_path))
+
+
+def test_a_kill_before_the_concept_file_still_leaves_it(make, tmp_path):
+    url = f"file://{tmp_path}/store"
+    whole = train(make(mirror=url))
+    expected = rows(tmp_path / "run")
+    for place in ("run", "store"):
+        (tmp_path / place / "learned_embeds.safetensors").unlink()
+    again = train(make(mirror=url))
+    assert again.was_finished
+    assert again.concept_file == whole.concept_file
+    assert torch.equal(rows(tmp_path / "run"), expected)
+    assert torch.equal(rows(tmp_path / "store"), expected)
+
+
+def test_hidden_files_and_what_a_kill_left_make_no_folder_foreign(make, tmp_path):
+    (tmp_path / "run").mkdir()
+    left = (".config.json.x1y2.oneword", ".oneword-probe", _files.LOCK)
+    for name in (*left, ".DS_Store"):
+        (tmp_path / "run" / name).write_text("")
+    assert train(make()).result.status == "finished"
+    hidden = [p.name for p in (tmp_path / "run").iterdir() if p.name.startswith(".")]
+    assert hidden == [".DS_Store"]
 
 
 def test_a_finished_run_is_left_alone(make, tmp_path):

@@ -17,8 +17,16 @@ from typing import Any
 
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
-from oneword.runs.events import Ended, Event, Message, OnEvent, Stepped, WorkerStarted
-from oneword.runs.many import JobOutcome, check_jobs, train_many
+from oneword.runs.events import (
+    Ended,
+    Event,
+    Message,
+    OnEvent,
+    Stepped,
+    WorkerStarted,
+    interrupted,
+)
+from oneword.runs.many import JobOutcome, check_jobs, failed, train_many
 from oneword.runs.train import folder_of
 
 
@@ -71,8 +79,14 @@ def train_on_cluster(
     for found in _mapped(partial(_train, slots), cut, len(configs), address, workers, on_event):
         outcomes |= {outcome.name: outcome for outcome in found}
     for config in configs:
-        if config.mirror is not None:  # what another machine wrote
-            folder_of(config).claim()
+        name = config.output_dir.name
+        if config.mirror is not None and name in outcomes:  # what another machine wrote
+            try:
+                folder = folder_of(config)
+                folder.claim()
+                folder.release()
+            except Exception as error:
+                outcomes[name] = failed(name, error)
     return [outcomes.get(c.output_dir.name) or _lost(c.output_dir.name) for c in configs]
 
 
@@ -111,7 +125,7 @@ def _mapped(
     on_event: OnEvent | None,
 ) -> Iterator[Any]:
     """``map_chunks``, of chunks that are cut once the number of workers is known."""
-    with _connected(address) as ray:
+    with _connected(address) as ray, interrupted():
         from ray.util import ActorPool
         from ray.util.queue import Queue
 
@@ -137,6 +151,9 @@ def _mapped(
             except TimeoutError:
                 pass
             except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None)  # of one that the function itself raised
+                if isinstance(cause, UserError):
+                    raise cause from error
                 if on_event is not None:
                     on_event(Message("cluster", f"A worker was lost for good: {error}"))
             _tell(events, on_event, ended)

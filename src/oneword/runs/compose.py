@@ -31,7 +31,8 @@ def compose(
 ) -> tuple[list[Result], Path | None]:
     """Learn words together from folders of pictures, in a run folder that can be resumed.
 
-    Ctrl-C and SIGTERM end the step and save the state.
+    Ctrl-C, SIGTERM and SIGHUP end the step and save the state. While it runs, nobody else can write
+    into the folder.
 
     Args:
         config: What to do.
@@ -76,34 +77,33 @@ def compose(
             "versions": versions(),
         }
         is_new = folder.standing(record) == "new"
-    except BaseException:
+        with folder.holding(is_new=is_new), asked_to_stop() as asked:
+
+            def watch(progress: Progress) -> Literal["stop"] | None:
+                if is_new and not folder.record.is_file():  # nothing was refused
+                    folder.write_record(record)
+                if on_step is not None and progress.job.name == jobs[0].name:
+                    on_step(progress.step, progress.config.max_train_steps or 0)
+                if asked.is_set():
+                    raise KeyboardInterrupt
+                return None
+
+            results = invert_together(
+                backbone,
+                jobs,
+                paste=config.paste,
+                together=shown,
+                seed=config.inversion.seed,
+                replace=config.replace,
+                on_step=watch,
+                checkpoint=folder.state,
+            )
+        concepts = [r.concept for r in results if r.status in ("finished", "stopped") and r.concept]
+        if len(concepts) < len(jobs):
+            return results, None
+        return results, formats.save_concept(concepts, folder.learned)[0]
+    finally:
         folder.release()
-        raise
-    with folder.holding(is_new=is_new), asked_to_stop() as asked:
-
-        def watch(progress: Progress) -> Literal["stop"] | None:
-            if is_new and not folder.record.is_file():  # nothing was refused
-                folder.write_record(record)
-            if on_step is not None and progress.job.name == jobs[0].name:
-                on_step(progress.step, progress.config.max_train_steps or 0)
-            if asked.is_set():
-                raise KeyboardInterrupt
-            return None
-
-        results = invert_together(
-            backbone,
-            jobs,
-            paste=config.paste,
-            together=shown,
-            seed=config.inversion.seed,
-            replace=config.replace,
-            on_step=watch,
-            checkpoint=folder.state,
-        )
-    concepts = [r.concept for r in results if r.status in ("finished", "stopped") and r.concept]
-    if len(concepts) < len(jobs):
-        return results, None
-    return results, formats.save_concept(concepts, folder.learned)[0]
 
 
 def _captions(found: PictureSet) -> tuple[str, ...] | None:

@@ -99,24 +99,49 @@ def tell_nobody(event: Event) -> None:
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second one ends the process as usual."""
+    """An event that Ctrl-C, SIGTERM or a closed terminal sets; a second one ends the process."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+    with _handled(asked.set):
         yield asked
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """SIGTERM and a closed terminal interrupt as Ctrl-C does: for those who have others to stop."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with _handled(interrupt):
+        yield
+
+
+@contextmanager
+def _handled(act: Callable[[], Any]) -> Iterator[None]:
+    """Call ``act`` at the first signal that asks to stop; later ones do what they did before."""
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in _STOPS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    hangup = getattr(signal, "SIGHUP", None)
+    if before.get(hangup) is signal.SIG_IGN:  # by nohup
+        del before[hangup]
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def ask(number: int, frame: Any) -> None:  # noqa: ARG001  (the shape of a handler)
-        asked.set()
+    def handle(number: int, frame: Any) -> None:  # noqa: ARG001  (the shape of a handler)
         restore()
+        act()
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, handle)
     try:
-        yield asked
+        yield
     finally:
         restore()
+
+
+_STOPS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP

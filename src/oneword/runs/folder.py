@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -21,8 +22,9 @@ import safetensors.torch
 
 from oneword._files import (
     FormError,
+    Hold,
     check,
-    check_writable,
+    hold,
     open_regular,
     parsed,
     read_json,
@@ -48,6 +50,14 @@ _FREE_MB = 16  # least room on the disk; state, previews and result of a run tak
 
 _RECORD = {"config": {str: object}, "pictures_sha256": str}
 """Form of ``config.json``, as far as it is read again."""
+_METRICS = {
+    "step": int,
+    "time_s": float,
+    "loss?": float,
+    "distance?": float,
+    "lr?": float,
+}
+"""Form of a line of ``metrics.jsonl``."""
 
 _UNBOUND = (
     "output_dir",
@@ -84,23 +94,41 @@ class RunFolder:
         self.record, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.learned = path / LEARNED
         self.state = StateFile(path / "state.safetensors", steps, self.push)
+        self._held: Hold | None = None
 
     def claim(self) -> None:
-        """Make the folder, and sure that it is ours to write, before anything costly.
+        """Make the folder, and sure that it is ours alone to write, before anything costly.
+
+        What a killed run left half written in it is swept up; ``release`` gives it back.
 
         Raises:
             RunError: it holds something else, or its disk is full.
+            InUseError: another process writes there, or into its mirror.
             OutputError: it cannot be written.
+            MirrorError: its mirror cannot be used.
         """
+        self._check_ours()
+        self._held = hold(self.path, below=True)
+        try:
+            if self.mirror is not None:
+                self.mirror.claim()
+                self.mirror.pull(self.path)
+            self._check_ours()
+            self._check_room()
+        except BaseException:
+            self.release()
+            raise
+
+    def _check_ours(self) -> None:
         path = self.path
-        if self.mirror is not None:
-            self.mirror.pull(path)
         if path.is_dir() and visible(path) and not self.record.is_file():
             raise RunError(
                 f"The output folder {path} must be empty or hold a run, got other files; pass a "
                 "new --output-dir."
             )
-        check_writable(path)
+
+    def _check_room(self) -> None:
+        path = self.path
         free_mb = shutil.disk_usage(path).free / 1e6
         if free_mb < _FREE_MB:
             raise RunError(
@@ -118,20 +146,24 @@ class RunFolder:
             self.mirror.push(self.path)
 
     def release(self) -> None:
-        """Take the folder away again where nothing was put into it."""
-        if self.path.is_dir() and not any(self.path.iterdir()):
+        """Let others write there, and take the folder away again where nothing was put into it."""
+        if self.mirror is not None:
+            self.mirror.release()
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+        with contextlib.suppress(OSError):  # it holds something, or is gone
             self.path.rmdir()
 
     def abandon(self) -> None:
-        """Take away what a run wrote that was refused before it had a state."""
+        """Take away what a run wrote that was refused before it had a state; then release it."""
         if self.state.path.exists():
             return
         previews = self.preview(0).parent
         for path in (self.record, self.metrics, *previews.glob("step-*.png")):
             path.unlink(missing_ok=True)
-        for folder in (previews, self.path):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # there are none, or others beside them
+            previews.rmdir()
 
     @contextmanager
     def holding(self, *, is_new: bool) -> Iterator[None]:
@@ -183,17 +215,22 @@ class RunFolder:
         """Where the preview of a step lies."""
         return self.path / "previews" / f"step-{step:06d}.png"
 
+    def course(self) -> list[dict[str, Any]]:
+        """The metrics, a line each; ``step`` and ``time_s`` (s) are in all of them.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        found = []
+        if self.metrics.exists():
+            for line in read_lines(self.metrics, most=_MAX_METRICS, error=RunError):
+                with contextlib.suppress(FormError):  # torn by a crash
+                    found.append(check(parsed(line), _METRICS))
+        return found
+
     def rewind_metrics(self, step: int | None) -> float:
         """Drop the metrics after a step, or all of them; the time that the others took, s."""
-        kept = []
-        if self.metrics.exists() and step is not None:
-            for line in read_lines(self.metrics, most=_MAX_METRICS, error=RunError):
-                try:
-                    entry = check(parsed(line), {"step": int, "time_s": float})
-                except FormError:  # torn by a crash
-                    continue
-                if entry["step"] <= step:
-                    kept.append(entry)
+        kept = [entry for entry in self.course() if step is not None and entry["step"] <= step]
         write_atomic(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         return float(kept[-1]["time_s"]) if kept else 0.0
 
@@ -252,10 +289,15 @@ class StateFile:
 
     def save(self, state: State) -> None:
         """Replace the file."""
+        write_atomic(self.path, self.data_of(state))
+        self.saved()
+
+    @staticmethod
+    def data_of(state: State) -> bytes:
+        """What the file holds."""
         tensors, info = state.packed()
         tensors = {name: value.contiguous() for name, value in tensors.items()}
-        write_atomic(self.path, safetensors.torch.save(tensors, {"oneword": json.dumps(info)}))
-        self.saved()
+        return safetensors.torch.save(tensors, {"oneword": json.dumps(info)})
 
 
 class KeptState:

@@ -6,14 +6,17 @@ complete as soon as its word is, whoever else still trains.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from oneword._files import OutputError, write_together
 from oneword.config.runs import TrainConfig
 from oneword.errors import ConfigError, UserError
 from oneword.models.contract import Backbone
@@ -22,7 +25,16 @@ from oneword.models.speed.compiled import aside
 from oneword.runs.events import Ended, OnEvent, Plan, asked_to_stop, tell_nobody
 from oneword.runs.folder import RunFolder
 from oneword.runs.prepare import Prepared, work_of
-from oneword.runs.train import TrainOutcome, Watch, ending, keep, opened, outcome_of, train
+from oneword.runs.train import (
+    TrainOutcome,
+    Watch,
+    ended_before,
+    ending,
+    kept_files,
+    opened,
+    outcome_of,
+    train,
+)
 from oneword.training.job import Progress, Result
 from oneword.training.loop import invert, invert_many
 from oneword.training.state import State
@@ -42,6 +54,8 @@ class JobOutcome:
     """``None`` where the job could not be trained."""
     error: str = ""
     """Why it could not."""
+    cause: Exception | None = None
+    """What was raised, where something was."""
 
 
 @dataclass(slots=True)
@@ -51,6 +65,8 @@ class _Run:
     watch: Watch
     begun_s: float | None = None
     """``time.monotonic()`` of its first step in this call."""
+    problem: Exception | None = None
+    """What ended it, where that was neither the loop nor somebody who asked."""
 
     @property
     def name(self) -> str:
@@ -66,9 +82,9 @@ def train_many(
 ) -> list[JobOutcome]:
     """Learn many words, ``slots`` of them in one batch; each has its own run folder.
 
-    A job that cannot be trained fails alone. Setups that change the model's weights share no batch:
-    they are trained one by one after the others. Ctrl-C and SIGTERM end the step and save every
-    state; the same call goes on from there.
+    A job that cannot be trained, or whose folder can be written no more, fails alone. Setups that
+    change the model's weights share no batch: they are trained one by one after the others. Ctrl-C,
+    SIGTERM and SIGHUP end the step and save every state; the same call goes on from there.
 
     Args:
         configs: The jobs, all of one model; the names of their output folders tell them apart.
@@ -93,19 +109,20 @@ def train_many(
         outcomes[outcome.name] = outcome
         tell(_ended(outcome))
 
-    with asked_to_stop() as asked:
+    with asked_to_stop() as asked, contextlib.ExitStack() as held:
         for config in configs:
             name = config.output_dir.name
             if config.inversion.setup in BASELINES:
                 continue
             try:
                 made = _begin(config, backbone, tell, asked)
-            except UserError as error:
-                end(JobOutcome(name=name, outcome=None, error=str(error)))
+            except Exception as error:
+                end(failed(name, error))
                 continue
             if isinstance(made, TrainOutcome):
                 end(JobOutcome(name=name, outcome=made))
             else:
+                held.callback(made.folder.release)
                 begun.append(made)
         if begun:
             many = _Many(begun, end)
@@ -134,11 +151,17 @@ def _train_alone(
     name = config.output_dir.name
     try:
         outcome = train(config, on_event=tell, backbone=backbone)
-    except UserError as error:
-        return JobOutcome(name=name, outcome=None, error=str(error))
+    except Exception as error:
+        return failed(name, error)
     if outcome.result.status == "interrupted":  # by the same signal that all are stopped with
         asked.set()
     return JobOutcome(name=name, outcome=outcome)
+
+
+def failed(name: str, error: Exception) -> JobOutcome:
+    """The outcome of a job that something was raised for."""
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return JobOutcome(name=name, outcome=None, error=reason, cause=error)
 
 
 def _ended(one: JobOutcome) -> Ended:
@@ -175,12 +198,16 @@ def _begin(
 ) -> _Run | TrainOutcome:
     """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
     folder, prepared, standing = opened(config, backbone)
-    tell(Plan(config.output_dir.name, prepared.plan | {"run": standing}))
-    if standing == "finished":
-        result = invert(backbone, prepared.job, checkpoint=folder.kept())
-        return outcome_of(result, folder, 0.0, was_finished=True)
-    watch = Watch(prepared, folder, tell, asked, is_new=standing == "new")
-    return _Run(prepared, folder, watch)
+    with contextlib.ExitStack() as unless_begun:
+        unless_begun.callback(folder.release)
+        tell(Plan(config.output_dir.name, prepared.plan | {"run": standing}))
+        if standing == "finished":
+            result = invert(backbone, prepared.job, checkpoint=folder.kept())
+            return ended_before(result, folder)
+        watch = Watch(prepared, folder, tell, asked, is_new=standing == "new")
+        run = _Run(prepared, folder, watch)
+        unless_begun.pop_all()
+    return run
 
 
 def _slots_for(runs: Sequence[_Run]) -> int:
@@ -213,7 +240,18 @@ class _Many:
         run = self.by_name[progress.job.name]
         if run.begun_s is None:  # its time begins when it leaves the queue
             run.begun_s = run.watch.started = time.monotonic()
-        return run.watch.on_step(progress)
+        if run.problem is None:
+            with self._alone(run):
+                return run.watch.on_step(progress)
+        return "stop"
+
+    @contextlib.contextmanager
+    def _alone(self, run: _Run) -> Iterator[None]:
+        """Let what goes wrong end this run and no other, at its next step."""
+        try:
+            yield
+        except Exception as error:
+            run.problem = error
 
     def load(self) -> State | None:
         """Put the folders' states together; jobs that never began make the queue."""
@@ -222,29 +260,52 @@ class _Many:
         )
 
     def save(self, state: State) -> None:
-        """Write each job's share into its folder, and the result of those that have ended."""
+        """Write each job's share into its folder, and the result of those that have ended.
+
+        All at once, so that after a kill the same words ride on together; where that fails, each
+        alone.
+        """
         names = [run.prepared.job.name for run in self.runs]
+        files: dict[int, dict[Path, bytes]] = {}
+        results: dict[int, Result] = {}
+        slots = {one.index: one.slot for one in state.active}
         for index, share in state.split(names).items():
             run = self.runs[index]
-            if share.active:
-                run.folder.state.save(share)
-                continue
             if index in self.ended:
                 continue
+            kept: dict[Path, bytes] = {}
+            if share.done:
+                result = results[index] = share.done[0].result(run.prepared.job)
+                kept = kept_files(result, run.folder, run.watch.elapsed())
+            for one in share.active:  # by its slot, ``joined`` puts it beside the same words again
+                share = replace(share, active=(replace(one, slot=slots[index]),))
+            if run.problem is None and (share.active or kept):
+                files[index] = kept | {run.folder.state.path: run.folder.state.data_of(share)}
+        try:
+            write_together({path: data for own in files.values() for path, data in own.items()})
+        except OutputError:
+            for index, own in files.items():
+                with self._alone(self.runs[index]):
+                    write_together(own)
+        for index in files:
+            if self.runs[index].problem is None:
+                with self._alone(self.runs[index]):
+                    self.runs[index].folder.push()
+        for index, result in results.items():
             self.ended.add(index)
-            result = share.done[0].result(run.prepared.job)
-            if result.concept is not None:
-                keep(result, run.folder, run.watch.elapsed())
-                run.folder.state.save(share)
-            self.end(run, result)
+            self.end(self.runs[index], result)
 
     def end(self, run: _Run, result: Result) -> None:
         """Tell of a job that is at its end for this call."""
         if result.status == "failed":
             run.folder.abandon()
+        run.folder.release()
+        if run.problem is not None:
+            self.tell_end(failed(run.name, run.problem))
+            return
+        if result.status == "failed":
             self.tell_end(JobOutcome(name=run.name, outcome=None, error=result.reason))
             return
-        run.folder.release()  # of a job that never began
         seconds = 0.0 if run.begun_s is None else time.monotonic() - run.begun_s
         outcome = outcome_of(result, run.folder, seconds)
         self.tell_end(JobOutcome(name=run.name, outcome=outcome))

@@ -14,10 +14,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
 from oneword._files import (
     MAX_TEXT,
     FormError,
+    Hold,
+    InUseError,
     check,
+    hold,
     parsed,
     read_bytes,
     read_json,
@@ -58,8 +64,6 @@ class Mirror:
     """
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
         self.url = url
         if not url.strip():
             raise MirrorError(
@@ -76,6 +80,29 @@ class Mirror:
             ) from error
         self.root = root.rstrip("/")
         self.known: dict[str, tuple[tuple[int, int], str]] = {}  # by name: its stamp and object
+        self._pushed: dict[str, str] | None = None  # the index that was left there last
+        self._held: Hold | None = None
+
+    def claim(self) -> None:
+        """Keep other writers out until ``release``, where the location is on this machine's disks.
+
+        Object stores keep no locks: there ``push`` notices another writer, and writes no more.
+
+        Raises:
+            InUseError: another process writes there.
+            MirrorError: the location cannot be written.
+        """
+        if isinstance(self.files, LocalFileSystem):
+            with self._reached():
+                self._held = hold(Path(self.root))
+
+    def release(self) -> None:
+        """Let others write."""
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+            with contextlib.suppress(OSError):  # it holds something
+                Path(self.root).rmdir()
 
     def pull(self, folder: Path) -> bool:
         """Bring a local folder to where the mirror stands, if that is further; whether it was.
@@ -95,16 +122,20 @@ class Mirror:
                 return False
             index = self._read_index(number)
             places = {name: within(folder, name, error=MirrorError) for name in index}
-            self._check_ours(folder, places, noted["files"])
-            for name, stored in index.items():
-                write_atomic(places[name], self.files.cat_file(f"{self.root}/{stored}"))
+            self._check_ours(folder, places, index, noted["files"])
+            # what makes the folder that of a run comes first, so that a kill leaves no foreign one
+            for name, stored in sorted(index.items(), key=lambda item: item[0] != _RECORD):
+                write_atomic(places[name], self.files.cat_file(self._place(stored)))
             for name in noted["files"]:
                 if name not in index:
                     within(folder, name, error=MirrorError).unlink(missing_ok=True)
             _note(folder, number, index)
+            self._pushed = index
         return True
 
-    def _check_ours(self, folder: Path, places: dict[str, Path], known: list[str]) -> None:
+    def _check_ours(
+        self, folder: Path, places: dict[str, Path], index: dict[str, str], known: list[str]
+    ) -> None:
         if folder.is_dir() and visible(folder) and not (folder / _RECORD).is_file():
             raise MirrorError(
                 f"The folder {folder} must be empty or hold a run, got other files; pass a new "
@@ -113,7 +144,11 @@ class Mirror:
         theirs = [
             name
             for name, place in places.items()
-            if name not in known and not _OF_A_RUN.fullmatch(name) and place.exists()
+            if name not in known
+            and not _OF_A_RUN.fullmatch(name)
+            and place.exists()
+            # by a pull that was killed before it was noted
+            and read_bytes(place, most=_MAX_FILE) != self.files.cat_file(self._place(index[name]))
         ]
         if theirs:
             raise MirrorError(
@@ -125,20 +160,38 @@ class Mirror:
         """Copy what has changed in a local folder.
 
         Raises:
-            MirrorError: the location cannot be written; the local folder is whole.
+            InUseError: another machine has written there since; the local folder is whole.
+            MirrorError: the location cannot be written; likewise.
         """
         index = {}
         with self._reached():
+            before = self._check_alone(_noted(folder)["number"])
             self.files.makedirs(f"{self.root}/{_OBJECTS}", exist_ok=True)
             for path in _files(folder):
                 name = path.relative_to(folder).as_posix()
                 index[name] = self._put(name, path)
-            number = max(self._newest(), _noted(folder)["number"]) + 1
-            self.files.pipe_file(self._index(number), json.dumps(index).encode())
-            _note(folder, number, index)
+            if index != self._pushed:
+                number = before + 1
+                self.files.pipe_file(self._index(number), json.dumps(index).encode())
+                _note(folder, number, index)
+                self._pushed = index
             if LEARNED in index:  # for tools that know nothing of the index
-                self.files.pipe_file(f"{self.root}/{LEARNED}", (folder / LEARNED).read_bytes())
+                self._write(LEARNED, read_bytes(folder / LEARNED, most=_MAX_FILE))
             self._tidy()
+
+    def _check_alone(self, noted: int) -> int:
+        """The number of the index that counts, which must be the one that was left here last."""
+        newest = self._newest()
+        other = newest > noted
+        if newest == noted and newest and self._pushed is not None:
+            other = self._read_index(newest) != self._pushed
+        if other:
+            raise InUseError(
+                f"The mirror {self.url} must have one writer at a time, got another machine's "
+                f"index {newest} where {noted} was the last from here; stop one of the two, then "
+                "run the same command again to go on from the mirror, or pass another --mirror."
+            )
+        return max(newest, noted)
 
     def _put(self, name: str, path: Path) -> str:
         """Where a file lies in the mirror, written if it is not there."""
@@ -148,10 +201,18 @@ class Mirror:
             return self.known[name][1]
         data = read_bytes(path, most=_MAX_FILE)
         stored = f"{_OBJECTS}/{hashlib.sha256(data).hexdigest()[:32]}{_ending(path)}"
-        if not self.files.exists(f"{self.root}/{stored}"):
-            self.files.pipe_file(f"{self.root}/{stored}", data)
+        self._write(stored, data)
         self.known[name] = (stamp, stored)
         return stored
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a file unless it is there, whole: a kill or a full disk may leave half of it."""
+        path = self._place(name)
+        if not self.files.exists(path) or self.files.size(path) != len(data):
+            self.files.pipe_file(path, data)
+
+    def _place(self, name: str) -> str:
+        return f"{self.root}/{name}"
 
     def _index(self, number: int) -> str:
         return f"{self.root}/index-{number:08d}.json"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from oneword._files import write_together
 from oneword.concepts import formats
 from oneword.config.drawing import SamplingConfig
 from oneword.config.runs import TrainConfig
@@ -70,7 +71,8 @@ def train(
 ) -> TrainOutcome:
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
-    Ctrl-C and SIGTERM end the step, save the state, and give a result of status "interrupted".
+    Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the step, save the state, and give a result
+    of status "interrupted". While it runs, nobody else can write into the folder.
 
     Args:
         config: What to do; ``output_dir`` may hold the same run, begun before.
@@ -82,21 +84,25 @@ def train(
     """
     tell, name = on_event or tell_nobody, config.output_dir.name
     folder, prepared, standing = opened(config, backbone)
-    learn = method(prepared.job.config.setup)
-    tell(Plan(name, prepared.plan | {"run": standing}))
-    if standing == "finished":
-        result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
-        tell(Message(name, f"The run in {folder.path} has ended before. {ending(result)}"))
-        return outcome_of(result, folder, 0.0, was_finished=True)
-    started, is_new = time.monotonic(), standing == "new"
-    with folder.holding(is_new=is_new), asked_to_stop() as asked:
-        watch = Watch(prepared, folder, tell, asked, is_new=is_new)
-        result = learn(
-            prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
-        )
-    keep(result, folder, watch.elapsed())
-    tell(Message(name, ending(result)))
-    return outcome_of(result, folder, time.monotonic() - started)
+    try:
+        learn = method(prepared.job.config.setup)
+        tell(Plan(name, prepared.plan | {"run": standing}))
+        if standing == "finished":
+            result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
+            outcome = ended_before(result, folder)
+            tell(Message(name, f"The run in {folder.path} has ended before. {ending(result)}"))
+            return outcome
+        started, is_new = time.monotonic(), standing == "new"
+        with folder.holding(is_new=is_new), asked_to_stop() as asked:
+            watch = Watch(prepared, folder, tell, asked, is_new=is_new)
+            result = learn(
+                prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
+            )
+        keep(result, folder, watch.elapsed())
+        tell(Message(name, ending(result)))
+        return outcome_of(result, folder, time.monotonic() - started)
+    finally:
+        folder.release()
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
@@ -114,6 +120,8 @@ def opened(
 ) -> tuple[RunFolder, Prepared, Literal["new", "resume", "finished"]]:
     """The run's folder, claimed; what ``prepare`` found; and how far the run has come.
 
+    The caller releases the folder.
+
     Raises:
         UserError: training could not begin; no empty folder stays behind.
     """
@@ -129,12 +137,29 @@ def opened(
 
 def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
     """Write the concept file of a run that has ended with something worth keeping."""
-    if result.concept is not None and result.status in ("finished", "stopped", "diverged"):
-        provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
-        formats.save_concept(
-            dataclasses.replace(result.concept, provenance=provenance), folder.learned
-        )
+    files = kept_files(result, folder, elapsed_s)
+    if files:
+        write_together(files)
         folder.push()
+
+
+def kept_files(result: Result, folder: RunFolder, elapsed_s: float) -> dict[Path, bytes]:
+    """What :func:`keep` writes, by path."""
+    if result.concept is None or result.status not in ("finished", "stopped", "diverged"):
+        return {}
+    provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
+    return formats.files_of(
+        dataclasses.replace(result.concept, provenance=provenance), folder.learned
+    )
+
+
+def ended_before(result: Result, folder: RunFolder) -> TrainOutcome:
+    """The outcome of a run that had ended; what its process, killed then, still owed is written."""
+    if result.concept is not None and not folder.learned.is_file():
+        course = folder.course()
+        keep(result, folder, float(course[-1]["time_s"]) if course else 0.0)
+    folder.push()
+    return outcome_of(result, folder, 0.0, was_finished=True)
 
 
 def outcome_of(

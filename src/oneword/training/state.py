@@ -292,11 +292,13 @@ class State:
             names: What each run is called among the loop's jobs.
             runs: ``None`` for each that has not begun.
         """
-        active: list[Active] = []
-        for index, run in enumerate(runs):
-            if run is not None:
-                (one,) = run.active
-                active.append(dataclasses.replace(one, index=index, slot=len(active)))
+        begun = [
+            dataclasses.replace(run.active[0], index=index)
+            for index, run in enumerate(runs)
+            if run is not None
+        ]
+        begun.sort(key=lambda one: one.slot)  # side by side as they were, so to the same bits
+        active = [dataclasses.replace(one, slot=slot) for slot, one in enumerate(begun)]
         if not active:
             return None
         return cls(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 
 import fsspec
 import pytest
 
+from oneword._files import InUseError
 from oneword.runs.mirror import Mirror, MirrorError
 
 
@@ -192,3 +194,74 @@ def test_what_a_link_leads_to_is_not_copied(url, tmp_path):
 def test_an_empty_mirror_is_refused(empty):
     with pytest.raises(MirrorError, match=r"must be an fsspec URL of a folder.*got an empty one"):
         Mirror(empty)
+
+
+def test_a_second_machine_that_writes_is_noticed_and_writes_no_more(url, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    first, second = Mirror(url), Mirror(url)
+    fill(here, **{"config.json": "a"}, state="1")
+    first.push(here)
+    second.pull(there)
+    fill(there, state="2")
+    second.push(there)
+    fill(here, state="3")
+    with pytest.raises(InUseError, match=r"one writer at a time, got another machine's index 2"):
+        first.push(here)
+    assert Mirror(url).pull(tmp_path / "third")
+    assert content(tmp_path / "third")["state"] == "2"
+    first.files.pipe_file(f"{first.root}/index-00000002.json", b"{}")  # both at the same moment
+    with pytest.raises(InUseError, match="one writer at a time"):
+        second.push(there)
+
+
+def test_half_an_object_of_a_killed_push_is_written_again(tmp_path):
+    url = f"file://{tmp_path}/store"
+    fill(tmp_path / "run", **{"config.json": "a"}, state="whole")
+    Mirror(url).push(tmp_path / "run")
+    (stored,) = (p for p in (tmp_path / "store" / "objects").iterdir() if p.read_text() == "whole")
+    stored.write_text("wh")
+    fill(tmp_path / "run", more="1")
+    Mirror(url).push(tmp_path / "run")
+    assert Mirror(url).pull(tmp_path / "other")
+    assert content(tmp_path / "other")["state"] == "whole"
+
+
+def test_a_mirror_that_stands_is_not_written_anew(tmp_path):
+    url = f"file://{tmp_path}/store"
+    fill(tmp_path / "run", **{"config.json": "a"})
+    mirror = Mirror(url)
+    mirror.push(tmp_path / "run")
+    before = sorted(p.name for p in (tmp_path / "store").rglob("*"))
+    mirror.push(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "store").rglob("*")) == before
+
+
+def test_a_mirror_on_this_machine_is_locked(tmp_path):
+    first, second = (Mirror(f"file://{tmp_path}/store") for _ in range(2))
+    first.claim()
+    with pytest.raises(InUseError, match="one writer at a time"):
+        second.claim()
+    first.release()
+    second.claim()
+    second.release()
+    assert not (tmp_path / "store").exists()  # nothing was put there
+
+
+def test_a_pull_that_was_killed_is_done_again(url, tmp_path, monkeypatch):
+    fill(tmp_path / "run", **{"README.md": "a card", "config.json": "a"}, state="1")
+    Mirror(url).push(tmp_path / "run")
+    real, calls = os.replace, []
+
+    def killed(source, target):
+        calls.append(target)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Mirror(url).pull(tmp_path / "other")
+    assert content(tmp_path / "other").keys() == {"config.json", "README.md"}
+    assert Mirror(url).pull(tmp_path / "other")
+    assert content(tmp_path / "other") == content(tmp_path / "run")
