@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from oneword._files import InUseError, OutputError, hold, leftovers
 from oneword.cli import main
 from oneword.concepts import formats
 from oneword.config.drawing import SamplingConfig
@@ -298,3 +299,27 @@ def test_a_study_runs_on_ray(make, tmp_path):
     ended = grid.run(study, on_event=events)
     assert len(ended.done) == 4
     assert sorted(events.ended()) == sorted(s.name for s in study.specs)
+
+
+def test_a_folder_that_cannot_be_written_stops_the_study_and_fails_no_job(make, tmp_path):
+    study = make(tmp_path / "a")
+    grid.claim(study).release()
+    (study.folder / "pictures").write_text("in the way")
+    with pytest.raises(OutputError, match="must be writable"):
+        grid.run(study, on_event=Events())
+    assert grid.standing(study).failed == []
+    (study.folder / "pictures").unlink()
+    found = grid.run(study, on_event=Events())
+    assert len(found.done) == len(study.specs)
+    assert not list(leftovers(study.folder))
+
+
+def test_a_word_that_another_process_trains_stops_the_study_and_fails_no_job(make, tmp_path):
+    study = make(tmp_path / "a", setups=("one-word",))
+    grid.claim(study).release()
+    with (
+        hold(study.folder / "runs" / study.specs[0].run),
+        pytest.raises(InUseError, match="one writer at a time"),
+    ):
+        grid.run(study, on_event=Events())
+    assert grid.standing(study).failed == []

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import read_json
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import StudyArguments
 from oneword.cli.screen import Console, Display
 from oneword.config.model import EMBEDDED
 from oneword.config.scoring import StudyConfig
-from oneword.runs.events import Advanced, Ended, Event, Message, OnEvent
+from oneword.errors import ConfigError
+from oneword.runs.events import Advanced, Ended, Event, Message, OnEvent, interrupted
 from oneword.study import cost, grid, page
 from oneword.study.cost import Cost
 from oneword.study.plan import Study
@@ -42,7 +40,7 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     if chosen.report:
         ended = grid.standing(study)
     else:
-        with _stopped_by_sigterm(), screen.display() as shown:
+        with interrupted(), screen.display() as shown:
             try:
                 ended = grid.run(study, on_event=_watched(study, shown))
             except KeyboardInterrupt:
@@ -57,9 +55,9 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
             markdown=chosen.markdown,
             figures=chosen.figures_dir,
         )
-        if chosen.json is not None:
-            write_atomic(chosen.json, (study.folder / "summary.json").read_bytes())
-        _show(study)
+        summary = _summary(study)
+        options.write_json(chosen.json, summary)
+        _show(summary)
         if not (study.folder / page.PARQUET).is_file():
             options.say(f"No {page.PARQUET}: it needs pyarrow; `pip install 'oneword[study]'`.")
         count += f" Report: {path}"
@@ -85,8 +83,21 @@ def _shown(given: Sequence[str]) -> list[str]:
 
 
 def _failure(study: Study, spec: Any) -> str:
-    reason = json.loads(failure_file(study.folder, spec).read_text(encoding="utf-8"))["error"]
-    return str(reason).strip().splitlines()[-1][:300]
+    path = failure_file(study.folder, spec)
+    reason = read_json(path, {"error": str}, error=ConfigError)["error"]
+    return (reason.strip().splitlines() or ["for no reason"])[-1][:300]
+
+
+_ESTIMATE = {"value": (float, type(None))}
+_SUMMARY = {
+    "scores": {str: {str: _ESTIMATE}},
+    "findings": [{"verdict": str, "claim": str, "numbers": str}],
+}
+
+
+def _summary(study: Study) -> dict[str, Any]:
+    """What ``page.write`` has just written."""
+    return read_json(study.folder / "summary.json", _SUMMARY, error=ConfigError)
 
 
 def _dry_run(study: Study, target: Path | None) -> int:
@@ -105,8 +116,7 @@ def _dry_run(study: Study, target: Path | None) -> int:
             "processes": hands, "wall_s": found.wall_s(hands),
         },
     }  # fmt: skip
-    if target is not None:
-        write_json_atomic(target, plan)
+    options.write_json(target, plan)
     options.tell(
         f"{len(study.subjects)} concepts x {len(study.arms)} setups x "
         f"{len(study.config.seeds)} seeds"
@@ -133,20 +143,6 @@ def _show_cost(found: Cost, pictures: int, hands: int) -> None:
         f"Together about {found.wall_s(hands) / 3600:.2f} h with {hands} "
         f"process{'es' if hands > 1 else ''}, timed on this machine just now.{memory}"
     )
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM stops as Ctrl-C does, so that processes below are told to save and end."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _watched(study: Study, display: Display) -> OnEvent:
@@ -214,9 +210,8 @@ _SHOWN = ("image similarity", "text similarity", "silhouette overlap", "concept 
           "edits obeyed", "DINO similarity")  # fmt: skip
 
 
-def _show(study: Study) -> None:
+def _show(summary: dict[str, Any]) -> None:
     """Print some of the means, as many as a terminal has room for, and the findings."""
-    summary = json.loads((study.folder / "summary.json").read_text(encoding="utf-8"))
     console = Console()
     table: Any = Table(title="Means over concepts")
     names = [m for m in _SHOWN if any(m in line for line in summary["scores"].values())]
@@ -225,7 +220,8 @@ def _show(study: Study) -> None:
         head = name.removesuffix(" similarity").removesuffix(" overlap")
         table.add_column(head, justify=justify, no_wrap=name == "setup", min_width=6)
     for setup, line in summary["scores"].items():
-        table.add_row(setup, *(f"{line[n]['value']:.3f}" if n in line else "–" for n in names))
+        means = [line.get(name, {}).get("value") for name in names]
+        table.add_row(setup, *("–" if mean is None else f"{mean:.3f}" for mean in means))
     console.print(table)
     for finding in summary["findings"]:
         if not finding["numbers"].startswith(("Not run", "Needs")):

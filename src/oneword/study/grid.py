@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
 import multiprocessing
 import os
 import queue
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +24,16 @@ from typing import Any
 
 import torch
 
-from oneword._files import check_writable, read_json, write_json_atomic
+from oneword._files import (
+    FormError,
+    Hold,
+    decoded,
+    hold,
+    read_bytes,
+    read_json,
+    visible,
+    write_json_atomic,
+)
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError, UserError
 from oneword.runs import cluster
@@ -65,23 +77,37 @@ def standing(study: Study) -> Standing:
     return found
 
 
-def claim(study: Study) -> None:
-    """Make the folder ours: it must be new, or hold a study of the same protocol.
+def claim(study: Study) -> Hold:
+    """Make the folder ours alone: it must be new, or hold a study of the same protocol.
+
+    Returns:
+        What keeps others from writing there, until it is released.
 
     One whose jobs have all failed may be given another protocol.
 
     Raises:
         ConfigError: it holds a study whose rows could not be compared with these, or other files.
+        InUseError: another process writes there.
         OutputError: it cannot be written.
     """
     folder, record = study.folder, _record(study)
-    if folder.is_dir() and any(folder.iterdir()) and not record.is_file():
+    if folder.is_dir() and visible(folder) and not record.is_file():
         raise ConfigError(
             f"The output folder {folder} must be empty or hold a study, got other files; pass a "
             "new --out."
         )
-    check_writable(folder)
-    ours = _bound(study)
+    held = hold(folder, below=True)
+    try:
+        _bind(study, record)
+    except BaseException:
+        held.release()
+        raise
+    return held
+
+
+def _bind(study: Study, record: Path) -> None:
+    """Compare the folder's protocol with ours, and note it."""
+    folder, ours = study.folder, _bound(study)
     if record.is_file():
         theirs = read_json(
             record,
@@ -108,9 +134,9 @@ def claim(study: Study) -> None:
 def _came_to_nothing(study: Study) -> bool:
     """Whether the jobs in the folder have failed, and left neither rows nor a run."""
     jobs, runs = study.folder / "jobs", study.folder / "runs"
-    names = [path.name for path in jobs.iterdir()] if jobs.is_dir() else []
+    names = [path.name for path in visible(jobs)] if jobs.is_dir() else []
     failed = bool(names) and all(name.endswith(work.FAILED) for name in names)
-    return failed and not (runs.is_dir() and any(runs.iterdir()))
+    return failed and not (runs.is_dir() and visible(runs))
 
 
 def take_in(study: Study, path: Path) -> int:
@@ -127,26 +153,34 @@ def take_in(study: Study, path: Path) -> int:
         ConfigError: it cannot be read as rows.
         OutputError: the study's folder cannot be written.
     """
-    try:
-        data = path.read_bytes()
-        text = gzip.decompress(data) if path.suffix == ".gz" else data
-        rows = [json.loads(line) for line in text.decode().splitlines()]
-        found: dict[Any, list[work.Row]] = {}
-        for row in rows:
-            key = row["concept"], row["setup"], row["seed"], row["set_size"]
-            found.setdefault(key, []).append(row)
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--rows must be a results.jsonl of a study, or that gzipped, got {path}: {error!r}."
-        ) from error
-    claim(study)
+    found: dict[Any, list[work.Row]] = {}
+    for row in _results(path):
+        key = row["concept"], row["setup"], row["seed"], row["set_size"]
+        found.setdefault(key, []).append(row)
     count = 0
-    for spec in study.specs:
-        own = found.get((spec.concept, spec.setup, spec.seed, spec.num_pictures))
-        if own and not work.rows_file(study.folder, spec).is_file():
-            work.write_rows(study.folder, spec, own)
-            count += 1
+    with claim(study):
+        for spec in study.specs:
+            own = found.get((spec.concept, spec.setup, spec.seed, spec.num_pictures))
+            if own and not work.rows_file(study.folder, spec).is_file():
+                work.write_rows(study.folder, spec, own)
+                count += 1
     return count
+
+
+def _results(path: Path) -> list[work.Row]:
+    """Rows of a file that ``page.write`` wrote."""
+    must = "--rows must be a results.jsonl of a study, or that gzipped"
+    data = read_bytes(path, most=work.MAX_ROWS, must=must, error=ConfigError)
+    try:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                data = packed.read(work.MAX_ROWS + 1)
+            if len(data) > work.MAX_ROWS:
+                raise FormError(f"it unpacks to more than {work.MAX_ROWS} bytes")
+        lines = decoded(data, path, error=ConfigError).split("\n")
+        return work.parsed_rows([line for line in lines if line])
+    except (OSError, EOFError, zlib.error, FormError) as error:
+        raise ConfigError(f"{must}, got {path} ({error}).") from error
 
 
 def _bound(study: Study) -> dict[str, Any]:
@@ -174,6 +208,8 @@ def run(study: Study, *, on_event: OnEvent) -> Standing:
 
     Raises:
         ConfigError: the folder holds another study.
+        InUseError: another process writes there.
+        OutputError: it cannot be written; the same call goes on when it can.
         ClusterError: the cluster cannot be used.
         UserError: the model, or what scores, cannot be loaded, or the model cannot draw so; of a
             study that has not begun nothing stays behind.
@@ -181,14 +217,17 @@ def run(study: Study, *, on_event: OnEvent) -> Standing:
     """
     record = _record(study)
     is_new = not record.is_file()
-    claim(study)
+    held = claim(study)
     try:
         _do(study, on_event)
     except UserError:
-        if is_new and [*study.folder.iterdir()] == [record]:
+        if is_new and visible(study.folder) == [record]:
             record.unlink()
-            study.folder.rmdir()
         raise
+    finally:
+        held.release()
+        with contextlib.suppress(OSError):  # it holds something
+            study.folder.rmdir()
     return standing(study)
 
 

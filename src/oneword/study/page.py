@@ -14,7 +14,14 @@ from typing import Any
 
 from PIL import Image
 
-from oneword._files import check_target, read_text, write_atomic, write_json_atomic
+from oneword._files import (
+    check_target,
+    read_bytes,
+    read_text,
+    sweep,
+    write_atomic,
+    write_json_atomic,
+)
 from oneword.errors import UserError
 from oneword.evaluation import report
 from oneword.images import open_picture
@@ -31,6 +38,7 @@ ROWS = "results.jsonl.gz"
 """All rows beside a page, from which it can be made again."""
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 """Between these lines of a page the results are put."""
+_MAX_SHEET = 2**28  # bytes of a figure or a gallery
 _SHOWN = 3  # concepts whose pictures are in the report
 
 
@@ -195,7 +203,10 @@ def _landed_galleries(study: Study, place: Path | None) -> dict[str, bytes]:
     if place is None:
         return {}
     files = {name: place / f"gallery-{name}.jpg" for name in study.subjects}
-    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    found = {name: file for name, file in files.items() if file.is_file()}
+    return {
+        name: read_bytes(file, most=_MAX_SHEET, error=StudyError) for name, file in found.items()
+    }
 
 
 def _sheet(
@@ -397,7 +408,9 @@ def _put_into(page: Path, place: Path, parts: _Parts, rows: Sequence[Row]) -> No
     body = parts.markdown(Path(os.path.relpath(place, page.parent)).as_posix())
     for source in sorted((parts.study.folder / "figures").iterdir()):
         if source.suffix in (".svg", ".jpg"):
-            write_atomic(place / source.name, source.read_bytes())
+            write_atomic(place / source.name, read_bytes(source, most=_MAX_SHEET, error=StudyError))
     # no time in the archive: the same rows are the same file
     write_atomic(place / ROWS, gzip.compress(_json_lines(rows), mtime=0))
     write_atomic(page, f"{before}{BEGIN}\n\n{body}\n{END}{after}".encode())
+    for folder in {place, page.parent}:
+        sweep(folder, below=False)

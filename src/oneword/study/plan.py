@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oneword._files import FormError, parsed
 from oneword.config.checks import check_seeds
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import EMBEDDED
@@ -144,8 +144,8 @@ def _rates(given: InversionConfig) -> dict[str, float | None]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return parsed(text)
+    except FormError:
         return text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from oneword import descriptions
-from oneword._files import read_lines, write_atomic
+from oneword._files import read_bytes, read_lines, visible, write_atomic
 from oneword._typing import Pixels
 from oneword.config.model import EMBEDDED
 from oneword.errors import ConfigError
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 _CLASSES = "prompts_and_classes.txt"  # DreamBench's own list
 _LIVE = ("cat", "dog")  # its classes of live subjects
+_MAX_FILE = 2**30  # bytes of a picture, or of what lies beside it
 _USUAL = 5  # pictures that a held-out concept is learned from
 
 
@@ -90,8 +90,7 @@ class Subject:
             for file in self.files[:num]:
                 for path in file.parent.glob(f"{file.stem}.*"):
                     if not (folder / path.name).exists():
-                        folder.mkdir(parents=True, exist_ok=True)
-                        shutil.copy(path, folder / path.name)
+                        write_atomic(folder / path.name, read_bytes(path, most=_MAX_FILE))
             return folder
         folder = place / f"{self.name}--seed{seed}--n{num}"
         if not (folder / f"{num - 1:02d}.png").exists():
@@ -190,7 +189,7 @@ def _of_world(name: str) -> list[Subject]:
 
 def _in_folder(folder: Path) -> list[Subject]:
     alone = Subject(name=folder.resolve().name, noun=None, source=folder)
-    folders = [folder] if alone.files else sorted(p for p in folder.iterdir() if p.is_dir())
+    folders = [folder] if alone.files else sorted(p for p in visible(folder) if p.is_dir())
     classes = _classes((folder.resolve().parent if alone.files else folder) / _CLASSES)
     found = []
     for path in folders:

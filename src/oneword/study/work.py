@@ -22,7 +22,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import (
+    FormError,
+    InUseError,
+    OutputError,
+    check,
+    parsed,
+    read_lines,
+    write_atomic,
+    write_json_atomic,
+)
 from oneword._typing import Pixels
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
@@ -40,6 +49,7 @@ from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
 from oneword.runs.events import Advanced, Ended, Event, OnEvent, Stepped
+from oneword.runs.folder import RunError, RunFolder
 from oneword.runs.many import train_many
 from oneword.study.plan import BIPARTITE, Spec, Study
 from oneword.study.prompt_sets import prompts_for
@@ -51,6 +61,8 @@ FAILED = ".failed.json"
 """Ends the name of the file that says why a job failed."""
 TRAINING = "training"
 """Kind of the row with a job's training in numbers; other rows are of one prompt each."""
+MAX_ROWS = 2**30
+"""Bytes of a file of rows."""
 _GALLERY = 4  # pictures of a prompt that are kept to be seen
 
 
@@ -100,12 +112,49 @@ def gallery_file(folder: Path, spec: Spec) -> Path:
     return folder / "pictures" / f"{spec.name}.jpg"
 
 
+_KEY = {
+    "concept": str,
+    "setup": str,
+    "seed": int,
+    "set_size": (int, type(None)),
+    "kind": str,
+    "draw_time_s": float,
+}
+_TEXTS = {"concept", "setup", "kind", "family", "prompt", "initializer_token", "sha256"}
+
+
+def parsed_rows(lines: Sequence[str]) -> list[Row]:
+    """Rows from lines of JSON.
+
+    Raises:
+        FormError: a line is no row.
+    """
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        place = f"line {number}"
+        row = check(parsed(line), _KEY, place)
+        for name, value in row.items():
+            kind = (str if name in _TEXTS else float, type(None))
+            check(value, int if name in ("seed", "set_size") and value is not None else kind,
+                  f"{place}[{name!r}]")  # fmt: skip
+        rows.append(row)
+    return rows
+
+
 def read_rows(folder: Path, spec: Spec) -> list[Row]:
-    """A job's rows; none where it is not done."""
+    """A job's rows; none where it is not done.
+
+    Raises:
+        RunError: the file holds something else.
+    """
     path = rows_file(folder, spec)
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    must = f"{path} must hold the rows of a job (delete it to do the job anew)"
+    try:
+        return parsed_rows(read_lines(path, most=MAX_ROWS, must=must, error=RunError))
+    except FormError as problem:
+        raise RunError(f"{must}, got another form: {problem}.") from problem
 
 
 def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
@@ -125,10 +174,15 @@ def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
 def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list[str]:
     """Do jobs that are not done yet; one that fails leaves its reason and does not stop the others.
 
+    A folder that cannot be written, as on a full disk, is no failure of a job's: it stops the
+    chunk, which goes on at the next call.
+
     Returns:
         Names of the jobs that are done.
 
     Raises:
+        OutputError: the study's folder cannot be written.
+        InUseError: another process writes there.
         KeyboardInterrupt: the process was asked to stop; what was begun goes on at the next call.
         UserError: the model, or what scores, cannot be loaded, or the model cannot draw so.
     """
@@ -145,6 +199,8 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list
                 rows = _scored(study, tools, spec, tell)
                 write_rows(study.folder, spec, rows)
                 done.append(spec.name)
+            except _NOT_ITS_OWN:
+                raise
             except Exception as error:
                 failure = _reason(error)
         if failure:
@@ -153,6 +209,10 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list
             )
         tell(ended(spec, failure))
     return done
+
+
+_NOT_ITS_OWN = (OutputError, InUseError)
+"""What goes wrong with a job's folder, and not with the job."""
 
 
 def ended(spec: Spec, failure: str = "") -> Ended:
@@ -189,8 +249,10 @@ def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: OnEvent) -
             continue
         try:
             configs.append(_training(study, tools, spec))
-        except UserError as error:
-            failed[run] = str(error)
+        except _NOT_ITS_OWN:
+            raise
+        except Exception as error:
+            failed[run] = _reason(error)
 
     def on_event(event: Event) -> None:
         if isinstance(event, Stepped):
@@ -202,8 +264,10 @@ def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: OnEvent) -
             configs, slots=study.config.slots, backbone=tools.backbone, on_event=on_event
         )
         for one in outcomes:
+            if isinstance(one.cause, _NOT_ITS_OWN):
+                raise one.cause
             if one.outcome is None:
-                failed[one.name] = one.error
+                failed[one.name] = one.error if one.cause is None else _reason(one.cause)
             elif one.outcome.result.status == "interrupted":
                 raise KeyboardInterrupt
             elif one.outcome.concept_file is None:
@@ -379,9 +443,7 @@ def _against(features: Tensor, true: Tensor, same: bool) -> float:
 
 def _training_row(study: Study, spec: Spec, concept: Concept) -> Row:
     """How a job's word was learned, from its run folder."""
-    folder = _run_folder(study, spec)
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    course = [json.loads(line) for line in lines]
+    course = RunFolder(_run_folder(study, spec), steps=1).course()
     provenance = concept.provenance
     return {
         "kind": TRAINING,

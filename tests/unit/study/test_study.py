@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -13,11 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from oneword._files import InUseError
 from oneword.cli.study import Meter
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.scoring import StudyConfig
-from oneword.errors import ConfigError
+from oneword.errors import ConfigError, UserError
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation.generate import generate
@@ -709,3 +712,81 @@ def test_landed_rows_are_done_jobs_of_a_new_folder(tmp_path):
         broken.write_text(text)
         with pytest.raises(ConfigError, match=r"--rows must be a results\.jsonl of a study"):
             grid.take_in(one, broken)
+
+
+# --- its folder
+
+
+def test_hidden_files_make_no_folder_foreign_and_others_do(tmp_path):
+    study = Study(config(tmp_path))
+    study.folder.mkdir(parents=True)
+    for name in (".DS_Store", ".study.json.x1.oneword", ".oneword-probe"):
+        (study.folder / name).write_text("")
+    grid.claim(study).release()
+    assert {p.name for p in study.folder.iterdir()} == {".DS_Store", "study.json"}
+    (study.folder / "study.json").rename(study.folder / "notes.txt")
+    with pytest.raises(ConfigError, match="must be empty or hold a study"):
+        grid.claim(study)
+
+
+def test_a_study_has_one_writer(tmp_path):
+    study = Study(config(tmp_path))
+    with grid.claim(study), pytest.raises(InUseError, match="one writer at a time"):
+        grid.run(study, on_event=lambda _: None)
+
+
+ROW = {"concept": "a", "setup": "b", "seed": 0, "set_size": None, "kind": "photo", "draw_time_s": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", "line 1 must be an object"),
+        ("{", "Expecting property name"),
+        ('{"a": 1}', "line 1 has no 'concept'"),
+        (json.dumps(ROW | {"seed": "0"}), r"line 1\['seed'\] must be a whole number, got '0'"),
+        (json.dumps(ROW | {"text_similarity": "x"}), "must be a number or null, got 'x'"),
+        (json.dumps(ROW | {"kind": None}), r"line 1\['kind'\] must be a string"),
+        (json.dumps(ROW | {"prompt": ["x"]}), "must be a string or null"),
+        ("[" * 99_999, "nested too deeply"),
+        ("\u00ff".encode("latin-1"), "must be text in UTF-8"),
+    ],
+)
+def test_rows_of_another_form_are_one_sentence(text, why, tmp_path):
+    study = Study(config(tmp_path))
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "rows.jsonl").write_bytes(data)
+    with pytest.raises(ConfigError, match=why):
+        grid.take_in(study, tmp_path / "rows.jsonl")
+    assert not study.folder.exists()
+    path = work.rows_file(study.folder, study.specs[0])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=why):
+        page.gather(study)
+
+
+@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"[]")[:-6], b"\x1f\x8b\x08"])
+def test_a_damaged_archive_of_rows_is_one_sentence(data, tmp_path):
+    (tmp_path / "rows.jsonl.gz").write_bytes(data)
+    study = Study(config(tmp_path))
+    if data:
+        with pytest.raises(ConfigError, match="--rows must be a"):
+            grid.take_in(study, tmp_path / "rows.jsonl.gz")
+    else:
+        assert grid.take_in(study, tmp_path / "rows.jsonl.gz") == 0
+
+
+def test_half_a_copied_picture_is_never_learned_from(photos, tmp_path, monkeypatch):
+    (subject,) = (s for s in subjects.find([str(photos)], "x") if s.name == "my_cat")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)  # as late as it can be
+        with pytest.raises(KeyboardInterrupt):
+            subject.pictures_in(tmp_path / "place", seed=0, num=2, size_px=24)
+    folder = subject.pictures_in(tmp_path / "place", seed=0, num=2, size_px=24)
+    pairs = zip(sorted(folder.iterdir()), subject.files, strict=False)
+    assert [copy.read_bytes() == file.read_bytes() for copy, file in pairs] == [True, True]
