@@ -78,3 +78,24 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
     monkeypatch.setattr("oneword.cli.main._follow", broken)
     with pytest.raises(BrokenPipeError):
         main(["models"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize("words", ["--version", "models"])
+def test_results_that_a_full_disk_does_not_take_end_in_a_sentence(words):
+    command = [sys.executable, "-m", "oneword.cli.main", words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("oneword")
+    assert done.stderr.endswith("No space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_log_that_a_full_disk_does_not_take_ends_no_work(training, tmp_path, monkeypatch):
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert main(["train", *training, "--train-data-dir", str(tmp_path / "words" / "cat"),
+                     "--placeholder-token", "<x>"]) == 0  # fmt: skip
+    assert (tmp_path / "run" / "learned_embeds.safetensors").exists()

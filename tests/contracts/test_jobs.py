@@ -10,6 +10,7 @@ import signal
 import pytest
 import torch
 
+from oneword._files import InUseError, OutputError, hold
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.config.model import ModelConfig
@@ -230,3 +231,126 @@ def test_wrong_slots_and_folders_are_one_sentence(command, tmp_path, capsys):
     assert "which does not exist" in capsys.readouterr().err
     assert main([*command, "--jobs", str(tmp_path), "--slots", "many"]) == 2
     assert "--slots must be auto or a number" in capsys.readouterr().err
+
+
+# --- alone
+
+
+def test_a_job_whose_folder_cannot_be_written_fails_alone(jobs, tmp_path):
+    def break_b(event):
+        if isinstance(event, Stepped) and (event.job, event.step) == ("b", 2):
+            (
+                tmp_path / "many" / "b" / "state.safetensors"
+            ).mkdir()  # so that no file takes its place
+
+    outcomes = {o.name: o for o in train_many(jobs("many"), slots=2, on_event=break_b)}
+    assert outcomes["b"].outcome is None
+    assert "b/state.safetensors must be writable" in outcomes["b"].error
+    assert isinstance(outcomes["b"].cause, OutputError)
+    for name in "ac":
+        assert outcomes[name].outcome.result.status == "finished"
+    (tmp_path / "many" / "b" / "state.safetensors").rmdir()
+    again = {o.name: o for o in train_many(jobs("many"), slots=2)}
+    assert again["b"].outcome.result.status == "finished"
+
+
+def test_a_job_that_another_process_trains_fails_alone(jobs, tmp_path):
+    with hold(tmp_path / "many" / "b"):
+        outcomes = {o.name: o for o in train_many(jobs("many"), slots=2)}
+        assert isinstance(outcomes["b"].cause, InUseError)
+        assert outcomes["a"].outcome.result.status == "finished"
+    again = {o.name: o for o in train_many(jobs("many"), slots=2)}
+    assert again["b"].outcome.result.status == "finished"
+
+
+def test_whatever_is_raised_for_a_job_ends_that_job_alone(jobs, photos, tmp_path):
+    def tell(event):
+        if getattr(event, "job", "") == "c" and isinstance(event, Stepped):
+            raise ZeroDivisionError("c is unlucky")
+
+    outcomes = {o.name: o for o in train_many(jobs("many"), slots=3, on_event=tell)}
+    assert outcomes["c"].error == "ZeroDivisionError: c is unlucky"
+    assert outcomes["a"].outcome.result.status == outcomes["b"].outcome.result.status == "finished"
+
+
+def test_killed_between_two_states_words_still_ride_side_by_side(jobs, tmp_path):
+    """A word that took a free slot stands before those that were there; so it does when resumed."""
+    train_many(jobs("whole"), slots=2)
+
+    def stop(event):
+        if isinstance(event, Stepped) and (event.job, event.step) == ("c", 3):  # in the slot of a
+            os.kill(os.getpid(), signal.SIGINT)
+
+    train_many(jobs("many"), slots=2, on_event=stop)
+    train_many(jobs("many"), slots=2)
+    for name in "abc":
+        assert torch.equal(rows(tmp_path / "whole" / name), rows(tmp_path / "many" / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_train_steps = 'many'", "--max-train-steps must be INT, got 'many'"),
+        ("seed = 1.5", "--seed must be INT, got '1.5'"),
+        ("seed = [1, 2]", "Unrecognized options: 2"),
+        ("learnable_property = 'mood'", "invalid choice 'mood'"),
+        ("learning_rate = []", "Missing value for argument"),
+        ("fly = 1", "only known options, got fly"),
+        ("model = 'b'", "must leave model to the command line"),
+        ("num_vectors = 0", "num_vectors must be in 1..75, got 0"),
+        ("placeholder_token = 'a b'", "without spaces"),
+        ("dtype = 'bf16'", "must have one model and its settings"),
+    ],
+)
+def test_a_bad_value_fails_its_job_alone(command, photos, tmp_path, capsys, text, message):
+    path = tmp_path / "jobs.toml"
+    job = f'[[jobs]]\ntrain_data_dir = "{photos}"\n'
+    good = "".join(f'{job}name = "good-{i}"\n' for i in range(2))
+    path.write_text(f'{job}name = "bad"\n{text}\n{good}')
+    words = [*command, f"--jobs={path}", "--output-dir", str(tmp_path / "out")]
+    assert main([*words, "--initializer-token", "cat", "--dry-run"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert message in plans["bad"]["reason"]
+    assert plans["good-0"]["run"] == plans["good-1"]["run"] == "new"
+
+
+def test_jobs_of_one_name_or_no_folder_fail_alone_and_the_rest_is_learned(
+    command, photos, tmp_path, capsys
+):
+    path = tmp_path / "jobs.toml"
+    job = f'[[jobs]]\ntrain_data_dir = "{photos}"\n'
+    path.write_text(f'{job}name = "x y"\n{job}name = "x-y"\n[[jobs]]\nseed = 1\n{job}name = "z"')
+    words = [*command, f"--jobs={path}", "--output-dir", str(tmp_path / "out")]
+    assert main([*words, "--initializer-token", "cat"]) == 1
+    out = capsys.readouterr().out
+    assert "1 of 3 words are learned" in out
+    assert "x-y: failed: Every job needs a name of its own, got 'x-y' 2 times." in out
+    assert "job-3: failed: Every job of" in out
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["z"]
+
+
+def test_a_word_that_had_ended_gets_the_report_that_a_kill_kept_from_it(
+    command, photos, tiny_folder, tmp_path
+):
+    (tmp_path / "jobs").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "jobs" / name).symlink_to(photos)
+    words = [*command, f"--jobs={tmp_path / 'jobs'}", "--output-dir", str(tmp_path / "out"),
+             "--initializer-token", "cat"]  # fmt: skip
+    assert main(words) == 0
+    report, other = (tmp_path / "out" / name / "report.html" for name in ("cat", "dog"))
+    assert f"--model {tiny_folder}" in report.read_text()
+    report.unlink()
+    kept = other.stat().st_mtime_ns
+    assert main(words) == 0
+    assert f"--model {tiny_folder}" in report.read_text()
+    assert other.stat().st_mtime_ns == kept
+
+
+def test_two_commands_with_one_output_folder(command, photos, tmp_path, capsys):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "cat").symlink_to(photos)
+    with hold(tmp_path / "out"):
+        assert main([*command, f"--jobs={tmp_path / 'jobs'}",
+                     "--output-dir", str(tmp_path / "out")]) == 2  # fmt: skip
+    assert "must have one writer at a time" in capsys.readouterr().err

@@ -25,9 +25,7 @@ def run(chosen: ComposeArguments, _words: Sequence[str]) -> int:
             options.say(f"{token} came to nothing: {worst.reason}")
         return EXIT_CODES.get(worst.status, 1)
     first, second, *_ = config.placeholder_tokens
-    model = [] if config.model.model == "microworld" else ["--model", config.model.model]
     prompt = f"a photo of a {first} next to a {second}"
     options.tell(f"{len(results)} words are in {file}. Draw with them:")
-    draw = reports.command("generate", *model, "--concepts", config.output_dir, "--prompts", prompt)
-    options.tell(f"  {draw}")
+    options.tell(f"  {reports.drawing(config.model.model, config.output_dir, prompt)}")
     return 0

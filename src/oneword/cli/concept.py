@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from oneword._escaping import rich, terminal
-from oneword._files import is_there, write_atomic, write_json_atomic
+from oneword._files import hold, is_there, write_together
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import (
     CombineArguments,
@@ -58,13 +60,12 @@ def _inspect(chosen: InspectArguments) -> None:
                     console.print(f"  {name}: {value}", highlight=False, markup=False)
             for warning in facts["warnings"]:
                 console.print(f"  warning: {rich(warning)}", style="yellow", highlight=False)
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, found)
+    options.write_json(chosen.json, found)
 
 
 def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
     ending = formats.WRITERS[chosen.to][0]
-    todo: list[tuple[Concept, Path, dict[Path, bytes]]] = []
+    todo: list[_File] = []
     taken: set[Path] = set()
     refused = []
     for path in chosen.files:
@@ -80,11 +81,8 @@ def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
                 refused.append(str(error))
                 continue
             taken |= files.keys()
-            todo.append((concept, target, files))
-    for target in sorted(taken):
-        _must_be_new(target)
-    for concept, target, files in todo:
-        _write([concept], target, chosen.to, files)
+            todo.append(([concept], target, files))
+    _write(todo, chosen.to)
     if refused:
         raise ConfigError("\n".join(refused))
 
@@ -94,11 +92,12 @@ def _merge(chosen: MergeArguments) -> None:
     found, renamed = distinct(concepts)
     for index, token in renamed.items():
         print(f"{concepts[index].placeholder_token!r} was taken; it is {token!r} in the new file.")
-    _write(found, chosen.output, chosen.to)
+    _write_one(found, chosen.output, chosen.to)
 
 
 def _rename(chosen: RenameArguments) -> None:
-    _write([_only(chosen.files).named(_word(chosen.placeholder_token))], chosen.output, chosen.to)
+    word = _only(chosen.files).named(_word(chosen.placeholder_token))
+    _write_one([word], chosen.output, chosen.to)
 
 
 def _combine(chosen: CombineArguments) -> None:
@@ -110,7 +109,7 @@ def _combine(chosen: CombineArguments) -> None:
         mixed = concatenated(concepts, token)
     else:
         mixed = average(concepts, token, chosen.weights or None)
-    _write([mixed], chosen.output, chosen.to)
+    _write_one([mixed], chosen.output, chosen.to)
 
 
 def _card(chosen: ConceptCardArguments) -> None:
@@ -146,9 +145,10 @@ def _card(chosen: ConceptCardArguments) -> None:
                 sampling=chosen.sampling,
                 on_picture=show,
             ).pixels
-    file = card.write_card(
-        path, license=chosen.license, preview=pixels, prompts=prompts, scores=scores
-    )
+    with hold(formats.read(path).path.parent, wait_s=_WAIT_S):
+        file = card.write_card(
+            path, license=chosen.license, preview=pixels, prompts=prompts, scores=scores
+        )
     print(f"Card: {file}. Read it over, then upload it:")
     print(f"  {reports.command('concept push', path, 'OWNER/NAME')}")
 
@@ -168,10 +168,11 @@ def _push(chosen: PushArguments) -> None:
         message=chosen.message,
     )
     print(f"Uploaded to {address}. Anyone may draw with it:")
-    prompt = "a photo of a " + _read(path)[0].placeholder_token
-    print(
-        f"  {reports.command('generate', '--concepts', repository.as_posix(), '--prompts', prompt)}"
-    )
+    concept = _read(path)[0]
+    model = concept.provenance.get("base_model")
+    model = model if isinstance(model, str) else ModelConfig().model
+    prompt = f"a photo of a {concept.placeholder_token}"
+    print(terminal(f"  {reports.drawing(model, repository.as_posix(), prompt)}"))
 
 
 def _read(path: Path) -> list[Concept]:
@@ -195,6 +196,7 @@ def _word(token: str) -> str:
     return token
 
 
+_WAIT_S = 30.0  # for another command that writes into the same folder
 _MAX_STEM = 180  # bytes of a file's name; endings and numbers follow
 
 
@@ -203,26 +205,47 @@ def _file_name(token: str) -> str:
     return kept.encode()[:_MAX_STEM].decode(errors="ignore") or "word"
 
 
-def _must_be_new(path: Path) -> None:
-    if is_there(path):
-        raise ConfigError(f"The new file must not exist yet, got {path}; nothing was overwritten.")
+_File = tuple[Sequence[Concept], Path, dict[Path, bytes]]
+"""Concepts, the file that they go to, and what it and those beside it hold."""
 
 
-def _write(
-    concepts: Sequence[Concept],
-    path: Path,
-    layout: Layout,
-    files: dict[Path, bytes] | None = None,
-) -> None:
-    files = files or formats.files_of(concepts, path, layout)
-    for file in files:
-        _must_be_new(file)
-    for file, data in files.items():
-        write_atomic(file, data)
-        print(terminal(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}"))
-    if layout != "oneword" and len(concepts) == 1:
-        text = formats.to_type(concepts[0], path, layout)
-        print(terminal(f"  in {formats.TOOLS[layout]}, type {text}"))
+def _write_one(concepts: Sequence[Concept], path: Path, layout: Layout) -> None:
+    _write([(concepts, path, formats.files_of(concepts, path, layout))], layout)
+
+
+def _write(todo: Sequence[_File], layout: Layout) -> None:
+    """Write new files, all or none; a second command that would write there waits until then.
+
+    Of a command that was killed while they moved to their places, some are there already: where
+    these hold the same, the others are written.
+    """
+    files = {path: data for _, _, own in todo for path, data in own.items()}
+    with contextlib.ExitStack() as held:
+        for folder in sorted({path.parent for path in files}):
+            held.enter_context(hold(folder, wait_s=_WAIT_S))
+        there = [path for path in sorted(files) if is_there(path)]
+        if there and (len(there) == len(files) or not _hold_the_same(there, files)):
+            raise ConfigError(
+                f"The new file must not exist yet, got {there[0]}; nothing was overwritten."
+            )
+        write_together({path: data for path, data in files.items() if path not in there})
+    for concepts, path, own in todo:
+        for file in own:
+            print(terminal(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}"))
+        if layout != "oneword" and len(concepts) == 1:
+            text = formats.to_type(concepts[0], path, layout)
+            print(terminal(f"  in {formats.TOOLS[layout]}, type {text}"))
+
+
+def _hold_the_same(there: Sequence[Path], files: Mapping[Path, bytes]) -> bool:
+    """Whether files hold what would be written; the bytes of one layout may differ each time."""
+    with tempfile.TemporaryDirectory() as place:
+        for number, path in enumerate(there):
+            ours = Path(place, f"{number}{path.suffix}")
+            ours.write_bytes(files[path])
+            if not formats.same(ours, path):
+                return False
+    return True
 
 
 _FOLLOW: dict[type[Any], Callable[[Any], None]] = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from oneword._files import check_writable, write_json_atomic
+from oneword._files import hold, write_json_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DebiasArguments
 from oneword.cli.screen import Console
@@ -21,7 +22,11 @@ from oneword.images import contact_sheet, save_png
 def run(chosen: DebiasArguments, words: Sequence[str]) -> int:
     """Learn, draw both words, print the table, and write the report."""
     config = options.settings(DebiasConfig, chosen)
-    check_writable(config.output_dir)
+    with hold(config.output_dir):
+        return _debias(config, chosen.json, words)
+
+
+def _debias(config: DebiasConfig, target: Path | None, words: Sequence[str]) -> int:
     with screen.display() as shown:
         outcome, found = fairness.debias(
             config,
@@ -51,8 +56,7 @@ def run(chosen: DebiasArguments, words: Sequence[str]) -> int:
     )
     path = report.write(page, config.output_dir / reports.REPORT)
     write_json_atomic(config.output_dir / "fairness.json", found.plain())
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, found.plain())
+    options.write_json(target, found.plain())
     _show(found)
     options.tell(f"The word is in {outcome.concept_file}, the report in {path}.")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from oneword._files import check_writable, write_json_atomic
+from oneword._files import hold, sweep, write_json_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DemoArguments
 from oneword.cli.evaluate import score, show_scores
@@ -26,12 +26,18 @@ from oneword.runs import train as runs
 
 SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
 """Held-out concepts whose pictures are in the package, and the word that each starts from."""
+_DRAWN = "pictures-of-S"
 
 
 def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
     """Learn, draw, score, and write ``report.html``."""
+    with hold(chosen.output_dir):
+        sweep(chosen.output_dir / _DRAWN)
+        return _show(chosen)
+
+
+def _show(chosen: DemoArguments) -> int:
     started = time.monotonic()
-    check_writable(chosen.output_dir)
     pictures, plain = copy_pictures(chosen.concept, chosen.output_dir)
     train = TrainConfig(
         train_data_dir=pictures,
@@ -71,7 +77,7 @@ def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
             concepts=[outcome.result.concept],
             on_picture=show,
         )
-    generation.save_drawing(drawing, chosen.output_dir / "pictures-of-S")
+    generation.save_drawing(drawing, chosen.output_dir / _DRAWN)
     overview = contact_sheet(
         torch.cat([outcome.result.job.pictures, drawing.pixels]),
         columns=columns,
@@ -83,8 +89,7 @@ def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
     path = report.write(page, chosen.output_dir / reports.REPORT)
     numbers = {"words": words} | evaluation.plain()
     write_json_atomic(chosen.output_dir / "scores.json", numbers)
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, numbers)
+    options.write_json(chosen.json, numbers)
     show_scores(evaluation, words)
     options.tell(f"Done in {time.monotonic() - started:.0f} s. Open {path.resolve()}")
     return 0
@@ -114,7 +119,7 @@ def _commands(
         ),
         reports.command(
             "generate", "--concepts", train.output_dir, "--num-images-per-prompt", 5,
-            "--seed", seed, "--output-dir", out / "pictures-of-S", "--prompts", *prompts,
+            "--seed", seed, "--output-dir", out / _DRAWN, "--prompts", *prompts,
         ),
         reports.command(
             "evaluate", "--concept", train.output_dir, "--train-data-dir", evaluate.train_data_dir,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oneword._files import check_writable, write_json_atomic
+from oneword._files import check_writable
 from oneword.cli import options, screen
 from oneword.cli.arguments import EditArguments
 from oneword.cli.generate import read_concepts
@@ -43,14 +43,13 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     if judge is not None:
         edits = editing.ranked(edits, judge, concepts=concepts, keep=chosen.keep)
     files = editing.save_edits(edits, chosen.output_dir)
-    if chosen.json is not None:
-        found = [
-            {"file": str(file)} | edits.drawing.metadata(i) | (
-                {"score": edits.scores[i]} if edits.scores else {}
-            )
-            for i, file in enumerate(files[:-1])
-        ]  # fmt: skip
-        write_json_atomic(chosen.json, found)
+    found = [
+        {"file": str(file)} | edits.drawing.metadata(i) | (
+            {"score": edits.scores[i]} if edits.scores else {}
+        )
+        for i, file in enumerate(files[:-1])
+    ]  # fmt: skip
+    options.write_json(chosen.json, found)
     options.tell(
         f"{len(files) - 1} edits in {chosen.output_dir}, beside the picture in {files[-1]}."
     )

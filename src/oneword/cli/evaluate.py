@@ -62,8 +62,7 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
     if moved is not None:
         numbers["drift"] = moved.plain()
     write_json_atomic(config.output_dir / "scores.json", numbers)
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, numbers)
+    options.write_json(chosen.json, numbers)
     show_scores(evaluation, methods)
     if moved is not None:
         options.tell(

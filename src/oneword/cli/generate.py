@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from oneword._files import check_writable, write_json_atomic
+from oneword._files import check_writable, sweep
 from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import GenerateArguments
@@ -36,6 +36,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
             "There must be a prompt, got none; pass for example --prompts 'a photo of a S*'."
         )
     check_writable(chosen.output_dir)
+    sweep(chosen.output_dir / DROPPED)
     concepts = read_words(chosen.concepts)
     kinds = {c.placeholder_token: c.learnable_property for c in concepts}
     away = named(chosen.sampling.negative_prompt, kinds)
@@ -101,8 +102,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     if dropped is not None:
         aside = generation.save_drawing(dropped, chosen.output_dir / DROPPED)
         pictures += _listed(dropped, aside, choice, kept=False)
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, pictures)
+    options.write_json(chosen.json, pictures)
     options.tell(f"{len(files) - 1} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
     if choice is not None:
         options.tell(

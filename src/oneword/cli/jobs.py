@@ -7,11 +7,13 @@ import json
 import re
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from oneword._files import within, write_json_atomic
+from oneword._files import hold, within
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import JobsArguments, TrainArguments
 from oneword.cli.screen import Display
@@ -24,6 +26,7 @@ from oneword.runs import train as runs
 from oneword.runs.cluster import train_on_cluster
 from oneword.runs.events import Ended, Event, Message, OnEvent, Stepped
 from oneword.runs.many import JobOutcome, train_many
+from oneword.runs.train import TrainOutcome
 
 
 # with one value each
@@ -39,16 +42,26 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
             f"{chosen.cluster}."
         )
     configs, failed = _configs(chosen, _shared(words))
+    if not configs:
+        raise ConfigError("\n".join(dict.fromkeys(f"{name}: {why}" for name, why in failed)))
     if chosen.dry_run:
         return _dry_run(configs, failed)
+    with hold(chosen.output_dir):
+        return _learn(chosen, configs, failed, slots)
+
+
+def _learn(
+    chosen: JobsArguments,
+    configs: list[TrainConfig],
+    failed: list[tuple[str, str]],
+    slots: int | None,
+) -> int:
     outcomes = [JobOutcome(name=name, outcome=None, error=error) for name, error in failed]
     with screen.display() as shown:
         tell = _shown(shown, len(configs) + len(failed))
         for name, error in failed:
             tell(Ended(name, f"failed: {error}", failed=True))
-        if not configs:
-            pass
-        elif chosen.cluster is None:
+        if chosen.cluster is None:
             outcomes += train_many(configs, slots=slots, on_event=tell)
         else:
             outcomes += train_on_cluster(
@@ -58,10 +71,9 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
                 slots=slots,
                 on_event=tell,
             )
-    _write_reports(outcomes, configs)
+    unreported = _write_reports(outcomes, configs)
     numbers = {o.name: summary(o.outcome) if o.outcome else _failure(o.error) for o in outcomes}
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, numbers)
+    options.write_json(chosen.json, numbers)
     statuses = [one["status"] for one in numbers.values()]
     learned = sum(status in ("finished", "stopped") for status in statuses)
     options.tell(f"{learned} of {len(statuses)} words are learned, in {chosen.output_dir}.")
@@ -70,7 +82,9 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
             options.tell(f"  {name}: {one['status']}: {one['reason']}")
     if "interrupted" in statuses:
         options.tell("Run the same command again to go on.")
-    return max(EXIT_CODES.get(status, 1) for status in statuses)
+    for name, reason in unreported.items():
+        options.tell(f"  {name}: no report: {reason}")
+    return max([EXIT_CODES.get(status, 1) for status in statuses] + [1 for _ in unreported])
 
 
 def _failure(error: str) -> dict[str, Any]:
@@ -105,7 +119,8 @@ def _configs(
     """Settings of each job, and (name, reason) of those whose settings are wrong."""
     if chosen.mirror is not None and not chosen.mirror.strip():
         raise ConfigError("The mirror must be an fsspec URL of a folder, got an empty one.")
-    configs, failed = [], []
+    configs: list[TrainConfig] = []
+    failed: list[tuple[str, str]] = []
     for name, words in _jobs(chosen.jobs):
         # as people type it: macOS takes the letters of a folder's name apart
         word = unicodedata.normalize("NFC", name)
@@ -115,18 +130,42 @@ def _configs(
             target = ["--output-dir", str(folder)]
             if chosen.mirror is not None:
                 target += ["--mirror", f"{chosen.mirror.rstrip('/')}/{name}"]
+            own = words() if callable(words) else words
             parsed, _ = options.parse(
-                TrainArguments, "train", [*defaults, *shared, *words, *target]
+                TrainArguments, "train", [*defaults, *shared, *own, *target], alone=False
             )
+            configs.append(options.settings(TrainConfig, parsed))
         except UserError as error:
             failed.append((name, str(error)))
-            continue
-        configs.append(options.settings(TrainConfig, parsed))
-    return configs, failed
+    return _apart(configs, failed)
 
 
-def _jobs(path: Path) -> list[tuple[str, list[str]]]:
-    """Each job's name and its own options."""
+def _apart(
+    configs: list[TrainConfig], failed: list[tuple[str, str]]
+) -> tuple[list[TrainConfig], list[tuple[str, str]]]:
+    """The jobs that can go together: those with a name of their own, and most jobs' model."""
+    names = Counter(
+        [*(config.output_dir.name for config in configs), *(name for name, _ in failed)]
+    )
+    models = Counter(config.model for config in configs)
+    kept, reasons = [], dict(failed)
+    for config in configs:
+        name = config.output_dir.name
+        if names[name] > 1:
+            reasons[name] = f"Every job needs a name of its own, got {name!r} {names[name]} times."
+        elif config.model != models.most_common(1)[0][0]:
+            reasons[name] = (
+                "All jobs of a call must have one model and its settings, got others here than in "
+                "the other jobs; train this one apart."
+            )
+        else:
+            kept.append(config)
+    return kept, list(reasons.items())
+
+
+def _jobs(path: Path) -> list[tuple[str, list[str] | Callable[[], list[str]]]]:
+    """Each job's name, and its own options or what makes them, which may refuse."""
+    found: list[tuple[str, list[str] | Callable[[], list[str]]]]
     if path.is_dir():
         folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
         found = [(_name(p.name), ["--train-data-dir", str(p)]) for p in folders]
@@ -138,7 +177,10 @@ def _jobs(path: Path) -> list[tuple[str, list[str]]]:
                 f"The jobs file {path} must hold a [[jobs]] table for each word and nothing "
                 f"besides, got {', '.join(sorted(table)) or type(jobs).__name__}."
             )
-        found = [_job(path, job) for job in jobs]
+        found = [
+            (_name_of(job) or f"job-{place}", partial(_words, path, job))
+            for place, job in enumerate(jobs, start=1)
+        ]
     else:
         raise ConfigError(
             f"--jobs must be a folder with a folder of pictures for each word, or a .toml file, got "
@@ -149,19 +191,28 @@ def _jobs(path: Path) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _job(path: Path, job: dict[str, Any]) -> tuple[str, list[str]]:
-    own = dict(job)
-    folder = own.get("train_data_dir", own.get("train-data-dir"))
-    if folder is None:
+_FOLDER = ("train_data_dir", "train-data-dir")
+
+
+def _name_of(job: dict[str, Any]) -> str:
+    """A job's name, or that of its folder; empty where it has neither."""
+    folder = next((job[key] for key in _FOLDER if key in job), "")
+    text = str(job.get("name", Path(str(folder)).name))
+    return _name(text) if text else ""
+
+
+def _words(path: Path, job: dict[str, Any]) -> list[str]:
+    """A job's own options."""
+    own = {key: value for key, value in job.items() if key != "name"}
+    if not own.keys() & {*_FOLDER}:
         raise ConfigError(f"Every job of {path} needs a train_data_dir, got {sorted(own)}.")
-    name = own.pop("name", Path(str(folder)).name)
     unfit = {"output_dir", "output-dir", "json", "dry_run", "dry-run", "model"} & own.keys()
     if unfit:
         raise ConfigError(
             f"The jobs of {path} must leave {', '.join(sorted(unfit))} to the command line; a job's "
             "run folder is its name in --output-dir."
         )
-    return _name(str(name)), options.words_of(TrainArguments, own, path)
+    return options.words_of(TrainArguments, own, path)
 
 
 def _name(text: str) -> str:
@@ -181,21 +232,32 @@ def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) 
     return int(all(plan.get("status") == "failed" for plan in plans.values()))
 
 
-def _write_reports(outcomes: Sequence[JobOutcome], configs: Sequence[TrainConfig]) -> None:
+def _write_reports(
+    outcomes: Sequence[JobOutcome], configs: Sequence[TrainConfig]
+) -> dict[str, str]:
+    """Give every word that has ended its report; why some got none, by name."""
     by_name = {config.output_dir.name: config for config in configs}
+    unreported = {}
     for one in outcomes:
-        if one.outcome is None or one.outcome.was_finished or one.outcome.concept_file is None:
+        if one.outcome is None or one.outcome.concept_file is None:
             continue
-        config, result = by_name[one.name], one.outcome.result
-        if not len(result.job.pictures):  # left behind on a worker
-            pictures = read_folder(config.train_data_dir, resolution=128).pixels
-            result = dataclasses.replace(
-                result, job=dataclasses.replace(result.job, pictures=pictures)
-            )
-        prompt = f"a photo of a {result.job.config.placeholder_token}"
-        draw = reports.command("generate", "--concepts", one.outcome.folder, "--prompts", prompt)
-        outcome = dataclasses.replace(one.outcome, result=result)
-        reports.write_run_report(outcome, commands=[draw])
+        if one.outcome.was_finished and (one.outcome.folder / reports.REPORT).is_file():
+            continue
+        try:
+            _write_report(one.outcome, by_name[one.name])
+        except (UserError, OSError) as error:
+            unreported[one.name] = str(error)
+    return unreported
+
+
+def _write_report(outcome: TrainOutcome, config: TrainConfig) -> None:
+    result = outcome.result
+    if not len(result.job.pictures):  # left behind on a worker
+        pictures = read_folder(config.train_data_dir, resolution=128).pixels
+        result = dataclasses.replace(result, job=dataclasses.replace(result.job, pictures=pictures))
+    prompt = f"a photo of a {result.job.config.placeholder_token}"
+    draw = reports.drawing(config.model.model, outcome.folder, prompt)
+    reports.write_run_report(dataclasses.replace(outcome, result=result), commands=[draw])
 
 
 def _shown(display: Display, total: int) -> OnEvent:

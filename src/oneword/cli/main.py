@@ -14,7 +14,7 @@ import os
 import select
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ Options may also come from a file: --config run.toml (the command line wins)."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with contextlib.redirect_stderr(_Log(sys.stderr)):
+        return _checked(argv)
+
+
+def _checked(argv: Sequence[str] | None) -> int:
     try:
         code = _main(argv)
         sys.stdout.flush()  # here, where it may fail, rather than when the interpreter ends
@@ -59,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _drop_unread():
             raise
         return options.READER_GONE
+    except OSError as error:  # the results' own disk is full
+        _to_nowhere(sys.stdout)
+        print(f"oneword: the results cannot be printed: {error.strerror or error}", file=sys.stderr)
+        return 2
     if code == options.READER_GONE:  # noticed by ``screen``
         _drop_unread()
     return code
@@ -74,8 +83,44 @@ def _drop_unread() -> bool:
             if any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0)):
                 gone.append(stream)
     for stream in gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _to_nowhere(stream)
     return bool(gone)
+
+
+def _to_nowhere(stream: Any) -> None:
+    """Let what is written to a stream fail no more, now and when the interpreter ends."""
+    with contextlib.suppress(OSError):  # it is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class _Log:
+    """Standard error, which ends no work: its disk may be full, its terminal closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._lenient():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lenient():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _lenient(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError:
+            _to_nowhere(self._stream)
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from oneword._files import check_writable, write_atomic, write_json_atomic
+from oneword._files import check_writable, write_atomic
 from oneword.cli import options, screen
 from oneword.cli.arguments import (
     ExploreArguments,
@@ -68,8 +68,7 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
         )
     _show(scores)
     found = scores.plain()
-    if arguments.json is not None:
-        write_json_atomic(arguments.json, found)
+    options.write_json(arguments.json, found)
     if arguments.save_to_card:
         how = {"num_prompts": arguments.num_prompts, "seed": arguments.seed}
         weights.add_scores(found | how, arguments.model)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oneword._files import write_json_atomic
 from oneword.catalog import FAMILIES, Family
+from oneword.cli import options
 from oneword.cli.arguments import ModelsArguments
 from oneword.cli.screen import Console
 
@@ -33,6 +33,5 @@ def run(chosen: ModelsArguments, _words: Sequence[str]) -> int:
         for name, value in family.items():
             if name != "family":
                 console.print(f"  {name.replace('_', ' ')}: {value}", highlight=False)
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, families)
+    options.write_json(chosen.json, families)
     return 0

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import tyro
 
 from oneword._escaping import terminal
-from oneword._files import read_text
+from oneword._files import read_text, sweep, write_json_atomic
 from oneword.config.presets import PRESETS
 from oneword.errors import ConfigError, UserError
 
@@ -250,8 +250,17 @@ def _default(name: str) -> str:
     return f"(default: {ours[name]} on microworld, {theirs[name]} elsewhere)"
 
 
-def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[str]]:
+def parse(
+    cls: type[T], verb: str, arguments: Sequence[str], *, alone: bool = True
+) -> tuple[T, list[str]]:
     """Build a verb's dataclass from its arguments, over the file named by --config.
+
+    Args:
+        cls: The dataclass.
+        verb: The command's name.
+        arguments: Its words.
+        alone: Whether tyro may print what it finds wrong, and end the command; otherwise it is
+            raised, for those who have others to go on with.
 
     Returns:
         The value, and notes about options that were dropped.
@@ -289,9 +298,25 @@ def parse(cls: type[T], verb: str, arguments: Sequence[str]) -> tuple[T, list[st
             cause = cause.__cause__ or cause.__context__
         if isinstance(cause, UserError):
             raise cause from None
+        if not alone:
+            raise ConfigError(_sentence(printed.getvalue())) from None
         sys.stderr.write(printed.getvalue())
         raise
     return value, notes
+
+
+def _sentence(box: str) -> str:
+    """What tyro draws a box around, without the box and the help that it adds."""
+    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()[1:]]
+    parts = [" ".join(part.split()) for part in re.split("[─-]{9,}", " ".join(lines))]
+    text = next(filter(None, parts), "").partition(" Got errors:")[0]
+    found = re.match(
+        r"Error parsing (\S+): .*?(?:instantiated from \[|base 10: )(.+?)\]?\.?$", text
+    )
+    if found is None:
+        return text or "The options cannot be read."
+    kind = next((w for line in lines if (w := line.removeprefix(found[1] + " ")) != line), "")
+    return f"{found[1]} must be {kind or 'another value'}, got {found[2]}."
 
 
 def settings(cls: type[T], chosen: Any) -> T:
@@ -358,6 +383,17 @@ def _fields(cls: type[Any]) -> Iterator[str]:
             yield from _fields(typing.cast("type[Any]", hints[field.name]))
         else:
             yield field.name
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write the file of --json, where one is asked for; what a killed command left there goes.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if path is not None:
+        write_json_atomic(path, value)
+        sweep(path.parent, below=False)
 
 
 def tell(message: str) -> None:

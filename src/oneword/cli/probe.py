@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from oneword._files import write_json_atomic
 from oneword.cli import options
 from oneword.cli.arguments import ModelsArguments
 from oneword.config.model import ModelConfig
@@ -18,8 +17,7 @@ def run(chosen: ModelsArguments, _words: Sequence[str]) -> int:
     options.say(f"Loading {folder} ...")
     found = probe(ModelConfig(model=str(folder), dtype=chosen.dtype, device=chosen.device))
     print("\n".join(_lines(found)))
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, asdict(found) | {"reaches": found.reaches})
+    options.write_json(chosen.json, asdict(found) | {"reaches": found.reaches})
     return 0 if found.reaches else 1
 
 

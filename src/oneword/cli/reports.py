@@ -10,6 +10,7 @@ from typing import Any
 from oneword._escaping import shell
 from oneword._files import FormError, check, parsed, read_json, read_lines
 from oneword.concepts import deltas
+from oneword.config.model import ModelConfig
 from oneword.evaluation import report
 from oneword.evaluation.report import Report, Section
 from oneword.images import read_image
@@ -22,6 +23,12 @@ REPORT = "report.html"
 def command(verb: str, *words: Any) -> str:
     """A command as a person can paste it."""
     return shell(["oneword", *verb.split(), *words])
+
+
+def drawing(model: str, concepts: Path | str, prompt: str) -> str:
+    """The command that draws with a word, on the model that it was learned on."""
+    named = [] if model == ModelConfig().model else ["--model", model]
+    return command("generate", *named, "--concepts", concepts, "--prompts", prompt)
 
 
 def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:

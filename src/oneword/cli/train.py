@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from oneword._files import write_json_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import TrainArguments
 from oneword.config.runs import TrainConfig
@@ -25,11 +24,9 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
         return 0
     with screen.display() as shown:
         outcome = runs.train(config, on_event=shown.on_run)
-    if chosen.json is not None:
-        write_json_atomic(chosen.json, summary(outcome))
-    model = [] if config.model.model == "microworld" else ["--model", config.model.model]
+    options.write_json(chosen.json, summary(outcome))
     prompt = f"a photo of a {outcome.result.job.config.placeholder_token}"
-    draw = reports.command("generate", *model, "--concepts", outcome.folder, "--prompts", prompt)
+    draw = reports.drawing(config.model.model, outcome.folder, prompt)
     page = reports.write_run_report(outcome, commands=[reports.command("train", *words), draw])
     if outcome.concept_file is not None:
         options.tell(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 import layouts
+from oneword._files import hold
+from oneword.cli import concept as cli_concept
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
@@ -301,3 +303,37 @@ def test_two_words_of_one_call_do_not_write_over_one_another(tmp_path, monkeypat
     }  # fmt: skip
     assert formats.read("o/cat_2.safetensors").concepts[0].rows.keys() == {"clip_l"}
     assert formats.read("o/cat-2.safetensors").concepts[0].rows.keys() == {"clip_l", "clip_g"}
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "a1111"])
+def test_a_command_that_was_killed_between_its_files_goes_on(layout, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    encoders = ("clip_l", "clip_g") if layout == "diffusers" else ("clip_l",)
+    for name in ("one", "two"):
+        formats.save_concept(word(*encoders, token=f"<{name}>"), f"{name}.safetensors")
+    command = ["concept", "convert", "one.safetensors", "two.safetensors", "--to", layout,
+               "--output-dir", "o"]  # fmt: skip
+    assert main(command) == 0
+    made = sorted((tmp_path / "o").iterdir())
+    for path in made[1:]:
+        path.unlink()
+    assert main(command) == 0  # the first is there, and holds the same
+    assert sorted((tmp_path / "o").iterdir()) == made
+    assert main(command) == 2
+    assert "must not exist yet" in capsys.readouterr().err
+    made[-1].unlink()
+    made[0].write_bytes(made[0].read_bytes()[:-1])
+    assert main(command) == 2  # it holds something else
+    assert not made[-1].exists()
+
+
+def test_a_second_command_waits_and_then_finds_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_concept, "_WAIT_S", 0.1)
+    formats.save_concept(word("clip_l"), "x.safetensors")
+    command = ["concept", "convert", "x.safetensors", "--to", "a1111", "--output-dir", "o"]
+    with hold(tmp_path / "o"):
+        assert main(command) == 2
+    assert "one writer at a time" in capsys.readouterr().err
+    assert main(command) == 0
+    assert [p.suffix for p in (tmp_path / "o").iterdir()] == [".pt"]
