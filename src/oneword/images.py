@@ -32,6 +32,7 @@ from oneword._files import (
     write_atomic,
 )
 from oneword._typing import Masks, Pixels
+from oneword.config.presets import Interpolation
 from oneword.errors import UserError
 
 
@@ -95,6 +96,7 @@ def read_folder(
     *,
     resolution: int,
     center_crop: bool = True,
+    interpolation: Interpolation = "lanczos",
     masks: bool = True,
     mask_dir: Path | None = None,
 ) -> PictureSet:
@@ -108,6 +110,7 @@ def read_folder(
         folder: Where the pictures lie.
         resolution: Side of the squares, px.
         center_crop: Take the middle square; otherwise the picture is squashed.
+        interpolation: How it is brought to that size.
         masks: Read masks: from ``mask_dir``, from ``NAME.mask.png`` beside ``NAME.jpg``, or from
             the picture's own transparency, the first that there is.
         mask_dir: Folder with a mask for pictures, under the picture's stem.
@@ -146,10 +149,16 @@ def read_folder(
             skipped.append(f"{path.name} (no regular file)")
             continue
         upright = _upright(path)
-        squares.append(to_pixels(_rgb(upright), resolution, center_crop=center_crop))
+        squares.append(
+            to_pixels(
+                _rgb(upright), resolution, center_crop=center_crop, interpolation=interpolation
+            )
+        )
         crops.append(_crop(upright, resolution, center_crop=center_crop))
         mask = _mask_of(path, upright, mask_dir) if masks else None
-        found_masks.append(_to_mask(mask, path, resolution, center_crop=center_crop))
+        found_masks.append(
+            _to_mask(mask, path, resolution, center_crop=center_crop, interpolation=interpolation)
+        )
         names.append(path.name)
         own = spelled.get(_composed(path.name), "")
         unused.discard(own)
@@ -254,10 +263,20 @@ def _opacity(image: Image.Image) -> Image.Image | None:
     return alpha if alpha.getextrema() != (255, 255) else None
 
 
-def _to_mask(mask: Image.Image | None, path: Path, size: int, *, center_crop: bool) -> Masks:
+def _to_mask(
+    mask: Image.Image | None,
+    path: Path,
+    size: int,
+    *,
+    center_crop: bool,
+    interpolation: Interpolation,
+) -> Masks:
     if mask is None:
         return torch.ones(1, 1, size, size)
-    found = (to_pixels(mask.convert("RGB"), size, center_crop=center_crop)[:, :1] + 1) / 2
+    pixels = to_pixels(
+        mask.convert("RGB"), size, center_crop=center_crop, interpolation=interpolation
+    )
+    found = (pixels[:, :1] + 1) / 2
     if not bool((found > 0.5).any()):
         raise ImageError(
             f"A mask must mark some of its picture white (or opaque), got nothing marked inside "
@@ -467,14 +486,20 @@ def _strip_to_rgb(image: Image.Image, top: float) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_pixels(image: Image.Image, size: int, *, center_crop: bool = True) -> Pixels:
+def to_pixels(
+    image: Image.Image,
+    size: int,
+    *,
+    center_crop: bool = True,
+    interpolation: Interpolation = "lanczos",
+) -> Pixels:
     """One picture as (1, 3, size, size) in [-1, 1]: the middle square, or squashed to a square."""
     if center_crop:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
+        image = image.resize((size, size), Image.Resampling[interpolation.upper()])
     values = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32).copy())
     return (values / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
 

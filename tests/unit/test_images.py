@@ -489,3 +489,17 @@ def test_a_large_picture_is_worked_on_in_strips_to_the_same_bits(monkeypatch, tm
     monkeypatch.setattr(images, "_STRIP", 300)
     parts = [np.asarray(read_image(tmp_path / name)) for name in ("x.png", "y.png")]
     assert all((a == b).all() for a, b in zip(whole, parts, strict=True))
+
+
+@pytest.mark.parametrize("interpolation", ["lanczos", "bicubic"])
+@pytest.mark.parametrize("center_crop", [True, False])
+def test_a_picture_is_resized_as_pillow_does_it(center_crop, interpolation, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (45, 70, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    found = read_folder(
+        tmp_path, resolution=16, center_crop=center_crop, interpolation=interpolation
+    ).pixels[0]
+    square = Image.fromarray(noise[:, 12:57] if center_crop else noise)
+    how = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    expected = np.asarray(square.resize((16, 16), how), dtype=np.float32) / 127.5 - 1
+    assert torch.equal(found, torch.from_numpy(expected).permute(2, 0, 1))

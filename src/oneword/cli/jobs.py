@@ -18,6 +18,7 @@ from oneword.cli import options, reports, screen
 from oneword.cli.arguments import JobsArguments, TrainArguments
 from oneword.cli.screen import Display
 from oneword.cli.train import EXIT_CODES, summary
+from oneword.config.inversion import ResolvedConfig
 from oneword.config.runs import TrainConfig
 from oneword.errors import ConfigError, UserError
 from oneword.images import read_folder
@@ -252,8 +253,15 @@ def _write_reports(
 
 def _write_report(outcome: TrainOutcome, config: TrainConfig) -> None:
     result = outcome.result
-    if not len(result.job.pictures):  # left behind on a worker
-        pictures = read_folder(config.train_data_dir, resolution=128).pixels
+    own = result.job.config
+    # left behind on a worker
+    if not len(result.job.pictures) and isinstance(own, ResolvedConfig):
+        pictures = read_folder(
+            config.train_data_dir,
+            resolution=128,
+            center_crop=own.center_crop,
+            interpolation=own.interpolation,
+        ).pixels
         result = dataclasses.replace(result, job=dataclasses.replace(result.job, pictures=pictures))
     prompt = f"a photo of a {result.job.config.placeholder_token}"
     draw = reports.drawing(config.model.model, outcome.folder, prompt)

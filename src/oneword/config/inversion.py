@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from oneword.config.checks import check_finite, check_placeholder, check_seeds
-from oneword.config.presets import SETUPS, PresetName, TemplateSet, preset_for
+from oneword.config.presets import SETUPS, Interpolation, PresetName, TemplateSet, preset_for
 from oneword.config.tuning import TUNING, ResolvedTuning, TuningConfig
 from oneword.errors import ConfigError, require
 
@@ -92,6 +92,10 @@ class InversionConfig:
     """Epsilon of AdamW."""
     random_flip: bool | None = None
     """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
+    center_crop: bool | None = None
+    """Crop the middle square of each picture; otherwise it is squashed to a square."""
+    interpolation: Interpolation | None = None
+    """How pictures are brought to the model's size."""
     keep: Literal["best", "last", "average"] | None = None
     """Which rows are kept: those with the lowest loss on the fixed evaluation batch, the last ones, or the average of the last ones."""
     average_decay: float = 0.98
@@ -283,6 +287,8 @@ class ResolvedConfig(InversionConfig):
     train_batch_size: int = field()
     adam_weight_decay: float = field()
     random_flip: bool = field()
+    center_crop: bool = field()
+    interpolation: Interpolation = field()
     keep: Literal["best", "last", "average"] = field()
     early_stopping: bool = field()
     stop_threshold: float = field()

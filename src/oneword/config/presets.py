@@ -11,6 +11,9 @@ from oneword.errors import require
 TemplateSet = Literal["paper27dot", "release27", "head81", "style17dot", "style19"]
 
 
+Interpolation = Literal["lanczos", "bicubic"]
+
+
 PresetName = Literal["paper", "release", "default", "fast"]
 
 
@@ -35,6 +38,8 @@ _COMMON: dict[str, Any] = {
     "lr_warmup_steps": 0,
     "adam_weight_decay": 0.0,
     "random_flip": True,
+    "center_crop": True,
+    "interpolation": "lanczos",
     "keep": "best",
     "early_stopping": False,
     "stop_threshold": 0.15,
@@ -48,6 +53,8 @@ _COMMON: dict[str, Any] = {
 _PUBLISHED: dict[str, Any] = {
     "scale_lr": True,
     "adam_weight_decay": 1e-2,
+    "center_crop": False,
+    "interpolation": "bicubic",
     "keep": "last",
 }
 

@@ -27,8 +27,6 @@ class TrainConfig:
     inversion: InversionConfig = field(default_factory=InversionConfig)
     resolution: int | None = None
     """Picture size in pixels; unset: the model's own."""
-    center_crop: bool = True
-    """Crop the middle square; otherwise the picture is squashed to a square."""
     masks: bool = True
     """Count only what masks mark, where there are any: in mask_dir, as NAME.mask.png beside NAME.jpg, or a picture's own transparency."""
     mask_dir: Path | None = None

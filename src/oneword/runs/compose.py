@@ -49,8 +49,18 @@ def compose(
     folder.claim()
     try:
         backbone = load_backbone(config.model)
-        sets = [read_folder(path, resolution=backbone.resolution) for path in config.images]
-        both = config.together and read_folder(config.together, resolution=backbone.resolution)
+        shared = config.inversion.resolved(backbone.family)
+
+        def read(path: Path) -> PictureSet:
+            return read_folder(
+                path,
+                resolution=backbone.resolution,
+                center_crop=shared.center_crop,
+                interpolation=shared.interpolation,
+            )
+
+        sets = [read(path) for path in config.images]
+        both = config.together and read(config.together)
         jobs = [
             Job(
                 name=token,

@@ -73,7 +73,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     pictures = read_folder(
         config.train_data_dir,
         resolution=config.resolution,
-        center_crop=config.center_crop,
+        center_crop=inversion.center_crop,
+        interpolation=inversion.interpolation,
         masks=config.masks,
         mask_dir=config.mask_dir,
     )

@@ -292,10 +292,16 @@ def _training(study: Study, tools: Bench, spec: Spec) -> TrainConfig:
 def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
     config, subject = study.config, study.subjects[spec.concept]
     size_px = tools.backbone.resolution
-    pictures = read_folder(_training_folder(study, spec, size_px), resolution=size_px).pixels
+    shown_of = spec
     if spec.num_pictures:  # every size is compared with the same pictures
-        largest = dataclasses.replace(spec, num_pictures=study.most_pictures(subject))
-        pictures = read_folder(_training_folder(study, largest, size_px), resolution=size_px).pixels
+        shown_of = dataclasses.replace(spec, num_pictures=study.most_pictures(subject))
+    reading = config.inversion.resolved(tools.backbone.family)
+    pictures = read_folder(
+        _training_folder(study, shown_of, size_px),
+        resolution=size_px,
+        center_crop=reading.center_crop,
+        interpolation=reading.interpolation,
+    ).pixels
     scorer = Scorer(tools, subject, pictures)
     templates, scales = study.templates(subject), study.guidance_scales(spec)
     seeds = [1000 * spec.seed + i for i in range(config.num_images_per_prompt)]

@@ -368,7 +368,12 @@ class _Tuner:
     def _class_pixels(self, prompt: str) -> Pixels:
         tuning, side = self.tuning, self.batches.job.pictures.shape[-1]
         if tuning.class_data_dir is not None:
-            return read_folder(tuning.class_data_dir, resolution=side).pixels
+            return read_folder(
+                tuning.class_data_dir,
+                resolution=side,
+                center_crop=self.config.center_crop,
+                interpolation=self.config.interpolation,
+            ).pixels
         return class_pictures(
             self.backbone, prompt, tuning.num_class_images, self.config.seed, side
         )
