@@ -37,6 +37,18 @@ _STYLE = tuple(
     )
 )  # fmt: skip
 
+_DUAL_STYLE = tuple(
+    f"{kind} in the style of {{}} with {{own}}"
+    for kind in (
+        "a painting", "a rendering", "a cropped painting", "the painting", "a clean painting",
+        "a dirty painting", "a dark painting", "a cool painting", "a close-up painting",
+        "a bright painting", "a cropped painting", "a good painting", "a nice painting",
+        "a small painting", "a weird painting", "a large painting",
+    )
+)  # fmt: skip
+_ODD = "a painting of one {} in the style of {own}"
+"""The one of the authors' sentences with two words in which a style is what is painted."""
+
 
 def _depicted(kind: str) -> tuple[str, ...]:
     """The 27 again, where those that begin with "a photo of" show another kind of picture."""
@@ -50,10 +62,23 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "paper27dot": tuple(t + "." for t in _OBJECT),
     "release27": _OBJECT,
     "head81": _OBJECT + _depicted("an illustration") + _depicted("a depiction"),
-    "style17dot": tuple(dict.fromkeys(t + "." for t in _STYLE)),
+    # two of the 19 stand in the list twice, with stops and without
+    "style19dot": tuple(t + "." for t in _STYLE),
     "style19": _STYLE,
 }
 """Named as in ``InversionConfig.prompt_templates``; "{}" stands for the word."""
+
+_DUAL_OBJECT = tuple(f"{t} with {{own}}" for t in _OBJECT)
+_DUAL_OF_STYLES = (*_DUAL_STYLE, _ODD)
+
+DUAL_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "paper27dot": tuple(t + "." for t in _DUAL_OBJECT),
+    "release27": _DUAL_OBJECT,
+    "head81": _DUAL_OBJECT,  # it has no illustrations and depictions
+    "style19dot": tuple(t + "." for t in _DUAL_OF_STYLES),
+    "style19": _DUAL_OF_STYLES,
+}
+"""The sentences with a picture's own word as well, "{own}", by the set that they go with."""
 
 PHOTO_PROMPTS = {
     "microworld": {"object": "a photo of a {}", "style": "a painting in the style of {}"},

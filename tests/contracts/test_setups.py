@@ -22,6 +22,7 @@ from oneword.descriptions import Descriptions
 from oneword.generation.generate import generate
 from oneword.models.by_layer import cross_attentions
 from oneword.models.loading import load_backbone
+from oneword.prompts import DUAL_TEMPLATES
 from oneword.training.batches import Batches
 from oneword.training.extensions import dreamartist, per_image, progressive, xti
 from oneword.training.job import Job, JobError
@@ -236,6 +237,13 @@ def test_each_picture_has_only_its_own_word_and_the_share_is_kept(tiny_sd):
     assert not any(" with " in choices[3].at(u, alone=True) for u in draws)
     dotted = dataclasses.replace(config, prompt_templates="paper27dot")
     assert per_image.prompts(task, dotted)[1].dual[0] == "a photo of a {} with {2}."
+    style = dataclasses.replace(config, learnable_property="style", prompt_templates="style19dot")
+    with_own = per_image.prompts(task, style)[1].dual
+    dual = DUAL_TEMPLATES["style19dot"]
+    assert with_own == tuple(s.replace("{own}", "{2}") for s in dual)  # noqa: RUF027
+    assert "a painting of one {} in the style of {2}." in with_own
+    captioned = dataclasses.replace(task, captions=("a <a> in a box.",) * 25)
+    assert per_image.prompts(captioned, style)[1].dual == ("a {} in a box with {2}.",)
     result = invert(tiny_sd, task)
     assert {n: r.shape for n, r in result.concept.rows.items()} == {"clip": (1, 32)}
     assert not result.concept.tensors

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import collections
+
 import pytest
 
 from oneword.prompts import (
+    DUAL_TEMPLATES,
     EDIT_PROMPTS,
     PHOTO_PROMPTS,
     PROMPT_LISTS,
@@ -27,9 +30,41 @@ def test_the_published_sets_have_their_published_sizes():
         "paper27dot": (27, 27),
         "release27": (27, 27),
         "head81": (81, 57),  # two thirds of its second and third part repeat the first
-        "style17dot": (17, 17),
+        "style19dot": (19, 17),
         "style19": (19, 17),
     }
+
+
+def test_the_papers_style_list_has_two_of_its_sentences_twice():
+    doubled = ("a cropped painting", "a close-up painting")
+    for name, stop in (("style19", ""), ("style19dot", ".")):
+        sentences = collections.Counter(TEMPLATES[name])
+        assert [s for s, count in sentences.items() if count == 2] == [
+            f"{kind} in the style of {{}}{stop}" for kind in doubled
+        ]
+    assert TEMPLATES["style19dot"] == tuple(t + "." for t in TEMPLATES["style19"])
+
+
+def test_the_sentences_with_two_words_are_lists_of_their_own():
+    sizes = {name: (len(found), len(set(found))) for name, found in DUAL_TEMPLATES.items()}
+    assert sizes == {
+        "paper27dot": (27, 27),
+        "release27": (27, 27),
+        "head81": (27, 27),
+        "style19dot": (17, 16),
+        "style19": (17, 16),
+    }
+    plain, dual = TEMPLATES["style19"], DUAL_TEMPLATES["style19"]
+    odd = "a painting of one {} in the style of {own}"
+    left_out = {"a picture in the style of {}", "a rendition in the style of {}"}
+    assert {s.removesuffix(" with {own}") for s in dual} == set(plain) - left_out | {odd}
+    (twice,) = (s for s, count in collections.Counter(dual).items() if count == 2)
+    assert twice == "a cropped painting in the style of {} with {own}"
+    assert DUAL_TEMPLATES["style19dot"] == tuple(s + "." for s in dual)
+    assert DUAL_TEMPLATES["release27"] == tuple(f"{s} with {{own}}" for s in TEMPLATES["release27"])
+    for name, found in DUAL_TEMPLATES.items():
+        assert all(s.count("{}") == s.count("{own}") == 1 for s in found)
+        assert all(s.endswith(".") == name.endswith("dot") for s in found)
 
 
 def test_every_template_holds_the_word_once_and_the_papers_end_with_a_full_stop():

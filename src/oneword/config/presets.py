@@ -8,7 +8,7 @@ from oneword.catalog import FAMILIES
 from oneword.errors import require
 
 
-TemplateSet = Literal["paper27dot", "release27", "head81", "style17dot", "style19"]
+TemplateSet = Literal["paper27dot", "release27", "head81", "style19dot", "style19"]
 
 
 Interpolation = Literal["lanczos", "bicubic"]
@@ -17,7 +17,7 @@ Interpolation = Literal["lanczos", "bicubic"]
 PresetName = Literal["paper", "release", "default", "fast"]
 
 
-_PAPER_TEMPLATES = {"object": "paper27dot", "style": "style17dot"}
+_PAPER_TEMPLATES = {"object": "paper27dot", "style": "style19dot"}
 
 
 _RELEASE_TEMPLATES = {"object": "release27", "style": "style19"}

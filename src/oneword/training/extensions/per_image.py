@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
+from oneword.prompts import DUAL_TEMPLATES
 from oneword.training.draws import generator
 from oneword.training.extensions.cross_init import start
 from oneword.training.job import Job, encoder_of
@@ -50,23 +51,28 @@ def words(
 
 
 def prompts(job: Job, config: ResolvedConfig) -> list[Choices]:
-    """Each picture's sentences, and the same "with" its own word, at their share."""
-    return [
-        Choices(tuple(sentences), _with(sentences, str(place)), config.dual_prompt_probability)
-        for place, sentences in enumerate(captions_or_templates(job, config), 1)
-    ]
+    """Each picture's sentences, and at their share those with its own word as well.
+
+    A picture's caption has the word at its end; a set of templates has a list of its own.
+    """
+    found: list[Choices] = []
+    for place, sentences in enumerate(captions_or_templates(job, config), 1):
+        dual = DUAL_TEMPLATES[config.prompt_templates]
+        if job.captions is not None:
+            dual = tuple(map(_with_own, sentences))
+        own = tuple(sentence.replace("{own}", f"{{{place}}}") for sentence in dual)
+        found.append(Choices(tuple(sentences), own, config.dual_prompt_probability))
+    return found
 
 
-def _with(sentences: Sequence[str], name: str) -> tuple[str, ...]:
-    return tuple(
-        f"{s.removesuffix('.')} with {{{name}}}{'.' if s.endswith('.') else ''}" for s in sentences
-    )
+def _with_own(caption: str) -> str:
+    return f"{caption.removesuffix('.')} with {{own}}{'.' if caption.endswith('.') else ''}"
 
 
 FORM = Form(rows=rows, words=words, prompts=prompts)
 """Per-image tokens.
 
 Source:
-    Gal et al. 2022, arXiv:2208.01618, section 5.2: "a photo of S* with S_i". The probability of the
-    dual sentence, 0.25, is that of the authors' code.
+    Gal et al. 2022, arXiv:2208.01618, section 5.2: "a photo of S* with S_i". The lists of dual
+    sentences and their probability, 0.25, are those of the authors' code.
 """
