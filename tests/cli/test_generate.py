@@ -112,7 +112,7 @@ def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
         (["--prompts", "a cat", "--negative-prompt", "<nobody>"],
          "must name only words that are loaded, got '<nobody>' in '<nobody>' with no word loaded"),
         (["--prompts", "a \udcff cat"], "must be text in UTF-8"),
-        (["--prompts", "a cat", "--num-inference-steps", "1001"], "must be at most 1000"),
+        (["--prompts", "a cat", "--num-inference-steps", "1001"], "must be at most 999"),
         (["--prompts", "a cat", "--clip-skip", "50"], "clip_skip must be below the"),
         (["--prompts", "a cat", "--seed", str(2**64)], "seed and the 2 after it must be in"),
         (["--prompts", "a cat", "--json", "."], "must be a file that can be written, got a folder"),

@@ -184,7 +184,7 @@ def test_hunyuan_draws_an_inverted_picture_again(hunyuan):
     settings = SamplingConfig(num_inference_steps=25, height=64, width=64, guidance_scale=1.0)
     again, other = (
         hunyuan.draw(["a cat"], [0], settings, latents=start)
-        for start in (inverted(hunyuan, x0, "a cat", 25), noise)
+        for start in (inverted(hunyuan, x0, "a cat", SamplingConfig(num_inference_steps=25)), noise)
     )
     expected = hunyuan.decode_latents(x0)
     assert (again - expected).abs().mean() < 0.2 * (other - expected).abs().mean()

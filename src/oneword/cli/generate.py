@@ -49,7 +49,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     backbone = load_backbone(chosen.model, work)
     if backbone.memory:
         options.say(backbone.memory)
-    size = backbone.sampling.overlaid(chosen.sampling)
+    size = backbone.sampling_for(chosen.sampling)
     assert size.height
     assert size.width
     image = mask = None

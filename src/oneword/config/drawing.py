@@ -9,6 +9,7 @@ from typing import Literal
 
 from oneword.config.checks import check_finite, check_seeds
 from oneword.config.model import ModelConfig
+from oneword.config.presets import SamplerName
 from oneword.errors import require
 
 
@@ -22,6 +23,8 @@ class SamplingConfig:
     """Denoising steps."""
     negative_prompt: str = ""
     """What the pictures should not show."""
+    sampler: SamplerName | None = None
+    """How noise becomes a picture: "paper" (the paper's DDIM: 50 steps at the times 981, 961, ..., 1, guidance 5), "release" (the same times with the guidance of the authors' commands, 10 on the paper's model and 7.5 elsewhere), "model" (the model's own solver and settings); unset: as the preset that the word was learned with."""
     height: int | None = None
     """Height in pixels."""
     width: int | None = None

@@ -14,6 +14,9 @@ TemplateSet = Literal["paper27dot", "release27", "head81", "style19dot", "style1
 Interpolation = Literal["lanczos", "bicubic"]
 
 
+SamplerName = Literal["paper", "release", "model"]
+
+
 PresetName = Literal["paper", "release", "default", "fast"]
 
 
@@ -123,6 +126,31 @@ _STOPPING = {"early_stopping": True, "stop_threshold": 0.15}
 PRESETS["fast"] = {recipe: values | _STOPPING for recipe, values in PRESETS["default"].items()}
 
 
+SAMPLERS: dict[str, dict[str, dict[str, Any]]] = {
+    # Gal et al. 2022, section 5.1, and evaluation/clip_eval.py of their code
+    "paper": {"*": {"guidance_scale": 5.0, "num_inference_steps": 50}},
+    # the commands of their README, for the paper's model and for Stable Diffusion
+    "release": {
+        "ldm": {"guidance_scale": 10.0, "num_inference_steps": 50},
+        "*": {"guidance_scale": 7.5, "num_inference_steps": 50},
+    },
+    # the family's own settings
+    "model": {"*": {}},
+}
+"""Ways of drawing by name, then by model family ("*": every other): what holds unless it is given."""
+
+
+PUBLISHED_DDIM: dict[str, Any] = {
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "thresholding": False,
+}
+"""The authors' DDIM in diffusers' terms: 50 steps are at the times 981, 961, ..., 1, and the last
+one leads to the noise of time 0."""
+
+
 SETUPS: dict[str, dict[str, Any]] = {
     "one-word": {},
     # Gal et al. 2022, section 5.2
@@ -164,6 +192,14 @@ def preset_for(name: str, family: str) -> dict[str, Any]:
     by_recipe = PRESETS[name]
     record = FAMILIES.get(family)
     return by_recipe.get(record.recipe if record else "*", by_recipe["*"])
+
+
+def sampler_of(preset: str | None, family: str) -> SamplerName:
+    """How words that were learned with a preset are drawn, where nothing else is asked for."""
+    record = FAMILIES.get(family)
+    if record is None or not record.inverts:
+        return "model"
+    return "paper" if preset == "paper" else "release" if preset == "release" else "model"
 
 
 def is_validated(name: str, family: str) -> bool:

@@ -13,7 +13,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.runs import DebiasConfig, TrainConfig
 from oneword.evaluation import harness, metrics, report
 from oneword.evaluation.features import Judge, load_judge
-from oneword.generation.generate import check_negative_prompt
+from oneword.generation.generate import check_negative_prompt, drawn_as_learned
 from oneword.microworld import weights
 from oneword.microworld.world import inventory
 from oneword.models.contract import Backbone
@@ -252,6 +252,7 @@ def compare_fairness(
         replace: Allow a placeholder that is already a word of the model.
         on_word: Told how many of the two words are drawn.
     """
+    sampling = drawn_as_learned(backbone, [concept], sampling)  # both words alike
     drawn: list[Pixels] = []
     for text, known in ((word, []), (concept.placeholder_token, [concept])):
         method = harness.word(

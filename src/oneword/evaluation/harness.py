@@ -20,10 +20,11 @@ from torch import Tensor
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
+from oneword.config.presets import SamplerName
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
 from oneword.generation.ddim_inversion import bipartite
-from oneword.generation.generate import check_negative_prompt, generate
+from oneword.generation.generate import check_negative_prompt, drawn_as_learned, generate
 from oneword.models.contract import Backbone
 from oneword.prompts import (
     COMMON_WORDS,
@@ -255,6 +256,7 @@ def redrawn(
     *,
     guidance_scale: float,
     num_inference_steps: int,
+    sampler: SamplerName | None = None,
     batch_size: int = 16,
 ) -> Method:
     """The method that keeps a picture's noise and draws it under another sentence.
@@ -269,6 +271,7 @@ def redrawn(
         concept: The learned word.
         guidance_scale: Of the way back.
         num_inference_steps: Of the way to the noise, and of the way back.
+        sampler: Whose DDIM it is; ``None``: that of the preset that the word was learned with.
         batch_size: Pictures drawn at once.
 
     Source:
@@ -286,6 +289,7 @@ def redrawn(
             invert=fill(photo, token),
             concepts=[concept],
             num_inference_steps=num_inference_steps,
+            sampler=sampler,
             batch_size=batch_size,
         ).values()
         return dict(zip(templates, drawn, strict=True))
@@ -378,6 +382,7 @@ def concept_methods(
     """
     token, sampling = concept.placeholder_token, options.get("sampling") or backbone.sampling
     check_negative_prompt(sampling.negative_prompt, absent=[token])
+    options["sampling"] = drawn_as_learned(backbone, [concept], options.get("sampling"))
     found = {
         CONCEPT: (
             token,

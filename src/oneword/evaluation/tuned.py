@@ -14,6 +14,7 @@ from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.evaluation import harness, metrics
 from oneword.evaluation.features import Judge
+from oneword.generation.generate import drawn_as_learned
 from oneword.models.contract import Backbone
 from oneword.prompts import COMMON_WORDS, EDIT_PROMPTS, PHOTO_PROMPTS, fill, of_family
 from oneword.vocabulary.inject import injected
@@ -98,6 +99,7 @@ def drift(
     """
     chosen = unrelated_prompts(backbone, concept) if prompts is None else tuple(prompts)
     pairs = [(prompt, seed) for prompt in chosen for seed in seeds]
+    sampling = drawn_as_learned(backbone, [concept], sampling)
 
     def drawn(concepts: Sequence[Concept]) -> Pixels:
         with injected(backbone, concepts):

@@ -5,6 +5,7 @@ Gal et al. 2022, arXiv:2208.01618, appendix A.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import Tensor
 from oneword._typing import Latents, Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
+from oneword.config.presets import SamplerName
 from oneword.errors import ModelError
-from oneword.generation.generate import away_from, check_words
+from oneword.generation.generate import check_words, settled
 from oneword.models.assembly import quiet
 from oneword.models.contract import Backbone
 from oneword.vocabulary.inject import injected
@@ -63,7 +65,7 @@ def ddim_inversion(
     return x_t
 
 
-def inverted(backbone: Backbone, x0: Latents, sentence: str, num_inference_steps: int) -> Latents:
+def inverted(backbone: Backbone, x0: Latents, sentence: str, sampling: SamplingConfig) -> Latents:
     """The noise from which a model would draw latents under a sentence, without guidance.
 
     Inside ``injected`` the sentence may hold placeholders.
@@ -72,7 +74,9 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, num_inference_steps
         ModelError: the family is not drawn by DDIM, or not in so many steps, or its schedule ends
             in noise alone.
     """
-    scheduler = backbone.pipeline.scheduler
+    num_inference_steps = backbone.sampling_for(sampling).num_inference_steps or 1
+    with backbone.solving(sampling):
+        scheduler = backbone.pipeline.scheduler
     if not isinstance(scheduler, DDIMScheduler):
         raise ModelError(
             f"Inversion needs a model that DDIM draws with, got {backbone.name} of the family "
@@ -111,6 +115,7 @@ def bipartite(
     invert: str,
     concepts: Sequence[Concept] = (),
     num_inference_steps: int = 250,
+    sampler: SamplerName | None = None,
     batch_size: int = 16,
     replace: bool = False,
 ) -> dict[float, Float[Tensor, "prompts 3 height width"]]:
@@ -126,6 +131,7 @@ def bipartite(
         invert: What the picture shows, such as "a photo of a S*".
         concepts: Words that the sentences may use.
         num_inference_steps: Of both ways.
+        sampler: Whose DDIM it is; ``None``: that of the preset that the words were learned with.
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
 
@@ -139,20 +145,22 @@ def bipartite(
         Gal et al. 2022, arXiv:2208.01618, appendix A ("bipartite inversion").
     """
     check_words(backbone, [invert, *prompts], concepts)
-    negative = away_from(concepts, backbone.sampling).negative_prompt
     height, width = picture.shape[-2:]
-    size = {"height": height, "width": width, "num_inference_steps": num_inference_steps}
+    wishes = SamplingConfig(
+        height=height, width=width, num_inference_steps=num_inference_steps, sampler=sampler
+    )
+    sampling = settled(backbone, concepts, wishes)
     found = {}
     with injected(backbone, concepts, replace=replace):
         x0 = backbone.encode_image(picture.to(backbone.device)).mean
-        start = inverted(backbone, x0, invert, num_inference_steps)
+        start = inverted(backbone, x0, invert, sampling)
         for scale in guidance_scales:
-            sampling = SamplingConfig(guidance_scale=scale, negative_prompt=negative, **size)
+            scaled = dataclasses.replace(sampling, guidance_scale=scale)
             batches = []
             for first in range(0, len(prompts), batch_size):
                 some = prompts[first : first + batch_size]
                 noise = start.expand(len(some), -1, -1, -1)
                 seeds = [0] * len(some)  # not drawn from: the noise is the picture's
-                batches.append(backbone.draw(some, seeds, sampling, latents=noise).cpu())
+                batches.append(backbone.draw(some, seeds, scaled, latents=noise).cpu())
             found[scale] = torch.cat(batches)
     return found

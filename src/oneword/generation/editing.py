@@ -33,6 +33,7 @@ from oneword.generation.generate import (
     OnPicture,
     away_from,
     check_words,
+    drawn_as_learned,
     settings_of,
     slug,
 )
@@ -137,7 +138,7 @@ def edit(
         check_seeds(seed)
     if mask is not None:
         _check_background(backbone, background, mask_growth)
-    asked = backbone.sampling.overlaid(sampling)
+    asked = backbone.sampling_for(drawn_as_learned(backbone, concepts, sampling))
     backbone.check_sampling(asked)
     check_words(
         backbone,
@@ -182,7 +183,7 @@ def edit(
     start, candidates = None, []
     with injected(backbone, concepts, replace=replace):
         if invert is not None:
-            start = inverted(backbone, x0, invert, steps)
+            start = inverted(backbone, x0, invert, chosen)
         # the candidates, a batch at a time
         for first in range(0, len(seeds), batch_size):
             batch = list(seeds[first : first + batch_size])

@@ -18,6 +18,7 @@ from oneword._version import __version__
 from oneword.concepts.concept import Concept
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import SamplingConfig
+from oneword.config.presets import sampler_of
 from oneword.images import labelled_sheet, save_png, to_images
 from oneword.models.contract import Backbone
 from oneword.vocabulary.inject import injected
@@ -109,7 +110,7 @@ def generate(
         )
     for seed in (min(seeds), max(seeds)):
         check_seeds(seed)
-    asked = backbone.sampling.overlaid(sampling)
+    asked = backbone.sampling_for(drawn_as_learned(backbone, concepts, sampling))
     backbone.check_sampling(asked)
     check_words(backbone, prompts, concepts, negative_prompt=asked.negative_prompt)
     chosen = away_from(concepts, asked)
@@ -231,9 +232,29 @@ def settings_of(
         "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
         "guidance_scale": str(sampling.guidance_scale),
         "num_inference_steps": str(sampling.num_inference_steps),
+        "sampler": str(sampling.sampler),
         "negative_prompt": sampling.negative_prompt,
         "software": f"oneword {__version__}",
     }
+
+
+def settled(
+    backbone: Backbone, concepts: Sequence[Concept], wishes: SamplingConfig | None
+) -> SamplingConfig:
+    """Sampling whose every setting is known, with the concepts' negative words in it."""
+    return away_from(concepts, backbone.sampling_for(drawn_as_learned(backbone, concepts, wishes)))
+
+
+def drawn_as_learned(
+    backbone: Backbone, concepts: Sequence[Concept], wishes: SamplingConfig | None
+) -> SamplingConfig:
+    """Wishes; where they name no sampler, with that of the preset that all words share."""
+    wishes = wishes or SamplingConfig()
+    if wishes.sampler is not None:
+        return wishes
+    presets = {(c.provenance.get("config") or {}).get("preset") for c in concepts}
+    preset = presets.pop() if len(presets) == 1 else None
+    return changed(wishes, sampler=sampler_of(preset, backbone.family))
 
 
 def away_from(concepts: Sequence[Concept], sampling: SamplingConfig) -> SamplingConfig:

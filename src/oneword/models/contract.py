@@ -11,6 +11,7 @@ A word that depends on layer or time needs no second road: ``encode_prompt`` rec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -111,7 +112,7 @@ class Backbone(Protocol):
     resolution: int
     """Side of the model's pictures, px."""
     sampling: SamplingConfig
-    """The family's default for drawing; no field but height and width is None."""
+    """The family's default for drawing; no field is None."""
     memory: str
     """How memory is saved, and the expected peak, in words; empty where nothing was asked."""
 
@@ -121,6 +122,18 @@ class Backbone(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """Compute type of the denoiser."""
+        ...
+
+    def sampling_for(self, wishes: SamplingConfig | None) -> SamplingConfig:
+        """Wishes, where they say nothing their sampler's settings, and then the family's.
+
+        Raises:
+            ModelError: DDIM, which the sampler is, does not draw the family.
+        """
+        ...
+
+    def solving(self, sampling: SamplingConfig) -> AbstractContextManager[None]:
+        """While it lasts, the pipeline's scheduler is the one of the settings' sampler."""
         ...
 
     def encode_image(self, pixels: Pixels) -> Moments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, DDIMScheduler
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels
+from oneword.catalog import FAMILIES
 from oneword.config.drawing import SamplingConfig
+from oneword.config.presets import PUBLISHED_DDIM, SAMPLERS
 from oneword.errors import ModelError
-from oneword.models.assembly import quiet
+from oneword.models.assembly import quiet, reschedule
 from oneword.models.by_layer import following
 from oneword.models.contract import OnLatents
 from oneword.models.noise import Diffusion
@@ -100,14 +103,15 @@ class FamilyPipeline(FrozenPipeline):
         """Draw one picture per (prompt, seed) pair through the family's pipeline.
 
         Raises:
-            ModelError: the family has no such pipeline, or ``on_latents`` is to see prompts at once
-                that are not drawn together.
+            ModelError: the family has no such pipeline, its solver is not the one that is asked for
+                or has no such number of steps, or ``on_latents`` is to see prompts at once that are
+                not drawn together.
         """
         image, mask = self._picture_and_mask(image, mask)
         request = Request(
             prompts=prompts,
             seeds=seeds,
-            sampling=self.sampling.overlaid(sampling),
+            sampling=self.sampling_for(sampling),
             image=image,
             mask=mask,
             strength=strength,
@@ -115,6 +119,59 @@ class FamilyPipeline(FrozenPipeline):
             on_latents=on_latents,
             on_step=on_step,
         )
+        with self.solving(request.sampling):
+            self._check_steps(request.num_steps)
+            return self._draw_alike(request)
+
+    def sampling_for(self, wishes: SamplingConfig | None) -> SamplingConfig:
+        """Wishes, where they say nothing their sampler's settings, and then the family's.
+
+        Raises:
+            ModelError: DDIM, which the sampler is, does not draw the family.
+        """
+        name = (wishes and wishes.sampler) or self.sampling.sampler or "model"
+        record = FAMILIES.get(self.family)
+        if name != "model" and (record is None or not record.inverts):
+            raise ModelError(
+                f"sampler must be 'model' for the family {self.family}, which DDIM does not draw, "
+                f"got {name!r}; leave it out."
+            )
+        by_family = SAMPLERS[name]
+        own = by_family.get(self.family, by_family["*"])
+        return replace(self.sampling, **own, sampler=name).overlaid(wishes)
+
+    @contextmanager
+    def solving(self, sampling: SamplingConfig) -> Iterator[None]:
+        """While it lasts, the pipeline's scheduler is the one of the settings' sampler."""
+        stock = self.pipeline.scheduler
+        if sampling.sampler not in (None, "model"):
+            reschedule(self.pipeline, DDIMScheduler, **PUBLISHED_DDIM)
+        try:
+            yield
+        finally:
+            self.pipeline.scheduler = stock
+
+    def _check_steps(self, num_steps: int) -> None:
+        """Refuse a number of steps for which the solver has no times."""
+        if not isinstance(self.noise, Diffusion):
+            return
+        scheduler = self.pipeline.scheduler
+        count = scheduler.config.num_train_timesteps
+        try:
+            scheduler.set_timesteps(num_steps)
+            last = float(scheduler.timesteps.max())
+        except ValueError:
+            last = math.inf
+        if last >= count:
+            most = count - scheduler.config.get("steps_offset", 0)
+            raise ModelError(
+                f"num_inference_steps must be at most {most} on {self.name}, which was trained on "
+                f"{count} times, got {num_steps}."
+            )
+
+    def _draw_alike(self, request: Request) -> Pixels:
+        """Draw prompts, those together that may be."""
+        prompts, on_latents, on_step = request.prompts, request.on_latents, request.on_step
         groups = self._alike(prompts)
         if len(groups) == 1:
             return self._draw(request)
@@ -139,17 +196,13 @@ class FamilyPipeline(FrozenPipeline):
         """Refuse settings that the family's pipeline cannot draw with.
 
         Raises:
-            ModelError: it has no use for the negative prompt, or was not trained with so many
-                steps.
+            ModelError: it has no use for the negative prompt, DDIM, which the sampler is, does not
+                draw it, or its solver has no such number of steps.
         """
-        asked = self.sampling.overlaid(sampling)
+        asked = self.sampling_for(sampling)
         self._draw_options(asked)
-        most = len(self.noise.alphas_cumprod) if isinstance(self.noise, Diffusion) else None
-        if most is not None and (asked.num_inference_steps or 1) > most:
-            raise ModelError(
-                f"num_inference_steps must be at most {most} on {self.name}, which was trained "
-                f"with so many, got {asked.num_inference_steps}."
-            )
+        with self.solving(asked):
+            self._check_steps(asked.num_inference_steps or 1)
 
     def _draw(self, request: Request) -> Pixels:
         """Draw prompts that may be drawn together."""

@@ -72,7 +72,9 @@ class FrozenPipeline:
         self._dtype: torch.dtype = self.denoiser.dtype
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.resolution = resolution
-        self.sampling = replace(sampling, height=resolution, width=resolution)
+        self.sampling = replace(
+            sampling, height=resolution, width=resolution, sampler=sampling.sampler or "model"
+        )
         if noise.prediction_type not in ("epsilon", "v_prediction", "flow", "trigflow"):
             raise ModelError(
                 f"The model {self.name} must predict epsilon or v_prediction, got "

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from oneword._files import write_together
 from oneword.concepts import formats
 from oneword.config.drawing import SamplingConfig
+from oneword.config.presets import sampler_of
 from oneword.config.runs import TrainConfig
 from oneword.images import contact_sheet, save_png
 from oneword.models.contract import Backbone
@@ -278,7 +279,10 @@ class Watch:
         pixels = self.prepared.backbone.draw(
             [fill(template, progress.token)] * count,
             [progress.config.seed + i for i in range(count)],
-            SamplingConfig(negative_prompt=progress.negative_prompt),
+            SamplingConfig(
+                negative_prompt=progress.negative_prompt,
+                sampler=sampler_of(progress.config.preset, self.prepared.backbone.family),
+            ),
             on_step=self._stop_if_asked,
         )
         path = self.folder.preview(progress.step)

@@ -35,7 +35,9 @@ from oneword._files import (
 from oneword._typing import Pixels
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
+from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
+from oneword.config.presets import sampler_of
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError, UserError
@@ -188,7 +190,7 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list
     """
     study = Study(config)
     tools = bench(config.model, config.judge, config.dino)
-    tools.backbone.check_sampling(config.sampling)
+    tools.backbone.check_sampling(_sampling(config, tools))
     specs = [spec for spec in specs if not rows_file(study.folder, spec).exists()]
     trained = _learned(study, tools, specs, tell)
     done = []
@@ -345,6 +347,14 @@ def _concept(study: Study, spec: Spec) -> Concept | None:
     return formats.load_concept(_run_folder(study, spec))
 
 
+def _sampling(config: StudyConfig, tools: Bench) -> SamplingConfig:
+    """How pictures of all setups are drawn: where nothing is said, as the study's preset."""
+    if config.sampling.sampler is not None:
+        return config.sampling
+    own = sampler_of(config.inversion.preset, tools.backbone.family)
+    return dataclasses.replace(config.sampling, sampler=own)
+
+
 def _method(
     study: Study,
     tools: Bench,
@@ -358,7 +368,7 @@ def _method(
     setup = study.arm(spec).setup
     if setup == "image-only":
         return None
-    batch_size = study.config.batch_size
+    batch_size, sampling = study.config.batch_size, _sampling(study.config, tools)
     if concept is not None and setup == BIPARTITE:
         return harness.redrawn(
             tools.backbone,
@@ -368,9 +378,10 @@ def _method(
             concept,
             guidance_scale=scale,
             num_inference_steps=study.num_inference_steps,
+            sampler=sampling.sampler,
             batch_size=batch_size,
         )
-    sampling = dataclasses.replace(study.config.sampling, guidance_scale=scale)
+    sampling = dataclasses.replace(sampling, guidance_scale=scale)
     options: dict[str, Any] = {"sampling": sampling, "batch_size": batch_size}
     if concept is not None:
         return harness.word(tools.backbone, concept.placeholder_token, [concept], **options)

@@ -159,7 +159,7 @@ def test_a_models_round_trip_comes_nearer_as_steps_grow(tiny_sd_v, picture):
     errors = []
     for steps in (4, 40):
         finished = []
-        noise = inverted(tiny_sd_v, x0, "a cat", steps)
+        noise = inverted(tiny_sd_v, x0, "a cat", SamplingConfig(num_inference_steps=steps))
         tiny_sd_v.draw(
             ["a cat"], [0], SamplingConfig(num_inference_steps=steps, guidance_scale=1.0),
             latents=noise, on_latents=lambda x, t, f=finished: (f.append(x), x)[1],
