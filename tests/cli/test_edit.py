@@ -108,3 +108,10 @@ def test_a_mistake_is_one_sentence(edit, folder, picture, prompt, arguments, mes
     told = " ".join(capsys.readouterr().err.split())
     assert message in told
     assert "Traceback" not in told
+
+
+def test_how_picture_and_edit_are_blended_is_kept_with_the_edit(edit, folder, tmp_path):
+    options = "--mask", folder / "mask.png", "--background", "poisson", "--pixel-blending", "0.5"
+    assert edit("picture.png", "a cat", *options, "--num-images-per-prompt", "1") == 0
+    (found,) = json.loads((tmp_path / "all.json").read_text())
+    assert (found["background"], found["pixel_blending"]) == ("poisson", "0.5")

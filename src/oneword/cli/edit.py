@@ -32,6 +32,7 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
             mask=mask,
             mask_growth=chosen.mask_growth,
             background=chosen.background,
+            pixel_blending=chosen.pixel_blending,
             strength=chosen.strength,
             invert=chosen.invert,
             concepts=concepts,

@@ -148,10 +148,12 @@ class EditConfig:
     """What the result shows, learned words too."""
     mask: Path | None = None
     """Picture of the same aspect, white where the picture is to change; the rest stays."""
-    background: Literal["paste", "optimize", "blend"] = "paste"
-    """How the rest comes back: "paste" (its own pixels, bit for bit), "optimize" (through a decoder that is tuned to it, so that no seam shows; slow), "blend" (as the autoencoder gives it back, with a soft edge inside the mask)."""
+    background: Literal["paste", "optimize", "poisson", "blend"] = "paste"
+    """How the rest comes back: "paste" (its own pixels, bit for bit), "optimize" (through a decoder that is tuned to it, so that no seam shows; slow), "poisson" (its own pixels, with the edit's colours shifted until they meet them), "blend" (as the autoencoder gives it back, with a soft edge inside the mask)."""
+    pixel_blending: float = 0.0
+    """Share of the denoising steps, the last ones, in which picture and edit are blended as pixels rather than latents, in [0, 1]; it keeps more of the picture near the mask, and takes an encoding and a decoding a step."""
     mask_growth: int | None = None
-    """Cells of the latents by which the mask is wider at the first step, shrinking to itself over the first half; unset: what a thin mask lacks."""
+    """Cells of the latents by which the mask is wider at the first step, shrinking to itself cell by cell; unset: what a thin mask lacks."""
     strength: float = 1.0
     """How much of the picture is drawn over, in (0, 1]; 1 starts from noise, of which only a mask lets something of the picture remain."""
     invert: str | None = None
@@ -183,6 +185,14 @@ class EditConfig:
         require(
             self.mask_growth is None or self.mask_growth >= 0,
             f"mask_growth must be 0 or more, got {self.mask_growth}.",
+        )
+        require(
+            0 <= self.pixel_blending <= 1,
+            f"pixel_blending must be in [0, 1], got {self.pixel_blending}.",
+        )
+        require(
+            not self.pixel_blending or self.mask is not None,
+            f"pixel_blending goes with a mask, got {self.pixel_blending} without --mask.",
         )
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)

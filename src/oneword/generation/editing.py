@@ -15,7 +15,7 @@ from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDIMScheduler
 from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -86,6 +86,7 @@ def edit(
     mask: AnyMask | None = None,
     mask_growth: int | None = None,
     background: Background = "paste",
+    pixel_blending: float = 0.0,
     strength: float = 1.0,
     invert: str | None = None,
     concepts: Sequence[Concept] = (),
@@ -96,8 +97,8 @@ def edit(
 ) -> Edits:
     """Edit one picture.
 
-    With a mask: blended latent diffusion. Between two steps, what lies outside the mask is replaced
-    by the picture's own latents at the noise of the step. Without: the picture is noised up to
+    With a mask: blended latent diffusion. Before each step, what lies outside the mask is replaced
+    by the picture's own latents under fresh noise. Without: the picture is noised up to
     ``strength`` and drawn over; or, with ``invert``, traced back to the noise that it would have
     been drawn from, and drawn anew from there.
 
@@ -108,8 +109,10 @@ def edit(
         seeds: One candidate each. With ``invert`` they are all the same.
         mask: One mask of the same size; what is over 0.5 is drawn anew.
         mask_growth: Cells of the latents by which the mask is wider at the first step; it shrinks
-            to itself over the first half of the steps. ``None``: what a thin mask lacks.
+            to itself cell by cell. ``None``: what a thin mask lacks.
         background: What becomes of the rest of a masked picture.
+        pixel_blending: Share of the steps, the last ones, in which picture and edit are blended as
+            pixels, in [0, 1], for families that DDIM draws.
         strength: How much of the picture is drawn over, in (0, 1]; 1 starts from noise alone.
         invert: What the picture shows, in words, learned ones too.
         concepts: Words that ``prompt`` and ``invert`` may use.
@@ -138,6 +141,7 @@ def edit(
         check_seeds(seed)
     if mask is not None:
         _check_background(backbone, background, mask_growth)
+        _check_pixel_blending(backbone, pixel_blending)
     asked = backbone.sampling_for(drawn_as_learned(backbone, concepts, sampling))
     backbone.check_sampling(asked)
     check_words(
@@ -162,6 +166,7 @@ def edit(
             ("strength", None if strength == 1 else strength),
             ("invert", invert),
             ("background", None if mask is None else background),
+            ("pixel_blending", pixel_blending or None),
         )
         if value is not None
     }
@@ -195,7 +200,17 @@ def edit(
             # with a mask, the rest of the picture is put back at each step, and at the end
             blend = None
             if marked is not None:
-                blend = Blend(backbone, x0, marked, batch, steps=steps, growth=mask_growth)
+                blend = Blend(
+                    backbone,
+                    original,
+                    x0,
+                    marked,
+                    batch,
+                    steps=steps,
+                    growth=mask_growth,
+                    pixel_blending=pixel_blending,
+                    first=0 if strength == 1 else 1,
+                )
             drawn = backbone.draw(
                 [prompt] * len(batch),
                 batch,
@@ -238,10 +253,21 @@ def _check_background(backbone: Backbone, background: str, mask_growth: int | No
     if background == "optimize" and kind is not AutoencoderKL:
         raise EditError(
             f"Tuning the decoder needs a plain autoencoder (AutoencoderKL), got the "
-            f"{kind.__name__} of {backbone.name}; take the background paste or blend."
+            f"{kind.__name__} of {backbone.name}; take the background paste, poisson or blend."
         )
     if mask_growth is not None and mask_growth < 0:
         raise EditError(f"mask_growth must be 0 or more, got {mask_growth}.")
+
+
+def _check_pixel_blending(backbone: Backbone, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise EditError(f"pixel_blending must be in [0, 1], got {share}.")
+    solver = backbone.pipeline.scheduler
+    if share and not isinstance(solver, DDIMScheduler):
+        raise EditError(
+            f"Blending as pixels needs a model that DDIM draws, got {backbone.name}, which "
+            f"{type(solver).__name__} draws; leave pixel_blending out."
+        )
 
 
 # --- choosing among candidates

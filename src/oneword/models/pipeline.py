@@ -154,7 +154,7 @@ class FrozenPipeline:
     def _present(self, *parts: Any) -> Iterator[None]:
         """Parts that wait off the device come to it; with ``offload`` they leave again."""
         away = self.config.offload not in (None, "none")
-        visitors = [part for part in parts if part is not None] if away else []
+        visitors = [p for p in parts if p is not None and p.device != self.device] if away else []
         for part in visitors:
             part.to(self.device)
         yield

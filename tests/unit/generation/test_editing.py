@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from oneword.config.drawing import EditConfig, SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError, ModelError
 from oneword.generation import blending, editing
-from oneword.generation.blending import cells_of, grown, psnr, shrinking, thin
+from oneword.generation.blending import DECODER_TUNING, cells_of, grown, psnr, shrinking, thin
 from oneword.generation.ddim_inversion import bipartite
 from oneword.generation.editing import EditError, boxed, edit, ranked, read_picture, save_edits
 from oneword.generation.generate import Drawing, generate
@@ -28,6 +30,7 @@ from oneword.microworld.world import concepts
 from oneword.microworld.world.drawn import concept_pictures
 from oneword.models.loading import load_backbone
 from oneword.prompts import PromptError
+from oneword.training import draws
 
 
 FEW = SamplingConfig(num_inference_steps=4)
@@ -83,7 +86,7 @@ def test_an_empty_mask_returns_the_picture_with_a_warning(nano, picture, mask):
     assert torch.equal(found.drawing.pixels, picture.expand(2, -1, -1, -1))
 
 
-@pytest.mark.parametrize("background", ["paste", "optimize", "blend"])
+@pytest.mark.parametrize("background", get_args(blending.Background))
 def test_a_full_mask_is_plain_generation(nano, picture, mask, background):
     plain = generate(nano, ["a red cat"], [1, 2], sampling=FEW)
     found = edit(
@@ -106,9 +109,11 @@ def test_a_tuned_decoder_gives_more_of_the_background_back(nano, picture, mask):
     before = copy.deepcopy(nano.autoencoder.vae.state_dict())
     latents = nano.encode_image(picture).mean
     edited = nano.decode_latents(latents + 0.5)
-    marked = mask > 0.5
-    tuned = blending.preserved(nano, latents, edited, picture, marked, max_steps=20)
-    untuned = blending.preserved(nano, latents, edited, picture, marked, max_steps=0)
+    marked, own = mask > 0.5, DECODER_TUNING["microworld"]
+    tuned, untuned = (
+        blending.preserved(nano, latents, edited, picture, marked, replace(own, steps=n))
+        for n in (20, 0)
+    )
     assert psnr(tuned, picture, ~marked) > psnr(untuned, picture, ~marked) + 1
     assert all(torch.equal(v, before[k]) for k, v in nano.autoencoder.vae.state_dict().items())
     assert not any(p.requires_grad for p in nano.autoencoder.vae.parameters())
@@ -117,34 +122,192 @@ def test_a_tuned_decoder_gives_more_of_the_background_back(nano, picture, mask):
 def test_tuning_ends_where_the_goal_is_reached(nano, picture, mask):
     latents = nano.encode_image(picture).mean
     decoded = nano.decode_latents(latents)
-    found = blending.preserved(nano, latents, decoded, decoded, mask > 0.5, max_steps=5)
+    found = blending.preserved(nano, latents, decoded, decoded, mask > 0.5)
     assert psnr(found, decoded, mask < 0.5) > 60  # no step was taken
 
 
+def test_a_decoder_is_tuned_by_the_published_steps(tiny_sd):
+    """75 steps of Adam at 1e-4, the background counting a hundredfold, and no sooner end."""
+    picture, marked = noisy(), square() > 0.5
+    latents = tiny_sd.encode_image(picture).mean + 0.3
+    edited = tiny_sd.decode_latents(latents)
+    found = blending.preserved(tiny_sd, latents, edited, picture, marked)
+    vae = copy.deepcopy(tiny_sd.pipeline.vae)
+    scale = vae.config.scaling_factor
+    optimizer = torch.optim.Adam(vae.decoder.parameters(), lr=1e-4)
+    vae.decoder.requires_grad_(True)
+    inside = marked.float()
+    for _ in range(75):
+        decoded = vae.decode(latents / scale).sample
+        loss = F.mse_loss(decoded * inside, edited * inside)
+        loss = loss + 100 * F.mse_loss(decoded * (1 - inside), picture * (1 - inside))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    expected = vae.decode(latents / scale).sample.detach().clamp(-1, 1)
+    assert torch.allclose(found, expected, atol=1e-5)
+    shown = edit(
+        tiny_sd, picture, "a cat", mask=square(), background="optimize", sampling=FEW,
+    ).drawing.pixels  # fmt: skip
+    assert shown.shape == picture.shape
+
+
+def guided(backbone, x, t, scale):
+    """Guided prediction for "a cat"."""
+    with torch.no_grad():
+        without, with_text = (
+            backbone.predict(x, t[None], backbone.encode_prompt([text])) for text in ("", "a cat")
+        )
+    return without + scale * (with_text - without)
+
+
+def fresh(x0, seed, step):
+    drawn = torch.randn(x0.shape[1:], generator=draws.generator(seed, blending._STREAM, step))
+    return drawn[None]
+
+
 def test_blending_is_the_loop_written_out(tiny_sd):
-    """DDIM with guidance by hand; outside, the picture at each step's noise."""
+    """DDIM with guidance by hand; outside, the picture under fresh noise before each step."""
     picture, mask, steps = noisy(), square(), 3
     found = edit(
         tiny_sd, picture, "a cat", [5], mask=mask, mask_growth=0, background="blend",
         sampling=SamplingConfig(num_inference_steps=steps, guidance_scale=3.0),
     )  # fmt: skip
     x0 = tiny_sd.encode_image(picture).mean
-    noise = torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(5))[None]
-    cells = F.adaptive_avg_pool2d(mask, x0.shape[-2:]) >= 0.5
+    x = torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(5))[None]
+    cells = F.interpolate(mask, x0.shape[-2:], mode="nearest-exact") > 0.5
     scheduler = copy.deepcopy(tiny_sd.pipeline.scheduler)
     scheduler.set_timesteps(steps)
-    conds = [tiny_sd.encode_prompt([text]) for text in ("", "a cat")]
-    x = noise
-    with torch.no_grad():
-        for t in scheduler.timesteps:
-            x = torch.where(cells, x, tiny_sd.add_noise(x0, noise, t[None]))
-            without, with_text = (tiny_sd.predict(x, t[None], cond) for cond in conds)
-            guided = without + 3.0 * (with_text - without)
-            x = scheduler.step(guided, t, x).prev_sample
+    for step, t in enumerate(scheduler.timesteps):
+        noised = tiny_sd.add_noise(x0, fresh(x0, 5, step), t[None])
+        x = torch.where(cells, x, noised)
+        x = scheduler.step(guided(tiny_sd, x, t, 3.0), t, x).prev_sample
     drawn, trip = (tiny_sd.decode_latents(z) for z in (torch.where(cells, x, x0), x0))
     shown = blending.feathered(mask > 0.5, tiny_sd.autoencoder.factor)
     expected = shown * drawn + (1 - shown) * trip
     assert torch.allclose(found.drawing.pixels, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_the_tail_blends_pixels_after_each_step(tiny_sd, share):
+    """As many last steps as the share says; what DDIM expects is its own, not the line's."""
+    picture, mask, steps = noisy(), square(), 6
+    found = edit(
+        tiny_sd, picture, "a cat", [5], mask=mask, mask_growth=0, pixel_blending=share,
+        sampling=SamplingConfig(num_inference_steps=steps, guidance_scale=3.0),
+    )  # fmt: skip
+    x0 = tiny_sd.encode_image(picture).mean
+    x = torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(5))[None]
+    cells = F.interpolate(mask, x0.shape[-2:], mode="nearest-exact") > 0.5
+    scheduler = copy.deepcopy(tiny_sd.pipeline.scheduler)
+    scheduler.set_timesteps(steps)
+    cut, blends = int(steps * (1 - share)), 0
+    for step, t in enumerate(scheduler.timesteps):
+        if step < cut:
+            x = torch.where(cells, x, tiny_sd.add_noise(x0, fresh(x0, 5, step), t[None]))
+        done = scheduler.step(guided(tiny_sd, x, t, 3.0), t, x)
+        x = done.prev_sample
+        if step >= cut:
+            blends += 1
+            pixels = torch.where(
+                mask > 0.5, tiny_sd.decode_latents(done.pred_original_sample), picture
+            )
+            x = tiny_sd.encode_image(pixels).mean
+            if step + 1 < steps:
+                after = scheduler.timesteps[step + 1]
+                x = tiny_sd.add_noise(x, fresh(x0, 5, step + 1), after[None])
+    assert blends == steps - cut > 0
+    expected = torch.where(mask > 0.5, tiny_sd.decode_latents(x), picture)
+    assert torch.allclose(found.drawing.pixels, expected, atol=5e-4)
+    assert found.drawing.metadata(0)["pixel_blending"] == str(share)
+
+
+def test_noise_outside_is_fresh_at_each_step_and_a_candidates_own(tiny_sd):
+    x0 = tiny_sd.encode_image(noisy()).mean
+
+    def noises(seeds):
+        blend = blending.Blend(
+            tiny_sd, noisy(), x0, torch.zeros(1, 1, 32, 32) > 0, seeds, steps=9, growth=0
+        )
+        start = torch.zeros(len(seeds), *x0.shape[1:])
+        times = torch.full((len(seeds),), 500)
+        signal, noise = tiny_sd.noise._signal_and_noise(times)
+        return [(blend(start, 500) - signal * x0) / noise for _ in range(9)]
+
+    both, alone = noises([4, 7]), noises([7])
+    for pair, one in zip(both, alone, strict=True):
+        assert torch.allclose(pair[1], one[0], atol=1e-5)  # whoever shares the batch
+    starts = [torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(7))]
+    drawn = torch.stack([*(one[0].flatten() for one in alone), starts[0].flatten()])
+    unlike = torch.corrcoef(drawn) - torch.eye(len(drawn))
+    assert unlike.abs().max() < 0.3  # of 1,024 numbers each
+    assert both[0][0].sub(both[0][1]).abs().mean() > 0.5
+
+
+def test_drawing_over_inside_a_mask_may_blend_pixels_too(tiny_sd):
+    found = edit(
+        tiny_sd, noisy(), "a cat", [5], mask=square(), strength=0.7, pixel_blending=1.0,
+        sampling=SamplingConfig(num_inference_steps=6),
+    )  # fmt: skip
+    outside = (square() < 0.5).expand(1, 3, -1, -1)
+    assert torch.equal(found.drawing.pixels[outside], noisy()[outside])
+    last, none = (
+        edit(
+            tiny_sd, noisy(), "a cat", [5], mask=square(), strength=0.5, pixel_blending=share,
+            sampling=SamplingConfig(num_inference_steps=6),
+        ).drawing.pixels
+        for share in (0.33, 0.0)
+    )  # fmt: skip
+    assert not torch.allclose(last, none, atol=1e-4)  # the last of three steps
+
+
+# --- Poisson
+
+
+def test_a_cloned_edit_solves_the_poisson_equation():
+    """Against a dense system written pixel by pixel; the mask reaches a border of the picture."""
+    size = 9
+    picture, drawn = noisy(size, 1), noisy(size, 2).repeat(2, 1, 1, 1)
+    drawn[1] = noisy(size, 3)[0]
+    picture, drawn = 0.4 * picture, 0.4 * drawn  # inside the range, so that nothing is cut
+    marked = torch.zeros(1, 1, size, size, dtype=torch.bool)
+    marked[..., 2:6, 4:] = True
+    marked[..., 6, 4] = True
+    found = blending.cloned(drawn, picture, marked)
+    places = marked[0, 0].nonzero().tolist()
+    for candidate in range(2):
+        for channel in range(3):
+            g, f = drawn[candidate, channel].double(), picture[0, channel].double()
+            matrix = torch.zeros(len(places), len(places), dtype=torch.float64)
+            right = torch.zeros(len(places), dtype=torch.float64)
+            for i, (row, column) in enumerate(places):
+                for down, across in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+                    near = [row + down, column + across]
+                    if not all(0 <= at < size for at in near):
+                        continue
+                    matrix[i, i] += 1
+                    right[i] += g[row, column] - g[near[0], near[1]]
+                    if near in places:
+                        matrix[i, places.index(near)] -= 1
+                    else:
+                        right[i] += f[near[0], near[1]]
+            solved = torch.linalg.solve(matrix, right)
+            own = found[candidate, channel].double()
+            assert torch.allclose(own[marked[0, 0]], solved.clamp(-1, 1), atol=1e-4)
+    outside = ~marked.expand_as(picture)
+    assert all(torch.equal(one[None][outside], picture[outside]) for one in found)
+
+
+def test_a_cloned_edit_loses_what_its_colours_differ_by(nano, picture, mask):
+    brighter = (0.5 * picture + 0.3).clamp(-1, 1)
+    found = blending.cloned(brighter, 0.5 * picture, mask > 0.5)
+    assert torch.allclose(found, 0.5 * picture, atol=1e-3)  # the same edges, so the same picture
+    shown = edit(
+        nano, picture, "a red cat", [1], mask=mask, background="poisson", sampling=FEW
+    ).drawing
+    outside = (mask < 0.5).expand_as(picture)
+    assert torch.equal(shown.pixels[outside], picture[outside])
+    assert shown.metadata(0)["background"] == "poisson"
 
 
 def test_candidates_do_not_depend_on_the_batch_and_words_are_what_they_stand_for(tiny_sd):
@@ -179,12 +342,13 @@ def test_an_edit_fades_in_from_the_masks_edge():
 # --- masks in cells
 
 
-def test_cells_that_are_half_marked_change():
-    marked = square(32, 6, 18) > 0.5
-    cells = cells_of(marked, (8, 8))  # of its corners only a quarter is marked
-    whole = [[row, column] for row in range(1, 5) for column in range(1, 5)]
-    corners = [[1, 1], [1, 4], [4, 1], [4, 4]]
-    assert cells[0, 0].nonzero().tolist() == [cell for cell in whole if cell not in corners]
+@pytest.mark.parametrize("side", [8, 16])
+def test_cells_change_whose_nearest_pixel_is_marked(side):
+    """As Pillow's nearest neighbour shrinks a mask."""
+    marks = Image.fromarray(np.random.default_rng(side).random((64, 64)) > 0.5)
+    marked = torch.from_numpy(np.asarray(marks).copy())[None, None]
+    expected = np.asarray(marks.resize((side, side), Image.Resampling.NEAREST))
+    assert np.array_equal(cells_of(marked, (side, side))[0, 0].numpy(), expected)
 
 
 def test_nothing_of_a_thin_mask_is_lost():
@@ -196,12 +360,14 @@ def test_nothing_of_a_thin_mask_is_lost():
     assert thin(grown(cells, 2)) == 0
 
 
-def test_the_mask_shrinks_to_itself_over_the_first_half():
+def test_the_mask_shrinks_to_itself_cell_by_cell():
     cells = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
     cells[..., 4, 4] = True
-    sides = [int(m.sum()) ** 0.5 for m in shrinking(cells, 3, 6)]
-    assert sides == [7, 5, 3, 1, 1, 1, 1]
+    sides = [int(m.sum()) ** 0.5 for m in shrinking(cells, 3, 50)]
+    # the authors' code: 50 // 4 + 1 steps of each width
+    assert sides == [7] * 13 + [5] * 13 + [3] * 13 + [1] * 11 + [1]
     assert all(torch.equal(m, cells) for m in shrinking(cells, 0, 6))
+    assert torch.equal(shrinking(cells, 3, 2)[-1], cells)
 
 
 def test_growth_changes_the_first_steps_only_inside_the_result(tiny_sd):
@@ -313,6 +479,8 @@ def test_an_edit_must_have_one_way(tiny_sd, tmp_path, options, message):
         ({"prompt": " "}, "The prompt must say what the result shows, got none"),
         ({"mask_growth": -1}, "mask_growth must be 0 or more, got -1"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt must be 1 or more, got 0"),
+        ({"pixel_blending": -0.1}, r"pixel_blending must be in \[0, 1\], got -0.1"),
+        ({"pixel_blending": 0.5}, "pixel_blending goes with a mask, got 0.5 without --mask"),
         ({"keep": 5}, r"keep must be in 1\.\.4, the number of candidates, got 5"),
     ],
 )
@@ -327,6 +495,7 @@ def test_settings_are_checked(tmp_path, options, message):
     [
         ({"mask": square(16)}, r"The mask must be one of 32 x 32 like its picture, got the shape"),
         ({"mask": square(), "mask_growth": -2}, "mask_growth must be 0 or more, got -2"),
+        ({"mask": square(), "pixel_blending": 1.5}, r"pixel_blending must be in \[0, 1\], got 1.5"),
         ({"strength": 0.1}, "strength times the number of steps must be 1 or more, got 0.1 of 4"),
         ({"strength": 0.5, "seeds": []}, "with at least one seed, got 1 pictures and 0 seeds"),
     ],
@@ -337,7 +506,7 @@ def test_edits_that_do_not_fit_are_refused(tiny_sd, options, message):
 
 
 def test_an_unknown_background_is_refused(tiny_sd):
-    with pytest.raises(EditError, match="must be one of paste, optimize, blend, got 'fog'"):
+    with pytest.raises(EditError, match="paste, optimize, poisson, blend, got 'fog'"):
         editing._check_background(tiny_sd, "fog", None)
 
 
@@ -373,6 +542,13 @@ def test_only_a_plain_decoder_is_tuned(tmp_path):
         EditError, match=r"needs a plain autoencoder \(AutoencoderKL\), got the Aut"
     ):
         edit(sana, noisy(64), "a cat", mask=square(64), background="optimize", sampling=FEW)
+
+
+def test_pixels_are_blended_where_ddim_draws(tmp_path):
+    folder = tiny.save(tiny.make("sana"), tmp_path / "sana")
+    sana = load_backbone(ModelConfig(model=str(folder), device="cpu"))
+    with pytest.raises(EditError, match="Blending as pixels needs a model that DDIM draws, got"):
+        edit(sana, noisy(64), "a cat", mask=square(64), pixel_blending=0.2, sampling=FEW)
 
 
 # --- files
