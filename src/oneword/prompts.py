@@ -113,7 +113,7 @@ EDIT_PROMPTS = {
             "an oil painting of {}",
             "Elmo holding a {}",
         ),
-        # the same, figure 6 and appendix
+        # the first is of the same, figure 6
         "style": (
             "the streets of Paris in the style of {}",
             "a cat in the style of {}",
@@ -123,6 +123,19 @@ EDIT_PROMPTS = {
     },
 }
 """Prompts that editability is scored on, by model family and learnable property."""
+
+PAPER_EDIT_PROMPTS = {
+    # Gal et al. 2022, section 5.1 and figure 5; the whole list was never published
+    "object": EDIT_PROMPTS["*"]["object"],
+    # figure 6
+    "style": (
+        "the streets of Paris in the style of {}",
+        "adorable corgi in the style of {}",
+        "painting of a black hole in the style of {}",
+        "times square in the style of {}",
+    ),
+}
+"""Those of the paper, whatever the model."""
 
 PROMPT_LISTS: dict[str, dict[str, tuple[str, ...]]] = {
     # Gal et al. 2022, arXiv:2208.01618, by figure, as far as the figures show their prompts

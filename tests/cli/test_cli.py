@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 
 import layouts
@@ -25,7 +26,12 @@ from oneword.cli.arguments import EvaluateArguments, ModelsArguments, TrainArgum
 from oneword.cli.main import VERBS, main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
+from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError
+from oneword.evaluation import metrics
+from oneword.evaluation.features import load_judge
+from oneword.images import read_folder
+from oneword.models.loading import load_backbone
 
 
 @pytest.fixture
@@ -140,6 +146,71 @@ def test_evaluate_scores_beside_references(word, photos, tiny_folder, tmp_path, 
     again = tmp_path / "again.json"
     assert main([*command[:-1], str(again)]) == 0
     assert json.loads(again.read_text()) == found
+
+
+def test_evaluate_takes_the_papers_protocol_and_says_what_is_not_its(
+    word, photos, tiny_folder, tmp_path, capsys, judge, monkeypatch
+):
+    solvers, stock = [], DDIMScheduler.set_timesteps
+
+    def watch(self, count, *rest, **options):
+        solvers.append((self.config.set_alpha_to_one, self.config.steps_offset, count))
+        return stock(self, count, *rest, **options)
+
+    monkeypatch.setattr(DDIMScheduler, "set_timesteps", watch)
+    noise = np.random.default_rng(9).integers(0, 255, (40, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / "wide.png")
+    command = [
+        "evaluate", "--concept", str(word), "--train-data-dir", str(photos), "--model",
+        str(tiny_folder), "--judge", str(judge), "--num-images-per-prompt", "1",
+        "--output-dir", str(tmp_path / "scores"),
+    ]  # fmt: skip
+    assert main([*command, "--preset", "paper", "--prompts", "paper:fig5", "a {} in a box"]) == 0
+    assert set(solvers) == {(False, 1, 50)}
+    found = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    protocol = found["protocol"]
+    assert found["photo_prompt"] == "a photo of {}"
+    assert found["edit_prompts"] == [
+        "A photo of {} on the beach", "A photo of {} on the moon", "Elmo holding a {}",
+        "a {} in a box",
+    ]  # fmt: skip
+    assert set(protocol["paper_has"]) == {"num_images_per_prompt", "judge", "edit_prompts"}
+    backbone = load_backbone(ModelConfig(model=str(tiny_folder), device="cpu"))
+    pictures = read_folder(photos, resolution=32, center_crop=False, interpolation="bicubic")
+    own = metrics.self_similarity(load_judge(str(judge), backbone).images(pictures.pixels))
+    assert found["scores"]["training pictures"]["image_similarity"] == pytest.approx(own, abs=1e-6)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "It is not the paper's, which has 64 pictures per prompt, judge openai/clip" in out
+    assert "which has 64 pictures" in (tmp_path / "scores" / "report.html").read_text()
+    assert main([*command, "--num-inference-steps", "1", "--prompts", "a S* on the moon"]) == 0
+    assert "--preset paper takes it" in capsys.readouterr().out
+
+
+def test_the_papers_prompts_are_the_same_on_every_model(photos, tmp_path):
+    rows = load_backbone(ModelConfig(model="microworld-nano", device="cpu")).vocabularies
+    word = Concept(placeholder_token="S*", rows={n: v.rows_of("cat") for n, v in rows.items()})
+    formats.save_concept(word, tmp_path / "word.safetensors")
+    assert main([
+        "evaluate", "--concept", str(tmp_path / "word.safetensors"), "--train-data-dir",
+        str(photos), "--model", "microworld-nano", "--preset", "paper", "--num-images-per-prompt",
+        "1", "--num-inference-steps", "1", "--output-dir", str(tmp_path / "scores"),
+    ]) == 0  # fmt: skip
+    found = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert found["photo_prompt"] == "a photo of {}"
+    assert found["edit_prompts"][-1] == "Elmo holding a {}"
+    assert found["protocol"]["preset"] == "paper"
+
+
+def test_lists_of_prompts_are_for_words_of_their_kind(
+    word, photos, tiny_folder, tmp_path, capsys, judge
+):
+    code = main([
+        "evaluate", "--concept", str(word), "--train-data-dir", str(photos), "--model",
+        str(tiny_folder), "--judge", str(judge), "--prompts", "paper:fig6",
+        "--output-dir", str(tmp_path / "scores"),
+    ])  # fmt: skip
+    assert code == 2
+    assert "must be filled with a word learned as style" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def _show(chosen: DemoArguments) -> int:
         seed=chosen.seed,
     )
     evaluation, words = score(
-        evaluate,
+        evaluate.resolved(backbone.family),
         backbone,
         outcome.result.concept,
         outcome.result.job.pictures,

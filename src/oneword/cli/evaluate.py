@@ -16,16 +16,17 @@ from oneword.cli.arguments import EvaluateArguments
 from oneword.cli.generate import read_concept
 from oneword.cli.screen import Console
 from oneword.concepts.concept import Concept
-from oneword.config.scoring import EvaluateConfig
+from oneword.config.scoring import EvaluateConfig, ResolvedEvaluateConfig
 from oneword.errors import ConfigError
-from oneword.evaluation import features, harness, report, tuned
+from oneword.evaluation import features, harness, protocol, report, tuned
 from oneword.evaluation.harness import Evaluation
 from oneword.evaluation.tuned import Drift
+from oneword.generation.generate import drawn_as_learned
 from oneword.images import read_folder
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
-from oneword.prompts import as_template
+from oneword.prompts import as_template, expanded
 
 
 _DRIFT_PICTURES = 4  # of each prompt that does not name the concept
@@ -33,20 +34,34 @@ _DRIFT_PICTURES = 4  # of each prompt that does not name the concept
 
 def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
     """Score, print the table, and write the report."""
-    config = options.settings(EvaluateConfig, chosen)
-    check_writable(config.output_dir)
-    concept = read_concept(config.concept)
-    backbone = load_backbone(config.model, Work(2 * config.batch_size, trains=False))
-    pictures = read_folder(config.train_data_dir, resolution=backbone.resolution)
+    asked = options.settings(EvaluateConfig, chosen)
+    check_writable(asked.output_dir)
+    concept = read_concept(asked.concept)
+    backbone = load_backbone(asked.model, Work(2 * asked.batch_size, trains=False))
+    config = asked.resolved(backbone.family)
+    pictures = read_folder(
+        config.train_data_dir,
+        resolution=backbone.resolution,
+        center_crop=config.center_crop,
+        interpolation=config.interpolation,
+    )
     plain = (
         None
         if config.plain_dir is None
         else read_folder(config.plain_dir, resolution=backbone.resolution).pixels
     )
     evaluation, methods = score(config, backbone, concept, pictures.pixels, plain)
+    found = protocol.facts(
+        config,
+        evaluation.protocol,
+        backbone.sampling_for(drawn_as_learned(backbone, [concept], config.sampling)),
+        evaluation.judge,
+        concept.learnable_property,
+    )
     moved = drift_of(config, backbone, concept) if concept.deltas else None
     page = report.Report(
         title=f"One word: {concept.placeholder_token}",
+        lead=[protocol.sentence(found)],
         sections=[
             report.Section(
                 title="What it was shown", rows=[report.row("", pictures.pixels, pictures.names)]
@@ -58,12 +73,13 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)
-    numbers = {"words": methods} | evaluation.plain()
+    numbers = {"words": methods, "protocol": found} | evaluation.plain()
     if moved is not None:
         numbers["drift"] = moved.plain()
     write_json_atomic(config.output_dir / "scores.json", numbers)
     options.write_json(chosen.json, numbers)
     show_scores(evaluation, methods)
+    options.tell(protocol.sentence(found))
     if moved is not None:
         options.tell(
             "The concept changes the model's weights: pictures of other prompts have a similarity "
@@ -75,7 +91,7 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
 
 
 def score(
-    config: EvaluateConfig,
+    config: ResolvedEvaluateConfig,
     backbone: Backbone,
     concept: Concept,
     pictures: Pixels,
@@ -85,10 +101,12 @@ def score(
     if config.prompts and len(set(config.prompts)) < len(config.prompts):
         raise ConfigError(f"The prompts must differ from each other, got {list(config.prompts)}.")
     judge = features.load_judge(config.judge, backbone)
-    protocol = harness.protocol_for(
+    token, kind = concept.placeholder_token, harness.learnable_property(concept)
+    plan = harness.protocol_for(
         backbone.family,
-        learnable_property=harness.learnable_property(concept),
-        edits=[as_template(p, concept.placeholder_token) for p in config.prompts],
+        preset=config.preset,
+        learnable_property=kind,
+        edits=[as_template(p, token) for p in expanded(config.prompts, {token: kind})],
         plain=plain is not None,
         seeds=range(config.seed, config.seed + config.num_images_per_prompt),
     )
@@ -106,14 +124,14 @@ def score(
             {name: method for name, (_, method) in methods.items()},
             pictures,
             judge,
-            protocol,
+            plan,
             plain=plain,
             on_picture=tell,
         )
     return evaluation, {name: text for name, (text, _) in methods.items()}
 
 
-def drift_of(config: EvaluateConfig, backbone: Backbone, concept: Concept) -> Drift:
+def drift_of(config: ResolvedEvaluateConfig, backbone: Backbone, concept: Concept) -> Drift:
     """How far a concept's weight deltas move what the model draws of other prompts."""
     judge = features.load_judge(config.judge, backbone)
     seeds = range(config.seed, config.seed + min(_DRIFT_PICTURES, config.num_images_per_prompt))

@@ -17,6 +17,9 @@ Interpolation = Literal["lanczos", "bicubic"]
 SamplerName = Literal["paper", "release", "model"]
 
 
+ProtocolName = Literal["paper", "default"]
+
+
 PresetName = Literal["paper", "release", "default", "fast"]
 
 
@@ -149,6 +152,25 @@ PUBLISHED_DDIM: dict[str, Any] = {
 }
 """The authors' DDIM in diffusers' terms: 50 steps are at the times 981, 961, ..., 1, and the last
 one leads to the noise of time 0."""
+
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    # Gal et al. 2022, section 5.1; how pictures are read is as in their code, which squashes them
+    "paper": {
+        "num_images_per_prompt": 64,
+        "sampling": {"guidance_scale": 5.0, "num_inference_steps": 50},
+        "center_crop": False,
+        "interpolation": "bicubic",
+    },
+    # quick
+    "default": {
+        "num_images_per_prompt": 16,
+        "sampling": {},
+        "center_crop": True,
+        "interpolation": "lanczos",
+    },
+}
+"""How words are scored, by name; the prompts are ``EDIT_PROMPTS`` and ``PHOTO_PROMPTS``."""
 
 
 SETUPS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from oneword.config.checks import check_finite, check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
+from oneword.config.presets import PROTOCOLS, Interpolation, ProtocolName, sampler_of
 from oneword.errors import require
 
 
@@ -24,10 +26,12 @@ class EvaluateConfig:
     """Folder for the table and the contact sheet."""
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    preset: ProtocolName = "default"
+    """Source of every setting that is not given: "paper" (the protocol of Gal et al. 2022: 64 pictures per prompt, its DDIM in 50 steps, guidance 5, its prompts, pictures squashed to squares), or "default", which is quicker."""
     prompts: tuple[str, ...] = ()
-    """Edit prompts with the placeholder; none: the paper's kinds (place, style, composition)."""
-    num_images_per_prompt: int = 16
-    """Pictures per prompt (64 in the paper)."""
+    """Edit prompts with the placeholder, or with {} in its place; lists of them and files as in oneword generate, such as paper:fig6; none: the preset's, which are of the paper's kinds (place, style, composition)."""
+    num_images_per_prompt: int | None = None
+    """Pictures per prompt; unset: 16, or 64 with the preset paper."""
     seed: int = 0
     """First seed."""
     batch_size: int = 16
@@ -42,8 +46,38 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
-            require(value >= 1, f"{name} must be 1 or more, got {value}.")
-        check_seeds(self.seed, self.num_images_per_prompt)
+            require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
+        num = self.num_images_per_prompt or PROTOCOLS[self.preset]["num_images_per_prompt"]
+        check_seeds(self.seed, num)
+
+    def resolved(self, family: str) -> ResolvedEvaluateConfig:
+        """Fill every unset setting from the preset, for a model family."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        own = PROTOCOLS[self.preset]
+        sampling = SamplingConfig(**own["sampling"])
+        if self.preset == "paper":
+            sampling = dataclasses.replace(sampling, sampler=sampler_of("paper", family))
+        known = {
+            "sampling": sampling.overlaid(self.sampling),
+            "num_images_per_prompt": self.num_images_per_prompt or own["num_images_per_prompt"],
+            "center_crop": own["center_crop"],
+            "interpolation": own["interpolation"],
+        }
+        return ResolvedEvaluateConfig(**given | known)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedEvaluateConfig(EvaluateConfig):
+    """An ``EvaluateConfig`` whose every setting is known; made by :meth:`EvaluateConfig.resolved`.
+
+    Of its sampling, what is unset is the family's, or that of the preset the word was learned with.
+    """
+
+    num_images_per_prompt: int = field()
+    center_crop: bool
+    """Whether the middle square of each training picture is scored; otherwise it is squashed."""
+    interpolation: Interpolation
+    """How training pictures are brought to the model's size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,11 +95,11 @@ class StudyConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
     sampling: SamplingConfig = field(
-        default_factory=lambda: SamplingConfig(guidance_scale=5.0, num_inference_steps=50)
+        default_factory=lambda: SamplingConfig(**PROTOCOLS["paper"]["sampling"])
     )
     prompts: str | None = None
     """Evaluation prompts: paper, paper-figures, dreambench or microworld; unset: microworld on the embedded models, paper elsewhere."""
-    num_images_per_prompt: int = 64
+    num_images_per_prompt: int = PROTOCOLS["paper"]["num_images_per_prompt"]
     """Pictures per prompt."""
     batch_size: int = 16
     """Pictures drawn at once."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
-from oneword.config.presets import SamplerName
+from oneword.config.presets import ProtocolName, SamplerName
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
 from oneword.generation.ddim_inversion import bipartite
@@ -29,6 +29,7 @@ from oneword.models.contract import Backbone
 from oneword.prompts import (
     COMMON_WORDS,
     EDIT_PROMPTS,
+    PAPER_EDIT_PROMPTS,
     PHOTO_PROMPTS,
     PLAIN_PROMPT,
     fill,
@@ -64,6 +65,7 @@ class Protocol:
 def protocol_for(
     family: str,
     *,
+    preset: ProtocolName = "default",
     learnable_property: str = "object",
     edits: Sequence[str] = (),
     plain: bool = False,
@@ -73,17 +75,21 @@ def protocol_for(
 
     Args:
         family: Of the model.
+        preset: "paper": its prompts, whatever the family.
         learnable_property: "object" or "style".
-        edits: Templates in place of the family's.
+        edits: Templates in place of those.
         plain: Score against plain-background pictures too.
         seeds: One picture each; the paper draws 64.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.1.
     """
+    own = of_family(EDIT_PROMPTS, family, learnable_property)
+    if preset == "paper":
+        family, own = "*", PAPER_EDIT_PROMPTS[learnable_property]
     return Protocol(
         photo=of_family(PHOTO_PROMPTS, family, learnable_property),
-        edits=tuple(edits) or of_family(EDIT_PROMPTS, family, learnable_property),
+        edits=tuple(edits) or own,
         plain=PLAIN_PROMPT if plain and learnable_property == "object" else None,
         seeds=tuple(seeds),
     )

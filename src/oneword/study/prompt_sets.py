@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from oneword.prompts import EDIT_PROMPTS, PHOTO_PROMPTS
+from oneword.prompts import EDIT_PROMPTS, PAPER_EDIT_PROMPTS, PHOTO_PROMPTS
 
 
 PHOTO, PLAIN = "photo", "plain"
@@ -54,7 +54,8 @@ _OUTFITS = (
     "in a purple wizard outfit",
 )  # fmt: skip
 _PROPERTIES = tuple(f"a {word} {{}}" for word in ("red", "purple", "shiny", "wet", "cube shaped"))
-_PAPER_STYLE = PromptSet(PHOTO_PROMPTS["*"]["style"], {"composition": EDIT_PROMPTS["*"]["style"]})
+_STYLE = PromptSet(PHOTO_PROMPTS["*"]["style"], {"composition": EDIT_PROMPTS["*"]["style"]})
+_PAPER_STYLE = PromptSet(PHOTO_PROMPTS["*"]["style"], {"composition": PAPER_EDIT_PROMPTS["style"]})
 
 
 def _a(endings: tuple[str, ...]) -> tuple[str, ...]:
@@ -98,16 +99,7 @@ PROMPT_SETS: dict[str, dict[str, PromptSet]] = {
                 ),
             },
         ),
-        "style": PromptSet(
-            PHOTO_PROMPTS["*"]["style"],
-            {
-                "composition": (
-                    "the streets of Paris in the style of {}", "adorable corgi in the style of {}",
-                    "painting of a black hole in the style of {}",
-                    "times square in the style of {}",
-                )
-            },
-        ),
+        "style": _PAPER_STYLE,
     },
     "dreambench": {
         "object": PromptSet(
@@ -118,7 +110,7 @@ PROMPT_SETS: dict[str, dict[str, PromptSet]] = {
             "a photo of a {}",
             {"background": _a(_PLACES), "accessory": _a(_OUTFITS), "property": _PROPERTIES},
         ),
-        "style": _PAPER_STYLE,
+        "style": _STYLE,
     },
     "microworld": {
         "object": PromptSet(
