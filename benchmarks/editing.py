@@ -63,6 +63,8 @@ class Arguments:
     """Guidance scales of drawing an inverted picture anew."""
     num_inference_steps: int | None = None
     """Denoising steps; unset: the model's default."""
+    num_inversion_steps: int = 250
+    """Steps in which a picture is inverted, and drawn anew."""
     inversion: tyro.conf.OmitArgPrefixes[InversionConfig] = dataclasses.field(
         default_factory=InversionConfig
     )
@@ -190,7 +192,9 @@ def _whole(
         )  # fmt: skip
         found[f"strength {strength:g}"] = edits.drawing.pixels
     for scale in arguments.invert_scales:
-        guided = dataclasses.replace(sampling, guidance_scale=scale)
+        guided = dataclasses.replace(
+            sampling, guidance_scale=scale, num_inference_steps=arguments.num_inversion_steps
+        )
         edits = edit(backbone, picture, prompt, invert=caption, concepts=[word], sampling=guided)
         found[f"inverted, guidance {scale:g}"] = edits.drawing.pixels
     return found

@@ -182,7 +182,7 @@ def test_set_sizes_and_guidance_scales_have_rows_of_their_own(make, tmp_path):
 
 def test_bipartite_rows_redraw_the_training_pictures_with_the_methods_word(make, tmp_path):
     study = make(tmp_path / "s", setups=("one-word", "bipartite"), guidance_scales=(1.0,),
-                 num_images_per_prompt=3)  # fmt: skip
+                 num_images_per_prompt=3, num_inversion_steps=3)  # fmt: skip
     ended = grid.run(study, on_event=Events())
     assert not ended.failed, [work.failure_file(study.folder, s).read_text() for s in ended.failed]
     assert len(list((study.folder / "runs").iterdir())) == 2  # a word for each concept
@@ -198,12 +198,29 @@ def test_bipartite_rows_redraw_the_training_pictures_with_the_methods_word(make,
     prompt, invert = (t.replace("{}", concept.placeholder_token) for t in (row["prompt"], photo))
     drawn = torch.cat([
         bipartite(tools.backbone, pictures[i : i + 1], [prompt], [1.0], concepts=[concept],
-                  invert=invert, num_inference_steps=2)[1.0]
+                  invert=invert, num_inference_steps=3)[1.0]
         for i in (0, 1, 0)
     ])  # fmt: skip
     expected = metrics.structure_kept(drawn, pictures[[0, 1, 0]])
     assert row["structure_kept"] == pytest.approx(expected, abs=1e-4)
-    assert study.drawing_passes(spec) == 2 * (2 * study.pictures(spec) + 2 * 2)
+    assert study.drawing_passes(spec) == 3 * (2 * study.pictures(spec) + 2 * 2)
+
+
+def test_a_folder_from_before_the_inversions_own_steps_goes_on(make, tmp_path):
+    study = make(tmp_path / "s", setups=("one-word", "bipartite"))
+    assert study.config.num_inversion_steps == 250
+    grid.claim(study)
+    record = tmp_path / "s" / "study.json"
+    bound = json.loads(record.read_text())
+    assert bound.pop("num_inversion_steps") == 250
+    record.write_text(json.dumps(bound))
+    grid.claim(study)  # nothing is inverted yet
+    record.write_text(json.dumps(bound))
+    done = next(s for s in study.specs if s.setup == "bipartite")
+    work.write_rows(study.folder, done, [{"kind": "photo"}])
+    with pytest.raises(ConfigError, match="num_inversion_steps was 2 and is 250"):
+        grid.claim(study)
+    grid.claim(make(tmp_path / "s", setups=("one-word", "bipartite"), num_inversion_steps=2))
 
 
 def test_a_dry_run_times_this_machine_and_writes_nothing(make, tmp_path):

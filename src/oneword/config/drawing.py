@@ -157,7 +157,7 @@ class EditConfig:
     strength: float = 1.0
     """How much of the picture is drawn over, in (0, 1]; 1 starts from noise, of which only a mask lets something of the picture remain."""
     invert: str | None = None
-    """What the picture shows, in words, learned ones too: it is traced back to its noise under this sentence by DDIM, and drawn again from there under the prompt."""
+    """What the picture shows, in words, learned ones too: it is traced back to its noise under this sentence by DDIM, and drawn again from there under the prompt, both in 250 steps unless num_inference_steps says otherwise."""
     concepts: tuple[Path, ...] = ()
     """Concept files, or run folders, whose words the prompt may use; PATH=TOKEN renames one."""
     output_dir: Path = Path("oneword-edits")

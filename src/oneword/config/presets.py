@@ -173,6 +173,10 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 """How words are scored, by name; the prompts are ``EDIT_PROMPTS`` and ``PHOTO_PROMPTS``."""
 
 
+INVERSION_STEPS = 250
+"""Of bipartite inversion, both ways: those of the authors' code."""
+
+
 SETUPS: dict[str, dict[str, Any]] = {
     "one-word": {},
     # Gal et al. 2022, section 5.2

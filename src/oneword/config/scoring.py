@@ -10,7 +10,13 @@ from oneword.config.checks import check_finite, check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
-from oneword.config.presets import PROTOCOLS, Interpolation, ProtocolName, sampler_of
+from oneword.config.presets import (
+    INVERSION_STEPS,
+    PROTOCOLS,
+    Interpolation,
+    ProtocolName,
+    sampler_of,
+)
 from oneword.errors import require
 
 
@@ -97,6 +103,8 @@ class StudyConfig:
     sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(**PROTOCOLS["paper"]["sampling"])
     )
+    num_inversion_steps: int = INVERSION_STEPS
+    """Steps of the setup bipartite, to the noise and back."""
     prompts: str | None = None
     """Evaluation prompts: paper, paper-figures, dreambench or microworld; unset: microworld on the embedded models, paper elsewhere."""
     num_images_per_prompt: int = PROTOCOLS["paper"]["num_images_per_prompt"]
@@ -127,7 +135,8 @@ class StudyConfig:
     """Try jobs again that failed before."""
 
     def __post_init__(self) -> None:
-        for name in ("num_images_per_prompt", "batch_size", "num_processes", "slots", "workers"):
+        counts = ("num_images_per_prompt", "num_inversion_steps", "batch_size", "num_processes")
+        for name in (*counts, "slots", "workers"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
         for name in ("concepts", "setups", "seeds", "set_sizes", "guidance_scales"):

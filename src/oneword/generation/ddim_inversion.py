@@ -17,7 +17,7 @@ from torch import Tensor
 from oneword._typing import Latents, Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
-from oneword.config.presets import SamplerName
+from oneword.config.presets import INVERSION_STEPS, SamplerName
 from oneword.errors import ModelError
 from oneword.generation.generate import check_words, settled
 from oneword.models.assembly import quiet
@@ -34,7 +34,12 @@ LEAST_SIGNAL = 1e-3
 
 
 def ddim_inversion(
-    predict: Predict, x0: Latents, scheduler: Any, num_inference_steps: int
+    predict: Predict,
+    x0: Latents,
+    scheduler: Any,
+    num_inference_steps: int,
+    *,
+    as_published: bool = False,
 ) -> Latents:
     """The noise from which DDIM would draw latents, in as many steps.
 
@@ -46,6 +51,9 @@ def ddim_inversion(
         x0: Clean latents.
         scheduler: The DDIM that will draw; its constants are used.
         num_inference_steps: Steps; the more, the nearer the way back comes to the start.
+        as_published: Begin as the authors' code does: the clean latents count as those of the first
+            time, so that one step less is taken. Otherwise they are where the drawing's last step
+            leads, and every step of the drawing has its own here.
 
     Source:
         Dhariwal and Nichol 2021, arXiv:2105.05233, appendix F; Gal et al. 2022, arXiv:2208.01618,
@@ -59,7 +67,7 @@ def ddim_inversion(
     inverse.set_timesteps(num_inference_steps)
     stride = inverse.config.num_train_timesteps // num_inference_steps
     x_t = x0
-    for t in inverse.timesteps.tolist():
+    for t in inverse.timesteps.tolist()[1 if as_published else 0 :]:
         prediction = predict(x_t, max(t - stride, 0))
         x_t = inverse.step(prediction, t, x_t).prev_sample
     return x_t
@@ -103,7 +111,8 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, sampling: SamplingC
             times = torch.full((len(x_t),), t, device=x_t.device)
             return backbone.predict(x_t, times, cond)
 
-        return ddim_inversion(predict, x0, scheduler, num_inference_steps)
+        published = backbone.sampling_for(sampling).sampler in ("paper", "release")
+        return ddim_inversion(predict, x0, scheduler, num_inference_steps, as_published=published)
 
 
 def bipartite(
@@ -114,7 +123,7 @@ def bipartite(
     *,
     invert: str,
     concepts: Sequence[Concept] = (),
-    num_inference_steps: int = 250,
+    num_inference_steps: int = INVERSION_STEPS,
     sampler: SamplerName | None = None,
     batch_size: int = 16,
     replace: bool = False,
@@ -132,6 +141,7 @@ def bipartite(
         concepts: Words that the sentences may use.
         num_inference_steps: Of both ways.
         sampler: Whose DDIM it is; ``None``: that of the preset that the words were learned with.
+            With "paper" and "release" the inversion begins as the authors' does.
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
 

@@ -24,6 +24,7 @@ from oneword._typing import Masks, Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import SamplingConfig, check_way
+from oneword.config.presets import INVERSION_STEPS
 from oneword.errors import UserError
 from oneword.generation.blending import Background, Blend, rejoined
 from oneword.generation.ddim_inversion import inverted
@@ -116,7 +117,8 @@ def edit(
         strength: How much of the picture is drawn over, in (0, 1]; 1 starts from noise alone.
         invert: What the picture shows, in words, learned ones too.
         concepts: Words that ``prompt`` and ``invert`` may use.
-        sampling: Guidance and steps; unset fields take the family's default.
+        sampling: Guidance and steps; unset fields take the family's default, but that an inversion
+            takes 250 steps.
         batch_size: Candidates drawn at once.
         replace: Allow a placeholder that is already a word of the model.
         on_picture: Told how far the drawing is.
@@ -142,6 +144,10 @@ def edit(
     if mask is not None:
         _check_background(backbone, background, mask_growth)
         _check_pixel_blending(backbone, pixel_blending)
+    if invert is not None and (sampling is None or sampling.num_inference_steps is None):
+        sampling = dataclasses.replace(
+            sampling or SamplingConfig(), num_inference_steps=INVERSION_STEPS
+        )
     asked = backbone.sampling_for(drawn_as_learned(backbone, concepts, sampling))
     backbone.check_sampling(asked)
     check_words(

@@ -39,16 +39,18 @@ from oneword.errors import ConfigError, UserError
 from oneword.runs import cluster
 from oneword.runs.events import Ended, Event, Message, OnEvent
 from oneword.study import work
-from oneword.study.plan import Spec, Study
+from oneword.study.plan import BIPARTITE, Spec, Study
 
 
 _RETRIES = 2  # of a chunk whose process dies; a job that kills every process must end some time
 _WAIT_S = 0.2
+_INVERSION = "num_inversion_steps"
 _BOUND = (
     "inversion",
     "sampling",
     "model",
     "num_images_per_prompt",
+    _INVERSION,
     "judge",
     "dino",
 )
@@ -115,6 +117,10 @@ def _bind(study: Study, record: Path) -> None:
             must="The record of a study must be the one that oneword wrote",
             error=ConfigError,
         )
+        if _INVERSION not in theirs:  # in such a folder pictures were inverted as they were drawn
+            inverted = any(study.arm(s).setup == BIPARTITE for s in standing(study).done)
+            steps = theirs.get("sampling.num_inference_steps")
+            theirs[_INVERSION] = steps if inverted else ours[_INVERSION]
         differing = [
             f"{name} was {theirs.get(name)!r} and is {ours[name]!r}"
             for name in ours

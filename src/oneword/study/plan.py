@@ -327,12 +327,12 @@ class Study:
 
     def drawing_passes(self, spec: Spec) -> float:
         """As ``training_passes``, of a job's drawing; guidance takes two passes a step."""
-        inverted = 0
-        if self.arm(spec).setup == BIPARTITE:
-            pictures = min(self.config.num_images_per_prompt, spec.num_pictures
-                           or self.subjects[spec.concept].num_pictures)  # fmt: skip
-            inverted = pictures * len(self.guidance_scales(spec))
-        return self.num_inference_steps * (2.0 * self.pictures(spec) + inverted)
+        if self.arm(spec).setup != BIPARTITE:
+            return self.num_inference_steps * 2.0 * self.pictures(spec)
+        pictures = min(self.config.num_images_per_prompt, spec.num_pictures
+                       or self.subjects[spec.concept].num_pictures)  # fmt: skip
+        inverted = pictures * len(self.guidance_scales(spec))
+        return self.config.num_inversion_steps * (2.0 * self.pictures(spec) + inverted)
 
 
 _SWEPT_REFERENCES = ("image-only", "prompt-only", *CAPTIONS)

@@ -377,7 +377,7 @@ def _method(
             prompts_for(study.prompt_set, subject.kind).photo,
             concept,
             guidance_scale=scale,
-            num_inference_steps=study.num_inference_steps,
+            num_inference_steps=study.config.num_inversion_steps,
             sampler=sampling.sampler,
             batch_size=batch_size,
         )

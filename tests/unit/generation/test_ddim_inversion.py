@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +15,11 @@ from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
+from oneword.generation import editing
 from oneword.generation.ddim_inversion import bipartite, ddim_inversion, inverted
+from oneword.images import from_uint8
+from oneword.microworld.world import concepts
+from oneword.microworld.world.drawn import concept_pictures
 from oneword.models.loading import load_backbone
 from oneword.prompts import PromptError
 from oneword.vocabulary.inject import injected
@@ -107,6 +113,29 @@ def test_inversion_is_the_closed_form_and_the_renoise_form(scheduler, unet, step
         assert torch.allclose(found, renoised(predict, x0, scheduler, steps), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("steps", [20, 250])
+def test_the_published_inversion_begins_at_the_first_time(scheduler, unet, steps):
+    """The authors' loop: x0 is the state of time 1, and the last of the times is the end."""
+
+    def authors(predict, x):
+        times = range(1, 1001, 1000 // steps)
+        alphas = scheduler.alphas_cumprod.double()
+        for t, following in itertools.pairwise(times):
+            a, b = alphas[t], alphas[following]
+            noise = predict(x, t)
+            if scheduler.config.prediction_type == "v_prediction":
+                noise = a.sqrt() * noise + (1 - a).sqrt() * x
+            clean, change = (1 / a).sqrt() - (1 / b).sqrt(), (1 / b - 1).sqrt() - (1 / a - 1).sqrt()
+            x = x + b.sqrt() * (clean * x + change * noise)
+        return x
+
+    for predict, x0 in ((gaussian(scheduler), normal(2, 4, 3, 3)), (unet, normal(1, 4, 16, 16))):
+        found = ddim_inversion(predict, x0, scheduler, steps, as_published=True)
+        assert torch.allclose(found, authors(predict, x0), atol=1e-6, rtol=0)
+        own = ddim_inversion(predict, x0, scheduler, steps)
+        assert not torch.allclose(found, own, atol=1e-4)
+
+
 def test_a_models_habit_of_clipping_is_no_part_of_it():
     plain, clips = tiny.parts.scheduler(), DDIMScheduler.from_config(tiny.parts.scheduler().config)
     clips.register_to_config(clip_sample=True)
@@ -166,6 +195,97 @@ def test_a_models_round_trip_comes_nearer_as_steps_grow(tiny_sd_v, picture):
         )  # fmt: skip
         errors.append(float((finished[-1] - x0).square().mean().sqrt()))
     assert errors[1] < 0.3 * errors[0]
+
+
+SENTENCE = "a photo of a gold mug on the moon"
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_backbone(ModelConfig(model="microworld-nano", device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def round_trip_error(nano):
+    """Of a drawing of the world, in the latents' own size, under its own sentence."""
+    drawn = concept_pictures(concepts.get("gold-mug"), num=2, size=nano.resolution)
+    x0 = nano.encode_image(from_uint8(drawn)).mean
+
+    def error(**fields):
+        sampling, finished = SamplingConfig(**fields), []
+        noise = inverted(nano, x0, SENTENCE, sampling)
+        nano.draw(
+            [SENTENCE] * 2, [0, 1], sampling,
+            latents=noise, on_latents=lambda x, _: (finished.append(x), x)[1],
+        )  # fmt: skip
+        return float((finished[-1] - x0).norm() / x0.norm())
+
+    return error
+
+
+@pytest.mark.parametrize("sampler", ["model", "paper"])
+def test_the_round_trip_of_a_trained_model_comes_nearer_with_steps(sampler, round_trip_error):
+    errors = [
+        round_trip_error(num_inference_steps=steps, guidance_scale=1.0, sampler=sampler)
+        for steps in (5, 10, 25, 50, 100)
+    ]
+    assert all(fine < 0.8 * coarse for coarse, fine in itertools.pairwise(errors)), errors
+    assert errors[-1] < 0.1
+
+
+def test_guidance_leads_away_from_the_picture(round_trip_error):
+    errors = [
+        round_trip_error(num_inference_steps=25, guidance_scale=scale)
+        for scale in (1.0, 2.0, 5.0, 10.0)
+    ]
+    assert all(more > 1.1 * less for less, more in itertools.pairwise(errors)), errors
+
+
+@pytest.mark.parametrize("sampler", ["model", "paper", "release"])
+def test_the_named_samplers_begin_as_the_authors_do(sampler, tiny_sd, picture):
+    x0 = tiny_sd.encode_image(picture).mean
+    sampling = SamplingConfig(num_inference_steps=10, sampler=sampler)
+    asked = []
+    stock = tiny_sd.predict
+
+    def predict(x_t, t, cond, crops=None):
+        asked.append(int(t[0]))
+        return stock(x_t, t, cond, crops)
+
+    tiny_sd.predict = predict
+    try:
+        inverted(tiny_sd, x0, "a cat", sampling)
+    finally:
+        del tiny_sd.predict
+    times = list(range(1, 901, 100))
+    assert asked == (times if sampler != "model" else [0, *times])
+
+
+def test_inversion_takes_250_steps_unless_it_is_told(tiny_sd, picture, monkeypatch):
+    counts = []
+
+    def count(backbone, x0, sentence, sampling):
+        counts.append(backbone.sampling_for(sampling).num_inference_steps)
+        return inverted(backbone, x0, sentence, SamplingConfig(num_inference_steps=2))
+
+    monkeypatch.setattr(editing, "inverted", count)
+    drawn, stock = [], type(tiny_sd).draw
+
+    def draw(self, prompts, seeds, sampling=None, **options):
+        drawn.append(sampling.num_inference_steps)
+        few = replace(sampling, num_inference_steps=2)
+        return stock(self, prompts, seeds, few, **options)
+
+    monkeypatch.setattr(type(tiny_sd), "draw", draw)
+    editing.edit(tiny_sd, picture, "a dog", invert="a cat")
+    scaled = SamplingConfig(guidance_scale=2.0)
+    editing.edit(tiny_sd, picture, "a dog", invert="a cat", sampling=scaled)
+    some = SamplingConfig(num_inference_steps=7)
+    editing.edit(tiny_sd, picture, "a dog", invert="a cat", sampling=some)
+    editing.edit(tiny_sd, picture, "a dog", strength=0.5)  # which is no inversion
+    assert counts == [250, 250, 7]
+    assert drawn == [250, 250, 7, 50]
+    assert inspect.signature(bipartite).parameters["num_inference_steps"].default == 250
 
 
 def test_words_can_be_in_both_sentences(tiny_sd, picture):

@@ -43,4 +43,6 @@ def test_a_recipe_makes_a_plan(recipe, tmp_path):
     else:
         assert study.prompt_set == "dreambench"
         assert study.config.num_images_per_prompt == 64
+        assert study.config.num_inversion_steps == 250
+        assert (study.guidance_scale, study.num_inference_steps) == (5.0, 50)
         assert {len(study.templates(s)) for s in study.subjects.values()} == {26}
