@@ -40,7 +40,8 @@ def run(chosen: Any, _words: Sequence[str]) -> int:
 
 
 def _card(arguments: MicroworldCardArguments) -> int:
-    print(json.dumps(weights.card(arguments.model), indent=1))
+    found = {"prediction_type": weights.prediction_type(arguments.model)}
+    print(json.dumps(found | weights.card(arguments.model), indent=1))
     return 0
 
 

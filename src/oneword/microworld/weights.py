@@ -18,7 +18,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oneword._files import write_json_atomic
+from oneword._files import read_json, write_json_atomic
 from oneword.errors import UserError
 from oneword.microworld.making import models
 from oneword.microworld.making.models import SIZES
@@ -78,6 +78,12 @@ def card(name: str = "microworld") -> dict[str, Any]:
     """How an embedded model was made and what it scores; empty where none has landed."""
     path = WEIGHTS / name / CARD
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def prediction_type(name: str = "microworld") -> str:
+    """What an embedded model's denoiser was trained to return, as its own scheduler says."""
+    path = WEIGHTS / name / "pipeline" / "scheduler" / "scheduler_config.json"
+    return read_json(path, {"prediction_type": str})["prediction_type"]
 
 
 def add_scores(scores: dict[str, Any], name: str = "microworld") -> None:

@@ -190,7 +190,8 @@ def squared_error(prediction: Latents, target: Latents, samples: Samples) -> Per
     The masked mean is divided by the mask's own area, so that a small thing counts as a large one.
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, equation 2; the mask is ours.
+        Gal et al. 2022, arXiv:2208.01618, equation 2, of the noise; of v or of a flow's velocity on
+        models that predict those, such as the embedded ones (v). The mask is ours.
     """
     error = (prediction.float() - target.float()).square()
     if samples.mask is None:

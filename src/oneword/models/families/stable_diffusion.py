@@ -1,4 +1,7 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded models, which are two of them in small."""
+"""Stable Diffusion 1.x and 2.x, and the embedded models, which are two of them in small.
+
+The embedded ones predict v, as Stable Diffusion 2.1 does, not the noise as the paper's model does.
+"""
 
 from __future__ import annotations
 
