@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -79,6 +80,32 @@ def names(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, Tensor]:
     for name, value in vae.state_dict().items():
         key = "first_stage_model." + _vae(name, blocks)
         tensors[key] = value[:, :, None, None] if "attn_1" in key and value.ndim == 2 else value
+    return tensors
+
+
+BERT = {
+    "self_attn_layer_norm": (0, "0"), "self_attn.q_proj": (0, "1.to_q"),
+    "self_attn.k_proj": (0, "1.to_k"), "self_attn.v_proj": (0, "1.to_v"),
+    "self_attn.out_proj": (0, "1.to_out"), "final_layer_norm": (1, "0"),
+    "fc1": (1, "1.net.0.0"), "fc2": (1, "1.net.2"),
+}  # fmt: skip
+"""By its own name in a layer: which half of the published pair it is in, and where."""
+
+
+def bert_names(bert: LDMBertModel) -> dict[str, Tensor]:
+    """The tensors of LDM's BERT under the names of its authors' transformer."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in bert.state_dict().items():
+        found = re.match(r"model\.layers\.(\d+)\.(.*)\.(weight|bias)", name)
+        if found:
+            half, place = BERT[found[2]]
+            own = f"attn_layers.layers.{2 * int(found[1]) + half}.{place}.{found[3]}"
+        else:
+            own = name.replace("model.embed_tokens", "token_emb").replace(
+                "model.layer_norm", "norm"
+            )
+            own = own.replace("model.embed_positions", "pos_emb.emb")
+        tensors[f"cond_stage_model.transformer.{own}"] = value
     return tensors
 
 

@@ -192,6 +192,7 @@ _RECORDS = (
         name="ldm",
         title="the paper's LDM",
         pipelines=("LDMTextToImagePipeline",),
+        single_files=("ldm",),
         text_encoders=(TextEncoder(key="bert", title="LDM-BERT", width=1280, named="never"),),
         prediction_type="epsilon",
         inverts=True,

@@ -10,6 +10,7 @@ from oneword._files import read_json
 from oneword.catalog import Family
 from oneword.config.model import EMBEDDED, ModelConfig
 from oneword.errors import ModelError, reason_of
+from oneword.models import ldm_checkpoint
 from oneword.models.contract import Backbone
 from oneword.models.memory import count, plan as memory
 from oneword.models.speed.streaming import returning_memory
@@ -86,7 +87,9 @@ def _family_of_file(path: Path) -> Family:
 
     try:
         checkpoint = single_file_utils.load_single_file_checkpoint(str(path))
-        layout = single_file_utils.infer_diffusers_model_type(checkpoint)
+        # the one layout that diffusers does not know
+        is_ldm = ldm_checkpoint.TOLD_BY in checkpoint
+        layout = "ldm" if is_ldm else single_file_utils.infer_diffusers_model_type(checkpoint)
     except Exception as error:
         raise ModelError(f"{path} must be a whole checkpoint, got: {reason_of(error)}") from error
     family = catalog.of_single_file(layout)

@@ -1,11 +1,13 @@
 """The paper's own model: latent diffusion (LDM, 1.4B) with a BERT that was trained along.
 
-Rombach et al. 2021, arXiv:2112.10752; on the hub as CompVis/ldm-text2im-large-256.
+Rombach et al. 2021, arXiv:2112.10752; on the hub as CompVis/ldm-text2im-large-256, or from the
+single file that its authors published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from diffusers import DDIMScheduler, LDMTextToImagePipeline
@@ -19,6 +21,7 @@ from oneword.models.assembly import load_pipeline, refuse_vae, reschedule
 from oneword.models.autoencoders import Plain
 from oneword.models.contract import Conditioning
 from oneword.models.drawing import FamilyPipeline
+from oneword.models.ldm_checkpoint import PublishedLDM
 from oneword.models.noise import Diffusion
 
 
@@ -34,7 +37,8 @@ def load(config: ModelConfig) -> LatentDiffusion:
         ModelError: it cannot be loaded, or predicts what the family does not train on.
     """
     refuse_vae(config)
-    return LatentDiffusion(load_pipeline(config, LDMTextToImagePipeline, config.model), config)
+    kind = PublishedLDM if Path(config.model).is_file() else LDMTextToImagePipeline
+    return LatentDiffusion(load_pipeline(config, kind, config.model), config)
 
 
 class LatentDiffusion(FamilyPipeline):
