@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(KEY)
 
-.PHONY: demo test coverage lint slow quick help-pages clean
+.PHONY: demo test coverage lint slow quick help-pages mutants clean
 
 demo: $(STAMP)
 	$(BIN)/oneword demo
@@ -32,6 +32,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# every constant of presets, protocols, setups, editing and baselines changed once: which tests notice
+mutants: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py
 
 # the pages of docs/reference/cli, anew
 help-pages: $(STAMP)

@@ -10,8 +10,8 @@ from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.presets import PRESETS, SETUPS, is_validated, preset_for
 from oneword.config.runs import TrainConfig
-from oneword.config.scoring import EvaluateConfig
-from oneword.config.tuning import TUNING
+from oneword.config.scoring import EvaluateConfig, StudyConfig
+from oneword.config.tuning import TUNING, TuningConfig
 from oneword.errors import ConfigError
 
 
@@ -118,6 +118,38 @@ def test_an_unknown_preset_is_refused():
     ],
 )
 def test_other_configs_refuse_what_cannot_be(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_the_least_and_the_most_that_may_be_given_are_taken():
+    one = {"num_images_per_prompt": 1, "batch_size": 1}
+    TuningConfig(
+        rank=1, tuning_steps=1, num_class_images=1, tuning_learning_rate=0.0, prior_loss_weight=0.0
+    )
+    EvaluateConfig(concept=Path("x"), train_data_dir=Path("x"), **one)
+    StudyConfig(
+        num_processes=1, slots=1, num_inversion_steps=1, set_sizes=(1,), workers=1,
+        cluster="local", **one,
+    )  # fmt: skip
+    SamplingConfig(guidance_scale=0.0, num_inference_steps=1, height=8, width=8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TuningConfig(rank=0), "rank must be 1 or more, got 0"),
+        (lambda: TuningConfig(tuning_learning_rate=-0.1), "tuning_learning_rate must be 0 or more"),
+        (
+            lambda: StudyConfig(num_inversion_steps=0),
+            "num_inversion_steps must be 1 or more, got 0",
+        ),
+        (lambda: StudyConfig(set_sizes=(0,)), "set_sizes must be 1 or more each, got"),
+        (lambda: StudyConfig(seeds=(1, 1)), "seeds must differ from each other, got 1 twice"),
+        (lambda: StudyConfig(num_processes=2, cluster="local"), "or in --num-processes, got both"),
+    ],
+)
+def test_settings_of_studies_and_weights_refuse_what_cannot_be(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 

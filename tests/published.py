@@ -1,0 +1,296 @@
+"""Every constant of a preset, sampler, protocol, setup or edit, once more, with where it is from.
+
+``tests/unit/config/test_published.py`` compares them with ours, all of them and both ways: a number
+that changes there must change here, too, beside a source that says so.
+
+Sources: sections and appendices are those of Gal et al. 2022, arXiv:2208.01618, and "their code" is
+rinongal/textual_inversion, with the row or paragraph of the specification that this package was
+built from; other papers go by their arXiv id; "ours" is published nowhere, and what it rests on
+stands beside the constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+Constants = dict[str, tuple[Any, str]]
+
+COMMON: Constants = {
+    "form": ("rows", "section 3 (row 2)"),
+    "num_vectors": (1, "section 3 (row 2)"),
+    "num_negative_vectors": (1, "2211.11337"),
+    "training_guidance_scale": (5.0, "2211.11337"),
+    "dual_prompt_probability": (0.25, "their code (row 36)"),
+    "regularization_weight": (0.0, "section 5.2 (row 35): off unless asked for"),
+    "cross_initialization": (False, "2312.15905: off unless asked for"),
+    "norm_pull": (0.0, "ours"),
+    "learning_rate_ratio": (1.0, "section 5.2 (row 41): of the method itself"),
+    "scale_lr": (False, "ours: rates are told apart from batches"),
+    "lr_scheduler": ("constant", "their code (row 11)"),
+    "lr_warmup_steps": (0, "their code (row 11)"),
+    "adam_weight_decay": (0.0, "ours: row 11 has 0.01"),
+    "random_flip": (True, "their code (2.7)"),
+    "center_crop": (True, "ours: 2.7 squashes"),
+    "interpolation": ("lanczos", "ours: 2.7 has bicubic"),
+    "keep": ("best", "ours: row 9 keeps the last"),
+    "early_stopping": (False, "section 3 (row 9)"),
+    "stop_threshold": (0.15, "2302.04841"),
+    "stratified_timesteps": (False, "their code (row 12)"),
+    "timestep_bias": (0.0, "their code (row 12)"),
+    "timestep_power": (1.0, "their code (row 12)"),
+    "prompt_templates": (
+        {"object": "release27", "style": "style19"},
+        "appendix D and their code (1F): the first release",
+    ),
+}
+"""Settings of every preset that says nothing else."""
+
+_PUBLISHED: Constants = {
+    "scale_lr": (True, "section 3 (row 8)"),
+    "adam_weight_decay": (1e-2, "their code (row 11)"),
+    "center_crop": (False, "their code (2.7)"),
+    "interpolation": ("bicubic", "their code (2.7)"),
+    "keep": ("last", "section 3 (row 9)"),
+}
+_RELEASE: Constants = _PUBLISHED | {
+    "learning_rate": (5e-3, "their code (2.8)"),
+    "max_train_steps": (6100, "their code (row 9)"),
+    "prompt_templates": (
+        {"object": "head81", "style": "style19"},
+        "appendix D and their code (1F): their last version",
+    ),
+}
+_MICROWORLD: Constants = {
+    "learning_rate": (1.5e-2, "ours: measured"),
+    "train_batch_size": (8, "ours: measured"),
+    "max_train_steps": (250, "ours: measured"),
+    "timestep_power": (3.0, "ours: measured"),
+    "evaluation_steps": (10, "ours: measured"),
+    "early_stopping": (True, "ours: measured"),
+    "stop_threshold": (0.05, "ours: measured"),
+}
+_OTHERS: Constants = {
+    "learning_rate": (2e-3, "diffusers: 5e-4 times batch 1 times accumulation 4"),
+    "train_batch_size": (4, "diffusers"),
+    "max_train_steps": (3000, "diffusers"),
+}
+_RELATIVE: Constants = {
+    "relative_learning_rate": (0.14, "ours: diffusers' rate in units of its table"),
+    "train_batch_size": (4, "diffusers"),
+    "max_train_steps": (3000, "diffusers"),
+}
+_STOPPING: Constants = {
+    "early_stopping": (True, "2302.04841"),
+    "stop_threshold": (0.15, "2302.04841"),
+}
+
+PRESETS: dict[tuple[str, str], Constants] = {
+    ("paper", "*"): _PUBLISHED
+    | {
+        "learning_rate": (5e-3, "section 3 (row 8)"),
+        "train_batch_size": (8, "section 3 (row 7): 4 on each of two GPUs"),
+        "max_train_steps": (5000, "section 3 (row 9)"),
+        "prompt_templates": (
+            {"object": "paper27dot", "style": "style19dot"},
+            "appendix D and their code (1F)",
+        ),
+    },
+    ("release", "*"): _RELEASE | {"train_batch_size": (2, "their code (2.8)")},
+    ("release", "ldm"): _RELEASE | {"train_batch_size": (4, "section 3 (row 7): one GPU")},
+    ("default", "*"): _OTHERS,
+    ("default", "relative"): _RELATIVE,
+    ("default", "microworld"): _MICROWORLD,
+    ("fast", "*"): _OTHERS | _STOPPING,
+    ("fast", "relative"): _RELATIVE | _STOPPING,
+    ("fast", "microworld"): _MICROWORLD | _STOPPING,
+}
+"""By preset and recipe, over ``COMMON``."""
+
+SETUPS: dict[str, Constants] = {
+    "one-word": {},
+    "two-words": {"num_vectors": (2, "section 5.2 (row 33)")},
+    "three-words": {"num_vectors": (3, "section 5.2 (row 33)")},
+    "progressive": {
+        "form": ("progressive", "section 5.2 (row 34)"),
+        "num_vectors": (3, "section 5.2 (row 34)"),
+    },
+    "regularized": {"regularization_weight": (1e-2, "ours: row 35, never published")},
+    "per-image": {"form": ("per-image", "section 5.2 (row 36)")},
+    "high-lr": {"learning_rate_ratio": (4.0, "section 5.2 (row 41): 2e-2 over 5e-3")},
+    "low-lr": {"learning_rate_ratio": (0.02, "section 5.2 (row 41): 1e-4 over 5e-3")},
+    "captions-short": {"form": ("captions-short", "section 5.2 (row 37)")},
+    "captions-long": {"form": ("captions-long", "section 5.2 (row 37)")},
+    "xti": {"form": ("xti", "2303.09522")},
+    "neti": {
+        "form": ("neti", "2305.15391"),
+        "learning_rate": (8e-3, "2305.15391"),
+        "scale_lr": (False, "2305.15391"),
+    },
+    "cross-init": {"cross_initialization": (True, "2312.15905")},
+    "dreamartist": {
+        "form": ("dreamartist", "2211.11337"),
+        "num_vectors": (3, "2211.11337"),
+        "num_negative_vectors": (3, "2211.11337"),
+    },
+    "pivotal": {},
+    "lora-dreambooth": {},
+    "custom-diffusion": {},
+}
+
+SAMPLERS: dict[tuple[str, str], Constants] = {
+    ("paper", "*"): {
+        "guidance_scale": (5.0, "their code (row 31)"),
+        "num_inference_steps": (50, "section 5.1 (row 29)"),
+    },
+    ("release", "ldm"): {
+        "guidance_scale": (10.0, "their code (2.13)"),
+        "num_inference_steps": (50, "their code (2.13)"),
+    },
+    ("release", "*"): {
+        "guidance_scale": (7.5, "their code (2.13)"),
+        "num_inference_steps": (50, "their code (2.13)"),
+    },
+    ("model", "*"): {},
+}
+
+DDIM: Constants = {
+    "timestep_spacing": ("leading", "their code (2.13)"),
+    "steps_offset": (1, "their code (2.13)"),
+    "set_alpha_to_one": (False, "their code (2.13)"),
+    "clip_sample": (False, "their code (2.13)"),
+    "thresholding": (False, "their code (2.13)"),
+}
+
+PROTOCOLS: dict[str, Constants] = {
+    "paper": {
+        "num_images_per_prompt": (64, "section 5.1 (rows 27 and 29)"),
+        "sampling": (
+            {"guidance_scale": 5.0, "num_inference_steps": 50},
+            "section 5.1 (rows 29 and 31)",
+        ),
+        "center_crop": (False, "their code (2.7)"),
+        "interpolation": ("bicubic", "their code (2.7)"),
+    },
+    "default": {
+        "num_images_per_prompt": (16, "ours: quick"),
+        "sampling": ({}, "ours: the model's own"),
+        "center_crop": (True, "ours"),
+        "interpolation": ("lanczos", "ours"),
+    },
+}
+
+FAMILIES: dict[str, Constants] = {
+    "ldm": {
+        "guidance_scale": (5.0, "their code (row 31)"),
+        "num_inference_steps": (50, "section 5.1 (row 29)"),
+    },
+    "stable_diffusion": {
+        "guidance_scale": (7.5, "their code (2.13)"),
+        "num_inference_steps": (50, "their code (2.13)"),
+    },
+    "microworld": {
+        "guidance_scale": (4.0, "ours: measured"),
+        "num_inference_steps": (25, "ours: measured"),
+    },
+}
+"""What families that the authors drew with, or that are ours, are drawn with by default."""
+
+SINGLE: Constants = {
+    "inversion steps": (250, "their code (row 44)"),
+    "judge": ("openai/clip-vit-base-patch32", "their code (row 31)"),
+    "DINO": ("facebook/dino-vits16", "2208.12242"),
+    "AdamW's first decay": (0.9, "their code (row 11)"),
+    "AdamW's second decay": (0.999, "their code (row 11)"),
+    "AdamW's epsilon": (1e-8, "their code (row 11)"),
+    "study: pictures per prompt": (64, "section 5.1 (row 29)"),
+    "study: guidance": (5.0, "their code (row 31)"),
+    "study: steps": (50, "section 5.1 (row 29)"),
+    "study: inversion steps": (250, "their code (row 44)"),
+    "scaling factor of LDM's latents": (0.18215, "their code (row 13)"),
+    "LDM's context": (77, "their code (2.1)"),
+    "mask cells of an edit": (4, "ours"),
+    "rank of a LoRA": (4, "diffusers"),
+}
+
+DECODERS: dict[str, Constants] = {
+    "*": {
+        "steps": (75, "2206.02779, its code (row 25)"),
+        "learning_rate": (1e-4, "2206.02779, its code (row 25)"),
+        "goal_db": (None, "2206.02779, its code (row 25)"),
+        "background_weight": (100.0, "2206.02779, its code (row 25)"),
+    },
+    "microworld": {
+        "steps": (300, "ours: measured"),
+        "learning_rate": (1e-3, "ours: measured"),
+        "goal_db": (36.0, "ours"),
+        "background_weight": (100.0, "2206.02779, its code (row 25)"),
+    },
+}
+"""Tuning of a decoder to an edit's background."""
+
+TUNING_RATES: dict[str, Constants] = {
+    "full": {"*": (1e-6, "their code (2.15)"), "microworld": (1e-4, "ours: measured")},
+    "lora": {"*": (1e-4, "diffusers"), "microworld": (1e-3, "ours: measured")},
+    "kv": {"*": (8e-5, "2212.04488: 1e-5 times 8"), "microworld": (1e-3, "ours: measured")},
+}
+
+TUNING: dict[tuple[str, str], Constants] = {
+    ("pivotal", "*"): {
+        "tuned_weights": ("full", "appendix A (rows 45 and 46)"),
+        "train_word": (False, "their code (row 46)"),
+        "prior_loss_weight": (0.0, "appendix A (row 45)"),
+        "num_class_images": (100, "2208.12242"),
+    },
+    ("lora-dreambooth", "*"): {
+        "tuned_weights": ("lora", "diffusers"),
+        "train_word": (False, "2208.12242"),
+        "tuning_steps": (500, "diffusers"),
+        "prior_loss_weight": (1.0, "2208.12242"),
+        "num_class_images": (100, "diffusers"),
+    },
+    ("lora-dreambooth", "microworld"): {
+        "tuned_weights": ("lora", "diffusers"),
+        "train_word": (False, "2208.12242"),
+        "tuning_steps": (150, "ours: measured"),
+        "prior_loss_weight": (1.0, "2208.12242"),
+        "num_class_images": (24, "ours: measured"),
+    },
+    ("custom-diffusion", "*"): {
+        "tuned_weights": ("kv", "2212.04488"),
+        "train_word": (True, "2212.04488"),
+        "tuning_steps": (250, "2212.04488"),
+        "prior_loss_weight": (1.0, "2212.04488"),
+        "num_class_images": (200, "2212.04488"),
+    },
+    ("custom-diffusion", "microworld"): {
+        "tuned_weights": ("kv", "2212.04488"),
+        "train_word": (True, "2212.04488"),
+        "tuning_steps": (150, "ours: measured"),
+        "prior_loss_weight": (1.0, "2212.04488"),
+        "num_class_images": (24, "ours: measured"),
+    },
+}
+
+RECIPES: dict[str, Constants] = {
+    "ldm-dreambench": {
+        "preset": ("paper", "section 3 (rows 1 to 14)"),
+        "num_images_per_prompt": (64, "section 5.1 (row 29)"),
+        "num_inference_steps": (50, "section 5.1 (row 29)"),
+        "guidance_scale": (5.0, "their code (row 31)"),
+        "guidance_scales": ([2.0, 10.0], "appendix A (row 43): 2 keeps structure, 5 to 10 lose it"),
+        "num_inversion_steps": (250, "their code (row 44)"),
+        "set_sizes": ([1, 2, 3, 5], "appendix B (row 47), as far as DreamBench has pictures"),
+        "seeds": ([0, 1, 2], "ours"),
+    },
+    "sd15-dreambench": {
+        "num_images_per_prompt": (64, "section 5.1 (row 29)"),
+        "num_inference_steps": (50, "section 5.1 (row 29)"),
+        "guidance_scale": (5.0, "their code (row 31)"),
+        "guidance_scales": ([2.0, 10.0], "appendix A (row 43): 2 keeps structure, 5 to 10 lose it"),
+        "num_inversion_steps": (250, "their code (row 44)"),
+        "set_sizes": ([1, 2, 3, 5], "appendix B (row 47), as far as DreamBench has pictures"),
+        "seeds": ([0, 1, 2], "ours"),
+    },
+}
+"""Of studies on published models; their other keys are names and places."""

@@ -1,0 +1,125 @@
+"""Ours beside the table of published constants: any change of any of them is seen."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+import published
+from oneword.config import presets, tuning
+from oneword.config.inversion import InversionConfig
+from oneword.config.scoring import StudyConfig
+from oneword.evaluation import features
+from oneword.generation import blending
+from oneword.models import ldm_checkpoint
+from oneword.models.families import ldm, stable_diffusion
+
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+_NAMES = ("model", "concepts", "output_dir", "setups", "prompts")
+
+
+def values(constants):
+    return {name: value for name, (value, _) in constants.items()}
+
+
+def flat(table):
+    """By name, then by family, as one level."""
+    return {(name, family): own for name, by in table.items() for family, own in by.items()}
+
+
+def test_presets():
+    ours = flat(presets.PRESETS)
+    assert ours.keys() == published.PRESETS.keys()
+    for name, constants in published.PRESETS.items():
+        assert ours[name] == values(published.COMMON) | values(constants), name
+
+
+def test_setups():
+    assert {name: values(own) for name, own in published.SETUPS.items()} == presets.SETUPS
+
+
+def test_samplers():
+    assert flat(presets.SAMPLERS) == {n: values(own) for n, own in published.SAMPLERS.items()}
+    assert values(published.DDIM) == presets.PUBLISHED_DDIM
+
+
+def test_protocols():
+    assert {name: values(own) for name, own in published.PROTOCOLS.items()} == presets.PROTOCOLS
+
+
+def test_families():
+    ours = {"ldm": ldm.DEFAULTS} | stable_diffusion.DEFAULTS
+    for name, constants in published.FAMILIES.items():
+        given = {k: v for k, v in asdict(ours[name]).items() if v not in (None, "")}
+        assert given == values(constants), name
+    assert ours.keys() == published.FAMILIES.keys()
+
+
+def test_decoders():
+    ours = {name: asdict(own) for name, own in blending.DECODER_TUNING.items()}
+    assert ours == {name: values(own) for name, own in published.DECODERS.items()}
+
+
+def test_weights():
+    rates = {name: values(own) for name, own in published.TUNING_RATES.items()}
+    assert rates == tuning.TUNING_RATES
+    assert flat(tuning.TUNING) == {name: values(own) for name, own in published.TUNING.items()}
+
+
+def test_single_ones():
+    study, inversion = StudyConfig(), InversionConfig()
+    assert values(published.SINGLE) == {
+        "inversion steps": presets.INVERSION_STEPS,
+        "judge": features.DEFAULT_JUDGE,
+        "DINO": features.DEFAULT_DINO,
+        "AdamW's first decay": inversion.adam_beta1,
+        "AdamW's second decay": inversion.adam_beta2,
+        "AdamW's epsilon": inversion.adam_epsilon,
+        "study: pictures per prompt": study.num_images_per_prompt,
+        "study: guidance": study.sampling.guidance_scale,
+        "study: steps": study.sampling.num_inference_steps,
+        "study: inversion steps": study.num_inversion_steps,
+        "scaling factor of LDM's latents": ldm_checkpoint._SCALING_FACTOR,
+        "LDM's context": ldm.CONTEXT,
+        "mask cells of an edit": blending.THICK,
+        "rank of a LoRA": tuning.TuningConfig().rank,
+    }
+
+
+@pytest.mark.parametrize("name", list(published.RECIPES))
+def test_recipes(name):
+    text = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+    assert {k: v for k, v in text.items() if k not in _NAMES} == values(published.RECIPES[name])
+
+
+def test_the_papers_method_in_its_own_numbers():
+    """Of one word as it is trained: what a researcher gets who types ``--preset paper``."""
+    paper = InversionConfig(preset="paper").resolved("ldm")
+    assert paper.learning_rate * paper.train_batch_size == 0.04  # row 8
+    rates = {
+        setup: InversionConfig(preset="paper", setup=setup).resolved("ldm").learning_rate
+        for setup in ("high-lr", "low-lr")
+    }
+    assert rates == pytest.approx({"high-lr": 2e-2, "low-lr": 1e-4})  # row 41
+    release = InversionConfig(preset="release").resolved("ldm")
+    assert release.learning_rate * release.train_batch_size == 0.02  # 2.8
+
+
+def test_every_constant_has_a_source():
+    tables = (
+        {"": published.COMMON}, published.PRESETS, published.SETUPS, published.SAMPLERS,
+        {"": published.DDIM}, published.PROTOCOLS, published.FAMILIES, {"": published.SINGLE},
+        published.DECODERS, published.TUNING_RATES, published.TUNING, published.RECIPES,
+    )  # fmt: skip
+    start = r"(section \d(\.\d)?|appendix [A-D]|their code|\d{4}\.\d{5}|diffusers|ours)\b"
+    for constants in chain.from_iterable(table.values() for table in tables):
+        for name, (_, source) in constants.items():
+            assert re.match(start, source), (name, source)
+            for row in re.findall(r"\(rows? (\d+)", source):
+                assert 1 <= int(row) <= 49, (name, source)
