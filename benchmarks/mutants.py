@@ -12,7 +12,7 @@ a process of its own, forked after torch is loaded, so that it takes seconds: on
 from __future__ import annotations
 
 import ast
-import contextlib
+import json
 import os
 import shutil
 import signal
@@ -204,23 +204,22 @@ def main() -> None:
             place = copy / path.relative_to(ROOT)
             if found and not survives(copy, tests, arguments.limit_s):
                 raise SystemExit(f"The tests of {path.name} must pass as it is: {' '.join(tests)}")
-            for mutant in found:
+            for number, mutant in enumerate(found, 1):
+                if number % 20 == 0:
+                    print(f"{path.name}: {number} of {len(found)}", flush=True)
                 place.write_text(changed(text, mutant), encoding="utf-8")
                 alive = survives(copy, tests, arguments.limit_s)
                 rows.append(asdict(mutant) | {"survives": alive})
                 if alive:
                     survivors.append(mutant)
                     print(f"SURVIVES {mutant}", flush=True)
-            with contextlib.suppress(FileNotFoundError):
-                place.write_text(text, encoding="utf-8")
+            place.write_text(text, encoding="utf-8")
             print(f"{path.name}: {len(found)} changed", flush=True)
     print(f"{total - len(survivors)} of {total} changes were caught.")
     for mutant in survivors:
         print(f"survived: {mutant}")
     if arguments.json is not None:
-        from oneword._files import write_json_atomic
-
-        write_json_atomic(arguments.json, {"mutants": rows})
+        arguments.json.write_text(json.dumps({"mutants": rows}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

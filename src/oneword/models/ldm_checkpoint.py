@@ -20,7 +20,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertModel,
 )
 from torch import Tensor, nn
-from transformers import BertTokenizerFast
+from transformers import BertTokenizer
 
 
 VOCABULARY = "google-bert/bert-base-uncased"
@@ -75,15 +75,17 @@ class PublishedLDM(LDMTextToImagePipeline):
             ValueError: a tensor is missing, is one too many or has another size, or the file's
                 schedule is not the published one.
         """
-        checkpoint = single_file_utils.load_single_file_checkpoint(source)
+        checkpoint: Any = single_file_utils.load_single_file_checkpoint(source)
         unet, vae, bert = parts(checkpoint)
+        for part in (unet, vae, bert):
+            nn.Module.to(part, dtype)
         scheduler = DDIMScheduler(**_SCHEDULE)
         _check_schedule(checkpoint, scheduler)
         return LDMTextToImagePipeline(
-            vqvae=vae.to(dtype),
-            bert=bert.to(dtype),
+            vqvae=vae,
+            bert=bert,
             tokenizer=_tokenizer(Path(source), config, bert.config.vocab_size),
-            unet=unet.to(dtype),
+            unet=unet,
             scheduler=scheduler,
         )
 
@@ -207,16 +209,16 @@ def _check_schedule(checkpoint: Mapping[str, Tensor], scheduler: DDIMScheduler) 
         raise ValueError("its noise schedule (alphas_cumprod) is not that of txt2img-1p4B")
 
 
-def _tokenizer(source: Path, config: str | None, words: int) -> BertTokenizerFast:
+def _tokenizer(source: Path, config: str | None, words: int) -> Any:
     """BERT's, of so many words, from what is named, from beside the file, or from the hub."""
     beside = source.with_name("vocab.txt")
     if config is None and beside.is_file():
-        return BertTokenizerFast(vocab=str(beside), model_max_length=77)
+        return BertTokenizer(vocab=str(beside), model_max_length=77)
     place, options = config or VOCABULARY, {}
     if (Path(place) / "tokenizer").is_dir():
         options["subfolder"] = "tokenizer"
     try:
-        found = BertTokenizerFast.from_pretrained(place, **options)
+        found = BertTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError):
         found = None
     # without files transformers makes one that knows five words
