@@ -127,6 +127,7 @@ def test_the_least_and_the_most_that_may_be_given_are_taken():
     TuningConfig(
         rank=1, tuning_steps=1, num_class_images=1, tuning_learning_rate=0.0, prior_loss_weight=0.0
     )
+    TuningConfig(rare_token="sks")
     EvaluateConfig(concept=Path("x"), train_data_dir=Path("x"), **one)
     StudyConfig(
         num_processes=1, slots=1, num_inversion_steps=1, set_sizes=(1,), workers=1,
@@ -138,6 +139,7 @@ def test_the_least_and_the_most_that_may_be_given_are_taken():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: TuningConfig(rare_token="a b"), "rare_token must be one word, got 'a b'"),
         (lambda: TuningConfig(rank=0), "rank must be 1 or more, got 0"),
         (lambda: TuningConfig(tuning_learning_rate=-0.1), "tuning_learning_rate must be 0 or more"),
         (
