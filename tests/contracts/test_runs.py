@@ -175,6 +175,23 @@ def test_other_settings_or_pictures_are_refused_with_the_difference(make, photos
         train(make())
 
 
+def test_a_run_of_an_older_version_goes_on_with_what_it_did(make, tmp_path):
+    """Cropping stood outside of the training's settings, and pictures were resized with Lanczos."""
+    kept = tmp_path / "run" / "config.json"
+    train(make(), on_event=Stop(5))
+    record = json.loads(kept.read_text())
+    cropped = record["config"]["inversion"].pop("center_crop")
+    assert record["config"]["inversion"].pop("interpolation") == "lanczos"
+    kept.write_text(
+        json.dumps(record | {"config": record["config"] | {"center_crop": not cropped}})
+    )
+    with pytest.raises(ConfigError, match="center_crop was False and is True"):
+        train(make())
+    kept.write_text(json.dumps(record | {"config": record["config"] | {"center_crop": cropped}}))
+    assert dry_run(make())["run"] == "resume"
+    assert train(make()).result.status == "finished"
+
+
 def test_a_moved_picture_folder_and_other_previews_are_no_difference(make, photos, tmp_path):
     train(make(), on_event=Stop(5))
     moved = photos.rename(tmp_path / "moved")

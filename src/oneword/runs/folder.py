@@ -59,6 +59,10 @@ _METRICS = {
 }
 """Form of a line of ``metrics.jsonl``."""
 
+_RENAMED = {"center_crop": "inversion.center_crop"}
+"""Settings by the names that older records have."""
+_ONCE = {"inversion.center_crop": True, "inversion.interpolation": "lanczos"}
+"""What older versions did, which had no such setting."""
 _UNBOUND = (
     "output_dir",
     "model.memory",
@@ -186,7 +190,7 @@ class RunFolder:
             return "new"
         must = f"{self.record} must be the record of a run (or pass another --output-dir)"
         found = read_json(self.record, _RECORD, must=must, error=RunError)
-        theirs, pictures = _flat(found["config"]), found["pictures_sha256"]
+        theirs, pictures = _as_today(_flat(found["config"])), found["pictures_sha256"]
         ours = _flat(record["config"])
         differing = [
             f"{name.removeprefix('inversion.')} was {theirs.get(name)!r} and is {ours.get(name)!r}"
@@ -333,6 +337,12 @@ def versions() -> dict[str, str]:
 
 
 _MATTER = ("torch", "diffusers", "transformers")
+
+
+def _as_today(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a record, with the names of today and what older versions did without asking."""
+    named = {_RENAMED.get(name, name): value for name, value in settings.items()}
+    return _ONCE | named
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
