@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from oneword._files import hold, sweep, write_json_atomic
+from oneword._files import hold, sweep, visible, write_atomic, write_json_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DemoArguments
 from oneword.cli.evaluate import score, show_scores
@@ -17,6 +16,7 @@ from oneword.cli.train import EXIT_CODES
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import EvaluateConfig
+from oneword.errors import ConfigError
 from oneword.evaluation import report
 from oneword.generation import generate as generation
 from oneword.images import contact_sheet, read_folder, save_png
@@ -96,12 +96,28 @@ def _show(chosen: DemoArguments) -> int:
 
 
 def copy_pictures(concept: str, target: Path) -> tuple[Path, Path]:
-    """Copy a shipped concept's training and plain pictures beside the results."""
+    """Copy a shipped concept's training and plain pictures beside the results.
+
+    Those of an earlier demo are replaced, and nothing else is.
+
+    Raises:
+        ConfigError: the folders hold pictures of someone's own.
+    """
     source = Path(__file__).parents[1] / "microworld" / "pictures"
     folders = target / "pictures", target / "pictures-plain"
+    shipped = {path.read_bytes() for path in source.rglob("*.png")}
+    earlier = [path for folder in folders if folder.exists() for path in visible(folder)]
+    for path in earlier:
+        if not path.is_file() or path.read_bytes() not in shipped:
+            raise ConfigError(
+                f"The demo replaces only its own pictures, got {path}; pass another --output-dir."
+            )
+    for path in earlier:
+        path.unlink()
     for folder, name in zip(folders, (concept, f"{concept}-plain"), strict=True):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(source / name, folder)
+        sweep(folder)
+        for path in (source / name).iterdir():
+            write_atomic(folder / path.name, path.read_bytes())
     return folders
 
 
