@@ -454,7 +454,7 @@ def test_a_long_prompt_that_would_cut_the_word_off_is_refused_before_training(ba
     long = " ".join(["a photo of a cat"] * 240) + " <Cat-Toy>"
     pictures = job().pictures
     settings = job().config
-    with pytest.raises(JobError, match=r"must fit .* tokens up to its placeholder"):
+    with pytest.raises(JobError, match=r"must fit .* tokens of .*, up to its word"):
         invert(backbone, Job(name="a", pictures=pictures, config=settings, captions=(long,) * 3))
 
 
@@ -550,10 +550,16 @@ def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
 
 def test_the_vae_leaves_the_device_while_it_has_nothing_to_do(folders, monkeypatch):
     backbone = load_backbone(ModelConfig(model=str(folders["sdxl"]), device="cpu", offload="vae"))
+    vae = backbone.autoencoder.vae
     moves = []
-    monkeypatch.setattr(backbone.autoencoder.vae, "to", lambda place: moves.append(str(place)))
+    monkeypatch.setattr(type(vae), "device", property(lambda _: torch.device(moves[-1])))
+    monkeypatch.setattr(vae, "to", lambda place: moves.append(str(place)))
+    # it waits elsewhere than the model is, here by its word alone
+    moves.append("meta")
     backbone.encode_image(torch.zeros(1, 3, 64, 64))
-    assert moves == ["cpu", "cpu"]  # to the model's device, here the same, and away
+    assert moves == ["meta", "cpu", "cpu"]  # to the model's device, here the same, and away
+    backbone.encode_image(torch.zeros(1, 3, 64, 64))
+    assert moves == ["meta", "cpu", "cpu"]  # already there, as within its tuning: it stays
 
 
 if __name__ == "__main__":  # prints what expected.json holds
