@@ -25,3 +25,8 @@ def reason_of(error: Exception) -> str:
     """Why a library could not load something: its loaders raise a dozen kinds of error."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else repr(error)
+
+
+def why(error: Exception) -> str:
+    """What to tell of an error: a mistake's own words, or what kind of fault it was."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

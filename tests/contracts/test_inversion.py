@@ -15,7 +15,7 @@ from oneword.training.batches import Batches
 from oneword.training.draws import step_draws
 from oneword.training.job import Job, JobError
 from oneword.training.loop import invert, invert_many
-from oneword.training.parts import captions_or_templates, squared_error
+from oneword.training.parts import captions_or_templates, rows_of_initializer, squared_error
 from oneword.training.rates import effective_learning_rate, schedule
 from oneword.vocabulary.vocabulary import initial_rows
 
@@ -136,6 +136,43 @@ def test_slots_take_the_next_job_and_a_bad_one_fails_alone(tiny_sd):
     assert [r.status for r in results] == ["finished", "failed", "finished", "finished"]
     assert "must contain the placeholder '<bad>'" in results[1].reason
     assert [r.steps for r in results] == [2, 0, 6, 2]
+
+
+def faulty(place):
+    """Parts that raise for job "b": as it begins, at its first scoring, or from its third step on."""
+    calls = []
+
+    def fault():
+        raise ZeroDivisionError("of job b")
+
+    def rows(backbone, task, config):
+        return fault() if task.name == "b" else rows_of_initializer(backbone, task, config)
+
+    def loss(prediction, target, samples):
+        scored = len(samples.x0) == samples.job.config.num_evaluation_samples
+        if samples.job.name == "b" and scored == (place == "scoring"):
+            calls.append(place)
+            if scored or len(calls) > 2:
+                fault()
+        return squared_error(prediction, target, samples)
+
+    return {"rows": rows} if place == "rows" else {"loss": loss}
+
+
+@pytest.mark.parametrize(("place", "steps"), [("rows", []), ("scoring", []), ("step", [1, 2])])
+def test_a_fault_in_one_job_ends_that_job_alone(tiny_sd, place, steps):
+    jobs = [job("a"), job("b", seed=1), job("c", seed=2)]
+    expected = invert_many(tiny_sd, [jobs[0], jobs[2]], slots=3)
+    memory = Memory()
+    a, b, c = invert_many(tiny_sd, jobs, slots=3, checkpoint=memory, **faulty(place))
+    assert (b.status, b.reason) == ("failed", "ZeroDivisionError: of job b")
+    states = [one.record.step for state in memory.saved for one in state.active if one.index == 1]
+    assert states == steps
+    for one, own in zip((a, c), expected, strict=True):
+        assert one.status == "finished"
+        assert torch.allclose(one.concept.rows["clip"], own.concept.rows["clip"], atol=1e-6)
+    with pytest.raises(ZeroDivisionError, match="of job b"):
+        invert(tiny_sd, jobs[1], **faulty(place))
 
 
 def test_jobs_may_share_a_placeholder(tiny_sd):

@@ -18,7 +18,7 @@ import torch
 
 from oneword._files import OutputError, write_together
 from oneword.config.runs import TrainConfig
-from oneword.errors import ConfigError, UserError
+from oneword.errors import ConfigError, why
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.speed.compiled import aside
@@ -160,8 +160,7 @@ def _train_alone(
 
 def failed(name: str, error: Exception) -> JobOutcome:
     """The outcome of a job that something was raised for."""
-    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return JobOutcome(name=name, outcome=None, error=reason, cause=error)
+    return JobOutcome(name=name, outcome=None, error=why(error), cause=error)
 
 
 def _ended(one: JobOutcome) -> Ended:
@@ -304,7 +303,9 @@ class _Many:
             self.tell_end(failed(run.name, run.problem))
             return
         if result.status == "failed":
-            self.tell_end(JobOutcome(name=run.name, outcome=None, error=result.reason))
+            self.tell_end(
+                JobOutcome(name=run.name, outcome=None, error=result.reason, cause=result.cause)
+            )
             return
         seconds = 0.0 if run.begun_s is None else time.monotonic() - run.begun_s
         outcome = outcome_of(result, run.folder, seconds)

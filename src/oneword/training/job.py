@@ -60,6 +60,8 @@ class Result:
     """(step, loss on the fixed batch)."""
     reason: str = ""
     """Why the job ended as it did; empty for "finished"."""
+    cause: Exception | None = None
+    """What was raised, where a job failed in this call."""
     messages: list[str] = field(default_factory=list)
 
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from oneword.config.tuning import TUNING
-from oneword.errors import ConfigError, UserError
+from oneword.errors import ConfigError, UserError, why
 from oneword.models.contract import Backbone
 from oneword.models.speed.narrow_cpu import widened
 from oneword.training import extensions
@@ -124,9 +124,21 @@ def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
         UserError: the job cannot be trained as it was given.
     """
     (result,) = invert_many(backbone, [job], slots=parts.pop("slots", 1), **parts)
-    if result.status == "failed":
-        raise JobError(result.reason)
+    raise_failure(result)
     return result
+
+
+def raise_failure(result: Result) -> None:
+    """Raise what made a job fail, if it did.
+
+    Raises:
+        JobError: it cannot be trained as it was given; any other error as it was raised.
+    """
+    if result.status != "failed":
+        return
+    if result.cause is None or isinstance(result.cause, UserError):
+        raise JobError(result.reason) from result.cause
+    raise result.cause
 
 
 class _Loop:
@@ -176,12 +188,44 @@ class _Loop:
                 self._step(learners, placed)
 
     def _step(self, learners: Sequence[Learner], placed: contextlib.ExitStack) -> None:
-        """One step of every learner: its own draws and update, and a forward pass for all.
+        """One step of every learner, then the scorings that are due.
 
         Args:
             learners: Whose words stand in the prompts.
             placed: Holds the words in the model; they are placed anew when one of them grows.
         """
+        able = self._each(learners, self._learn)
+        self.rounds += 1
+        if _sizes(learners) != self.sizes:
+            placed.close()
+            self._place(placed, learners)
+        self._judge(able)
+
+    def _each(
+        self, learners: Sequence[Learner], do: Callable[[Sequence[Learner]], None]
+    ) -> list[Learner]:
+        """Do something for all at once; where that raises, for each alone, so that one fails alone.
+
+        Args:
+            learners: For whom.
+            do: What; it must change no learner before it raises.
+
+        Returns:
+            Those for whom it was done.
+        """
+        try:
+            do(learners)
+        except Exception as error:
+            if len(learners) > 1:
+                return [learner for one in learners for learner in self._each([one], do)]
+            for learner in learners:
+                self._fail(learner.index, error)
+                del self.active[learner.slot]
+            return []
+        return list(learners)
+
+    def _learn(self, learners: Sequence[Learner]) -> None:
+        """The draws and the update of each learner, and one forward pass for all."""
         backbone, parts = self.backbone, self.parts
 
         # Draws: a pure function of each job's seed and its own step.
@@ -226,13 +270,6 @@ class _Loop:
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
             checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
         update(learners, checked)
-        self.rounds += 1
-
-        # Score the fixed batches that are due, and tell of the step.
-        if _sizes(learners) != self.sizes:
-            placed.close()
-            self._place(placed, learners)
-        self._judge(learners)
 
     def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
         """Let the words stand in the model's prompts until ``placed`` is closed."""
@@ -248,7 +285,7 @@ class _Loop:
                 index = self.queue.popleft()
                 try:
                     self.active[slot] = self._admit(index, slot)
-                except UserError as error:
+                except Exception as error:
                     self._fail(index, error)
         return bool(self.active)
 
@@ -283,37 +320,35 @@ class _Loop:
         self.latent_shape = shape
         return learner
 
-    def _fail(self, index: int, error: UserError) -> None:
+    def _fail(self, index: int, error: Exception) -> None:
         self.results[index] = Result(
-            job=self.jobs[index], status="failed", concept=None, reason=str(error)
+            job=self.jobs[index],
+            status="failed",
+            concept=None,
+            reason=why(error),
+            cause=error,
         )
 
     def _begin(self, learners: Sequence[Learner]) -> None:
         """Check the new words in their sentences, and score them before the first step."""
-        able = []
-        for learner in learners:
-            try:
-                self._check_prompts(learner)
-                able.append(learner)
-            except UserError as error:
-                self._fail(learner.index, error)
-                del self.active[learner.slot]
+        able = [one for learner in learners for one in self._each([learner], self._check_prompts)]
         verdicts = self._score(able)
         for learner in able:
-            if learner.is_still:
+            if learner.is_still and learner.index in verdicts:
                 verdicts[learner.index] = verdicts[learner.index] or ("finished", "")
         self._report(able, verdicts)
 
-    def _check_prompts(self, learner: Learner) -> None:
+    def _check_prompts(self, learners: Sequence[Learner]) -> None:
         """Let the tokenizers refuse a sentence too long for its word, before any step."""
-        batches = learner.batches
-        check_fit(
-            self.backbone,
-            every_sentence(batches.sentences, batches.config, batches.against),
-            learner.fill,
-            token=learner.config.placeholder_token,
-            others=learner.others,
-        )
+        for learner in learners:
+            batches = learner.batches
+            check_fit(
+                self.backbone,
+                every_sentence(batches.sentences, batches.config, batches.against),
+                learner.fill,
+                token=learner.config.placeholder_token,
+                others=learner.others,
+            )
 
     def _judge(self, learners: Sequence[Learner]) -> None:
         """The scorings that are due after a step of every learner."""
@@ -335,8 +370,20 @@ class _Loop:
 
     def _score(self, learners: Sequence[Learner]) -> dict[int, Verdict | None]:
         """Score the fixed batches of all learners in one go; verdicts by job index."""
-        if not learners:
-            return {}
+        numbers: dict[int, list[float]] = {}
+
+        def measure(some: Sequence[Learner]) -> None:
+            numbers.update(zip((one.index for one in some), self._measures(some), strict=True))
+
+        able = self._each(learners, measure) if learners else []
+        return {
+            learner.index: learner.judge(loss, bool(bad), distance)
+            for learner in able
+            for loss, bad, distance in [numbers[learner.index]]
+        }
+
+    def _measures(self, learners: Sequence[Learner]) -> list[list[float]]:
+        """What ``Learner.judge`` is given of each: loss, whether a number was bad, distance."""
         samples = sum(learner.config.train_batch_size for learner in learners)
         with torch.no_grad():
             found = predictions(
@@ -350,14 +397,11 @@ class _Loop:
                 loss = self.parts.loss(prediction, fixed.target, fixed.samples).mean()
                 measures.append(learner.measures(loss))
             # the one place where the loop waits for the device
-            numbers = torch.stack(measures).tolist()
-        return {
-            learner.index: learner.judge(loss, bool(bad), distance)
-            for learner, (loss, bad, distance) in zip(learners, numbers, strict=True)
-        }
+            return torch.stack(measures).tolist()
 
     def _report(self, learners: Sequence[Learner], verdicts: dict[int, Verdict | None]) -> None:
         """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
+        learners = [learner for learner in learners if learner.slot in self.active]
         ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
         try:
             for learner in learners:

@@ -21,7 +21,7 @@ from oneword.training.extensions import form
 from oneword.training.fit import check_fit, filled, longest_words
 from oneword.training.job import Job, JobError, Result
 from oneword.training.learner import slot_token
-from oneword.training.loop import invert_many
+from oneword.training.loop import invert_many, raise_failure
 from oneword.training.parts import captions_or_templates
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.word import PlaceholderError
@@ -144,10 +144,8 @@ def invert_together(
         prompts=lambda job, _: told[job.name],
         **parts,
     )
-    failed = next((result for result in results if result.status == "failed"), None)
-    if failed is not None:
-        raise JobError(failed.reason)
     for result in results:
+        raise_failure(result)
         if result.concept is not None:
             result.concept.provenance["learned_together"] = {"words": list(slots), "paste": paste}
     return results
@@ -218,7 +216,7 @@ def _composites(jobs: Sequence[Job], own: int, seed: int) -> list[tuple[int, Ten
 def _owner(caption: str, jobs: Sequence[Job]) -> int:
     """The job whose samples a picture with several things belongs to: the word named first."""
     words = [job.config.placeholder_token for job in jobs]
-    found = [caption[start:end] for start, end in places(caption, words)]
+    found = [word for _, _, word in places(caption, words)]
     if len({*found}) < 2:
         raise JobError(
             "The caption of a picture with several things must name two or more of "
