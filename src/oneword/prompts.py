@@ -260,32 +260,45 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     )
 
 
-def places(text: str, placeholder_tokens: Iterable[str]) -> list[tuple[int, int]]:
-    """Where placeholders stand in a text: start and end of each, the longest where several begin.
+def spellings(placeholder_token: str) -> set[str]:
+    """A placeholder in the forms in which a keyboard, a file or a clipboard may bring it.
+
+    An accented letter is one character in Unicode's form NFC and two in NFD, and looks the same.
+    """
+    return {
+        placeholder_token,
+        *(unicodedata.normalize(form, placeholder_token) for form in ("NFC", "NFD")),
+    }
+
+
+def places(text: str, placeholder_tokens: Iterable[str]) -> list[tuple[int, int, str]]:
+    """Where placeholders stand in a text: start, end and which, the longest where several begin.
 
     A placeholder that begins or ends with a letter is none inside of a longer word: "cat" does not
-    stand in "cathedral". In scripts that put no spaces between words it may stand anywhere.
+    stand in "cathedral". In scripts that put no spaces between words it may stand anywhere. It is
+    found in each of its ``spellings``.
     """
-    tokens = sorted({*placeholder_tokens}, key=len, reverse=True)
-    found: list[tuple[int, int]] = []
+    meant = {form: token for token in placeholder_tokens for form in spellings(token)}
+    forms = sorted(meant, key=len, reverse=True)
+    found: list[tuple[int, int, str]] = []
     at = 0
-    while starts := [start for token in tokens if (start := text.find(token, at)) >= 0]:
+    while starts := [start for form in forms if (start := text.find(form, at)) >= 0]:
         at = min(starts)
-        fitting = (at + len(token) for token in tokens if text.startswith(token, at))
-        end = next((end for end in fitting if _stands_alone(text, at, end)), None)
-        if end is None:
+        fitting = ((at + len(form), meant[form]) for form in forms if text.startswith(form, at))
+        here = next(((end, t) for end, t in fitting if _stands_alone(text, at, end)), None)
+        if here is None:
             at += 1
         else:
-            found.append((at, end))
-            at = end
+            found.append((at, *here))
+            at = here[0]
     return found
 
 
 def replaced(text: str, texts: Mapping[str, str]) -> str:
     """A text with other texts in the places of placeholders."""
     parts, last = [], 0
-    for start, end in places(text, texts):
-        parts += [text[last:start], texts[text[start:end]]]
+    for start, end, token in places(text, texts):
+        parts += [text[last:start], texts[token]]
         last = end
     return "".join([*parts, text[last:]])
 
@@ -297,7 +310,7 @@ def names(prompt: str, placeholder_token: str) -> bool:
 
 def named(prompt: str, placeholder_tokens: Iterable[str]) -> set[str]:
     """Which of some placeholders a prompt holds, as the tokenizer will find them together."""
-    return {prompt[start:end] for start, end in places(prompt, placeholder_tokens)}
+    return {token for _, _, token in places(prompt, placeholder_tokens)}
 
 
 _LIST_NAME = re.compile(r"(?:paper|microworld):\S*")

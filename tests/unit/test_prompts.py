@@ -98,6 +98,9 @@ def test_every_template_holds_the_word_once_and_the_papers_end_with_a_full_stop(
         ("고양이가 달에 있다", "고양이", True),
         ("แมวบนดวงจันทร์", "แมว", True),
         ("a cafe\u0301s", "cafe\u0301", False),  # an accent of its own is part of the letter
+        ("a caf\u00e9", "cafe\u0301", True),  # the same word, typed elsewhere
+        ("a cafe\u0301", "caf\u00e9", True),
+        ("a cafe\u0301s", "caf\u00e9", False),
         ("котики", "кот", False),
     ],
 )
@@ -113,10 +116,16 @@ def test_prompts_become_templates_and_back():
 
 def test_of_words_that_begin_alike_the_longest_is_meant():
     assert named("a S*2 and a <b>", ["S*", "S*2", "<b>"]) == {"S*2", "<b>"}
-    assert places("cat-so", ["cat", "cat-s"]) == [(0, 3)]
+    assert places("cat-so", ["cat", "cat-s"]) == [(0, 3, "cat")]
     swapped = replaced("a S* beside a S*2", {"S*": "S*2", "S*2": "S*"})
     assert swapped == "a S*2 beside a S*"
     assert places("", ["a"]) == places("a", []) == []
+
+
+def test_an_accented_word_is_replaced_in_each_of_its_forms():
+    assert replaced("a <caf\u00e9> and a <cafe\u0301>", {"<cafe\u0301>": "S*"}) == "a S* and a S*"
+    assert named("a <caf\u00e9>", ["<cafe\u0301>"]) == {"<cafe\u0301>"}
+    assert places("x<cafe\u0301>", ["<caf\u00e9>"]) == [(1, 8, "<caf\u00e9>")]
 
 
 def test_a_prompt_without_its_placeholder_is_refused():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from oneword.concepts import deltas
 from oneword.concepts.concept import OUTPUT_VECTORS, Concept
+from oneword.prompts import spellings
 from oneword.vocabulary.kinds import VARYING
 from oneword.vocabulary.output_vectors import OutputSplice, OutputWord, ids_of, places, replaced
 from oneword.vocabulary.splice import Splice
@@ -229,7 +230,7 @@ def _check(
 ) -> None:
     model = getattr(backbone, "name", "the model")
     for first, second in itertools.combinations(concepts, 2):
-        if first.placeholder_token == second.placeholder_token:
+        if second.placeholder_token in spellings(first.placeholder_token):
             raise PlaceholderError(
                 f"Placeholders must differ, got {first.placeholder_token!r} twice; load one of the "
                 "concepts under another word, with FILE=OTHER-WORD on the command line or "

@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 from torch import Tensor
 from transformers import BatchEncoding
 
-from oneword.prompts import places
+from oneword.prompts import places, spellings
 from oneword.vocabulary.vocabulary import behind
 from oneword.vocabulary.word import PlaceholderError, Word
 
@@ -88,7 +88,8 @@ class _WordTokenizer:
         return found
 
     def _names_one(self, texts: Sequence[str]) -> bool:
-        return any(spelling in t for t in texts for spelling in self._spellings.values())
+        forms = {form for word in self._spellings.values() for form in spellings(word)}
+        return any(form in t for t in texts for form in forms)
 
     def _expanded(self, text: str, special: bool) -> list[int]:
         if (text, special) not in self._known:
@@ -128,11 +129,11 @@ class _WordTokenizer:
             text, add_special_tokens=special, return_offsets_mapping=True, verbose=False
         )
         ids: list[int] = []
-        found: list[tuple[int, int]] = []
+        found: list[tuple[int, int, str]] = []
         before: tuple[int, int] | None = None
         for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
             if token in self._expansions and text[start:end] == self._spellings[token]:
-                found.append((start, end))
+                found.append((start, end, self._spellings[token]))
                 # Gemma's words hold the space before them; a row takes such a word's place. Some
                 # tokenizers give a lone space no width
                 lone = before in ((start - 1, start), (start, start))
@@ -242,7 +243,7 @@ def apart(tokenizer: Any, text: str) -> list[str]:
         One part more than twice the number of placeholders; what stands between may be empty.
     """
     parts, last = [], 0
-    for start, end in places(text, getattr(tokenizer, "_spellings", {}).values()):
-        parts += [text[last:start], text[start:end]]
+    for start, end, token in places(text, getattr(tokenizer, "_spellings", {}).values()):
+        parts += [text[last:start], token]
         last = end
     return [*parts, text[last:]]

@@ -44,6 +44,8 @@ def rows(tokenizer, text):
         ("S*", "a 5S* hotel", 0),
         ("S*", "a S*2", 1),
         ("-cat", "a -cat on the moon", 1),
+        ("<caf\u00e9>", "a <cafe\u0301> on the moon", 1),
+        ("<cafe\u0301>", "a <caf\u00e9> on the moon", 1),
     ],
 )
 def test_a_word_is_found_as_the_prompts_are_read(kind, token, text, count):
