@@ -316,3 +316,19 @@ def test_the_command_line_learns_one_and_refuses_to_convert_it(make, tmp_path, c
     assert main(["concept", "convert", str(run), "--to", "a1111",
                  "--output-dir", str(tmp_path / "a1111")]) == 2  # fmt: skip
     assert "no other tool reads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("initializer", [[], ["--initializer-token", "cat"]])
+def test_a_model_that_reads_no_output_token_by_token_is_refused_before_a_file(
+    photos, tmp_path, capsys, initializer
+):
+    """Kolors takes the states of its language model in an order of its own."""
+    from oneword.cli.main import main
+
+    kolors = tiny.save(tiny.make("kolors"), tmp_path / "kolors")
+    words = ["train", "--model", str(kolors), "--train-data-dir", str(photos),
+             "--output-dir", str(tmp_path / "run"), "--placeholder-token", "<toy>",
+             *initializer, "--vectors-at", "output", "--device", "cpu", "--dry-run"]  # fmt: skip
+    assert main(words) == 2
+    assert "got none; learn rows with --vectors-at input." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -24,6 +24,7 @@ from oneword.runs.folder import versions
 from oneword.training.batches import checked, every_sentence
 from oneword.training.extensions import form
 from oneword.training.fit import check_fit, filled
+from oneword.training.initializer import nouns_for
 from oneword.training.job import Job
 from oneword.training.rates import effective_learning_rate
 from oneword.training.tuning import BASELINES, longest_words, tuner
@@ -174,6 +175,9 @@ def _check_words(
     if config.validation_steps or asked.validation_prompt is not None:
         sentences.append(template)
     words, others = longest_words(backbone, job, inversion)
+    if inversion.vectors_at == "output":  # for which rows stood in above
+        noun = inversion.initializer_token or nouns_for(backbone, job.name, inversion)[0]
+        own.rows(backbone, job, dataclasses.replace(inversion, initializer_token=noun))
     negative = words[0].negative_token
     if config.validation_steps and negative is not None:
         backbone.check_sampling(SamplingConfig(negative_prompt=negative))
