@@ -560,6 +560,10 @@ def test_the_vae_leaves_the_device_while_it_has_nothing_to_do(folders, monkeypat
     assert moves == ["meta", "cpu", "cpu"]  # to the model's device, here the same, and away
     backbone.encode_image(torch.zeros(1, 3, 64, 64))
     assert moves == ["meta", "cpu", "cpu"]  # already there, as within its tuning: it stays
+    moves.append("meta")
+    with pytest.raises(RuntimeError):
+        backbone.encode_image(torch.zeros(1, 3, 0, 0))
+    assert moves[3:] == ["meta", "cpu", "cpu"]  # it leaves when something goes wrong there, too
 
 
 if __name__ == "__main__":  # prints what expected.json holds

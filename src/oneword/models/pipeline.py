@@ -155,11 +155,13 @@ class FrozenPipeline:
         """Parts that wait off the device come to it; with ``offload`` they leave again."""
         away = self.config.offload not in (None, "none")
         visitors = [p for p in parts if p is not None and p.device != self.device] if away else []
-        for part in visitors:
-            part.to(self.device)
-        yield
-        for part in visitors:
-            part.to("cpu")
+        try:
+            for part in visitors:
+                part.to(self.device)
+            yield
+        finally:
+            for part in visitors:
+                part.to("cpu")
 
     # --- prompts
 
