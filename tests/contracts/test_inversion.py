@@ -139,7 +139,7 @@ def test_slots_take_the_next_job_and_a_bad_one_fails_alone(tiny_sd):
 
 
 def faulty(place):
-    """Parts that raise for job "b": as it begins, at its first scoring, or from its third step on."""
+    """Parts that raise for job "b": as it begins, at its first scoring, or in its third step."""
     calls = []
 
     def fault():
