@@ -413,7 +413,7 @@ def _full_disks(place: Path, names: Sequence[str]) -> list[str]:
                     lines.append(f"then it ended with {again}: {_end(Path('log-again'))}")
                 parted = _differing(expected, results)
                 # words that could be written at different steps share their batches otherwise then
-                may_round = name == "jobs" and not _astray(expected, results)
+                may_round = name in ("jobs", "study") and not _astray(expected, results)
                 if parted and may_round and _parting(expected, results) < _ROUNDING:
                     near, parted = near + (not lines), []
                 else:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from oneword import _files
-from oneword._files import InUseError
+from oneword._files import InUseError, OutputError
 from oneword.concepts import formats
 from oneword.errors import ConfigError, UserError
 from oneword.runs.events import Message, Plan, Preview, Stepped
@@ -247,7 +247,7 @@ def test_a_file_in_the_folders_place_is_refused(make, tmp_path):
 def test_too_little_room_is_said_before_training(make, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(RunError, match=r"must have 16 MB of room, got 1\.0 MB"):
+    with pytest.raises(OutputError, match=r"must have 16 MB of room, got 1\.0 MB"):
         train(make())
 
 

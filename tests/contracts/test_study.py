@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,6 +330,18 @@ def test_a_folder_that_cannot_be_written_stops_the_study_and_fails_no_job(make, 
     found = grid.run(study, on_event=Events())
     assert len(found.done) == len(study.specs)
     assert not list(leftovers(study.folder))
+
+
+def test_a_disk_without_room_for_runs_stops_the_study_and_fails_no_job(make, tmp_path, monkeypatch):
+    study = make(tmp_path / "a", setups=("one-word",))
+    grid.claim(study).release()
+    usage = shutil.disk_usage("/")._replace(free=1_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(OutputError, match="must have 16 MB of room"):
+            grid.run(study, on_event=Events())
+    assert grid.standing(study).failed == []
+    assert len(grid.run(study, on_event=Events()).done) == len(study.specs)
 
 
 def test_a_word_that_another_process_trains_stops_the_study_and_fails_no_job(make, tmp_path):

@@ -23,6 +23,7 @@ import safetensors.torch
 from oneword._files import (
     FormError,
     Hold,
+    OutputError,
     check,
     hold,
     open_regular,
@@ -106,9 +107,9 @@ class RunFolder:
         What a killed run left half written in it is swept up; ``release`` gives it back.
 
         Raises:
-            RunError: it holds something else, or its disk is full.
+            RunError: it holds something else.
             InUseError: another process writes there, or into its mirror.
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or its disk is full.
             MirrorError: its mirror cannot be used.
         """
         self._check_ours()
@@ -135,7 +136,7 @@ class RunFolder:
         path = self.path
         free_mb = shutil.disk_usage(path).free / 1e6
         if free_mb < _FREE_MB:
-            raise RunError(
+            raise OutputError(
                 f"The disk of {path} must have {_FREE_MB} MB of room, got {free_mb:.1f} MB; free "
                 "some, or pass another --output-dir."
             )
@@ -242,13 +243,13 @@ class RunFolder:
         """Append one line.
 
         Raises:
-            RunError: the disk is full or the folder has become read-only.
+            OutputError: the disk is full or the folder has become read-only.
         """
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(numbers) + "\n")
         except OSError as error:
-            raise RunError(
+            raise OutputError(
                 f"{self.metrics} must be writable, got: {error.strerror or error}; make room, then "
                 "run the same command again to go on."
             ) from error
