@@ -33,6 +33,7 @@ COMMON: Constants = {
     "random_flip": (True, "their code (2.7)"),
     "center_crop": (True, "ours: 2.7 squashes"),
     "interpolation": ("lanczos", "ours: 2.7 has bicubic"),
+    "backgrounds": ("auto", "ours: 2.7 keeps what a file has under its transparency"),
     "keep": ("best", "ours: row 9 keeps the last"),
     "early_stopping": (False, "section 3 (row 9)"),
     "stop_threshold": (0.15, "2302.04841"),
@@ -51,6 +52,7 @@ _PUBLISHED: Constants = {
     "adam_weight_decay": (1e-2, "their code (row 11)"),
     "center_crop": (False, "their code (2.7)"),
     "interpolation": ("bicubic", "their code (2.7)"),
+    "backgrounds": ("none", "their code (2.7)"),
     "keep": ("last", "section 3 (row 9)"),
 }
 _RELEASE: Constants = _PUBLISHED | {

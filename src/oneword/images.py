@@ -83,6 +83,9 @@ class PictureSet:
     """Original height and width, and top and left of the crop in the resized picture, px."""
     masks: Masks | None = None
     """What of each picture counts, where any picture has a mask; those without count whole."""
+    opacity: Masks | None = None
+    """How solid each picture is, in [0, 1], where any is transparent somewhere; ``pixels`` show
+    them on white."""
     skipped: tuple[str, ...] = field(default=())
     """Entries that are no pictures, each with the reason."""
 
@@ -103,8 +106,9 @@ def read_folder(
     """Read every picture of a folder as squares of ``resolution`` px.
 
     Hidden files, folders and files of other kinds are skipped and listed; a damaged picture is an
-    error, since leaving it out would change the result silently. Captions are a .txt file beside a
-    picture, or the field "text" in the ``metadata.jsonl`` of the Hugging Face imagefolder layout.
+    error, since leaving it out would change the result silently. What is transparent becomes white.
+    Captions are a .txt file beside a picture, or the field "text" in the ``metadata.jsonl`` of the
+    Hugging Face imagefolder layout.
 
     Args:
         folder: Where the pictures lie.
@@ -126,7 +130,8 @@ def read_folder(
     listed = _listed_captions(folder / _METADATA)
     spelled = {_composed(name): name for name in listed}
     unused = set(listed)
-    squares, names, captions, crops, found_masks, skipped = [], [], [], [], [], []
+    squares, names, captions, crops, skipped = [], [], [], [], []
+    found_masks, solid = [], []
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         if path.name.startswith(".") or path.name in (_METADATA, descriptions.FILE):
             continue
@@ -155,6 +160,9 @@ def read_folder(
             )
         )
         crops.append(_crop(upright, resolution, center_crop=center_crop))
+        solid.append(
+            _solid(upright, path, resolution, center_crop=center_crop, interpolation=interpolation)
+        )
         mask = _mask_of(path, upright, mask_dir) if masks else None
         found_masks.append(
             _to_mask(mask, path, resolution, center_crop=center_crop, interpolation=interpolation)
@@ -177,6 +185,7 @@ def read_folder(
         tuple(captions),
         torch.tensor(crops),
         torch.cat(found_masks) if any(not bool(m.all()) for m in found_masks) else None,
+        torch.cat(solid) if any(bool((own < 1).any()) for own in solid) else None,
         tuple(skipped),
     )
 
@@ -263,6 +272,37 @@ def _opacity(image: Image.Image) -> Image.Image | None:
     return alpha if alpha.getextrema() != (255, 255) else None
 
 
+def _solid(
+    upright: Image.Image,
+    path: Path,
+    size: int,
+    *,
+    center_crop: bool,
+    interpolation: Interpolation,
+) -> Masks:
+    """How solid the pixels of a square are."""
+    alpha = _opacity(upright)
+    if alpha is None:
+        return torch.ones(1, 1, size, size)
+    found = _level(alpha, size, center_crop=center_crop, interpolation=interpolation)
+    if not bool((found > 0.5).any()):
+        raise ImageError(
+            "A picture must show something, got nothing that is not transparent inside the square "
+            f"of {path.name}."
+        )
+    return found
+
+
+def _level(
+    image: Image.Image, size: int, *, center_crop: bool, interpolation: Interpolation
+) -> Masks:
+    """A grey picture as numbers in [0, 1]."""
+    pixels = to_pixels(
+        image.convert("RGB"), size, center_crop=center_crop, interpolation=interpolation
+    )
+    return ((pixels[:, :1] + 1) / 2).clamp(0, 1)
+
+
 def _to_mask(
     mask: Image.Image | None,
     path: Path,
@@ -273,16 +313,13 @@ def _to_mask(
 ) -> Masks:
     if mask is None:
         return torch.ones(1, 1, size, size)
-    pixels = to_pixels(
-        mask.convert("RGB"), size, center_crop=center_crop, interpolation=interpolation
-    )
-    found = (pixels[:, :1] + 1) / 2
+    found = _level(mask, size, center_crop=center_crop, interpolation=interpolation)
     if not bool((found > 0.5).any()):
         raise ImageError(
             f"A mask must mark some of its picture white (or opaque), got nothing marked inside "
             f"the square of {path.name}."
         )
-    return found.clamp(0, 1)
+    return found
 
 
 def _has_picture(text: Path) -> bool:

@@ -20,10 +20,14 @@ from PIL import Image
 from oneword import _files
 from oneword._files import InUseError, OutputError
 from oneword.concepts import formats
+from oneword.config.inversion import InversionConfig
+from oneword.config.runs import ComposeConfig
 from oneword.errors import ConfigError, UserError
+from oneword.runs.compose import compose
 from oneword.runs.events import Message, Plan, Preview, Stepped
 from oneword.runs.folder import RunError
 from oneword.runs.train import dry_run, train
+from oneword.training.job import JobError
 
 
 def rows(folder):
@@ -182,6 +186,7 @@ def test_a_run_of_an_older_version_goes_on_with_what_it_did(make, tmp_path):
     record = json.loads(kept.read_text())
     cropped = record["config"]["inversion"].pop("center_crop")
     assert record["config"]["inversion"].pop("interpolation") == "lanczos"
+    assert record["config"]["inversion"].pop("backgrounds") == "none"  # they are not transparent
     kept.write_text(
         json.dumps(record | {"config": record["config"] | {"center_crop": not cropped}})
     )
@@ -190,6 +195,54 @@ def test_a_run_of_an_older_version_goes_on_with_what_it_did(make, tmp_path):
     kept.write_text(json.dumps(record | {"config": record["config"] | {"center_crop": cropped}}))
     assert dry_run(make())["run"] == "resume"
     assert train(make()).result.status == "finished"
+
+
+def test_a_transparent_picture_is_learned_on_varied_grounds(make, photos, tmp_path):
+    """Of a run: what it records, that it goes on to the same bits, and what changes without."""
+    for path in sorted(photos.iterdir())[1:]:  # one transparent picture is enough
+        path.unlink()
+    with Image.open(photos / "0.png") as picture:
+        cut = picture.convert("RGBA")
+    cut.paste((0, 0, 0, 0), (0, 0, cut.width, cut.height // 2))
+    cut.save(photos / "0.png")
+    whole = train(make("whole"))
+    record = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert record["config"]["inversion"]["backgrounds"] == "auto"
+    train(make(), on_event=Stop(5))
+    outcome = train(make())
+    rows, again = (o.result.concept.rows["clip"] for o in (whole, outcome))
+    assert torch.equal(rows, again)
+    white = train(make("white", {"backgrounds": "none"}))
+    assert not torch.equal(rows, white.result.concept.rows["clip"])
+    with pytest.raises(ConfigError, match="backgrounds was 'auto' and is 'none'"):
+        train(make(inversion={"backgrounds": "none"}))
+
+
+def test_grounds_without_a_use_are_refused_before_the_run(make, tmp_path):
+    with pytest.raises(JobError, match="got 3 of 3 without transparency"):
+        train(make(inversion={"backgrounds": "plain"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_words_of_an_older_composition_go_on(make, photos, tmp_path):
+    """What is unset now was unset then, whatever older versions did."""
+    config = ComposeConfig(
+        images=(photos, photos),
+        placeholder_tokens=("<a>", "<b>"),
+        initializer_tokens=("cat", "dog"),
+        model=make().model,
+        inversion=InversionConfig(max_train_steps=2, train_batch_size=2, num_evaluation_samples=2),
+        output_dir=tmp_path / "two",
+    )
+    compose(config)
+    kept = tmp_path / "two" / "config.json"
+    record = json.loads(kept.read_text())
+    for name in ("center_crop", "interpolation", "backgrounds"):
+        assert record["config"]["inversion"].pop(name) is None
+    kept.write_text(json.dumps(record))
+    results, file = compose(config)
+    assert [result.status for result in results] == ["finished", "finished"]
+    assert file is not None
 
 
 def test_a_moved_picture_folder_and_other_previews_are_no_difference(make, photos, tmp_path):

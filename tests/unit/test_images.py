@@ -503,3 +503,20 @@ def test_a_picture_is_resized_as_pillow_does_it(center_crop, interpolation, tmp_
     how = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     expected = np.asarray(square.resize((16, 16), how), dtype=np.float32) / 127.5 - 1
     assert torch.equal(found, torch.from_numpy(expected).permute(2, 0, 1))
+
+
+def test_what_is_transparent_is_said_and_a_picture_of_nothing_is_refused(tmp_path):
+    solid, half, gone = (Image.new("RGBA", (32, 32), (200, 30, 30, a)) for a in (255, 255, 0))
+    half.paste((0, 0, 0, 0), (0, 0, 32, 16))
+    solid.save(tmp_path / "a.png")
+    assert read_folder(tmp_path, resolution=16).opacity is None
+    half.save(tmp_path / "b.png")
+    for masks in (True, False):
+        found = read_folder(tmp_path, resolution=16, masks=masks)
+        assert bool((found.opacity[0] == 1).all())
+        assert found.opacity[1, 0, :7].max() < 0.02 < 0.98 < found.opacity[1, 0, 9:].min()
+        assert float(found.pixels[1, :, :7].min()) > 0.9
+        assert (found.masks is None) == (not masks)
+    gone.save(tmp_path / "c.png")
+    with pytest.raises(ImageError, match=r"nothing that is not transparent .* of c\.png"):
+        read_folder(tmp_path, resolution=16, masks=False)

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from oneword.config.checks import check_finite, check_placeholder, check_seeds
-from oneword.config.presets import SETUPS, Interpolation, PresetName, TemplateSet, preset_for
+from oneword.config.presets import (
+    SETUPS,
+    Backgrounds,
+    Interpolation,
+    PresetName,
+    TemplateSet,
+    preset_for,
+)
 from oneword.config.tuning import TUNING, ResolvedTuning, TuningConfig
 from oneword.errors import ConfigError, require
 
@@ -96,6 +103,8 @@ class InversionConfig:
     """Crop the middle square of each picture; otherwise it is squashed to a square."""
     interpolation: Interpolation | None = None
     """How pictures are brought to the model's size."""
+    backgrounds: Backgrounds | None = None
+    """What pictures with transparency are set on, another ground each step: plain colours, places of the embedded model's world, both there and colours elsewhere (auto), or always white (none)."""
     keep: Literal["best", "last", "average"] | None = None
     """Which rows are kept: those with the lowest loss on the fixed evaluation batch, the last ones, or the average of the last ones."""
     average_decay: float = 0.98
@@ -289,6 +298,7 @@ class ResolvedConfig(InversionConfig):
     random_flip: bool = field()
     center_crop: bool = field()
     interpolation: Interpolation = field()
+    backgrounds: Backgrounds = field()
     keep: Literal["best", "last", "average"] = field()
     early_stopping: bool = field()
     stop_threshold: float = field()

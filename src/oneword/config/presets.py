@@ -14,6 +14,9 @@ TemplateSet = Literal["paper27dot", "release27", "head81", "style19dot", "style1
 Interpolation = Literal["lanczos", "bicubic"]
 
 
+Backgrounds = Literal["auto", "plain", "world", "none"]
+
+
 SamplerName = Literal["paper", "release", "model"]
 
 
@@ -46,6 +49,7 @@ _COMMON: dict[str, Any] = {
     "random_flip": True,
     "center_crop": True,
     "interpolation": "lanczos",
+    "backgrounds": "auto",
     "keep": "best",
     "early_stopping": False,
     "stop_threshold": 0.15,
@@ -61,6 +65,7 @@ _PUBLISHED: dict[str, Any] = {
     "adam_weight_decay": 1e-2,
     "center_crop": False,
     "interpolation": "bicubic",
+    "backgrounds": "none",
     "keep": "last",
 }
 

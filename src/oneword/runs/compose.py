@@ -66,6 +66,7 @@ def compose(
                 name=token,
                 pictures=found.pixels,
                 masks=found.masks,
+                opacity=found.opacity,
                 captions=_captions(found),
                 config=dataclasses.replace(
                     config.inversion, placeholder_token=token, initializer_token=start

@@ -62,7 +62,11 @@ _METRICS = {
 
 _RENAMED = {"center_crop": "inversion.center_crop"}
 """Settings by the names that older records have."""
-_ONCE = {"inversion.center_crop": True, "inversion.interpolation": "lanczos"}
+_ONCE = {
+    "inversion.center_crop": True,
+    "inversion.interpolation": "lanczos",
+    "inversion.backgrounds": "none",
+}
 """What older versions did, which had no such setting."""
 _UNBOUND = (
     "output_dir",
@@ -191,8 +195,8 @@ class RunFolder:
             return "new"
         must = f"{self.record} must be the record of a run (or pass another --output-dir)"
         found = read_json(self.record, _RECORD, must=must, error=RunError)
-        theirs, pictures = _as_today(_flat(found["config"])), found["pictures_sha256"]
         ours = _flat(record["config"])
+        theirs, pictures = _as_today(_flat(found["config"]), ours), found["pictures_sha256"]
         differing = [
             f"{name.removeprefix('inversion.')} was {theirs.get(name)!r} and is {ours.get(name)!r}"
             for name in sorted(theirs.keys() | ours.keys())
@@ -340,10 +344,15 @@ def versions() -> dict[str, str]:
 _MATTER = ("torch", "diffusers", "transformers")
 
 
-def _as_today(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a record, with the names of today and what older versions did without asking."""
+def _as_today(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a record, with the names of today and what older versions did without asking.
+
+    Args:
+        settings: Of the record.
+        ours: Those of today; what is unset there was unset then, too.
+    """
     named = {_RENAMED.get(name, name): value for name, value in settings.items()}
-    return _ONCE | named
+    return {name: once for name, once in _ONCE.items() if ours.get(name) is not None} | named
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -79,6 +79,9 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         masks=config.masks,
         mask_dir=config.mask_dir,
     )
+    if pictures.opacity is None and inversion.backgrounds == "auto":  # nothing to set on one
+        inversion = dataclasses.replace(inversion, backgrounds="none")
+        config = dataclasses.replace(config, inversion=inversion)
     captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
     described = descriptions.read(config.train_data_dir)
     job = Job(
@@ -87,6 +90,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         config=inversion,
         crops=pictures.crops,
         masks=pictures.masks,
+        opacity=pictures.opacity,
         captions=None if captions is None else tuple(captions),
         descriptions=described,
     )

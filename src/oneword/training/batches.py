@@ -12,6 +12,7 @@ from oneword._devices import sent
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone, Moments
 from oneword.training.draws import Draws, evaluation_draws, step_draws
+from oneword.training.grounds import check_grounds, on_grounds
 from oneword.training.job import Job, JobError
 from oneword.training.parts import AgainstPart, PromptsPart
 from oneword.training.samples import Batch, Choices, Samples
@@ -49,21 +50,28 @@ class Batches:
         height, width = job.pictures.shape[-2:]
         whole = torch.tensor([[height, width, 0, 0]] * len(job.pictures))
         self.crops = whole if job.crops is None else job.crops
-        self.posterior = self._encode()
+        self.posterior, self.places = self._encode()
         self.masks = self._shrink_masks()
         draws = evaluation_draws(
-            config.seed, config.num_evaluation_samples, len(job.pictures), self.latent_shape
+            config.seed,
+            config.num_evaluation_samples,
+            len(job.pictures),
+            self.latent_shape,
+            len(self.places),
         )
         self.fixed = self.noised(draws, draws.times, alone=True)
 
     @torch.no_grad()
-    def _encode(self) -> Moments:
-        """Posterior of each picture, then of each mirror image."""
-        pictures = self.job.pictures
-        if self.config.random_flip:
-            pictures = torch.cat([pictures, pictures.flip(-1)])
-        parts = [self.backbone.encode_image(chunk) for chunk in pictures.split(_ENCODE_CHUNK)]
-        return Moments(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
+    def _encode(self) -> tuple[Moments, Tensor]:
+        """Posterior of each picture, then of each mirror image, on each of their grounds.
+
+        Returns:
+            The posterior, and where (ground, mirrored, picture) stand in it.
+        """
+        shown, places = on_grounds(self.job, self.config, self.backbone.family)
+        parts = [self.backbone.encode_image(chunk) for chunk in shown.split(_ENCODE_CHUNK)]
+        moments = Moments(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
+        return moments, places
 
     def _shrink_masks(self) -> Tensor | None:
         """The mask of each picture in latent cells, then of each mirror image."""
@@ -90,6 +98,7 @@ class Batches:
             len(self.job.pictures),
             self.latent_shape,
             random_flip=self.config.random_flip,
+            num_grounds=len(self.places),
         )
 
     def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> Batch:
@@ -101,9 +110,10 @@ class Batches:
             alone: Leave further words out of the sentences.
         """
         backbone, device = self.backbone, self.backbone.device
-        rows = draws.pictures + len(self.job.pictures) * draws.flips
-        places = sent(rows, device)
-        x0 = self.posterior[places].sample(sent(draws.posterior_noise, device))
+        flips = draws.flips.long()
+        x0_at = sent(self.places[draws.grounds, flips, draws.pictures], device)
+        x0 = self.posterior[x0_at].sample(sent(draws.posterior_noise, device))
+        masks_at = sent(draws.pictures + len(self.job.pictures) * flips, device)
         noise = sent(draws.noise, device)
         t = backbone.sample_t(sent(times, device), self.latent_shape[1:])
         x_t = backbone.add_noise(x0, noise, t)
@@ -120,7 +130,7 @@ class Batches:
             noise=noise,
             x_t=x_t,
             crops=self.crops[draws.pictures],
-            mask=None if self.masks is None else self.masks[places],
+            mask=None if self.masks is None else self.masks[masks_at],
         )
         target, away = backbone.target(x0, noise, t), self.against
         if away is None:
@@ -152,6 +162,7 @@ def checked(
             f"train_encoders must name text encoders of the model "
             f"({', '.join(backbone.vocabularies)}), got {', '.join(sorted(unknown))}."
         )
+    check_grounds(job, config, backbone.family)
     if job.masks is not None and len(job.masks) != count:
         raise JobError(
             f"Job {name!r} needs one mask for each of its {count} pictures, got {len(job.masks)}."

@@ -17,7 +17,7 @@ from torch import Tensor
 from oneword._typing import Latents, Uniforms
 
 
-_TRAINING, _EVALUATION, _PERMUTATION = range(3)
+_TRAINING, _EVALUATION, _PERMUTATION, _GROUNDS = range(4)
 EVALUATION_SPAN = (0.1, 0.95)
 """Part of the diffusion time that the fixed evaluation batch covers, as fractions."""
 
@@ -38,6 +38,8 @@ class Draws:
     """Standard normal; picks the sample of the VAE's posterior."""
     noise: Latents
     """Standard normal; what the denoiser has to undo."""
+    grounds: Int[Tensor, " batch"]
+    """Index of the ground behind a picture with transparency."""
 
 
 def generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
@@ -68,6 +70,7 @@ def step_draws(
     latent_shape: tuple[int, ...],
     *,
     random_flip: bool,
+    num_grounds: int = 1,
 ) -> Draws:
     """Draws of a concept's own step.
 
@@ -80,10 +83,14 @@ def step_draws(
         num_pictures: Pictures to choose from.
         latent_shape: (channels, h, w) of one sample.
         random_flip: Mirror half of the samples.
+        num_grounds: Grounds to choose from.
     """
     g = generator(seed, _TRAINING, step)
     uniforms = torch.rand(3, batch, generator=g)
     noise = torch.randn(2, batch, *latent_shape, generator=g)
+    grounds = torch.zeros(batch, dtype=torch.long)
+    if num_grounds > 1:
+        grounds = torch.randint(num_grounds, (batch,), generator=generator(seed, _GROUNDS, step))
     return Draws(
         pictures=_balanced(seed, step * batch, batch, num_pictures),
         flips=(uniforms[0] < 0.5) if random_flip else torch.zeros(batch, dtype=torch.bool),
@@ -91,11 +98,12 @@ def step_draws(
         times=uniforms[2],
         posterior_noise=noise[0],
         noise=noise[1],
+        grounds=grounds,
     )
 
 
 def evaluation_draws(
-    seed: int, batch: int, num_pictures: int, latent_shape: tuple[int, ...]
+    seed: int, batch: int, num_pictures: int, latent_shape: tuple[int, ...], num_grounds: int = 1
 ) -> Draws:
     """Draws of the fixed evaluation batch: no mirror images, times at stratum centres.
 
@@ -114,4 +122,5 @@ def evaluation_draws(
         times=centres,
         posterior_noise=noise[0],
         noise=noise[1],
+        grounds=torch.arange(batch) // num_pictures % num_grounds,
     )

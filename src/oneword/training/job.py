@@ -36,6 +36,9 @@ class Job:
     picture; ``None``: every picture is whole."""
     masks: Float[Tensor, "masks 1 height width"] | None = None
     """What of each picture, in [0, 1], the loss counts; ``None``: all of it."""
+    opacity: Float[Tensor, "pictures 1 height width"] | None = None
+    """How solid each picture is, in [0, 1], where ``pictures`` show some of them on white, whose
+    place ``config.backgrounds`` takes; ``None``: they have no transparency."""
     captions: tuple[str, ...] | None = None
     """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
     descriptions: Descriptions | None = None

@@ -99,13 +99,18 @@ def invert_together(
     # the loop fills its slots in the order of the jobs
     slots = {job.config.placeholder_token: slot_token(i) for i, job in enumerate(jobs)}
     pictures: list[list[Tensor]] = []
+    solid: list[list[Tensor]] = []
     sentences: list[list[tuple[str, ...]]] = []
     for job, config in zip(jobs, configs, strict=True):
         pictures.append(list(job.pictures))
+        solid.append(
+            [*(torch.ones_like(job.pictures[:, :1]) if job.opacity is None else job.opacity)]
+        )
         sentences.append([tuple(s) for s in captions_or_templates(job, config)])
     for picture, caption in zip(*together, strict=True) if together else ():
         owner = _owner(caption, jobs)
         pictures[owner].append(picture)
+        solid[owner].append(torch.ones_like(picture[:1]))
         sentences[owner].append((_named(caption, jobs[owner], slots),))
     mixed, told = [], {}
     for i, job in enumerate(jobs):
@@ -113,14 +118,17 @@ def invert_together(
         # repeats of the pictures for each composite, so that these have their share of the deck
         repeats = max(1, round((1 - paste) / paste)) if paste else 1
         deck: list[Tensor] = []
+        opacity: list[Tensor] = []
         said: list[tuple[str, ...]] = []
         for place, picture in enumerate(pictures[i]):
             deck += [picture] * repeats
+            opacity += [solid[i][place]] * repeats
             said += [sentences[i][place]] * repeats
             if place < len(composites):  # spread, so that the fixed batch meets some
                 other, composite = composites[place]
                 word = slots[jobs[other].config.placeholder_token]
                 deck.append(composite)
+                opacity.append(torch.ones_like(composite[:1]))
                 said.append((PASTED_CAPTION.format("{}", word),))
         told[job.name] = said
         mixed.append(
@@ -130,6 +138,7 @@ def invert_together(
                 pictures=torch.stack(deck),
                 crops=None,
                 masks=None,
+                opacity=None if job.opacity is None else torch.stack(opacity),
                 captions=None,
             )
         )

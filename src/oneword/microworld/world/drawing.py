@@ -10,7 +10,7 @@ import numpy as np
 import skia
 
 from oneword.microworld.world.extras import draw_behind, draw_extras
-from oneword.microworld.world.inventory import Scene, Thing
+from oneword.microworld.world.inventory import PLACES, Scene, Thing
 from oneword.microworld.world.paths import oval, rect, union
 from oneword.microworld.world.pen import PARTS, BoundsPen, MaskPen, Pen, StylePen
 from oneword.microworld.world.places import draw_place
@@ -270,6 +270,24 @@ def render(scene: Scene, size: int = 128) -> np.ndarray:
     if picture.dtype == np.uint8:
         return np.ascontiguousarray(picture)
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def empty_place(place: str, variant: int, size: int = 128) -> np.ndarray:
+    """Draw a place with nothing in it.
+
+    Args:
+        place: One of ``PLACES``.
+        variant: Which of its variations, from 0 on.
+        size: Side in pixels.
+
+    Returns:
+        uint8 (size, size, 3), RGB.
+    """
+    rng = np.random.default_rng((24, variant, PLACES.index(place)))
+    surface, canvas = _canvas(size)
+    draw_place(StylePen(canvas, "photo"), place, rng)
+    drawn = surface.toarray(colorType=skia.kRGBA_8888_ColorType)[..., :3]
+    return np.clip(finish(drawn, "photo", size, rng) + 0.5, 0, 255).astype(np.uint8)
 
 
 def masks(scene: Scene, size: int = 128) -> dict[str, np.ndarray]:
