@@ -39,7 +39,7 @@ from oneword.images import contact_sheet, from_uint8, save_png
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
 from oneword.microworld.world import concepts, held_out
-from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.microworld.world.drawn import concept_masks, concept_pictures, concept_plain
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.training.job import Job
@@ -56,6 +56,8 @@ class Arguments:
     """Held-out concepts in place of the half's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training, each with other pictures of the concept."""
+    cut_out: int = 0
+    """Learn from so many plain drawings, transparent around the thing; 0: from five pictures in places."""
     num_images: int = 8
     """Pictures per prompt."""
     slots: int = 4
@@ -159,8 +161,19 @@ def _job(bench: _Bench, concept: held_out.HeldOut, seed: int) -> Job:
         learnable_property="style" if style else "object",
         seed=seed,
     )
-    drawn = concept_pictures(concept, seed=seed, size=bench.backbone.resolution)
-    return Job(name=concept.name, pictures=from_uint8(drawn), config=config)
+    count, size = bench.arguments.cut_out, bench.backbone.resolution
+    if not count:
+        drawn = concept_pictures(concept, seed=seed, size=size)
+        return Job(name=concept.name, pictures=from_uint8(drawn), config=config)
+    drawn = from_uint8(concept_plain(concept, num=count, seed=seed, size=size))
+    solid = torch.stack(
+        [
+            torch.from_numpy(masks["silhouette"]).float()[None]
+            for masks in concept_masks(concept, num=count, seed=seed, size=size, plain=True)
+        ]
+    )
+    white = torch.where(solid > 0, drawn, 1.0)
+    return Job(name=concept.name, pictures=white, masks=solid, opacity=solid, config=config)
 
 
 def _scored(
