@@ -57,7 +57,7 @@ class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training, each with other pictures of the concept."""
     cut_out: int = 0
-    """Learn from so many plain drawings, transparent around the thing; 0: from five pictures in places."""
+    """Learn from so many plain drawings, cut out; 0: from five pictures in places."""
     num_images: int = 8
     """Pictures per prompt."""
     slots: int = 4
