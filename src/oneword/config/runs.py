@@ -6,13 +6,19 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from oneword.config.checks import check_placeholder, check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig, ResolvedConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import require
+
+
+TrackerName = Literal[
+    "tensorboard", "csv", "wandb", "trackio", "mlflow", "comet_ml", "aim", "clearml", "dvclive",
+    "swanlab",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +49,8 @@ class TrainConfig:
     """Steps between previews; 0: none; unset: a quarter of max_train_steps."""
     checkpointing_steps: int = 50
     """Steps between two writings of the resumable state."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Trackers that show the curves and previews while it runs, by accelerate's names, or csv; those that keep files keep them in tracking/ of the run folder."""
     mirror: str | None = None
     """fsspec URL of a folder, such as s3://bucket/run, to which the run folder is copied with every writing of the state, and from which another machine takes it up."""
 

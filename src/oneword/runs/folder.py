@@ -80,6 +80,7 @@ _UNBOUND = (
     "validation_steps",
     "num_validation_images",
     "mirror",
+    "report_to",
     "model.safety_checker",
     "replace",
 )

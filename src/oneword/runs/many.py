@@ -298,6 +298,7 @@ class _Many:
         """Tell of a job that is at its end for this call."""
         if result.status == "failed":
             run.folder.abandon()
+        run.watch.trackers.close()
         run.folder.release()
         if run.problem is not None:
             self.tell_end(failed(run.name, run.problem))

@@ -21,6 +21,7 @@ from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
 from oneword.prompts import as_template, names
 from oneword.runs.folder import versions
+from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence
 from oneword.training.extensions import form
 from oneword.training.fit import check_fit, filled
@@ -66,6 +67,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         UserError: training could not begin.
     """
     backbone = backbone or load_backbone(config.model, work_of(config))
+    check_trackers(config.report_to)
     asked, config = config, config.resolved(backbone.family, backbone.resolution)
     inversion = config.inversion
     if inversion.setup in BASELINES:

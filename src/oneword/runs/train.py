@@ -33,6 +33,7 @@ from oneword.runs.events import (
 from oneword.runs.folder import RunFolder
 from oneword.runs.mirror import Mirror
 from oneword.runs.prepare import Prepared, prepare
+from oneword.runs.trackers import Trackers
 from oneword.training.job import Progress, Result
 from oneword.training.tuning import method
 
@@ -96,9 +97,12 @@ def train(
         started, is_new = time.monotonic(), standing == "new"
         with folder.holding(is_new=is_new), asked_to_stop() as asked:
             watch = Watch(prepared, folder, tell, asked, is_new=is_new)
-            result = learn(
-                prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
-            )
+            try:
+                result = learn(
+                    prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
+                )
+            finally:
+                watch.trackers.close()
         keep(result, folder, watch.elapsed())
         tell(Message(name, ending(result)))
         return outcome_of(result, folder, time.monotonic() - started)
@@ -218,6 +222,14 @@ class Watch:
         step = state.step if state else None
         self.first_step = step or 0
         self.before_s = 0.0 if is_new else folder.rewind_metrics(step)
+        self.trackers = Trackers(
+            self.config.report_to,
+            folder.path,
+            self.name,
+            step=self.first_step,
+            say=lambda text: tell(Message(self.name, text)),
+        )
+        self.is_tracked = False
         if step is not None:
             tell(Message(self.name, f"Going on from step {self.first_step}."))
 
@@ -230,20 +242,22 @@ class Watch:
             self.folder.write_record(self.prepared.record)
             self.folder.rewind_metrics(None)
             self.is_new = False
+        if not self.is_tracked:
+            self.trackers.begin(self.prepared.record["config"])
+            self.is_tracked = True
         if progress.message:
             self.tell(Message(self.name, progress.message))
         time_s = round(self.elapsed(), 3)
         # A scoring that was not finite has no loss of its own.
         if progress.evaluated and progress.losses and progress.losses[-1][0] == progress.step:
-            self.folder.add_metrics(
-                {
-                    "step": progress.step,
-                    "loss": progress.loss,
-                    "distance": progress.distance,
-                    "lr": progress.learning_rate,
-                    "time_s": time_s,
-                }
-            )
+            metrics = {
+                "loss": progress.loss,
+                "distance": progress.distance,
+                "lr": progress.learning_rate,
+                "time_s": time_s,
+            }
+            self.folder.add_metrics({"step": progress.step} | metrics)
+            self.trackers.log(metrics, progress.step)
         total = progress.config.max_train_steps or 0
         done = progress.step - self.first_step
         step_s = (time.monotonic() - self.started) / done if done > 0 else None
@@ -287,4 +301,5 @@ class Watch:
         )
         path = self.folder.preview(progress.step)
         save_png(contact_sheet(pixels), path)
+        self.trackers.log_pictures("previews", pixels, progress.step)
         self.tell(Preview(self.name, path))
