@@ -112,7 +112,7 @@ def test_the_diffusers_scripts_command_works_with_another_name(
     assert main(["train", *command.split()]) == 0
     err = capsys.readouterr().err
     assert "--repeats is not needed here" in err
-    assert "--gradient-accumulation-steps is not needed here" in err
+    assert "--gradient-accumulation-steps is --train-batch-size 2 --micro-batch-size 1 here" in err
     concept = formats.load_concept(tmp_path / "run")
     assert concept.placeholder_token == "<cat-toy>"
     assert concept.num_vectors == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import weakref
 
 import pytest
 import torch
@@ -173,6 +174,69 @@ def test_a_fault_in_one_job_ends_that_job_alone(tiny_sd, place, steps):
         assert torch.allclose(one.concept.rows["clip"], own.concept.rows["clip"], atol=1e-6)
     with pytest.raises(ZeroDivisionError, match="of job b"):
         invert(tiny_sd, jobs[1], **faulty(place))
+
+
+@pytest.mark.parametrize("most", [1, 2, 8])
+def test_samples_that_go_one_after_the_other_give_the_same_rows(backbone, monkeypatch, most):
+    """Of words with penalties and masks, whose means are over a word's samples."""
+    masks = torch.ones(3, 1, 32, 32)
+    masks[0, :, :, :20] = 0
+    # with the usual epsilon AdamW would blow up the rounding of the smallest gradients
+    common = {"adam_epsilon": 1e-3}
+    jobs = [
+        job("a", train_batch_size=4, regularization_weight=1e-3, **common),
+        dataclasses.replace(
+            job("b", seed=1, train_batch_size=4, num_vectors=2, **common), masks=masks
+        ),
+        job("c", seed=2, train_batch_size=2, setup="dreamartist", **common),
+    ]
+    whole = invert_many(backbone, jobs, slots=3)
+    monkeypatch.setattr(backbone, "micro_batch_size", most)
+    parted = invert_many(backbone, jobs, slots=3)
+    for one, other in zip(whole, parted, strict=True):
+        for name, rows in one.concept.rows.items():
+            assert torch.allclose(other.concept.rows[name], rows, atol=1e-6)
+        assert other.losses == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in one.losses]
+
+
+class Kept:
+    """Bytes that autograd keeps at the same time, at most."""
+
+    def __init__(self):
+        self.live, self.most = {}, 0
+
+    def pack(self, tensor):
+        own = tensor.detach().view_as(tensor)
+        storage = own.untyped_storage()
+        place = storage.data_ptr()
+        size, count = self.live.get(place, (storage.nbytes(), 0))
+        self.live[place] = size, count + 1
+        self.most = max(self.most, sum(size for size, _ in self.live.values()))
+        weakref.finalize(own, self.drop, place)
+        return own
+
+    def drop(self, place):
+        size, count = self.live.pop(place)
+        if count > 1:
+            self.live[place] = size, count - 1
+
+
+def test_a_step_of_four_passes_keeps_no_more_than_one_of_a_quarter(tiny_sd, monkeypatch):
+    def most_kept(batch):
+        kept = Kept()
+        with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+            invert(tiny_sd, job(train_batch_size=batch, max_train_steps=2, random_flip=False))
+        return kept.most
+
+    whole, single = most_kept(4), most_kept(1)
+    monkeypatch.setattr(tiny_sd, "micro_batch_size", 1)
+    assert most_kept(4) <= 1.05 * single < 0.6 * whole
+
+
+def test_passes_that_do_not_divide_the_batch_are_refused(tiny_sd, monkeypatch):
+    monkeypatch.setattr(tiny_sd, "micro_batch_size", 4)
+    with pytest.raises(JobError, match="must divide train_batch_size, got 4 for 6; take 3"):
+        invert(tiny_sd, job(train_batch_size=6))
 
 
 def test_jobs_may_share_a_placeholder(tiny_sd):

@@ -134,15 +134,41 @@ def test_auto_takes_the_fastest_way_that_fits(sdxl_folder, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Free)
     asked = {"offload": "none", "weights": "full"}
     sizes = {
-        again: plan_of(sdxl_folder, gradient_checkpointing=again, **asked).expected
+        again: plan_of(sdxl_folder, Work(1), gradient_checkpointing=again, **asked).expected
         for again in (False, True)
     }
     for free, again in ((2 * sizes[False], False), (sizes[False] - 1, True), (1, True)):
         Free.available = int(free / memory._USABLE) if free > 1 else 1
-        plan = plan_of(sdxl_folder, **asked)
+        plan = plan_of(sdxl_folder, Work(1), **asked)
         assert plan.config.gradient_checkpointing is again
         assert plan.expected == sizes[again]
     assert "it may not fit" in str(plan)
+
+
+def test_passes_come_before_recomputation(sdxl_folder, monkeypatch):
+    """Where a whole step does not fit and its half does, nothing is computed again."""
+
+    class Free:
+        available = 0
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Free)
+    asked = {"offload": "none", "weights": "full"}
+    kept = {"gradient_checkpointing": False, **asked}
+    sizes = {
+        n: plan_of(sdxl_folder, Work(n), micro_batch_size=n, **kept).expected for n in (8, 4, 2, 1)
+    }
+    least = plan_of(sdxl_folder, Work(1), gradient_checkpointing=True, **asked).expected
+    assert sizes[8] > sizes[4] > sizes[2] > sizes[1] > least
+    for count in (4, 2, 1):
+        Free.available = int(sizes[count] / memory._USABLE) + 1
+        plan = plan_of(sdxl_folder, Work(8), **asked)
+        assert plan.config.micro_batch_size == count
+        assert plan.config.gradient_checkpointing is False
+        assert plan.expected == sizes[count]
+    assert f"memory: {count} of a step's samples at a time; expected peak" in str(plan)
+    Free.available = int(least / memory._USABLE) + 1
+    assert plan_of(sdxl_folder, Work(8), **asked).config.gradient_checkpointing is True
+    assert plan_of(sdxl_folder, Work(8, trains=False), **asked).config.micro_batch_size is None
 
 
 def test_low_keeps_the_numbers_and_lowest_takes_the_least(sdxl_folder):
@@ -158,7 +184,7 @@ def test_on_a_cpu_of_which_nothing_is_asked_nothing_is_done(sdxl_folder):
     assert plan_of(sdxl_folder) is None
     assert load_backbone(config(sdxl_folder)).memory == ""
     said = load_backbone(config(sdxl_folder, memory="low")).memory
-    assert said.startswith("memory: gradient checkpointing; expected peak ")
+    assert said.startswith("memory: 1 of a step's samples at a time, gradient checkpointing; exp")
 
 
 def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):

@@ -161,19 +161,23 @@ def _is_number(word: str) -> bool:
 
 
 def _accumulated(words: list[str], steps: str, notes: list[str]) -> list[str]:
-    """Samples of several small steps are one larger batch here, at the same learning rate."""
+    """Samples of several small steps are those of one here, parted into passes."""
     if steps == "1":
         return words
     places = [i + 1 for i, word in enumerate(words[:-1]) if word == "--train-batch-size"]
     if not places or not steps.isdecimal() or not words[places[-1]].isdecimal():
         raise ConfigError(
             f"{ACCUMULATION} multiplies --train-batch-size, which must be given as a number with "
-            f"it, got {steps or 'nothing'!r}; pass the product as --train-batch-size."
+            f"it, got {steps or 'nothing'!r}; pass the product as --train-batch-size, and as "
+            "--micro-batch-size what goes through the model at once."
         )
-    batch = int(words[places[-1]]) * int(steps)
-    notes.append(f"{ACCUMULATION} is not needed here: a step takes {batch} samples at once.")
-    words[places[-1]] = str(batch)
-    return words
+    at_once, place = int(words[places[-1]]), places[-1]
+    batch = at_once * int(steps)
+    notes.append(
+        f"{ACCUMULATION} is --train-batch-size {batch} --micro-batch-size {at_once} here: a step "
+        f"takes {batch} samples, {at_once} at a time."
+    )
+    return [*words[:place], str(batch), "--micro-batch-size", str(at_once), *words[place + 1 :]]
 
 
 def _optional_flags(cls: type[Any]) -> set[str]:

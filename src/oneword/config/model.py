@@ -33,7 +33,9 @@ class ModelConfig:
     pool: Literal["eos", "legacy"] = "eos"
     """Where CLIP's pooled output is taken (SDXL, SD3, Flux): "eos" (the end of the prompt), "legacy" (at the new word, as stock tools do on most models)."""
     memory: Literal["auto", "low", "lowest"] = "auto"
-    """How to need less memory: "auto" (the fastest way that fits what is free), "low" (recompute, and let the VAE and text encoders leave the GPU), "lowest" (the least of all ways: 4-bit weights, or layers that visit the GPU one by one). What was picked is printed with the expected peak; the next three options fix parts of it."""
+    """How to need less memory: "auto" (the fastest way that fits what is free), "low" (recompute, and let the VAE and text encoders leave the GPU), "lowest" (the least of all ways: 4-bit weights, or layers that visit the GPU one by one). What was picked is printed with the expected peak; the next four options fix parts of it."""
+    micro_batch_size: int | None = None
+    """Samples of a training step that go through the model at once, the others after them: less memory, the same rows; it must divide train_batch_size. Unset: all."""
     gradient_checkpointing: bool | None = None
     """Keep less for the backward pass and compute it again: less memory, about half as slow again."""
     offload: Literal["none", "vae", "text", "all"] | None = None
@@ -57,6 +59,10 @@ class ModelConfig:
                 self.clip_skip >= 0,
                 f"clip_skip must be 0 or more, got {self.clip_skip}.",
             )
+        require(
+            self.micro_batch_size is None or self.micro_batch_size >= 1,
+            f"micro_batch_size must be 1 or more, got {self.micro_batch_size}.",
+        )
         moves = self.offload in ("text", "all")
         require(
             not moves or self.gradient_checkpointing is not False,

@@ -115,6 +115,8 @@ class Backbone(Protocol):
     """The family's default for drawing; no field is None."""
     memory: str
     """How memory is saved, and the expected peak, in words; empty where nothing was asked."""
+    micro_batch_size: int | None
+    """Samples of a training step that go through the model at once; ``None``: all."""
 
     @property
     def device(self) -> torch.device: ...

@@ -38,6 +38,7 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
         backbone = module.load(config if plan is None else plan.config)
     if plan is not None:
         backbone.memory = str(plan)
+    backbone.micro_batch_size = (config if plan is None else plan.config).micro_batch_size
     return backbone
 
 

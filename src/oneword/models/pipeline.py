@@ -96,6 +96,7 @@ class FrozenPipeline:
                 part.config.use_cache = False  # of what decoders have said so far
         # ways to save memory and time, which a count of shapes does not need
         self.memory = ""
+        self.micro_batch_size = config.micro_batch_size
         if not shapes.has_shapes_alone():
             self._economise()
 

@@ -71,6 +71,7 @@ _ONCE = {
 _UNBOUND = (
     "output_dir",
     "model.memory",
+    "model.micro_batch_size",
     "model.gradient_checkpointing",
     "model.offload",
     "model.compile",

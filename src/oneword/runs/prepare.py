@@ -49,8 +49,10 @@ class Prepared:
 def work_of(config: TrainConfig, slots: int = 1) -> Work:
     """What a run will ask of its model, by which its memory is planned."""
     inversion = config.inversion
+    batch = inversion.train_batch_size or _USUAL_BATCH
     return Work(
-        samples=slots * (inversion.train_batch_size or _USUAL_BATCH),
+        samples=slots * batch,
+        batch=batch,
         resolution=config.resolution,
         through_encoders=inversion.vectors_at == "input",
     )

@@ -156,6 +156,13 @@ def checked(
             f"The prompts of job {name!r} must hold one or more sentences for each of its "
             f"{count} pictures, got {[len(choices.sentences) for choices in sentences]}."
         )
+    most = backbone.micro_batch_size
+    if most is not None and most < config.train_batch_size and config.train_batch_size % most:
+        fitting = [n for n in range(1, most) if config.train_batch_size % n == 0]
+        raise JobError(
+            f"micro_batch_size must divide train_batch_size, got {most} for "
+            f"{config.train_batch_size}; take {fitting[-1]}."
+        )
     unknown = set(config.train_encoders) - backbone.vocabularies.keys()
     if unknown:
         raise JobError(

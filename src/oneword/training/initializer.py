@@ -63,7 +63,7 @@ def choose_initializer(
         found = predictions(
             backbone,
             [(partial(fill, placeholder_token=noun), batch) for noun in nouns],
-            scoring_chunk(config.train_batch_size),
+            scoring_chunk(backbone.micro_batch_size or config.train_batch_size),
         )
         losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
     finite = [one if math.isfinite(one) else math.inf for one in losses]

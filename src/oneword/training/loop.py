@@ -41,8 +41,9 @@ from oneword.training.parts import (
     TimestepsPart,
     squared_error,
 )
-from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.prediction import passes, predictions, scoring_chunk
 from oneword.training.record import Verdict
+from oneword.training.samples import Batch
 from oneword.training.state import Active, Checkpoint, Done, State
 from oneword.vocabulary.inject import injected
 
@@ -241,17 +242,57 @@ class _Loop:
             for learner, drawn, at in zip(learners, draws, times, strict=True)
         ]
 
+        # Gradients, pass by pass: what a pass keeps for them is gone before the next.
+        losses: dict[int, Tensor] = {}
+        gradients: dict[int, list[Tensor | None]] = {}
+        sizes = [len(batch.sentences) for batch in batches]
+        for places in passes(sizes, backbone.micro_batch_size):
+            own = [learners[place] for place, _ in places]
+            whole = [batches[place] for place, _ in places]
+            found = self._gradients(own, whole, [keep for _, keep in places])
+            for learner, (loss, gradient) in zip(own, found, strict=True):
+                index = learner.index
+                if index not in losses:
+                    losses[index], gradients[index] = loss, gradient
+                    continue
+                losses[index] = losses[index] + loss
+                pairs = zip(gradients[index], gradient, strict=True)
+                gradients[index] = [a if b is None else b if a is None else a + b for a, b in pairs]
+
+        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
+        update(
+            learners,
+            [
+                learner.checked(losses[learner.index], gradients[learner.index])
+                for learner in learners
+            ],
+        )
+
+    def _gradients(
+        self, learners: Sequence[Learner], batches: Sequence[Batch], keep: Sequence[range]
+    ) -> list[tuple[Tensor, list[Tensor | None]]]:
+        """The share of some samples in each learner's loss, and its gradient."""
+        backbone, parts = self.backbone, self.parts
+        chosen = [
+            batch if len(own) == len(batch.sentences) else batch.only(own)
+            for batch, own in zip(batches, keep, strict=True)
+        ]
+
         # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
         found = predictions(
-            backbone, [(n.fill, batch) for n, batch in zip(learners, batches, strict=True)]
+            backbone, [(n.fill, batch) for n, batch in zip(learners, chosen, strict=True)]
         )
 
         # Loss: a mean within a word and a sum across words, so that none feels the others.
         losses = []
-        for learner, batch, prediction in zip(learners, batches, found, strict=True):
-            loss = parts.loss(prediction, batch.target, batch.samples).mean()
+        for learner, batch, own, part, prediction in zip(
+            learners, batches, keep, chosen, found, strict=True
+        ):
+            loss = parts.loss(prediction, part.target, part.samples).mean()
+            if part is not batch:
+                loss = loss * (len(own) / len(batch.sentences))
             moving = learner.moving()
-            for penalty in parts.penalties:
+            for penalty in parts.penalties if own.start == 0 else ():
                 term = penalty(moving, learner.initial, learner.config)
                 loss = loss if term is None else loss + term
             losses.append(loss)
@@ -263,13 +304,11 @@ class _Loop:
         total = torch.stack(losses).sum() * scale
         if total.requires_grad:
             gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
-
-        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
-        checked = []
+        shares = []
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            checked.append(learner.checked(loss, [None if g is None else g / scale for g in own]))
-        update(learners, checked)
+            shares.append((loss.detach(), [None if g is None else g / scale for g in own]))
+        return shares
 
     def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
         """Let the words stand in the model's prompts until ``placed`` is closed."""
@@ -385,6 +424,7 @@ class _Loop:
     def _measures(self, learners: Sequence[Learner]) -> list[list[float]]:
         """What ``Learner.judge`` is given of each: loss, whether a number was bad, distance."""
         samples = sum(learner.config.train_batch_size for learner in learners)
+        samples = min(samples, self.backbone.micro_batch_size or samples)
         with torch.no_grad():
             found = predictions(
                 self.backbone,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
@@ -48,8 +48,11 @@ class Batch:
         """``count`` of the samples, far apart, so that they differ in picture and in time."""
         size = len(self.sentences)
         count = min(count, size)
-        keep = [i * (size // count + 1) % size for i in range(count)]
-        s = self.samples
+        return self.only([i * (size // count + 1) % size for i in range(count)])
+
+    def only(self, keep: Sequence[int]) -> Batch:
+        """The samples at these places."""
+        s, keep = self.samples, list(keep)
         return Batch(
             [self.sentences[i] for i in keep],
             target=self.target[keep],
@@ -64,6 +67,8 @@ class Batch:
                 crops=s.crops[keep],
                 mask=None if s.mask is None else s.mask[keep],
             ),
+            against=None if self.against is None else [self.against[i] for i in keep],
+            guidance=self.guidance,
         )
 
 

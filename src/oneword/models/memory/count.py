@@ -31,12 +31,21 @@ class Work:
 
     samples: int = 4
     """Samples of a step, or pictures drawn at once."""
+    batch: int | None = None
+    """Those of one word; ``None``: there is one word."""
     resolution: int | None = None
     """Side of the pictures, px; ``None``: the model's own."""
     trains: bool = True
     """Whether gradients are wanted."""
     through_encoders: bool = True
     """Whether they go through the text encoders."""
+
+    def passes(self) -> list[int]:
+        """Samples that may go through the model at once, the most first."""
+        if not self.trains:
+            return [self.samples]
+        own = self.batch or self.samples
+        return [*dict.fromkeys((self.samples, *(n for n in range(own, 0, -1) if own % n == 0)))]
 
 
 @dataclass(slots=True)

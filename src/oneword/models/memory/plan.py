@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,9 @@ class Plan:
             {"full": "", "8bit": "8-bit weights", "4bit": "4-bit weights"}[
                 config.weights or "full"
             ],
+            f"{config.micro_batch_size} of a step's samples at a time"
+            if config.micro_batch_size
+            else "",
             "gradient checkpointing" if config.gradient_checkpointing else "",
             {
                 "none": "",
@@ -109,18 +114,29 @@ def plan(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work: Wor
     if shapes is None:
         order = {"auto": ways, "low": ways[: _LOW + 1][::-1], "lowest": ways[::-1]}
         return Plan(order[config.memory][0], None, free)
-    costs = _Costs.of(shapes, work)
-    peaks = [costs.peak(way) for way in ways]
-    if config.memory == "low":
-        exact = [i for i, w in enumerate(ways) if w.weights == "full" and w.offload != "all"]
-        chosen = min(exact or range(len(ways)), key=lambda i: peaks[i])
-    elif config.memory == "lowest":
-        chosen = min(range(len(ways)), key=lambda i: peaks[i])
+
+    @cache
+    def costs(samples: int) -> _Costs:
+        return _Costs.of(shapes, replace(work, samples=samples))
+
+    def taken(way: ModelConfig, samples: int) -> Plan:
+        parted = samples if samples < work.samples else None
+        found = costs(samples)
+        return Plan(replace(way, micro_batch_size=parted), found.peak(way), free, found.counted)
+
+    sizes = work.passes()
+    if config.micro_batch_size is not None:
+        sizes = [min(config.micro_batch_size, work.samples)]
+    if config.memory == "auto":
+        usable = _USABLE if costs(sizes[0]).counted else _USABLE_UNCOUNTED
+        for way, samples in product(ways, sizes):
+            if costs(samples).peak(way) <= usable * free:
+                return taken(way, samples)
+        exact: list[ModelConfig] = []
     else:
-        usable = _USABLE if costs.counted else _USABLE_UNCOUNTED
-        fitting = [i for i, peak in enumerate(peaks) if peak <= usable * free]
-        chosen = fitting[0] if fitting else min(range(len(ways)), key=lambda i: peaks[i])
-    return Plan(ways[chosen], peaks[chosen], free, costs.counted)
+        exact = [w for w in ways if w.weights == "full" and w.offload != "all"]
+    least = exact if exact and config.memory == "low" else ways
+    return taken(min(least, key=costs(sizes[-1]).peak), sizes[-1])
 
 
 def _free(device: torch.device) -> int:
@@ -152,12 +168,3 @@ def _possible(config: ModelConfig, device: torch.device) -> list[ModelConfig]:
         if candidate not in found:
             found.append(candidate)
     return found
-
-
-# --- how much
-
-
-# --- shapes alone
-
-
-# --- ways
