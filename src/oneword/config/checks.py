@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from oneword.errors import require
 
 
 _SEEDS = range(-(2**63), 2**64)  # what a torch generator takes
+_MOST_SEEDS = 10_000  # of one drawing; more is a slip of the hand
 
 
 def check_seeds(first: int, num: int = 1, *, least: int = _SEEDS.start) -> None:
@@ -29,6 +33,57 @@ def check_seeds(first: int, num: int = 1, *, least: int = _SEEDS.start) -> None:
         least <= first and first + num - 1 < _SEEDS.stop,
         f"seed{more} must be in {least}..{_SEEDS.stop - 1}, got {first}.",
     )
+
+
+def seeds_of(texts: Sequence[str]) -> tuple[int, ...]:
+    """Seeds that are written as numbers and ranges, in their order.
+
+    Args:
+        texts: Such as "3" or "0-7", which is eight seeds.
+
+    Raises:
+        ConfigError: one is neither, is out of range, or is named twice; or there are too many.
+    """
+    found: list[int] = []
+    for text in texts:
+        number, pair = re.fullmatch(r"-?\d+", text), re.fullmatch(r"(\d+)-(\d+)", text)
+        require(
+            (number or pair) is not None and len(text) <= 50,
+            f"seeds must be numbers and ranges, such as 1 2 3 or 0-7, got {text[:60]!r}.",
+        )
+        first, last = map(int, pair.groups()) if pair else (int(text), int(text))
+        require(first <= last, f"A range of seeds must go up, got {text!r}.")
+        check_seeds(first)
+        check_seeds(last)
+        require(
+            len(found) + last - first < _MOST_SEEDS,
+            f"seeds must name at most {_MOST_SEEDS} seeds, got more with {text!r}.",
+        )
+        found += range(first, last + 1)
+    twice = [seed for seed, count in Counter(found).items() if count > 1]
+    require(not twice, f"seeds must name each seed once, got {(twice or [0])[0]} twice.")
+    return tuple(found)
+
+
+def seeds_drawn(config: Any) -> tuple[int, ...]:
+    """The seeds that a drawing's settings ask for, by ``seeds`` or by ``seed`` and how many.
+
+    Raises:
+        ConfigError: both are given, or one cannot be used.
+    """
+    if not config.seeds:
+        check_seeds(config.seed, max(1, config.num_images_per_prompt))
+        return tuple(range(config.seed, config.seed + config.num_images_per_prompt))
+    for field in dataclasses.fields(config):
+        if field.name in ("seed", "num_images_per_prompt"):
+            given = getattr(config, field.name)
+            option = "--" + field.name.replace("_", "-")
+            require(
+                given == field.default,
+                f"Seeds are named one by one or counted from a first one, got --seeds with "
+                f"{option} {given}; leave one of them out.",
+            )
+    return seeds_of(config.seeds)
 
 
 def check_finite(config: Any) -> None:

@@ -107,3 +107,43 @@ def test_a_new_word_may_be_any_text(token):
 def test_but_none_with_spaces_or_control_characters(token):
     with pytest.raises(ConfigError, match=r"The new word must (be|not)"):
         check_placeholder(token, "The new word")
+
+
+@pytest.mark.parametrize(
+    ("texts", "seeds"),
+    [
+        (("1", "2", "3"), (1, 2, 3)),
+        (("0-7",), tuple(range(8))),
+        (("5", "0-1", "-3"), (5, 0, 1, -3)),
+        (("7-7",), (7,)),
+    ],
+)
+def test_seeds_are_numbers_and_ranges(texts, seeds):
+    assert GenerateConfig(seeds=texts).drawn_seeds == seeds
+    assert edit(seeds=texts).drawn_seeds == seeds
+
+
+def test_a_first_seed_and_a_number_go_on_as_before():
+    assert GenerateConfig(seed=3, num_images_per_prompt=2).drawn_seeds == (3, 4)
+    assert GenerateConfig().drawn_seeds == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seeds": ("x",)}, "seeds must be numbers and ranges, such as 1 2 3 or 0-7, got 'x'"),
+        ({"seeds": ("1.5",)}, "numbers and ranges"),
+        ({"seeds": ("1,2",)}, "numbers and ranges"),
+        ({"seeds": ("9" * 200,)}, "numbers and ranges"),
+        ({"seeds": ("7-3",)}, "must go up, got '7-3'"),
+        ({"seeds": ("0-3", "2")}, "each seed once, got 2 twice"),
+        ({"seeds": ("0-999999999",)}, "at most 10000 seeds"),
+        ({"seeds": (str(2**64),)}, "seed must be in"),
+        ({"seeds": ("1",), "seed": 3}, "got --seeds with --seed 3; leave one"),
+        ({"seeds": ("1",), "num_images_per_prompt": 2}, "--seeds with --num-images-per-prompt 2"),
+        ({"seeds": ("1-3",), "keep": 4}, "keep must be in 1..3"),
+    ],
+)
+def test_other_seeds_are_one_sentence(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        GenerateConfig(**fields)
