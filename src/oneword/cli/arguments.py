@@ -13,7 +13,7 @@ import tyro
 
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
-from oneword.config.model import ModelConfig
+from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import EvaluateConfig, StudyConfig
 from oneword.errors import require
@@ -324,7 +324,7 @@ class InspectArguments:
     """Existing words nearest to each row to list, which loads the model; 0: none."""
     compare: bool = False
     """Load the model to compare norms and to find rows that were never trained."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=of_the_word)
     json: Path | None = None
     """File for the facts."""
 
@@ -415,7 +415,7 @@ class ConceptCardArguments:
     """First seed."""
     scores: Path | None = None
     """The scores.json of oneword evaluate; unset: the one beside the file, where there is one."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:

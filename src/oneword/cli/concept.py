@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from oneword.cli.arguments import (
     PushArguments,
     RenameArguments,
 )
+from oneword.cli.generate import on_base
 from oneword.cli.screen import Console
 from oneword.concepts import card, formats, inspection
 from oneword.concepts.concept import Concept
@@ -46,7 +46,8 @@ def run(chosen: Any, words: Sequence[str]) -> int:
 def _inspect(chosen: InspectArguments) -> None:
     vocabularies = None
     if chosen.nearest or chosen.compare:
-        vocabularies = load_backbone(chosen.model).vocabularies
+        words = {path: formats.read(path).concepts for path in chosen.files}
+        vocabularies = load_backbone(on_base(chosen.model, words)).vocabularies
     console = Console()
     found = []
     for path in chosen.files:
@@ -121,11 +122,7 @@ def _card(chosen: ConceptCardArguments) -> None:
     scores = None if chosen.scores is None else card.read_scores(chosen.scores)
     pixels, prompts = None, ()
     if chosen.preview:
-        model = chosen.model
-        base = concepts[0].provenance.get("base_model")
-        if model.model == ModelConfig().model and isinstance(base, str):
-            model = dataclasses.replace(model, model=base)
-        backbone = load_backbone(model)
+        backbone = load_backbone(on_base(chosen.model, {path: concepts}))
         kinds = dict.fromkeys(c.learnable_property for c in concepts)
         templates = chosen.prompts or tuple(
             template

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from oneword._files import check_writable
 from oneword.cli import options, screen
 from oneword.cli.arguments import EditArguments
-from oneword.cli.generate import read_concepts
+from oneword.cli.generate import flat, on_base, read_words
 from oneword.evaluation.features import load_judge
 from oneword.generation import editing
 from oneword.models.loading import load_backbone
@@ -16,19 +16,20 @@ from oneword.models.loading import load_backbone
 def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     """Edit, and say where the edits are."""
     check_writable(chosen.output_dir)
-    concepts = [concept for path in chosen.concepts for concept in read_concepts(path)]
-    backbone = load_backbone(chosen.model)
+    words = read_words(chosen.concepts)
+    concepts = flat(words)
+    backbone = load_backbone(on_base(chosen.model, words))
     picture, mask = editing.read_picture(
         chosen.picture, backbone, chosen.sampling, mask=chosen.mask
     )
     judge = None if chosen.keep is None else load_judge(chosen.judge, backbone)
-    num = 1 if chosen.invert is not None else chosen.num_images_per_prompt
+    seeds = chosen.drawn_seeds
     with screen.warnings_said(), screen.counting("editing") as show:
         edits = editing.edit(
             backbone,
             picture,
             chosen.prompt,
-            range(chosen.seed, chosen.seed + num),
+            seeds if chosen.invert is None else seeds[:1],
             mask=mask,
             mask_growth=chosen.mask_growth,
             background=chosen.background,

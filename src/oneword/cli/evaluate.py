@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from oneword._files import check_writable, write_json_atomic
 from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import EvaluateArguments
-from oneword.cli.generate import read_concept
+from oneword.cli.generate import on_base, read_concept
 from oneword.cli.screen import Console
 from oneword.concepts.concept import Concept
 from oneword.config.scoring import EvaluateConfig, ResolvedEvaluateConfig
@@ -37,6 +38,7 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
     asked = options.settings(EvaluateConfig, chosen)
     check_writable(asked.output_dir)
     concept = read_concept(asked.concept)
+    asked = dataclasses.replace(asked, model=on_base(asked.model, {asked.concept: [concept]}))
     backbone = load_backbone(asked.model, Work(2 * asked.batch_size, trains=False))
     config = asked.resolved(backbone.family)
     pictures = read_folder(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import GenerateArguments
 from oneword.concepts import formats
+from oneword.concepts.base import base_of
 from oneword.concepts.concept import Concept
 from oneword.concepts.mixing import distinct
 from oneword.config.checks import check_placeholder
+from oneword.config.model import AUTO, EMBEDDED, ModelConfig
 from oneword.errors import ConfigError
 from oneword.evaluation import choosing, gallery, report
 from oneword.evaluation.choosing import Choice
@@ -37,7 +40,8 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         )
     check_writable(chosen.output_dir)
     sweep(chosen.output_dir / DROPPED)
-    concepts = read_words(chosen.concepts)
+    words_by_file = read_words(chosen.concepts)
+    concepts = flat(words_by_file)
     kinds = {c.placeholder_token: c.learnable_property for c in concepts}
     away = named(chosen.sampling.negative_prompt, kinds)
     prompts = expanded(chosen.prompts, {w: k for w, k in kinds.items() if w not in away} or kinds)
@@ -46,7 +50,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
     # guidance draws each picture twice
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
-    backbone = load_backbone(chosen.model, work)
+    backbone = load_backbone(on_base(chosen.model, words_by_file), work)
     if backbone.memory:
         options.say(backbone.memory)
     size = backbone.sampling_for(chosen.sampling)
@@ -62,12 +66,12 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         references = _references(chosen, concepts, backbone.resolution)
         choosing.check_references(prompts, references, chosen.rank_by)
         judge = load_judge(chosen.judge, backbone)
-    seeds = range(chosen.seed, chosen.seed + chosen.num_images_per_prompt)
+    seeds = chosen.drawn_seeds
     with screen.warnings_said(), screen.counting("drawing") as show:
         drawing = generation.generate(
             backbone,
             prompts,
-            list(seeds),
+            seeds,
             concepts=concepts,
             sampling=chosen.sampling,
             image=image,
@@ -90,7 +94,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         )
         kept, dropped = choosing.apart(drawing, choice)
         page = report.Report(
-            title=f"The best {chosen.keep} of {chosen.num_images_per_prompt}",
+            title=f"The best {chosen.keep} of {len(seeds)}",
             sections=[
                 gallery.chosen_section(drawing, choice),
                 report.Section(title="Again", commands=[again]),
@@ -153,13 +157,29 @@ def fitted(path: Path, width: int, height: int) -> Pixels:
     return from_uint8(np.asarray(picture)[None])
 
 
-def read_words(paths: Sequence[Path]) -> list[Concept]:
-    """The concepts of all files.
+def on_base(model: ModelConfig, words: Mapping[Path, Sequence[Concept]]) -> ModelConfig:
+    """The model as it is asked for; where none is named, that of the words, which is then said.
+
+    Raises:
+        ConfigError: the words' files do not say which one that is.
+    """
+    if model.model != AUTO:
+        return model
+    if not any(words.values()):
+        return dataclasses.replace(model, model=EMBEDDED[0])
+    base = base_of(words)
+    options.say(f"The base model is {base}, named by {', '.join(map(str, words))}.")
+    return dataclasses.replace(model, model=base)
+
+
+def read_words(paths: Sequence[Path]) -> dict[Path, list[Concept]]:
+    """The concepts of all files, by file.
 
     Raises:
         ConfigError: two have the same placeholder.
     """
-    found = [(path, concept) for path in paths for concept in read_concepts(path)]
+    by_file = {path: read_concepts(path) for path in paths}
+    found = [(path, concept) for path in paths for concept in by_file[path]]
     _, renamed = distinct([concept for _, concept in found])
     first: dict[str, Path] = {}
     for index, (path, concept) in enumerate(found):
@@ -171,7 +191,12 @@ def read_words(paths: Sequence[Path]) -> list[Concept]:
                 f"{without_token(path)}={renamed[index]!r}."
             )
         first[token] = path
-    return [concept for _, concept in found]
+    return by_file
+
+
+def flat(words: Mapping[Path, Sequence[Concept]]) -> list[Concept]:
+    """The concepts of all files, one after the other."""
+    return [concept for own in words.values() for concept in own]
 
 
 def without_token(path: Path) -> Path:

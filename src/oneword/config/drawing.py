@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from oneword.config.checks import check_finite, check_seeds
-from oneword.config.model import ModelConfig
+from oneword.config.checks import check_finite, seeds_drawn
+from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.presets import SamplerName
 from oneword.errors import require
 
@@ -67,7 +67,7 @@ class GenerateConfig:
     """Concept files, or run folders, whose words the prompts may use; PATH=TOKEN renames one."""
     output_dir: Path = Path("oneword-pictures")
     """Folder for the pictures and their contact sheet."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     image: Path | None = None
     """Picture to start from, which is drawn over; none: pictures are drawn from noise."""
@@ -79,6 +79,8 @@ class GenerateConfig:
     """Pictures per prompt, with seeds seed, seed + 1, ..."""
     seed: int = 0
     """First seed."""
+    seeds: tuple[str, ...] = ()
+    """Seeds one by one or as ranges, 1 2 3 or 0-7, in place of seed and num_images_per_prompt."""
     batch_size: int = 8
     """Pictures drawn at once; it does not change them."""
     replace: bool = False
@@ -98,10 +100,10 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        check_seeds(self.seed, max(1, self.num_images_per_prompt))
+        num = len(self.drawn_seeds)
         require(
-            self.keep is None or 1 <= self.keep <= self.num_images_per_prompt,
-            f"keep must be in 1..{self.num_images_per_prompt}, the pictures drawn of each prompt, "
+            self.keep is None or 1 <= self.keep <= num,
+            f"keep must be in 1..{num}, the pictures drawn of each prompt, "
             f"got {self.keep}; raise --num-images-per-prompt (the paper draws 16).",
         )
         require(0 <= self.diversity <= 1, f"diversity must be in [0, 1], got {self.diversity}.")
@@ -117,6 +119,11 @@ class GenerateConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+    @property
+    def drawn_seeds(self) -> tuple[int, ...]:
+        """The seeds of each prompt's pictures."""
+        return seeds_drawn(self)
 
 
 def check_way(*, mask: bool, strength: float, invert: str | None) -> None:
@@ -162,7 +169,7 @@ class EditConfig:
     """Concept files, or run folders, whose words the prompt may use; PATH=TOKEN renames one."""
     output_dir: Path = Path("oneword-edits")
     """Folder for the edits and a sheet of picture, mask and edits."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     num_images_per_prompt: int = 4
     """Candidates, with seeds seed, seed + 1, ...; an inverted picture has one."""
@@ -172,6 +179,8 @@ class EditConfig:
     """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
     seed: int = 0
     """First seed."""
+    seeds: tuple[str, ...] = ()
+    """Seeds one by one or as ranges, 1 2 3 or 0-7, in place of seed and num_images_per_prompt."""
     batch_size: int = 8
     """Candidates drawn at once; it does not change them."""
     replace: bool = False
@@ -179,7 +188,7 @@ class EditConfig:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        check_seeds(self.seed, max(1, self.num_images_per_prompt))
+        num = len(self.drawn_seeds[: None if self.invert is None else 1])
         require(bool(self.prompt.strip()), "The prompt must say what the result shows, got none.")
         check_way(mask=self.mask is not None, strength=self.strength, invert=self.invert)
         require(
@@ -197,8 +206,12 @@ class EditConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, got {value}.")
-        num = 1 if self.invert is not None else self.num_images_per_prompt
         require(
             self.keep is None or 1 <= self.keep <= num,
             f"keep must be in 1..{num}, the number of candidates, got {self.keep}.",
         )
+
+    @property
+    def drawn_seeds(self) -> tuple[int, ...]:
+        """The seeds of the candidates."""
+        return seeds_drawn(self)

@@ -10,6 +10,8 @@ from oneword.errors import require
 
 EMBEDDED = ("microworld", "microworld-nano")
 """Models that ship in the package; the second is a tiny one, for tests and quick trials."""
+AUTO = "auto"
+"""In a model's place: the one that the word's file names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +19,7 @@ class ModelConfig:
     """Which base model to load, and how."""
 
     model: str = "microworld"
-    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint. Also --pretrained-model-name-or-path."""
+    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint; "auto", where a word is loaded: the one that its file names, and microworld without a word. Also --pretrained-model-name-or-path."""
     vae: str | None = None
     """Another VAE (hub id or folder) in place of the model's own."""
     clip_skip: int | None = None
@@ -79,3 +81,8 @@ class ModelConfig:
             "A compiled denoiser must stay on the device, got compile 'on' with offload 'all'; leave "
             "one of them out.",
         )
+
+
+def of_the_word() -> ModelConfig:
+    """For what is done with a learned word: on the model that its file names."""
+    return ModelConfig(model=AUTO)

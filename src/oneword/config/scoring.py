@@ -9,7 +9,7 @@ from pathlib import Path
 from oneword.config.checks import check_finite, check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
-from oneword.config.model import ModelConfig
+from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.presets import (
     INVERSION_STEPS,
     PROTOCOLS,
@@ -30,7 +30,7 @@ class EvaluateConfig:
     """The pictures it was learned from."""
     output_dir: Path = Path("oneword-scores")
     """Folder for the table and the contact sheet."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     preset: ProtocolName = "default"
     """Source of every setting that is not given: "paper" (the protocol of Gal et al. 2022: 64 pictures per prompt, its DDIM in 50 steps, guidance 5, its prompts, pictures squashed to squares), or "default", which is quicker."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from oneword import catalog
 from oneword._files import read_json
 from oneword.catalog import Family
-from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.config.model import AUTO, EMBEDDED, ModelConfig
 from oneword.errors import ModelError, reason_of
 from oneword.models import ldm_checkpoint
 from oneword.models.contract import Backbone
@@ -44,6 +44,10 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
 
 def _family(config: ModelConfig) -> Family:
     """The family's record, from the pipeline's own index or the file's tensors."""
+    if config.model == AUTO:
+        raise ModelError(
+            f"The model must be named where no word's file names it, got {AUTO!r}; pass --model."
+        )
     if config.model in EMBEDDED:
         return catalog.FAMILIES["microworld"]
     path = Path(config.model)

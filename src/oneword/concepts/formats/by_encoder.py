@@ -17,6 +17,7 @@ from typing import Any
 
 import safetensors.torch
 
+from oneword._files import FormError, check, parsed
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.contents import Contents, FormatError
 from oneword.concepts.formats.names import encoder_of_width, is_named_alone, keys, token_of
@@ -25,6 +26,7 @@ from oneword.concepts.formats.names import encoder_of_width, is_named_alone, key
 _SINGLE = ("emb_params", "emp_params")
 _OUT = "_out"
 _TITLES = ("modelspec.trigger_phrase", "modelspec.title", "name")
+_DESCRIPTION = "modelspec.description"
 _ARCHITECTURES = {
     ("clip_l",): "stable-diffusion-v1",
     ("clip_h",): "stable-diffusion-v2-512",
@@ -65,10 +67,20 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     step = contents.fields.get("step")
     if isinstance(step, int) or (isinstance(step, str) and re.fullmatch("[0-9]{1,9}", step)):
         provenance["steps"] = int(step)
+    provenance |= _described(contents.fields.get(_DESCRIPTION))
     concept = Concept(
         placeholder_token=token_of(token or "", contents.path), rows=rows, provenance=provenance
     )
     return [concept], notes
+
+
+def _described(text: object) -> dict[str, Any]:
+    """The base model, where the description is one that this package wrote."""
+    try:
+        found = check(parsed(text), {"base_model": str}) if isinstance(text, str) else {}
+    except FormError:
+        return {}
+    return {name: found[name] for name in ("base_model",) if name in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +177,7 @@ def _files(tool: _Tool, concepts: Sequence[Concept], path: Path) -> dict[Path, b
         "modelspec.implementation": "diffusers",
         "modelspec.title": concept.placeholder_token,
         "modelspec.trigger_phrase": concept.placeholder_token,
-        "modelspec.description": json.dumps(
+        _DESCRIPTION: json.dumps(
             {k: concept.provenance[k] for k in ("base_model", "initializer_token", "steps")
              if k in concept.provenance}, default=str
         ),
