@@ -9,8 +9,10 @@ from typing import Literal
 
 from oneword.config.checks import check_finite, seeds_drawn
 from oneword.config.model import ModelConfig, of_the_word
-from oneword.config.presets import SamplerName
 from oneword.errors import require
+
+
+Emphasis = Literal["numbers", "a1111", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,8 +25,10 @@ class SamplingConfig:
     """Denoising steps."""
     negative_prompt: str = ""
     """What the pictures should not show."""
-    sampler: SamplerName | None = None
-    """How noise becomes a picture: "paper" (the paper's DDIM: 50 steps at the times 981, 961, ..., 1, guidance 5), "release" (the same times with the guidance of the authors' commands, 10 on the paper's model and 7.5 elsewhere), "model" (the model's own solver and settings); unset: as the preset that the word was learned with."""
+    sampler: str | None = None
+    """How noise becomes a picture: a solver by the name that diffusers, A1111 or ComfyUI has for it ("Euler a", "DPM++ 2M Karras", UniPCMultistepScheduler), or "paper" (the paper's DDIM: 50 steps at the times 981, 961, ..., 1, guidance 5), "release" (the same times with the guidance of the authors' commands, 10 on the paper's model and 7.5 elsewhere), "model" (the model's own solver and settings); unset: as the preset that the word was learned with."""
+    emphasis: Emphasis | None = None
+    """What in a prompt is a weight: "numbers" ((word:1.3) alone; other brackets are text), "a1111" (all of its syntax: (word) is 1.1, [word] its inverse), "none" (nothing; all brackets are text); unset: numbers."""
     height: int | None = None
     """Height in pixels."""
     width: int | None = None
@@ -69,6 +73,8 @@ class GenerateConfig:
     """Folder for the pictures and their contact sheet."""
     model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    wildcard_dir: Path | None = None
+    """Folder of wildcards: __animals__ in a prompt stands for a line of its animals.txt, and {red|blue} for one of the two, chosen by each picture's seed."""
     image: Path | None = None
     """Picture to start from, which is drawn over; none: pictures are drawn from noise."""
     mask_image: Path | None = None

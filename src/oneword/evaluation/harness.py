@@ -20,7 +20,7 @@ from torch import Tensor
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
-from oneword.config.presets import ProtocolName, SamplerName
+from oneword.config.presets import ProtocolName
 from oneword.evaluation import metrics
 from oneword.evaluation.features import Judge
 from oneword.generation.ddim_inversion import bipartite
@@ -262,7 +262,7 @@ def redrawn(
     *,
     guidance_scale: float,
     num_inference_steps: int,
-    sampler: SamplerName | None = None,
+    sampler: str | None = None,
     batch_size: int = 16,
 ) -> Method:
     """The method that keeps a picture's noise and draws it under another sentence.

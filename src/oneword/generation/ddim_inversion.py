@@ -17,7 +17,7 @@ from torch import Tensor
 from oneword._typing import Latents, Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
-from oneword.config.presets import INVERSION_STEPS, SamplerName
+from oneword.config.presets import INVERSION_STEPS
 from oneword.errors import ModelError
 from oneword.generation.generate import check_words, settled
 from oneword.models.assembly import quiet
@@ -104,7 +104,7 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, sampling: SamplingC
             f"variance in the noise, got {left:.1g} in {backbone.name}, whose noise does not lead "
             "back to the picture; edit with a mask or a strength."
         )
-    with torch.no_grad():
+    with torch.no_grad(), backbone.weighing(sampling):
         cond = backbone.encode_prompt([sentence] * len(x0))
 
         def predict(x_t: Latents, t: int) -> Latents:
@@ -124,7 +124,7 @@ def bipartite(
     invert: str,
     concepts: Sequence[Concept] = (),
     num_inference_steps: int = INVERSION_STEPS,
-    sampler: SamplerName | None = None,
+    sampler: str | None = None,
     batch_size: int = 16,
     replace: bool = False,
 ) -> dict[float, Float[Tensor, "prompts 3 height width"]]:

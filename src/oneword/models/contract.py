@@ -20,6 +20,7 @@ from torch import Tensor
 
 from oneword._typing import Latents, Pixels, Timesteps, Uniforms
 from oneword.config.drawing import SamplingConfig
+from oneword.config.model import ModelConfig
 from oneword.vocabulary.vocabulary import Vocabulary
 
 
@@ -101,6 +102,8 @@ class Backbone(Protocol):
     """Name in the registry; "microworld" for the embedded models, whose presets are their own."""
     name: str
     """What the user called the model: hub id, folder or file."""
+    config: ModelConfig
+    """How it was asked for."""
     pipeline: Any
     """The loaded diffusers pipeline, for drawing."""
     autoencoder: Autoencoder
@@ -130,12 +133,26 @@ class Backbone(Protocol):
         """Wishes, where they say nothing their sampler's settings, and then the family's.
 
         Raises:
-            ModelError: DDIM, which the sampler is, does not draw the family.
+            ConfigError: there is no such sampler.
+            ModelError: it does not draw the family.
         """
         ...
 
     def solving(self, sampling: SamplingConfig) -> AbstractContextManager[None]:
         """While it lasts, the pipeline's scheduler is the one of the settings' sampler."""
+        ...
+
+    def weighing(self, sampling: SamplingConfig) -> AbstractContextManager[None]:
+        """While it lasts, weights in prompts are read as the settings say."""
+        ...
+
+    def check_prompts(self, prompts: Sequence[str], sampling: SamplingConfig) -> None:
+        """Refuse weights in prompts that cannot be read, or that the family does not take.
+
+        Raises:
+            PromptError: a weight is out of range, or not written as one.
+            ModelError: the family takes no weights.
+        """
         ...
 
     def encode_image(self, pixels: Pixels) -> Moments:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
 import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -21,11 +23,13 @@ from oneword.catalog import FAMILIES
 from oneword.config.drawing import SamplingConfig
 from oneword.config.presets import PUBLISHED_DDIM, SAMPLERS
 from oneword.errors import ModelError
+from oneword.models import emphasis, samplers
 from oneword.models.assembly import quiet, reschedule
 from oneword.models.by_layer import following
 from oneword.models.contract import OnLatents
 from oneword.models.noise import Diffusion
 from oneword.models.pipeline import FrozenPipeline
+from oneword.models.samplers import Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,11 @@ class FamilyPipeline(FrozenPipeline):
     """What the pipeline is told of prompts, when it encodes them and when it draws."""
     draw_options: Mapping[str, Any] = MappingProxyType({})
     """What it is told besides, whenever it draws."""
+    scales_latents: ClassVar[bool] = True
+    """Whether the pipeline scales latents where a solver wants it, from the noise on."""
+    weighs: ClassVar[bool] = False
+    """Whether prompts may hold weights: the pipeline encodes them by CLIP alone, and what its
+    ``encode_prompt`` returns first are the hidden states."""
     alike: ClassVar[str] = ""
     """What prompts have in common that may be drawn together, in words; see ``_alike``."""
 
@@ -103,15 +112,20 @@ class FamilyPipeline(FrozenPipeline):
         """Draw one picture per (prompt, seed) pair through the family's pipeline.
 
         Raises:
+            ConfigError: there is no such sampler.
             ModelError: the family has no such pipeline, its solver is not the one that is asked for
                 or has no such number of steps, or ``on_latents`` is to see prompts at once that are
-                not drawn together.
+                not drawn together, or latents of another solver than DDIM.
         """
         image, mask = self._picture_and_mask(image, mask)
+        settings = self.sampling_for(sampling)
+        self.check_prompts(prompts, settings)
+        if not self.weighs:
+            settings, prompts = self._plain(prompts, settings)
         request = Request(
             prompts=prompts,
             seeds=seeds,
-            sampling=self.sampling_for(sampling),
+            sampling=settings,
             image=image,
             mask=mask,
             strength=strength,
@@ -121,15 +135,70 @@ class FamilyPipeline(FrozenPipeline):
         )
         with self.solving(request.sampling):
             self._check_steps(request.num_steps)
+            if (on_latents or latents is not None) and not self._has_our_latents:
+                raise ModelError(
+                    "Latents are watched or given on DDIM's way alone (an edit inside a mask, an "
+                    f"inversion), got the sampler {request.sampling.sampler!r}; leave it out."
+                )
             return self._draw_alike(request)
+
+    def check_prompts(self, prompts: Sequence[str], sampling: SamplingConfig) -> None:
+        """Refuse weights in prompts that cannot be read, or that the family does not take.
+
+        Raises:
+            PromptError: a weight is out of range, or not written as one.
+            ModelError: the family takes no weights.
+        """
+        kind = self.sampling_for(sampling).emphasis or "numbers"
+        for text in (*prompts, sampling.negative_prompt):
+            if emphasis.is_weighted(emphasis.parts_of(text, kind)) and not self.weighs:
+                raise ModelError(
+                    f"Weights in prompts are for models that CLIP alone reads for (Stable "
+                    f"Diffusion 1, 2 and XL), got {text!r} on {self.name} of the family "
+                    f"{self.family}; leave them out, or pass --emphasis none where the brackets "
+                    "are text."
+                )
+
+    def _plain(
+        self, prompts: Sequence[str], sampling: SamplingConfig
+    ) -> tuple[SamplingConfig, list[str]]:
+        """Settings and prompts without what marks brackets as text."""
+        kind = sampling.emphasis or "numbers"
+        negative = emphasis.plain(sampling.negative_prompt, kind)
+        return (
+            replace(sampling, negative_prompt=negative),
+            [emphasis.plain(text, kind) for text in prompts],
+        )
+
+    def weighing(
+        self, sampling: SamplingConfig, pipeline: Any = None
+    ) -> AbstractContextManager[None]:
+        """While it lasts, weights in prompts are read as the settings say."""
+        kind = self.sampling_for(sampling).emphasis or "numbers"
+        if not self.weighs or kind == "none":
+            return nullcontext()
+        others = [] if pipeline is None or pipeline is self.pipeline else [pipeline]
+        return emphasis.weighing([self.pipeline, *others], self.vocabularies, kind)
+
+    @property
+    def _has_our_latents(self) -> bool:
+        """Whether the solver at work goes through the latents that ``noise`` speaks of."""
+        kind = type(self.pipeline.scheduler)
+        return kind is self._own_solver or kind is DDIMScheduler
 
     def sampling_for(self, wishes: SamplingConfig | None) -> SamplingConfig:
         """Wishes, where they say nothing their sampler's settings, and then the family's.
 
         Raises:
-            ModelError: DDIM, which the sampler is, does not draw the family.
+            ConfigError: there is no such sampler.
+            ModelError: it does not draw the family.
         """
         name = (wishes and wishes.sampler) or self.sampling.sampler or "model"
+        if name not in SAMPLERS:
+            sampler = samplers.find(name)
+            self._solver(sampler)
+            wishes = replace(wishes or SamplingConfig(), sampler=sampler.name)
+            return self.sampling.overlaid(wishes)
         record = FAMILIES.get(self.family)
         if name != "model" and (record is None or not record.inverts):
             raise ModelError(
@@ -143,13 +212,34 @@ class FamilyPipeline(FrozenPipeline):
     @contextmanager
     def solving(self, sampling: SamplingConfig) -> Iterator[None]:
         """While it lasts, the pipeline's scheduler is the one of the settings' sampler."""
-        stock = self.pipeline.scheduler
-        if sampling.sampler not in (None, "model"):
+        stock, way = self.pipeline.scheduler, nullcontext()
+        if sampling.sampler in ("paper", "release"):
             reschedule(self.pipeline, DDIMScheduler, **PUBLISHED_DDIM)
+        elif sampling.sampler not in (None, "model"):
+            self.pipeline.scheduler = self._solver(samplers.find(sampling.sampler))
+            way = samplers.without_notices()
         try:
-            yield
+            with way:
+                yield
         finally:
             self.pipeline.scheduler = stock
+
+    def _solver(self, sampler: Sampler) -> Any:
+        """A sampler's solver for this model.
+
+        Raises:
+            ModelError: it does not draw the model.
+        """
+        # of settings that only the model's own solver has, too
+        with quiet(), samplers.without_notices():
+            return samplers.fitting(
+                sampler,
+                self.pipeline.scheduler,
+                self.noise,
+                own=self._own_solver,
+                scales=self.scales_latents,
+                model=f"the family {self.family}",
+            )
 
     def _check_steps(self, num_steps: int) -> None:
         """Refuse a number of steps for which the solver has no times."""
@@ -162,7 +252,7 @@ class FamilyPipeline(FrozenPipeline):
             last = float(scheduler.timesteps.max())
         except ValueError:
             last = math.inf
-        if last >= count:
+        if last >= count or num_steps > count:
             most = count - scheduler.config.get("steps_offset", 0)
             raise ModelError(
                 f"num_inference_steps must be at most {most} on {self.name}, which was trained on "
@@ -245,6 +335,7 @@ class FamilyPipeline(FrozenPipeline):
         with (
             torch.no_grad(),
             self._present(self.autoencoder.vae),
+            self.weighing(sampling, pipeline),
             self._following(request.prompts),
             quiet(),
             seen,
@@ -335,9 +426,16 @@ class FamilyPipeline(FrozenPipeline):
         scheduler = self.pipeline.scheduler
         patched = vars(scheduler).get("step")  # by someone else
         stock, done = scheduler.step, itertools.count(1)
+        named = request.sampling.sampler not in SAMPLERS
+        takes_noise = named and "generator" in inspect.signature(stock).parameters
+        fresh = [torch.Generator().manual_seed(_another(seed)) for seed in request.seeds]
 
         @functools.wraps(stock)  # pipelines look at what it takes
         def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
+            if takes_noise:  # not every pipeline hands it on
+                options["generator"] = fresh
+            elif named:  # and some always do
+                options.pop("generator", None)
             found = stock(prediction, t, latents, *rest, **options)
             if request.on_latents is not None:
                 before, time = self._from_step(found[0], size), self.noise.after(scheduler, t)
@@ -348,7 +446,8 @@ class FamilyPipeline(FrozenPipeline):
                 else:
                     found.prev_sample = after
             if request.on_step is not None:
-                request.on_step(next(done), request.num_steps)
+                # some solvers take a step in two
+                request.on_step(min(next(done), request.num_steps), request.num_steps)
             return found
 
         scheduler.step = step
@@ -392,6 +491,11 @@ class FamilyPipeline(FrozenPipeline):
             stacklevel=3,
         )
         return checked.to(drawn) * 2 - 1
+
+
+def _another(seed: int) -> int:
+    """A seed for the noise of the steps, which must not be that of the start again."""
+    return int.from_bytes(hashlib.sha256(f"steps {seed}".encode()).digest()[:8], "little")
 
 
 def _parameters(pipeline: Any) -> set[str]:

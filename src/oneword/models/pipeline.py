@@ -67,13 +67,18 @@ class FrozenPipeline:
         self.pipeline, self.config, self.family, self.name = pipeline, config, family, config.model
         self.denoiser: Any = denoiser
         self.autoencoder, self.noise = autoencoder, noise
+        self._own_solver = type(pipeline.scheduler)
         self._layers = cross_attentions(denoiser)
         self._device: torch.device = self.denoiser.device
         self._dtype: torch.dtype = self.denoiser.dtype
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.resolution = resolution
         self.sampling = replace(
-            sampling, height=resolution, width=resolution, sampler=sampling.sampler or "model"
+            sampling,
+            height=resolution,
+            width=resolution,
+            sampler=sampling.sampler or "model",
+            emphasis=sampling.emphasis or "numbers",
         )
         if noise.prediction_type not in ("epsilon", "v_prediction", "flow", "trigflow"):
             raise ModelError(

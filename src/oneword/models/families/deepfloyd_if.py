@@ -6,7 +6,7 @@ No paper; what is here is what diffusers' pipeline does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDIMScheduler, IFPipeline
@@ -48,6 +48,8 @@ def load(config: ModelConfig) -> DeepFloydIF:
 
 class DeepFloydIF(FamilyPipeline):
     """A frozen first stage of DeepFloyd IF behind the contract of ``models.contract``."""
+
+    scales_latents: ClassVar[bool] = False
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)

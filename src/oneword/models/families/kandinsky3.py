@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusers import DDIMScheduler, Kandinsky3Pipeline
 from torch import Tensor
@@ -56,6 +56,8 @@ class Kandinsky3(OneLength):
 
     The denoiser takes a mean over all tokens, a masked one of padding among them.
     """
+
+    scales_latents: ClassVar[bool] = False
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         # the family's own solver draws noise in every step

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusers import DDIMScheduler, LDMTextToImagePipeline
 from torch import Tensor
@@ -43,6 +43,8 @@ def load(config: ModelConfig) -> LatentDiffusion:
 
 class LatentDiffusion(FamilyPipeline):
     """A frozen latent diffusion pipeline behind the contract of ``models.contract``."""
+
+    scales_latents: ClassVar[bool] = False
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         reschedule(pipeline, DDIMScheduler)

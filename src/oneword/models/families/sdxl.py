@@ -6,7 +6,7 @@ Podell et al. 2023, arXiv:2307.01952.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
@@ -34,6 +34,8 @@ def load(config: ModelConfig) -> StableDiffusionXL:
 
 class StableDiffusionXL(SizedUNet):
     """A frozen Stable Diffusion XL pipeline behind the contract of ``models.contract``."""
+
+    weighs: ClassVar[bool] = True
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         reschedule(pipeline, DDIMScheduler)

@@ -6,7 +6,7 @@ The embedded ones predict v, as Stable Diffusion 2.1 does, not the noise as the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -47,6 +47,8 @@ def load(config: ModelConfig) -> StableDiffusion:
 
 class StableDiffusion(FamilyPipeline):
     """A frozen Stable Diffusion pipeline behind the contract of ``models.contract``."""
+
+    weighs: ClassVar[bool] = True
 
     def __init__(
         self, pipeline: Any, config: ModelConfig, family: str = "stable_diffusion"
