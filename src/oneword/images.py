@@ -555,10 +555,13 @@ def to_images(pixels: Pixels) -> list[Image.Image]:
 
 
 def png_bytes(image: Image.Image, metadata: dict[str, str] | None = None) -> bytes:
-    """A picture as PNG, with text entries."""
+    """A picture as PNG, with text entries: of the plain kind, which all tools read, in ASCII."""
     info = PngImagePlugin.PngInfo()
     for key, value in (metadata or {}).items():
-        info.add_itxt(key, value)
+        if value.isascii():
+            info.add_text(key, value)
+        else:
+            info.add_itxt(key, value)
     stream = io.BytesIO()
     image.save(stream, format="PNG", pnginfo=info)
     return stream.getvalue()

@@ -50,8 +50,9 @@ def words(tmp_path_factory, photos):
 @pytest.fixture
 def draw(words, tmp_path):
     def run(*arguments):
+        count = [] if "--seeds" in arguments else ["--num-images-per-prompt", "3"]
         return main(["generate", "--model", "microworld-nano", "--num-inference-steps", "1",
-                     "--output-dir", str(tmp_path / "out"), "--num-images-per-prompt", "3",
+                     "--output-dir", str(tmp_path / "out"), *count,
                      *map(str, arguments)])  # fmt: skip
 
     return run
@@ -136,3 +137,30 @@ def test_a_mistake_is_one_sentence(draw, words, arguments, message, tmp_path, ca
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_wildcards_are_chosen_by_the_seed_and_recorded(draw, words, tmp_path, capsys):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "place.txt").write_text("on the moon\non the beach\nin the snow\n")
+    listing = tmp_path / "all.json"
+    asked = "a {red|green|blue} <a> __place__"
+    assert draw("--concepts", words[0], "--prompts", asked, "--wildcard-dir", tmp_path / "cards",
+                "--num-images-per-prompt", "6", "--keep", "2", "--json", listing) == 0  # fmt: skip
+    pictures = json.loads(listing.read_text())
+    assert len(pictures) == 6
+    assert sum(p["kept"] for p in pictures) == 2  # of the prompt as it was asked for
+    assert len({p["prompt"] for p in pictures}) > 2
+    assert {p["template"] for p in pictures} == {asked}
+    assert not any("{" in p["prompt"] or "__" in p["prompt"] for p in pictures)
+    one = pictures[0]
+    again = tmp_path / "again.json"
+    assert draw("--concepts", words[0], "--prompts", one["prompt"], "--seeds", one["seed"],
+                "--json", again) == 0  # fmt: skip
+    (same,) = json.loads(again.read_text())
+    with Image.open(one["file"]) as first, Image.open(same["file"]) as second:
+        assert first.tobytes() == second.tobytes()
+    capsys.readouterr()
+    assert draw("--prompts", "a __nothing__", "--wildcard-dir", tmp_path / "cards") == 2
+    assert "got __nothing__; there is place" in capsys.readouterr().err
+    assert draw("--prompts", "a cat", "--negative-prompt", "{a|b}") == 2
+    assert "must be the same for every picture, got wildcards in '{a|b}'" in capsys.readouterr().err

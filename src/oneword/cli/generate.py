@@ -26,6 +26,7 @@ from oneword.evaluation.features import load_judge
 from oneword.generation import generate as generation
 from oneword.generation.generate import Drawing
 from oneword.images import from_uint8, read_folder, read_image
+from oneword.models import emphasis, samplers
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
 from oneword.prompts import expanded, named
@@ -38,16 +39,26 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         raise ConfigError(
             "There must be a prompt, got none; pass for example --prompts 'a photo of a S*'."
         )
+    samplers.check_names(chosen.sampling.sampler)
     check_writable(chosen.output_dir)
     sweep(chosen.output_dir / DROPPED)
     words_by_file = read_words(chosen.concepts)
     concepts = flat(words_by_file)
     kinds = {c.placeholder_token: c.learnable_property for c in concepts}
+    seeds = chosen.drawn_seeds
     away = named(chosen.sampling.negative_prompt, kinds)
     prompts = expanded(chosen.prompts, {w: k for w, k in kinds.items() if w not in away} or kinds)
-    plain = [p for p in prompts if kinds and not named(p, kinds)]
-    if plain and len(plain) < len(prompts):
+    pairs, _ = generation.without_wildcards(
+        prompts, seeds, folder=chosen.wildcard_dir, words=[*kinds]
+    )
+    said = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    plain = [p for p in said if kinds and not named(p, kinds)]
+    if plain and len(plain) < len(said):
         options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
+    for left in emphasis.brackets_left(said, chosen.sampling.emphasis or "numbers"):
+        options.say(
+            f"Brackets without a number are text in {left!r}; --emphasis a1111 makes them weights."
+        )
     # guidance draws each picture twice
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
     backbone = load_backbone(on_base(chosen.model, words_by_file), work)
@@ -64,9 +75,8 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     references, judge = {}, None
     if chosen.keep is not None:
         references = _references(chosen, concepts, backbone.resolution)
-        choosing.check_references(prompts, references, chosen.rank_by)
+        choosing.check_references(said, references, chosen.rank_by)
         judge = load_judge(chosen.judge, backbone)
-    seeds = chosen.drawn_seeds
     with screen.warnings_said(), screen.counting("drawing") as show:
         drawing = generation.generate(
             backbone,
@@ -79,6 +89,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
             strength=chosen.strength,
             batch_size=chosen.batch_size,
             replace=chosen.replace,
+            wildcard_dir=chosen.wildcard_dir,
             on_picture=show,
         )
     choice, kept, dropped = None, drawing, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from oneword._typing import Pixels
 from oneword.errors import UserError
 from oneword.evaluation.features import Judge
 from oneword.generation.generate import Drawing
+from oneword.models.emphasis import plain
 from oneword.prompts import names, without_placeholder
 
 
@@ -84,20 +84,22 @@ def choose(
     tokens: list[str] = list(json.loads(drawing.settings["concepts"]))
     features = judge.images(drawing.pixels)
     known = {token: judge.images(p) for token, p in (references or {}).items()}
-    places = {
-        prompt: [i for i, own in enumerate(drawing.prompts) if own == prompt]
-        for prompt in dict.fromkeys(drawing.prompts)
-    }
+    places: dict[str, list[int]] = {}
+    for i in range(len(drawing.prompts)):
+        places.setdefault(drawing.asked(i), []).append(i)
     image, text = [math.nan] * len(features), [math.nan] * len(features)
-    for prompt, own in places.items():
+    for own in places.values():
         if not 1 <= keep <= len(own):
             raise ChoosingError(
                 f"The pictures kept must be 1 to the {len(own)} drawn of each prompt, got "
                 f"{keep}; draw more with --num-images-per-prompt (the paper draws 16)."
             )
-        read = judge.texts([without_placeholder(prompt, tokens)])[0].double()
+    for prompt in dict.fromkeys(drawing.prompts):
+        # a judge reads brackets as letters, weights or not
+        said = plain(prompt, drawing.settings.get("emphasis", "none"))
+        read = judge.texts([without_placeholder(said, tokens)])[0].double()
         words = [known[token] for token in known if names(prompt, token)]
-        for i in own:
+        for i in (i for i, own in enumerate(drawing.prompts) if own == prompt):
             seen = features[i].double()
             text[i] = float(seen @ read)
             if words:
@@ -171,5 +173,5 @@ def apart(drawing: Drawing, choice: Choice) -> tuple[Drawing, Drawing | None]:
         }
         for image, text in zip(choice.image, choice.text, strict=True)
     )
-    told = dataclasses.replace(drawing, facts=facts)
+    told = drawing.told(facts)
     return told.only(choice.kept), told.only(choice.dropped) if choice.dropped else None

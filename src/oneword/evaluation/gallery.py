@@ -119,9 +119,10 @@ def _sheet(
 def chosen_section(drawing: Drawing, choice: Choice, *, title: str = "Chosen") -> report.Section:
     """For a report: the kept pictures of each prompt, best first, above the dropped ones."""
     images, rows = to_images(drawing.pixels), []
-    for prompt in dict.fromkeys(drawing.prompts):
+    asked = [drawing.asked(i) for i in range(len(images))]
+    for prompt in dict.fromkeys(asked):
         for label, those in (("kept", choice.kept), ("dropped", choice.dropped)):
-            own = [i for i in those if drawing.prompts[i] == prompt]
+            own = [i for i in those if asked[i] == prompt]
             if label == "dropped":
                 own.sort(key=lambda i: -choice.scores[i])
             if not own:

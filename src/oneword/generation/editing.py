@@ -38,8 +38,10 @@ from oneword.generation.generate import (
     settings_of,
     slug,
 )
+from oneword.generation.told import spellings
 from oneword.images import contact_sheet, from_uint8, read_image, save_png, to_images
 from oneword.models.contract import Backbone
+from oneword.models.emphasis import plain
 from oneword.prompts import as_template, fill, names, without_placeholder
 from oneword.vocabulary.inject import injected
 
@@ -150,6 +152,7 @@ def edit(
         )
     asked = backbone.sampling_for(drawn_as_learned(backbone, concepts, sampling))
     backbone.check_sampling(asked)
+    backbone.check_prompts([prompt, *([] if invert is None else [invert])], asked)
     check_words(
         backbone,
         [prompt, *filter(None, [invert])],
@@ -179,7 +182,13 @@ def edit(
 
     def edits(pixels: Pixels) -> Edits:
         every = (prompt,) * len(seeds)
-        drawing = Drawing(pixels=pixels, prompts=every, seeds=tuple(seeds), settings=settings)
+        drawing = Drawing(
+            pixels=pixels,
+            prompts=every,
+            seeds=tuple(seeds),
+            settings=settings,
+            spellings=spellings(concepts),
+        )
         return Edits(picture=picture.cpu(), mask=mask, drawing=drawing)
 
     if marked is not None and not bool(marked.any()):
@@ -321,7 +330,8 @@ def ranked(
     seen = drawing.pixels
     if edits.mask is not None and bool((edits.mask > 0.5).any()):
         seen = boxed(seen, edits.mask)
-    texts = judge.texts([_known(prompt, concepts) for prompt in drawing.prompts])
+    said = [plain(prompt, drawing.settings.get("emphasis", "none")) for prompt in drawing.prompts]
+    texts = judge.texts([_known(prompt, concepts) for prompt in said])
     scores = (judge.images(seen) * texts).sum(1)
     order = scores.argsort(descending=True, stable=True)[:keep].tolist()
     kept = dataclasses.replace(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace as changed
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace as changed
 from pathlib import Path
 
 import torch
@@ -19,7 +19,10 @@ from oneword.concepts.concept import Concept
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import SamplingConfig
 from oneword.config.presets import sampler_of
+from oneword.generation import told, wildcards
+from oneword.generation.told import Spellings, spellings
 from oneword.images import labelled_sheet, save_png, to_images
+from oneword.models import samplers
 from oneword.models.contract import Backbone
 from oneword.vocabulary.inject import injected
 
@@ -42,28 +45,41 @@ class Drawing:
     """What all pictures share: model, concepts with their hashes, sampling."""
     facts: tuple[dict[str, str], ...] = ()
     """More text entries of each picture, such as its similarities; none, or one for each."""
+    spellings: Spellings = field(default_factory=dict)
+    """How the words are written in other tools."""
 
     def only(self, indices: Sequence[int]) -> Drawing:
         """Some of the pictures, in that order."""
-        return Drawing(
+        return changed(
+            self,
             pixels=self.pixels[list(indices)],
             prompts=tuple(self.prompts[i] for i in indices),
             seeds=tuple(self.seeds[i] for i in indices),
-            settings=self.settings,
             facts=tuple(self.facts[i] for i in indices) if self.facts else (),
         )
 
+    def asked(self, index: int) -> str:
+        """The prompt of a picture as it was asked for, with its wildcards."""
+        return (self.facts[index] if self.facts else {}).get("template", self.prompts[index])
+
+    def told(self, facts: Sequence[Mapping[str, str]]) -> Drawing:
+        """The same pictures with more text entries, as many as there are pictures."""
+        own = self.facts or ({},) * len(self.prompts)
+        return changed(self, facts=tuple(a | {**b} for a, b in zip(own, facts, strict=True)))
+
     def metadata(self, index: int) -> dict[str, str]:
-        """Text entries for the PNG of one picture; "parameters" is what other tools read."""
+        """Text entries for the PNG of one picture.
+
+        "parameters" is what A1111 and most others read, "workflow" what ComfyUI loads.
+        """
         own = {"prompt": self.prompts[index], "seed": str(self.seeds[index])} | self.settings
         own |= self.facts[index] if self.facts else {}
         height, width = self.pixels.shape[-2:]
-        own["parameters"] = (
-            f"{own['prompt']}\nNegative prompt: {own['negative_prompt']}\n"
-            f"Steps: {own['num_inference_steps']}, Sampler: DDIM, CFG scale: "
-            f"{own['guidance_scale']}, Seed: {own['seed']}, Size: {width}x{height}, "
-            f"Model: {own['model']}"
-        )
+        own |= {"height": str(height), "width": str(width)}
+        what = own["prompt"], self.seeds[index], own, self.spellings
+        own["parameters"] = told.parameters(*what)
+        if graph := told.workflow(*what):
+            own["workflow"] = graph
         return own
 
 
@@ -79,13 +95,15 @@ def generate(
     strength: float = 0.8,
     batch_size: int = 8,
     replace: bool = False,
+    wildcard_dir: Path | None = None,
     on_picture: OnPicture | None = None,
 ) -> Drawing:
     """Draw every prompt with every seed.
 
     Args:
         backbone: The model.
-        prompts: May hold the concepts' placeholders, as the negative prompt may.
+        prompts: May hold the concepts' placeholders, as the negative prompt may; and wildcards,
+            which each picture's seed decides.
         seeds: One picture per prompt and seed; a picture does not depend on the others.
         concepts: Words that the prompts may use.
         sampling: Guidance, steps, size; unset fields take the family's default.
@@ -94,12 +112,13 @@ def generate(
         strength: How much of it is drawn over, in (0, 1].
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
+        wildcard_dir: Folder of the files that wildcards name.
         on_picture: Told how far the drawing is.
 
     Raises:
         ConfigError: a seed is out of range.
         PromptError: there is nothing to draw, no prompt uses one of the concepts, or the negative
-            prompt names a word that is not loaded.
+            prompt names a word that is not loaded, or a wildcard cannot be chosen.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ConceptError: a concept does not fit the model.
         ModelError: the family cannot draw with the settings.
@@ -112,9 +131,13 @@ def generate(
         check_seeds(seed)
     asked = backbone.sampling_for(drawn_as_learned(backbone, concepts, sampling))
     backbone.check_sampling(asked)
-    check_words(backbone, prompts, concepts, negative_prompt=asked.negative_prompt)
+    pairs, facts = without_wildcards(
+        prompts, seeds, folder=wildcard_dir, words=_loaded(concepts), away=asked.negative_prompt
+    )
+    said = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    backbone.check_prompts(said, asked)
+    check_words(backbone, said, concepts, negative_prompt=asked.negative_prompt)
     chosen = away_from(concepts, asked)
-    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     batches = []
     with injected(backbone, concepts, replace=replace):
         for start in range(0, len(pairs), batch_size):
@@ -141,7 +164,39 @@ def generate(
         seeds=tuple(s for _, s in pairs),
         settings=settings_of(backbone, concepts, chosen)
         | ({} if image is None else {"strength": str(strength)}),
+        facts=facts,
+        spellings=spellings(concepts),
     )
+
+
+def without_wildcards(
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    folder: Path | None,
+    words: Sequence[str],
+    away: str = "",
+) -> tuple[list[tuple[str, int]], tuple[dict[str, str], ...]]:
+    """Every prompt with every seed, its wildcards chosen, and what is to be said of it.
+
+    Raises:
+        PromptError: a wildcard cannot be chosen, or stands in the negative prompt, ``away``.
+    """
+    if wildcards.has_wildcards(away, words):
+        raise sentences.PromptError(
+            f"A negative prompt must be the same for every picture, got wildcards in {away!r}; "
+            "choose one, or write \\{ where braces are text."
+        )
+    asked = [(prompt, seed) for prompt in prompts for seed in seeds]
+    pairs = [
+        (wildcards.resolved(prompt, seed, folder=folder, words=words), seed)
+        for prompt, seed in asked
+    ]
+    templates = [
+        {"template": prompt} if prompt != own else {}
+        for (prompt, _), (own, _) in zip(asked, pairs, strict=True)
+    ]
+    return pairs, tuple(templates) if any(templates) else ()
 
 
 def check_words(
@@ -223,16 +278,32 @@ def _loaded(concepts: Sequence[Concept]) -> list[str]:
     return [word.placeholder_token for c in concepts for word in (c, *c.companions())]
 
 
+_LOADED = ("revision", "variant", "vae", "clip_skip", "pool", "weights", "safety_checker")
+"""How a model was loaded, as far as it changes pictures."""
+
+
 def settings_of(
     backbone: Backbone, concepts: Sequence[Concept], sampling: SamplingConfig
 ) -> dict[str, str]:
     """What made a set of pictures, as text for their files."""
+    with backbone.solving(sampling):
+        solver = samplers.told(sampling.sampler or "model", backbone.pipeline.scheduler)
+    loaded = {
+        name: str(value)
+        for name in _LOADED
+        if (value := getattr(backbone.config, name)) not in (None, "full", "none")
+    }
     return {
         "model": backbone.name,
+        "family": backbone.family,
+        **loaded,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
         "concepts": json.dumps({c.placeholder_token: c.sha256() for c in concepts}),
         "guidance_scale": str(sampling.guidance_scale),
         "num_inference_steps": str(sampling.num_inference_steps),
         "sampler": str(sampling.sampler),
+        "solver": solver.name,
+        "emphasis": str(sampling.emphasis),
         "negative_prompt": sampling.negative_prompt,
         "software": f"oneword {__version__}",
     }
@@ -276,15 +347,16 @@ def save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
     Raises:
         OutputError: the folder cannot be written.
     """
-    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(drawing.prompts))}
+    asked = [drawing.asked(i) for i in range(len(drawing.prompts))]
+    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(asked))}
     files = []
     groups: dict[str, list[Image.Image]] = {prompt: [] for prompt in order}
     for i, image in enumerate(to_images(drawing.pixels)):
         prompt, seed = drawing.prompts[i], drawing.seeds[i]
-        path = folder / f"{order[prompt]:03d}-{slug(prompt)}-seed{seed}.png"
+        path = folder / f"{order[asked[i]]:03d}-{slug(prompt)}-seed{seed}.png"
         save_png(image, path, drawing.metadata(i))
         files.append(path)
-        groups[prompt].append(image)
+        groups[asked[i]].append(image)
     save_png(labelled_sheet(groups), folder / SHEET)
     return [*files, folder / SHEET]
 

@@ -9,6 +9,7 @@ from oneword._escaping import is_control
 
 
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
+_MAX_STEM = 180  # bytes of a file's name; endings and numbers follow
 
 
 def keys() -> dict[str, str]:
@@ -58,6 +59,12 @@ def token_of(name: object, path: Path) -> str:
         stem = path.stem if path.stem.lower() not in _SAY_NOTHING else path.parent.name
         word = _seen(stem) or word
     return "-".join(word.split()) or "S*"
+
+
+def file_name(token: str) -> str:
+    """A word as the name of its file, without an ending: other tools call it so."""
+    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in token).strip("-")
+    return kept.encode()[:_MAX_STEM].decode(errors="ignore") or "word"
 
 
 def _seen(text: str) -> str:

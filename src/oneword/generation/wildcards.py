@@ -1,0 +1,128 @@
+r"""Wildcards in prompts: ``{red|green|blue}``, and ``__animals__`` for a line of animals.txt.
+
+What is drawn is chosen by the picture's seed alone, so that a picture can be drawn again by itself,
+and another prompt with as many wildcards gets the same choices. Braces without "|" are text, and so
+are ``\{`` and ``\}``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from oneword._files import within
+from oneword.prompts import PromptError, read_prompts
+
+
+_DEEPEST = 10
+_MOST = 100_000  # characters of a prompt that wildcards have made
+_FILE = re.compile(r"(?<!\w)__((?!_)[\w./][\w./-]*?)__(?!\w)")
+_ODDS = re.compile(r"\s*[\d.-]+(\$\$|::)")
+
+
+def has_wildcards(prompt: str, words: Iterable[str] = ()) -> bool:
+    """Whether something in a prompt is chosen by the seed; loaded words are none."""
+    return any(m[0] not in {*words} for m in _FILE.finditer(prompt)) or _group(prompt) is not None
+
+
+def resolved(
+    prompt: str, seed: int, *, folder: Path | None = None, words: Iterable[str] = ()
+) -> str:
+    """A prompt with its wildcards chosen.
+
+    Args:
+        prompt: As it is written.
+        seed: Of the picture.
+        folder: Where the files of ``__NAME__`` lie, one choice a line.
+        words: Loaded words, which are no wildcards, however they are written.
+
+    Raises:
+        PromptError: there is no such file, or no folder for it; its name leads out of the folder;
+            wildcards stand in each other without end; or numbers of choices are asked for.
+    """
+    known = {*words}
+    if not has_wildcards(prompt, known):
+        return prompt
+    # random() draws the same in every version of Python, for a text as the seed
+    chosen = _chosen(prompt, random.Random(f"wildcards {seed}"), folder, known, 0)
+    return chosen.replace("\\{", "{").replace("\\}", "}")
+
+
+def _chosen(
+    text: str, draw: random.Random, folder: Path | None, words: set[str], depth: int
+) -> str:
+    """A text with its wildcards chosen, from left to right."""
+    if depth > _DEEPEST:
+        raise PromptError(
+            f"Wildcards must stand in each other at most {_DEEPEST} deep, got more in "
+            f"{text[:80]!r}; does a file name itself?"
+        )
+    out = ""
+    while True:
+        group = _group(text)
+        file = next((m for m in _FILE.finditer(text) if m[0] not in words), None)
+        if group is None and file is None:
+            return out + text
+        if file is None or (group is not None and group[0] < file.start()):
+            assert group is not None
+            start, end, options = group
+        else:
+            start, end = file.span()
+            options = list(_lines(file[1], folder))
+        picked = options[int(draw.random() * len(options))]
+        if odds := next(filter(None, map(_ODDS.match, options)), None):
+            raise PromptError(
+                f"Wildcards must be plain choices, got {odds[0]!r} in {text[start:end][:80]!r}; "
+                "numbers and odds of choices are not read."
+            )
+        out += text[:start] + _chosen(picked, draw, folder, words, depth + 1)
+        text = text[end:]
+        if len(out) > _MOST:
+            raise PromptError(
+                f"A prompt must have at most {_MOST} characters, got more from its wildcards."
+            )
+
+
+def _group(text: str) -> tuple[int, int, list[str]] | None:
+    """The first outermost ``{a|b}``: where it stands, and its options."""
+    opened: list[tuple[int, list[int]]] = []  # start of a brace, and the bars in it
+    found: tuple[int, int, list[int]] | None = None
+    for match in re.finditer(r"\\[{}]|[{}|]", text):
+        sign, place = match[0], match.start()
+        if sign == "{":
+            opened.append((place, []))
+        elif sign == "|" and opened:
+            opened[-1][1].append(place)
+        elif sign == "}" and opened:
+            start, bars = opened.pop()
+            if bars and (found is None or start < found[0]):
+                found = start, place + 1, bars
+            if found is not None and not any(bars for _, bars in opened):
+                break
+    if found is None:
+        return None
+    start, end, bars = found
+    cuts = [start, *bars, end - 1]
+    return start, end, [text[a + 1 : b] for a, b in itertools.pairwise(cuts)]
+
+
+def _lines(name: str, folder: Path | None) -> tuple[str, ...]:
+    """The choices in a file."""
+    if folder is None:
+        raise PromptError(
+            f"A wildcard of a file needs the folder of such files, got __{name}__ without one; "
+            "pass --wildcard-dir."
+        )
+    path = within(folder, f"{name}.txt", error=PromptError)
+    if not path.exists():
+        there = sorted(
+            p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.txt")
+        )[:20]
+        raise PromptError(
+            f"A wildcard must be a file of {folder}, got __{name}__; there "
+            f"{'is ' + ', '.join(there) if there else 'is none'}."
+        )
+    return read_prompts(path)
