@@ -24,8 +24,9 @@ from oneword.cli.arguments import (
 )
 from oneword.cli.generate import on_base
 from oneword.cli.screen import Console
-from oneword.concepts import card, formats, inspection
+from oneword.concepts import card, formats, inspection, previews
 from oneword.concepts.concept import Concept
+from oneword.concepts.formats.names import file_name
 from oneword.concepts.mixing import average, concatenated, distinct
 from oneword.config.checks import check_placeholder
 from oneword.config.model import ModelConfig
@@ -70,8 +71,9 @@ def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
     taken: set[Path] = set()
     refused = []
     for path in chosen.files:
-        for concept in _read(path):
-            stem = _file_name(concept.placeholder_token)
+        concepts = _read(path)
+        for concept in concepts:
+            stem = file_name(concept.placeholder_token)
             target, count = chosen.output_dir / (stem + ending), 2
             try:
                 files = formats.files_of(concept, target, chosen.to)
@@ -82,7 +84,9 @@ def _convert(chosen: ConvertArguments | ExtractArguments) -> None:
                 refused.append(str(error))
                 continue
             taken |= files.keys()
-            todo.append(([concept], target, files))
+            # one of several words has no preview of its own
+            shown = _preview(path) if len(concepts) == 1 else None
+            todo.append(([concept], target, files, shown))
     _write(todo, chosen.to)
     if refused:
         raise ConfigError("\n".join(refused))
@@ -98,7 +102,7 @@ def _merge(chosen: MergeArguments) -> None:
 
 def _rename(chosen: RenameArguments) -> None:
     word = _only(chosen.files).named(_word(chosen.placeholder_token))
-    _write_one([word], chosen.output, chosen.to)
+    _write_one([word], chosen.output, chosen.to, _preview(chosen.files[0]))
 
 
 def _combine(chosen: CombineArguments) -> None:
@@ -194,20 +198,18 @@ def _word(token: str) -> str:
 
 
 _WAIT_S = 30.0  # for another command that writes into the same folder
-_MAX_STEM = 180  # bytes of a file's name; endings and numbers follow
+_File = tuple[Sequence[Concept], Path, dict[Path, bytes], bytes | None]
+"""Concepts, the file that they go to, what it and those beside it hold, and the word's preview."""
 
 
-def _file_name(token: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in token).strip("-")
-    return kept.encode()[:_MAX_STEM].decode(errors="ignore") or "word"
+def _preview(path: Path) -> bytes | None:
+    return previews.kept(formats.read(path).path)
 
 
-_File = tuple[Sequence[Concept], Path, dict[Path, bytes]]
-"""Concepts, the file that they go to, and what it and those beside it hold."""
-
-
-def _write_one(concepts: Sequence[Concept], path: Path, layout: Layout) -> None:
-    _write([(concepts, path, formats.files_of(concepts, path, layout))], layout)
+def _write_one(
+    concepts: Sequence[Concept], path: Path, layout: Layout, preview: bytes | None = None
+) -> None:
+    _write([(concepts, path, formats.files_of(concepts, path, layout), preview)], layout)
 
 
 def _write(todo: Sequence[_File], layout: Layout) -> None:
@@ -216,7 +218,7 @@ def _write(todo: Sequence[_File], layout: Layout) -> None:
     Of a command that was killed while they moved to their places, some are there already: where
     these hold the same, the others are written.
     """
-    files = {path: data for _, _, own in todo for path, data in own.items()}
+    files = {path: data for _, _, own, _ in todo for path, data in own.items()}
     with contextlib.ExitStack() as held:
         for folder in sorted({path.parent for path in files}):
             held.enter_context(hold(folder, wait_s=_WAIT_S))
@@ -225,8 +227,10 @@ def _write(todo: Sequence[_File], layout: Layout) -> None:
             raise ConfigError(
                 f"The new file must not exist yet, got {there[0]}; nothing was overwritten."
             )
-        write_together({path: data for path, data in files.items() if path not in there})
-    for concepts, path, own in todo:
+        shown = {previews.beside(path): data for _, path, _, data in todo if data is not None}
+        new = {path: data for path, data in files.items() if path not in there}
+        write_together(new | {p: data for p, data in shown.items() if not is_there(p)})
+    for concepts, path, own, _ in todo:
         for file in own:
             print(terminal(f"{', '.join(repr(c.placeholder_token) for c in concepts)} in {file}"))
         if layout != "oneword" and len(concepts) == 1:

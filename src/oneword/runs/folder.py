@@ -226,6 +226,11 @@ class RunFolder:
         """Where the preview of a step lies."""
         return self.path / "previews" / f"step-{step:06d}.png"
 
+    def last_preview(self) -> Path | None:
+        """The preview of the latest step; ``None``: none was drawn."""
+        found = sorted((self.path / "previews").glob("step-*.png"))
+        return found[-1] if found else None
+
     def course(self) -> list[dict[str, Any]]:
         """The metrics, a line each; ``step`` and ``time_s`` (s) are in all of them.
 

@@ -45,6 +45,7 @@ _RECORD = "config.json"  # what makes a folder that of a run
 _OF_A_RUN = re.compile(
     r"config\.json|metrics\.jsonl|state\.safetensors|learned_embeds\.safetensors|report\.html|"
     r"previews/step-\d+\.png"
+    r"|learned_embeds\.preview\.png"
 )
 _MAX_FILE = 2**36  # bytes; the tensors of a run that changes the model's weights
 

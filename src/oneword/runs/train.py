@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oneword._files import write_together
-from oneword.concepts import formats
+from oneword.concepts import formats, previews
 from oneword.config.drawing import SamplingConfig
 from oneword.config.presets import sampler_of
 from oneword.config.runs import TrainConfig
-from oneword.images import contact_sheet, save_png
+from oneword.images import contact_sheet, open_picture, save_png
 from oneword.models.contract import Backbone
 from oneword.prompts import as_template, fill
 from oneword.runs.events import (
@@ -153,9 +153,19 @@ def kept_files(result: Result, folder: RunFolder, elapsed_s: float) -> dict[Path
     if result.concept is None or result.status not in ("finished", "stopped", "diverged"):
         return {}
     provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
-    return formats.files_of(
+    files = formats.files_of(
         dataclasses.replace(result.concept, provenance=provenance), folder.learned
     )
+    return files | preview_of(result.concept.placeholder_token, folder)
+
+
+def preview_of(token: str, folder: RunFolder) -> dict[Path, bytes]:
+    """The last preview as the one beside the word's file, where none of a person's lies there."""
+    last, target = folder.last_preview(), previews.beside(folder.learned)
+    if last is None or not previews.may_write(target):
+        return {}
+    facts = {"word": token, "preview": last.stem}
+    return {target: previews.preview_bytes(open_picture(last), facts)}
 
 
 def ended_before(result: Result, folder: RunFolder) -> TrainOutcome:
