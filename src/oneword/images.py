@@ -599,6 +599,7 @@ def contact_sheet(
     *,
     columns: int | None = None,
     row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
     cell_px: int = 128,
 ) -> Image.Image:
     """Pictures side by side, small ones enlarged so that a person can see them.
@@ -607,6 +608,7 @@ def contact_sheet(
         pictures: Pixels, or pictures of any size.
         columns: Pictures a row; unset: nearly square.
         row_labels: Text over each row; an empty one takes no room.
+        column_labels: Text over each column, cut to its width.
         cell_px: Least side of a picture on the sheet.
     """
     images = to_images(pictures) if isinstance(pictures, torch.Tensor) else list(pictures)
@@ -623,7 +625,8 @@ def contact_sheet(
     gap, label_px = 4, 22
     rows = math.ceil(len(images) / columns)
     labels = [*(row_labels or ()), *[""] * rows][:rows]
-    tops = [gap]  # of the rows' pictures; the last is the end
+    head_px = label_px if column_labels else 0
+    tops = [gap + head_px]  # of the rows' pictures; the last is the end
     for label in labels:
         tops[-1] += label_px if label else 0
         tops.append(tops[-1] + cell_h + gap)
@@ -631,6 +634,12 @@ def contact_sheet(
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for label, top in zip(labels, tops, strict=False):
         pen.text((gap, top + 2 - label_px), terminal(label), fill=(30, 30, 30), font=font)
+    for column, label in enumerate(column_labels or ()):
+        text = terminal(label)
+        while text and font.getlength(text) > cell_w:
+            text = text[:-1]
+        place = gap + column * (cell_w + gap), 2
+        pen.text(place, text, fill=(30, 30, 30), font=font)
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
         sheet.paste(image, (gap + column * (cell_w + gap), tops[row]))
@@ -658,3 +667,20 @@ def labelled_sheet(
         cells += own + [blank] * ((more + 1) * columns - len(own))
         labels += [label] + [""] * more
     return contact_sheet(cells, columns=columns, row_labels=labels)
+
+
+def grid_sheet(
+    columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]
+) -> Image.Image:
+    """A sheet with a label over each column and over each row.
+
+    Args:
+        columns: The labels, one at least.
+        rows: Label and pictures of each, as many as there are columns.
+    """
+    return contact_sheet(
+        [picture for _, own in rows for picture in own],
+        columns=len(columns),
+        row_labels=[label for label, _ in rows],
+        column_labels=columns,
+    )

@@ -22,8 +22,8 @@ from oneword.cli.arguments import (
     PushArguments,
     RenameArguments,
 )
-from oneword.cli.generate import on_base
 from oneword.cli.screen import Console
+from oneword.cli.words import on_base
 from oneword.concepts import card, formats, inspection, previews
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats.names import file_name

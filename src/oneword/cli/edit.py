@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from oneword._files import check_writable
 from oneword.cli import options, screen
 from oneword.cli.arguments import EditArguments
-from oneword.cli.generate import flat, on_base, read_words
+from oneword.cli.words import flat, on_base, read_words
 from oneword.evaluation.features import load_judge
 from oneword.generation import editing
 from oneword.models.loading import load_backbone

@@ -14,8 +14,8 @@ from oneword._files import check_writable, write_json_atomic
 from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import EvaluateArguments
-from oneword.cli.generate import on_base, read_concept
 from oneword.cli.screen import Console
+from oneword.cli.words import on_base, read_concept
 from oneword.concepts.concept import Concept
 from oneword.config.scoring import EvaluateConfig, ResolvedEvaluateConfig
 from oneword.errors import ConfigError

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageOps
 
 from oneword._files import check_writable, sweep
 from oneword._typing import Pixels
-from oneword.cli import options, reports, screen
+from oneword.cli import grid, options, reports, screen
 from oneword.cli.arguments import GenerateArguments
-from oneword.concepts import formats
-from oneword.concepts.base import base_of
+from oneword.cli.words import (
+    flat,
+    on_base,
+    read_concepts,
+    read_words,
+    start_of,
+    without_token,
+)
 from oneword.concepts.concept import Concept
-from oneword.concepts.mixing import distinct
-from oneword.config.checks import check_placeholder
-from oneword.config.model import AUTO, EMBEDDED, ModelConfig
 from oneword.errors import ConfigError
 from oneword.evaluation import choosing, gallery, report
 from oneword.evaluation.choosing import Choice
 from oneword.evaluation.features import load_judge
 from oneword.generation import generate as generation
 from oneword.generation.generate import Drawing
-from oneword.images import from_uint8, read_folder, read_image
+from oneword.images import read_folder
 from oneword.models import emphasis, samplers
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
@@ -59,19 +59,15 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         options.say(
             f"Brackets without a number are text in {left!r}; --emphasis a1111 makes them weights."
         )
+    if chosen.axes:
+        return grid.run(chosen, prompts)
     # guidance draws each picture twice
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
-    backbone = load_backbone(on_base(chosen.model, words_by_file), work)
+    model = on_base(chosen.model, words_by_file)
+    backbone = load_backbone(model, work)
     if backbone.memory:
         options.say(backbone.memory)
-    size = backbone.sampling_for(chosen.sampling)
-    assert size.height
-    assert size.width
-    image = mask = None
-    if chosen.image is not None:
-        image = fitted(chosen.image, size.width, size.height)
-    if chosen.mask_image is not None:
-        mask = (fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
+    image, mask = start_of(chosen, backbone)
     references, judge = {}, None
     if chosen.keep is not None:
         references = _references(chosen, concepts, backbone.resolution)
@@ -92,6 +88,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
             wildcard_dir=chosen.wildcard_dir,
             on_picture=show,
         )
+    drawing = reports.told_how(drawing, dataclasses.replace(chosen, model=model))
     choice, kept, dropped = None, drawing, None
     again = reports.command("generate", *words)
     if judge is not None and chosen.keep is not None:
@@ -160,72 +157,3 @@ def _references(
         for concept, folder in zip(concepts, folders, strict=True)
         if folder is not None
     }
-
-
-def fitted(path: Path, width: int, height: int) -> Pixels:
-    """A picture's middle, as large as what is drawn, as pixels."""
-    picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
-    return from_uint8(np.asarray(picture)[None])
-
-
-def on_base(model: ModelConfig, words: Mapping[Path, Sequence[Concept]]) -> ModelConfig:
-    """The model as it is asked for; where none is named, that of the words, which is then said.
-
-    Raises:
-        ConfigError: the words' files do not say which one that is.
-    """
-    if model.model != AUTO:
-        return model
-    if not any(words.values()):
-        return dataclasses.replace(model, model=EMBEDDED[0])
-    base = base_of(words)
-    options.say(f"The base model is {base}, named by {', '.join(map(str, words))}.")
-    return dataclasses.replace(model, model=base)
-
-
-def read_words(paths: Sequence[Path]) -> dict[Path, list[Concept]]:
-    """The concepts of all files, by file.
-
-    Raises:
-        ConfigError: two have the same placeholder.
-    """
-    by_file = {path: read_concepts(path) for path in paths}
-    found = [(path, concept) for path in paths for concept in by_file[path]]
-    _, renamed = distinct([concept for _, concept in found])
-    first: dict[str, Path] = {}
-    for index, (path, concept) in enumerate(found):
-        token = concept.placeholder_token
-        if token in first:
-            raise ConfigError(
-                f"Each file must bring a word of its own, got {token!r} in {first[token]} and in "
-                f"{path}; rename one: --concepts {first[token]} "
-                f"{without_token(path)}={renamed[index]!r}."
-            )
-        first[token] = path
-    return by_file
-
-
-def flat(words: Mapping[Path, Sequence[Concept]]) -> list[Concept]:
-    """The concepts of all files, one after the other."""
-    return [concept for own in words.values() for concept in own]
-
-
-def without_token(path: Path) -> Path:
-    """The file of ``PATH=TOKEN``."""
-    renames = not path.exists() and "=" in str(path)
-    return Path(str(path).rpartition("=")[0]) if renames else path
-
-
-def read_concepts(path: Path) -> list[Concept]:
-    """The concepts of a file or run folder; ``PATH=TOKEN`` gives its only word another name."""
-    renames = not path.exists() and "=" in str(path)
-    return [read_concept(path)] if renames else formats.load_all(path)
-
-
-def read_concept(path: Path) -> Concept:
-    """The only concept of a file or run folder, as ``read_concepts``."""
-    if path.exists() or "=" not in str(path):
-        return formats.load_concept(path)
-    name, _, token = str(path).rpartition("=")
-    check_placeholder(token, f"The token of PATH=TOKEN, {str(path)!r},")
-    return formats.load_concept(Path(name), token)

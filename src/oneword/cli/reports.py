@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from oneword._escaping import shell
-from oneword._files import FormError, check, parsed, read_json, read_lines
+from oneword._files import FormError, check, parsed, read_bytes, read_json, read_lines
+from oneword.cli.arguments import GenerateArguments
 from oneword.concepts import deltas
 from oneword.config.model import ModelConfig
 from oneword.evaluation import report
 from oneword.evaluation.report import Report, Section
-from oneword.images import read_image
+from oneword.generation.generate import Drawing
+from oneword.generation.wildcards import as_text
+from oneword.images import MAX_BYTES, read_image
 from oneword.runs.train import TrainOutcome
 
 
@@ -29,6 +34,50 @@ def drawing(model: str, concepts: Path | str, prompt: str) -> str:
     """The command that draws with a word, on the model that it was learned on."""
     named = [] if model == ModelConfig().model else ["--model", model]
     return command("generate", *named, "--concepts", concepts, "--prompts", prompt)
+
+
+def told_how(drawing: Drawing, chosen: GenerateArguments) -> Drawing:
+    """A drawing whose every picture says the command that draws it again, and what it starts from.
+
+    Args:
+        drawing: Pictures.
+        chosen: How they were drawn, the model by its name.
+    """
+    starts = {
+        f"{name}_sha256": hashlib.sha256(read_bytes(path, most=MAX_BYTES)).hexdigest()
+        for name, path in (("image", chosen.image), ("mask_image", chosen.mask_image))
+        if path is not None
+    }
+    facts = [
+        starts | {"command": _again(chosen, drawing.settings, prompt, seed)}
+        for prompt, seed in zip(drawing.prompts, drawing.seeds, strict=True)
+    ]
+    return drawing.told(facts)
+
+
+_AS_LOADED = ("vae", "clip_skip", "single_file_config", "variant", "revision", "weights", "dtype")
+_AS_DRAWN = ("guidance_scale", "num_inference_steps", "sampler", "emphasis")
+
+
+def _again(chosen: GenerateArguments, settings: Mapping[str, str], prompt: str, seed: int) -> str:
+    """The command that draws one picture again."""
+    given = [("model", settings["model"])]
+    given += [(n, v) for n in _AS_LOADED if (v := getattr(chosen.model, n)) not in (None, "auto")]
+    given += [("pool", chosen.model.pool)] if chosen.model.pool != ModelConfig().pool else []
+    size = chosen.sampling.height, chosen.sampling.width
+    given += [(n, v) for n, v in zip(("height", "width"), size, strict=True) if v is not None]
+    given += [(name, settings[name]) for name in _AS_DRAWN]
+    negative = chosen.sampling.negative_prompt
+    given += [("negative_prompt", negative)] if negative else []
+    over = chosen.image, chosen.mask_image
+    given += [(n, v) for n, v in zip(("image", "mask_image"), over, strict=True) if v is not None]
+    given += [("strength", chosen.strength)] if chosen.image is not None else []
+    words: list[Any] = [f"--{name.replace('_', '-')}={value}" for name, value in given]
+    words += ["--concepts", *chosen.concepts] if chosen.concepts else []
+    words += ["--replace"] * chosen.replace
+    words += ["--no-safety-checker"] * (not chosen.model.safety_checker)
+    tokens = json.loads(settings["concepts"])
+    return command("generate", *words, f"--prompts={as_text(prompt, tokens)}", "--seeds", seed)
 
 
 def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:

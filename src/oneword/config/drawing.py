@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from oneword.config.checks import check_finite, seeds_drawn
+from oneword.config.grid import Axis, axes_of
 from oneword.config.model import ModelConfig, of_the_word
 from oneword.errors import require
 
@@ -91,6 +92,8 @@ class GenerateConfig:
     """Pictures drawn at once; it does not change them."""
     replace: bool = False
     """Allow a concept whose placeholder is already a word of the model."""
+    grid: tuple[str, ...] = ()
+    """Draw everything once for each value of one or two settings, guidance=2,5,8 sampler='Euler a,DDIM'; of guidance, steps, sampler, checkpoint (files of the word) and model."""
     gallery: bool = False
     """Write everything that was drawn, not chosen, as one page (gallery.html) and as sheets."""
     keep: int | None = None
@@ -117,6 +120,11 @@ class GenerateConfig:
             self.keep is not None or (self.rank_by is None and not self.diversity),
             "rank_by and diversity choose among candidates, got them without --keep.",
         )
+        require(
+            not self.axes or (self.keep is None and not self.gallery),
+            "A grid has a sheet of its own and keeps everything, got --grid with --keep or "
+            "--gallery; leave one out.",
+        )
         require(0 < self.strength <= 1, f"strength must be in (0, 1], got {self.strength}.")
         require(
             self.mask_image is None or self.image is not None,
@@ -125,6 +133,11 @@ class GenerateConfig:
         for name in ("num_images_per_prompt", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, got {value}.")
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of the grid; none: there is no grid."""
+        return axes_of(self.grid)
 
     @property
     def drawn_seeds(self) -> tuple[int, ...]:

@@ -347,18 +347,35 @@ def save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
     Raises:
         OutputError: the folder cannot be written.
     """
-    asked = [drawing.asked(i) for i in range(len(drawing.prompts))]
-    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(asked))}
-    files = []
-    groups: dict[str, list[Image.Image]] = {prompt: [] for prompt in order}
+    files = save_pictures(drawing, folder)
+    groups: dict[str, list[Image.Image]] = {}
     for i, image in enumerate(to_images(drawing.pixels)):
-        prompt, seed = drawing.prompts[i], drawing.seeds[i]
-        path = folder / f"{order[asked[i]]:03d}-{slug(prompt)}-seed{seed}.png"
-        save_png(image, path, drawing.metadata(i))
-        files.append(path)
-        groups[asked[i]].append(image)
+        groups.setdefault(drawing.asked(i), []).append(image)
     save_png(labelled_sheet(groups), folder / SHEET)
     return [*files, folder / SHEET]
+
+
+def save_pictures(drawing: Drawing, folder: Path, *, mark: str = "") -> list[Path]:
+    """Write each picture as a PNG that carries its settings.
+
+    Args:
+        drawing: The pictures.
+        folder: Where to.
+        mark: What tells their files from those of another drawing.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    asked = [drawing.asked(i) for i in range(len(drawing.prompts))]
+    order = {prompt: place for place, prompt in enumerate(dict.fromkeys(asked))}
+    end = f"-{slug(mark, 80)}" if mark else ""
+    files = []
+    for i, image in enumerate(to_images(drawing.pixels)):
+        prompt, seed = drawing.prompts[i], drawing.seeds[i]
+        path = folder / f"{order[asked[i]]:03d}-{slug(prompt)}-seed{seed}{end}.png"
+        save_png(image, path, drawing.metadata(i))
+        files.append(path)
+    return files
 
 
 def slug(text: str, most: int = 48) -> str:

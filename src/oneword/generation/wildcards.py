@@ -44,10 +44,18 @@ def resolved(
             wildcards stand in each other without end; or numbers of choices are asked for.
     """
     known = {*words}
-    if not has_wildcards(prompt, known):
-        return prompt
     # random() draws the same in every version of Python, for a text as the seed
     chosen = _chosen(prompt, random.Random(f"wildcards {seed}"), folder, known, 0)
+    return _text(chosen)
+
+
+def as_text(prompt: str, words: Iterable[str] = ()) -> str:
+    """A prompt that is read as this one is, without a wildcard, if it looks like one."""
+    special = has_wildcards(prompt, words) or "\\{" in prompt or "\\}" in prompt
+    return re.sub(r"([{}])", r"\\\1", prompt) if special else prompt
+
+
+def _text(chosen: str) -> str:
     return chosen.replace("\\{", "{").replace("\\}", "}")
 
 

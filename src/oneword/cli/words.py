@@ -1,0 +1,108 @@
+"""Words, models and pictures that are named on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from oneword._typing import Masks, Pixels
+from oneword.cli import options
+from oneword.cli.arguments import GenerateArguments
+from oneword.concepts import formats
+from oneword.concepts.base import base_of
+from oneword.concepts.concept import Concept
+from oneword.concepts.mixing import distinct
+from oneword.config.checks import check_placeholder
+from oneword.config.model import AUTO, EMBEDDED, ModelConfig
+from oneword.errors import ConfigError
+from oneword.images import from_uint8, read_image
+from oneword.models.contract import Backbone
+
+
+def start_of(chosen: GenerateArguments, backbone: Backbone) -> tuple[Pixels | None, Masks | None]:
+    """The picture that is drawn over, and its mask, as large as what is drawn."""
+    size = backbone.sampling_for(chosen.sampling)
+    assert size.height
+    assert size.width
+    image = mask = None
+    if chosen.image is not None:
+        image = fitted(chosen.image, size.width, size.height)
+    if chosen.mask_image is not None:
+        mask = (fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
+    return image, mask
+
+
+def fitted(path: Path, width: int, height: int) -> Pixels:
+    """A picture's middle, as large as what is drawn, as pixels."""
+    picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
+    return from_uint8(np.asarray(picture)[None])
+
+
+def on_base(
+    model: ModelConfig, words: Mapping[Path, Sequence[Concept]], *, say: bool = True
+) -> ModelConfig:
+    """The model as it is asked for; where none is named, that of the words, which is then said.
+
+    Raises:
+        ConfigError: the words' files do not say which one that is.
+    """
+    if model.model != AUTO:
+        return model
+    if not any(words.values()):
+        return dataclasses.replace(model, model=EMBEDDED[0])
+    base = base_of(words)
+    if say:
+        options.say(f"The base model is {base}, named by {', '.join(map(str, words))}.")
+    return dataclasses.replace(model, model=base)
+
+
+def read_words(paths: Sequence[Path]) -> dict[Path, list[Concept]]:
+    """The concepts of all files, by file.
+
+    Raises:
+        ConfigError: two have the same placeholder.
+    """
+    by_file = {path: read_concepts(path) for path in paths}
+    found = [(path, concept) for path in paths for concept in by_file[path]]
+    _, renamed = distinct([concept for _, concept in found])
+    first: dict[str, Path] = {}
+    for index, (path, concept) in enumerate(found):
+        token = concept.placeholder_token
+        if token in first:
+            raise ConfigError(
+                f"Each file must bring a word of its own, got {token!r} in {first[token]} and in "
+                f"{path}; rename one: --concepts {first[token]} "
+                f"{without_token(path)}={renamed[index]!r}."
+            )
+        first[token] = path
+    return by_file
+
+
+def flat(words: Mapping[Path, Sequence[Concept]]) -> list[Concept]:
+    """The concepts of all files, one after the other."""
+    return [concept for own in words.values() for concept in own]
+
+
+def without_token(path: Path) -> Path:
+    """The file of ``PATH=TOKEN``."""
+    renames = not path.exists() and "=" in str(path)
+    return Path(str(path).rpartition("=")[0]) if renames else path
+
+
+def read_concepts(path: Path) -> list[Concept]:
+    """The concepts of a file or run folder; ``PATH=TOKEN`` gives its only word another name."""
+    renames = not path.exists() and "=" in str(path)
+    return [read_concept(path)] if renames else formats.load_all(path)
+
+
+def read_concept(path: Path) -> Concept:
+    """The only concept of a file or run folder, as ``read_concepts``."""
+    if path.exists() or "=" not in str(path):
+        return formats.load_concept(path)
+    name, _, token = str(path).rpartition("=")
+    check_placeholder(token, f"The token of PATH=TOKEN, {str(path)!r},")
+    return formats.load_concept(Path(name), token)
