@@ -120,7 +120,8 @@ def test_pictures_carry_what_made_them(tiny_sd, word, tmp_path):
     assert facts["seed"] == "8"
     assert json.loads(facts["concepts"]) == {"S*": word.sha256()}
     assert facts["num_inference_steps"] == "2"
-    assert facts["parameters"].startswith("a S* at sea\nNegative prompt: \nSteps: 2, Sampler: DDIM")
+    # A1111 calls a word as its file, which is S.pt
+    assert facts["parameters"].startswith("a S at sea\nSteps: 2, Sampler: DDIM, CFG scale: 7.5,")
 
 
 def test_slugs():
