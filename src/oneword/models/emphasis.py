@@ -288,7 +288,7 @@ def _with_weights(
     states: Tensor, prompts: Sequence[Sequence[Part]], vocabularies: Mapping[str, Vocabulary]
 ) -> Tensor:
     """The hidden states of several prompts with their weights, encoder by encoder."""
-    widths = [v.text_encoder.config.hidden_size for v in vocabularies.values()]
+    widths = [vocabulary.dim for vocabulary in vocabularies.values()]
     found = []
     for part, vocabulary in zip(states.split(widths, dim=-1), vocabularies.values(), strict=True):
         rows = [token_weights(parts, vocabulary, states.shape[1]) for parts in prompts]
