@@ -52,8 +52,8 @@ def test_a_run_folder_holds_everything(make, tmp_path):
     outcome = train(config, on_event=events.append)
     folder = tmp_path / "run"
     assert {p.name for p in folder.iterdir()} == {
-        "config.json", "learned_embeds.safetensors", "metrics.jsonl", "previews",
-        "state.safetensors",
+        "config.json", "learned_embeds.preview.png", "learned_embeds.safetensors",
+        "metrics.jsonl", "previews", "state.safetensors",
     }  # fmt: skip
     assert outcome.concept_file == folder / "learned_embeds.safetensors"
     record = json.loads((folder / "config.json").read_text())

@@ -30,8 +30,7 @@ def test_training_ends_with_the_last_preview_beside_the_word(make, tmp_path):
     assert pixels_of(beside) == pixels_of(run / "previews" / "step-000004.png")
     assert pixels_of(beside) != pixels_of(run / "previews" / "step-000002.png")
     assert png_texts.read(beside)["preview"] == "step-000004"
-    # the run folder is still one, of one word
-    assert formats.load_concept(run).placeholder_token == "<concept>" or formats.load_concept(run)
+    assert formats.load_concept(run)  # the run folder is still that of one word
     assert main(["concept", "convert", str(run), "--to", "a1111", "--output-dir",
                  str(tmp_path / "out")]) == 0  # fmt: skip
     (word,) = (tmp_path / "out").glob("*.pt")
@@ -40,6 +39,15 @@ def test_training_ends_with_the_last_preview_beside_the_word(make, tmp_path):
 
 def test_without_previews_there_is_none(make, tmp_path):
     train(make(inversion={"max_train_steps": 2, "evaluation_steps": 2}))
+    assert not list((tmp_path / "run").glob("*.preview.png"))
+
+
+def test_a_preview_of_before_training_is_not_the_words(make, tmp_path):
+    train(make(
+        inversion={"max_train_steps": 2, "evaluation_steps": 2}, validation_steps=5,
+        num_validation_images=1,
+    ))  # fmt: skip
+    assert (tmp_path / "run" / "previews" / "step-000000.png").is_file()
     assert not list((tmp_path / "run").glob("*.preview.png"))
 
 

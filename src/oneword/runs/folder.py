@@ -227,9 +227,9 @@ class RunFolder:
         return self.path / "previews" / f"step-{step:06d}.png"
 
     def last_preview(self) -> Path | None:
-        """The preview of the latest step; ``None``: none was drawn."""
+        """The preview of the latest step; ``None``: none was drawn after the first one."""
         found = sorted((self.path / "previews").glob("step-*.png"))
-        return found[-1] if found else None
+        return found[-1] if found and found[-1] != self.preview(0) else None
 
     def course(self) -> list[dict[str, Any]]:
         """The metrics, a line each; ``step`` and ``time_s`` (s) are in all of them.
