@@ -22,12 +22,11 @@ from pathlib import Path
 from PIL import Image
 
 import layouts
-from oneword import descriptions
 from oneword.cli.options import read_toml
 from oneword.concepts import card, formats
 from oneword.errors import UserError
 from oneword.images import read_folder
-from oneword.prompts import read_prompts
+from oneword.prompts import descriptions, read_prompts
 from oneword.runs.folder import RunFolder
 from oneword.runs.mirror import Mirror
 

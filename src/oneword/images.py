@@ -19,7 +19,6 @@ from jaxtyping import Int
 from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
-from oneword import descriptions
 from oneword._escaping import terminal
 from oneword._files import (
     MAX_LINE,
@@ -34,6 +33,7 @@ from oneword._files import (
 from oneword._typing import Masks, Pixels
 from oneword.config.presets import Interpolation
 from oneword.errors import UserError
+from oneword.prompts import descriptions
 
 
 MIN_SIDE_PX = 16

@@ -18,11 +18,11 @@ from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.presets import SETUPS
 from oneword.config.tuning import TuningConfig
-from oneword.descriptions import Descriptions
 from oneword.generation.generate import generate
 from oneword.models.by_layer import cross_attentions
 from oneword.models.loading import load_backbone
 from oneword.prompts import DUAL_TEMPLATES
+from oneword.prompts.descriptions import Descriptions
 from oneword.training.batches import Batches
 from oneword.training.extensions import dreamartist, per_image, progressive, xti
 from oneword.training.job import Job, JobError

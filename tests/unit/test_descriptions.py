@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneword.descriptions import DescriptionError, Descriptions, read, write
 from oneword.images import read_folder
 from oneword.microworld.world.held_out import HELD_OUT
+from oneword.prompts.descriptions import DescriptionError, Descriptions, read, write
 
 
 def texts(words):

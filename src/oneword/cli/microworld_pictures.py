@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from oneword import descriptions
 from oneword._files import check_writable
 from oneword.cli import options
 from oneword.cli.arguments import PeopleArguments, PicturesArguments
-from oneword.descriptions import Descriptions
 from oneword.errors import ConfigError
 from oneword.images import from_uint8, save_png, to_images
 from oneword.microworld.world import concepts, inventory, scenes
 from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.prompts import descriptions
+from oneword.prompts.descriptions import Descriptions
 
 
 def run(chosen: PicturesArguments | PeopleArguments, _words: Sequence[str]) -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from oneword import descriptions
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.presets import is_validated
@@ -19,7 +18,7 @@ from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
-from oneword.prompts import as_template, names
+from oneword.prompts import as_template, descriptions, names
 from oneword.runs.folder import versions
 from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence

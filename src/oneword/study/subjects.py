@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
-from oneword import descriptions
 from oneword._files import read_bytes, read_lines, visible, write_atomic
 from oneword._typing import Pixels
 from oneword.config.model import EMBEDDED
@@ -20,6 +19,7 @@ from oneword.images import from_uint8, png_bytes, read_folder, to_images
 from oneword.microworld.world import concepts
 from oneword.microworld.world.drawn import concept_masks, concept_pictures, concept_plain
 from oneword.microworld.world.held_out import HELD_OUT, HeldOut
+from oneword.prompts import descriptions
 
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from torch import Tensor
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.inversion import InversionConfig, ResolvedConfig
-from oneword.descriptions import Descriptions
 from oneword.errors import UserError
+from oneword.prompts.descriptions import Descriptions
 
 
 class JobError(UserError):

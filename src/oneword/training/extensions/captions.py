@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from oneword import descriptions
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
+from oneword.prompts import descriptions
 from oneword.training.job import Job, JobError
 from oneword.training.parts import Form, Words
 
