@@ -1,4 +1,4 @@
-"""What every ``--help`` prints, as the pages of ``docs/reference/cli``: ``make help-pages``."""
+"""What every help option prints, as the pages of ``docs/reference/cli``: ``make help-pages``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from oneword.cli.arguments import sub_verbs
+from oneword.cli.arguments import COMMON, sub_verbs
 from oneword.cli.main import VERBS, main
 
 
@@ -25,6 +25,9 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         for sub_verb in sub_verbs(verb):
             yield f"{verb}-{sub_verb}", [verb, sub_verb, "--help"]
     yield "train-jobs", ["train", "--jobs", ".", "--help"]
+    for name in COMMON:
+        words = [word for verb in name.split() for word in (verb, *["."] * (verb == "--jobs"))]
+        yield f"{name.replace(' --', '-').replace(' ', '-')}-all", [*words, "--help-all"]
 
 
 def page(words: list[str]) -> str:

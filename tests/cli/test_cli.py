@@ -252,7 +252,10 @@ def test_a_toml_file_and_the_command_line_over_it(training, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_train_stops = 3", "only known options, got max_train_stops"),
+        (
+            "max_train_stops = 3",
+            "only known options, got max_train_stops; did you mean --max-train-steps?",
+        ),
         ("= 3", "must be TOML"),
         (None, "readable TOML file"),
     ],
@@ -351,14 +354,15 @@ def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
     ("arguments", "message"),
     [
         (["fly"], "The verb must be one of demo, train"),
+        (["trian"], "got 'trian'; did you mean train?"),
         (
             ["microworld", "fly"],
             "must be one of sample, explore, things, pictures, people, evaluate, card, train",
         ),
-        (["concept", "fly"], "combine, card, push, got fly"),
+        (["concept", "fly"], "combine, card, push, got 'fly'."),
         (["concept", "inspect", "/no/file"], "must exist"),
         (["microworld", "pictures", "--concept", "x", "--output-dir", "y"], "must be one of gold"),
-        (["microworld", "train", "--stages", "bake"], "stages must be among vae"),
+        (["microworld", "train", "--stages", "bake"], "stages must be one of vae"),
     ],
 )
 def test_other_mistakes(arguments, message, capsys, tmp_path, monkeypatch):
@@ -370,7 +374,8 @@ def test_other_mistakes(arguments, message, capsys, tmp_path, monkeypatch):
 
 def test_an_unknown_option_is_refused(training, capsys):
     assert main([*training, "--max-train-stps", "4"]) == 2
-    assert "max-train-st" in "".join(capsys.readouterr())
+    message = "--max-train-stps is no option here; did you mean --max-train-steps?"
+    assert message in capsys.readouterr().err
 
 
 # --- help
@@ -384,9 +389,15 @@ def test_help_lists_every_verb_and_version(capsys):
     assert main(["--version"]) == 0
 
 
+def test_the_package_can_be_run_as_a_module():
+    command = [sys.executable, "-m", "oneword", "--help"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.startswith("oneword ")
+
+
 @pytest.mark.parametrize("verb", ["demo", "train", "generate", "evaluate", "models"])
 def test_every_verb_explains_itself(verb, capsys):
-    assert main([verb, "--help"]) == 0
+    assert main([verb, "--help-all"]) == 0
     out = capsys.readouterr().out
     assert "--json" in out
     assert "None" not in out

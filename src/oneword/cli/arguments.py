@@ -20,6 +20,20 @@ from oneword.errors import require
 
 
 Embedded = Literal["microworld", "microworld-nano"]
+HeldOutName = Literal[
+    "gold-mug", "parrot", "midnight-teapot", "clown-fish", "candy-house", "circus-bus", "racer",
+    "pirate-boat", "rose-vase", "picnic-basket", "royal-chair", "disco-lamp", "fairy-mushroom",
+    "sunny-ball", "parade-drum", "wizard-hat", "snowman", "rocket", "cactus", "windmill", "guitar",
+    "dinosaur", "pineapple", "anchor", "lantern", "octopus", "bicycle", "igloo", "neon",
+    "blueprint", "mosaic", "halftone", "stained-glass", "duotone", "embroidery",
+    "captain-whiskers", "professor-hop", "sir-shell", "rudy", "queen-feather", "bolt",
+    "mister-mittens", "duke-spot",
+]  # fmt: skip
+Profession = Literal["doctor", "nurse", "baker", "farmer", "builder", "teacher"]
+Look = Literal[
+    "flat sticker", "line icon", "classic emoji", "glossy sticker", "classic first edition"
+]  # fmt: skip
+Stage = Literal["vae", "clip", "judge", "oracle", "latents", "denoiser"]
 Layout = Literal[
     "oneword",
     "diffusers",
@@ -128,6 +142,8 @@ class StudyArguments(StudyConfig):
     Run the same command again to go on; the report is written anew each time.
     """
 
+    prompts: Literal["paper", "paper-figures", "dreambench", "microworld"] | None = None
+    """Evaluation prompts; unset: microworld on the embedded models, paper elsewhere."""
     dry_run: bool = False
     """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
     rows: Path | None = None
@@ -171,8 +187,8 @@ class MicroworldTrainArguments(_Seeded):
     """Work folder: resumable states, finished parts, latents."""
     minutes: float = 60.0
     """Time budget of this call, minutes."""
-    stages: tuple[str, ...] = ()
-    """Stages to run, in order: vae clip judge oracle latents denoiser; none: all."""
+    stages: tuple[Stage, ...] = ()
+    """Stages to run, in order; none: all."""
     from_scratch: bool = False
     """Ignore the landed weights; otherwise every finished stage starts from them."""
     device: str = "cpu"
@@ -219,8 +235,8 @@ class MicroworldEvaluateArguments(_Seeded):
 class PicturesArguments(_Seeded):
     """Draw a held-out concept, which the embedded model has never seen."""
 
-    concept: str
-    """Its name; a wrong one lists them all."""
+    concept: HeldOutName
+    """Its name."""
     output_dir: Path
     """Folder for the pictures."""
     plain: bool = False
@@ -235,8 +251,8 @@ class PicturesArguments(_Seeded):
 class PeopleArguments(_Seeded):
     """Draw a profession with every skin and hair equally often, a small diverse set to learn from."""
 
-    profession: tyro.conf.Positional[str]
-    """One of doctor, nurse, baker, farmer, builder, teacher."""
+    profession: tyro.conf.Positional[Profession]
+    """Who."""
     output_dir: Path
     """Folder for the pictures."""
     num_images: int = 12
@@ -286,8 +302,8 @@ class ThingsArguments:
     """Show only things whose noun or keywords hold this word; the nearest names are offered."""
     sheet: Path | None = None
     """PNG file for a sheet: every thing in its four looks, or in one with --look."""
-    look: str | None = None
-    """Look of the sheet: flat sticker, line icon, classic emoji, glossy sticker, classic first edition."""
+    look: Look | None = None
+    """Look of the sheet; unset: all but the first edition."""
     num: int | None = None
     """Show this many only."""
 
@@ -472,6 +488,86 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
 
 A command that needs less than others of its verb has a module of its own, so that it starts sooner.
 """
+
+
+_DRAWING = ("guidance_scale", "num_inference_steps", "negative_prompt", "sampler")
+_MODEL = ("model", "dtype", "memory", "device")
+_TRAINING = {
+    "word": (
+        "placeholder_token", "initializer_token", "learnable_property", "setup", "num_vectors",
+    ),
+    "picture": ("train_data_dir", "resolution", "random_flip"),
+    "model": ("model", "dtype", "memory"),
+    "training": (
+        "preset", "max_train_steps", "learning_rate", "train_batch_size", "seed",
+    ),
+    "output": (
+        "output_dir", "validation_prompt", "validation_steps", "checkpointing_steps", "dry_run",
+    ),
+}  # fmt: skip
+COMMON: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": _TRAINING,
+    "train --jobs": {
+        "job": ("jobs", "slots", "cluster", "workers"),
+        "word": ("initializer_token", "learnable_property", "setup"),
+        **{name: _TRAINING[name] for name in ("model", "training")},
+        "output": ("output_dir", "validation_steps", "checkpointing_steps", "dry_run"),
+    },
+    "generate": {
+        "picture": (
+            "prompts", "concepts", "num_images_per_prompt", "seed", "image", "mask_image",
+            "strength",
+        ),
+        "choosing": ("keep", "rank_by"),
+        "drawing": (*_DRAWING, "height", "width"),
+        "model": _MODEL,
+        "output": ("output_dir", "gallery"),
+    },
+    "edit": {
+        "picture": ("picture", "prompt", "mask", "strength", "invert", "concepts"),
+        "edit": ("background", "num_images_per_prompt", "keep", "seed"),
+        "drawing": _DRAWING,
+        "model": _MODEL,
+        "output": ("output_dir",),
+    },
+    "evaluate": {
+        "word": ("concept", "train_data_dir", "plain_dir"),
+        "scoring": ("preset", "prompts", "num_images_per_prompt", "seed", "judge"),
+        "drawing": _DRAWING,
+        "model": _MODEL,
+        "output": ("output_dir", "json"),
+    },
+    "study": {
+        "comparison": ("concepts", "setups", "seeds", "prompts", "num_images_per_prompt"),
+        "model": _MODEL,
+        "training": ("preset", "max_train_steps", "learning_rate"),
+        "work": ("slots", "num_processes", "cluster", "workers"),
+        "output": ("output_dir", "report", "dry_run"),
+    },
+    "compose": {
+        "word": ("images", "placeholder_tokens", "initializer_tokens", "together", "paste"),
+        "model": _MODEL,
+        "training": ("preset", "max_train_steps", "learning_rate", "train_batch_size", "seed"),
+        "output": ("output_dir", "checkpointing_steps"),
+    },
+    "debias": {
+        "word": ("word", "images", "placeholder_token", "prompt", "num_images", "attributes"),
+        "model": _MODEL,
+        "training": ("preset", "max_train_steps", "learning_rate", "train_batch_size", "seed"),
+        "drawing": _DRAWING,
+        "output": ("output_dir", "json"),
+    },
+    "concept card": {
+        "word": ("files", "license", "scores"),
+        "preview": ("preview", "prompts", "num_images_per_prompt", "seed", *_DRAWING),
+        "model": _MODEL,
+    },
+    "concept inspect": {
+        "file": ("files", "nearest", "compare", "json"),
+        "model": _MODEL,
+    },
+}  # fmt: skip
+"""What --help shows of a command that has many options, by group; --help-all shows all of them."""
 
 
 def sub_verbs(verb: str) -> dict[str, type[Any]]:

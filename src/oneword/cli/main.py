@@ -21,7 +21,7 @@ from typing import Any
 from oneword._escaping import terminal
 from oneword._files import check_target, is_there
 from oneword._version import __version__
-from oneword.cli import options
+from oneword.cli import completion, options
 from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
 from oneword.errors import ConfigError, UserError
 
@@ -46,8 +46,12 @@ usage: oneword VERB [options]
 
 {chr(10).join(f"  {verb:<11} {text}" for verb, text in VERBS.items())}
 
-`oneword VERB --help` lists a verb's options with their units and defaults.
-Options may also come from a file: --config run.toml (the command line wins)."""
+`oneword VERB --help` shows the options of a verb that most people use, --help-all all of them.
+Options may also come from a file: --config run.toml (the command line wins).
+`oneword --install-completion` lets bash, zsh or fish complete verbs, options and values."""
+
+
+_HELP = ("-h", "--help", "--help-all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,16 +129,24 @@ class _Log:
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in (*_HELP, "help"):
         print(HELP)
         return 0 if arguments else 2
     if arguments[0] in ("--version", "-V"):
         print(f"oneword {__version__}")
         return 0
     verb, rest = arguments[0], arguments[1:]
+    if verb == "--install-completion":
+        try:
+            options.tell(completion.install(rest))
+        except UserError as error:
+            print(terminal(f"oneword: {error}", lines=True), file=sys.stderr)
+            return 2
+        return 0
     if verb not in VERBS:
         print(
-            f"The verb must be one of {', '.join(VERBS)}, got {verb!r}; see `oneword --help`.",
+            f"The verb must be one of {', '.join(VERBS)}, got {verb!r}"
+            f"{options.nearest(verb, VERBS)}",
             file=sys.stderr,
         )
         return 2
@@ -159,7 +171,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _follow(verb: str, words: list[str]) -> int:
     """Read the options, and only then load what they need."""
-    if verb in SUB_VERB_HELP and (not words or words[0] in ("-h", "--help")):
+    if verb in SUB_VERB_HELP and (not words or words[0] in _HELP):
         print(SUB_VERB_HELP[verb])
         return 0 if words else 2
     name, given = _command(verb, words)
@@ -202,7 +214,9 @@ def _command(verb: str, words: list[str]) -> tuple[str, list[str]]:
         return verb, words
     sub, *words = words
     if sub not in known:
-        raise ConfigError(f"The sub-verb must be one of {', '.join(known)}, got {sub}.")
+        raise ConfigError(
+            f"The sub-verb must be one of {', '.join(known)}, got {sub!r}{options.nearest(sub, known)}"
+        )
     if verb == "concept" and words and not words[0].startswith("-"):
         words = ["--files", *words]
     return f"{verb} {sub}", words

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from oneword.cli import options, screen
 from oneword.cli.arguments import MicroworldTrainArguments
-from oneword.errors import ConfigError
 from oneword.microworld.making import train as recipe
 from oneword.microworld.making.recipe import recipe_for
 from oneword.microworld.making.run import STAGES
@@ -16,11 +15,6 @@ from oneword.microworld.making.run import STAGES
 def run(arguments: MicroworldTrainArguments, _words: Sequence[str]) -> int:
     """Train, and say whether there is more to do."""
     made = recipe_for(arguments.model, seed=arguments.seed)
-    unknown = set(arguments.stages) - set(STAGES)
-    if unknown:
-        raise ConfigError(
-            f"stages must be among {', '.join(STAGES)}, got {', '.join(sorted(unknown))}."
-        )
     if arguments.denoiser_samples is not None:
         denoiser = dataclasses.replace(made.denoiser, num_samples=arguments.denoiser_samples)
         made = dataclasses.replace(made, denoiser=denoiser)

@@ -1,4 +1,4 @@
-"""From argv and a TOML file to a verb's dataclass, through tyro.
+"""From argv and a TOML file to a verb's dataclass, and its help, through tyro.
 
 Option names are those of diffusers' textual-inversion script where it has them, with dashes or
 underscores; what that script needs and oneword does not is accepted and explained.
@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import inspect
 import io
 import re
 import sys
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import docstring_parser
 import tyro
 
 from oneword._escaping import terminal
 from oneword._files import read_text, sweep, write_json_atomic
-from oneword.config.presets import PRESETS
+from oneword.cli.arguments import COMMON
+from oneword.config.inversion import InversionConfig
+from oneword.config.presets import PRESETS, SETUPS
 from oneword.errors import ConfigError, UserError
 
 
 T = TypeVar("T")
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+"""How tyro names options: without the names of the settings that they are part of."""
 READER_GONE = 141
 """Exit code where nobody reads the output any more: that of a program that SIGPIPE ends."""
 
@@ -135,10 +141,14 @@ def _with_values(cls: type[Any], words: Sequence[str]) -> list[str]:
     out: list[str] = []
     for word in words:
         behind = out[-1] if out and out[-1] in takes else ""
-        if word.startswith("--") and behind and word.partition("=")[0] not in options:
+        name = word.partition("=")[0]
+        if word.startswith("--") and name not in options:
+            meant = nearest(name, [*sorted(options), *ALIASES, *NOT_NEEDED])
             raise ConfigError(
-                f"{behind} must be followed by a value, got {word!r}, which is no option either; a "
-                f"value that begins with two dashes is written {behind}={word}."
+                f"{behind} must be followed by a value, got {word!r}, which is no option either"
+                f"{meant} A value that begins with two dashes is written {behind}={word}."
+                if behind
+                else f"{name} is no option here{meant}"
             )
         if not re.match(r"-(?!-|h$)", word) or _is_number(word):
             out.append(word)
@@ -150,6 +160,12 @@ def _with_values(cls: type[Any], words: Sequence[str]) -> list[str]:
                 f"must stand right behind its option, as in --placeholder-token={word}."
             )
     return out
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a misspelt name: what was meant, where something is near."""
+    found = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {found[0]}?" if found else "."
 
 
 def _is_number(word: str) -> bool:
@@ -220,7 +236,7 @@ def _spell_flags(cls: type[Any], arguments: list[str]) -> list[str]:
     return out
 
 
-def _explain(cls: type[Any]) -> None:
+def explain(cls: type[Any]) -> None:
     """Annotate the fields that may stay unset, so that help shows a type and where a value comes from.
 
     Done here rather than in ``config``, which knows nothing of tyro.
@@ -229,14 +245,22 @@ def _explain(cls: type[Any]) -> None:
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            _explain(typing.cast("type[Any]", hint))
+            explain(typing.cast("type[Any]", hint))
+            continue
+        if cls is InversionConfig and field.name == "setup":  # a string, since a study has more
+            names = tyro.extras.literal_type_from_choices(SETUPS)
+            others = ", ".join(name for name in SETUPS if name != field.default)
+            listed = f"(default: {field.default}; others: {others})"
+            told = tyro.conf.arg(metavar="NAME", help_behavior_hint=listed)
+            cls.__annotations__[field.name] = typing.Annotated[names, told]
             continue
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         if typing.get_origin(hint) not in (UnionType, typing.Union) or len(kinds) != 1:
             continue
         choices = ("True", "False") if kinds[0] is bool else typing.get_args(kinds[0])
         metavar = f"{{{','.join(choices)}}}" if choices else kinds[0].__name__.upper()
-        origin = tyro.conf.arg(metavar=metavar, help_behavior_hint=_default(field.name))
+        hint_of_default = _default(field.name) if issubclass(cls, InversionConfig) else ""
+        origin = tyro.conf.arg(metavar=metavar, help_behavior_hint=hint_of_default)
         owner = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))
         owner.__annotations__[field.name] = typing.Annotated[hint, origin]
 
@@ -251,6 +275,52 @@ def _default(name: str) -> str:
     if ours[name] == theirs[name]:
         return f"(default: {ours[name]})"
     return f"(default: {ours[name]} on microworld, {theirs[name]} elsewhere)"
+
+
+def _show_common(cls: type[Any], verb: str) -> NoReturn:
+    """Print the options that most people use, in groups and with a sentence each, and end."""
+    owners, texts = {}, {}
+    for kind in _classes(cls):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        owners |= {f.name: (hints[f.name], f) for f in dataclasses.fields(kind)}
+        for base in reversed(kind.__mro__):
+            if dataclasses.is_dataclass(base):
+                found = docstring_parser.parse_from_object(base).params
+                texts |= {one.arg_name: one.description for one in found}
+    groups = []
+    for group, names in COMMON[verb].items():
+        own = []
+        for name in names:
+            hint, field = owners[name]
+            sentence = re.split(r"(?<!al)\. (?=[A-Z])", " ".join((texts[name] or "").split()))[0]
+            told = tyro.conf.arg(help=f"{sentence.rstrip('.')}.")
+            default = dataclasses.field(
+                default=field.default, default_factory=field.default_factory
+            )
+            own.append((name, typing.Annotated[hint, told], default))
+        groups.append((group, dataclasses.make_dataclass(group, own, kw_only=True)))
+    said = inspect.cleandoc(cls.__doc__ or "")
+    hidden = sum(
+        bool({tyro.conf.Suppress, tyro.conf.Positional} & {*getattr(hint, "__metadata__", ())})
+        for hint in typing.get_type_hints(cls, include_extras=True).values()
+    )
+    count = sum(1 for _ in _fields(cls)) - hidden
+    tyro.cli(
+        dataclasses.make_dataclass(cls.__name__, groups, kw_only=True),
+        prog=f"oneword {verb}",
+        description=f"{said}\n\nThe options that most people use; --help-all shows all {count}.",
+        args=["--help"],
+        config=CONFIG,
+    )
+    raise AssertionError("help ends the command")
+
+
+def _classes(cls: type[Any]) -> Iterator[type[Any]]:
+    """A dataclass of options, and those that it holds."""
+    yield cls
+    for hint in typing.get_type_hints(cls).values():
+        if dataclasses.is_dataclass(hint):
+            yield from _classes(typing.cast("type[Any]", hint))
 
 
 def parse(
@@ -283,17 +353,16 @@ def parse(
             del words[i : i + (1 if equals else 2)]
             words = words_of(cls, read_toml(path), path) + words  # what comes later wins
             break
+    explain(cls)
+    if "--help-all" in words:
+        words = ["--help"]
+    elif verb in COMMON and {"-h", "--help"} & {*words}:
+        _show_common(cls, verb)
     words = _with_values(cls, _spell_flags(cls, normalised(words, notes=notes)))
-    _explain(cls)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            value = tyro.cli(
-                cls,
-                prog=f"oneword {verb}",
-                args=words,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-            )
+            value = tyro.cli(cls, prog=f"oneword {verb}", args=words, config=CONFIG)
     except SystemExit as stop:
         # tyro draws a box around what a dataclass refuses; the sentence alone is clearer
         cause: BaseException | None = stop
@@ -301,8 +370,9 @@ def parse(
             cause = cause.__cause__ or cause.__context__
         if isinstance(cause, UserError):
             raise cause from None
-        if not alone:
-            raise ConfigError(_sentence(printed.getvalue())) from None
+        sentence = _sentence(printed.getvalue())
+        if not alone or _CHOICE.match(sentence):
+            raise ConfigError(_of_choice(sentence)) from None
         sys.stderr.write(printed.getvalue())
         raise
     return value, notes
@@ -320,6 +390,22 @@ def _sentence(box: str) -> str:
         return text or "The options cannot be read."
     kind = next((w for line in lines if (w := line.removeprefix(found[1] + " ")) != line), "")
     return f"{found[1]} must be {kind or 'another value'}, got {found[2]}."
+
+
+_CHOICE = re.compile(r"invalid choice '(.*)' for argument '(.+)'\. Expected one of \((.*)\)\.$")
+
+
+def _of_choice(sentence: str) -> str:
+    """What tyro says of a value that is none of an option's, in our words."""
+    found = _CHOICE.match(sentence)
+    if found is None:
+        return sentence
+    given, option, choices = found.groups()
+    names = re.findall(r"'([^']*)'", choices)
+    if "None" in names:  # unset; tyro names such choices in any order
+        names = sorted({*names} - {"None"})
+    name = option if option.startswith("-") else option.lower()
+    return f"{name} must be one of {', '.join(names)}, got {given!r}{nearest(given, names)}"
 
 
 def settings(cls: type[T], chosen: Any) -> T:
@@ -374,7 +460,7 @@ def words_of(cls: type[Any], table: Mapping[str, Any], where: object) -> list[st
     if unknown:
         raise ConfigError(
             f"The configuration {where} must name only known options, got "
-            f"{', '.join(sorted(unknown))}."
+            f"{', '.join(sorted(unknown))}{nearest('--' + unknown[0].replace('_', '-'), known)}"
         )
     return words
 

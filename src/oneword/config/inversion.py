@@ -46,7 +46,7 @@ class InversionConfig:
     initializer_token: str | None = None
     """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
     setup: str = "one-word"
-    """Way to find the word, by name (SETUPS): "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
+    """Way to find the word: "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
     form: Form | None = None
     """What the word is made of: "rows", or what an extension of that name makes of it."""
     num_vectors: int | None = None

@@ -103,7 +103,7 @@ def test_a_placeholder_may_begin_with_a_dash(words):
 def test_with_two_dashes_it_is_written_with_an_equals_sign():
     chosen, _ = parse(TrainArguments, "train", [*BASE, "--placeholder-token=--cat"])
     assert chosen.inversion.placeholder_token == "--cat"
-    with pytest.raises(ConfigError, match="is no option either; a value"):
+    with pytest.raises(ConfigError, match=r"is no option either.* A value that"):
         parse(TrainArguments, "train", [*BASE, "--placeholder-token", "--cat"])
     chosen, _ = parse(
         TrainArguments, "train", words_of(TrainArguments, {"train_data_dir": "p"} | {
@@ -127,3 +127,26 @@ def test_a_word_with_one_dash_elsewhere_is_a_sentence(words):
         parse(GenerateArguments, "generate", words)
     with pytest.raises(ConfigError, match="as the first of prompts, got '-b'"):
         words_of(GenerateArguments, {"prompts": ["a", "-b"]}, "run.toml")
+
+
+# --- what is misspelt
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--placeholder-tokn", "x"], "--placeholder-tokn is no option here; did you mean "
+         r"--placeholder-token\?"),
+        ([*BASE, "--mixed-precison", "no"], r"did you mean --mixed-precision\?"),
+        ([*BASE, "--no-mask"], r"--no-mask is no option here; did you mean --no-masks\?"),
+        ([*BASE, "--dtype", "--seeed", "1"], r"no option either; did you mean --seed\? A value"),
+        ([*BASE, "--qqq"], r"--qqq is no option here\.$"),
+        ([*BASE, "--preset", "fsat"], r"--preset must be one of paper, release, default, fast, got "
+         r"'fsat'; did you mean fast\?"),
+        ([*BASE, "--setup", "two-word"], r"--setup must be one of one-word, .*, custom-diffusion, "
+         r"got 'two-word'; did you mean two-words\?"),
+    ],
+)  # fmt: skip
+def test_what_is_misspelt_gets_the_nearest_name(words, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(TrainArguments, "train", words)

@@ -34,7 +34,7 @@ def test_a_wrong_number_or_look_is_refused(capsys):
     assert run("--num", "0") != 0
     assert "num must be 1 or more, got 0" in capsys.readouterr().err
     assert run("--look", "sketchy") != 0
-    assert "The look must be one of flat sticker" in capsys.readouterr().err
+    assert "--look must be one of classic emoji, " in capsys.readouterr().err
 
 
 def test_a_sheet(tmp_path, capsys):
