@@ -11,6 +11,11 @@ the rest of the prompt was obeyed; then the judge keeps the best by each ranking
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

@@ -15,6 +15,11 @@ Exit status: 0, or 1 if a tool refused a file or found other rows.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import importlib
 import importlib.abc
 import importlib.machinery

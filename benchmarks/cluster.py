@@ -10,6 +10,11 @@ rows of an undisturbed run.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import os
 import random
 import signal

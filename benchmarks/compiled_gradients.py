@@ -7,6 +7,11 @@ Compares each weight's gradient, compiled against eager, float32, on one batch.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 from typing import Any
 
 import torch

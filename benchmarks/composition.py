@@ -10,6 +10,11 @@ that one knows how often the oracle would read a right picture as right.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import dataclasses
 import sys
 from collections.abc import Sequence

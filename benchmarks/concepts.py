@@ -12,6 +12,11 @@ own similarity to each other.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import dataclasses
 import json
 import math

@@ -9,6 +9,11 @@ gets alone.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import sys
 import time
 from dataclasses import dataclass

@@ -12,6 +12,11 @@ their edges stayed where they were is measured.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import dataclasses
 import time
 from dataclasses import dataclass

@@ -14,6 +14,11 @@ Exit status: 0, or 1 with the cases that fell short.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import io
 import json
 import multiprocessing

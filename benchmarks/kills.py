@@ -21,6 +21,11 @@ Exit status: 0, or 1 with what went wrong.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import contextlib
 import json
 import multiprocessing

@@ -11,6 +11,11 @@ a process of its own, forked after torch is loaded, so that it takes seconds: on
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import ast
 import json
 import os

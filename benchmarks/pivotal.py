@@ -10,6 +10,11 @@ other things have drifted.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import dataclasses
 import time
 from pathlib import Path

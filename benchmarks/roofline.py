@@ -9,6 +9,11 @@ products in the same type, and the bare denoiser pass beside the whole step, in 
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import sys
 import time
 from collections.abc import Callable

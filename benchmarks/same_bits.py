@@ -20,6 +20,11 @@ Exit status: 0, or 1 with the names of what differs.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import hashlib
 import importlib.metadata
 import json

@@ -19,6 +19,11 @@ What the file of ``--json`` holds already is not learned again.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import dataclasses
 import json
 import math

@@ -10,6 +10,11 @@ the share of it that is reached, which is an assumption until that benchmark has
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -9,6 +9,11 @@ out. The rate is an assumption: `oneword study --dry-run` measures it where the 
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import dataclasses
 import tempfile
 from dataclasses import dataclass

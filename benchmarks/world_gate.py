@@ -17,6 +17,11 @@ there, and ``--json`` holds those of every run with the same state folder.
 
 from __future__ import annotations
 
+import _briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import json
 import math
 import time

@@ -7,6 +7,11 @@ import typecheck  # noqa: F401  (before what it checks)
 
 # isort: split
 
+import briefly  # noqa: F401  (before torch)
+
+
+# isort: split
+
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from oneword.concepts import formats
-from oneword.runs.cluster import ClusterError, train_on_cluster
+from oneword.runs import threads
+from oneword.runs.cluster import ClusterError, map_chunks, train_on_cluster
 from oneword.runs.events import Ended, Message, Stepped, WorkerStarted
 from oneword.runs.many import train_many
 
@@ -64,6 +65,21 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         lines = (tmp_path / "many" / str(i) / "metrics.jsonl").read_text().splitlines()
         assert len(lines) == 11
+
+
+def test_workers_bound_how_long_threads_spin(monkeypatch):
+    import ray
+
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+
+    def told(chunk, tell):
+        return {name: os.environ[name] for name in chunk if name in os.environ}
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    assert [*map_chunks(told, [names], workers=1)] == [threads.waiting()]
+    assert threads.waiting() == {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(make):

@@ -24,6 +24,7 @@ from oneword._version import __version__
 from oneword.cli import completion, options
 from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
 from oneword.errors import ConfigError, UserError
+from oneword.runs import threads
 
 
 VERBS = {
@@ -189,7 +190,7 @@ def _follow(verb: str, words: list[str]) -> int:
     folder = getattr(chosen, "output_dir", None)
     was_there = folder is None or is_there(folder)
     try:
-        return importlib.import_module(f"oneword.cli.{module}").run(chosen, words)
+        return _loaded(module).run(chosen, words)
     except UserError:
         if folder is not None and not was_there:
             with contextlib.suppress(OSError):  # it may hold something
@@ -201,6 +202,15 @@ def _follow(verb: str, words: list[str]) -> int:
         raise ConfigError(
             "Drawing needs skia-python, which is not installed; run: pip install 'oneword[microworld]'"
         ) from error
+
+
+def _loaded(module: str) -> Any:
+    """The module of a command, and with it torch, whose threads leave room for other processes."""
+    threads.wait_briefly()
+    others = threads.OtherWork()
+    loaded = importlib.import_module(f"oneword.cli.{module}")
+    others.leave_room()
+    return loaded
 
 
 def _command(verb: str, words: list[str]) -> tuple[str, list[str]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
+from oneword.runs import threads
 from oneword.runs.events import (
     Ended,
     Event,
@@ -206,6 +207,7 @@ def _light(one: JobOutcome) -> JobOutcome:
 def _connected(address: str) -> Iterator[Any]:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    threads.wait_briefly()  # what a cluster that begins here hands on to its workers
     try:
         import ray
     except ImportError as error:
@@ -216,7 +218,12 @@ def _connected(address: str) -> Iterator[Any]:
         if address == "local":
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                runtime_env={"env_vars": threads.waiting()},
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ClusterError(

@@ -87,7 +87,10 @@ def compose(
             "pictures_sha256": digest.hexdigest(),
             "versions": versions(),
         }
-        is_new = folder.standing(record) == "new"
+        standing = folder.standing(record)
+        is_new = standing == "new"
+        if standing == "resume":
+            folder.as_begun()
         with folder.holding(is_new=is_new), asked_to_stop() as asked:
 
             def watch(progress: Progress) -> Literal["stop"] | None:

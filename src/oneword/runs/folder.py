@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
+import torch
 
 from oneword._files import (
     FormError,
@@ -37,6 +38,7 @@ from oneword._files import (
 from oneword._version import __version__
 from oneword.concepts.formats import LEARNED
 from oneword.errors import ConfigError, UserError
+from oneword.runs import threads
 from oneword.runs.mirror import Mirror
 from oneword.training.state import State
 
@@ -216,7 +218,18 @@ class RunFolder:
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write ``config.json``: from now on the folder holds this run."""
-        write_json_atomic(self.record, dict(record))
+        write_json_atomic(self.record, {**record, "threads": torch.get_num_threads()})
+
+    def as_begun(self) -> None:
+        """Let torch use as many threads as the run began with, so that its bits stay the same.
+
+        Raises:
+            RunError: the folder's record cannot be read.
+        """
+        must = f"{self.record} must be the record of a run (or pass another --output-dir)"
+        record = read_json(self.record, {"threads?": int}, must=must, error=RunError)
+        if "threads" in record:  # older ones do not tell
+            threads.use_again(record["threads"])
 
     def kept(self) -> KeptState:
         """The state, to look at and not to change."""

@@ -134,7 +134,10 @@ def opened(
     folder.claim()
     try:
         prepared = prepare(config, backbone)
-        return folder, prepared, folder.standing(prepared.record)
+        standing = folder.standing(prepared.record)
+        if standing == "resume":
+            folder.as_begun()
+        return folder, prepared, standing
     except BaseException:
         folder.release()
         raise
