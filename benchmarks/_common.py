@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,15 +40,59 @@ def record(path: Path | None, **numbers: Any) -> None:
 
 
 def pipeline_folder(name: Architecture, models_dir: Path) -> Path:
-    """The embedded pipeline, or an architecture with random weights, made on first use."""
+    """The embedded pipeline, or an architecture with random weights, made on first use.
+
+    They are made in a process of their own, which takes its memory with it when it ends.
+    """
     if name == "microworld":
         return weights.pipeline_folder()
     folder = models_dir / name
     if not (folder / "model_index.json").exists():
         print(f"Making random weights in {folder} ...", file=sys.stderr)
-        torch.manual_seed(0)  # noqa: TID251  (weights of an empty model)
-        _RANDOM[name]().save_pretrained(folder)
+        subprocess.run([sys.executable, __file__, name, str(folder)], check=True)
     return folder
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process took."""
+
+    status: int
+    """Its exit code; negative: the signal that ended it."""
+    wall_s: float
+    cpu_s: float
+    """Of all its threads."""
+    peak_mb: float
+    """Its largest resident set."""
+
+
+_WATCH = """
+import json, os, subprocess, sys, time
+started = time.monotonic()
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+found = [os.waitstatus_to_exitcode(status), time.monotonic() - started,
+         usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]
+with open(sys.argv[1], "w") as file:
+    json.dump(found, file)
+"""
+
+
+def watched(command: Sequence[object], **options: Any) -> Usage:
+    """Run a command and see what it takes.
+
+    A process counts the resident set of the one that started it as its own until it is another
+    program, so a small one starts it.
+
+    Args:
+        command: Its words.
+        options: Of ``subprocess.run``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "usage.json"
+        words = [sys.executable, "-S", "-c", _WATCH, str(told), *map(str, command)]
+        subprocess.run(words, check=True, **options)
+        return Usage(*json.loads(told.read_text()))
 
 
 def _clip_tokenizer() -> Any:
@@ -176,3 +223,8 @@ def _sdxl() -> Any:
 
 
 _RANDOM: dict[str, Callable[[], Any]] = {"sd15": _sd15, "sdxl": _sdxl, "ldm": _ldm}
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)  # noqa: TID251  (weights of an empty model)
+    _RANDOM[sys.argv[1]]().save_pretrained(sys.argv[2])

@@ -18,16 +18,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
-from _common import machine, pipeline_folder, record
+from _common import machine, pipeline_folder, record, watched
 
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8, save_png, to_images
@@ -102,6 +100,8 @@ class Arguments:
 class _Time:
     short_s: float
     long_s: float
+    short_cpu_s: float
+    long_cpu_s: float
     peak_mb: float
     gpu_peak_mb: float
 
@@ -140,7 +140,7 @@ def _run(
     pictures: Path,
     work: Path,
 ) -> _Time:
-    walls, peak, gpu_peak = [], 0.0, 0.0
+    walls, cpus, peak, gpu_peak = [], [], 0.0, 0.0
     for steps in arguments.steps:
         target = Path(tempfile.mkdtemp(dir=work))
         common = {
@@ -171,24 +171,25 @@ def _run(
             more |= dict(item.split("=", 1) for item in arguments.options)
             command = [sys.executable, "-c", _PEAK + _ONEWORD, "train"]
         command += [f"--{key}={value}" for key, value in (common | more).items()]
-        told = target.with_suffix(".peak")
+        told, log = target.with_suffix(".peak"), target.with_suffix(".log")
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PEAK_FILE": str(told)}
-        started = time.monotonic()
-        log = (target.with_suffix(".log")).open("w")
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        walls.append(time.monotonic() - started)
-        if status != 0:
-            sys.exit(f"{trainer} failed:\n{Path(log.name).read_text()[-3000:]}")
-        peak = max(peak, usage.ru_maxrss / 1024)
+        with log.open("w") as file:
+            usage = watched(command, env=environment, stdout=file, stderr=file)
+        if usage.status != 0:
+            sys.exit(f"{trainer} failed:\n{log.read_text()[-3000:]}")
+        walls.append(usage.wall_s)
+        cpus.append(usage.cpu_s)
+        peak = max(peak, usage.peak_mb)
         gpu_peak = max(gpu_peak, int(told.read_text()) / 2**20)
-    return _Time(*walls, peak, gpu_peak)
+    return _Time(*walls, *cpus, peak, gpu_peak)
 
 
 def _table(arguments: Arguments, found: dict[str, list[_Time]]) -> str:
     rows = {
         "a step, s": lambda t: t.step_s(arguments.steps),
+        f"{arguments.steps[0]} steps with start-up, s": lambda t: t.short_s,
         f"{arguments.steps[1]} steps with start-up, s": lambda t: t.long_s,
+        f"{arguments.steps[0]} steps with start-up, s of all cores": lambda t: t.short_cpu_s,
         "peak memory, MB": lambda t: t.peak_mb,
     }
     if found["oneword"][0].gpu_peak_mb:
