@@ -7,6 +7,7 @@ import json
 import platform
 import re
 import shutil
+import struct
 import warnings
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from oneword.config.model import ModelConfig
 from oneword.errors import ModelError
 from oneword.models.contract import Backbone, Moments
 from oneword.models.loading import load_backbone
+from oneword.models.speed import streaming
 from oneword.models.speed.streaming import returning_memory, streamed
 from oneword.vocabulary.inject import injected
 
@@ -261,6 +263,50 @@ def test_a_streamed_file_answers_as_a_dictionary_of_tensors_does(tmp_path):
     with pytest.raises(KeyError):
         found.pop("a")
     assert type(model_loading_utils.load_state_dict(tmp_path / "x.safetensors")) is dict
+
+
+def test_a_streamed_file_of_any_type_and_shape_is_read_once(tmp_path, monkeypatch):
+    """Its header, that is, which is long where there are many tensors."""
+    g = torch.Generator().manual_seed(0)
+    types = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+             torch.uint8)  # fmt: skip
+    tensors = {f"{t}": (100 * torch.rand(3, 5, 7, generator=g)).to(t) for t in types}
+    tensors |= {"large": torch.rand(300, 400, generator=g), "scalar": torch.tensor(2.5)}
+    tensors |= {f"many.{i}": torch.full((9,), float(i)) for i in range(200)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    opened = []
+    real = streaming.safe_open
+    monkeypatch.setattr(streaming, "safe_open", lambda *a, **k: opened.append(a) or real(*a, **k))
+    with streamed():
+        found = dict(model_loading_utils.load_state_dict(tmp_path / "x.safetensors").items())
+    assert len(opened) == 1
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
+    found["large"].zero_()  # one's own: the file stays as it is
+    assert torch.equal(load_file(tmp_path / "x.safetensors")["large"], tensors["large"])
+
+
+def test_what_cannot_be_mapped_on_its_own_is_read_by_safetensors(tmp_path):
+    tensors = {"none": torch.zeros(0, 3), "flags": torch.tensor([True, False]),
+               "small": torch.tensor([0.5, 2.0]).to(torch.float8_e4m3fn)}  # fmt: skip
+    save_file(tensors, tmp_path / "x.safetensors")
+    # a header of any length, so that no tensor begins where its type wants it
+    header = {"b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    text = json.dumps(header).encode()
+    text += b" " * (3 - len(text) % 8 + 8)
+    data = struct.pack("<Q", len(text)) + text + struct.pack("<ff", 1.5, -2.0)
+    (tmp_path / "y.safetensors").write_bytes(data)
+    with streamed():
+        found = dict(model_loading_utils.load_state_dict(tmp_path / "x.safetensors").items())
+        odd = model_loading_utils.load_state_dict(tmp_path / "y.safetensors")["b"]
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].shape == value.shape
+        assert torch.equal(found[name].float(), value.float())
+    assert odd.tolist() == [1.5, -2.0]
 
 
 def memory():

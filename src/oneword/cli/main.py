@@ -8,6 +8,7 @@ into ``head``.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -21,8 +22,9 @@ from typing import Any
 from oneword._escaping import terminal
 from oneword._files import check_target, is_there
 from oneword._version import __version__
-from oneword.cli import completion, options
+from oneword.cli import ahead, completion, options
 from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
+from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError, UserError
 from oneword.runs import threads
 
@@ -190,6 +192,9 @@ def _follow(verb: str, words: list[str]) -> int:
     folder = getattr(chosen, "output_dir", None)
     was_there = folder is None or is_there(folder)
     try:
+        model = getattr(chosen, "model", None)
+        if isinstance(model, ModelConfig):
+            ahead.read_ahead(model)
         return _loaded(module).run(chosen, words)
     except UserError:
         if folder is not None and not was_there:
@@ -208,7 +213,11 @@ def _loaded(module: str) -> Any:
     """The module of a command, and with it torch, whose threads leave room for other processes."""
     threads.wait_briefly()
     others = threads.OtherWork()
-    loaded = importlib.import_module(f"oneword.cli.{module}")
+    gc.disable()  # it would look through everything again and again, for a fifth of the time
+    try:
+        loaded = importlib.import_module(f"oneword.cli.{module}")
+    finally:
+        gc.enable()
     others.leave_room()
     return loaded
 

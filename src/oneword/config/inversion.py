@@ -123,8 +123,8 @@ class InversionConfig:
     """Times are 1 - u^power of even draws u; 1: even times, 3: cubic sampling, where nearly half lie in the noisiest tenth and decide the colour of large areas; 1 or more."""
     evaluation_steps: int | None = None
     """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
-    num_evaluation_samples: int = 16
-    """Size of the fixed evaluation batch."""
+    num_evaluation_samples: int | None = None
+    """Size of the fixed evaluation batch; unset: 16, or fewer, down to 4, in a run so short that scoring 16 before the first step and after the last would cost more than a quarter of the training, unless evaluation_steps is given."""
     seed: int = 0
     """Seed of every draw of this concept."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
@@ -254,8 +254,12 @@ class InversionConfig:
         settings = given | values
         if self.setup in TUNING:
             settings |= self._with_tuning(family, settings["max_train_steps"])
+        # a sample costs a third of what it does in training, where it has a backward pass
+        if settings["num_evaluation_samples"] is None:
+            trained = 3 * settings["max_train_steps"] * settings["train_batch_size"]
+            fewest = 4 if self.evaluation_steps is None else 16
+            settings["num_evaluation_samples"] = min(16, max(fewest, trained // 8))
         if settings["evaluation_steps"] is None:
-            # a sample costs a third of what it does in training, where it has a backward pass
             share = 1 / 8 if settings["early_stopping"] else 1 / 20
             cost = settings["num_evaluation_samples"] / (3 * settings["train_batch_size"])
             settings["evaluation_steps"] = 10 * math.ceil(cost / share / 10)
@@ -306,6 +310,7 @@ class ResolvedConfig(InversionConfig):
     timestep_bias: float = field()
     timestep_power: float = field()
     evaluation_steps: int = field()
+    num_evaluation_samples: int = field()
 
     def resolved(self, family: str) -> ResolvedConfig:  # noqa: ARG002  (nothing is left to fill)
         """These settings themselves."""

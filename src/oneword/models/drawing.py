@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, DDIMScheduler
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from oneword._typing import Latents, Pixels
@@ -384,6 +384,9 @@ class FamilyPipeline(FrozenPipeline):
 
     def _image_pipeline(self, inpaints: bool, /) -> Any:
         """The family's pipeline that starts from a picture, over the same parts."""
+        # here, since they load the pipelines of all families
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
         auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
         try:
             with quiet():

@@ -176,6 +176,21 @@ def test_scorings_are_rarer_where_batches_are_small(batch, steps, stopping):
     assert InversionConfig(evaluation_steps=3).resolved("sdxl").evaluation_steps == 3
 
 
+@pytest.mark.parametrize(
+    ("steps", "batch", "samples"),
+    [(2, 1, 4), (8, 1, 4), (8, 2, 6), (8, 4, 12), (10, 4, 15), (11, 4, 16), (3000, 4, 16)],
+)
+def test_short_runs_score_fewer_samples(steps, batch, samples):
+    config = InversionConfig(max_train_steps=steps, train_batch_size=batch)
+    resolved = config.resolved("stable_diffusion")
+    assert resolved.num_evaluation_samples == samples
+    assert resolved.resolved("stable_diffusion") == resolved
+    for given in ({"evaluation_steps": 1}, {"num_evaluation_samples": 16}):
+        own = dataclasses.replace(config, **given).resolved("stable_diffusion")
+        assert own.num_evaluation_samples == 16
+    assert InversionConfig().resolved("microworld").num_evaluation_samples == 16
+
+
 @pytest.mark.parametrize("setup", list(SETUPS))
 @pytest.mark.parametrize("family", ["microworld", "ldm"])
 def test_every_setup_resolves_without_gaps_and_to_itself(setup, family):

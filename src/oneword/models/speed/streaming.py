@@ -8,18 +8,32 @@ a cast has freed, in holes that the next tensor does not fit.
 from __future__ import annotations
 
 import ctypes
+import json
+import mmap
 import platform
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.models import model_loading_utils, modeling_utils
 from safetensors import safe_open
 from torch import Tensor
 from transformers import modeling_utils as transformers_utils
 
 
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
+"""Of safetensors, those that weights have."""
 _TRIM, _MAP = -1, -3  # of malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
 _MIB = 2**20
 
@@ -70,19 +84,39 @@ def streamed() -> Iterator[None]:
 
 
 class _Streamed(dict[str, Tensor | None]):
-    """The tensors of a file by name; each is mapped anew, for as long as somebody holds it."""
+    """The tensors of a file by name; each is mapped anew, for as long as somebody holds it.
+
+    The file's header is read once: with thousands of tensors it takes longer than one of them.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt") as file:  # which checks the header
             super().__init__(dict.fromkeys(file.keys()))
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            self.header, self.begin = json.loads(file.read(length)), 8 + length
 
     def __getitem__(self, name: str) -> Tensor:
         value = super().__getitem__(name)
         if value is not None:  # diffusers has renamed it
             return value
-        with safe_open(self.path, "pt") as file:
-            return file.get_tensor(name)
+        own = self.header[name]
+        dtype, (first, last) = _TYPES.get(own["dtype"]), own["data_offsets"]
+        first, size = first + self.begin, last - first
+        if dtype is None or size == 0 or first % dtype.itemsize:
+            with safe_open(self.path, "pt") as file:
+                return file.get_tensor(name)
+        start = first - first % mmap.ALLOCATIONGRANULARITY
+        with open(self.path, "rb") as file:
+            # of one's own where it is written to, which torch wants of memory that it is given
+            pages = mmap.mmap(
+                file.fileno(), first - start + size, access=mmap.ACCESS_COPY, offset=start
+            )
+        flat = torch.frombuffer(
+            pages, dtype=dtype, count=size // dtype.itemsize, offset=first - start
+        )
+        return flat.view(own["shape"])
 
     def get(self, name: str, default: Any = None) -> Any:
         """A tensor, if it is there."""
