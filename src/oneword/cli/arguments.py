@@ -502,7 +502,8 @@ _TRAINING = {
         "preset", "max_train_steps", "learning_rate", "train_batch_size", "seed",
     ),
     "output": (
-        "output_dir", "validation_prompt", "validation_steps", "checkpointing_steps", "dry_run",
+        "output_dir", "validation_prompt", "validation_steps", "checkpointing_steps",
+        "report_to", "dry_run",
     ),
 }  # fmt: skip
 COMMON: dict[str, dict[str, tuple[str, ...]]] = {
