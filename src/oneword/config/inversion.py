@@ -124,7 +124,7 @@ class InversionConfig:
     evaluation_steps: int | None = None
     """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
     num_evaluation_samples: int | None = None
-    """Size of the fixed evaluation batch; unset: 16, or fewer, down to 4, in a run so short that scoring 16 before the first step and after the last would cost more than a quarter of the training, unless evaluation_steps is given."""
+    """Size of the fixed evaluation batch; unset: 16, or fewer, down to 2, in a run so short that scoring 16 before the first step and after the last would cost more than a quarter of the training, unless evaluation_steps is given."""
     seed: int = 0
     """Seed of every draw of this concept."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
@@ -257,7 +257,7 @@ class InversionConfig:
         # a sample costs a third of what it does in training, where it has a backward pass
         if settings["num_evaluation_samples"] is None:
             trained = 3 * settings["max_train_steps"] * settings["train_batch_size"]
-            fewest = 4 if self.evaluation_steps is None else 16
+            fewest = 2 if self.evaluation_steps is None else 16
             settings["num_evaluation_samples"] = min(16, max(fewest, trained // 8))
         if settings["evaluation_steps"] is None:
             share = 1 / 8 if settings["early_stopping"] else 1 / 20
