@@ -516,17 +516,17 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "generate": {
         "picture": (
-            "prompts", "concepts", "num_images_per_prompt", "seed", "image", "mask_image",
+            "prompts", "concepts", "num_images_per_prompt", "seeds", "image", "mask_image",
             "strength",
         ),
         "choosing": ("keep", "rank_by"),
         "drawing": (*_DRAWING, "height", "width"),
         "model": _MODEL,
-        "output": ("output_dir", "gallery"),
+        "output": ("output_dir", "gallery", "grid"),
     },
     "edit": {
         "picture": ("picture", "prompt", "mask", "strength", "invert", "concepts"),
-        "edit": ("background", "num_images_per_prompt", "keep", "seed"),
+        "edit": ("background", "num_images_per_prompt", "keep", "seeds"),
         "drawing": _DRAWING,
         "model": _MODEL,
         "output": ("output_dir",),
