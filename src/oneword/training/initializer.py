@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -15,12 +16,16 @@ from oneword.training.job import JobError
 from oneword.training.parts import LossPart, squared_error
 from oneword.training.prediction import predictions, scoring_chunk
 from oneword.training.record import Record
+from oneword.training.samples import Batch
 
 
 _NUM_NOUNS = 12  # initialisers that are tried where none is given
 
 
 _NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
+
+
+_AT_ONCE = 64  # words whose samples are in memory together
 
 
 def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str]:
@@ -40,6 +45,32 @@ def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str
     return nouns
 
 
+def word_losses(
+    batches: Batches, words: Sequence[str], batch: Batch, loss: LossPart = squared_error
+) -> dict[str, float]:
+    """What each existing word makes of a job's pictures: the mean loss, in the word's place.
+
+    Args:
+        batches: Of the job.
+        words: Of the model's vocabulary.
+        batch: The samples, such as the fixed batch.
+        loss: Per-sample loss.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, equation 2, of a word that is not learned.
+    """
+    backbone = batches.backbone
+    chunk = scoring_chunk(backbone.micro_batch_size or batches.config.train_batch_size)
+    losses: list[float] = []
+    for first in range(0, len(words), _AT_ONCE):
+        asked = [(partial(fill, placeholder_token=w), batch) for w in words[first:][:_AT_ONCE]]
+        with torch.no_grad():
+            found = predictions(backbone, asked, chunk)
+            each = [loss(p, batch.target, batch.samples).mean() for p in found]
+        losses += torch.stack(each).tolist()
+    return dict(zip(words, losses, strict=True))
+
+
 def choose_initializer(
     batches: Batches, record: Record, loss: LossPart = squared_error
 ) -> tuple[str, dict[str, float]]:
@@ -56,20 +87,13 @@ def choose_initializer(
     Raises:
         JobError: the model's vocabulary holds none of the common nouns.
     """
-    backbone, config = batches.backbone, batches.config
-    nouns = nouns_for(backbone, batches.job.name, config)
-    batch = batches.fixed.spread(_NOUN_SAMPLES)
-    with torch.no_grad():
-        found = predictions(
-            backbone,
-            [(partial(fill, placeholder_token=noun), batch) for noun in nouns],
-            scoring_chunk(backbone.micro_batch_size or config.train_batch_size),
-        )
-        losses = torch.stack([loss(p, batch.target, batch.samples).mean() for p in found]).tolist()
+    nouns = nouns_for(batches.backbone, batches.job.name, batches.config)
+    found = word_losses(batches, nouns, batches.fixed.spread(_NOUN_SAMPLES), loss)
+    losses = list(found.values())
     finite = [one if math.isfinite(one) else math.inf for one in losses]
     noun = nouns[finite.index(min(finite))]
     record.say(
         f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
         f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
     )
-    return noun, dict(zip(nouns, losses, strict=True))
+    return noun, found
