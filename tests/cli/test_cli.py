@@ -86,6 +86,21 @@ def test_train_then_inspect_then_generate(training, tmp_path, capsys, tiny_folde
     (facts,) = json.loads((tmp_path / "facts.json").read_text())
     assert facts["placeholder_token"] == "S*"
     assert facts["nearest"]["clip"][0][0][0] == "cat</w>"
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    course = [[m["step"], m["word_distance"]] for m in map(json.loads, metrics)]
+    assert facts["word_distance_over_training"] == course
+    assert [step for step, _ in course] == [0, 2, 4]
+    shown = re.findall(r"^ +step +(\d+) +([0-9.]+) +(#*)$", capsys.readouterr().out, re.M)
+    assert [(int(s), float(d)) for s, d, _ in shown] == [(s, round(d, 3)) for s, d in course]
+    bars = [len(bar) for *_, bar in shown]
+    assert bars[0] == 0
+    assert 0 < bars[1] < bars[2] == 30
+    assert "distance to the nearest words" in report
+    kept = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(b"\xff")
+    assert main(["concept", "inspect", str(tmp_path / "run")]) == 0
+    assert "metrics.jsonl must be text in UTF-8" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(kept)
 
     assert main(["generate", "--model", str(tiny_folder), "--concepts", str(tmp_path / "run"),
                  "--prompts", "a S*", "a S* on the moon", "--num-images-per-prompt", "2",

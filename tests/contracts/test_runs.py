@@ -23,11 +23,13 @@ from oneword.concepts import formats
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import ComposeConfig
 from oneword.errors import ConfigError, UserError
+from oneword.models.loading import load_backbone
 from oneword.runs.compose import compose
 from oneword.runs.events import Message, Plan, Preview, Stepped
 from oneword.runs.folder import RunError
 from oneword.runs.train import dry_run, train
 from oneword.training.job import JobError
+from oneword.vocabulary.vocabulary import distance_to_words
 
 
 def rows(folder):
@@ -62,6 +64,12 @@ def test_a_run_folder_holds_everything(make, tmp_path):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 3, 6, 9, 12]
     assert lines[-1]["distance"] > 0
+    assert lines[0]["word_distance"] == 0.0  # the initialiser is one of the words
+    vocabularies = load_backbone(config.model).vocabularies
+    last = distance_to_words(vocabularies, outcome.result.concept.rows)
+    by_step = {line["step"]: line["word_distance"] for line in lines}
+    assert by_step[outcome.result.best_step] == pytest.approx(last, rel=1e-5)
+    assert by_step[12] > by_step[3] > 0
     previews = sorted(p.name for p in (folder / "previews").iterdir())
     assert previews == ["step-000000.png", "step-000006.png", "step-000012.png"]
     assert Image.open(folder / "previews" / previews[0]).width > 200

@@ -21,7 +21,7 @@ from oneword.runs.many import train_many
 from oneword.runs.train import dry_run, train
 
 
-NAMES = ("loss", "distance", "lr", "time_s")
+NAMES = ("loss", "distance", "lr", "time_s", "word_distance")
 
 
 def metrics(folder):

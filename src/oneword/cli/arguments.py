@@ -332,14 +332,14 @@ class ModelsArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectArguments:
-    """Say what files hold: word, layout, rows, norms, nearest words, how they were learned."""
+    """Say what files hold: word, layout, rows, norms, nearest words, how they were learned; of a run folder also how far its word went from the existing ones."""
 
     files: tuple[Path, ...]
     """Embedding files of any tool, or run folders."""
     nearest: int = 0
     """Existing words nearest to each row to list, which loads the model; 0: none."""
     compare: bool = False
-    """Load the model to compare norms and to find rows that were never trained."""
+    """Load the model to compare norms, to tell each row's distance to the nearest existing word, and to find rows that were never trained."""
     model: ModelConfig = field(default_factory=of_the_word)
     json: Path | None = None
     """File for the facts."""

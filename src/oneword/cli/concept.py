@@ -34,6 +34,7 @@ from oneword.errors import ConfigError
 from oneword.generation import generate as generation
 from oneword.models.loading import load_backbone
 from oneword.prompts import EDIT_PROMPTS, PHOTO_PROMPTS, expanded, of_family
+from oneword.runs.folder import RunError, RunFolder
 
 
 def run(chosen: Any, words: Sequence[str]) -> int:
@@ -55,14 +56,45 @@ def _inspect(chosen: InspectArguments) -> None:
         file = formats.read(path)
         for concept in file.concepts:
             facts = inspection.facts(file, concept, vocabularies, nearest=chosen.nearest)
+            try:
+                facts |= _course(file)
+            except RunError as problem:  # another tool's file of that name
+                facts["warnings"].append(str(problem))
             found.append(facts)
             console.print(f"[bold]{rich(path)}[/bold]", highlight=False)
             for name, value in facts.items():
-                if name not in ("file", "warnings"):
+                if name == _COURSE:
+                    for line in _drawn(value):
+                        console.print(line, highlight=False, markup=False)
+                elif name not in ("file", "warnings"):
                     console.print(f"  {name}: {value}", highlight=False, markup=False)
             for warning in facts["warnings"]:
                 console.print(f"  warning: {rich(warning)}", style="yellow", highlight=False)
     options.write_json(chosen.json, found)
+
+
+_COURSE = "word_distance_over_training"
+_LINES, _WIDTH = 12, 30  # of a curve in the terminal
+
+
+def _course(file: formats.EmbeddingFile) -> dict[str, Any]:
+    """Of the one word of a run folder: (step, distance to the nearest words) at each scoring."""
+    if file.path.name != formats.LEARNED or len(file.concepts) > 1:
+        return {}
+    course = RunFolder(file.path.parent, steps=1).course()
+    found = [[m["step"], m["word_distance"]] for m in course if "word_distance" in m]
+    return {_COURSE: found} if found else {}
+
+
+def _drawn(course: Sequence[Sequence[float]]) -> list[str]:
+    """A curve as lines with bars, from the first scoring to the last."""
+    last = len(course) - 1
+    places = sorted({round(i * last / (_LINES - 1)) for i in range(_LINES)})
+    longest = max(value for _, value in course) or 1.0
+    lines = ["  distance to the nearest words, in median lengths of the vocabulary's rows:"]
+    for step, value in (course[place] for place in places):
+        lines.append(f"    step {step:6d}  {value:7.3f}  {'#' * round(_WIDTH * value / longest)}")
+    return lines
 
 
 def _convert(chosen: ConvertArguments | ExtractArguments) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oneword._escaping import shell
-from oneword._files import FormError, check, parsed, read_bytes, read_json, read_lines
+from oneword._files import read_bytes, read_json
 from oneword.cli.arguments import GenerateArguments
 from oneword.concepts import deltas
 from oneword.config.model import ModelConfig
@@ -19,6 +19,7 @@ from oneword.evaluation.report import Report, Section
 from oneword.generation.generate import Drawing
 from oneword.generation.wildcards import as_text
 from oneword.images import MAX_BYTES, read_image
+from oneword.runs.folder import RunFolder
 from oneword.runs.train import TrainOutcome
 
 
@@ -108,7 +109,7 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
         training=result.job.pictures,
         names=record.get("pictures") or [""] * len(result.job.pictures),
         previews=_previews(outcome.folder),
-        metrics=_metrics(outcome.folder),
+        metrics=RunFolder(outcome.folder, steps=1).course(),
         best_step=result.best_step,
     )
     sections.append(report.Section(title="Again", commands=commands))
@@ -120,15 +121,6 @@ def write_run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Path 
     if outcome.result.concept is None:
         return None
     return report.write(run_report(outcome, commands=commands), outcome.folder / REPORT)
-
-
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "metrics.jsonl"
-    found = []
-    for line in read_lines(path, most=2**30) if path.exists() else ():
-        with contextlib.suppress(FormError):  # torn by a crash
-            found.append(check(parsed(line), {"step": int}))
-    return found
 
 
 def _previews(folder: Path) -> list[tuple[int, Any]]:

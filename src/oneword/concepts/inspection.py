@@ -63,17 +63,19 @@ def facts(
     doubts = _doubts(concept)
     if vocabularies is not None and concept.kind != OUTPUT_VECTORS:
         concept = concept.fitted({name: v.dim for name, v in vocabularies.items()})
-        norms, near = {}, {}
+        norms, near, far = {}, {}, {}
         for name, rows in concept.rows.items():
             if name not in vocabularies or vocabularies[name].dim != rows.shape[1]:
                 doubts.append(f"the model has no text encoder {name} of width {rows.shape[1]}")
                 continue
             vocabulary = vocabularies[name]
-            table = vocabulary.weight.detach().float()[: len(vocabulary.tokenizer)]
-            norms[name] = round(float(table.norm(dim=1).median()), 4)
+            gaps, median = vocabulary.gaps(rows).cpu(), vocabulary.median_norm()
+            norms[name] = round(median, 4)
+            far[name] = [round(gap / median, 4) for gap in gaps.tolist()]
             near[name] = vocabulary.nearest(rows, max(1, nearest))
-            doubts += _doubts_beside(name, rows, table, near[name], norms[name])
+            doubts += _doubts_beside(name, rows, gaps, near[name], norms[name])
         found["vocabulary_median_norm"] = norms
+        found["distances_to_nearest_words"] = far
         if nearest:
             found["nearest"] = near
     return found | {"warnings": doubts + file.notes}
@@ -92,13 +94,13 @@ def _doubts(concept: Concept) -> list[str]:
 def _doubts_beside(
     name: str,
     rows: torch.Tensor,
-    table: torch.Tensor,
+    gaps: torch.Tensor,
     nearest: list[list[tuple[str, float]]],
     median: float,
 ) -> list[str]:
     found = []
-    gaps = torch.cdist(rows.to(table), table).min(dim=1).values / rows.norm(dim=1).to(table)
-    for place, (gap, near) in enumerate(zip(gaps.tolist(), nearest, strict=True)):
+    shares = gaps / rows.norm(dim=1).to(gaps)
+    for place, (gap, near) in enumerate(zip(shares.tolist(), nearest, strict=True)):
         if gap < _SAME:
             found.append(f"row {place} for {name} is the word {near[0][0]!r} itself: untrained")
     far = float(rows.norm(dim=1).max()) / max(median, 1e-12)

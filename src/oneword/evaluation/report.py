@@ -177,25 +177,39 @@ def row(
 
 
 def curves(
-    losses: Sequence[tuple[int, float]], distances: Sequence[tuple[int, float]], best_step: int
+    losses: Sequence[tuple[int, float]],
+    distances: Sequence[tuple[int, float]],
+    best_step: int,
+    word_distances: Sequence[tuple[int, float]] = (),
 ) -> str:
-    """Loss on the fixed batch and distance moved over steps, as SVG."""
+    """Loss on the fixed batch and distances over steps, as SVG.
+
+    Args:
+        losses: (step, loss).
+        distances: (step, distance moved).
+        best_step: Whose rows were kept.
+        word_distances: (step, distance to the nearest words); none: no curve of them.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    columns = 3 if word_distances else 2
+    figure = Figure(figsize=(4.5 * columns, 3), layout="constrained")
     FigureCanvasSVG(figure)
-    left, right = figure.subplots(1, 2)
-    left.plot(*zip(*losses, strict=True))
-    left.axvline(best_step, color="grey", linestyle=":", label=f"kept: step {best_step}")
-    left.set(xlabel="step", ylabel="loss on the fixed batch")
-    left.legend()
+    axes = list(figure.subplots(1, columns))
+    axes[0].plot(*zip(*losses, strict=True))
+    axes[0].axvline(best_step, color="grey", linestyle=":", label=f"kept: step {best_step}")
+    axes[0].set(xlabel="step", ylabel="loss on the fixed batch")
+    axes[0].legend()
     if distances:
-        right.plot(*zip(*distances, strict=True), color="tab:orange")
-    right.set(xlabel="step", ylabel="distance moved, of the initial norm")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+        axes[1].plot(*zip(*distances, strict=True), color="tab:orange")
+    axes[1].set(xlabel="step", ylabel="distance moved, of the initial norm")
+    if word_distances:
+        axes[2].plot(*zip(*word_distances, strict=True), color="tab:green")
+        axes[2].set(xlabel="step", ylabel="distance to the nearest words")
+    for one in axes:
+        one.grid(alpha=0.3)
     stream = io.StringIO()
     with rc_context({"svg.hashsalt": "oneword"}):  # the same figure is the same text
         figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -254,6 +268,14 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
+_WORD_DISTANCE = (
+    "Distance to the nearest words: from all vectors of the word to the existing words nearest to "
+    "them, in units of the median length of the vocabulary's rows; 0 is an existing word. A higher "
+    "learning rate and more vectors lead farther away. The paper (section 5.3) finds words that "
+    "stay near easier to edit and less faithful."
+)
+
+
 def learning(
     *,
     training: Pixels,
@@ -275,5 +297,12 @@ def learning(
     losses = [(m["step"], m["loss"]) for m in metrics]
     if losses:
         distances = [(m["step"], m["distance"]) for m in metrics]
-        sections.append(Section(title="Curves", plot=curves(losses, distances, best_step)))
+        words = [(m["step"], m["word_distance"]) for m in metrics if "word_distance" in m]
+        sections.append(
+            Section(
+                title="Curves",
+                plot=curves(losses, distances, best_step, words),
+                note=_WORD_DISTANCE if words else "",
+            )
+        )
     return sections

@@ -58,6 +58,7 @@ _METRICS = {
     "time_s": float,
     "loss?": float,
     "distance?": float,
+    "word_distance?": float,
     "lr?": float,
 }
 """Form of a line of ``metrics.jsonl``."""

@@ -36,6 +36,7 @@ from oneword.runs.prepare import Prepared, prepare
 from oneword.runs.trackers import Trackers
 from oneword.training.job import Progress, Result
 from oneword.training.tuning import method
+from oneword.vocabulary.vocabulary import distance_to_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +270,9 @@ class Watch:
                 "lr": progress.learning_rate,
                 "time_s": time_s,
             }
+            far = distance_to_words(self.prepared.backbone.vocabularies, progress.rows)
+            if far is not None:
+                metrics["word_distance"] = far
             self.folder.add_metrics({"step": progress.step} | metrics)
             self.trackers.log(metrics, progress.step)
         total = progress.config.max_train_steps or 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from oneword._typing import Rows
 from oneword.vocabulary.splice import Splice
 from oneword.vocabulary.word import PlaceholderError
+
+
+_PART = 2048  # rows of a table that are copied at once
 
 
 @dataclass(slots=True, eq=False)
@@ -59,12 +63,30 @@ class Vocabulary:
 
     def std(self) -> float:
         """Standard deviation of the table's entries: the scale of a relative learning rate."""
-        parts = self.weight.detach().split(2048)  # a copy of the whole would be large
+        parts = self.weight.detach().split(_PART)  # a copy of the whole would be large
         # on the CPU, since not every device has float64
         sums = [(p.sum(), p.square().sum()) for p in (part.cpu().double() for part in parts)]
         total, squares = (float(sum(values)) for values in zip(*sums, strict=True))
         count = self.weight.numel()
         return math.sqrt((squares - total**2 / count) / (count - 1))
+
+    def existing(self) -> Iterator[Rows]:
+        """The rows of the existing tokens, float32, in parts."""
+        for part in self.weight.detach()[: len(self.tokenizer)].split(_PART):
+            yield part.float()
+
+    def median_norm(self) -> float:
+        """Length that half of the existing rows exceed."""
+        return float(torch.cat([part.norm(dim=1) for part in self.existing()]).median())
+
+    def gaps(self, rows: Rows) -> Float[Tensor, " rows"]:
+        """Euclidean distance from each row to the nearest existing one."""
+        exact = "donot_use_mm_for_euclid_dist"
+        parts = [
+            torch.cdist(rows.to(part), part, compute_mode=exact).amin(dim=1)
+            for part in self.existing()
+        ]
+        return torch.stack(parts).amin(dim=0)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, as it stands inside a sentence, without special tokens."""
@@ -100,6 +122,33 @@ class Vocabulary:
             ]
             for index, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+
+def distance_to_words(
+    vocabularies: Mapping[str, Vocabulary], rows: Mapping[str, Tensor]
+) -> float | None:
+    """How far a word is from what words the model has: from the nearest sequence of them.
+
+    Euclidean, all vectors of the word together, in units of the median length of the table's rows;
+    the mean over the text encoders. 0: the word is a sequence of existing tokens.
+
+    Args:
+        vocabularies: The model's, by text encoder.
+        rows: The word's, by text encoder, each (num_vectors, dim).
+
+    Returns:
+        ``None`` where no rows are those of an embedding table.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 5.3, speaks of this distance without defining it;
+        the measure is ours.
+    """
+    found = [
+        float(vocabulary.gaps(rows[name]).norm()) / vocabulary.median_norm()
+        for name, vocabulary in vocabularies.items()
+        if name in rows and rows[name].shape[-1] == vocabulary.dim
+    ]
+    return math.fsum(found) / len(found) if found else None
 
 
 def _unknown_id(tokenizer: Any) -> int | None:

@@ -45,6 +45,13 @@ def test_rows_are_compared_with_the_vocabulary(tmp_path, tiny_sd):
     median = float(table.norm(dim=1).median())
     assert found["vocabulary_median_norm"] == {"clip": pytest.approx(median, abs=1e-4)}
     learned = cat + 0.3 * cat.norm() * torch.nn.functional.normalize(torch.ones_like(cat))
+    beside = inspected(tmp_path, torch.cat([cat, learned]), tiny_sd.vocabularies)
+    assert "is the word 'cat</w>' itself" in beside["warnings"][0]
+    gap = float(torch.cdist(learned, table).min())
+    assert beside["distances_to_nearest_words"] == {
+        "clip": [0.0, pytest.approx(gap / median, abs=1e-4)]
+    }
+    assert gap > 0
     assert inspected(tmp_path, learned, tiny_sd.vocabularies)["warnings"] == []
     long = 20 * learned
     assert "times as long" in inspected(tmp_path, long, tiny_sd.vocabularies)["warnings"][0]

@@ -188,3 +188,17 @@ def test_a_report_is_one_file_with_everything_in_it(judge, tmp_path):
     assert text.count("data:image/png") == 1 + 2 * len(protocol.templates) + 2
     assert "kept: step 2" in text or "<svg" in text
     assert f"{evaluation.scores['concept'].image_similarity:.3f}" in text
+
+
+def test_the_way_from_the_words_is_a_curve_where_it_was_recorded():
+    old = [{"step": s, "loss": 1.0 / (s + 1), "distance": s / 10} for s in range(4)]
+    new = [m | {"word_distance": m["step"] / 5} for m in old]
+    images = from_uint8(torch.zeros(1, 8, 8, 3, dtype=torch.uint8).numpy())
+    axes = []
+    for course in (old, new, [*old[:2], *new[2:]]):  # the last: half of it by an older version
+        curves = report.learning(
+            training=images, names=["a.png"], previews=[], metrics=course, best_step=2
+        )[-1]
+        assert ("median length" in curves.note) == (course is not old)
+        axes.append(curves.plot.count('<g id="axes_'))
+    assert axes == [2, 3, 3]

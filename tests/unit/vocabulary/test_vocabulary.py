@@ -5,7 +5,7 @@ import torch
 
 from oneword.concepts.concept import Concept
 from oneword.vocabulary.inject import injected
-from oneword.vocabulary.vocabulary import initial_rows
+from oneword.vocabulary.vocabulary import distance_to_words, initial_rows
 from oneword.vocabulary.word import PlaceholderError
 
 
@@ -185,3 +185,49 @@ def test_a_word_for_some_of_a_models_encoders_is_refused(vocabulary):
     message = r"must have rows for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
     with pytest.raises(PlaceholderError, match=message), injected(TwoEncoders(vocabulary), [word]):
         pass
+
+
+# --- distances to existing words
+
+
+def brute_gaps(vocabulary, rows):
+    """Distances to every existing row one by one, in float64."""
+    table = vocabulary.weight.detach().double()[: len(vocabulary.tokenizer)]
+    return torch.stack([(table - row.double()).square().sum(1).sqrt().min() for row in rows])
+
+
+def test_gaps_are_the_distances_to_the_nearest_existing_rows(vocabulary):
+    noise = torch.randn(30, vocabulary.dim, generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([vocabulary.rows_of("red cat"), vocabulary.std() * noise])
+    found = vocabulary.gaps(rows)
+    assert found[:2].tolist() == [0.0, 0.0]  # not merely near it
+    assert torch.allclose(found.double(), brute_gaps(vocabulary, rows), rtol=1e-5)
+    assert bool((found[2:] > 0).all())
+
+
+def test_rows_that_no_token_has_are_no_existing_words(vocabulary, monkeypatch):
+    last = len(vocabulary.tokenizer) - 1
+    row = vocabulary.weight.detach()[last:]
+    assert float(vocabulary.gaps(row[:1])) == 0.0
+    monkeypatch.setattr(type(vocabulary.tokenizer), "__len__", lambda _: last)
+    assert float(vocabulary.gaps(row[:1])) > 0.0
+    median = vocabulary.weight.detach()[:last].norm(dim=1).median()
+    assert vocabulary.median_norm() == pytest.approx(float(median))
+
+
+def test_a_words_distance_takes_all_its_vectors_together(tiny_sd, vocabulary):
+    vocabularies, median = tiny_sd.vocabularies, vocabulary.median_norm()
+    assert distance_to_words(vocabularies, {"clip": vocabulary.rows_of("red cat")}) == 0.0
+    away = vocabulary.rows_of("cat") + 0.1
+    one = distance_to_words(vocabularies, {"clip": away})
+    assert one == pytest.approx(float(brute_gaps(vocabulary, away)) / median, rel=1e-5)
+    two = distance_to_words(vocabularies, {"clip": away.repeat(2, 1)})
+    assert two == pytest.approx(2**0.5 * one, rel=1e-5)
+    with injected(tiny_sd, [concept(vocabulary)]):  # as while it learns
+        assert distance_to_words(vocabularies, {"clip": away}) == one
+
+
+def test_what_is_no_row_of_the_table_has_no_distance(tiny_sd, vocabulary):
+    output = {"clip.last_hidden_state": torch.ones(1, vocabulary.dim)}
+    assert distance_to_words(tiny_sd.vocabularies, output) is None
+    assert distance_to_words(tiny_sd.vocabularies, {"clip": torch.ones(1, 3)}) is None
