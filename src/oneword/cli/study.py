@@ -207,7 +207,7 @@ class Meter:
 
 
 _SHOWN = ("image similarity", "text similarity", "silhouette overlap", "concept seen",
-          "edits obeyed", "DINO similarity")  # fmt: skip
+          "edits obeyed", "background leaked", "DINO similarity")  # fmt: skip
 
 
 def _show(summary: dict[str, Any]) -> None:

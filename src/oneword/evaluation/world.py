@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,6 +177,30 @@ def concept_seen(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dic
     return {
         template: sum(picture[head] == value for picture in pictures) / len(pictures)
         for template, pictures in read.items()
+    }
+
+
+def places_of(read: Sequence[Reading]) -> frozenset[str]:
+    """The places that pictures show."""
+    return frozenset(picture["scene"] for picture in read)
+
+
+def background_leaked(
+    read: Mapping[str, Sequence[Reading]], places: Collection[str]
+) -> dict[str, float]:
+    """Share of pictures that show one of a word's training places unasked, by template.
+
+    Templates that ask for a place are left out. What chance alone gives is the share of pictures of
+    a word that never saw the training pictures, such as the initialiser's.
+
+    Args:
+        read: Pictures by template.
+        places: Those of the training pictures, each of which has its own.
+    """
+    return {
+        template: sum(picture["scene"] in places for picture in pictures) / len(pictures)
+        for template, pictures in read.items()
+        if "scene" not in asked(template)
     }
 
 

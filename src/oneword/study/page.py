@@ -260,6 +260,11 @@ class _Parts:
             f"first prompt of each kind ({', '.join(kinds)}), from left to right the same seeds."
         )
 
+    @property
+    def scores_text(self) -> str:
+        leaked = any("background leaked" in line for line in self.means.values())
+        return _SCORES_TEXT + (_LEAKED_TEXT if leaked else "")
+
     def scores(self) -> list[list[str]]:
         """Table of means, the method first."""
         shown = [m for m in METRICS if any(m in line for line in self.means.values())]
@@ -302,7 +307,7 @@ class _Parts:
             )
         sections.append(
             report.Section(
-                title="Scores", text=_SCORES_TEXT, table=self.scores(), bold=BASE in self.means
+                title="Scores", text=self.scores_text, table=self.scores(), bold=BASE in self.means
             )
         )
         if self.changes():
@@ -339,7 +344,7 @@ class _Parts:
         for name, (caption, _) in self.drawn.items():
             out += [f"## {_TITLES[name]}", "", f"![{_TITLES[name]}]({figures}/{name}.svg)", "",
                     caption, ""]  # fmt: skip
-        out += ["## Scores", "", _SCORES_TEXT, "", *_lines(self.scores()), ""]
+        out += ["## Scores", "", self.scores_text, "", *_lines(self.scores()), ""]
         if self.changes():
             out += [f"## Differences from {BASE}", "", _CHANGES_TEXT, "",
                     *_lines(self.changes()), ""]  # fmt: skip
@@ -360,6 +365,10 @@ _SCORES_TEXT = (
     "(code: mean of the pictures' own cosines). Diversity: one less the mean cosine within a "
     "prompt. Plain similarity and silhouette overlap (intersection over union): pictures on a "
     "plain background against true drawings. Concept seen, edits obeyed: shares read by the oracle."
+)
+_LEAKED_TEXT = (
+    " Background leaked: the share of pictures, of the prompts that ask for no place, that show a "
+    "place of the training pictures; what chance gives is the initializer's."
 )
 _CHANGES_TEXT = "Paired by concept and seed; 95 % bootstrap intervals over concepts."
 _FINDINGS_TEXT = (

@@ -19,6 +19,8 @@ Runs = dict[str, dict[int, float]]
 """A value by concept and seed."""
 EDITS = "edits"
 """All kinds of edit prompts together."""
+EVERY = "every prompt"
+"""All kinds of prompts together, those that have the score."""
 METRICS: dict[str, tuple[str, str]] = {
     "image similarity": (PHOTO, "image_similarity"),
     "text similarity": (EDITS, "text_similarity"),
@@ -30,6 +32,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "concept seen": (PHOTO, "seen"),
     "edits obeyed": (EDITS, "obeyed"),
     "structure kept": (EDITS, "structure_kept"),
+    "background leaked": (EVERY, "background_leaked"),
 }
 """Scores of a run: the prompts that they are read from, and the field."""
 IMAGE, TEXT, SHAPE = "image similarity", "text similarity", "silhouette overlap"
@@ -69,12 +72,12 @@ def select(
 
 
 def values(rows: Sequence[Row], metric: str) -> Runs:
-    """A score of each run; a run's edit prompts count alike."""
+    """A score of each run; where it is of several prompts, they count alike."""
     kind, name = METRICS[metric]
+    kinds = {EDITS: KINDS, EVERY: (PHOTO, PLAIN, *KINDS)}.get(kind, (kind,))
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        fits = row["kind"] in KINDS if kind == EDITS else row["kind"] == kind
-        if fits and row.get(name) is not None:
+        if row["kind"] in kinds and row.get(name) is not None:
             found.setdefault(row["concept"], {}).setdefault(row["seed"], []).append(row[name])
     return {
         concept: {seed: math.fsum(v) / len(v) for seed, v in seeds.items()}

@@ -410,6 +410,9 @@ class Scorer:
         self.tools, self.subject, self.pictures = tools, subject, pictures
         self.training = tools.judge.images(pictures)
         self.training_dino = None if tools.dino is None else tools.dino.images(pictures)
+        self.places: frozenset[str] = frozenset()
+        if tools.oracle is not None:
+            self.places = world.places_of(tools.oracle.read(pictures))
         side = pictures.shape[-1]
         plain, outlines = subject.plain(side), subject.outlines(side)
         self.plain: tuple[Pixels, Tensor, Tensor] | None = None  # with features and outlines
@@ -446,6 +449,8 @@ class Scorer:
             )
         if tools.oracle is not None and self.subject.held_out is not None:
             read = {template: tools.oracle.read(pixels)}
+            for share in world.background_leaked(read, self.places).values():
+                row["background_leaked"] = share
             row["seen"] = world.concept_seen(read, self.subject.held_out)[template]
             asked = world.edits_obeyed(read)
             row |= {f"{name}_obeyed": value for name, value in asked.items()}
@@ -469,6 +474,7 @@ def _training_row(study: Study, spec: Spec, concept: Concept) -> Row:
         "first_loss": course[0]["loss"] if course else None,
         "best_loss": min((c["loss"] for c in course), default=None),
         "distance": course[-1]["distance"] if course else None,
+        "word_distance": course[-1].get("word_distance") if course else None,
         "learning_rate": course[-1]["lr"] if course else None,
         "initializer_token": provenance.get("initializer_token"),
         "sha256": concept.sha256(),

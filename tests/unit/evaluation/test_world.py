@@ -75,6 +75,22 @@ def test_templates_tell_what_they_ask_for(template, expected):
     assert world.asked(template) == expected
 
 
+def test_a_place_that_nobody_asked_for_has_leaked():
+    read = {
+        "a photo of a {}": [reading(scene=s) for s in ("beach", "plain", "moon", "forest")],
+        "an oil painting of a {}": [reading(scene="plain")],
+        "a photo of a {} next to a cat": [reading(scene="moon"), reading(scene="beach")],
+        "a photo of a {} on the moon": [reading(scene="moon"), reading(scene="moon")],
+    }
+    assert world.background_leaked(read, {"beach", "moon"}) == {
+        "a photo of a {}": 0.5,
+        "an oil painting of a {}": 0.0,
+        "a photo of a {} next to a cat": 1.0,
+    }
+    pictures = [reading(scene="beach"), reading(scene="moon"), reading(scene="beach")]
+    assert world.places_of(pictures) == {"beach", "moon"}
+
+
 def test_every_edit_prompt_of_microworld_asks_for_something():
     for templates in EDIT_PROMPTS["microworld"].values():
         assert all(world.asked(template) for template in templates)

@@ -24,6 +24,9 @@ from oneword.errors import ConfigError, UserError
 from oneword.evaluation import harness, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation.generate import generate
+from oneword.images import from_uint8
+from oneword.microworld import weights
+from oneword.microworld.world import concepts, drawing
 from oneword.prompts import PromptError
 from oneword.runs.events import Advanced, Ended
 from oneword.study import findings, grid, page, plots, statistics, subjects, work
@@ -107,6 +110,44 @@ def test_the_image_only_row_scores_the_training_pictures_themselves(tiny_sd):
     (text,) = StubJudge().texts(["an oil painting of"]).double()
     expected = torch.nn.functional.cosine_similarity(features.mean(0), text, dim=0)
     assert row["text_similarity"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def shown_in(concept, *places):
+    """Drawings of a concept in given places, 64 x 64."""
+    rng = np.random.default_rng(0)
+    scenes = [concepts.concept_scene(concept, place, rng) for place in places]
+    return from_uint8(np.stack([drawing.render(scene, size=64) for scene in scenes]))
+
+
+def test_what_leaks_is_read_from_pictures_whose_places_are_known(tiny_sd):
+    mug = concepts.get("gold-mug")
+    oracle = weights.load_oracle("microworld-nano")
+    tools = work.Bench(tiny_sd, StubJudge(), None, oracle)
+    subject = Subject(name="gold-mug", noun="mug", source=mug)
+    scores = work.Scorer(tools, subject, shown_in(mug, "beach", "moon", "forest"))
+    assert scores.places == {"beach", "moon", "forest"}
+    drawn = shown_in(mug, "moon", "stage", "plain", "forest")
+    assert scores.row("a photo of a {}", drawn)["background_leaked"] == 0.5
+    assert scores.row("an oil painting of a {}", drawn[1:])["background_leaked"] == pytest.approx(
+        1 / 3
+    )
+    assert scores.row("a photo of a {}", drawn[1:3])["background_leaked"] == 0.0
+    asked = scores.row("a photo of a {} on the moon", drawn)
+    assert "background_leaked" not in asked
+    assert asked["scene_obeyed"] == 0.25
+    assert (
+        scores.row("a photo of a {}", None)["background_leaked"] == 1.0
+    )  # the pictures themselves
+
+
+def test_a_leak_is_the_mean_over_all_prompts_that_may_have_one():
+    shared = {"concept": "c", "seed": 0}
+    rows = [
+        shared | {"kind": kind, "background_leaked": value}
+        for kind, value in (("photo", 0.25), ("style", 0.5), ("composition", 0.75), ("plain", None))
+    ]
+    rows.append(shared | {"kind": "training"})
+    assert statistics.values(rows, "background leaked") == {"c": {0: 0.5}}
 
 
 SAMPLING = SamplingConfig(num_inference_steps=2, guidance_scale=5.0)
