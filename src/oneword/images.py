@@ -594,6 +594,9 @@ def shrunk(image: Image.Image, most_px: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS) if factor < 1 else image  # pyright: ignore[reportArgumentType]
 
 
+_GAP = 4  # px between the pictures of a contact sheet
+
+
 def contact_sheet(
     pictures: Pixels | Sequence[Image.Image],
     *,
@@ -622,7 +625,7 @@ def contact_sheet(
         for image in images
     ]
     cell_w, cell_h = max(i.width for i in images), max(i.height for i in images)
-    gap, label_px = 4, 22
+    gap, label_px = _GAP, 22
     rows = math.ceil(len(images) / columns)
     labels = [*(row_labels or ()), *[""] * rows][:rows]
     head_px = label_px if column_labels else 0
@@ -644,6 +647,22 @@ def contact_sheet(
         row, column = divmod(i, columns)
         sheet.paste(image, (gap + column * (cell_w + gap), tops[row]))
     return sheet
+
+
+def cells_of(sheet: Image.Image, rows: int) -> list[list[Image.Image]]:
+    """The pictures of a contact sheet of square ones without labels, row by row.
+
+    Args:
+        sheet: As ``contact_sheet`` made it, or the same as JPEG.
+        rows: How many it has.
+    """
+    step = (sheet.height - _GAP) // rows
+    side = step - _GAP
+    starts = range(_GAP, sheet.width - side, step)
+    return [
+        [sheet.crop((x, y, x + side, y + side)) for x in starts]
+        for y in range(_GAP, _GAP + rows * step, step)
+    ]
 
 
 def labelled_sheet(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -236,6 +237,20 @@ def test_pixels_and_pictures_round_trip_exactly():
 def test_settings_travel_inside_a_png(tmp_path):
     save_png(picture(), tmp_path / "x.png", {"prompt": "a photo of a S* – café", "seed": "3"})
     assert png_texts.read(tmp_path / "x.png") == {"prompt": "a photo of a S* – café", "seed": "3"}
+
+
+@pytest.mark.parametrize(("side", "rows", "columns"), [(24, 3, 4), (64, 1, 1), (130, 2, 5)])
+def test_the_pictures_of_a_contact_sheet_can_be_had_back(side, rows, columns):
+    g = torch.Generator().manual_seed(0)
+    given = [
+        Image.fromarray(torch.randint(0, 255, (side, side, 3), generator=g).byte().numpy())
+        for _ in range(rows * columns)
+    ]
+    found = images.cells_of(contact_sheet(given, columns=columns, cell_px=64), rows)
+    assert [len(row) for row in found] == [columns] * rows
+    for picture, cell in zip(given, itertools.chain(*found), strict=True):
+        factor = cell.width // side
+        assert (np.asarray(cell)[::factor, ::factor] == np.asarray(picture)).all()
 
 
 def test_a_contact_sheet_enlarges_small_pictures_and_keeps_their_order():

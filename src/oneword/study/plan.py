@@ -241,6 +241,10 @@ class Study:
         """The setup of a job."""
         return self.arms[spec.setup]
 
+    def drawing_seeds(self, seed: int) -> list[int]:
+        """Seeds of the pictures of each prompt, for a seed of training."""
+        return [1000 * seed + i for i in range(self.config.num_images_per_prompt)]
+
     def guidance_scales(self, spec: Spec) -> tuple[float, ...]:
         """The protocol's scale, then those of the sweep where the job's setup takes part."""
         main = self.guidance_scale

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from oneword._files import (
@@ -44,7 +43,7 @@ from oneword.errors import ConfigError, UserError
 from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
 from oneword.evaluation.silhouettes import overlap, silhouettes
-from oneword.images import contact_sheet, read_folder
+from oneword.images import contact_sheet, read_folder, shrunk, to_images
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
 from oneword.models.contract import Backbone
@@ -66,6 +65,7 @@ TRAINING = "training"
 MAX_ROWS = 2**30
 """Bytes of a file of rows."""
 _GALLERY = 4  # pictures of a prompt that are kept to be seen
+_CELL_PX = 256  # their largest side
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +306,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
     ).pixels
     scorer = Scorer(tools, subject, pictures)
     templates, scales = study.templates(subject), study.guidance_scales(spec)
-    seeds = [1000 * spec.seed + i for i in range(config.num_images_per_prompt)]
+    seeds = study.drawing_seeds(spec.seed)
     concept = _concept(study, spec)
     rows = [] if concept is None else [_training_row(study, spec, concept)]
     started = time.monotonic()
@@ -484,14 +484,9 @@ def _training_row(study: Study, spec: Spec, concept: Concept) -> Row:
 def write_gallery(path: Path, rows: Sequence[Pixels]) -> None:
     """Keep the first pictures of some prompts as one JPEG: a row each."""
     columns = max(len(row) for row in rows)
-    full = [row for row in rows if len(row) == columns]
-    side = full[0].shape[-1]
-    sheet = contact_sheet(torch.cat(full), columns=columns, cell_px=min(side, 128))
-    largest = 256 * columns
-    if sheet.width > largest:
-        sheet = sheet.resize(
-            (largest, round(sheet.height * largest / sheet.width)), Image.Resampling.LANCZOS
-        )
+    full = torch.cat([row for row in rows if len(row) == columns])
+    images = [shrunk(image, _CELL_PX) for image in to_images(full)]
+    sheet = contact_sheet(images, columns=columns, cell_px=min(images[0].width, 128))
     stream = io.BytesIO()
     sheet.save(stream, format="JPEG", quality=90)
     write_atomic(path, stream.getvalue())
