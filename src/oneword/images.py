@@ -581,10 +581,20 @@ def data_uri(image: Image.Image, most_px: int | None = None) -> str:
             stay small; unset: every pixel is kept.
     """
     if most_px is not None and max(image.size) > most_px:
-        stream = io.BytesIO()
-        shrunk(image, most_px).save(stream, format="JPEG", quality=88)
-        return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+        return jpeg_uri(jpeg_bytes(shrunk(image, most_px)))
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
+
+
+def jpeg_bytes(image: Image.Image, quality: int = 88) -> bytes:
+    """A picture as a JPEG file; quality 1..95."""
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def jpeg_uri(data: bytes) -> str:
+    """A JPEG file as a data URI."""
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def shrunk(image: Image.Image, most_px: int) -> Image.Image:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from oneword import descriptions
 from oneword._files import InUseError, OutputError, hold, leftovers
 from oneword.cli import main
 from oneword.concepts import formats
@@ -26,7 +30,9 @@ from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError
 from oneword.evaluation import metrics
 from oneword.generation.ddim_inversion import bipartite
-from oneword.images import read_folder
+from oneword.generation.generate import generate
+from oneword.images import read_folder, to_images
+from oneword.models.loading import load_backbone
 from oneword.runs.events import Advanced, Ended
 from oneword.study import cost, grid, page, work
 from oneword.study.plan import Study
@@ -353,3 +359,27 @@ def test_a_word_that_another_process_trains_stops_the_study_and_fails_no_job(mak
     ):
         grid.run(study, on_event=Events())
     assert grid.standing(study).failed == []
+
+
+def test_the_pictures_page_shows_what_each_description_drew(make, concepts, tmp_path):
+    """Figure 3 from end to end; which text is whose turn, and its place, are tested apart."""
+    place = tmp_path / "described" / "cup"
+    shutil.copytree(concepts / "cup", place)
+    texts = {kind: [f"a red {kind} cup {n}" for n in range(5)] for kind in ("short", "long")}
+    (place / descriptions.FILE).write_text(json.dumps(texts))
+    study = make(tmp_path / "out", concepts=(str(place),), setups=("fig3",))
+    ended = grid.run(study, on_event=Events())
+    assert len(ended.done) == 4
+    page.write(study, command="x")
+    html = (study.folder / "pictures.html").read_text()
+    (line,) = re.findall(r"<tr><th>captions-long</th>(.*?)</tr>", html, re.S)
+    uri, below = re.findall(r'base64,([^"]*)".*?<figcaption>(.*?)</figcaption>', line, re.S)[1]
+    assert below == "seed 1: a red long cup 1"
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))), dtype=float)
+    drawn = generate(
+        load_backbone(study.config.model), ["a photo of a red long cup 1"], [0, 1, 2, 3],
+        sampling=study.config.sampling,
+    ).pixels  # fmt: skip
+    # JPEG changes noise so small by much; it is still nearest to its own
+    apart = [np.abs(shown - np.asarray(p, dtype=float)).mean() for p in to_images(drawn)]
+    assert int(np.argmin(apart)) == 1

@@ -19,7 +19,7 @@ from oneword.config.model import EMBEDDED
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError
 from oneword.runs.events import Advanced, Ended, Event, Message, OnEvent, interrupted
-from oneword.study import cost, grid, page
+from oneword.study import cost, grid, page, pictures
 from oneword.study.cost import Cost
 from oneword.study.plan import Study
 from oneword.study.work import failure_file
@@ -61,6 +61,8 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         if not (study.folder / page.PARQUET).is_file():
             options.say(f"No {page.PARQUET}: it needs pyarrow; `pip install 'oneword[study]'`.")
         count += f" Report: {path}"
+        if study.wants_pictures and (study.folder / pictures.PAGE).is_file():
+            count += f" Pictures: {study.folder / pictures.PAGE}"
     options.tell(count)
     for spec in ended.failed:
         options.tell(f"  failed: {spec.name} ({_failure(study, spec)})")

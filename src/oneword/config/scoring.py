@@ -95,7 +95,7 @@ class StudyConfig:
     concepts: tuple[str, ...] = ()
     """Folders of pictures, folders of such folders (as DreamBench has them), or on the embedded models held-out concepts by name, or a half of them: test, development."""
     setups: tuple[str, ...] = ("paper",)
-    """Setups to compare: names of --setup, bipartite (the word's pictures inverted and drawn anew), or image-only, prompt-only and initializer (references that learn nothing); paper, all and regularization-weights stand for several. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
+    """Setups to compare: names of --setup, bipartite (the word's pictures inverted and drawn anew), or image-only, prompt-only and initializer (references that learn nothing); paper, all, regularization-weights and fig3 stand for several, and fig3 (the word beside short and long descriptions) also writes pictures.html: a row for each setup, a column for each kind of prompt. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training and drawing, each a run of its own; microworld draws other training pictures for each."""
     model: ModelConfig = field(default_factory=ModelConfig)

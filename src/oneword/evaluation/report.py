@@ -47,6 +47,8 @@ table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: 
 td:first-child, th:first-child { text-align: left; }
 .wide { overflow-x: auto; }
 table.prose td, table.prose th { text-align: left; vertical-align: top; }
+table.grid td, table.grid th { text-align: left; vertical-align: top; padding: .3rem;
+  min-width: var(--px); }
 tbody tr { border-top: 1px solid #8885; } tbody tr.main { font-weight: 700; }
 pre { background: #8882; padding: .7rem 1rem; border-radius: 4px; overflow-x: auto; }
 .plot svg { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
@@ -65,6 +67,16 @@ footer { margin-top: 3rem; font-size: .85rem; opacity: .7; }
 {% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>{% endfor %}
 </div>
 {% endfor %}
+{% if section.grid %}
+<div class="wide"><table class="grid" style="--px: {{ section.grid.px }}px">
+<thead><tr><th></th>
+{% for head in section.grid.columns %}<th>{{ head }}</th>{% endfor %}</tr></thead>
+<tbody>{% for label, cells in section.grid.lines %}
+<tr><th>{{ label }}</th>{% for cell in cells %}<td>
+{% for uri, caption in cell %}<figure><img src="{{ uri }}" alt="{{ caption or label }}">
+{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>{% endfor %}
+</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% endif %}
 {% if section.plot %}<div class="plot">{{ section.plot | safe }}</div>{% endif %}
 {% if section.table %}
 <div class="wide"><table class="{{ 'prose' if section.prose else '' }}">
@@ -95,12 +107,25 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Pictures in rows and columns."""
+
+    columns: Sequence[str]
+    """What stands over each column."""
+    lines: Sequence[tuple[str, Sequence[Sequence[tuple[str, str]]]]]
+    """A label, and for each column its (data URI, caption) pairs; a line may be shorter."""
+    px: int = 128
+    """Width of a picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A heading with what belongs under it, in this order."""
 
     title: str
     text: str = ""
     rows: Sequence[Row] = ()
+    grid: Grid | None = None
     plot: str = ""
     """SVG."""
     table: Sequence[Sequence[str]] = ()

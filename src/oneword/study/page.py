@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import io
 import json
@@ -24,8 +23,8 @@ from oneword._files import (
 )
 from oneword.errors import UserError
 from oneword.evaluation import report
-from oneword.images import open_picture
-from oneword.study import findings as judged, grid, plots, statistics, work
+from oneword.images import jpeg_bytes, jpeg_uri, open_picture
+from oneword.study import findings as judged, grid, pictures, plots, statistics, work
 from oneword.study.findings import Finding
 from oneword.study.plan import BASE, Spec, Study
 from oneword.study.statistics import METRICS, Estimate
@@ -57,7 +56,7 @@ def write(
     """Write everything that a study has found so far, into its folder.
 
     ``results.jsonl`` (and ``results.parquet`` where pyarrow is installed), ``summary.json``,
-    ``figures/``, ``report.md`` and ``report.html``.
+    ``figures/``, ``report.md`` and ``report.html``; with the setups "fig3" ``pictures.html``.
 
     Args:
         study: The plan; jobs that are not done are left out.
@@ -106,6 +105,7 @@ def write(
     write_atomic(folder / MARKDOWN, f"# The study\n\n{text}".encode())
     if markdown is not None and figures is not None:
         _put_into(markdown, figures, parts, rows)
+    pictures.write(study, command=command)
     return report.write(parts.page(), folder / REPORT)
 
 
@@ -192,9 +192,7 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
         height = max(strip.height for strip in strips)
         columns = 4
         sheet = _sheet(strips, [label for label, _ in shown], width, height, columns)
-        stream = io.BytesIO()
-        sheet.save(stream, format="JPEG", quality=88)
-        found[name] = stream.getvalue()
+        found[name] = jpeg_bytes(sheet)
     return found
 
 
@@ -295,7 +293,7 @@ class _Parts:
         sections = []
         if self.galleries:
             rows = [
-                report.Row(name, [(_jpeg_uri(sheet), "")], px=960)
+                report.Row(name, [(jpeg_uri(sheet), "")], px=960)
                 for name, sheet in self.galleries.items()
             ]
             sections.append(
@@ -386,10 +384,6 @@ def _signed(estimate: Estimate) -> str:
 def _lines(table: Sequence[Sequence[str]]) -> list[str]:
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
     return [lines[0], "|" + "---|" * len(table[0]), *lines[1:]]
-
-
-def _jpeg_uri(data: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def around(page: Path) -> tuple[str, str]:

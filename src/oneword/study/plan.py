@@ -36,8 +36,11 @@ PAPER = (
     "low-lr", *CAPTIONS, "image-only", "prompt-only",
 )  # fmt: skip
 """Rows of figure 10 of Gal et al. 2022, arXiv:2208.01618."""
+FIGURE_3 = "fig3"
+"""The group of setups whose pictures are laid side by side, as in the paper's figure 3."""
 GROUPS = {
     "paper": PAPER,
+    FIGURE_3: ("image-only", BASE, *CAPTIONS),
     "all": tuple(dict.fromkeys((*SETUPS, BIPARTITE, *REFERENCES))),
     "regularization-weights": tuple(
         "regularized"
@@ -199,6 +202,11 @@ class Study:
     @property
     def folder(self) -> Path:
         return self.config.output_dir
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether what was drawn is laid side by side on a page."""
+        return FIGURE_3 in self.config.setups
 
     def _specs(self) -> tuple[list[Spec], list[str]]:
         """All jobs, seed by seed so that what is done first compares; and what is left out."""

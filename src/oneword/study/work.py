@@ -7,7 +7,6 @@ cut off leaves no row, and one that has its file is never done again.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 import time
@@ -43,7 +42,7 @@ from oneword.errors import ConfigError, UserError
 from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
 from oneword.evaluation.silhouettes import overlap, silhouettes
-from oneword.images import contact_sheet, read_folder, shrunk, to_images
+from oneword.images import contact_sheet, jpeg_bytes, read_folder, shrunk, to_images
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
 from oneword.models.contract import Backbone
@@ -487,6 +486,4 @@ def write_gallery(path: Path, rows: Sequence[Pixels]) -> None:
     full = torch.cat([row for row in rows if len(row) == columns])
     images = [shrunk(image, _CELL_PX) for image in to_images(full)]
     sheet = contact_sheet(images, columns=columns, cell_px=min(images[0].width, 128))
-    stream = io.BytesIO()
-    sheet.save(stream, format="JPEG", quality=90)
-    write_atomic(path, stream.getvalue())
+    write_atomic(path, jpeg_bytes(sheet, 90))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import gzip
+import io
 import json
 import math
 import os
@@ -833,3 +835,99 @@ def test_half_a_copied_picture_is_never_learned_from(photos, tmp_path, monkeypat
     folder = subject.pictures_in(tmp_path / "place", seed=0, num=2, size_px=24)
     pairs = zip(sorted(folder.iterdir()), subject.files, strict=False)
     assert [copy.read_bytes() == file.read_bytes() for copy, file in pairs] == [True, True]
+
+
+# --- the pictures page, figure 3
+
+
+def test_fig3_stands_for_the_word_and_both_kinds_of_descriptions(tmp_path):
+    study = Study(config(tmp_path, setups=("fig3",)))
+    assert list(study.arms) == ["image-only", "one-word", "captions-short", "captions-long"]
+    assert study.wants_pictures
+    assert not Study(config(tmp_path, setups=tuple(study.arms))).wants_pictures
+
+
+def colour(setup, kind, i):
+    """Of the i-th picture that a setup drew of a kind of prompts: far from all others."""
+    return (60 * setup + 30, 40 * kind + 20, 60 * i + 10)
+
+
+def cells_of_page(html):
+    """By section, method and prompt: (colour in the middle, caption) of each picture."""
+    found = {}
+    for section in html.split("<h2>")[1:]:
+        title = section.partition("</h2>")[0]
+        heads = re.findall(r"<th>([^<]*)</th>", section.partition("</thead>")[0])[1:]
+        for line in re.findall(r"<tr><th>(.*?)</tr>", section.partition("<tbody>")[2], re.S):
+            label, _, rest = line.partition("</th>")
+            for head, cell in zip(heads, rest.split("<td>")[1:], strict=False):
+                shown = []
+                for uri, below in re.findall(
+                    r'base64,([^"]*)".*?>\s*(?:<figcaption>(.*?)</figcaption>)?</figure>', cell
+                ):
+                    image = Image.open(io.BytesIO(base64.b64decode(uri)))
+                    shown.append((image.getpixel((image.width // 2,) * 2), below))
+                found[title, label, head] = shown
+    return found
+
+
+def test_the_pictures_page_has_a_row_for_each_method_and_a_column_for_each_prompt(tmp_path):
+    study = Study(config(tmp_path, setups=("fig3",), seeds=(0, 3), num_images_per_prompt=3))
+    kinds = {"parrot": 5, "neon": 2}
+    grid.claim(study)
+    for spec in study.specs:
+        place = list(study.arms).index(spec.setup)
+        rows = [r | {"concept": spec.concept} for r in
+                rows_of(spec.setup, 0.8, 0.3, concepts=1, seeds=(spec.seed,))]  # fmt: skip
+        work.write_rows(study.folder, spec, rows)
+        count = 1 if spec.setup == "image-only" else kinds[spec.concept]
+        drawn = np.array(
+            [[colour(place, kind, i) for i in range(3)] for kind in range(count)], dtype=np.uint8
+        )
+        pixels = from_uint8(
+            np.tile(drawn[:, :, None, None], (1, 1, 20, 20, 1)).reshape(-1, 20, 20, 3)
+        )
+        work.write_gallery(work.gallery_file(study.folder, spec), pixels.split(3))
+    page.write(study, command="oneword study --setups fig3")
+    html = (study.folder / "pictures.html").read_text()
+    found = cells_of_page(html)
+    heads = {
+        "parrot": ["a photo of a S*", "a photo of a S* on the moon",
+                   "an oil painting of a S*", "a photo of a S* next to a cat",
+                   "a photo of a S* on a plain background"],
+        "neon": ["a painting in the style of S*", "a cat in the style of S*"],
+    }  # fmt: skip
+    titles = [f"{name}, seed {seed}" for name in ("parrot", "neon") for seed in (0, 3)]
+    assert list(dict.fromkeys(title for title, *_ in found)) == titles
+    assert list(dict.fromkeys(label for _, label, _ in found)) == [
+        "training pictures", "one-word", "captions-short", "captions-long",
+    ]  # fmt: skip
+    for name, count in kinds.items():
+        for seed in (0, 3):
+            texts = {"captions-short": concepts.get(name).captions_short,
+                     "captions-long": concepts.get(name).captions_long}  # fmt: skip
+            title = f"{name}, seed {seed}"
+            first = found[title, "training pictures", heads[name][0]]
+            assert [below for _, below in first] == [""] * 3
+            for place, label in enumerate(list(study.arms)[1:], 1):
+                for kind in range(count):
+                    cell = found[title, label, heads[name][kind]]
+                    for i, (seen, below) in enumerate(cell):
+                        own = texts.get(label)
+                        assert below == f"seed {1000 * seed + i}" + (f": {own[i]}" if own else "")
+                        far = np.subtract(seen, colour(place, kind, i))
+                        assert np.abs(far).max() <= 8
+                    assert len(cell) == 3
+    assert "are ours, not people&#39;s" in html
+    assert all(a.startswith("data:") for a in re.findall(r'\bsrc="([^"]*)', html))
+    assert "oneword study --setups fig3" in html
+
+
+def test_without_pictures_or_fig3_there_is_no_pictures_page(tmp_path):
+    other = fake_study(tmp_path)
+    page.write(other, command="x")
+    assert not (other.folder / "pictures.html").exists()
+    landed = Study(config(tmp_path, output_dir=tmp_path / "landed", setups=("fig3",)))
+    grid.take_in(landed, other.folder / "results.jsonl")  # rows come without pictures
+    page.write(landed, command="x")
+    assert not (landed.folder / "pictures.html").exists()
