@@ -98,6 +98,8 @@ class StudyConfig:
     """Setups to compare: names of --setup, bipartite (the word's pictures inverted and drawn anew), or image-only, prompt-only and initializer (references that learn nothing); paper, all, regularization-weights and fig3 stand for several, and fig3 (the word beside short and long descriptions) also writes pictures.html: a row for each setup, a column for each kind of prompt. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training and drawing, each a run of its own; microworld draws other training pictures for each."""
+    num_pictures: int | None = None
+    """Pictures that each concept is learned from, the first ones of its folder; unset: all of them, and five of what the embedded models' world draws."""
     model: ModelConfig = field(default_factory=ModelConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
     sampling: SamplingConfig = field(
@@ -136,7 +138,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         counts = ("num_images_per_prompt", "num_inversion_steps", "batch_size", "num_processes")
-        for name in (*counts, "slots", "workers"):
+        for name in (*counts, "num_pictures", "slots", "workers"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
         for name in ("concepts", "setups", "seeds", "set_sizes", "guidance_scales"):

@@ -49,6 +49,7 @@ _BOUND = (
     "inversion",
     "sampling",
     "model",
+    "num_pictures",
     "num_images_per_prompt",
     _INVERSION,
     "judge",

@@ -193,7 +193,9 @@ class Study:
         self.arms = {label: arm(label) for label in labels}
         if len({slug(label) for label in self.arms}) < len(self.arms):
             raise ConfigError(f"Two setups are written alike, got {', '.join(self.arms)}.")
-        self.subjects = {s.name: s for s in subjects.find(config.concepts, name)}
+        self.subjects = {
+            s.name: s for s in subjects.find(config.concepts, name, config.num_pictures)
+        }
         if any(s.held_out is not None for s in self.subjects.values()):
             for seed in config.seeds:  # the world's pictures are drawn by numbers from 0 on
                 check_seeds(seed, least=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +42,8 @@ class Subject:
     kind: Literal["object", "live", "style"] = "object"
     source: Path | HeldOut
     """The folder of its photographs, or what the embedded model's world draws."""
+    num: int | None = None
+    """Pictures that it is learned from, at most; ``None``: all photographs, or five drawings."""
 
     @property
     def learnable_property(self) -> Literal["object", "style"]:
@@ -72,7 +74,9 @@ class Subject:
     @property
     def num_pictures(self) -> int:
         """Pictures that it is learned from where no other number is asked for."""
-        return _USUAL if self.held_out else len(self.files)
+        if self.held_out:
+            return self.num or _USUAL
+        return min(self.num or len(self.files), len(self.files))
 
     def most(self, wanted: int) -> bool:
         """Whether there are so many pictures; the world draws as many as are wanted."""
@@ -102,7 +106,7 @@ class Subject:
     def pixels(self, seed: int, size_px: int) -> Pixels:
         """As many pictures as it is usually learned from."""
         if isinstance(self.source, Path):
-            return read_folder(self.source, resolution=size_px).pixels
+            return read_folder(self.source, resolution=size_px).pixels[: self.num_pictures]
         return from_uint8(concept_pictures(self.source, self.num_pictures, seed, size_px))
 
     def captions(self, setup: str) -> tuple[str, ...]:
@@ -140,8 +144,13 @@ class Subject:
         return filled(torch.from_numpy(np.stack([parts["silhouette"] for parts in found])))
 
 
-def find(names: Sequence[str], model: str) -> list[Subject]:
+def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subject]:
     """The subjects that a list of names and folders stands for, each once.
+
+    Args:
+        names: Folders, or held-out concepts of the embedded models.
+        model: Which model is asked.
+        num: Pictures that each is learned from, at most; ``None``: as ``Subject.num`` says.
 
     Raises:
         ConfigError: one is neither a folder with pictures nor a held-out concept, or two have one
@@ -168,7 +177,7 @@ def find(names: Sequence[str], model: str) -> list[Subject]:
                 f"Each concept needs a name of its own, got two of {subject.name!r}; rename a "
                 "folder."
             )
-    return list(chosen.values())
+    return [replace(subject, num=num) for subject in chosen.values()]
 
 
 def _of_world(name: str) -> list[Subject]:

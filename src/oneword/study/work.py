@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from oneword._files import (
@@ -297,13 +298,16 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
     if spec.num_pictures:  # every size is compared with the same pictures
         shown_of = dataclasses.replace(spec, num_pictures=study.most_pictures(subject))
     reading = config.inversion.resolved(tools.backbone.family)
-    pictures = read_folder(
-        _training_folder(study, shown_of, size_px),
-        resolution=size_px,
-        center_crop=reading.center_crop,
-        interpolation=reading.interpolation,
-    ).pixels
-    scorer = Scorer(tools, subject, pictures)
+    pictures, own = (
+        read_folder(
+            _training_folder(study, one, size_px),
+            resolution=size_px,
+            center_crop=reading.center_crop,
+            interpolation=reading.interpolation,
+        ).pixels
+        for one in (shown_of, spec)
+    )
+    scorer = Scorer(tools, subject, pictures, own)
     templates, scales = study.templates(subject), study.guidance_scales(spec)
     seeds = study.drawing_seeds(spec.seed)
     concept = _concept(study, spec)
@@ -316,8 +320,8 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
             drawn = None if method is None else method(template, seeds)
             row = scorer.row(template, drawn)
             if drawn is not None and study.arm(spec).setup == BIPARTITE:
-                own = torch.arange(len(drawn)) % len(pictures)
-                row["structure_kept"] = metrics.structure_kept(drawn, pictures[own])
+                turns = torch.arange(len(drawn)) % len(pictures)
+                row["structure_kept"] = metrics.structure_kept(drawn, pictures[turns])
             rows.append({"kind": kind, "prompt": template, "guidance_scale": scale} | row)
             repeated = drawn is None and bool(shown)  # the same training pictures again
             if number == 0 and kind not in shown and not repeated:
@@ -403,15 +407,22 @@ class Scorer:
         tools: What scores.
         subject: The concept.
         pictures: What image similarity is measured against.
+        own: What the word was learned from; ``None``: the same.
     """
 
-    def __init__(self, tools: Bench, subject: Subject, pictures: Pixels) -> None:
+    def __init__(
+        self,
+        tools: Bench,
+        subject: Subject,
+        pictures: Float[Tensor, "shown 3 height width"],
+        own: Float[Tensor, "own 3 height width"] | None = None,
+    ) -> None:
         self.tools, self.subject, self.pictures = tools, subject, pictures
         self.training = tools.judge.images(pictures)
         self.training_dino = None if tools.dino is None else tools.dino.images(pictures)
         self.places: frozenset[str] = frozenset()
         if tools.oracle is not None:
-            self.places = world.places_of(tools.oracle.read(pictures))
+            self.places = world.places_of(tools.oracle.read(pictures if own is None else own))
         side = pictures.shape[-1]
         plain, outlines = subject.plain(side), subject.outlines(side)
         self.plain: tuple[Pixels, Tensor, Tensor] | None = None  # with features and outlines

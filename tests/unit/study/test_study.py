@@ -140,6 +140,10 @@ def test_what_leaks_is_read_from_pictures_whose_places_are_known(tiny_sd):
     assert (
         scores.row("a photo of a {}", None)["background_leaked"] == 1.0
     )  # the pictures themselves
+    # of the set-size sweep: compared with more pictures than it was learned from
+    fewer = work.Scorer(tools, subject, scores.pictures, scores.pictures[:1])
+    assert fewer.places == {"beach"}
+    assert fewer.row("a photo of a {}", scores.pictures)["background_leaked"] == 1 / 3
 
 
 def test_a_leak_is_the_mean_over_all_prompts_that_may_have_one():
@@ -838,6 +842,24 @@ def test_half_a_copied_picture_is_never_learned_from(photos, tmp_path, monkeypat
 
 
 # --- the pictures page, figure 3
+
+
+def test_a_study_may_learn_from_fewer_pictures(photos, tmp_path):
+    study = Study(config(tmp_path, concepts=(str(photos), "parrot"), num_pictures=3))
+    counts = {name: subject.num_pictures for name, subject in study.subjects.items()}
+    assert counts == {"mug": 2, "my_cat": 3, "parrot": 3}
+    assert {s.num_pictures for s in study.specs} == {None}  # no sweep of sizes
+    (spec,) = {s for s in study.specs if (s.concept, s.seed, s.setup) == ("my_cat", 0, "one-word")}
+    with grid.claim(study):
+        work.write_rows(study.folder, spec, rows_of("one-word", 0.5, 0.3, concepts=1))
+        folder = work._training_folder(study, spec, 24)
+    assert [p.name for p in sorted(folder.iterdir())] == ["0.png", "1.png", "2.png"]
+    assert len(study.subjects["my_cat"].pixels(0, 24)) == 3
+    more = Study(config(tmp_path, concepts=(str(photos), "parrot")))
+    with pytest.raises(ConfigError, match="num_pictures was 3 and is None"):
+        grid.claim(more)
+    with pytest.raises(ConfigError, match="num_pictures must be 1 or more, got 0"):
+        config(tmp_path, num_pictures=0)
 
 
 def test_fig3_stands_for_the_word_and_both_kinds_of_descriptions(tmp_path):

@@ -37,12 +37,12 @@ class HeldOut:
 
     @property
     def captions_short(self) -> tuple[str, ...]:
-        """Five descriptions of at most 12 words, as an artist would be told."""
+        """Five descriptions of at most 12 words, as an artist would be told; ours, not people's."""
         return tuple(_described()[self.name]["short"])
 
     @property
     def captions_long(self) -> tuple[str, ...]:
-        """Five descriptions of at most 30 words."""
+        """Five descriptions of at most 30 words; ours, not people's."""
         return tuple(_described()[self.name]["long"])
 
 
