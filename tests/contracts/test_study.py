@@ -19,7 +19,6 @@ import pytest
 import torch
 from PIL import Image
 
-from oneword import descriptions
 from oneword._files import InUseError, OutputError, hold, leftovers
 from oneword.cli import main
 from oneword.concepts import formats
@@ -33,6 +32,7 @@ from oneword.generation.ddim_inversion import bipartite
 from oneword.generation.generate import generate
 from oneword.images import read_folder, to_images
 from oneword.models.loading import load_backbone
+from oneword.prompts import descriptions
 from oneword.runs.events import Advanced, Ended
 from oneword.study import cost, grid, page, work
 from oneword.study.plan import Study
