@@ -15,7 +15,7 @@ def run(chosen: ComposeArguments, _words: Sequence[str]) -> int:
     """Learn, and say how to draw."""
     config = options.settings(ComposeConfig, chosen)
     with screen.counting("learning together, steps") as show:
-        results, file = composition.compose(config, on_step=show)
+        results, file = composition.compose(config, on_step=show, on_message=options.say)
     if file is None:
         worst = next(r for r in results if r.status not in ("finished", "stopped"))
         token = worst.job.config.placeholder_token

@@ -86,7 +86,7 @@ class InversionConfig:
     lr_warmup_steps: int | None = None
     """Steps over which the rate rises from 0 (not with "constant")."""
     max_train_steps: int | None = None
-    """Most optimiser steps; the run may end sooner."""
+    """Most optimiser steps; the run may end sooner. A run folder goes on where this is raised."""
     train_batch_size: int | None = None
     """Samples of this concept per step."""
     adam_beta1: float = 0.9

@@ -17,6 +17,7 @@ from oneword.concepts import formats
 from oneword.config.runs import ComposeConfig, plain_settings
 from oneword.images import PictureSet, read_folder
 from oneword.models.loading import load_backbone
+from oneword.runs import longer
 from oneword.runs.events import asked_to_stop
 from oneword.runs.folder import RunFolder, versions
 from oneword.training.job import Job, Progress, Result
@@ -27,7 +28,10 @@ from oneword.training.together import invert_together
 
 
 def compose(
-    config: ComposeConfig, *, on_step: Callable[[int, int], None] | None = None
+    config: ComposeConfig,
+    *,
+    on_step: Callable[[int, int], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> tuple[list[Result], Path | None]:
     """Learn words together from folders of pictures, in a run folder that can be resumed.
 
@@ -37,6 +41,7 @@ def compose(
     Args:
         config: What to do.
         on_step: ``on_step(done, total)`` steps.
+        on_message: Told what the person should know.
 
     Returns:
         A result for each word, and the file of all of them; ``None`` where the run was stopped or
@@ -87,10 +92,15 @@ def compose(
             "pictures_sha256": digest.hexdigest(),
             "versions": versions(),
         }
-        standing = folder.standing(record)
-        is_new = standing == "new"
-        if standing == "resume":
+        found = folder.standing(record)
+        is_new = found.run == "new"
+        if found.run == "resume":
             folder.as_begun()
+        for note in longer.notes(found, shared):
+            if on_message is not None:
+                on_message(note)
+        if found.before:
+            folder.write_record(record)
         with folder.holding(is_new=is_new), asked_to_stop() as asked:
 
             def watch(progress: Progress) -> Literal["stop"] | None:

@@ -14,6 +14,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +93,23 @@ _UNBOUND = (
 
 The pictures themselves are compared by content, wherever they lie.
 """
+STEPS, TUNING_STEPS = COUNTS = ("inversion.max_train_steps", "inversion.tuning.tuning_steps")
+"""Settings that may be raised between the parts of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class HowFar:
+    """How far the run in a folder has come, for someone who would go on with it."""
+
+    run: Literal["new", "resume", "finished"]
+    step: int = 0
+    """Steps done; of a run to be resumed, in the stage under way."""
+    setting: str = STEPS
+    """Which of ``COUNTS`` that stage has its steps from."""
+    before: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of steps that have been raised since, by setting: what they were."""
+    more: str = ""
+    """Setting that would let a finished run go on, if it were raised."""
 
 
 class RunFolder:
@@ -189,15 +207,18 @@ class RunFolder:
                 self.abandon()
             raise
 
-    def standing(self, record: Mapping[str, Any]) -> Literal["new", "resume", "finished"]:
+    def standing(self, record: Mapping[str, Any]) -> HowFar:
         """How far the run in the folder has come, for someone who would run ``record``.
+
+        A run may be given more steps than it had; ``state`` is from then on that of the longer run.
 
         Raises:
             RunError: the folder's own record or state cannot be read.
-            ConfigError: the folder holds a run with other settings or pictures.
+            ConfigError: the folder holds a run with other settings or pictures, or one that cannot
+                have other numbers of steps.
         """
         if not self.record.is_file():
-            return "new"
+            return HowFar("new")
         must = f"{self.record} must be the record of a run (or pass another --output-dir)"
         found = read_json(self.record, _RECORD, must=must, error=RunError)
         ours = _flat(record["config"])
@@ -205,7 +226,9 @@ class RunFolder:
         differing = [
             f"{name.removeprefix('inversion.')} was {theirs.get(name)!r} and is {ours.get(name)!r}"
             for name in sorted(theirs.keys() | ours.keys())
-            if name not in _UNBOUND and theirs.get(name) != ours.get(name)
+            if name not in _UNBOUND
+            and theirs.get(name) != ours.get(name)
+            and not _both_counts(name, theirs, ours)
         ]
         if pictures != record["pictures_sha256"]:
             differing.append("the pictures or their captions have changed")
@@ -214,8 +237,49 @@ class RunFolder:
                 f"{self.path} holds a run with other settings: {'; '.join(differing)}. Resume it "
                 "with its own settings, or pass another --output-dir."
             )
-        state = self.state.load()
-        return "finished" if state is not None and state.done else "resume"
+        before = {
+            name: theirs[name]
+            for name in COUNTS
+            if _both_counts(name, theirs, ours) and theirs[name] != ours[name]
+        }
+        fewer = {name: count for name, count in before.items() if ours[name] < count}
+        if fewer:
+            raise ConfigError(
+                f"{self.path} holds a run of more steps: {changed(fewer, ours)}. Steps can be "
+                "added to a run and not taken away: pass its own number or a higher one, or "
+                "another --output-dir."
+            )
+        return self._how_far(before, ours)
+
+    def _how_far(self, before: Mapping[str, int], ours: Mapping[str, Any]) -> HowFar:
+        """How far the run has come, which may have more steps now than ``before``."""
+        kept = self.state.load()
+        if kept is None:
+            return HowFar("resume", before=before)
+        is_pivotal = ours.get("inversion.setup") == "pivotal"
+        if STEPS in before and is_pivotal and (kept.tuning is not None or kept.done):
+            raise ConfigError(
+                f"{self.path} holds a run whose word has ended, and whose weights are tuned around "
+                f"it: {changed({STEPS: before[STEPS]}, ours)}. Pass --max-train-steps "
+                f"{before[STEPS]} with a higher --tuning-steps, or another --output-dir."
+            )
+        if isinstance(ours.get(STEPS), int):
+            self.state.lengths = (ours[STEPS], ours.get(TUNING_STEPS))
+        state = self.state.lengthened(kept)
+        if state.active or state.queue or not state.done:
+            in_tuning = state.tuning is not None
+            step = state.tuning.record.step if state.tuning is not None else state.step
+            setting = TUNING_STEPS if in_tuning else STEPS
+            return HowFar("resume", step=step or 0, setting=setting, before=before)
+        if before and not all(one.is_settled for one in state.done):
+            raise ConfigError(
+                f"{self.path} holds a run that ended after its {state.done[0].steps} steps and "
+                "kept nothing to go on from (one that tunes every weight keeps nothing, nor did "
+                f"older versions): {changed(before, ours)}. Pass another --output-dir."
+            )
+        goes_on = [one.last for one in state.done if one.last is not None]
+        more = "" if not goes_on else "--tuning-steps" if is_pivotal else "--max-train-steps"
+        return HowFar("finished", step=state.done[0].steps, before=before, more=more)
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write ``config.json``: from now on the folder holds this run."""
@@ -285,9 +349,14 @@ class StateFile:
 
     def __init__(self, path: Path, steps: int, saved: Callable[[], None]) -> None:
         self.path, self.steps, self.saved = path, steps, saved
+        self.lengths: tuple[int, int | None] | None = None
+
+    def lengthened(self, state: State) -> State:
+        """A state with the steps that the run may have now, as far as that is known."""
+        return state if self.lengths is None else state.lengthened(*self.lengths)
 
     def load(self) -> State | None:
-        """The state saved last.
+        """The state saved last, with the steps that the run may have now.
 
         Raises:
             RunError: the file is damaged.
@@ -302,7 +371,7 @@ class StateFile:
                 if not isinstance(info, dict):
                     raise FormError(f"its metadata is {type(info).__name__}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return State.unpacked(tensors, info)
+                return self.lengthened(State.unpacked(tensors, info))
         except (
             OSError,
             ValueError,
@@ -374,6 +443,19 @@ def _as_today(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str,
     """
     named = {_RENAMED.get(name, name): value for name, value in settings.items()}
     return {name: once for name, once in _ONCE.items() if ours.get(name) is not None} | named
+
+
+def _both_counts(name: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether a setting is a number of steps in both records."""
+    return name in COUNTS and all(isinstance(own.get(name), int) for own in (theirs, ours))
+
+
+def changed(before: Mapping[str, int], now: Mapping[str, Any]) -> str:
+    """Numbers of steps and what has become of them, in words."""
+    return " and ".join(
+        f"{name.rpartition('.')[2]} was {count} and is {now[name]}"
+        for name, count in before.items()
+    )
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

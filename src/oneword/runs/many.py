@@ -22,7 +22,7 @@ from oneword.errors import ConfigError, why
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.speed.compiled import aside
-from oneword.runs.events import Ended, OnEvent, Plan, asked_to_stop, tell_nobody
+from oneword.runs.events import Ended, OnEvent, asked_to_stop, tell_nobody
 from oneword.runs.folder import RunFolder
 from oneword.runs.prepare import Prepared, work_of
 from oneword.runs.train import (
@@ -33,6 +33,7 @@ from oneword.runs.train import (
     kept_files,
     opened,
     outcome_of,
+    tell_plan,
     train,
 )
 from oneword.training.job import Progress, Result
@@ -196,14 +197,14 @@ def _begin(
     config: TrainConfig, backbone: Backbone, tell: OnEvent, asked: threading.Event
 ) -> _Run | TrainOutcome:
     """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
-    folder, prepared, standing = opened(config, backbone)
+    folder, prepared, found = opened(config, backbone)
     with contextlib.ExitStack() as unless_begun:
         unless_begun.callback(folder.release)
-        tell(Plan(config.output_dir.name, prepared.plan | {"run": standing}))
-        if standing == "finished":
+        tell_plan(prepared, found, config.output_dir.name, tell)
+        if found.run == "finished":
             result = invert(backbone, prepared.job, checkpoint=folder.kept())
             return ended_before(result, folder)
-        watch = Watch(prepared, folder, tell, asked, is_new=standing == "new")
+        watch = Watch(prepared, folder, tell, asked, found)
         run = _Run(prepared, folder, watch)
         unless_begun.pop_all()
     return run

@@ -15,12 +15,15 @@ from typing import Any, Literal
 
 from oneword._files import write_together
 from oneword.concepts import formats, previews
+from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.presets import sampler_of
 from oneword.config.runs import TrainConfig
+from oneword.errors import UserError
 from oneword.images import contact_sheet, open_picture, save_png
 from oneword.models.contract import Backbone
 from oneword.prompts import as_template, fill
+from oneword.runs import longer
 from oneword.runs.events import (
     Message,
     OnEvent,
@@ -30,7 +33,7 @@ from oneword.runs.events import (
     asked_to_stop,
     tell_nobody,
 )
-from oneword.runs.folder import RunFolder
+from oneword.runs.folder import HowFar, RunFolder
 from oneword.runs.mirror import Mirror
 from oneword.runs.prepare import Prepared, prepare
 from oneword.runs.trackers import Trackers
@@ -66,7 +69,9 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
     """
     prepared = prepare(config, backbone)
     folder = folder_of(config)
-    return prepared.plan | {"run": folder.standing(prepared.record)}
+    found = folder.standing(prepared.record)
+    notes = prepared.plan["notes"] + longer.notes(found, prepared.config.inversion)
+    return prepared.plan | {"run": found.run, "notes": notes}
 
 
 def train(
@@ -86,18 +91,20 @@ def train(
         UserError: the folder, the pictures, the model or the settings cannot be used.
     """
     tell, name = on_event or tell_nobody, config.output_dir.name
-    folder, prepared, standing = opened(config, backbone)
+    folder, prepared, found = opened(config, backbone)
     try:
         learn = method(prepared.job.config.setup)
-        tell(Plan(name, prepared.plan | {"run": standing}))
-        if standing == "finished":
+        tell_plan(prepared, found, name, tell)
+        if found.run == "finished":
             result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
             outcome = ended_before(result, folder)
-            tell(Message(name, f"The run in {folder.path} has ended before. {ending(result)}"))
+            more = f" It goes on with a higher {found.more}." if found.more else ""
+            said = f"The run in {folder.path} has ended before. {ending(result)}{more}"
+            tell(Message(name, said))
             return outcome
-        started, is_new = time.monotonic(), standing == "new"
+        started, is_new = time.monotonic(), found.run == "new"
         with folder.holding(is_new=is_new), asked_to_stop() as asked:
-            watch = Watch(prepared, folder, tell, asked, is_new=is_new)
+            watch = Watch(prepared, folder, tell, asked, found)
             try:
                 result = learn(
                     prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
@@ -109,6 +116,13 @@ def train(
         return outcome_of(result, folder, time.monotonic() - started)
     finally:
         folder.release()
+
+
+def tell_plan(prepared: Prepared, found: HowFar, name: str, tell: OnEvent) -> None:
+    """Tell of the plan of a run, and of what other numbers of steps change of it."""
+    tell(Plan(name, prepared.plan | {"run": found.run}))
+    for note in longer.notes(found, prepared.config.inversion):
+        tell(Message(name, note))
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
@@ -123,7 +137,7 @@ def folder_of(config: TrainConfig) -> RunFolder:
 
 def opened(
     config: TrainConfig, backbone: Backbone | None = None
-) -> tuple[RunFolder, Prepared, Literal["new", "resume", "finished"]]:
+) -> tuple[RunFolder, Prepared, HowFar]:
     """The run's folder, claimed; what ``prepare`` found; and how far the run has come.
 
     The caller releases the folder.
@@ -135,13 +149,16 @@ def opened(
     folder.claim()
     try:
         prepared = prepare(config, backbone)
-        standing = folder.standing(prepared.record)
-        if standing == "resume":
+        found = folder.standing(prepared.record)
+        if found.run == "resume":
             folder.as_begun()
-        return folder, prepared, standing
+        return folder, prepared, found
     except BaseException:
         folder.release()
         raise
+
+
+_KEPT = ("finished", "stopped", "diverged")  # ends with something worth keeping
 
 
 def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
@@ -154,7 +171,7 @@ def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
 
 def kept_files(result: Result, folder: RunFolder, elapsed_s: float) -> dict[Path, bytes]:
     """What :func:`keep` writes, by path."""
-    if result.concept is None or result.status not in ("finished", "stopped", "diverged"):
+    if result.concept is None or result.status not in _KEPT:
         return {}
     provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
     files = formats.files_of(
@@ -174,18 +191,26 @@ def preview_of(token: str, folder: RunFolder) -> dict[Path, bytes]:
 
 def ended_before(result: Result, folder: RunFolder) -> TrainOutcome:
     """The outcome of a run that had ended; what its process, killed then, still owed is written."""
-    if result.concept is not None and not folder.learned.is_file():
+    if result.concept is not None and not _is_kept(result.concept, folder):
         course = folder.course()
         keep(result, folder, float(course[-1]["time_s"]) if course else 0.0)
     folder.push()
     return outcome_of(result, folder, 0.0, was_finished=True)
 
 
+def _is_kept(concept: Concept, folder: RunFolder) -> bool:
+    """Whether the folder's file is of this word, and not of a shorter run or missing."""
+    try:
+        return formats.load_concept(folder.learned).sha256() == concept.sha256()
+    except UserError:
+        return False
+
+
 def outcome_of(
     result: Result, folder: RunFolder, seconds: float, *, was_finished: bool = False
 ) -> TrainOutcome:
     """What a call ended with, by what lies in the folder."""
-    ended = result.status != "interrupted" and folder.learned.is_file()
+    ended = result.status in _KEPT and folder.learned.is_file()
     return TrainOutcome(
         result=result,
         folder=folder.path,
@@ -225,22 +250,25 @@ class Watch:
         folder: RunFolder,
         tell: OnEvent,
         asked: threading.Event,
-        *,
-        is_new: bool,
+        found: HowFar,
     ) -> None:
-        self.is_new = is_new
+        self.is_new = found.run == "new"
         self.prepared, self.folder, self.tell, self.asked = prepared, folder, tell, asked
         self.config, self.name = prepared.config, folder.path.name
         self.started = time.monotonic()
         state = folder.state.load()
         step = state.step if state else None
         self.first_step = step or 0
-        self.before_s = 0.0 if is_new else folder.rewind_metrics(step)
+        scored = state.scored if state else None
+        self.before_s = 0.0 if self.is_new else folder.rewind_metrics(scored)
+        if found.before:
+            folder.write_record(prepared.record)
         self.trackers = Trackers(
             self.config.report_to,
             folder.path,
             self.name,
-            step=self.first_step,
+            # the scoring at a shorter run's end is undone
+            step=(scored or 0) if found.before else self.first_step,
             say=lambda text: tell(Message(self.name, text)),
         )
         self.is_tracked = False

@@ -109,6 +109,16 @@ class Learner:
         """Whether the fixed batch is to be scored now."""
         return self.record.is_due(self.config.evaluation_steps)
 
+    @property
+    def is_regular(self) -> bool:
+        """Whether a run of more steps would be scored at this step, too."""
+        return self.step % self.config.evaluation_steps == 0
+
+    def wants_steps(self, status: Status) -> bool:
+        """Whether a job with this end might not have ended with more steps."""
+        given_up = status == "nothing-learned" and self.dead is None
+        return given_up or (status == "finished" and self.record.is_over)
+
     def start(self, initial: dict[str, Tensor]) -> None:
         """Place the initial rows and a fresh optimiser."""
         config, device = self.config, self.backbone.device

@@ -149,6 +149,8 @@ class _Loop:
         self.backbone, self.jobs, self.slots, self.parts = backbone, jobs, slots, parts
         self.queue = deque(range(len(jobs)))
         self.results: dict[int, Result] = {}
+        self.lasts: dict[int, Active] = {}  # what those that ended for want of steps go on from
+        self.at_rest: set[int] = set()  # those that would have ended with more steps, too
         self.active: dict[int, Learner] = {}
         self.waiting: dict[int, Active] = {}  # begun, in the queue
         self.latent_shape: tuple[int, ...] | None = None
@@ -391,7 +393,10 @@ class _Loop:
 
     def _judge(self, learners: Sequence[Learner]) -> None:
         """The scorings that are due after a step of every learner."""
-        verdicts = self._score([learner for learner in learners if learner.is_due])
+        due = [learner for learner in learners if learner.is_due]
+        # a longer run would not be scored now
+        self.lasts |= {learner.index: learner.state() for learner in due if not learner.is_regular}
+        verdicts = self._score(due)
         for learner in learners:
             if learner.step == 1 and learner.dead is not None:
                 verdicts[learner.index] = (
@@ -449,13 +454,22 @@ class _Loop:
                 progress = learner.progress(evaluated=evaluated)
                 if evaluated and learner.record.losses and self.parts.stop(progress):
                     ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
+                    if learner.is_regular:
+                        self.at_rest.add(learner.index)
                 if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
                     ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
         except KeyboardInterrupt:
             self.interrupted = True
         for learner in learners:
             if learner.index in ends:
-                self.results[learner.index] = learner.result(*ends[learner.index])
+                status, reason = ends[learner.index]
+                if learner.is_still:
+                    self.at_rest.add(learner.index)
+                if learner.wants_steps(status) and learner.index not in self.at_rest:
+                    self.lasts.setdefault(learner.index, learner.state())
+                else:
+                    self.lasts.pop(learner.index, None)
+                self.results[learner.index] = learner.result(status, reason)
                 del self.active[learner.slot]
         if self.interrupted and self.parts.checkpoint:
             self.parts.checkpoint.save(self._state())
@@ -467,7 +481,10 @@ class _Loop:
             rounds=self.rounds,
             queue=tuple(index for index in self.queue if index not in self.waiting),
             active=(*under_way, *self.waiting.values()),
-            done=tuple(Done.of(result, index) for index, result in self.results.items()),
+            done=tuple(
+                Done.of(result, index, self.lasts.get(index), at_rest=index in self.at_rest)
+                for index, result in self.results.items()
+            ),
         )
 
     def _resume(self, state: State) -> None:
@@ -481,6 +498,8 @@ class _Loop:
         self.rounds = state.rounds
         self.queue = deque([*(one.index for one in begun), *state.queue])
         self.results = {one.index: one.result(self.jobs[one.index]) for one in state.done}
+        self.lasts = {one.index: one.last for one in state.done if isinstance(one.last, Active)}
+        self.at_rest = {one.index for one in state.done if one.at_rest}
         self.waiting = {one.index: one for one in begun}
 
 

@@ -20,6 +20,7 @@ from oneword.training.job import Job, Result, Status, below
 
 
 _MORE, _DELTAS = "tensors/", "deltas/"  # before names of a result's tensors that are no rows
+_LAST = "last/"  # before names of the tensors with which a job that has ended could go on
 _WORD = "word/"  # before names of the rows that tuning began with
 
 Losses = Sequence[tuple[int, float]]
@@ -57,6 +58,15 @@ class Active:
     tensors: dict[str, Tensor]
     """On the CPU."""
 
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.record.step
+
+    def packed(self) -> dict[str, Tensor]:
+        """All tensors, as a file has them."""
+        return self.tensors
+
     def plain(self) -> dict[str, Any]:
         """All but the tensors, for JSON."""
         record = self.record
@@ -78,8 +88,8 @@ class Active:
         }
 
     @classmethod
-    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Active:
-        """What ``plain`` was called on, from a file's tensors."""
+    def read(cls, own: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Active:
+        """What ``plain`` was called on, from its tensors."""
         losses = _losses(plain["losses"])
         names = ("bad", "step", "setbacks", "rate_factor", "best_loss", "best_step", "distance")
         return cls(
@@ -94,7 +104,7 @@ class Active:
                 **{name: plain[name] for name in names},
             ),
             ranking=plain["ranking"],
-            tensors=below(tensors, f"{plain['index']}/"),
+            tensors=dict(own),
         )
 
 
@@ -117,9 +127,21 @@ class Done:
     provenance: dict[str, Any] = field(default_factory=dict)
     """As ``Concept.provenance``."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    last: Active | Tuning | None = None
+    """The job under way at its last step, where it ended for want of steps and keeps what it
+    takes to go on."""
+    at_rest: bool = False
+    """At its last step it met an end that more steps would not have put off."""
 
     @classmethod
-    def of(cls, result: Result, index: int = 0) -> Done:
+    def of(
+        cls,
+        result: Result,
+        index: int = 0,
+        last: Active | Tuning | None = None,
+        *,
+        at_rest: bool = False,
+    ) -> Done:
         """From which ``result`` rebuilds a result."""
         done = cls(
             index=index,
@@ -129,6 +151,8 @@ class Done:
             losses=tuple(result.losses),
             reason=result.reason,
             messages=tuple(result.messages),
+            last=last,
+            at_rest=at_rest,
         )
         concept = result.concept
         if concept is None:
@@ -163,23 +187,54 @@ class Done:
             messages=list(self.messages),
         )
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the job would have ended so with more steps, too."""
+        return self.at_rest or self.status != "finished"
+
+    def more(self, max_steps: int) -> Active | Tuning | None:
+        """The job under way again, where it would not have ended with so many steps.
+
+        Args:
+            max_steps: Of its own stage.
+        """
+        last = self.last
+        if last is None:
+            return None
+        done = last.record.step
+        # a word is given up at half of its steps; a word that has them all has more than half
+        given_up = self.status == "nothing-learned" and isinstance(last, Active)
+        return last if max_steps > (2 * done if given_up else done) else None
+
+    def packed(self) -> dict[str, Tensor]:
+        """All tensors, as a file has them."""
+        last = {} if self.last is None else self.last.packed()
+        return self.tensors | {f"{_LAST}{name}": tensor for name, tensor in last.items()}
+
     def plain(self) -> dict[str, Any]:
         """All but the tensors, for JSON."""
         names = ("status", "steps", "best_step", "losses", "reason", "messages")
         plain = {name: getattr(self, name) for name in names}
         if self.kind is not None:
             plain |= {"kind": self.kind, "provenance": self.provenance}
+        if self.last is not None:
+            plain["last"] = self.last.plain()
+        if self.at_rest:
+            plain["at_rest"] = True
         plain["index"] = self.index
         return plain if self.slot is None else plain | {"slot": self.slot}
 
     @classmethod
-    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Done:
-        """What ``plain`` was called on, from a file's tensors."""
+    def read(cls, own: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Done:
+        """What ``plain`` was called on, from its tensors."""
         known = dict(plain) | {
             "losses": _losses(plain["losses"]),
             "messages": tuple(plain["messages"]),
-            "tensors": below(tensors, f"{plain['index']}/"),
+            "tensors": {n: tensor for n, tensor in own.items() if not n.startswith(_LAST)},
         }
+        if "last" in plain:
+            kind = Tuning if "tuning" in plain["last"] else Active
+            known["last"] = kind.read(below(own, _LAST), plain["last"])
         return cls(**known)
 
 
@@ -216,6 +271,10 @@ class Tuning:
         """Steps done in all stages."""
         return self.start.first_step + self.record.step
 
+    def packed(self) -> dict[str, Tensor]:
+        """All tensors, as a file has them."""
+        return self.tensors | {f"{_WORD}{n}": rows.cpu() for n, rows in self.start.rows.items()}
+
     def plain(self) -> dict[str, Any]:
         """All but the tensors, for JSON."""
         names = ("step", "first_loss", "losses", "best_loss", "best_step", "messages", "unsaid")
@@ -227,10 +286,10 @@ class Tuning:
         }
 
     @classmethod
-    def read(cls, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Tuning:
-        """What ``plain`` was called on, from a file's tensors."""
+    def read(cls, own: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Tuning:
+        """What ``plain`` was called on, from its tensors."""
         record: dict[str, Any] = dict(plain["tuning"])
-        start, own = plain["start"], below(tensors, "0/")
+        start = plain["start"]
         initializer = record.pop("initializer_token")
         record |= {name: tuple(record[name]) for name in ("messages", "unsaid")}
         record["losses"] = _losses(record["losses"])
@@ -267,7 +326,41 @@ class State:
         if self.first_stage is not None:
             inner = self.first_stage
             return inner.step if inner.active else inner.done[0].steps
-        return self.active[0].record.step if self.active else None
+        return self.active[0].step if self.active else None
+
+    @property
+    def scored(self) -> int | None:
+        """The last step at which the run under way was scored; ``None`` where none was."""
+        if self.tuning is not None:
+            losses = self.tuning.record.losses
+        elif self.first_stage is not None:
+            inner = self.first_stage
+            losses = inner.active[0].record.losses if inner.active else inner.done[0].losses
+        else:
+            losses = self.active[0].record.losses if self.active else ()
+        return losses[-1][0] if losses else None
+
+    def lengthened(self, max_train_steps: int, tuning_steps: int | None = None) -> State:
+        """With the jobs under way again that ended for want of steps and have more of them now.
+
+        Args:
+            max_train_steps: Of each job in the word's own loop.
+            tuning_steps: Of a job that tunes weights, without the steps before.
+        """
+        if self.first_stage is not None:
+            first_stage = self.first_stage.lengthened(max_train_steps)
+            return dataclasses.replace(self, first_stage=first_stage)
+        active, done, tuning = list(self.active), [], self.tuning
+        for one in self.done:
+            most = max_train_steps if isinstance(one.last, Active) else tuning_steps
+            last = None if most is None else one.more(most)
+            if isinstance(last, Active):
+                active.append(dataclasses.replace(last, index=one.index))
+            elif isinstance(last, Tuning):
+                tuning = last
+            else:
+                done.append(one)
+        return dataclasses.replace(self, active=tuple(active), done=tuple(done), tuning=tuning)
 
     def split(self, names: Sequence[str]) -> dict[int, State]:
         """Each job's share as a run of its own, by the job's place: those under way, then the done.
@@ -321,30 +414,33 @@ class State:
             tensors, inner = self.first_stage.packed()
             return tensors, info | {"active": [{"step": self.step}], "first_stage": inner}
         if self.tuning is not None:
-            word = {f"{_WORD}{name}": rows.cpu() for name, rows in self.tuning.start.rows.items()}
-            tensors = {f"0/{name}": t for name, t in (self.tuning.tensors | word).items()}
+            tensors = {f"0/{name}": t for name, t in self.tuning.packed().items()}
             return tensors, info | {"active": [{"step": self.step}]} | self.tuning.plain()
         tensors = {
             f"{one.index}/{name}": tensor
             for one in (*self.active, *self.done)
-            for name, tensor in one.tensors.items()
+            for name, tensor in one.packed().items()
         }
         return tensors, info
 
     @classmethod
     def unpacked(cls, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> State:
         """What ``packed`` was called on."""
+
+        def own(plain: Mapping[str, Any]) -> dict[str, Tensor]:
+            return below(tensors, f"{plain['index']}/")
+
         first_stage, tuning, active = None, None, info["active"]
         if "first_stage" in info:
             first_stage, active = cls.unpacked(tensors, info["first_stage"]), ()
         elif "tuning" in info:
-            tuning, active = Tuning.read(tensors, info), ()
+            tuning, active = Tuning.read(below(tensors, "0/"), info), ()
         return cls(
             jobs=tuple(info["jobs"]),
             rounds=info["rounds"],
             queue=tuple(info["queue"]),
-            active=tuple(Active.read(tensors, one) for one in active),
-            done=tuple(Done.read(tensors, one) for one in info["done"]),
+            active=tuple(Active.read(own(one), one) for one in active),
+            done=tuple(Done.read(own(one), one) for one in info["done"]),
             first_stage=first_stage,
             tuning=tuning,
         )

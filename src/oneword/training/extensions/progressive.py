@@ -20,6 +20,11 @@ SHARE = 0.8
 """Part of a run by which the last vector has joined."""
 
 
+def stage_steps(config: ResolvedConfig) -> float:
+    """Optimiser steps until the next vector joins, of a word of several."""
+    return min(STAGE, SHARE * config.max_train_steps / max(1, config.num_vectors - 1))
+
+
 def num_active(config: ResolvedConfig, step: int) -> int:
     """Vectors that the word has after so many optimiser steps.
 
@@ -37,8 +42,7 @@ def num_active(config: ResolvedConfig, step: int) -> int:
     more = config.num_vectors - 1
     if not more:
         return 1
-    stage = min(STAGE, SHARE * config.max_train_steps / more)
-    return 1 + min(more, int(step / stage + 1e-9))
+    return 1 + min(more, int(step / stage_steps(config) + 1e-9))
 
 
 def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:

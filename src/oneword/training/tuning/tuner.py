@@ -87,9 +87,9 @@ def ended(job: Job, state: State | None) -> Result | None:
     return state.done[0].result(job) if state is not None and state.done else None
 
 
-def state_of(result: Result) -> State:
-    """The state of a run that has ended."""
-    return State(jobs=(result.job.name,), rounds=result.steps, done=(Done.of(result),))
+def state_of(result: Result, last: Tuning | None = None) -> State:
+    """The state of a run that has ended; ``last``: what it could go on from."""
+    return State(jobs=(result.job.name,), rounds=result.steps, done=(Done.of(result, last=last),))
 
 
 def tune(
@@ -217,7 +217,7 @@ class _Tuner:
     def run(self, live: deltas.Applied) -> Result:
         """Train to the end, or to an interruption."""
         live.refresh()
-        record, verdict = self.record, None
+        record, verdict, last = self.record, None, None
         try:
             if math.isinf(record.first_loss):
                 verdict = self._score()
@@ -226,6 +226,8 @@ class _Tuner:
             while verdict is None and not record.is_over:
                 self._train(live)
                 due = record.is_due(self.config.evaluation_steps)
+                if due and record.step % self.config.evaluation_steps:
+                    last = self._standing()  # a longer run would not be scored now
                 verdict = self._score() if due else None
                 verdict = self._report(evaluated=due) or verdict
                 if self.checkpoint and verdict is None and record.step % self.checkpoint.steps == 0:
@@ -236,7 +238,10 @@ class _Tuner:
             return self._result("interrupted", "stopped before its end")
         result = self._result(*(verdict or self._verdict()))
         if self.checkpoint:
-            self.checkpoint.save(state_of(result))
+            # of every weight it would be four times the denoiser, for good
+            goes_on = verdict is None and self.tuning.tuned_weights != "full"
+            last = (last or self._standing()) if goes_on else None
+            self.checkpoint.save(state_of(result, last))
         return result
 
     def _train(self, live: deltas.Applied) -> None:
@@ -415,6 +420,11 @@ class _Tuner:
         return record.result(self.batches.job, status, reason, concept.detached())
 
     def _state(self) -> State:
+        """The run as it stands."""
+        tuning = self._standing()
+        return State(jobs=(self.batches.job.name,), rounds=tuning.step, tuning=tuning)
+
+    def _standing(self) -> Tuning:
         """What ``resume`` goes on from."""
         tensors = {n: p.detach() for n, p in self._learning().items()}
         for name, parameter in self._learning().items():
@@ -424,17 +434,16 @@ class _Tuner:
             tensors |= {f"best/{name}": value for name, value in self.record.best.items()}
         if self.class_pictures is not None:
             tensors["class"] = self.class_pictures
-        tuning = Tuning(
+        return Tuning(
             start=self.start,
             initializer_token=self.config.initializer_token,
             record=self.record.standing(),
             tensors={name: value.detach().cpu() for name, value in tensors.items()},
         )
-        return State(jobs=(self.batches.job.name,), rounds=tuning.step, tuning=tuning)
 
     @torch.no_grad()
     def resume(self, state: Tuning) -> None:
-        """Go on from what ``_state`` gave."""
+        """Go on from what ``_standing`` gave."""
         tensors, device = state.tensors, self.backbone.device
         for name, parameter in self._learning().items():
             parameter.copy_(tensors[name])

@@ -1,0 +1,56 @@
+"""A run that is given more steps than it had: what that changes of it, in sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from oneword.config.inversion import ResolvedConfig
+from oneword.config.tuning import ResolvedTuning
+from oneword.runs.folder import STEPS, TUNING_STEPS, HowFar, changed
+from oneword.training.extensions.progressive import num_active, stage_steps
+from oneword.training.rates import schedule
+
+
+def notes(found: HowFar, config: ResolvedConfig) -> list[str]:
+    """What there is to say of a run whose steps have been raised; nothing of any other.
+
+    Args:
+        found: The run in its folder.
+        config: Its settings, with the steps that it has now.
+    """
+    if not found.before:
+        return []
+    now = {STEPS: config.max_train_steps}
+    if isinstance(config.tuning, ResolvedTuning):
+        now[TUNING_STEPS] = config.tuning.tuning_steps
+    said = changed(found.before, now)
+    if found.run == "finished":
+        return [f"{said}: with more steps, too, the run would have ended at step {found.step}."]
+    # of the stage under way
+    new = dataclasses.replace(config, max_train_steps=now[found.setting])
+    before = found.before.get(found.setting, new.max_train_steps)
+    changes = _changes(new, dataclasses.replace(new, max_train_steps=before), found.step)
+    if not changes:
+        return [f"{said}: the run goes on as one that had so many from the start."]
+    return [
+        f"{said}: {'; '.join(changes)}. Its rows will not be those of a run that had so many steps "
+        "from the start."
+    ]
+
+
+def _changes(new: ResolvedConfig, old: ResolvedConfig, step: int) -> list[str]:
+    """What depends on the number of steps, beside the end."""
+    found = []
+    if new.lr_scheduler not in ("constant", "constant_with_warmup"):
+        found.append(
+            f"from step {step} on the learning rate takes the {new.lr_scheduler} course of "
+            f"{new.max_train_steps} steps, where it is {schedule(new, step):.3g} of the full rate, "
+            f"and was {schedule(old, step):.3g}"
+        )
+    if new.form == "progressive" and stage_steps(new) != stage_steps(old):
+        found.append(
+            f"a further vector joins after every {stage_steps(new):.0f} steps, and did after every "
+            f"{stage_steps(old):.0f}: at step {step} the word has {num_active(new, step)} of its "
+            f"{new.num_vectors} vectors, and had {num_active(old, step)}"
+        )
+    return found
