@@ -14,20 +14,14 @@ from oneword.config.model import ModelConfig
 from oneword.config.runs import ComposeConfig
 from oneword.config.tuning import TuningConfig
 from oneword.errors import ConfigError
-from oneword.models.loading import load_backbone
 from oneword.runs.compose import compose
 from oneword.runs.events import Message, Stepped
 from oneword.runs.many import train_many
 from oneword.runs.train import dry_run, train
 
 
-@pytest.fixture(scope="module")
-def backbone(tiny_folder):
-    return load_backbone(ModelConfig(model=str(tiny_folder), device="cpu"))
-
-
 @pytest.fixture
-def learn(make, backbone):
+def learn(make, tiny_sd):
     """Train, with what was said."""
 
     def learned(output, steps, *, stop_at=None, **settings):
@@ -40,7 +34,7 @@ def learn(make, backbone):
                 os.kill(os.getpid(), signal.SIGINT)
 
         config = make(output, inversion=settings | {"max_train_steps": steps})
-        return train(config, on_event=watch, backbone=backbone), " ".join(said)
+        return train(config, on_event=watch, backbone=tiny_sd), " ".join(said)
 
     return learned
 
@@ -110,10 +104,10 @@ def test_a_run_that_was_stopped_goes_on_to_more_steps(learn, tmp_path):
     assert same(tmp_path)
 
 
-def test_a_dry_run_says_so_and_changes_nothing(learn, make, backbone, tmp_path):
+def test_a_dry_run_says_so_and_changes_nothing(learn, make, tiny_sd, tmp_path):
     learn("run", 6)
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    plan = dry_run(make(inversion={"max_train_steps": 13}), backbone)
+    plan = dry_run(make(inversion={"max_train_steps": 13}), tiny_sd)
     assert plan["run"] == "resume"
     assert plan["notes"] == [
         "max_train_steps was 6 and is 13: the run goes on as one that had so many from the start."
@@ -143,14 +137,14 @@ def test_vectors_that_join_later_are_said(learn):
     ) in said
 
 
-def test_steps_are_not_taken_away(learn, make, backbone):
+def test_steps_are_not_taken_away(learn, make, tiny_sd):
     learn("run", 6)
     learn("begun", 12, stop_at=4)
     for name, was in (("run", 6), ("begun", 12)):
         with pytest.raises(ConfigError, match=f"max_train_steps was {was} and is 5. Steps can be"):
-            dry_run(make(name, inversion={"max_train_steps": 5}), backbone)
+            dry_run(make(name, inversion={"max_train_steps": 5}), tiny_sd)
     with pytest.raises(ConfigError, match=r"other settings: seed was 0 and is 1\."):
-        dry_run(make("run", inversion={"max_train_steps": 9, "seed": 1}), backbone)
+        dry_run(make("run", inversion={"max_train_steps": 9, "seed": 1}), tiny_sd)
 
 
 def test_a_run_that_came_to_rest_stays_so(learn):
@@ -194,7 +188,7 @@ def test_a_description_stays_what_it_is(learn, photos):
     assert "with more steps, too, the run would have ended at step 0." in said
 
 
-def test_a_run_of_an_older_version_kept_nothing_to_go_on_from(learn, make, backbone, tmp_path):
+def test_a_run_of_an_older_version_kept_nothing_to_go_on_from(learn, make, tiny_sd, tmp_path):
     learn("run", 6)
     state = tmp_path / "run" / "state.safetensors"
     from safetensors.torch import load_file, safe_open, save_file
@@ -207,7 +201,7 @@ def test_a_run_of_an_older_version_kept_nothing_to_go_on_from(learn, make, backb
     _, said = learn("run", 6)
     assert "It goes on" not in said
     with pytest.raises(ConfigError, match="ended after its 6 steps and kept nothing to go"):
-        dry_run(make(inversion={"max_train_steps": 12}), backbone)
+        dry_run(make(inversion={"max_train_steps": 12}), tiny_sd)
 
 
 def test_a_kill_before_the_longer_runs_file_still_leaves_it(learn, tmp_path):
@@ -221,24 +215,24 @@ def test_a_kill_before_the_longer_runs_file_still_leaves_it(learn, tmp_path):
     assert formats.load_concept(tmp_path / "run").sha256() == longer
 
 
-def test_words_that_share_a_batch_go_on_together(make, backbone, tmp_path):
+def test_words_that_share_a_batch_go_on_together(make, tiny_sd, tmp_path):
     def configs(place, *steps):
         return [
             make(f"{place}/{name}", inversion={"max_train_steps": n, "seed": seed})
             for seed, (name, n) in enumerate(zip("ab", steps, strict=True))
         ]
 
-    train_many(configs("more", 7, 6), slots=2, backbone=backbone)
+    train_many(configs("more", 7, 6), slots=2, backbone=tiny_sd)
     said = []
     outcomes = train_many(
         configs("more", 13, 13),
         slots=2,
-        backbone=backbone,
+        backbone=tiny_sd,
         on_event=lambda e: isinstance(e, Message) and said.append(e.text),
     )
     assert [one.outcome.result.steps for one in outcomes] == [13, 13]
     assert sum("the run goes on as one that had so many" in text for text in said) == 2
-    train_many(configs("alone", 13, 13), slots=1, backbone=backbone)
+    train_many(configs("alone", 13, 13), slots=1, backbone=tiny_sd)
     for name in "ab":
         own, alone = (formats.load_concept(tmp_path / w / name) for w in ("more", "alone"))
         moved = (own.rows["clip"] - alone.rows["clip"]).norm() / alone.rows["clip"].norm()

@@ -88,9 +88,11 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
     record = read_json(outcome.folder / "config.json", {"config": {"model": {"model": str}}})
     model = record["config"]["model"]["model"]
     started = provenance.get("initializer_token")
+    file = result.job.config.initializer_file
     lead = [
         f"The word {token} was learned from {len(result.job.pictures)} pictures on {model}"
         + (f", starting from the word “{started}”" if started else "")
+        + (f", starting from {file}" if file else "")
         + f", in {result.steps} steps"
         + (f" and {provenance['train_time_s']:.0f} s" if "train_time_s" in provenance else "")
         + f"; the rows of step {result.best_step} were kept.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from oneword.config.checks import check_finite, check_placeholder, check_seeds
@@ -45,6 +46,8 @@ class InversionConfig:
     """The new word, without spaces, as it will stand in prompts."""
     initializer_token: str | None = None
     """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
+    initializer_file: Path | None = None
+    """File of a learned word that the new one starts from, of any tool, its run folder, or OWNER/NAME on the Hub; excludes initializer_token."""
     setup: str = "one-word"
     """Way to find the word: "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
     form: Form | None = None
@@ -149,6 +152,21 @@ class InversionConfig:
             require(
                 not any(others.values()),
                 "Vectors in the text encoders' output must stand alone, got vectors_at 'output' "
+                f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
+                "out.",
+            )
+        if self.initializer_file is not None:
+            described = {"captions-short", "captions-long"} & {self.form, self.setup}
+            others = {
+                "initializer_token": self.initializer_token is not None,
+                "cross_initialization": self.cross_initialization,
+                "vectors_at 'output'": self.vectors_at == "output",
+                f"setup {self.setup}": self.setup in TUNING and self.setup != "pivotal",
+                f"form {min(described, default='')}": described,
+            }
+            require(
+                not any(others.values()),
+                "A learned file must be all that the new word starts from, got initializer_file "
                 f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
                 "out.",
             )
@@ -279,8 +297,8 @@ class InversionConfig:
 class ResolvedConfig(InversionConfig):
     """An ``InversionConfig`` whose every setting is known, as training sees it.
 
-    Made by :meth:`InversionConfig.resolved`. Two settings may still be unset: ``initializer_token``
-    until one is chosen, and one of the two rates.
+    Made by :meth:`InversionConfig.resolved`. Some settings may still be unset: ``initializer_token``
+    until one is chosen, ``initializer_file``, and one of the two rates.
     """
 
     form: Form = field()  # here as below: no default, it must be known
@@ -315,6 +333,11 @@ class ResolvedConfig(InversionConfig):
     def resolved(self, family: str) -> ResolvedConfig:  # noqa: ARG002  (nothing is left to fill)
         """These settings themselves."""
         return self
+
+    @property
+    def wants_initializer(self) -> bool:
+        """Whether nothing was given to start from, so that a word has to be chosen."""
+        return self.initializer_token is None and self.initializer_file is None
 
     @property
     def initializer(self) -> str:

@@ -52,7 +52,7 @@ _MAX_METRICS = 2**30  # bytes
 _MAX_STATE = 2**40
 _FREE_MB = 16  # least room on the disk; state, previews and result of a run take a few MB
 
-_RECORD = {"config": {str: object}, "pictures_sha256": str}
+_RECORD = {"config": {str: object}, "pictures_sha256": str, "initializer_sha256?": str}
 """Form of ``config.json``, as far as it is read again."""
 _METRICS = {
     "step": int,
@@ -74,6 +74,7 @@ _ONCE = {
 """What older versions did, which had no such setting."""
 _UNBOUND = (
     "output_dir",
+    "inversion.initializer_file",
     "model.memory",
     "model.micro_batch_size",
     "model.gradient_checkpointing",
@@ -91,7 +92,7 @@ _UNBOUND = (
 )
 """Settings that may change between the parts of a run: none of them moves the rows.
 
-The pictures themselves are compared by content, wherever they lie.
+The pictures themselves, and a file to start from, are compared by content, wherever they lie.
 """
 STEPS, TUNING_STEPS = COUNTS = ("inversion.max_train_steps", "inversion.tuning.tuning_steps")
 """Settings that may be raised between the parts of a run."""
@@ -232,6 +233,8 @@ class RunFolder:
         ]
         if pictures != record["pictures_sha256"]:
             differing.append("the pictures or their captions have changed")
+        if found.get("initializer_sha256") != record.get("initializer_sha256"):
+            differing.append("the learned file to start from has changed")
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with other settings: {'; '.join(differing)}. Resume it "

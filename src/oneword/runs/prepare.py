@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from oneword.concepts.formats import load_concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.presets import is_validated
@@ -142,6 +143,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "pictures_sha256": digest.hexdigest(),
         "versions": versions(),
     }
+    if inversion.initializer_file is not None:
+        record["initializer_sha256"] = load_concept(inversion.initializer_file).sha256()
     return Prepared(config, backbone, job, plan, record)
 
 

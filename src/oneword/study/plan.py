@@ -50,7 +50,10 @@ GROUPS = {
     ),
 }
 """Names that stand for several setups."""
-_OWN = ("setup", "seed", "initializer_token", "learnable_property", "placeholder_token")
+_OWN = (
+    "setup", "seed", "initializer_token", "initializer_file", "learnable_property",
+    "placeholder_token",
+)  # fmt: skip
 _TUNED = {f.name for f in dataclasses.fields(TuningConfig)}
 
 

@@ -46,7 +46,7 @@ def longest_words(
         UserError: the job cannot be trained as it was given.
     """
     config = dataclasses.replace(config, vectors_at="input")
-    if config.initializer_token is None and not form.described:
+    if config.wants_initializer and not form.described:
         noun = nouns_for(backbone, job.name, config)[0]
         config = dataclasses.replace(config, initializer_token=noun)
     words = form.words(form.rows(backbone, job, config), config, config.max_train_steps)

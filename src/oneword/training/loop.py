@@ -335,7 +335,7 @@ class _Loop:
         if index in self.waiting:
             learner.resume(self.waiting.pop(index))
             return learner
-        if learner.config.initializer_token is None and not learner.form.described:
+        if learner.config.wants_initializer and not learner.form.described:
             noun, learner.ranking = choose_initializer(
                 learner.batches, learner.record, self.parts.loss
             )

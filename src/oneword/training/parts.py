@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from oneword._typing import Latents, PerSample, Uniforms
 from oneword.concepts.concept import OUTPUT_VECTORS, ROWS
+from oneword.concepts.formats import load_concept
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.prompts import TEMPLATES, as_template
@@ -51,8 +53,8 @@ RowsPart = Callable[[Backbone, Job, ResolvedConfig], dict[str, Tensor]]
 
 A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l", "clip_l/1",
 "clip_l.last_hidden_state".
-``config.initializer_token`` is set, unless the form needs none: the loop has chosen one where the
-user did not.
+``config.initializer_token`` is set, unless the form needs none or there is an ``initializer_file``:
+the loop has chosen one where the user did not.
 """
 
 WordsPart = Callable[[Mapping[str, Tensor], ResolvedConfig, int], Words]
@@ -128,11 +130,14 @@ def rows_of_initializer(
 ) -> dict[str, Tensor]:
     """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
 
-    Output vectors begin as what the encoders say of it, the mean over some of the templates.
+    Output vectors begin as what the encoders say of it, the mean over some of the templates. A
+    learned file's rows are taken as they are.
 
     Raises:
-        UserError: the tokenizer does not know the initialiser.
+        UserError: the tokenizer does not know the initialiser, or the learned file does not fit.
     """
+    if config.initializer_file is not None:
+        return rows_of_file(backbone, config.initializer_file, config.num_vectors)
     if config.vectors_at == "output":
         sentences = TEMPLATES[config.prompt_templates][:_SENTENCES]
         return initial_outputs(backbone, config.initializer, config.num_vectors, sentences)
@@ -140,6 +145,48 @@ def rows_of_initializer(
         name: initial_rows(vocabulary, config.initializer, config.num_vectors)
         for name, vocabulary in backbone.vocabularies.items()
     }
+
+
+def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, Tensor]:
+    """Rows of a learned word, for every text encoder; where they are too few, the last is repeated.
+
+    Args:
+        backbone: The model.
+        file: As ``concepts.formats.read`` takes it.
+        num_vectors: Of the new word.
+
+    Raises:
+        JobError: the file holds more than rows, or rows of other text encoders, or too many.
+        FormatError: there is no such file, or it holds no embedding, or several.
+    """
+    word = load_concept(file)
+    if word.kind != ROWS or word.deltas:
+        more = f"{len(word.deltas)} weight deltas" if word.deltas else f"a word of kind {word.kind}"
+        raise JobError(
+            f"The learned file {file} must hold rows of text encoders and nothing else to start "
+            f"from, got {more}."
+        )
+    dims = {name: vocabulary.dim for name, vocabulary in backbone.vocabularies.items()}
+    fitted = word.fitted(dims)
+    found = {name: rows.shape[1] for name, rows in fitted.rows.items()}
+    if found != dims:
+        raise JobError(
+            f"The learned file {file} must hold rows of the model's text encoders, as wide as "
+            f"theirs ({_widths(dims)}), got {_widths(found)}; start from a word of the same kind "
+            "of model."
+        )
+    if word.num_vectors > num_vectors:
+        raise JobError(
+            f"The new word must have as many vectors as the learned file {file}, "
+            f"{word.num_vectors}, or more, got {num_vectors}; pass --num-vectors "
+            f"{word.num_vectors}."
+        )
+    place = [min(i, word.num_vectors - 1) for i in range(num_vectors)]
+    return {name: fitted.rows[name].float()[place] for name in dims}
+
+
+def _widths(dims: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {width}" for name, width in dims.items())
 
 
 def plain_words(

@@ -40,7 +40,7 @@ from oneword.training.record import Record, Verdict
 from oneword.training.samples import Batch
 from oneword.training.state import Checkpoint, Done, Start, State, Tuning
 from oneword.training.tuning.changes import check_weights, compact, denoiser_of
-from oneword.training.tuning.prior import class_pictures
+from oneword.training.tuning.prior import class_pictures, class_prompt
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.vocabulary import initial_rows
 
@@ -49,7 +49,8 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
     """Refuse settings that a setup of this folder cannot work with, before anything costly.
 
     Raises:
-        JobError: the word is not to be of rows, or the denoiser has no weights to tune so.
+        JobError: the word is not to be of rows, the denoiser has no weights to tune so, or nobody
+            says what the class is.
         PlaceholderError: the model does not know the rare token.
         DeltaError: the denoiser's weights are packed, or not on the device.
         ImageError: the folder of class pictures cannot be used.
@@ -61,6 +62,8 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
         read_folder(tuning.class_data_dir, resolution=backbone.resolution)
     elif tuning.prior_loss_weight:
         check_seeds(config.seed, tuning.num_class_images)
+    if tuning.prior_loss_weight and config.initializer_file is not None:
+        class_prompt(config, None)
     if config.form != "rows":
         raise JobError(
             f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
