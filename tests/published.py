@@ -164,6 +164,17 @@ DDIM: Constants = {
     "thresholding": (False, "their code (2.13)"),
 }
 
+LDM_SCHEDULE: Constants = {
+    "beta_start": (0.00085, "their code (row 13)"),
+    "beta_end": (0.012, "their code (row 13)"),
+    "beta_schedule": ("scaled_linear", "their code (row 13)"),
+    "num_train_timesteps": (1000, "their code (row 13)"),
+    "clip_sample": (False, "their code (2.13)"),
+    "set_alpha_to_one": (False, "their code (2.13)"),
+    "steps_offset": (1, "their code (2.13)"),
+}
+"""Of the model of the paper's checkpoint."""
+
 PROTOCOLS: dict[str, Constants] = {
     "paper": {
         "num_images_per_prompt": (64, "section 5.1 (rows 27 and 29)"),
@@ -209,6 +220,31 @@ SINGLE: Constants = {
     "study: guidance": (5.0, "their code (row 31)"),
     "study: steps": (50, "section 5.1 (row 29)"),
     "study: inversion steps": (250, "their code (row 44)"),
+    "evaluation: pictures per prompt": (64, "section 5.1 (row 29)"),
+    "study: seeds": ((0, 1, 2), "ours: section 5.1 does not tell how many"),
+    "study: least of comparable setups": (0.2, "ours"),
+    "study: low guidance": (2.0, "appendix A (row 43)"),
+    "study: high guidance": (5.0, "appendix A (row 43)"),
+    "study: pictures that are best": (5, "appendix B (row 47)"),
+    "regularized: the weights that are compared": (
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        "ours: row 35, never published",
+    ),
+    "progressive: steps until the next vector": (2000, "section 5.2 (row 34)"),
+    "progressive: share of a shorter run": (0.8, "section 5.2 (row 34): 4,000 of 5,000"),
+    "cross-init: weight of the distance": (1e-5, "2312.15905"),
+    "dreamartist: noise of the negative word": (0.07, "ours"),
+    "neti: frequencies": (1024, "2305.15391"),
+    "neti: spread of the frequencies of time and layer": ((0.03, 2.0), "2305.15391"),
+    "neti: anchors along the time": (10, "2305.15391"),
+    "neti: width of the hidden layers": (128, "2305.15391"),
+    "letters of a rare word": (3, "2208.12242"),
+    "average of the last rows": (0.98, "ours"),
+    "scorings that decide when to stop": (10, "ours: 2302.04841 scores after each step"),
+    "samples of the fixed batch": (16, "ours"),
+    "diffusion times of the fixed batch": ((0.1, 0.95), "ours"),
+    "share of composites": (0.1, "ours"),
+    "heads of LDM's attention": (8, "their code (2.1)"),
     "scaling factor of LDM's latents": (0.18215, "their code (row 13)"),
     "LDM's context": (77, "their code (2.1)"),
     "mask cells of an edit": (4, "ours"),

@@ -26,7 +26,8 @@ MARGIN = 0.2
 LOW_GUIDANCE = 2.0
 """Scales up to this one count as low (the paper: some 2), those of 5 and more as high."""
 HIGH_GUIDANCE = 5.0
-_SET_SIZE = 5
+SET_SIZE = 5
+"""Pictures that the paper finds best."""
 _MULTI = ("two-words", "three-words", "progressive")
 
 
@@ -215,7 +216,7 @@ class _Judge:
             "About five pictures are best: fewer reconstruct worse, more are harder to edit and "
             "gain little."
         )
-        if _SET_SIZE not in sizes or sizes[0] == _SET_SIZE or sizes[-1] == _SET_SIZE:
+        if SET_SIZE not in sizes or sizes[0] == SET_SIZE or sizes[-1] == SET_SIZE:
             return Finding(claim, where, "undecided", "Needs --set-sizes below, of and above 5.")
 
         def change(metric: str, size: int, other: int) -> Runs:
@@ -225,20 +226,20 @@ class _Judge:
 
         few, many = sizes[0], sizes[-1]
         parts = [
-            _sign(f"{IMAGE}, {_SET_SIZE} pictures less {few}", change(IMAGE, _SET_SIZE, few)),
-            _sign(f"{TEXT}, {_SET_SIZE} pictures less {many}", change(TEXT, _SET_SIZE, many)),
+            _sign(f"{IMAGE}, {SET_SIZE} pictures less {few}", change(IMAGE, SET_SIZE, few)),
+            _sign(f"{TEXT}, {SET_SIZE} pictures less {many}", change(TEXT, SET_SIZE, many)),
         ]
-        margin, gain = self.margin(), change(IMAGE, many, _SET_SIZE)
+        margin, gain = self.margin(), change(IMAGE, many, SET_SIZE)
         mean = statistics.student(gain)
         if margin is not None and mean is not None:
             low, high = _ends(mean)
             verdict: Verdict = (
                 "holds" if high < margin else "does not hold" if low > margin else "undecided"
             )
-            text = f"{IMAGE}, {many} pictures less {_SET_SIZE} {_shown(mean)}, may be {margin:.3f}"
+            text = f"{IMAGE}, {many} pictures less {SET_SIZE} {_shown(mean)}, may be {margin:.3f}"
             parts.append(_Part(text, verdict))
         else:
-            parts.append(_Part(f"{IMAGE}, {many} pictures less {_SET_SIZE}: too few concepts",
+            parts.append(_Part(f"{IMAGE}, {many} pictures less {SET_SIZE}: too few concepts",
                                "undecided"))  # fmt: skip
         return _finding(claim, where, parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import chain
 from pathlib import Path
 
@@ -13,11 +13,18 @@ import pytest
 import published
 from oneword.config import presets, tuning
 from oneword.config.inversion import InversionConfig
+from oneword.config.runs import ComposeConfig
 from oneword.config.scoring import StudyConfig
 from oneword.evaluation import features
+from oneword.evaluation.harness import protocol_for
 from oneword.generation import blending
 from oneword.models import ldm_checkpoint
 from oneword.models.families import ldm, stable_diffusion
+from oneword.study import findings, plan
+from oneword.training import draws
+from oneword.training.extensions import cross_init, dreamartist, progressive
+from oneword.training.tuning import named
+from oneword.vocabulary import kinds
 
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -47,6 +54,7 @@ def test_setups():
 def test_samplers():
     assert flat(presets.SAMPLERS) == {n: values(own) for n, own in published.SAMPLERS.items()}
     assert values(published.DDIM) == presets.PUBLISHED_DDIM
+    assert values(published.LDM_SCHEDULE) == ldm_checkpoint._SCHEDULE
 
 
 def test_protocols():
@@ -74,6 +82,9 @@ def test_weights():
 
 def test_single_ones():
     study, inversion = StudyConfig(), InversionConfig()
+    weights = [label.rpartition("=")[2] for label in plan.GROUPS["regularization-weights"]]
+    regularized = presets.SETUPS["regularized"]["regularization_weight"]
+    composed = {field.name: field.default for field in fields(ComposeConfig)}
     assert values(published.SINGLE) == {
         "inversion steps": presets.INVERSION_STEPS,
         "judge": features.DEFAULT_JUDGE,
@@ -85,6 +96,30 @@ def test_single_ones():
         "study: guidance": study.sampling.guidance_scale,
         "study: steps": study.sampling.num_inference_steps,
         "study: inversion steps": study.num_inversion_steps,
+        "evaluation: pictures per prompt": len(protocol_for("ldm").seeds),
+        "study: seeds": study.seeds,
+        "study: least of comparable setups": findings.MARGIN,
+        "study: low guidance": findings.LOW_GUIDANCE,
+        "study: high guidance": findings.HIGH_GUIDANCE,
+        "study: pictures that are best": findings.SET_SIZE,
+        "regularized: the weights that are compared": tuple(
+            regularized if text == "regularized" else float(text) for text in weights
+        ),
+        "progressive: steps until the next vector": progressive.STAGE,
+        "progressive: share of a shorter run": progressive.SHARE,
+        "cross-init: weight of the distance": cross_init.WEIGHT,
+        "dreamartist: noise of the negative word": dreamartist.NOISE,
+        "neti: frequencies": kinds.FREQUENCIES,
+        "neti: spread of the frequencies of time and layer": kinds.SCALES,
+        "neti: anchors along the time": kinds.TIMES,
+        "neti: width of the hidden layers": kinds.HIDDEN,
+        "letters of a rare word": named.RARE_LETTERS,
+        "average of the last rows": inversion.average_decay,
+        "scorings that decide when to stop": inversion.stop_window,
+        "samples of the fixed batch": inversion.num_evaluation_samples,
+        "diffusion times of the fixed batch": draws.EVALUATION_SPAN,
+        "share of composites": composed["paste"],
+        "heads of LDM's attention": ldm_checkpoint._HEADS,
         "scaling factor of LDM's latents": ldm_checkpoint._SCALING_FACTOR,
         "LDM's context": ldm.CONTEXT,
         "mask cells of an edit": blending.THICK,
@@ -114,8 +149,8 @@ def test_the_papers_method_in_its_own_numbers():
 def test_every_constant_has_a_source():
     tables = (
         {"": published.COMMON}, published.PRESETS, published.SETUPS, published.SAMPLERS,
-        {"": published.DDIM}, published.PROTOCOLS, published.FAMILIES, {"": published.SINGLE},
-        published.DECODERS, published.TUNING_RATES, published.TUNING, published.RECIPES,
+        {"": published.DDIM}, {"": published.LDM_SCHEDULE}, published.PROTOCOLS,
+        published.FAMILIES, {"": published.SINGLE}, published.DECODERS, published.TUNING_RATES, published.TUNING, published.RECIPES,
     )  # fmt: skip
     start = r"(section \d(\.\d)?|appendix [A-D]|their code|\d{4}\.\d{5}|diffusers|ours)\b"
     for constants in chain.from_iterable(table.values() for table in tables):

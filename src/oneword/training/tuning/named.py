@@ -33,7 +33,8 @@ from oneword.training.tuning.tuner import batches_of, ended, tune
 from oneword.vocabulary.vocabulary import initial_rows
 
 
-_RARE_LETTERS = 3
+RARE_LETTERS = 3
+"""Most letters of a rare word."""
 
 
 def rare_word(backbone: Backbone) -> str:
@@ -52,7 +53,7 @@ def rare_word(backbone: Backbone) -> str:
     for index in range(len(tokenizer) - 1, -1, -1):
         piece = str(tokenizer.convert_ids_to_tokens(index))
         word = piece.removesuffix("</w>").removeprefix("\u2581")
-        short = 2 <= len(word) <= _RARE_LETTERS and word.isascii() and word.isalpha()
+        short = 2 <= len(word) <= RARE_LETTERS and word.isascii() and word.isalpha()
         if short and all(v.is_word(word) for v in vocabularies):
             return word
     raise JobError(
