@@ -72,7 +72,7 @@ class Arguments:
     only: tuple[str, ...] = ()
     """Ends of file names to keep to; none: all."""
     limit_s: float = 300.0
-    """Longest that a change's tests may take, or three times as long as without it; beyond, it is caught."""
+    """Longest that a change's tests may take, or three times what they take without it."""
     list_only: bool = False
     """Print what would be changed, and stop."""
     json: Path | None = None

@@ -150,7 +150,8 @@ def test_every_constant_has_a_source():
     tables = (
         {"": published.COMMON}, published.PRESETS, published.SETUPS, published.SAMPLERS,
         {"": published.DDIM}, {"": published.LDM_SCHEDULE}, published.PROTOCOLS,
-        published.FAMILIES, {"": published.SINGLE}, published.DECODERS, published.TUNING_RATES, published.TUNING, published.RECIPES,
+        published.FAMILIES, {"": published.SINGLE}, published.DECODERS,
+        published.TUNING_RATES, published.TUNING, published.RECIPES,
     )  # fmt: skip
     start = r"(section \d(\.\d)?|appendix [A-D]|their code|\d{4}\.\d{5}|diffusers|ours)\b"
     for constants in chain.from_iterable(table.values() for table in tables):
