@@ -126,7 +126,7 @@ def test_two_runs_of_a_small_study_give_the_same_table(make, tmp_path):
         page.write(study, command="x")
         found.append(json.loads((study.folder / "summary.json").read_text()))
     assert found[0] == found[1]
-    assert found[0]["scores"]["one-word"]["image similarity"]["num"] == 2
+    assert found[0]["scores"]["objects"]["one-word"]["image similarity"]["num"] == 2
 
 
 def test_a_study_whose_jobs_all_failed_may_be_corrected(make, tmp_path):
@@ -266,7 +266,7 @@ def test_the_command_plans_runs_and_reports(
     assert main.main([*arguments, "--report", "--json", str(tmp_path / "sum.json")]) == 0
     for name in ("report.html", "report.md", "results.jsonl", "figures/plane.svg"):
         assert (tmp_path / "s" / name).is_file()
-    assert "one-word" in json.loads((tmp_path / "sum.json").read_text())["scores"]
+    assert "one-word" in json.loads((tmp_path / "sum.json").read_text())["scores"]["objects"]
     assert main.main([*arguments[:-1], "none", "--setups", "captions-long"]) == 1
     assert "needs descriptions" in capsys.readouterr().out
 

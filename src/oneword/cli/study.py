@@ -92,8 +92,8 @@ def _failure(study: Study, spec: Any) -> str:
 
 _ESTIMATE = {"value": (float, type(None))}
 _SUMMARY = {
-    "scores": {str: {str: _ESTIMATE}},
-    "findings": [{"verdict": str, "claim": str, "numbers": str}],
+    "scores": {str: {str: {str: _ESTIMATE}}},
+    "findings": [{"of": str, "summary": str, "claim": str, "numbers": str}],
 }
 
 
@@ -215,18 +215,25 @@ _SHOWN = ("image similarity", "text similarity", "silhouette overlap", "concept 
 def _show(summary: dict[str, Any]) -> None:
     """Print some of the means, as many as a terminal has room for, and the findings."""
     console = Console()
-    table: Any = Table(title="Means over concepts")
-    names = [m for m in _SHOWN if any(m in line for line in summary["scores"].values())]
+    for kind, scores in summary["scores"].items():
+        console.print(_table(kind, scores))
+    for finding in summary["findings"]:
+        if not finding["numbers"].startswith(("Not run", "Needs")):
+            of = f" ({finding['of']})" if len(summary["scores"]) > 1 else ""
+            console.print(
+                f"{finding['summary']}: {finding['claim']}{of}", highlight=False, soft_wrap=True
+            )
+
+
+def _table(kind: str, scores: dict[str, Any]) -> Any:
+    """Some of the means of one kind of concept."""
+    table: Any = Table(title=f"Means over {kind}")
+    names = [m for m in _SHOWN if any(m in line for line in scores.values())]
     for name in ("setup", *names):
         justify = "left" if name == "setup" else "right"
         head = name.removesuffix(" similarity").removesuffix(" overlap")
         table.add_column(head, justify=justify, no_wrap=name == "setup", min_width=6)
-    for setup, line in summary["scores"].items():
+    for setup, line in scores.items():
         means = [line.get(name, {}).get("value") for name in names]
         table.add_row(setup, *("–" if mean is None else f"{mean:.3f}" for mean in means))
-    console.print(table)
-    for finding in summary["findings"]:
-        if not finding["numbers"].startswith(("Not run", "Needs")):
-            console.print(
-                f"{finding['verdict']:>13}: {finding['claim']}", highlight=False, soft_wrap=True
-            )
+    return table

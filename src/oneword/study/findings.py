@@ -1,23 +1,25 @@
 """What the paper says about its comparisons, and whether this study's numbers bear it out.
 
 Every comparison is paired: differences of runs of the same concept and seed, their mean over
-concepts with Student's 95 % interval. "Holds" and "does not hold" need an interval wholly on one
-side; all else is "undecided". Where the paper calls two setups comparable, a difference may not be
-worse than a share of the way from the prompt-only row to the training pictures.
+concepts with its interval (``statistics.Estimate``). "Holds" and "does not hold" need an interval
+wholly on one side; all else is "undecided". A claim of several parts lists them, each with its own
+verdict: it holds if every part does, and does not if one does not. Where the paper calls two setups
+comparable, a difference may not be worse than a share of the way from the prompt-only row to the
+training pictures.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from oneword.evaluation.metrics import Mean
 from oneword.study import statistics
 from oneword.study.plan import BASE, BIPARTITE, PAPER, REFERENCES
-from oneword.study.statistics import IMAGE, SHAPE, TEXT, Row, Runs
+from oneword.study.statistics import IMAGE, SHAPE, TEXT, Estimate, Row, Runs
 
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -28,7 +30,16 @@ LOW_GUIDANCE = 2.0
 HIGH_GUIDANCE = 5.0
 SET_SIZE = 5
 """Pictures that the paper finds best."""
+_HOLD = ("hold", "holds")
 _MULTI = ("two-words", "three-words", "progressive")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One comparison of a claim."""
+
+    text: str
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +50,27 @@ class Finding:
     where: str
     """Of the paper."""
     verdict: Verdict
-    numbers: str
-    """What decided, or what is missing."""
+    parts: tuple[Part, ...] = ()
+    """What decided; none: nothing of it was run."""
+    beside: tuple[Part, ...] = ()
+    """What else there is to know, which decides nothing."""
+    missing: str = ""
+    """What the study lacks to speak to the claim."""
 
+    @property
+    def numbers(self) -> str:
+        """All parts in one line, or what is missing."""
+        told = [f"{part.text}: {part.verdict}" for part in self.parts]
+        told += [f"beside it, {part.text}: {part.verdict}" for part in self.beside]
+        return f"{'; '.join(told)}." if told else self.missing
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One comparison of a claim."""
-
-    text: str
-    verdict: Verdict
+    @property
+    def summary(self) -> str:
+        """The verdict, and of a claim of several parts how many of them hold."""
+        if len(self.parts) < 2:
+            return self.verdict
+        held = sum(part.verdict == "holds" for part in self.parts)
+        return f"{self.verdict} ({held} of {len(self.parts)} parts {_HOLD[held == 1]})"
 
 
 def findings(rows: Sequence[Row], setups: Sequence[str], guidance_scale: float) -> list[Finding]:
@@ -98,37 +120,32 @@ class _Judge:
 
     def margin(self) -> float | None:
         """How far comparable image similarities may lie apart."""
-        gap = statistics.student(
+        gap = _mean(
             statistics.paired(self.runs("image-only", IMAGE), self.runs("prompt-only", IMAGE))
         )
         return MARGIN * gap.value if gap is not None and gap.value > 0 else None
 
     # --- parts of claims
 
-    def above(self, setup: str, other: str, metric: str, **where: int) -> _Part:
+    def above(self, setup: str, other: str, metric: str, **where: int) -> Part:
         """Whether ``setup`` scores more than ``other``."""
         runs = [self.runs(name, metric, **where) for name in (setup, other)]
         missing = [n for n, own in zip((setup, other), runs, strict=True) if not own]
         if missing:
-            return _Part(f"{metric}: needs {' and '.join(missing)}", "undecided")
+            return Part(f"{metric}: needs {' and '.join(missing)}", "undecided")
         difference = statistics.paired(*runs)
         return _sign(f"{metric}, {setup} less {other}", difference)
 
-    def comparable(self, setup: str, other: str) -> _Part:
+    def comparable(self, setup: str, other: str) -> Part:
         """Whether ``setup`` reconstructs no worse than ``other``, by the margin."""
         name, margin = f"{IMAGE}, {setup} less {other}", self.margin()
         if margin is None:
-            return _Part(f"{name}: needs image-only and prompt-only", "undecided")
-        difference = statistics.student(
-            statistics.paired(self.runs(setup, IMAGE), self.runs(other, IMAGE))
-        )
+            return Part(f"{name}: needs image-only and prompt-only", "undecided")
+        difference = _mean(statistics.paired(self.runs(setup, IMAGE), self.runs(other, IMAGE)))
         if difference is None:
-            return _Part(f"{name}: needs two concepts or more", "undecided")
-        low, high = _ends(difference)
-        verdict: Verdict = (
-            "holds" if low > -margin else "does not hold" if high < -margin else "undecided"
-        )
-        return _Part(f"{name} {_shown(difference)}, may be down to {-margin:.3f}", verdict)
+            return Part(f"{name}: needs two concepts or more", "undecided")
+        verdict = _above(difference, -margin)
+        return Part(f"{name} {_shown(difference)}, may be down to {-margin:.3f}", verdict)
 
     # --- claims
 
@@ -144,7 +161,8 @@ class _Judge:
             "Many setups reconstruct about as well as random pictures of the training set.",
             "section 5.3, first observation",
             verdict,
-            _joined(parts),
+            tuple(parts),
+            missing="" if parts else _NOT_RUN,
         )
 
     def one_word_suffices(self) -> Finding:
@@ -173,7 +191,11 @@ class _Judge:
         return _finding(claim, "section 5.3, third observation", parts)
 
     def curve(self) -> Finding:
-        """Correlation over setups of the two scores, within each concept and seed."""
+        """Correlation over setups of the two scores: of their means, as the paper reads its plane.
+
+        Beside it stands the correlation within each concept and seed, in which how concepts differ
+        takes no part, and which noise draws towards 0.
+        """
         scores = {s: (self.runs(s, IMAGE), self.runs(s, TEXT)) for s in self.learned}
         found: Runs = {}
         for concept, seeds in self.runs(BASE, IMAGE).items():
@@ -186,13 +208,19 @@ class _Judge:
                 if len(pairs) > 3 and min(np.std(pairs, axis=0)) > 0:
                     images, texts = zip(*pairs, strict=True)
                     correlation = float(np.corrcoef(images, texts)[0, 1])
-                    found.setdefault(concept, {})[seed] = -correlation
-        part = _sign("minus the correlation of image and text similarity over setups", found)
-        return _finding(
-            "The setups lie on a curve that trades reconstruction for editability.",
-            "section 5.3, third observation",
-            [part],
-        )
+                    found.setdefault(concept, {})[seed] = correlation
+        claim = "The setups lie on a curve that trades reconstruction for editability."
+        where, name = "section 5.3, third observation", "correlation of image and text similarity"
+        over = statistics.correlation(scores)
+        if over is None or math.isnan(over.low):
+            missing = f"{name} over setups: needs four of them and two concepts or more"
+            return _finding(claim, where, [Part(missing, "undecided")])
+        part = Part(f"{name} over the setups' means {_shown(over)}", _below(over, 0.0))
+        within = _mean(found)
+        if within is None:
+            return _finding(claim, where, [part])
+        text = f"{name} over setups within each concept and seed {_shown(within)}"
+        return _finding(claim, where, [part], beside=[Part(text, _below(within, 0.0))])
 
     def captions(self) -> Finding:
         parts = [
@@ -217,7 +245,8 @@ class _Judge:
             "gain little."
         )
         if SET_SIZE not in sizes or sizes[0] == SET_SIZE or sizes[-1] == SET_SIZE:
-            return Finding(claim, where, "undecided", "Needs --set-sizes below, of and above 5.")
+            missing = "Needs --set-sizes below, of and above 5."
+            return Finding(claim, where, "undecided", missing=missing)
 
         def change(metric: str, size: int, other: int) -> Runs:
             return statistics.paired(
@@ -230,16 +259,13 @@ class _Judge:
             _sign(f"{TEXT}, {SET_SIZE} pictures less {many}", change(TEXT, SET_SIZE, many)),
         ]
         margin, gain = self.margin(), change(IMAGE, many, SET_SIZE)
-        mean = statistics.student(gain)
+        mean = _mean(gain)
         if margin is not None and mean is not None:
-            low, high = _ends(mean)
-            verdict: Verdict = (
-                "holds" if high < margin else "does not hold" if low > margin else "undecided"
-            )
+            verdict = _below(mean, margin)
             text = f"{IMAGE}, {many} pictures less {SET_SIZE} {_shown(mean)}, may be {margin:.3f}"
-            parts.append(_Part(text, verdict))
+            parts.append(Part(text, verdict))
         else:
-            parts.append(_Part(f"{IMAGE}, {many} pictures less {SET_SIZE}: too few concepts",
+            parts.append(Part(f"{IMAGE}, {many} pictures less {SET_SIZE}: too few concepts",
                                "undecided"))  # fmt: skip
         return _finding(claim, where, parts)
 
@@ -253,7 +279,8 @@ class _Judge:
         low, high = self._scales("pivotal")
         claim = "After pivotal tuning, editing collapses at high guidance."
         if low is None or high is None:
-            return Finding(claim, "appendix A", "undecided", _NEEDS_SWEEP.format("pivotal"))
+            missing = _NEEDS_SWEEP.format("pivotal")
+            return Finding(claim, "appendix A", "undecided", missing=missing)
 
         def gain(setup: str) -> Runs:
             return statistics.paired(
@@ -271,7 +298,8 @@ class _Judge:
             "the text, and loses it at high guidance."
         )
         if low is None or high is None:
-            return Finding(claim, "appendix A", "undecided", _NEEDS_SWEEP.format(BIPARTITE))
+            missing = _NEEDS_SWEEP.format(BIPARTITE)
+            return Finding(claim, "appendix A", "undecided", missing=missing)
 
         def kept(scale: float) -> Runs:
             own = statistics.select(self.rows, setup=BIPARTITE, guidance_scale=scale)
@@ -306,25 +334,38 @@ class _Judge:
 _NEEDS_SWEEP = "Needs the setup {} and --guidance-scales of 2 or less and 5 or more."
 
 
-def _ends(mean: Mean) -> tuple[float, float]:
-    return mean.value - mean.half_width, mean.value + mean.half_width
+_NOT_RUN = "Not run: none of its setups is in the study."
 
 
-def _shown(mean: Mean) -> str:
-    return f"{mean.value:+.3f} ± {mean.half_width:.3f} ({mean.num} concepts)"
+def _mean(runs: Runs) -> Estimate | None:
+    """Mean with its interval; ``None`` where there is no interval."""
+    found = statistics.estimate(runs)
+    return None if found is None or math.isnan(found.low) else found
 
 
-def _sign(text: str, difference: Runs) -> _Part:
+def _shown(mean: Estimate) -> str:
+    return f"{mean.told('+.3f')} ({mean.num} concepts)"
+
+
+def _above(mean: Estimate, bound: float) -> Verdict:
+    """Whether the whole interval lies above a bound."""
+    return "holds" if mean.low > bound else "does not hold" if mean.high < bound else "undecided"
+
+
+def _below(mean: Estimate, bound: float) -> Verdict:
+    """Whether the whole interval lies below a bound."""
+    return "holds" if mean.high < bound else "does not hold" if mean.low > bound else "undecided"
+
+
+def _sign(text: str, difference: Runs) -> Part:
     """Whether a difference is above 0."""
-    mean = statistics.student(difference)
+    mean = _mean(difference)
     if mean is None:
-        return _Part(f"{text}: needs two concepts or more", "undecided")
-    low, high = _ends(mean)
-    verdict: Verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
-    return _Part(f"{text} {_shown(mean)}", verdict)
+        return Part(f"{text}: needs two concepts or more", "undecided")
+    return Part(f"{text} {_shown(mean)}", _above(mean, 0.0))
 
 
-def _finding(claim: str, where: str, parts: Sequence[_Part]) -> Finding:
+def _finding(claim: str, where: str, parts: Sequence[Part], beside: Sequence[Part] = ()) -> Finding:
     """A claim holds if every part does, and does not if one does not."""
     verdicts = {part.verdict for part in parts}
     verdict: Verdict = (
@@ -334,10 +375,5 @@ def _finding(claim: str, where: str, parts: Sequence[_Part]) -> Finding:
         if verdicts == {"holds"}
         else "undecided"
     )
-    return Finding(claim, where, verdict, _joined(parts))
-
-
-def _joined(parts: Sequence[_Part]) -> str:
-    if not parts:
-        return "Not run: none of its setups is in the study."
-    return "; ".join(f"{part.text}: {part.verdict}" for part in parts) + "."
+    missing = "" if parts else _NOT_RUN
+    return Finding(claim, where, verdict, tuple(parts), tuple(beside), missing)

@@ -7,7 +7,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +81,31 @@ def write(
     folder = study.folder
     scale = study.guidance_scale
     setups = [label for label in study.arms if any(row["setup"] == label for row in rows)]
-    found = judged.findings(rows, setups, scale)
-    means = statistics.table(rows, setups, scale)
+    groups = _groups(rows, setups, scale)
     _write_rows(rows, folder)
     summary = {
         "command": command,
         "jobs": {k: len(getattr(grid.standing(study), k)) for k in ("done", "failed", "left")},
-        "scores": {s: {m: _plain(e) for m, e in line.items()} for s, line in means.items()},
-        "findings": [{n: getattr(f, n) for n in Finding.__slots__} for f in found],
+        "scores": {
+            group.kind: {
+                setup: {metric: asdict(mean) for metric, mean in line.items()}
+                for setup, line in group.means.items()
+            }
+            for group in groups
+        },
+        "findings": [
+            {"of": group.kind, "summary": found.summary, "numbers": found.numbers} | asdict(found)
+            for group in groups
+            for found in group.found
+        ],
     }
     write_json_atomic(folder / "summary.json", summary)
-    drawn = plots.draw(rows, setups, scale)
+    drawn = plots.draw(groups[0].rows, setups, scale)
+    if len(groups) > 1:
+        drawn = {
+            name: (f"{caption} Of {groups[0].kind} alone.", figure)
+            for name, (caption, figure) in drawn.items()
+        }
     for name, (_, figure) in drawn.items():
         write_atomic(folder / "figures" / f"{name}.svg", plots.svg(figure).encode())
         write_atomic(folder / "figures" / f"{name}.png", plots.png(figure))
@@ -100,7 +115,7 @@ def write(
     for name, sheet in galleries.items():
         write_atomic(folder / "figures" / f"gallery-{name}.jpg", sheet)
     lead = _lead(study, rows)
-    parts = _Parts(study, lead, setups, means, found, drawn, galleries, command)
+    parts = _Parts(study, lead, setups, groups, drawn, galleries, command)
     text = parts.markdown("figures")
     write_atomic(folder / MARKDOWN, f"# The study\n\n{text}".encode())
     if markdown is not None and figures is not None:
@@ -109,8 +124,35 @@ def write(
     return report.write(parts.page(), folder / REPORT)
 
 
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    return {name: getattr(estimate, name) for name in Estimate.__slots__}
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Concepts of one kind, whose scores are comparable."""
+
+    kind: str
+    rows: Sequence[Row]
+    means: dict[str, dict[str, Estimate]]
+    found: Sequence[Finding]
+
+    @property
+    def num(self) -> int:
+        """Concepts."""
+        return len({row["concept"] for row in self.rows})
+
+
+def _groups(rows: Sequence[Row], setups: Sequence[str], scale: float) -> list[_Group]:
+    """What is to be said of each kind of concept; of a single further one no claim is judged."""
+    found = []
+    for kind, own in statistics.apart(rows).items():
+        judges = not found or len({row["concept"] for row in own}) > 1
+        found.append(
+            _Group(
+                kind,
+                own,
+                statistics.table(own, setups, scale),
+                judged.findings(own, setups, scale) if judges else [],
+            )
+        )
+    return found
 
 
 def _json_lines(rows: Sequence[Row]) -> bytes:
@@ -239,14 +281,13 @@ class _Parts:
         study: Study,
         lead: Sequence[str],
         setups: Sequence[str],
-        means: dict[str, dict[str, Estimate]],
-        found: Sequence[Finding],
+        groups: Sequence[_Group],
         drawn: dict[str, tuple[str, Any]],
         galleries: dict[str, bytes],
         command: str,
     ) -> None:
         self.study, self.lead, self.setups = study, lead, setups
-        self.means, self.found, self.drawn = means, found, drawn
+        self.groups, self.drawn = groups, drawn
         self.galleries, self.command = galleries, command
 
     @property
@@ -258,36 +299,25 @@ class _Parts:
             f"first prompt of each kind ({', '.join(kinds)}), from left to right the same seeds."
         )
 
-    @property
-    def scores_text(self) -> str:
-        leaked = any("background leaked" in line for line in self.means.values())
-        return _SCORES_TEXT + (_LEAKED_TEXT if leaked else "")
-
-    def scores(self) -> list[list[str]]:
-        """Table of means, the method first."""
-        shown = [m for m in METRICS if any(m in line for line in self.means.values())]
-        head = ["setup", *shown, "runs"]
-        table = [head]
-        for setup in sorted(self.means, key=lambda s: s != BASE):
-            line = self.means[setup]
-            cells = [str(line[m]) if m in line else "–" for m in shown]
-            table.append([setup, *cells, str(max(e.runs for e in line.values()))])
-        return table
-
-    def changes(self) -> list[list[str]]:
-        """Table of paired differences from the method."""
-        shown = [m for m in METRICS if any(f"Δ {m}" in line for line in self.means.values())]
-        table = [[f"less {BASE}", *shown]]
-        for setup, line in self.means.items():
-            if any(name.startswith("Δ") for name in line):
-                cells = [_signed(line[f"Δ {m}"]) if f"Δ {m}" in line else "–" for m in shown]
-                table.append([setup, *cells])
-        return table if len(table) > 1 else []
-
-    def verdicts(self) -> list[list[str]]:
-        """Table of findings."""
-        lines = [[f.verdict, f"{f.claim} ({f.where})", f.numbers] for f in self.found]
-        return [["on this model", "the paper's claim", "numbers"], *lines]
+    def tables(self) -> Iterator[_Table]:
+        """The numbers, kind of concept by kind."""
+        for group in self.groups:
+            of = f": {group.kind}" if len(self.groups) > 1 else ""
+            alone = " A single concept has no interval." if group.num == 1 else ""
+            how = _SCORES_TEXT if group is self.groups[0] else "Scores and intervals as above."
+            if any("background leaked" in line for line in group.means.values()):
+                how += _LEAKED_TEXT
+            text = f"{_count(group.num, group.kind[:-1])}. {how}{alone}"
+            bold = BASE in group.means
+            yield _Table(f"Scores{of}", text, _scores(group.means), bold=bold)
+            changes = _changes(group.means)
+            if changes:
+                yield _Table(f"Differences from {BASE}{of}", _CHANGES_TEXT + alone, changes)
+        for group in self.groups:
+            of = f": {group.kind}" if len(self.groups) > 1 else ""
+            if group.found:
+                lines = _verdicts(group.found)
+                yield _Table(f"The paper's findings{of}", _FINDINGS_TEXT, lines, prose=True)
 
     def page(self) -> report.Report:
         sections = []
@@ -303,29 +333,12 @@ class _Parts:
             sections.append(
                 report.Section(title=_TITLES[name], plot=plots.svg(figure), note=caption)
             )
-        sections.append(
+        sections += [
             report.Section(
-                title="Scores", text=self.scores_text, table=self.scores(), bold=BASE in self.means
+                title=one.title, text=one.text, table=one.lines, bold=one.bold, prose=one.prose
             )
-        )
-        if self.changes():
-            sections.append(
-                report.Section(
-                    title=f"Differences from {BASE}",
-                    text=_CHANGES_TEXT,
-                    table=self.changes(),
-                    bold=False,
-                )
-            )
-        sections.append(
-            report.Section(
-                title="The paper's findings",
-                text=_FINDINGS_TEXT,
-                table=self.verdicts(),
-                bold=False,
-                prose=True,
-            )
-        )
+            for one in self.tables()
+        ]
         sections.append(report.Section(title="Again", commands=[self.command]))
         title = f"The study: {_count(len(self.study.subjects), 'concept')}, " + _count(
             len(self.setups), "setup"
@@ -342,12 +355,58 @@ class _Parts:
         for name, (caption, _) in self.drawn.items():
             out += [f"## {_TITLES[name]}", "", f"![{_TITLES[name]}]({figures}/{name}.svg)", "",
                     caption, ""]  # fmt: skip
-        out += ["## Scores", "", self.scores_text, "", *_lines(self.scores()), ""]
-        if self.changes():
-            out += [f"## Differences from {BASE}", "", _CHANGES_TEXT, "",
-                    *_lines(self.changes()), ""]  # fmt: skip
-        out += ["## The paper's findings", "", _FINDINGS_TEXT, "", *_lines(self.verdicts()), ""]
+        for one in self.tables():
+            out += [f"## {one.title}", "", one.text, "", *_lines(one.lines), ""]
         return "\n".join(out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table under its title, the first line its head."""
+
+    title: str
+    text: str
+    lines: list[list[str]]
+    bold: bool = False
+    prose: bool = False
+
+
+def _scores(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
+    """Table of means, the method first."""
+    shown = [m for m in METRICS if any(m in line for line in means.values())]
+    table = [["setup", *shown, "runs"]]
+    for setup in sorted(means, key=lambda s: s != BASE):
+        line = means[setup]
+        cells = [str(line[m]) if m in line else "–" for m in shown]
+        table.append([setup, *cells, str(max(e.runs for e in line.values()))])
+    return table
+
+
+def _changes(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
+    """Table of paired differences from the method; empty where there is none."""
+    shown = [m for m in METRICS if any(f"Δ {m}" in line for line in means.values())]
+    table = [[f"less {BASE}", *shown]]
+    for setup, line in means.items():
+        if any(name.startswith("Δ") for name in line):
+            cells = [line[f"Δ {m}"].told("+.3f") if f"Δ {m}" in line else "–" for m in shown]
+            table.append([setup, *cells])
+    return table if len(table) > 1 else []
+
+
+def _verdicts(found: Sequence[Finding]) -> list[list[str]]:
+    """Table of findings; a claim of several parts has a line for each."""
+    table = [["on this model", "the paper's claim", "numbers"]]
+    for one in found:
+        claim = f"{one.claim} ({one.where})"
+        if len(one.parts) + len(one.beside) < 2:
+            numbers = one.parts[0].text if one.parts else one.missing
+            table.append([one.verdict, claim, numbers])
+            continue
+        table.append([one.summary, claim, ""])
+        table += [[part.verdict, "", part.text] for part in one.parts]
+        table += [[part.verdict, "beside it, and deciding nothing:", part.text]
+                  for part in one.beside]  # fmt: skip
+    return table
 
 
 _TITLES = {
@@ -357,7 +416,8 @@ _TITLES = {
     "guidance": "Guidance",
 }
 _SCORES_TEXT = (
-    "Means over concepts, each the mean of its seeds, with 95 % bootstrap intervals over concepts. "
+    "Means over concepts, each the mean of its seeds, with 95 % intervals over concepts by "
+    "Student's t, which for shares near 0 or 1 may reach beyond them. "
     "Image and DINO similarity: mean cosine over pairs of drawn and training pictures. Text "
     "similarity: cosine of the edit prompt, the placeholder left out, with the mean picture "
     "(code: mean of the pictures' own cosines). Diversity: one less the mean cosine within a "
@@ -368,17 +428,11 @@ _LEAKED_TEXT = (
     " Background leaked: the share of pictures, of the prompts that ask for no place, that show a "
     "place of the training pictures; what chance gives is the initializer's."
 )
-_CHANGES_TEXT = "Paired by concept and seed; 95 % bootstrap intervals over concepts."
+_CHANGES_TEXT = "Paired by concept and seed; 95 % intervals over concepts by Student's t."
 _FINDINGS_TEXT = (
-    "Paired differences with Student's 95 % interval over concepts; a claim holds if every part of "
-    "it does, and does not if one part does not."
+    "Paired differences with the same intervals as above. A claim of several parts has a line for "
+    "each; it holds if every part does, and does not if one part does not."
 )
-
-
-def _signed(estimate: Estimate) -> str:
-    if math.isnan(estimate.low):
-        return f"{estimate.value:+.3f}"
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def _lines(table: Sequence[Sequence[str]]) -> list[str]:

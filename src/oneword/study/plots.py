@@ -79,7 +79,7 @@ def draw(
 
 _PLANE = (
     "Reconstruction against editability, a point per setup: mean over concepts with its 95 % "
-    "bootstrap intervals; how setups differ on the same concepts is in the table of differences. "
+    "intervals; how setups differ on the same concepts is in the table of differences. "
     "Filled: learned; hollow: references. The dashed line is the front: no learned setup is above "
     "it on both scores."
 )

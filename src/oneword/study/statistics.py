@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from oneword.evaluation.metrics import Mean, mean_interval
+from oneword.evaluation.metrics import mean_interval
 from oneword.study.plan import BASE
 from oneword.study.prompt_sets import KINDS, PHOTO, PLAIN
 
@@ -37,12 +37,15 @@ METRICS: dict[str, tuple[str, str]] = {
 """Scores of a run: the prompts that they are read from, and the field."""
 IMAGE, TEXT, SHAPE = "image similarity", "text similarity", "silhouette overlap"
 STRUCTURE = "structure kept"
-_RESAMPLES = 10_000
+OBJECTS, STYLES = "objects", "styles"
+"""What concepts are; their edit prompts differ, so that their scores do not mix."""
+_LEAST_SETUPS = 4  # of a correlation over setups
+_FLAT = 1e-9  # differences of a score that are none
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over concepts with its 95 % bootstrap interval."""
+    """A mean over concepts with its 95 % interval by Student's t: the one kind of the study."""
 
     value: float
     low: float
@@ -52,10 +55,30 @@ class Estimate:
     """Concepts."""
     runs: int
 
+    @property
+    def half_width(self) -> float:
+        """Half of the interval; NaN with a single concept."""
+        return (self.high - self.low) / 2
+
+    def told(self, form: str = ".3f") -> str:
+        """The mean, and behind it the interval where there is one.
+
+        Args:
+            form: Of the mean, as ``format`` takes it.
+        """
+        mean = format(self.value, form)
+        return mean if math.isnan(self.low) else f"{mean} ± {self.half_width:.3f}"
+
     def __str__(self) -> str:
-        if math.isnan(self.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.told()
+
+
+def apart(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of objects and of styles, whose prompts are others: what there is, objects first."""
+    found: dict[str, list[Row]] = {OBJECTS: [], STYLES: []}
+    for row in rows:
+        found[STYLES if row.get("family") == "style" else OBJECTS].append(row)
+    return {kind: own for kind, own in found.items() if own}
 
 
 def select(
@@ -101,26 +124,63 @@ def paired(runs: Runs, others: Runs) -> Runs:
 
 
 def estimate(runs: Runs) -> Estimate | None:
-    """Mean over concepts with a bootstrap interval; ``None`` where there is no run.
+    """Mean over concepts with its interval; ``None`` where there is no run.
 
-    Whole concepts are drawn, with all their seeds: seeds of one concept depend on it.
+    A concept counts once, with the mean of its seeds: these depend on it. Student's interval is
+    that of a few independent values, for which a bootstrap's is too narrow.
     """
-    means = np.array(list(concept_means(runs).values()))
-    if not len(means):
-        return None
-    num_runs = sum(len(seeds) for seeds in runs.values())
-    if len(means) == 1:
-        return Estimate(float(means[0]), math.nan, math.nan, 1, num_runs)
-    rng = np.random.default_rng(np.random.SeedSequence(2022))
-    drawn = means[rng.integers(len(means), size=(_RESAMPLES, len(means)))].mean(1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(float(means.mean()), float(low), float(high), len(means), num_runs)
-
-
-def student(runs: Runs) -> Mean | None:
-    """Mean over concepts with Student's interval, which a few concepts need; ``None`` below two."""
     means = list(concept_means(runs).values())
-    return mean_interval(means) if len(means) > 1 else None
+    if not means:
+        return None
+    mean = mean_interval(means)
+    num_runs = sum(len(seeds) for seeds in runs.values())
+    return _interval(mean.value, mean.half_width, len(means), num_runs)
+
+
+def _interval(value: float, half_width: float, num: int, runs: int) -> Estimate:
+    return Estimate(value, value - half_width, value + half_width, num, runs)
+
+
+def correlation(points: Mapping[str, tuple[Runs, Runs]]) -> Estimate | None:
+    """Pearson's correlation of two scores over setups, of the setups' means over concepts.
+
+    A point per setup, as in the paper's plane. The interval says how far it hangs on the concepts:
+    it is Student's of the jackknife's pseudo-values, each of which leaves a concept out.
+
+    Args:
+        points: Both scores' runs by setup; what a concept lacks in a setup it lacks in all.
+
+    Returns:
+        ``None`` with fewer than four setups, or where they do not differ.
+
+    Source:
+        Tukey 1958, doi:10.1214/aoms/1177706647, of the jackknife.
+    """
+    means = {
+        setup: (concept_means(first), concept_means(second))
+        for setup, (first, second) in points.items()
+        if first and second
+    }
+    shared = [own.keys() for pair in means.values() for own in pair]
+    concepts = sorted(set.intersection(*map(set, shared))) if shared else []
+
+    def over_setups(kept: Sequence[str]) -> float:
+        plane = [[math.fsum(own[c] for c in kept) for own in pair] for pair in means.values()]
+        first, second = zip(*plane, strict=True)
+        if len(plane) < _LEAST_SETUPS or min(np.ptp(first), np.ptp(second)) < _FLAT:
+            return math.nan
+        return float(np.corrcoef(first, second)[0, 1])
+
+    value = over_setups(concepts) if concepts else math.nan
+    if math.isnan(value):
+        return None
+    num = len(concepts)
+    without = [over_setups([c for c in concepts if c != one]) for one in concepts]
+    half_width = math.nan
+    if num > 1 and not any(map(math.isnan, without)):
+        half_width = mean_interval([num * value - (num - 1) * own for own in without]).half_width
+    runs = sum(len(seeds) for first, _ in points.values() for seeds in first.values())
+    return _interval(value, half_width, num, runs)
 
 
 def table(

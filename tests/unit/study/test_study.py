@@ -550,9 +550,18 @@ def test_a_run_has_one_value_and_a_concept_counts_once():
     assert (found.value, found.num, found.runs) == (pytest.approx(expected), 2, 3)
 
 
-def test_the_bootstrap_interval_is_that_of_resampled_concepts():
-    two = statistics.estimate({"a": {0: 0.0}, "b": {0: 1.0}})
-    assert (two.low, two.value, two.high) == (0.0, 0.5, 1.0)  # each end has probability 1/4
+def test_every_interval_is_students_over_concepts():
+    runs = {"a": {0: 0.0, 1: 0.4}, "b": {0: 1.0}, "c": {0: 0.6}}
+    found = statistics.estimate(runs)
+    half = 4.302653 * np.std([0.2, 1.0, 0.6], ddof=1) / math.sqrt(3)  # two degrees of freedom
+    assert (found.low, found.high) == pytest.approx((0.6 - half, 0.6 + half), rel=1e-3)
+    assert (found.num, found.runs) == (3, 4)
+    assert str(found) == f"0.600 ± {half:.3f}"
+    rows = rows_of("one-word", 0.8, 0.3) + rows_of("low-lr", 0.7, 0.33)
+    change = statistics.table(rows, ["one-word", "low-lr"], 5.0)["low-lr"]["Δ text similarity"]
+    (claim,) = (f for f in findings.findings(rows, ["one-word", "low-lr"], 5.0)
+                if f.claim.startswith("A lower"))  # fmt: skip
+    assert f"low-lr less one-word {change.told('+.3f')} (6 concepts)" in claim.parts[0].text
     rng = np.random.default_rng(0)
     many = {str(i): {0: float(v)} for i, v in enumerate(rng.normal(size=200))}
     found = statistics.estimate(many)
@@ -574,6 +583,43 @@ def test_differences_are_paired_by_concept_and_seed():
     # concepts differ far more than the setups' difference does
     spread = line["image similarity"]
     assert change.high - change.low < 0.2 * (spread.high - spread.low)
+
+
+def test_objects_and_styles_are_apart():
+    rows = [{"family": "shape"}, {"family": "style"}, {"family": "live"}, {}]
+    assert statistics.apart(rows) == {"objects": [rows[0], rows[2], rows[3]], "styles": [rows[1]]}
+    assert list(statistics.apart(rows[1:2])) == ["styles"]
+    assert statistics.apart([]) == {}
+
+
+def test_the_trade_off_is_read_over_the_setups_means():
+    rng = np.random.default_rng(3)
+    runs = {
+        setup: tuple({c: {0: float(level + rng.normal(0, 0.3))} for c in "abcde"}
+                     for level in (x, -x))
+        for x, setup in enumerate(("p", "q", "r", "s", "t"))
+    }  # fmt: skip
+    found = statistics.correlation(runs)
+
+    def over(concepts):
+        plane = [[np.mean([own[c][0] for c in concepts]) for own in pair] for pair in runs.values()]
+        return np.corrcoef(np.array(plane).T)[0, 1]
+
+    assert found.value == pytest.approx(over("abcde"))
+    left_out = [5 * found.value - 4 * over("abcde".replace(c, "")) for c in "abcde"]
+    half = 2.776445 * np.std(left_out, ddof=1) / math.sqrt(5)
+    assert found.half_width == pytest.approx(half, rel=1e-3)
+    assert (found.num, found.runs) == (5, 25)
+    # a concept that a setup lacks counts in none
+    first, second = runs["p"]
+    runs["p"] = ({c: first[c] for c in "abcd"}, second)
+    assert statistics.correlation(runs).value == pytest.approx(over("abcd"))
+    assert statistics.correlation({s: runs[s] for s in "pqr"}) is None
+    flat = {c: {0: 1.0} for c in "abcde"}
+    assert statistics.correlation(dict.fromkeys("pqrst", (flat, flat))) is None
+    assert math.isnan(statistics.correlation({
+        s: tuple({"a": own["a"]} for own in pair) for s, pair in runs.items()
+    }).low)  # fmt: skip
 
 
 # --- findings
@@ -630,6 +676,37 @@ def test_what_was_not_run_or_is_too_close_is_undecided():
     assert {f.verdict for f in alone} == {"undecided"}
 
 
+def test_the_trade_off_within_runs_stands_beside_and_decides_nothing():
+    setups = ["one-word", "two-words", "low-lr", "high-lr"]
+    rows = [row for i, s in enumerate(setups) for row in rows_of(s, 0.6 + 0.1 * i, 0.4 - 0.1 * i)]
+    (found,) = (f for f in findings.findings(rows, setups, 5.0) if "curve" in f.claim)
+    assert found.verdict == found.parts[0].verdict == "holds"
+    assert "over the setups' means -1.000 ± 0.0" in found.parts[0].text
+    assert "within each concept and seed -1.000 ± 0.0" in found.beside[0].text
+    # within each run the two scores rise together, over setups they do not
+    turned = [row | {"text_similarity": 0.5} for row in rows if "text_similarity" in row]
+    rows = [row for row in rows if "text_similarity" not in row] + turned
+    (found,) = (f for f in findings.findings(rows, setups, 5.0) if "curve" in f.claim)
+    assert found.verdict == "undecided"
+
+
+def test_a_claim_of_several_parts_lists_them():
+    rows = [r for s in ("one-word", "regularized") for r in rows_of(s, *WORLD[s])]
+    (found,) = (f for f in findings.findings(rows, ["one-word", "regularized"], 5.0)
+                if f.claim.startswith("Held"))  # fmt: skip
+    assert [part.verdict for part in found.parts] == ["holds", "holds"]
+    assert found.summary == "holds (2 of 2 parts hold)"
+    rows = [r for r in rows if r["setup"] == "one-word"] + rows_of("regularized", 0.9, 0.33)
+    (found,) = (f for f in findings.findings(rows, ["one-word", "regularized"], 5.0)
+                if f.claim.startswith("Held"))  # fmt: skip
+    assert found.summary == "does not hold (1 of 2 parts holds)"
+    lines = page._verdicts([found])[1:]
+    assert [line[0] for line in lines] == [found.summary, "holds", "does not hold"]
+    assert lines[0][2] == ""
+    assert lines[1][2].startswith("text similarity, regularized less one-word +")
+    assert lines[2][2].startswith("image similarity, one-word less regularized -")
+
+
 # --- figures and report
 
 
@@ -670,7 +747,8 @@ def fake_study(tmp_path, **fields):
     grid.claim(study)
     for i, spec in enumerate(study.specs):
         rows = rows_of(spec.setup, 0.8, 0.3, concepts=1, seeds=(spec.seed,))
-        work.write_rows(study.folder, spec, [r | {"concept": spec.concept} for r in rows])
+        kind = {"family": study.subjects[spec.concept].family, "concept": spec.concept}
+        work.write_rows(study.folder, spec, [r | kind for r in rows])
         work.write_gallery(work.gallery_file(study.folder, spec), [pictures(2, i), pictures(2, i)])
     return study
 
@@ -691,6 +769,14 @@ def test_the_report_needs_no_other_file_and_shows_everything(tmp_path):
     assert [json.loads(line) for line in lines] == page.gather(study)
     summary = json.loads((study.folder / "summary.json").read_text())
     assert summary["jobs"] == {"done": 8, "failed": 0, "left": 0}
+    assert [*summary["scores"]] == ["objects", "styles"]
+    assert all([*own] == ["one-word", "prompt-only"] for own in summary["scores"].values())
+    assert {one["of"] for one in summary["findings"]} == {"objects"}  # there is one style
+    for title in ("Scores: objects", "Scores: styles", "Differences from one-word: styles"):
+        assert f"## {title}\n" in markdown
+        assert title in html
+    assert "1 style. Scores and intervals as above. A single concept has no" in markdown
+    assert "Of objects alone." in markdown
 
 
 def test_every_raw_number_is_in_the_parquet_file(tmp_path):
@@ -704,6 +790,33 @@ def test_every_raw_number_is_in_the_parquet_file(tmp_path):
     ]
 
 
+def test_objects_alone_need_no_headings_of_their_own(tmp_path):
+    study = fake_study(tmp_path, concepts=("parrot", "snowman"))
+    page.write(study, command="x")
+    markdown = (study.folder / "report.md").read_text()
+    assert "## Scores\n\n2 objects. Means" in markdown
+    assert "## The paper's findings\n" in markdown
+    assert "objects alone" not in markdown
+
+
+def test_the_landed_page_is_that_of_its_rows():
+    """Its tables, line by line; a change of how they are computed or written prints it anew."""
+    docs = Path(__file__).parents[3] / "docs"
+    landed = (docs / "explanation" / "study.md").read_text(encoding="utf-8")
+    with gzip.open(docs / "data" / "study" / page.ROWS, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    setups = list(dict.fromkeys(row["setup"] for row in rows))
+    groups = page._groups(rows, setups, 5.0)
+    assert [(group.kind, group.num) for group in groups] == [("objects", 7), ("styles", 1)]
+    for group in groups:
+        for table in (page._scores(group.means), page._changes(group.means)):
+            assert set(page._lines(table)) <= set(landed.splitlines())
+    lines = page._lines(page._verdicts(groups[0].found))
+    assert set(lines) <= set(landed.splitlines())
+    (curve,) = (f for f in findings.findings(rows, setups, 5.0) if "curve" in f.claim)
+    assert "over the setups' means -0.888 ±" in curve.parts[0].text
+
+
 def test_results_go_between_the_marks_of_a_page(tmp_path):
     study = fake_study(tmp_path)
     target = tmp_path / "docs" / "study.md"
@@ -715,7 +828,7 @@ def test_results_go_between_the_marks_of_a_page(tmp_path):
         assert text.startswith("# Mine\n\nbefore\n")
         assert text.endswith("after\n")
         assert "outdated" not in text
-        assert text.count("## Scores") == 1
+        assert text.count("## Scores: objects") == 1
     links = re.findall(r"\]\((.*?)\)", text)
     assert links
     assert all((target.parent / link).is_file() for link in links)
