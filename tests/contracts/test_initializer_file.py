@@ -16,6 +16,7 @@ from oneword.concepts import formats
 from oneword.concepts.concept import Concept
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
+from oneword.config.runs import ComposeConfig, DebiasConfig
 from oneword.config.scoring import StudyConfig
 from oneword.config.tuning import TuningConfig
 from oneword.errors import ConfigError
@@ -181,6 +182,11 @@ def test_others_that_set_the_start_themselves_refuse_it(photos, tiny_folder, tmp
     given = InversionConfig(initializer_file=tmp_path / "x.pt")
     with pytest.raises(ConfigError, match="A study sets initializer_file itself"):
         Study(StudyConfig(concepts=(str(photos),), inversion=given))
+    both = {"placeholder_tokens": ("<a>", "<b>"), "initializer_tokens": ("cat", "dog")}
+    with pytest.raises(ConfigError, match="start from their initializer_tokens, got initializer_f"):
+        ComposeConfig(images=(photos, photos), inversion=given, **both)
+    with pytest.raises(ConfigError, match="start from the word itself, got initializer_file"):
+        DebiasConfig(word="cat", images=photos, inversion=given)
     words = ["compose", "--images", str(photos), str(photos), "--placeholder-tokens", "<a>", "<b>"]
     words += ["--initializer-tokens", "cat", "dog", "--initializer-file", str(tmp_path / "x.pt")]
     words += ["--model", str(tiny_folder), "--output-dir", str(tmp_path / "both")]

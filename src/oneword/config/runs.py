@@ -151,6 +151,11 @@ class DebiasConfig:
             self.inversion.learnable_property == "object",
             "A fairer word is one for things or people, got learnable_property 'style'.",
         )
+        require(
+            self.inversion.initializer_file is None,
+            "A fairer word must start from the word itself, got initializer_file "
+            f"{self.inversion.initializer_file}; leave it out.",
+        )
         for name, least in (("num_images", 2), ("batch_size", 1)):
             value = getattr(self, name)
             require(value >= least, f"{name} must be {least} or more, got {value}.")
@@ -206,6 +211,11 @@ class ComposeConfig:
         )
         for token in self.placeholder_tokens:
             check_placeholder(token)
+        require(
+            self.inversion.initializer_file is None,
+            "Words that are learned together must start from their initializer_tokens, got "
+            f"initializer_file {self.inversion.initializer_file}; leave it out.",
+        )
         require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
         require(
             self.checkpointing_steps >= 1,
