@@ -362,6 +362,7 @@ class _Loop:
         return learner
 
     def _fail(self, index: int, error: Exception) -> None:
+        self.lasts.pop(index, None)
         self.results[index] = Result(
             job=self.jobs[index],
             status="failed",
