@@ -131,6 +131,11 @@ class Constants(ast.NodeVisitor):
                 self._add(value, repr(f"{value.value}?"))
             self.visit(value)
 
+    def visit_keyword(self, node: ast.keyword) -> None:
+        """Leave out what only guards or shows: no result changes with it."""
+        if node.arg not in ("strict", "repr", "stacklevel"):
+            self.visit(node.value)
+
     def visit_Constant(self, node: ast.Constant) -> None:
         """Numbers and switches."""
         value = node.value
