@@ -129,7 +129,7 @@ class _Group:
     """Concepts of one kind, whose scores are comparable."""
 
     kind: str
-    rows: Sequence[Row]
+    rows: Sequence[statistics.Row]
     means: dict[str, dict[str, Estimate]]
     found: Sequence[Finding]
 

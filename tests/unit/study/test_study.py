@@ -683,7 +683,10 @@ def test_the_trade_off_within_runs_stands_beside_and_decides_nothing():
     assert found.verdict == found.parts[0].verdict == "holds"
     assert "over the setups' means -1.000 ± 0.0" in found.parts[0].text
     assert "within each concept and seed -1.000 ± 0.0" in found.beside[0].text
-    # within each run the two scores rise together, over setups they do not
+    alone = [row for row in rows if row["concept"] == "c0"]
+    (found,) = (f for f in findings.findings(alone, setups, 5.0) if "curve" in f.claim)
+    assert "needs four of them and two concepts or more" in found.parts[0].text
+    # one score alone is no trade
     turned = [row | {"text_similarity": 0.5} for row in rows if "text_similarity" in row]
     rows = [row for row in rows if "text_similarity" not in row] + turned
     (found,) = (f for f in findings.findings(rows, setups, 5.0) if "curve" in f.claim)
@@ -777,6 +780,9 @@ def test_the_report_needs_no_other_file_and_shows_everything(tmp_path):
         assert title in html
     assert "1 style. Scores and intervals as above. A single concept has no" in markdown
     assert "Of objects alone." in markdown
+    objects = [row for row in page.gather(study) if row["family"] != "style"]
+    _, plane = plots.draw(objects, [*study.arms], study.guidance_scale)["plane"]
+    assert (study.folder / "figures" / "plane.svg").read_text() == plots.svg(plane)
 
 
 def test_every_raw_number_is_in_the_parquet_file(tmp_path):
