@@ -494,7 +494,8 @@ _DRAWING = ("guidance_scale", "num_inference_steps", "negative_prompt", "sampler
 _MODEL = ("model", "dtype", "memory", "device")
 _TRAINING = {
     "word": (
-        "placeholder_token", "initializer_token", "learnable_property", "setup", "num_vectors",
+        "placeholder_token", "initializer_token", "initializer_file", "learnable_property", "setup",
+        "num_vectors",
     ),
     "picture": ("train_data_dir", "resolution", "random_flip"),
     "model": ("model", "dtype", "memory"),
@@ -510,7 +511,7 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
     "train": _TRAINING,
     "train --jobs": {
         "job": ("jobs", "slots", "cluster", "workers"),
-        "word": ("initializer_token", "learnable_property", "setup"),
+        "word": ("initializer_token", "initializer_file", "learnable_property", "setup"),
         **{name: _TRAINING[name] for name in ("model", "training")},
         "output": ("output_dir", "validation_steps", "checkpointing_steps", "dry_run"),
     },
