@@ -37,11 +37,11 @@ def steps(tmp_path_factory):
 
 @pytest.fixture
 def draw(tmp_path):
-    def run(*arguments, seeds=("3",), model=("--model", "microworld-nano")):
+    def run(*arguments, seeds=("3",), model=("--model", "microworld-nano"), solved_in=1):
         listing = tmp_path / "all.json"
-        code = main(["generate", *model, "--num-inference-steps", "1", "--output-dir",
-                     str(tmp_path / "out"), "--json", str(listing), "--seeds", *seeds,
-                     *map(str, arguments)])  # fmt: skip
+        code = main(["generate", *model, "--num-inference-steps", str(solved_in),
+                     "--output-dir", str(tmp_path / "out"), "--json", str(listing),
+                     "--seeds", *seeds, *map(str, arguments)])  # fmt: skip
         return json.loads(listing.read_text()) if code == 0 else code
 
     return run
@@ -83,12 +83,14 @@ def test_samplers_and_checkpoints_of_the_word(draw, steps, tmp_path, capsys):
     pictures = draw(
         "--prompts", "a <a>", "--concepts", steps[0], "--grid",
         f"checkpoint={steps[0]},{steps[1]}", "sampler=Euler a,DDIM", model=(),
+        solved_in=2,
     )  # fmt: skip
     assert capsys.readouterr().err.count("The base model is microworld-nano") == 1
     assert {p["model"] for p in pictures} == {"microworld-nano"}
     assert {p["sampler"] for p in pictures} == {"Euler a", "DDIM"}
     hashes = {p["grid"].split(", ")[0]: json.loads(p["concepts"])["<a>"] for p in pictures}
     assert list(hashes.values()) == [formats.load_concept(path).sha256() for path in steps]
+    assert len({p["file"] for p in pictures}) == 4  # whose labels hold long paths
     assert len({bytes_of(p["file"]) for p in pictures}) == 4
 
 

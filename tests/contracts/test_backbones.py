@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel
@@ -265,6 +266,10 @@ def test_a_streamed_file_answers_as_a_dictionary_of_tensors_does(tmp_path):
     assert type(model_loading_utils.load_state_dict(tmp_path / "x.safetensors")) is dict
 
 
+def open_files():
+    return psutil.Process().num_fds() if hasattr(psutil.Process, "num_fds") else 0
+
+
 def test_a_streamed_file_of_any_type_and_shape_is_read_once(tmp_path, monkeypatch):
     """Its header, that is, which is long where there are many tensors."""
     g = torch.Generator().manual_seed(0)
@@ -274,12 +279,13 @@ def test_a_streamed_file_of_any_type_and_shape_is_read_once(tmp_path, monkeypatc
     tensors |= {"large": torch.rand(300, 400, generator=g), "scalar": torch.tensor(2.5)}
     tensors |= {f"many.{i}": torch.full((9,), float(i)) for i in range(200)}
     save_file(tensors, tmp_path / "x.safetensors")
-    opened = []
+    opened, before = [], open_files()
     real = streaming.safe_open
     monkeypatch.setattr(streaming, "safe_open", lambda *a, **k: opened.append(a) or real(*a, **k))
     with streamed():
         found = dict(model_loading_utils.load_state_dict(tmp_path / "x.safetensors").items())
     assert len(opened) == 1
+    assert open_files() == before  # a process may have a thousand, and a model more tensors
     assert found.keys() == tensors.keys()
     for name, value in tensors.items():
         assert found[name].dtype == value.dtype

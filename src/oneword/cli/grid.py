@@ -43,6 +43,7 @@ class _Cell:
 def run(chosen: GenerateArguments, prompts: Sequence[str]) -> int:
     """Draw all cells and put them on one sheet."""
     cells = _cells(chosen)
+    numbers = {cell.values: number for number, cell in enumerate(cells)}
     drawn: dict[tuple[Any, ...], Drawing] = {}
     listed: list[dict[str, str]] = []
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
@@ -75,7 +76,9 @@ def run(chosen: GenerateArguments, prompts: Sequence[str]) -> int:
             )
             drawing = reports.told_how(drawing, changed)
             drawing = drawing.told([{"grid": cell.label}] * len(drawing.prompts))
-            files = generation.save_pictures(drawing, chosen.output_dir, mark=cell.label)
+            # numbered, since a label may be as long as a path and names are cut
+            place = f"{numbers[cell.values]:02d} {cell.label}"
+            files = generation.save_pictures(drawing, chosen.output_dir, mark=place)
             listed += [{"file": str(f)} | drawing.metadata(i) for i, f in enumerate(files)]
             drawn[cell.values] = drawing
     save_png(_sheet(chosen.axes, drawn), chosen.output_dir / SHEET)

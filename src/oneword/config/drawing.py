@@ -27,7 +27,7 @@ class SamplingConfig:
     negative_prompt: str = ""
     """What the pictures should not show."""
     sampler: str | None = None
-    """How noise becomes a picture: a solver by the name that diffusers, A1111 or ComfyUI has for it ("Euler a", "DPM++ 2M Karras", UniPCMultistepScheduler), or "paper" (the paper's DDIM: 50 steps at the times 981, 961, ..., 1, guidance 5), "release" (the same times with the guidance of the authors' commands, 10 on the paper's model and 7.5 elsewhere), "model" (the model's own solver and settings); unset: as the preset that the word was learned with."""
+    """How noise becomes a picture: a solver by the name that diffusers, A1111 or ComfyUI has for it ("Euler a", "DPM++ 2M Karras"), or "paper" (the paper's DDIM: 50 steps at the times 981, 961, ..., 1, guidance 5), "release" (the same with the authors' guidance: 10 on the paper's model, 7.5 elsewhere), "model" (the model's own); unset: as the preset that the word was learned with."""
     emphasis: Emphasis | None = None
     """What in a prompt is a weight: "numbers" ((word:1.3) alone; other brackets are text), "a1111" (all of its syntax: (word) is 1.1, [word] its inverse), "none" (nothing; all brackets are text); unset: numbers."""
     height: int | None = None
@@ -83,7 +83,7 @@ class GenerateConfig:
     strength: float = 0.8
     """How much of image is drawn over, in (0, 1]."""
     num_images_per_prompt: int = 4
-    """Pictures per prompt, with seeds seed, seed + 1, ..."""
+    """Pictures per prompt, with the seeds from seed on."""
     seed: int = 0
     """First seed."""
     seeds: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class EditConfig:
     model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     num_images_per_prompt: int = 4
-    """Candidates, with seeds seed, seed + 1, ...; an inverted picture has one."""
+    """Candidates, with the seeds from seed on; an inverted picture has one."""
     keep: int | None = None
     """Keep so many candidates, those that CLIP finds nearest to the prompt inside the mask; unset: all, unranked."""
     judge: str | None = None

@@ -19,7 +19,7 @@ class ModelConfig:
     """Which base model to load, and how."""
 
     model: str = "microworld"
-    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint; "auto", where a word is loaded: the one that its file names, and microworld without a word. Also --pretrained-model-name-or-path."""
+    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint; "auto": the one that the loaded word's file names. Also --pretrained-model-name-or-path."""
     vae: str | None = None
     """Another VAE (hub id or folder) in place of the model's own."""
     clip_skip: int | None = None

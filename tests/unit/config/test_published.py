@@ -116,7 +116,7 @@ def test_single_ones():
         "letters of a rare word": named.RARE_LETTERS,
         "average of the last rows": inversion.average_decay,
         "scorings that decide when to stop": inversion.stop_window,
-        "samples of the fixed batch": inversion.num_evaluation_samples,
+        "samples of the fixed batch": inversion.resolved("sdxl").num_evaluation_samples,
         "diffusion times of the fixed batch": draws.EVALUATION_SPAN,
         "share of composites": composed["paste"],
         "heads of LDM's attention": ldm_checkpoint._HEADS,

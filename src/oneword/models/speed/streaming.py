@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import mmap
 import platform
 import struct
 from collections.abc import Iterable, Iterator
@@ -96,6 +95,7 @@ class _Streamed(dict[str, Tensor | None]):
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             self.header, self.begin = json.loads(file.read(length)), 8 + length
+        self.size = Path(path).stat().st_size
 
     def __getitem__(self, name: str) -> Tensor:
         value = super().__getitem__(name)
@@ -107,14 +107,10 @@ class _Streamed(dict[str, Tensor | None]):
         if dtype is None or size == 0 or first % dtype.itemsize:
             with safe_open(self.path, "pt") as file:
                 return file.get_tensor(name)
-        start = first - first % mmap.ALLOCATIONGRANULARITY
-        with open(self.path, "rb") as file:
-            # of one's own where it is written to, which torch wants of memory that it is given
-            pages = mmap.mmap(
-                file.fileno(), first - start + size, access=mmap.ACCESS_COPY, offset=start
-            )
-        flat = torch.frombuffer(
-            pages, dtype=dtype, count=size // dtype.itemsize, offset=first - start
+        # torch's map: Python's own would keep the file open for as long as the tensor lives
+        pages = torch.UntypedStorage.from_file(str(self.path), False, self.size)
+        flat = torch.empty(0, dtype=dtype).set_(
+            pages, first // dtype.itemsize, (size // dtype.itemsize,)
         )
         return flat.view(own["shape"])
 
