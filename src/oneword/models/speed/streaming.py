@@ -109,9 +109,8 @@ class _Streamed(dict[str, Tensor | None]):
                 return file.get_tensor(name)
         # torch's map: Python's own would keep the file open for as long as the tensor lives
         pages = torch.UntypedStorage.from_file(str(self.path), False, self.size)
-        flat = torch.empty(0, dtype=dtype).set_(
-            pages, first // dtype.itemsize, (size // dtype.itemsize,)
-        )
+        flat = torch.empty(0, dtype=dtype)
+        flat.set_(pages, first // dtype.itemsize, (size // dtype.itemsize,), (1,))  # pyright: ignore[reportCallIssue, reportArgumentType]
         return flat.view(own["shape"])
 
     def get(self, name: str, default: Any = None) -> Any:
