@@ -293,7 +293,7 @@ def test_killed_between_two_states_words_still_ride_side_by_side(jobs, tmp_path)
         ("max_train_steps = 'many'", "--max-train-steps must be INT, got 'many'"),
         ("seed = 1.5", "--seed must be INT, got '1.5'"),
         ("seed = [1, 2]", "Unrecognized options: 2"),
-        ("learnable_property = 'mood'", "invalid choice 'mood'"),
+        ("learnable_property = 'mood'", "must be one of object, style, got 'mood'"),
         ("learning_rate = []", "Missing value for argument"),
         ("fly = 1", "only known options, got fly"),
         ("model = 'b'", "must leave model to the command line"),

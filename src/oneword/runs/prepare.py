@@ -185,9 +185,6 @@ def _check_words(
     if config.validation_steps or asked.validation_prompt is not None:
         sentences.append(template)
     words, others = longest_words(backbone, job, inversion)
-    if inversion.vectors_at == "output":  # for which rows stood in above
-        noun = inversion.initializer_token or nouns_for(backbone, job.name, inversion)[0]
-        own.rows(backbone, job, dataclasses.replace(inversion, initializer_token=noun))
     negative = words[0].negative_token
     if config.validation_steps and negative is not None:
         backbone.check_sampling(SamplingConfig(negative_prompt=negative))
@@ -199,6 +196,9 @@ def _check_words(
             token=token,
             others=others,
         )
+    if inversion.vectors_at == "output":  # for which rows stood in above
+        noun = inversion.initializer_token or nouns_for(backbone, job.name, inversion)[0]
+        own.rows(backbone, job, dataclasses.replace(inversion, initializer_token=noun))
 
 
 def _captions(

@@ -83,7 +83,7 @@ def streamed() -> Iterator[None]:
 
 
 class _Streamed(dict[str, Tensor | None]):
-    """The tensors of a file by name; each is mapped anew, for as long as somebody holds it.
+    """The tensors of a file by name; each is read when it is asked for, for whoever asks.
 
     The file's header is read once: with thousands of tensors it takes longer than one of them.
     """
@@ -95,7 +95,6 @@ class _Streamed(dict[str, Tensor | None]):
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             self.header, self.begin = json.loads(file.read(length)), 8 + length
-        self.size = Path(path).stat().st_size
 
     def __getitem__(self, name: str) -> Tensor:
         value = super().__getitem__(name)
@@ -103,15 +102,20 @@ class _Streamed(dict[str, Tensor | None]):
             return value
         own = self.header[name]
         dtype, (first, last) = _TYPES.get(own["dtype"]), own["data_offsets"]
-        first, size = first + self.begin, last - first
-        if dtype is None or size == 0 or first % dtype.itemsize:
+        if dtype is None or first == last:
             with safe_open(self.path, "pt") as file:
                 return file.get_tensor(name)
-        # torch's map: Python's own would keep the file open for as long as the tensor lives
-        pages = torch.UntypedStorage.from_file(str(self.path), False, self.size)
-        flat = torch.empty(0, dtype=dtype)
-        flat.set_(pages, first // dtype.itemsize, (size // dtype.itemsize,), (1,))  # pyright: ignore[reportCallIssue, reportArgumentType]
-        return flat.view(own["shape"])
+        # read, not mapped: a map for each tensor would soon be more than a process may have
+        found = torch.empty(last - first, dtype=torch.uint8)
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.begin + first)
+            view, done = found.numpy().data, 0
+            while done < len(view):
+                got = file.readinto(view[done:])
+                if not got:
+                    raise OSError(f"{self.path} ends before its tensor {name} does")
+                done += got
+        return found.view(dtype).view(own["shape"])
 
     def get(self, name: str, default: Any = None) -> Any:
         """A tensor, if it is there."""
