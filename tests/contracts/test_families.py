@@ -428,7 +428,8 @@ def test_a_subset_of_the_encoders_is_trained(backbone):
         ({"gradient_checkpointing": True}, 1e-5),
         ({"offload": "vae"}, 1e-6),
         ({"offload": "text"}, 1e-5),
-        ({"offload": "all", "memory": "lowest"}, 1e-5),
+        # all samples at once: sums in parts round otherwise, which the optimiser enlarges
+        ({"offload": "all", "memory": "lowest", "micro_batch_size": 64}, 1e-5),
         ({"dtype": "bf16"}, 0.35),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
