@@ -24,9 +24,6 @@ FOLDER = "tracking"
 """Of a run folder: where trackers that keep files keep them."""
 _CSV = "metrics.csv"
 _PROJECT = "oneword"
-_MODULES = {"comet_ml": "comet_ml", "aim": "aim"} | {
-    name: name for name in ("mlflow", "wandb", "trackio", "clearml", "dvclive", "swanlab")
-}
 _MAX_CSV = 2**28  # bytes
 
 
@@ -79,11 +76,10 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
                 "The tracker 'tensorboard' needs a package that is not installed; "
                 "`pip install 'oneword[track]'`."
             )
-        module = _MODULES.get(name)
-        if module and not importlib.util.find_spec(module):
+        if name != "csv" and not importlib.util.find_spec(name):  # each is called as its package
             raise ConfigError(
                 f"The tracker {name!r} needs a package that is not installed; "
-                f"`pip install {module.replace('_', '-')}`."
+                f"`pip install {name.replace('_', '-')}`."
             )
 
 
