@@ -169,6 +169,11 @@ def survives(copy: Path, tests: tuple[str, ...], limit_s: float) -> bool:
         try:
             os.chdir(copy)
             sys.path.insert(0, str(copy / "src"))
+            for name in [n for n in sys.modules if n.partition(".")[0] == "oneword"]:
+                del sys.modules[name]  # what was loaded above is not the copy
+            import oneword
+
+            assert Path(oneword.__file__).is_relative_to(copy)
             with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
