@@ -10,6 +10,8 @@ from typing import ClassVar
 
 
 TOKEN = "hf_writer"
+OWNER = "me"
+"""Whose ``TOKEN`` it is."""
 COMMIT = "0" * 39 + "1"
 
 
@@ -86,7 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0].strip("/").split("/")
-        if path[:2] == ["api", "models"]:
+        if path == ["api", "whoami-v2"]:
+            if self._known():
+                self._json({"name": OWNER})
+            else:
+                self._send(401, b'{"error": "Invalid username or password."}')
+        elif path[:2] == ["api", "models"]:
             self._info("/".join(path[2:4]), path[5] if path[4:5] == ["revision"] else "main")
         elif path[2:3] == ["resolve"]:
             self._resolve("/".join(path[:2]), path[3], "/".join(path[4:]))

@@ -23,6 +23,7 @@ from .generation.editing import (
 )
 from .generation.generate import generate as generate, save_drawing as save_drawing
 from .images import read_folder as read_folder
+from .models.full_pipeline import save_full_pipeline as save_full_pipeline
 from .models.loading import load_backbone as load_backbone
 from .runs.compose import compose as compose
 from .training.job import Job as Job

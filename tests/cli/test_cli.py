@@ -138,11 +138,6 @@ def test_the_diffusers_scripts_command_works_with_another_name(
     assert concept.provenance["learning_rate"]["clip"]["absolute"] == pytest.approx(1e-3)
 
 
-def test_pushing_to_the_hub_is_refused_in_a_sentence(training, capsys):
-    assert main([*training, "--push_to_hub"]) == 2
-    assert "--push-to-hub is not supported" in capsys.readouterr().err
-
-
 def test_evaluate_scores_beside_references(word, photos, tiny_folder, tmp_path, capsys, judge):
     command = [
         "evaluate", "--concept", str(word), "--train-data-dir", str(photos), "--model",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
+import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
+import hub_server
 import tiny
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -55,3 +60,28 @@ def make(photos, tiny_folder, tmp_path):
         } | fields)  # fmt: skip
 
     return config
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A stand-in for the Hub, which every call goes to."""
+    hub = hub_server.Hub()
+    thread = threading.Thread(target=hub.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("HF_TOKEN", "")
+    yield hub
+    hub.shutdown()
+    hub.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def token(monkeypatch):
+    """One that may write, as after ``hf auth login``."""
+    monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+    assert huggingface_hub.get_token() == hub_server.TOKEN
+    return hub_server.TOKEN

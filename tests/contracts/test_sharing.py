@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import threading
 
-import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
 
-import hub_server
 from oneword.cli.main import main
 from oneword.concepts import card, formats, hub
 from oneword.concepts.card import SharingError
@@ -30,28 +27,6 @@ SCORES = {
         "training pictures": {"image_similarity": 0.9, "text_similarity": 0.2},
     },
 }
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    hub_ = hub_server.Hub()
-    thread = threading.Thread(target=hub_.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", hub_.address)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setenv("HF_TOKEN", "")
-    yield hub_
-    hub_.shutdown()
-    hub_.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def token(monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
-    assert huggingface_hub.get_token() == hub_server.TOKEN
 
 
 @pytest.fixture
@@ -227,7 +202,11 @@ def test_an_upload_needs_a_token_that_may_write_a_card_and_a_name(server, word, 
         card.push_concept(word, "me/cat")
     with pytest.raises(HubError, match=r"got 403 .*; the token must be allowed to write there"):
         card.push_concept(word, "me/cat", token="hf_reader")
-    with pytest.raises(HubError, match="must be named OWNER/NAME, got 'cat'"):
+    with pytest.raises(
+        HubError, match="must be named OWNER/NAME, or NAME for your own, got 'a cat'"
+    ):
+        card.push_concept(word, "a cat", token="hf_reader")
+    with pytest.raises(HubError, match=r"The Hub must accept the request for cat, got 401"):
         card.push_concept(word, "cat", token="hf_reader")
     assert server.repositories == {}
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -78,11 +78,8 @@ class DemoArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArguments(TrainConfig):
-    """Learn a word from the pictures in a folder. Run the same command again to resume.
-
-    Many words at once: oneword train --jobs FOLDER_OF_FOLDERS (see oneword train --jobs . --help).
-    """
+class _Training(TrainConfig):
+    """What one word and many have in common."""
 
     dry_run: bool = False
     """Print everything that would be done, and stop."""
@@ -91,7 +88,32 @@ class TrainArguments(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobsArguments(TrainArguments):
+class TrainArguments(_Training):
+    """Learn a word from the pictures in a folder. Run the same command again to resume.
+
+    Many words at once: oneword train --jobs FOLDER_OF_FOLDERS (see oneword train --jobs . --help).
+    """
+
+    push_to_hub: bool = False
+    """Upload the word with its card and last preview to the Hub when it is learned."""
+    hub_model_id: str | None = None
+    """Repository of push_to_hub, OWNER/NAME, or NAME for one of your own; unset: named as the run folder."""
+    hub_token: str | None = None
+    """Token of push_to_hub that may write; unset: that of hf auth login or HF_TOKEN."""
+    save_as_full_pipeline: bool = False
+    """Write the whole pipeline with the word in it into the run folder as well, for tools that load pipelines and no word's file (gigabytes)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.mirror is None or not self.save_as_full_pipeline,
+            "A mirror holds the run and no model, got save_as_full_pipeline with --mirror; leave "
+            "one of them out.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsArguments(_Training):
     """Learn many words at once. Run the same command again to resume.
 
     Every other option holds for all jobs. Each word has a run folder of its own in --output-dir,

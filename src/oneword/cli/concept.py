@@ -205,7 +205,8 @@ def _push(chosen: PushArguments) -> None:
     model = concept.provenance.get("base_model")
     model = model if isinstance(model, str) else ModelConfig().model
     prompt = f"a photo of a {concept.placeholder_token}"
-    print(terminal(f"  {reports.drawing(model, repository.as_posix(), prompt)}"))
+    name = "/".join(address.rsplit("/", 2)[-2:])  # it may have been named without its owner
+    print(terminal(f"  {reports.drawing(model, name, prompt)}"))
 
 
 def _read(path: Path) -> list[Concept]:

@@ -202,15 +202,22 @@ def _name_of(job: dict[str, Any]) -> str:
     return _name(text) if text else ""
 
 
+_OF_THE_CALL = {"output_dir", "model"} | (
+    {field.name for field in dataclasses.fields(TrainArguments)}
+    - {field.name for field in dataclasses.fields(TrainConfig)}
+)
+"""Options that a job has not of its own."""
+
+
 def _words(path: Path, job: dict[str, Any]) -> list[str]:
     """A job's own options."""
     own = {key: value for key, value in job.items() if key != "name"}
     if not own.keys() & {*_FOLDER}:
         raise ConfigError(f"Every job of {path} needs a train_data_dir, got {sorted(own)}.")
-    unfit = {"output_dir", "output-dir", "json", "dry_run", "dry-run", "model"} & own.keys()
+    unfit = sorted(key for key in own if key.replace("-", "_") in _OF_THE_CALL)
     if unfit:
         raise ConfigError(
-            f"The jobs of {path} must leave {', '.join(sorted(unfit))} to the command line; a job's "
+            f"The jobs of {path} must leave {', '.join(unfit)} to the command line; a job's "
             "run folder is its name in --output-dir."
         )
     return options.words_of(TrainArguments, own, path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import importlib.util
 import inspect
 import io
 import re
@@ -28,6 +29,7 @@ from oneword._files import read_text, sweep, write_json_atomic
 from oneword.cli.arguments import COMMON
 from oneword.config.inversion import InversionConfig
 from oneword.config.presets import PRESETS, SETUPS
+from oneword.config.runs import TrackerName
 from oneword.errors import ConfigError, UserError
 
 
@@ -77,13 +79,27 @@ NOT_NEEDED = {
 
 ACCUMULATION = "--gradient-accumulation-steps"
 REFUSED = {
-    "--push-to-hub": "upload the word with `oneword concept push` afterwards",
-    "--hub-token": "upload the word with `oneword concept push` afterwards",
-    "--hub-model-id": "upload the word with `oneword concept push` afterwards",
     "--use-8bit-adam": "the optimiser holds a few rows only, so there is nothing to save",
-    "--save-as-full-pipeline": "only the word is saved; the model is not changed",
 }
 """Options of that script that would change the outcome and are not built."""
+
+
+SECRETS = ("--hub-token", "--token")
+"""Options whose value no report and no file may hold."""
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """A command's words without the options that hold a secret."""
+    kept: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        name, equals, _ = word.partition("=")
+        if name.replace("_", "-") not in SECRETS:
+            kept.append(word)
+        elif not equals and queue:
+            queue.pop(0)
+    return kept
 
 
 def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
@@ -112,6 +128,10 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
                 value = queue.pop(0)
             cycles = value if name == "--lr-num-cycles" else cycles
             continue
+        if name == "--report-to" and (value if equals else "".join(queue[:1])) == "all":
+            out += [name, *_installed_trackers()]
+            del queue[: not equals]
+            continue
         if not equals and queue and (name, queue[0]) in VALUES:
             equals, value = "=", queue.pop(0)
         if equals:
@@ -126,6 +146,12 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
             f"{cycles}; take one of constant, linear, cosine, constant_with_warmup."
         )
     return _accumulated(out, accumulated, notes)
+
+
+def _installed_trackers() -> list[str]:
+    """What accelerate's "all" means: every tracker whose package is there."""
+    names = typing.get_args(TrackerName)
+    return [name for name in names if name == "csv" or importlib.util.find_spec(name)]
 
 
 def _with_values(cls: type[Any], words: Sequence[str]) -> list[str]:

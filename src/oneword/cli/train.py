@@ -6,10 +6,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from oneword._files import hold, write_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import TrainArguments
+from oneword.concepts import card, formats, hub, previews
 from oneword.config.runs import TrainConfig
+from oneword.errors import UserError
+from oneword.models.full_pipeline import check_full_pipeline, save_full_pipeline
+from oneword.models.loading import load_backbone
 from oneword.runs import train as runs
+from oneword.runs.prepare import work_of
 from oneword.runs.train import TrainOutcome
 
 
@@ -19,19 +25,58 @@ EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
 def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
     config = options.settings(TrainConfig, chosen)
+    if chosen.push_to_hub:
+        hub.check_upload(_repository(chosen), token=chosen.hub_token)
+        card.check_folder(config.output_dir)
+    backbone = None
+    if chosen.save_as_full_pipeline:
+        backbone = load_backbone(config.model, work_of(config))
+        resolved = config.inversion.resolved(backbone.family)
+        check_full_pipeline(backbone, resolved, config.output_dir, replace=config.replace)
     if chosen.dry_run:
-        options.tell(json.dumps(runs.dry_run(config), indent=1))
+        options.tell(json.dumps(runs.dry_run(config, backbone), indent=1))
         return 0
     with screen.display() as shown:
-        outcome = runs.train(config, on_event=shown.on_run)
+        outcome = runs.train(config, on_event=shown.on_run, backbone=backbone)
     options.write_json(chosen.json, summary(outcome))
     prompt = f"a photo of a {outcome.result.job.config.placeholder_token}"
     draw = reports.drawing(config.model.model, outcome.folder, prompt)
-    page = reports.write_run_report(outcome, commands=[reports.command("train", *words), draw])
+    again = reports.command("train", *options.without_secrets(words))
+    page = reports.write_run_report(outcome, commands=[again, draw])
     if outcome.concept_file is not None:
         options.tell(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
         options.tell(f"  {draw}")
-    return EXIT_CODES.get(outcome.result.status, 1)
+    code = EXIT_CODES.get(outcome.result.status, 1)
+    if code or outcome.result.concept is None:
+        return code
+    if backbone is not None:
+        folder = save_full_pipeline(backbone, [outcome.result.concept], outcome.folder)
+        options.tell(f"{folder} is a whole pipeline, too, with the word in it: load it as a model.")
+    return _upload(chosen, outcome) if chosen.push_to_hub else code
+
+
+def _repository(chosen: TrainArguments) -> str:
+    return chosen.hub_model_id or chosen.output_dir.resolve().name
+
+
+def _upload(chosen: TrainArguments, outcome: TrainOutcome) -> int:
+    """Write the word's card and upload both; where that fails, say how to do it again."""
+    folder, repository = outcome.folder, _repository(chosen)
+    preview, sheet = previews.kept(folder / formats.LEARNED), folder / card.PREVIEW
+    try:
+        with hold(folder):
+            if preview is not None and previews.may_write(sheet):
+                write_atomic(sheet, preview)
+            card.write_card(folder)
+        address = card.push_concept(folder, repository, token=chosen.hub_token)
+    except UserError as problem:
+        options.say(
+            f"The word is learned and lies in {folder}, but it was not uploaded: {problem} To "
+            f"repeat the upload alone: {reports.command('concept push', folder, repository)}"
+        )
+        return 1
+    options.tell(f"Uploaded to {address}.")
+    return 0
 
 
 def summary(outcome: TrainOutcome) -> dict[str, Any]:

@@ -85,12 +85,22 @@ def check_card(path: Path | str, license: str) -> None:
         FormatError: there is no word's file.
         SharingError: another README lies there, or the licence cannot be used.
     """
-    card = formats.read(path).path.parent / CARD
+    folder = formats.read(path).path.parent
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
         raise SharingError(
             "The licence must be the Hub's name of one, such as cc-by-4.0, "
             f"creativeml-openrail-m or other, got {license!r}."
         )
+    check_folder(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which a card would write over somebody's README.
+
+    Raises:
+        SharingError: there is one.
+    """
+    card = folder / CARD
     if is_there(card) and not _is_card(card):
         raise SharingError(
             f"{card} must be a card of oneword's or not exist, got another text; move the word "
@@ -284,7 +294,7 @@ def push_concept(
 
     Args:
         path: The file, or its run folder; its card lies beside it.
-        repository: ``OWNER/NAME``; it is made where there is none.
+        repository: ``OWNER/NAME``, or ``NAME`` for one of your own; it is made where there is none.
         private: Make a new repository private.
         token: With the right to write; unset: that of ``hf auth login`` or ``HF_TOKEN``.
         message: Of the commit; unset: names the word.
@@ -305,6 +315,7 @@ def push_concept(
             f"A shared word needs its card beside it, got none at {card}; write it with `oneword "
             f"concept card {path} --license ...`, and read it over."
         )
+    repository = hub.full_name(repository, token=token)
     text = read_text(card)
     # Hub users load the file by this name without asking; the card names it so, too.
     ending = file.path.suffix.lower()

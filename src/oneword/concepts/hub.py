@@ -90,6 +90,49 @@ def embeddings(names: Sequence[str]) -> list[str]:
     return []
 
 
+def check_upload(repository: str, *, token: str | None = None) -> None:
+    """Refuse an upload that could not be, as far as that is known without the Hub.
+
+    Args:
+        repository: ``OWNER/NAME``, or ``NAME`` for one of the token's owner.
+        token: With the right to write; unset: that of ``hf auth login`` or ``HF_TOKEN``.
+
+    Raises:
+        HubError: the name cannot be one, or there is no token.
+    """
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+        is_name = "/" not in repository or is_repository(repository)
+    except HFValidationError:
+        is_name = False
+    if not is_name:
+        raise HubError(
+            f"The repository must be named OWNER/NAME, or NAME for your own, got {repository!r}."
+        )
+    if not (token or get_token()):
+        raise HubError(
+            "An upload to the Hub needs a token that may write, got none; run `hf auth login`, or "
+            "set HF_TOKEN."
+        )
+
+
+def full_name(repository: str, *, token: str | None = None) -> str:
+    """``OWNER/NAME`` of a repository that may be named without its owner, who is the token's.
+
+    Raises:
+        HubError: as :func:`check_upload`; or the Hub does not know the token, or cannot be reached.
+    """
+    check_upload(repository, token=token)
+    if "/" in repository:
+        return repository
+    owner = _asked(repository, lambda: _api(token).whoami()["name"], writes=True)
+    return f"{owner}/{repository}"
+
+
 def upload(
     files: Sequence[tuple[Path | bytes, str]],
     repository: str,
@@ -111,18 +154,12 @@ def upload(
         The repository's address.
 
     Raises:
-        HubError: the name cannot be one, the token is missing or may not write there, or the Hub
-            cannot be reached.
+        HubError: as :func:`check_upload`; or the token may not write there, or the Hub cannot be
+            reached.
     """
-    from huggingface_hub import CommitOperationAdd, get_token
+    from huggingface_hub import CommitOperationAdd
 
-    if not is_repository(repository) or "@" in repository:
-        raise HubError(f"The repository must be named OWNER/NAME, got {repository!r}.")
-    if not (token or get_token()):
-        raise HubError(
-            "An upload to the Hub needs a token that may write, got none; run `hf auth login`, or "
-            "set HF_TOKEN."
-        )
+    check_upload(repository, token=token)
     api = _api(token)
     address = _asked(
         repository, lambda: api.create_repo(repository, private=private, exist_ok=True), writes=True

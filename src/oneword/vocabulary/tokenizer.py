@@ -183,7 +183,7 @@ class _WordTokenizer:
         return super().convert_ids_to_tokens(readable, *args, **kwargs)  # type: ignore[misc]
 
 
-def _is_single(token: str) -> bool:
+def is_single(token: str) -> bool:
     """Whether a placeholder begins and ends like a word, so that it must not match inside one."""
     return token[0].isalnum() and token[-1].isalnum()
 
@@ -219,7 +219,7 @@ def with_words(
     row = first_row
     for concept in concepts:
         token = concept.placeholder_token
-        added = AddedToken(token, normalized=False, single_word=_is_single(token))
+        added = AddedToken(token, normalized=False, single_word=is_single(token))
         if words.is_fast:
             words.add_tokens([added])
             index = words.convert_tokens_to_ids(token)

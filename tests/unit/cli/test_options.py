@@ -5,50 +5,11 @@ from __future__ import annotations
 import pytest
 
 from oneword.cli.arguments import ComposeArguments, GenerateArguments, JobsArguments, TrainArguments
-from oneword.cli.options import NOT_NEEDED, REFUSED, parse, words_of
+from oneword.cli.options import parse, words_of
 from oneword.errors import ConfigError
 
 
-SCRIPT = {
-    "save_steps": "500", "num_vectors": "1", "pretrained_model_name_or_path": "m",
-    "revision": "main", "variant": "fp16", "tokenizer_name": "x", "train_data_dir": "p",
-    "placeholder_token": "<cat>", "initializer_token": "cat", "learnable_property": "object",
-    "repeats": "100", "output_dir": "o", "seed": "1", "resolution": "512", "center_crop": None,
-    "train_batch_size": "16", "num_train_epochs": "100", "max_train_steps": "5000",
-    "gradient_accumulation_steps": "1", "gradient_checkpointing": None, "learning_rate": "1e-4",
-    "scale_lr": None, "lr_scheduler": "constant", "lr_warmup_steps": "500", "lr_num_cycles": "1",
-    "dataloader_num_workers": "0", "adam_beta1": "0.9", "adam_beta2": "0.999",
-    "adam_weight_decay": "1e-2", "adam_epsilon": "1e-08", "logging_dir": "logs",
-    "mixed_precision": "no", "allow_tf32": None, "report_to": "tensorboard",
-    "validation_prompt": "a <cat>", "num_validation_images": "4", "validation_steps": "100",
-    "validation_epochs": "5", "local_rank": "-1", "checkpointing_steps": "500",
-    "checkpoints_total_limit": "2", "resume_from_checkpoint": "latest",
-    "enable_xformers_memory_efficient_attention": None, "no_safe_serialization": None,
-    "push_to_hub": None, "hub_token": "t", "hub_model_id": "a/b", "use_8bit_adam": None,
-    "save_as_full_pipeline": None,
-}  # fmt: skip
-"""Options of diffusers' textual_inversion.py and textual_inversion_sdxl.py, with a value each."""
 BASE = ("--train-data-dir", "p")
-WORD = ("--placeholder_token", "<cat>", "--train_batch_size", "2")
-
-
-def given(name, value, *, equals=False):
-    words = [f"--{name}={value}"] if equals and value else [f"--{name}", *filter(None, [value])]
-    chosen, notes = parse(TrainArguments, "train", [*BASE, *WORD, *words])
-    return chosen, notes
-
-
-@pytest.mark.parametrize("equals", [False, True])
-@pytest.mark.parametrize("name", SCRIPT)
-def test_every_option_of_diffusers_script_is_taken_or_said(name, equals):
-    ours = "--" + name.replace("_", "-")
-    if ours in REFUSED:
-        with pytest.raises(ConfigError, match=f"{ours} is not supported: "):
-            given(name, SCRIPT[name], equals=equals)
-        return
-    _, notes = given(name, SCRIPT[name], equals=equals)
-    assert bool(notes) == (ours in NOT_NEEDED)
-    assert all(note.startswith(f"{ours} is not needed here: ") for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +39,6 @@ def test_a_file_of_options_may_name_them_too():
     chosen, notes = parse(TrainArguments, "train", words_of(TrainArguments, table, "run.toml"))
     assert str(chosen.train_data_dir) == "p"
     assert [note.split()[0] for note in notes] == ["--repeats"]
-    pushing = words_of(TrainArguments, table | {"push_to_hub": True}, "run.toml")
-    with pytest.raises(ConfigError, match="--push-to-hub is not supported"):
-        parse(TrainArguments, "train", pushing)
 
 
 # --- values that begin with a dash
