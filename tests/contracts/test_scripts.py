@@ -270,7 +270,7 @@ def test_words_that_are_more_than_rows_are_refused_before_training(
 @pytest.mark.parametrize(
     ("family", "word", "num_vectors", "message"),
     [
-        ("sana", "<Cat>", 1, "it reads '<Cat>' otherwise .*; a placeholder in lower case may do"),
+        ("sana", "<Cat>", 1, "it reads '<Cat>' otherwise .*; one of small letters may do"),
         (
             "ldm",
             "<cat>",

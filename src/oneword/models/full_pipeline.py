@@ -97,7 +97,7 @@ def check_full_pipeline(
                 raise _cannot(backbone, reason_of(error)) from error
     if not _alike(wanted, found):
         token = config.placeholder_token
-        small = "" if token == token.lower() else "; a placeholder in lower case may do"
+        small = "" if token.isalnum() and token.islower() else "; one of small letters may do"
         raise _cannot(backbone, f"it reads {token!r} otherwise than training does{small}")
 
 
