@@ -10,12 +10,12 @@ from oneword._files import check_writable, sweep
 from oneword._typing import Pixels
 from oneword.cli import grid, options, reports, screen
 from oneword.cli.arguments import GenerateArguments
+from oneword.cli.drawing import drawn, start_of
 from oneword.cli.words import (
     flat,
     on_base,
     read_concepts,
     read_words,
-    start_of,
     without_token,
 )
 from oneword.concepts.concept import Concept
@@ -67,27 +67,14 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     backbone = load_backbone(model, work)
     if backbone.memory:
         options.say(backbone.memory)
-    image, mask = start_of(chosen, backbone)
+    start = start_of(chosen, backbone)
     references, judge = {}, None
     if chosen.keep is not None:
         references = _references(chosen, concepts, backbone.resolution)
         choosing.check_references(said, references, chosen.rank_by)
         judge = load_judge(chosen.judge, backbone)
     with screen.warnings_said(), screen.counting("drawing") as show:
-        drawing = generation.generate(
-            backbone,
-            prompts,
-            seeds,
-            concepts=concepts,
-            sampling=chosen.sampling,
-            image=image,
-            mask=mask,
-            strength=chosen.strength,
-            batch_size=chosen.batch_size,
-            replace=chosen.replace,
-            wildcard_dir=chosen.wildcard_dir,
-            on_picture=show,
-        )
+        drawing = drawn(chosen, backbone, prompts, concepts, start, show)
     drawing = reports.told_how(drawing, dataclasses.replace(chosen, model=model))
     choice, kept, dropped = None, drawing, None
     again = reports.command("generate", *words)

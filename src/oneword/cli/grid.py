@@ -13,7 +13,8 @@ from PIL import Image
 
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import GenerateArguments
-from oneword.cli.words import flat, on_base, read_words, start_of
+from oneword.cli.drawing import drawn, start_of
+from oneword.cli.words import flat, on_base, read_words
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.grid import Axis
@@ -44,7 +45,7 @@ def run(chosen: GenerateArguments, prompts: Sequence[str]) -> int:
     """Draw all cells and put them on one sheet."""
     cells = _cells(chosen)
     numbers = {cell.values: number for number, cell in enumerate(cells)}
-    drawn: dict[tuple[Any, ...], Drawing] = {}
+    done: dict[tuple[Any, ...], Drawing] = {}
     listed: list[dict[str, str]] = []
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
     for model, own in itertools.groupby(
@@ -52,36 +53,23 @@ def run(chosen: GenerateArguments, prompts: Sequence[str]) -> int:
     ):
         several = list(own)
         backbone = load_backbone(model, work)
-        image, mask = start_of(chosen, backbone)
+        start = start_of(chosen, backbone)
         for cell in several:  # before the first one is drawn
             backbone.check_sampling(cell.sampling)
         for cell in several:
-            with screen.warnings_said(), screen.counting(cell.label) as show:
-                drawing = generation.generate(
-                    backbone,
-                    prompts,
-                    chosen.drawn_seeds,
-                    concepts=flat(cell.words),
-                    sampling=cell.sampling,
-                    image=image,
-                    mask=mask,
-                    strength=chosen.strength,
-                    batch_size=chosen.batch_size,
-                    replace=chosen.replace,
-                    wildcard_dir=chosen.wildcard_dir,
-                    on_picture=show,
-                )
             changed = dataclasses.replace(
                 chosen, model=model, sampling=cell.sampling, concepts=tuple(cell.words)
             )
+            with screen.warnings_said(), screen.counting(cell.label) as show:
+                drawing = drawn(changed, backbone, prompts, flat(cell.words), start, show)
             drawing = reports.told_how(drawing, changed)
             drawing = drawing.told([{"grid": cell.label}] * len(drawing.prompts))
             # numbered, since a label may be as long as a path and names are cut
             place = f"{numbers[cell.values]:02d} {cell.label}"
             files = generation.save_pictures(drawing, chosen.output_dir, mark=place)
             listed += [{"file": str(f)} | drawing.metadata(i) for i, f in enumerate(files)]
-            drawn[cell.values] = drawing
-    save_png(_sheet(chosen.axes, drawn), chosen.output_dir / SHEET)
+            done[cell.values] = drawing
+    save_png(_sheet(chosen.axes, done), chosen.output_dir / SHEET)
     options.write_json(chosen.json, listed)
     options.tell(
         f"{len(listed)} pictures in {chosen.output_dir}, all of them in "

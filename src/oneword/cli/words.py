@@ -1,4 +1,4 @@
-"""Words, models and pictures that are named on the command line."""
+"""Words and models that are named on the command line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
-
-from oneword._typing import Masks, Pixels
 from oneword.cli import options
-from oneword.cli.arguments import GenerateArguments
 from oneword.concepts import formats
 from oneword.concepts.base import base_of
 from oneword.concepts.concept import Concept
@@ -19,27 +14,6 @@ from oneword.concepts.mixing import distinct
 from oneword.config.checks import check_placeholder
 from oneword.config.model import AUTO, EMBEDDED, ModelConfig
 from oneword.errors import ConfigError
-from oneword.images import from_uint8, read_image
-from oneword.models.contract import Backbone
-
-
-def start_of(chosen: GenerateArguments, backbone: Backbone) -> tuple[Pixels | None, Masks | None]:
-    """The picture that is drawn over, and its mask, as large as what is drawn."""
-    size = backbone.sampling_for(chosen.sampling)
-    assert size.height
-    assert size.width
-    image = mask = None
-    if chosen.image is not None:
-        image = fitted(chosen.image, size.width, size.height)
-    if chosen.mask_image is not None:
-        mask = (fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
-    return image, mask
-
-
-def fitted(path: Path, width: int, height: int) -> Pixels:
-    """A picture's middle, as large as what is drawn, as pixels."""
-    picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
-    return from_uint8(np.asarray(picture)[None])
 
 
 def on_base(
