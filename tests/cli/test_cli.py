@@ -159,6 +159,26 @@ def test_evaluate_scores_beside_references(word, photos, tiny_folder, tmp_path, 
     assert json.loads(again.read_text()) == found
 
 
+def test_weights_in_scored_prompts_are_drawn_and_no_text_for_the_judge(
+    word, photos, tiny_folder, tmp_path, capsys, judge
+):
+    command = [
+        "evaluate", "--concept", str(word), "--train-data-dir", str(photos), "--model",
+        str(tiny_folder), "--judge", str(judge), "--num-images-per-prompt", "1",
+        "--num-inference-steps", "1", "--output-dir", str(tmp_path / "scores"), "--prompts",
+    ]  # fmt: skip
+    assert main([*command, "a (S*:1.9) on the (moon:0.5)", "a S* on the moon"]) == 0
+    found = json.loads((tmp_path / "scores" / "scores.json").read_text())["scores"]
+    by_prompt = {name: list(own["by_prompt"].values()) for name, own in found.items()}
+    weighted, plain = by_prompt["training pictures"]
+    assert weighted == plain
+    weighted, plain = by_prompt["concept"]
+    assert weighted != plain
+    capsys.readouterr()
+    assert main([*command, "a (S*:9) on the moon"]) == 2
+    assert "A weight must be in [0, 5], got 9" in capsys.readouterr().err
+
+
 def test_evaluate_takes_the_papers_protocol_and_says_what_is_not_its(
     word, photos, tiny_folder, tmp_path, capsys, judge, monkeypatch
 ):

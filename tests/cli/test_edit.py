@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import png_texts
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
@@ -115,3 +119,35 @@ def test_how_picture_and_edit_are_blended_is_kept_with_the_edit(edit, folder, tm
     assert edit("picture.png", "a cat", *options, "--num-images-per-prompt", "1") == 0
     (found,) = json.loads((tmp_path / "all.json").read_text())
     assert (found["background"], found["pixel_blending"]) == ("poisson", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("words", "starts"),
+    [
+        (["--concepts", "a.safetensors", "--mask", "mask.png", "--background", "blend"], True),
+        (["--strength", "0.5", "--negative-prompt", "a dog"], False),
+        (["--invert", "a dog"], False),
+    ],
+)
+def test_an_edit_says_what_made_it_and_its_command_makes_it_again(
+    words, starts, edit, folder, tmp_path, capsys
+):
+    words = [str(folder / w) if w.endswith(("png", "safetensors")) else w for w in words]
+    prompt = "a photo of a <a>" if starts else "a photo of a cat"
+    assert edit("picture.png", prompt, *words, "--num-images-per-prompt", "2") == 0
+    file = json.loads((tmp_path / "all.json").read_text())[-1]["file"]
+    told = png_texts.read(Path(file))
+    assert told["prompt"] == prompt
+    assert told["parameters"].startswith("a photo of a ")
+    assert f"Seed: {told['seed']}" in told["parameters"]
+    assert told["picture_sha256"] == sha256(folder / "picture.png")
+    assert ("mask_sha256" in told) == starts
+    again = shlex.split(told["command"])
+    assert again[:3] == ["oneword", "edit", str(folder / "picture.png")]
+    assert main([*again[1:], "--output-dir", str(tmp_path / "again")]) == 0
+    (same,) = (tmp_path / "again").glob("000-*.png")
+    assert np.array_equal(pixels(same), pixels(file))
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

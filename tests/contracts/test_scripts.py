@@ -311,5 +311,7 @@ def test_a_full_disk_is_one_sentence(tiny_sd, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tiny_sd.pipeline, "save_pretrained", full)
+    (tmp_path / "out" / full_pipeline.INDEX).write_text("{}")
     with pytest.raises(UserError, match=r"cannot be written into .* because of: .*No space left"):
         save_full_pipeline(tiny_sd, words_for(tiny_sd, 1, "<cat>"), tmp_path / "out")
+    assert not (tmp_path / "out" / full_pipeline.INDEX).exists()

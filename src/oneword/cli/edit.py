@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from oneword._files import check_writable
-from oneword.cli import options, screen
+from oneword.cli import options, reports, screen
 from oneword.cli.arguments import EditArguments
 from oneword.cli.words import flat, on_base, read_words
 from oneword.evaluation.features import load_judge
@@ -18,7 +19,8 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     check_writable(chosen.output_dir)
     words = read_words(chosen.concepts)
     concepts = flat(words)
-    backbone = load_backbone(on_base(chosen.model, words))
+    model = on_base(chosen.model, words)
+    backbone = load_backbone(model)
     picture, mask = editing.read_picture(
         chosen.picture, backbone, chosen.sampling, mask=chosen.mask
     )
@@ -42,6 +44,8 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
             replace=chosen.replace,
             on_picture=show,
         )
+    told = reports.told_how(edits.drawing, dataclasses.replace(chosen, model=model))
+    edits = dataclasses.replace(edits, drawing=told)
     if judge is not None:
         edits = editing.ranked(edits, judge, concepts=concepts, keep=chosen.keep)
     files = editing.save_edits(edits, chosen.output_dir)

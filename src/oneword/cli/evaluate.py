@@ -104,13 +104,16 @@ def score(
         raise ConfigError(f"The prompts must differ from each other, got {list(config.prompts)}.")
     judge = features.load_judge(config.judge, backbone)
     token, kind = concept.placeholder_token, harness.learnable_property(concept)
+    edits = [as_template(p, token) for p in expanded(config.prompts, {token: kind})]
+    backbone.check_prompts(edits, config.sampling)
     plan = harness.protocol_for(
         backbone.family,
         preset=config.preset,
         learnable_property=kind,
-        edits=[as_template(p, token) for p in expanded(config.prompts, {token: kind})],
+        edits=edits,
         plain=plain is not None,
         seeds=range(config.seed, config.seed + config.num_images_per_prompt),
+        emphasis=backbone.sampling_for(config.sampling).emphasis or "numbers",
     )
     methods = harness.concept_methods(
         backbone, concept, judge, pictures, sampling=config.sampling,

@@ -26,6 +26,7 @@ from oneword.evaluation.features import Judge
 from oneword.generation.ddim_inversion import bipartite
 from oneword.generation.generate import check_negative_prompt, drawn_as_learned, generate
 from oneword.models.contract import Backbone
+from oneword.models.emphasis import plain as plain_text
 from oneword.prompts import (
     COMMON_WORDS,
     EDIT_PROMPTS,
@@ -55,6 +56,8 @@ class Protocol:
     plain: str | None
     """Template of plain similarity; ``None``: no such score."""
     seeds: tuple[int, ...]
+    emphasis: str = "none"
+    """What in the templates is a weight, as a drawing's settings say; the judge reads none."""
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -70,6 +73,7 @@ def protocol_for(
     edits: Sequence[str] = (),
     plain: bool = False,
     seeds: Sequence[int] = tuple(range(64)),
+    emphasis: str = "none",
 ) -> Protocol:
     """The protocol of a model family.
 
@@ -80,6 +84,7 @@ def protocol_for(
         edits: Templates in place of those.
         plain: Score against plain-background pictures too.
         seeds: One picture each; the paper draws 64.
+        emphasis: What in ``edits`` is a weight.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.1.
@@ -92,6 +97,7 @@ def protocol_for(
         edits=tuple(edits) or own,
         plain=PLAIN_PROMPT if plain and learnable_property == "object" else None,
         seeds=tuple(seeds),
+        emphasis=emphasis,
     )
 
 
@@ -168,7 +174,8 @@ def evaluate(
     training = judge.images(pictures)
     plain_features = None if plain is None else judge.images(plain)
     # Scored against a prompt without its subject, as the paper does: "a photo of on the moon".
-    texts = judge.texts([bare(template) for template in protocol.edits])
+    said = [plain_text(template, protocol.emphasis) for template in protocol.edits]
+    texts = judge.texts([bare(template) for template in said])
     scores: dict[str, Scores] = {}
     drawn: dict[str, dict[str, Pixels]] = {}
     names: dict[Method, str] = {}
