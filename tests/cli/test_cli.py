@@ -176,7 +176,9 @@ def test_weights_in_scored_prompts_are_drawn_and_no_text_for_the_judge(
     assert weighted != plain
     capsys.readouterr()
     assert main([*command, "a (S*:9) on the moon"]) == 2
-    assert "A weight must be in [0, 5], got 9" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "A weight must be in [0, 5], got 9" in err
+    assert "drawing and scoring" not in err
 
 
 def test_evaluate_takes_the_papers_protocol_and_says_what_is_not_its(

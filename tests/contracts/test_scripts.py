@@ -33,14 +33,12 @@ SMALL = {
     "max_train_steps": "2", "lr_warmup_steps": "0", "validation_steps": "2",
     "num_validation_images": "1", "placeholder_token": "<cat-toy>", "initializer_token": "cat",
     "validation_prompt": "a photo of a <cat-toy>", "seed": "7", "report_to": "csv",
-    "revision": "main", "hub_model_id": "me/cat-toy", "resume_from_checkpoint": "latest",
-    "checkpoints_total_limit": "2", "tokenizer_name": "any", "validation_epochs": "1",
+    "revision": "main", "variant": "fp16", "hub_model_id": "me/cat-toy",
+    "resume_from_checkpoint": "latest", "checkpoints_total_limit": "2", "tokenizer_name": "any",
+    "validation_epochs": "1",
 }  # fmt: skip
 """In place of the scripts' defaults, or where they have none."""
-LEFT_OUT = {
-    "variant",  # the tiny folder has one set of weights
-    "use_8bit_adam",  # a library of its own
-}
+LEFT_OUT = {"use_8bit_adam"}  # a library of its own
 
 
 def command(script, **paths):
@@ -80,8 +78,8 @@ def row_of(pipeline, encoder, tokenizer, token):
 def test_a_script_with_all_its_options_runs_under_our_name(
     script, family, encoders, server, photos, tmp_path, capsys
 ):
-    model = tiny.save(tiny.make(family), tmp_path / "model")
-    run = tmp_path / "run"
+    model, run = tmp_path / "model", tmp_path / "run"
+    tiny.make(family).save_pretrained(model, variant="fp16")
     words = command(
         script, pretrained_model_name_or_path=model, train_data_dir=photos, output_dir=run,
         hub_token=hub_server.TOKEN,
@@ -105,7 +103,7 @@ def test_a_script_with_all_its_options_runs_under_our_name(
     stock = DiffusionPipeline.from_pretrained(run)
     for name, (encoder, tokenizer) in encoders.items():
         assert torch.equal(row_of(stock, encoder, tokenizer, "<cat-toy>"), concept.rows[name][0])
-    ours = load_backbone(ModelConfig(model=str(model), device="cpu"))
+    ours = load_backbone(ModelConfig(model=str(model), variant="fp16", device="cpu"))
     saved = load_backbone(ModelConfig(model=str(run), device="cpu"))
     prompts = ["a <cat-toy> on the moon", "a cat"]
     with torch.no_grad(), injected(ours, [concept]):
@@ -311,7 +309,10 @@ def test_a_full_disk_is_one_sentence(tiny_sd, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tiny_sd.pipeline, "save_pretrained", full)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
     (tmp_path / "out" / full_pipeline.INDEX).write_text("{}")
+    check_full_pipeline(tiny_sd, config, tmp_path / "out")  # it is written over
     with pytest.raises(UserError, match=r"cannot be written into .* because of: .*No space left"):
         save_full_pipeline(tiny_sd, words_for(tiny_sd, 1, "<cat>"), tmp_path / "out")
     assert not (tmp_path / "out" / full_pipeline.INDEX).exists()

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from oneword._files import OutputError, check_writable, hold
+from oneword._files import OutputError, check_target, hold
 from oneword.concepts.concept import OUTPUT_VECTORS, Concept
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.tuning import TUNING
@@ -69,10 +69,10 @@ def check_full_pipeline(
                 "A pipeline can hold a word that is embedding rows and nothing else, got "
                 f"{name} with save_as_full_pipeline; leave one of them out."
             )
-    size = _size(backbone)
-    check_writable(folder)
-    free = shutil.disk_usage(folder).free
-    if free < size:
+    size, place = _size(backbone), folder.absolute()
+    check_target(folder / INDEX)
+    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+    if free < size and not (folder / INDEX).is_file():  # which would be written over
         raise OutputError(
             f"The disk of {folder} must have {size / 1e9:.1f} GB of room for the pipeline, got "
             f"{free / 1e9:.1f} GB; free some, or leave out --save-as-full-pipeline."

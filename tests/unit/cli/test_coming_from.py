@@ -24,11 +24,17 @@ SCRIPTS = {n: o for script in DIFFUSERS["scripts"].values() for n, o in script.i
 
 COMING = {
     "--save-steps", "--validation-prompts", "--optimizer", "--lr-num-cycles", "--lr-power",
-    "--fit", "--bucket-step",
+    "--lr-step-rules", "--noise-offset", "--loss-type", "--huber-c", "--huber-schedule",
+    "--snr-gamma", "--caption-dropout-rate", "--caption-tag-dropout-rate", "--shuffle-caption",
+    "--keep-tokens", "--random-crops", "--crop-scale", "--fit", "--bucket-step",
+    "--preview-pictures", "--num-processes",
 }  # fmt: skip
 """Options that the pages name and that are still to be built; none that is there may be in it."""
-UNTIL_THEN = {"save_steps", "validation_prompt", "lr_num_cycles", "use_8bit_adam"}
-"""Options of diffusers' scripts that these will take; until then they come to something else."""
+UNTIL_THEN = {
+    "save_steps", "validation_prompt", "lr_num_cycles", "use_8bit_adam", "center_crop",
+    "local_rank",
+}  # fmt: skip
+"""Options of diffusers' scripts that come to something else until those are there."""
 
 BASE = ("--train-data-dir", "p", "--placeholder-token", "<cat>", "--train-batch-size", "2")
 GIVEN = {
