@@ -18,6 +18,7 @@ from oneword.concepts.concept import Concept
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError, UserError
+from oneword.generation.generate import check_words
 from oneword.models import full_pipeline
 from oneword.models.full_pipeline import check_full_pipeline, save_full_pipeline
 from oneword.models.loading import load_backbone
@@ -105,6 +106,9 @@ def test_a_script_with_all_its_options_runs_under_our_name(
         assert torch.equal(row_of(stock, encoder, tokenizer, "<cat-toy>"), concept.rows[name][0])
     ours = load_backbone(ModelConfig(model=str(model), variant="fp16", device="cpu"))
     saved = load_backbone(ModelConfig(model=str(run), device="cpu"))
+    check_words(saved, ["a <cat-toy> on the moon"], [])  # warns of no strange word
+    with pytest.warns(UserWarning, match="'<dog-toy>' is no loaded word"):
+        check_words(saved, ["a <dog-toy> on the moon"], [])
     prompts = ["a <cat-toy> on the moon", "a cat"]
     with torch.no_grad(), injected(ours, [concept]):
         wanted = ours.encode_prompt(prompts)

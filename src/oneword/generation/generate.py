@@ -239,6 +239,8 @@ def check_words(
             )
     check_negative_prompt(negative_prompt, concepts)
     for word in strange:
+        if all(vocabulary.is_word(word) for vocabulary in backbone.vocabularies.values()):
+            continue  # a model that was saved with it
         warnings.warn(
             f"{word!r} is no loaded word and is read as text; if it is one, load its file (on the "
             "command line with --concepts).",
