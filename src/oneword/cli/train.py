@@ -12,6 +12,7 @@ from oneword.cli.arguments import TrainArguments
 from oneword.concepts import card, formats, hub, previews
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
+from oneword.models.contract import Backbone
 from oneword.models.full_pipeline import check_full_pipeline, save_full_pipeline
 from oneword.models.loading import load_backbone
 from oneword.runs import train as runs
@@ -25,14 +26,7 @@ EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
 def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
     config = options.settings(TrainConfig, chosen)
-    if chosen.push_to_hub:
-        hub.check_upload(_repository(chosen), token=chosen.hub_token)
-        card.check_folder(config.output_dir)
-    backbone = None
-    if chosen.save_as_full_pipeline:
-        backbone = load_backbone(config.model, work_of(config))
-        resolved = config.inversion.resolved(backbone.family)
-        check_full_pipeline(backbone, resolved, config.output_dir, replace=config.replace)
+    backbone = _checked(chosen, config)
     if chosen.dry_run:
         options.tell(json.dumps(runs.dry_run(config, backbone), indent=1))
         return 0
@@ -55,6 +49,23 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     return _upload(chosen, outcome) if chosen.push_to_hub else code
 
 
+def _checked(chosen: TrainArguments, config: TrainConfig) -> Backbone | None:
+    """Refuse what could not be done with the word afterwards; the model, where that needed it.
+
+    Raises:
+        UserError: it could not be uploaded, or not be put into the pipeline.
+    """
+    if chosen.push_to_hub:
+        hub.check_upload(_repository(chosen), token=chosen.hub_token)
+        card.check_folder(config.output_dir)
+    if not chosen.save_as_full_pipeline:
+        return None
+    backbone = load_backbone(config.model, work_of(config))
+    resolved = config.inversion.resolved(backbone.family)
+    check_full_pipeline(backbone, resolved, config.output_dir, replace=config.replace)
+    return backbone
+
+
 def _repository(chosen: TrainArguments) -> str:
     return chosen.hub_model_id or chosen.output_dir.resolve().name
 
@@ -70,9 +81,12 @@ def _upload(chosen: TrainArguments, outcome: TrainOutcome) -> int:
             card.write_card(folder)
         address = card.push_concept(folder, repository, token=chosen.hub_token)
     except UserError as problem:
+        again = reports.command(
+            "concept push", folder, repository, *["--token", "TOKEN"] * bool(chosen.hub_token)
+        )
         options.say(
             f"The word is learned and lies in {folder}, but it was not uploaded: {problem} To "
-            f"repeat the upload alone: {reports.command('concept push', folder, repository)}"
+            f"repeat the upload alone: {again}"
         )
         return 1
     options.tell(f"Uploaded to {address}.")
