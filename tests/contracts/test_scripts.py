@@ -223,6 +223,7 @@ def state(backbone):
         ("flux", 3, "<My-Cat>"),
         ("sd3", 1, "<My-Cat>"),
         ("sana", 1, "<my-cat>"),  # Gemma; its pipeline writes prompts small
+        ("cosmos2", 1, "<my-cat>"),  # drawn here by a solver of ours
         ("qwen_image", 1, "<My-Cat>"),  # whose table has rows to spare
     ],
 )
@@ -241,6 +242,8 @@ def test_a_saved_pipeline_reads_words_as_we_do_and_ours_stays_as_it_was(
     assert all(torch.equal(after[key], bits[key]) for key in bits)
     assert torch.equal(torch.get_rng_state(), rng)
     prompts = [f"a photo of a {word} next to my toy9 on the moon"]
+    scheduler = json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler == json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     saved = load_backbone(ModelConfig(model=str(tmp_path / "out"), device="cpu"))
     with torch.no_grad(), injected(ours, words):
         wanted = ours.encode_prompt(prompts)
@@ -273,12 +276,14 @@ def test_words_that_are_more_than_rows_are_refused_before_training(
     ("family", "word", "num_vectors", "message"),
     [
         ("sana", "<Cat>", 1, "it reads '<Cat>' otherwise .*; one of small letters may do"),
+        ("ldm", "<cat>", 1, r"its text encoder takes none \(ValueError: to_logits has an output"),
         (
-            "ldm",
+            "prx",
             "<cat>",
             1,
-            r"its text encoder takes none \(ValueError: to_logits has an output for each",
+            "diffusers saves its text_encoder, a T5GemmaEncoder, and does not load",
         ),
+        ("kolors", "catx", 1, "it reads 'catx' otherwise than training does; leave out"),
         ("sd3", "<cat>", 2, r"it would read one of the word's 2 vectors \(pass --num-vectors 1\)"),
     ],
 )

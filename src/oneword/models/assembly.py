@@ -100,7 +100,9 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
 
 
 def reschedule(pipeline: Any, kind: type[Any], **changes: Any) -> None:
-    """Give a pipeline another solver, with the settings of its own."""
+    """Give a pipeline another solver, with the settings of its own, which it goes on to hold."""
+    if not hasattr(pipeline, "own_scheduler"):
+        pipeline.own_scheduler = pipeline.scheduler
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **changes)
 
 

@@ -14,7 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from safetensors import SafetensorError
 from tokenizers import AddedToken
 from torch import Tensor, nn
@@ -69,6 +71,7 @@ def check_full_pipeline(
                 "A pipeline can hold a word that is embedding rows and nothing else, got "
                 f"{name} with save_as_full_pipeline; leave one of them out."
             )
+    _check_parts(backbone)
     size, place = _size(backbone), folder.absolute()
     check_target(folder / INDEX)
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
@@ -127,11 +130,14 @@ def save_full_pipeline(backbone: Backbone, concepts: Sequence[Concept], folder: 
                 f"{' with weight deltas' * bool(concept.deltas)}."
             )
         _check_count(backbone, concept.num_vectors)
+    _check_parts(backbone)
     _size(backbone)
+    pipeline = backbone.pipeline
     with hold(folder, wait_s=_WAIT_S), _enlarged(backbone, concepts), quiet():
         try:
             (folder / INDEX).unlink(missing_ok=True)  # half a pipeline is none
-            backbone.pipeline.save_pretrained(folder)
+            with _own_solver(pipeline):
+                pipeline.save_pretrained(folder)
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"The pipeline cannot be written into {folder} because of: {why(error)}; make "
@@ -154,6 +160,32 @@ def _check_count(backbone: Backbone, num_vectors: int) -> None:
             backbone,
             f"it would read one of the word's {num_vectors} vectors (pass --num-vectors 1)",
         )
+
+
+@contextmanager
+def _own_solver(pipeline: Any) -> Iterator[None]:
+    """While it lasts, a pipeline has the solver that it was loaded with."""
+    ours = pipeline.scheduler
+    pipeline.scheduler = getattr(pipeline, "own_scheduler", ours)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = ours
+
+
+def _check_parts(backbone: Backbone) -> None:
+    """Refuse a pipeline with a part that its own libraries save and do not load.
+
+    Raises:
+        ModelError: it has one.
+    """
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    with _own_solver(backbone.pipeline):
+        index = dict(backbone.pipeline.config)
+    for name, entry in index.items():
+        library, kind = entry if isinstance(entry, list | tuple) and len(entry) == 2 else ("", "")
+        if library in libraries and not hasattr(libraries[library], kind):
+            raise _cannot(backbone, f"{library} saves its {name}, a {kind}, and does not load it")
 
 
 def _size(backbone: Backbone) -> int:
@@ -197,8 +229,9 @@ def _enlarged(backbone: Backbone, concepts: Sequence[Concept]) -> Iterator[None]
     dims = {name: vocabulary.dim for name, vocabulary in backbone.vocabularies.items()}
     words = [w.fitted(dims) for c in concepts for w in (c, *c.companions())]
     # as in training a row takes the place of the space before it; but where diffusers looks for the
-    # tokens in a prompt, it would not know one with a space
-    takes_space = not hasattr(backbone.pipeline, "maybe_convert_prompt")
+    # first of several tokens in a prompt, it would not know one with a space
+    several = any(word.num_vectors > 1 for word in words)
+    takes_space = not (several and hasattr(backbone.pipeline, "maybe_convert_prompt"))
     with ExitStack() as undo:
         for vocabulary in backbone.vocabularies.values():
             try:
