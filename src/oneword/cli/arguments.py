@@ -107,6 +107,7 @@ class JobsArguments(TrainArguments):
     workers: int | None = None
     """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
+    num_processes: Annotated[int, tyro.conf.Suppress] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -508,7 +509,7 @@ _TRAINING = {
     ),
 }  # fmt: skip
 COMMON: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": _TRAINING,
+    "train": _TRAINING | {"training": (*_TRAINING["training"], "num_processes")},
     "train --jobs": {
         "job": ("jobs", "slots", "cluster", "workers"),
         "word": ("initializer_token", "initializer_file", "learnable_property", "setup"),

@@ -27,6 +27,7 @@ from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError, UserError
 from oneword.runs import threads
+from oneword.training.started import started
 
 
 VERBS = {
@@ -179,14 +180,23 @@ def _follow(verb: str, words: list[str]) -> int:
         return 0 if words else 2
     name, given = _command(verb, words)
     kind, module = COMMANDS[name]
+    own = started()
+    if own is not None and name != "train":
+        more = "; --cluster local shares words among processes" if name == "train --jobs" else ""
+        raise ConfigError(
+            f"oneword {name} must be started once, got {own.count} processes (WORLD_SIZE); leave "
+            f"accelerate launch or torchrun out{more}."
+        )
     chosen, notes = options.parse(kind, name, given)
-    for note in notes:
+    for note in notes if own is None or own.rank == 0 else ():
         options.say(note)
     for option in ("json", "sheet"):
         if (target := getattr(chosen, option, None)) is not None:
             check_target(target)
     if isinstance(chosen, ModelsArguments) and chosen.probe is not None:
         module = "probe"
+    if name == "train" and chosen.num_processes > 1 and own is None and not chosen.dry_run:
+        module = "launch"
     if name == "demo":
         options.say("Loading the model ...")  # the libraries' import takes seconds, too
     folder = getattr(chosen, "output_dir", None)
