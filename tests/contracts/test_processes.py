@@ -66,20 +66,27 @@ def in_processes(count, work):
     fork = multiprocessing.get_context("fork")
     pipes = [fork.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        fork.Process(target=live, args=(rank, sender)) for rank, (_, sender) in enumerate(pipes)
+        fork.Process(target=live, args=(rank, sender), daemon=True)
+        for rank, (_, sender) in enumerate(pipes)
     ]
     for process in processes:
         process.start()
-    until, results = time.monotonic() + _LONGEST_S, []
-    for process, (receiver, sender) in zip(processes, pipes, strict=True):
-        sender.close()
-        assert receiver.poll(max(0.0, until - time.monotonic())), "a process waits for ever"
-        try:
-            results.append(receiver.recv())
-        except EOFError:
-            results.append(None)
-        process.join(_LONGEST_S)
-    return results
+    until = time.monotonic() + _LONGEST_S
+    try:
+        return [received(*own, until) for own in pipes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def received(receiver, sender, until):
+    sender.close()
+    assert receiver.poll(max(0.0, until - time.monotonic())), "a process waits for ever"
+    try:
+        return receiver.recv()
+    except EOFError:
+        return None
 
 
 def facts(result):
