@@ -23,7 +23,13 @@ from oneword._escaping import terminal
 from oneword._files import check_target, is_there
 from oneword._version import __version__
 from oneword.cli import ahead, completion, options
-from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
+from oneword.cli.arguments import (
+    COMMANDS,
+    SUB_VERB_HELP,
+    ModelsArguments,
+    TrainArguments,
+    sub_verbs,
+)
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError, UserError
 from oneword.runs import threads
@@ -195,8 +201,8 @@ def _follow(verb: str, words: list[str]) -> int:
             check_target(target)
     if isinstance(chosen, ModelsArguments) and chosen.probe is not None:
         module = "probe"
-    if name == "train" and chosen.num_processes > 1 and own is None and not chosen.dry_run:
-        module = "launch"
+    if name == "train" and isinstance(chosen, TrainArguments) and own is None:
+        module = "launch" if chosen.num_processes > 1 and not chosen.dry_run else module
     if name == "demo":
         options.say("Loading the model ...")  # the libraries' import takes seconds, too
     folder = getattr(chosen, "output_dir", None)
