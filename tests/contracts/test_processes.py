@@ -347,7 +347,6 @@ def test_a_device_for_each_process(monkeypatch):
     with pytest.raises(ConfigError, match="got the device 'cpu:0'; pass --device cuda or cpu"):
         check_device("cpu:0", 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("oneword.training.processes.pick_device", torch.device)
     assert check_device("cuda", 1).type == "cuda"
     with pytest.raises(ConfigError, match="at most the number of GPUs, 1, got 2"):
         check_device("cuda", 2)

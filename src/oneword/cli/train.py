@@ -38,9 +38,8 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
             with screen.display() as shown:
                 outcome = runs.train(config, on_event=shown.on_run, processes=processes)
         except UserError:
-            if (
-                own is not None
-            ):  # the launcher ends all when one has died, and here is the one to say so
+            # the launcher stops all where one has died, and this is the one to say so
+            if own is not None:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise
     options.write_json(chosen.json, summary(outcome))

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from oneword._devices import pick_device
+from oneword._devices import device_of
 from oneword.errors import ConfigError, UserError, why
 from oneword.training.started import Started
 
@@ -148,10 +148,10 @@ def check_device(device: str, count: int) -> torch.device:
         count: Of this machine's processes.
 
     Raises:
-        ModelError: there is no such device here.
+        ModelError: it is no device.
         ConfigError: it is one for a single process, or there are fewer GPUs than processes.
     """
-    found = pick_device(device)
+    found = device_of(device)  # without a tensor there, which would take memory of the first GPU
     if found.type not in ("cpu", "cuda") or found.index is not None:
         raise ConfigError(
             "Several processes must train on CUDA's GPUs, one each, or on the CPU, got the device "
