@@ -71,6 +71,19 @@ def test_other_commands_are_started_once(monkeypatch, capsys):
     assert "--cluster local shares words among processes" in capsys.readouterr().err
 
 
+def test_dry_runs_and_jobs_start_no_processes(training, tmp_path, capsys):
+    several = ["--num-processes", "2", "--output-dir", str(tmp_path / "run")]
+    assert main([*training, *several, "--dry-run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert "2 processes take 2 of a step's 4 samples each" in plan["notes"]
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    (tmp_path / "photos").rename(jobs / "cat")
+    assert main(["train", "--jobs", str(jobs), "--model", "microworld-nano", *several]) == 2
+    assert "must train in one process, got num_processes 2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def command(training, folder):
     """A run of many steps in two processes, and the processes' ids once it is under way."""
     words = [*training, "--output-dir", str(folder), "--num-processes", "2", "--max-train-steps"]

@@ -107,7 +107,8 @@ class JobsArguments(TrainArguments):
     workers: int | None = None
     """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
-    num_processes: Annotated[int, tyro.conf.Suppress] = 1
+    num_processes: int = 1
+    """For one word alone: many are shared among processes by --cluster local --workers N."""
 
 
 @dataclass(frozen=True, kw_only=True)
