@@ -70,7 +70,10 @@ NOT_NEEDED = {
     "--tokenizer-name": (1, "the tokenizer is the model's own"),
     "--lr-num-cycles": (1, "no course of the rate starts again"),
     "--validation-epochs": (1, "--validation-steps says how often previews are drawn"),
-    "--local-rank": (1, "--jobs and --cluster share work among processes"),
+    "--local-rank": (
+        1,
+        "torchrun and accelerate launch tell it by LOCAL_RANK, and --num-processes starts them itself",
+    ),
     "--no-safe-serialization": (0, "words are written as safetensors"),
     "--only-save-embeds": (0, "only the word is saved"),
 }

@@ -14,7 +14,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +70,7 @@ _ONCE = {
     "inversion.center_crop": True,
     "inversion.interpolation": "lanczos",
     "inversion.backgrounds": "none",
+    "num_processes": 1,
 }
 """What older versions did, which had no such setting."""
 _UNBOUND = (
@@ -82,6 +83,7 @@ _UNBOUND = (
     "model.compile",
     "train_data_dir",
     "checkpointing_steps",
+    "num_processes",
     "validation_prompt",
     "validation_steps",
     "num_validation_images",
@@ -111,6 +113,8 @@ class HowFar:
     """Numbers of steps that have been raised since, by setting: what they were."""
     more: str = ""
     """Setting that would let a finished run go on, if it were raised."""
+    num_processes: int | None = None
+    """Processes that the run had, where it has another number of them now."""
 
 
 class RunFolder:
@@ -252,7 +256,9 @@ class RunFolder:
                 "added to a run and not taken away: pass its own number or a higher one, or "
                 "another --output-dir."
             )
-        return self._how_far(before, ours)
+        had = theirs.get("num_processes")
+        other = had if had != ours.get("num_processes") else None
+        return replace(self._how_far(before, ours), num_processes=other)
 
     def _how_far(self, before: Mapping[str, int], ours: Mapping[str, Any]) -> HowFar:
         """How far the run has come, which may have more steps now than ``before``."""

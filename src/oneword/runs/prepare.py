@@ -26,7 +26,8 @@ from oneword.training.batches import checked, every_sentence
 from oneword.training.extensions import form
 from oneword.training.fit import check_fit, filled
 from oneword.training.initializer import nouns_for
-from oneword.training.job import Job
+from oneword.training.job import Job, JobError
+from oneword.training.processes import Processes
 from oneword.training.rates import effective_learning_rate
 from oneword.training.tuning import BASELINES, longest_words, tuner
 from oneword.vocabulary.inject import injected
@@ -51,7 +52,7 @@ def work_of(config: TrainConfig, slots: int = 1) -> Work:
     inversion = config.inversion
     batch = inversion.train_batch_size or _USUAL_BATCH
     return Work(
-        samples=slots * batch,
+        samples=-(-slots * batch // config.num_processes),
         batch=batch,
         resolution=config.resolution,
         through_encoders=inversion.vectors_at == "input",
@@ -74,6 +75,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     inversion = config.inversion
     if inversion.setup in BASELINES:
         tuner.check(backbone, inversion)
+    notes = _processes_notes(config.num_processes, inversion)
     token = inversion.placeholder_token
     pictures = read_folder(
         config.train_data_dir,
@@ -86,7 +88,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     if pictures.opacity is None and inversion.backgrounds == "auto":  # nothing to set on one
         inversion = dataclasses.replace(inversion, backgrounds="none")
         config = dataclasses.replace(config, inversion=inversion)
-    captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
+    captions, said = _captions(pictures, token, prefix=config.prefix_captions)
+    notes += said
     described = descriptions.read(config.train_data_dir)
     job = Job(
         name=token,
@@ -146,6 +149,30 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     if inversion.initializer_file is not None:
         record["initializer_sha256"] = load_concept(inversion.initializer_file).sha256()
     return Prepared(config, backbone, job, plan, record)
+
+
+def _processes_notes(count: int, inversion: ResolvedConfig) -> list[str]:
+    """How processes share a step, in a sentence.
+
+    Raises:
+        JobError: they cannot.
+    """
+    batch = inversion.train_batch_size
+    if count == 1:
+        return []
+    if inversion.setup in BASELINES:
+        raise JobError(
+            f"The setup {inversion.setup} changes the model's weights and must train in one "
+            f"process, got {count}; leave --num-processes out."
+        )
+    if count > batch:
+        raise JobError(
+            f"num_processes must be at most train_batch_size, {batch}, got {count}: a step's "
+            f"samples are shared; pass --train-batch-size {count} for one in each process."
+        )
+    shares = [len(Processes(rank, count).share(batch)) for rank in range(count)]
+    each = f"{shares[0]}" if len({*shares}) == 1 else f"{min(shares)} or {max(shares)}"
+    return [f"{count} processes take {each} of a step's {batch} samples each"]
 
 
 def _tuning_notes(inversion: ResolvedConfig) -> list[str]:

@@ -201,15 +201,11 @@ class Learner:
         absolute, _ = self.rates[name if name in self.rates else encoder_of(name)]
         return absolute * self.record.rate_factor * schedule(self.config, step)
 
-    def checked(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def checked(self, loss: Tensor, given: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients for a step, without waiting for the device; ``None``: it takes no part.
 
         Where a number is not finite the gradient counts as zero; the next scoring rolls back.
         """
-        given = [
-            torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(self.rows.values(), gradients, strict=True)
-        ]
         finite = self.record.check(loss, given)
         if self.step == 0:
             alive = {encoder_of(n) for n, g in zip(self.rows, given, strict=True) if g.any()}

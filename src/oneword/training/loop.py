@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oneword._typing import Latents
 from oneword.config.tuning import TUNING
 from oneword.errors import ConfigError, UserError, why
 from oneword.models.contract import Backbone
@@ -42,6 +43,7 @@ from oneword.training.parts import (
     squared_error,
 )
 from oneword.training.prediction import passes, predictions, scoring_chunk
+from oneword.training.processes import ALONE, Processes
 from oneword.training.record import Verdict
 from oneword.training.samples import Batch
 from oneword.training.state import Active, Checkpoint, Done, State
@@ -66,6 +68,7 @@ def invert_many(
     stop: StopPart = extensions.STOP,
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
+    processes: Processes = ALONE,
 ) -> list[Result]:
     """Learn many words, up to ``slots`` of them in one batch.
 
@@ -80,6 +83,10 @@ def invert_many(
         checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
             bits as an unbroken one (same machine, thread count and slots). It is saved, too,
             whenever a job has ended.
+        processes: Those that share the work: each calls this with the same jobs and parts, takes
+            its share of every step's samples, and gets the same results, which are those of one
+            process but for rounding. The checkpoint is the first one's; what ``on_step`` asks for
+            in any of them holds for all.
 
     Other arguments, the parts of the loop (``parts.py`` says what each is told):
         form: What each job's word is made of. By default, as with every part below, what the job's
@@ -115,7 +122,7 @@ def invert_many(
         on_step=on_step,
         checkpoint=checkpoint,
     )
-    return _Loop(backbone, list(jobs), slots, parts).run()
+    return _Loop(backbone, list(jobs), slots, parts, processes).run()
 
 
 def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
@@ -145,8 +152,16 @@ def raise_failure(result: Result) -> None:
 class _Loop:
     """The learners in their slots, the queue behind them, and the results so far."""
 
-    def __init__(self, backbone: Backbone, jobs: list[Job], slots: int, parts: Parts) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        jobs: list[Job],
+        slots: int,
+        parts: Parts,
+        processes: Processes,
+    ) -> None:
         self.backbone, self.jobs, self.slots, self.parts = backbone, jobs, slots, parts
+        self.processes = processes
         self.queue = deque(range(len(jobs)))
         self.results: dict[int, Result] = {}
         self.lasts: dict[int, Active] = {}  # what those that ended for want of steps go on from
@@ -159,7 +174,9 @@ class _Loop:
         self.interrupted = False
 
     def run(self) -> list[Result]:
-        state = self.parts.checkpoint.load() if self.parts.checkpoint else None
+        with self.processes.agreed():
+            state = self.parts.checkpoint.load() if self.parts.checkpoint else None
+        state = self.processes.from_first(state)
         if state is not None:
             self._resume(state)
         while not self.interrupted and self._fill():
@@ -229,6 +246,23 @@ class _Loop:
 
     def _learn(self, learners: Sequence[Learner]) -> None:
         """The draws and the update of each learner, and one forward pass for all."""
+        with self.processes.agreed():
+            own = self._own_gradients(learners)
+
+        # Sums: over the processes that share the step, each of which has other samples.
+        sums = iter(self.processes.summed(own))
+
+        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
+        update(
+            learners,
+            [
+                learner.checked(next(sums), [next(sums) for _ in learner.rows])
+                for learner in learners
+            ],
+        )
+
+    def _own_gradients(self, learners: Sequence[Learner]) -> list[Tensor]:
+        """What this process's samples give: of each learner the loss, then the rows' gradients."""
         backbone, parts = self.backbone, self.parts
 
         # Draws: a pure function of each job's seed and its own step.
@@ -245,40 +279,28 @@ class _Loop:
         ]
 
         # Gradients, pass by pass: what a pass keeps for them is gone before the next.
-        losses: dict[int, Tensor] = {}
-        gradients: dict[int, list[Tensor | None]] = {}
-        sizes = [len(batch.sentences) for batch in batches]
-        for places in passes(sizes, backbone.micro_batch_size):
+        sums: list[list[Tensor | None]] = [[None] * (1 + len(one.rows)) for one in learners]
+        shares = [self.processes.share(len(batch.sentences)) for batch in batches]
+        for places in passes(shares, backbone.micro_batch_size):
             own = [learners[place] for place, _ in places]
             whole = [batches[place] for place, _ in places]
             found = self._gradients(own, whole, [keep for _, keep in places])
-            for learner, (loss, gradient) in zip(own, found, strict=True):
-                index = learner.index
-                if index not in losses:
-                    losses[index], gradients[index] = loss, gradient
-                    continue
-                losses[index] = losses[index] + loss
-                pairs = zip(gradients[index], gradient, strict=True)
-                gradients[index] = [a if b is None else b if a is None else a + b for a, b in pairs]
-
-        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
-        update(
-            learners,
-            [
-                learner.checked(losses[learner.index], gradients[learner.index])
-                for learner in learners
-            ],
-        )
+            for (place, _), more in zip(places, found, strict=True):
+                pairs = zip(sums[place], more, strict=True)
+                sums[place] = [a if b is None else b if a is None else a + b for a, b in pairs]
+        nothing = torch.zeros((), device=backbone.device)
+        return [
+            torch.zeros_like(like) if tensor is None else tensor
+            for learner, own in zip(learners, sums, strict=True)
+            for like, tensor in zip((nothing, *learner.rows.values()), own, strict=True)
+        ]
 
     def _gradients(
         self, learners: Sequence[Learner], batches: Sequence[Batch], keep: Sequence[range]
-    ) -> list[tuple[Tensor, list[Tensor | None]]]:
-        """The share of some samples in each learner's loss, and its gradient."""
+    ) -> list[list[Tensor | None]]:
+        """Of each learner the share of some samples in its loss, then in its rows' gradients."""
         backbone, parts = self.backbone, self.parts
-        chosen = [
-            batch if len(own) == len(batch.sentences) else batch.only(own)
-            for batch, own in zip(batches, keep, strict=True)
-        ]
+        chosen = [batch.part(own) for batch, own in zip(batches, keep, strict=True)]
 
         # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
         found = predictions(
@@ -290,9 +312,7 @@ class _Loop:
         for learner, batch, own, part, prediction in zip(
             learners, batches, keep, chosen, found, strict=True
         ):
-            loss = parts.loss(prediction, part.target, part.samples).mean()
-            if part is not batch:
-                loss = loss * (len(own) / len(batch.sentences))
+            loss = self._mean_loss(prediction, part, batch)
             moving = learner.moving()
             for penalty in parts.penalties if own.start == 0 else ():
                 term = penalty(moving, learner.initial, learner.config)
@@ -309,7 +329,7 @@ class _Loop:
         shares = []
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            shares.append((loss.detach(), [None if g is None else g / scale for g in own]))
+            shares.append([loss.detach(), *(None if g is None else g / scale for g in own)])
         return shares
 
     def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
@@ -331,14 +351,20 @@ class _Loop:
         return bool(self.active)
 
     def _admit(self, index: int, slot: int) -> Learner:
-        learner = self._learner(index, slot)
-        if index in self.waiting:
-            learner.resume(self.waiting.pop(index))
-            return learner
-        if learner.config.wants_initializer and not learner.form.described:
-            noun, learner.ranking = choose_initializer(
-                learner.batches, learner.record, self.parts.loss
-            )
+        with self.processes.agreed():
+            learner = self._learner(index, slot)
+            if index in self.waiting:
+                learner.resume(self.waiting.pop(index))
+                return learner
+            chosen = None
+            if learner.config.wants_initializer and not learner.form.described:
+                samples = self._num_at_once([learner])
+                chosen = choose_initializer(
+                    learner.batches, learner.record, self.parts.loss, samples
+                )
+        chosen = self.processes.from_first(chosen)
+        if chosen is not None:
+            noun, learner.ranking = chosen
             learner.config = dataclasses.replace(learner.config, initializer_token=noun)
         rows = self.parts.rows or learner.form.rows
         learner.start(rows(self.backbone, learner.job, learner.config))
@@ -429,39 +455,60 @@ class _Loop:
 
     def _measures(self, learners: Sequence[Learner]) -> list[list[float]]:
         """What ``Learner.judge`` is given of each: loss, whether a number was bad, distance."""
-        samples = sum(learner.config.train_batch_size for learner in learners)
-        samples = min(samples, self.backbone.micro_batch_size or samples)
-        with torch.no_grad():
-            found = predictions(
-                self.backbone,
-                [(n.fill, n.batches.fixed) for n in learners],
-                scoring_chunk(samples),
-            )
-            measures = []
-            for learner, prediction in zip(learners, found, strict=True):
-                fixed = learner.batches.fixed
-                loss = self.parts.loss(prediction, fixed.target, fixed.samples).mean()
-                measures.append(learner.measures(loss))
-            # the one place where the loop waits for the device
-            return torch.stack(measures).tolist()
+        with self.processes.agreed():
+            losses = self._own_losses(learners)
+        sums = self.processes.summed(losses)
+        measures = [one.measures(loss) for one, loss in zip(learners, sums, strict=True)]
+        # the one place where the loop waits for the device
+        return torch.stack(measures).tolist()
+
+    @torch.no_grad()
+    def _own_losses(self, learners: Sequence[Learner]) -> list[Tensor]:
+        """The share of this process's samples in each learner's loss on its fixed batch."""
+        wholes = [learner.batches.fixed for learner in learners]
+        shares = [self.processes.share(len(whole.sentences)) for whole in wholes]
+        chosen = [whole.part(own) for whole, own in zip(wholes, shares, strict=True)]
+        places = [place for place, own in enumerate(shares) if own]
+        asked = [(learners[place].fill, chosen[place]) for place in places]
+        chunk = scoring_chunk(self._num_at_once(learners))
+        found = predictions(self.backbone, asked, chunk) if asked else ()
+        losses = [torch.zeros((), device=self.backbone.device) for _ in learners]
+        for place, prediction in zip(places, found, strict=True):
+            losses[place] = self._mean_loss(prediction, chosen[place], wholes[place])
+        return losses
+
+    def _mean_loss(self, prediction: Latents, part: Batch, whole: Batch) -> Tensor:
+        """What some samples of a batch have of its mean loss."""
+        loss = self.parts.loss(prediction, part.target, part.samples).mean()
+        return loss if part is whole else loss * (len(part.sentences) / len(whole.sentences))
+
+    def _num_at_once(self, learners: Sequence[Learner]) -> int:
+        """Samples of a step that are in this process's memory together."""
+        shares = [self.processes.share(learner.config.train_batch_size) for learner in learners]
+        samples = max(1, sum(map(len, shares)))
+        return min(samples, self.backbone.micro_batch_size or samples)
 
     def _report(self, learners: Sequence[Learner], verdicts: dict[int, Verdict | None]) -> None:
         """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
         learners = [learner for learner in learners if learner.slot in self.active]
         ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
+        asked = [0] * len(learners)
         try:
-            for learner in learners:
-                evaluated = learner.index in verdicts
-                progress = learner.progress(evaluated=evaluated)
-                if evaluated and learner.record.losses and self.parts.stop(progress):
-                    ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
-                    if learner.is_regular:
-                        self.at_rest.add(learner.index)
-                if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
-                    ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
+            with self.processes.agreed():
+                for place, learner in enumerate(learners):
+                    evaluated = learner.index in verdicts
+                    progress = learner.progress(evaluated=evaluated)
+                    if evaluated and learner.record.losses and self.parts.stop(progress):
+                        ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
+                        if learner.is_regular:
+                            self.at_rest.add(learner.index)
+                    if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
+                        asked[place] = 1
         except KeyboardInterrupt:
             self.interrupted = True
-        for learner in learners:
+        for learner, stops in zip(learners, self.processes.highest(asked), strict=True):
+            if stops:
+                ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
             if learner.index in ends:
                 status, reason = ends[learner.index]
                 if learner.is_still:

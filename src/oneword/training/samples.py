@@ -50,6 +50,10 @@ class Batch:
         count = min(count, size)
         return self.only([i * (size // count + 1) % size for i in range(count)])
 
+    def part(self, keep: range) -> Batch:
+        """The samples of a range; the batch itself where they are all."""
+        return self if len(keep) == len(self.sentences) else self.only(keep)
+
     def only(self, keep: Sequence[int]) -> Batch:
         """The samples at these places."""
         s, keep = self.samples, list(keep)
