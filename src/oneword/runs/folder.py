@@ -70,6 +70,10 @@ _ONCE = {
     "inversion.center_crop": True,
     "inversion.interpolation": "lanczos",
     "inversion.backgrounds": "none",
+    "inversion.optimizer": "adamw",
+    "inversion.lr_num_cycles": 1,
+    "inversion.lr_power": 1.0,
+    "inversion.lr_step_rules": "",
 }
 """What older versions did, which had no such setting."""
 _UNBOUND = (

@@ -261,7 +261,7 @@ class _Loop:
                 pairs = zip(gradients[index], gradient, strict=True)
                 gradients[index] = [a if b is None else b if a is None else a + b for a, b in pairs]
 
-        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
+        # Update; a gradient that is not finite counts as zero, and the job goes back later.
         update(
             learners,
             [
