@@ -45,6 +45,7 @@ ALIASES = {
     "--no-flip": "--no-random-flip",
     "--out": "--output-dir",
     "--optimizer-type": "--optimizer",
+    "--min-snr-gamma": "--snr-gamma",
 }
 """Other names of our options, most of them other tools'."""
 VALUES = {

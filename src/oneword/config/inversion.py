@@ -136,6 +136,24 @@ class InversionConfig:
     """Preference for noisy times, in [0, 1]; 0: none."""
     timestep_power: float | None = None
     """Times are 1 - u^power of even draws u; 1: even times, 3: cubic sampling, where nearly half lie in the noisiest tenth and decide the colour of large areas; 1 or more."""
+    loss_type: Literal["l2", "huber"] = "l2"
+    """What a cell's error counts: its square, or "huber", by which large errors count less."""
+    huber_c: float = 0.1
+    """Error from which "huber" is linear, in units of the noise."""
+    huber_schedule: Literal["constant", "snr"] = "snr"
+    """Course of huber_c over the diffusion time: the same, or from 1 where there is no noise down to huber_c ("snr")."""
+    snr_gamma: float = 0.0
+    """Signal-to-noise ratio above which a sample counts less (min-SNR); 5 in its paper; 0: all count alike."""
+    noise_offset: float = 0.0
+    """Standard deviation of a shift of each channel of the noise as a whole, in [0, 1]; 0.05 to 0.1 elsewhere; 0: none."""
+    caption_dropout_rate: float = 0.0
+    """Share of the samples whose sentence is the word alone, in [0, 1]."""
+    caption_tag_dropout_rate: float = 0.0
+    """Share of a caption's tags, the parts between commas, that are left out each time, in [0, 1]; never the word's own."""
+    shuffle_caption: bool = False
+    """Put a caption's tags into another order each time."""
+    keep_tokens: int = 0
+    """Tags at a caption's beginning that are neither left out nor moved."""
     evaluation_steps: int | None = None
     """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
     num_evaluation_samples: int | None = None
@@ -160,6 +178,9 @@ class InversionConfig:
                 f"form {self.form}": self.form not in (None, "rows"),
                 "cross_initialization": self.cross_initialization,
                 "norm_pull": self.norm_pull,
+                # each prompt is kept as it was read
+                "shuffle_caption": self.shuffle_caption,
+                "caption_tag_dropout_rate": self.caption_tag_dropout_rate,
             }
             require(
                 not any(others.values()),
@@ -195,7 +216,14 @@ class InversionConfig:
         for name in ("num_vectors", "num_negative_vectors"):
             value = getattr(self, name)
             require(value is None or 1 <= value <= 75, f"{name} must be in 1..75, got {value}.")
-        for name in ("dual_prompt_probability", "norm_pull", "timestep_bias"):
+        for name in (
+            "dual_prompt_probability",
+            "norm_pull",
+            "timestep_bias",
+            "noise_offset",
+            "caption_dropout_rate",
+            "caption_tag_dropout_rate",
+        ):
             value = getattr(self, name)
             require(value is None or 0 <= value <= 1, f"{name} must be in [0, 1], got {value}.")
         require(
@@ -237,6 +265,7 @@ class InversionConfig:
             self.timestep_power is None or self.timestep_power >= 1,
             f"timestep_power must be 1 or more, got {self.timestep_power}.",
         )
+        require(self.huber_c > 0, f"huber_c must be positive, got {self.huber_c}.")
         require(
             self.adam_epsilon > 0,
             f"adam_epsilon must be positive, got {self.adam_epsilon}.",
@@ -246,6 +275,8 @@ class InversionConfig:
             "lr_warmup_steps",
             "regularization_weight",
             "training_guidance_scale",
+            "snr_gamma",
+            "keep_tokens",
         ):
             value = getattr(self, name)
             require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from oneword._devices import sent
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone, Moments
+from oneword.training import extensions
 from oneword.training.draws import Draws, evaluation_draws, step_draws
+from oneword.training.extensions import wording
 from oneword.training.grounds import check_grounds, on_grounds
 from oneword.training.job import Job, JobError
 from oneword.training.parts import AgainstPart, PromptsPart
@@ -90,8 +93,8 @@ class Batches:
         return channels, height, width
 
     def draws(self, step: int) -> Draws:
-        """The draws of the job's own step."""
-        return step_draws(
+        """The draws of the job's own step, with the noise that its settings make of them."""
+        draws = step_draws(
             self.config.seed,
             step,
             self.config.train_batch_size,
@@ -100,6 +103,9 @@ class Batches:
             random_flip=self.config.random_flip,
             num_grounds=len(self.places),
         )
+        return dataclasses.replace(
+            draws, noise=extensions.NOISE(draws.noise, draws.offsets, self.config)
+        )
 
     def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> Batch:
         """Noise the pictures that the draws name.
@@ -107,7 +113,8 @@ class Batches:
         Args:
             draws: Of a step, or of the fixed batch.
             times: Diffusion time of each sample, in [0, 1), before the family's own map.
-            alone: Leave further words out of the sentences.
+            alone: Of the fixed batch: leave further words out of the sentences, and what settings
+                change of sentences and loss, so that its losses compare.
         """
         backbone, device = self.backbone, self.backbone.device
         flips = draws.flips.long()
@@ -121,6 +128,11 @@ class Batches:
         sentences = [
             c.at(u, alone=alone) for c, u in zip(choices, draws.sentences.tolist(), strict=True)
         ]
+        if not alone:
+            sentences = [
+                extensions.WORDING(sentence, seed, self.config)
+                for sentence, seed in zip(sentences, draws.wordings.tolist(), strict=True)
+            ]
         samples = Samples(
             job=self.job,
             pictures=draws.pictures,
@@ -132,6 +144,8 @@ class Batches:
             crops=self.crops[draws.pictures],
             mask=None if self.masks is None else self.masks[masks_at],
         )
+        for told in () if alone else extensions.SAMPLES:
+            samples = told(samples, backbone, self.config)
         target, away = backbone.target(x0, noise, t), self.against
         if away is None:
             return Batch(sentences, target, samples)
@@ -185,6 +199,7 @@ def checked(
                 f"Every sentence of job {name!r} must hold '{{}}' where the new word stands, "
                 f"got {sentence!r}."
             )
+    wording.check(name, [s for c in sentences for s in c], config)
     return sentences
 
 
@@ -193,6 +208,7 @@ def every_sentence(
 ) -> list[str]:
     """Every sentence that is read with a sample, once, in the order of the alphabet."""
     found = {sentence for choices in sentences for sentence in choices}
+    found |= {other for sentence in found for other in wording.longest(sentence, config)}
     if against is not None:
         found |= {against(sentence, config) for sentence in found}
     return sorted(found)

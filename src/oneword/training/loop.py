@@ -39,7 +39,6 @@ from oneword.training.parts import (
     RowsPart,
     StopPart,
     TimestepsPart,
-    squared_error,
 )
 from oneword.training.prediction import passes, predictions, scoring_chunk
 from oneword.training.record import Verdict
@@ -60,7 +59,7 @@ def invert_many(
     rows: RowsPart | None = None,
     prompts: PromptsPart | None = None,
     timesteps: TimestepsPart = extensions.TIMESTEPS,
-    loss: LossPart = squared_error,
+    loss: LossPart = extensions.loss,
     penalties: Sequence[Penalty] = extensions.PENALTIES,
     after: Sequence[AfterPart] = extensions.AFTER,
     stop: StopPart = extensions.STOP,

@@ -5,6 +5,7 @@ The loop takes its default parts from here, and names none of them.
 
 from __future__ import annotations
 
+from oneword._typing import Latents, PerSample
 from oneword.config.inversion import ResolvedConfig
 from oneword.training.extensions import (
     averaging,
@@ -12,15 +13,20 @@ from oneword.training.extensions import (
     cross_init,
     dreamartist,
     early_stopping,
+    huber,
+    min_snr,
     neti,
     norm,
+    offset_noise,
     per_image,
     progressive,
     regularized,
     timesteps,
+    wording,
     xti,
 )
-from oneword.training.parts import Form
+from oneword.training.parts import Form, squared_error
+from oneword.training.samples import Samples
 
 
 FORMS: dict[str, Form] = {
@@ -38,8 +44,19 @@ TIMESTEPS = timesteps.sampled
 PENALTIES = (regularized.distance, cross_init.distance)
 AFTER = (norm.drawn, averaging.followed)
 STOP = early_stopping.variance
+NOISE = offset_noise.shifted
+WORDING = wording.varied
+SAMPLES = (huber.scaled, min_snr.weighed)
+"""What the samples of training are told beside; those of the fixed batch stay plain."""
 
 
 def form(config: ResolvedConfig) -> Form:
     """What the word of a job with these settings is made of."""
     return FORMS[config.form]
+
+
+def loss(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
+    """The squared error, or what the samples' own settings make of it."""
+    own = squared_error if samples.huber_c is None else huber.error
+    found = own(prediction, target, samples)
+    return found if samples.weight is None else samples.weight * found
