@@ -19,7 +19,7 @@ from oneword.runs.folder import StateFile
 from oneword.training import extensions
 from oneword.training.batches import Batches, every_sentence
 from oneword.training.draws import step_draws
-from oneword.training.extensions import huber, min_snr, wording
+from oneword.training.extensions import huber, min_snr, random_crops, wording
 from oneword.training.job import Job, JobError
 from oneword.training.loop import invert, invert_many
 from oneword.training.noise_levels import noise_levels
@@ -33,6 +33,7 @@ TRICKS = {
     "huber": {"loss_type": "huber"},
     "snr_gamma": {"snr_gamma": 5.0},
     "caption_dropout": {"caption_dropout_rate": 0.5},
+    "random_crops": {"random_crops": 3},
     "tags": {"shuffle_caption": True, "caption_tag_dropout_rate": 0.3, "keep_tokens": 1},
 }
 ALL = {name: value for own in TRICKS.values() for name, value in own.items()}
@@ -322,6 +323,8 @@ def test_parted_into_passes_they_give_the_same_rows(tiny_sd, monkeypatch):
         ({"caption_dropout_rate": -0.1}, r"caption_dropout_rate must be in \[0, 1\], got -0.1"),
         ({"caption_tag_dropout_rate": 2.0}, r"caption_tag_dropout_rate must be in \[0, 1\]"),
         ({"keep_tokens": -1}, "keep_tokens must be 0 or more, got -1"),
+        ({"random_crops": 65}, r"random_crops must be in 0..64, got 65"),
+        ({"crop_scale": 1.0}, r"crop_scale must be in \(0, 1\), got 1.0"),
         ({"vectors_at": "output", "shuffle_caption": True}, "alone, got .* with shuffle_caption"),
         (
             {"vectors_at": "output", "caption_tag_dropout_rate": 0.1},
@@ -351,3 +354,92 @@ def test_tags_are_asked_of_captions_that_have_some(tiny_sd, captions, fields, me
     with pytest.raises(JobError, match=message):
         invert(tiny_sd, task)
 
+
+# --- random crops
+
+
+def crops_job(count=4, **fields):
+    """A picture whose red is its row and whose green its column, so that crops can be read."""
+    line = torch.linspace(-1, 1, 32)
+    picture = torch.stack(
+        [line[:, None].expand(32, 32), line.expand(32, 32), 0 * line.expand(32, 32)]
+    )
+    masks = torch.zeros(3, 1, 32, 32)
+    masks[:, :, :8, :8] = 1
+    task = job(random_crops=count, crop_scale=0.5, **fields)
+    return dataclasses.replace(
+        task,
+        pictures=picture.expand(3, -1, -1, -1).clone(),
+        masks=masks,
+        config=task.config.resolved("stable_diffusion"),
+    )
+
+
+def test_crops_are_windows_of_the_pictures_their_masks_and_what_models_are_told():
+    task = crops_job(60)
+    told = torch.tensor([[480, 640, 10, 20]] * 3)
+    task = dataclasses.replace(task, crops=told)
+    first, *found = random_crops.views(task, task.config)
+    assert first is task
+    sides, tops = [], []
+    for view in found:
+        for picture, mask, crop in zip(view.pictures, view.masks, view.crops.tolist(), strict=True):
+            # where the window begins and how large it is, read from the picture's middle, px
+            step = float(picture[0, 20, 16] - picture[0, 12, 16]) / 8 * 31 / 2
+            middle = (float(picture[0, 15:17, 16].mean()) + 1) * 31 / 2 + 0.5
+            side = 32 * step
+            top = middle - side / 2
+            sides.append(side / 32)
+            tops.append(top / (32 - side) if side < 31 else 0.5)
+            assert crop[:2] == [480, 640]
+            assert crop[2] == pytest.approx((10 + top) / step, abs=1)
+            # of the marked corner what is left in the window
+            assert mask[0].sum() / 32**2 == pytest.approx(
+                max(0, 8 - top) * max(0, 8 - (crop[3] * step - 20)) / side**2, abs=0.03
+            )
+            assert (mask > 0.5).any()
+    assert 0.48 < min(sides) < 0.55
+    assert max(sides) <= 1.01
+    assert np.mean(np.square(sides)) == pytest.approx((0.25 + 1) / 2, abs=0.12)
+    assert min(tops) > -0.1
+
+
+def test_windows_are_the_seeds_alone_and_every_pictures_its_own():
+    task = dataclasses.replace(crops_job(), masks=None)
+    views = random_crops.views(task, task.config)
+    again = random_crops.views(task, task.config)
+    assert all(torch.equal(a.pictures, b.pictures) for a, b in zip(views, again, strict=True))
+    other = dataclasses.replace(task.config, seed=1)
+    assert not torch.equal(random_crops.views(task, other)[1].pictures, views[1].pictures)
+    few = [p for view in views[1:] for p in view.pictures]
+    assert len({tuple(p.flatten().tolist()) for p in few}) == 12
+    more = random_crops.views(task, dataclasses.replace(task.config, random_crops=6))
+    assert torch.equal(more[4].pictures, views[4].pictures)
+
+
+def test_samples_are_of_the_views_that_are_drawn_and_the_fixed_batch_of_the_pictures(tiny_sd):
+    task = crops_job(2, train_batch_size=8)
+    batches = batches_of(tiny_sd, task)
+    views = random_crops.views(task, task.config)
+    seen = set()
+    for step in range(4):
+        draws = batches.draws(step)
+        samples = batches.noised(draws, draws.times).samples
+        for i, (view, picture) in enumerate(
+            zip(draws.views.tolist(), draws.pictures.tolist(), strict=True)
+        ):
+            own, mask = views[view].pictures[picture], views[view].masks[picture]
+            if draws.flips[i]:
+                own, mask = own.flip(-1), mask.flip(-1)
+            moments = tiny_sd.encode_image(own[None])
+            x0 = moments.mean + moments.std * draws.posterior_noise[i]
+            assert torch.allclose(samples.x0[i], x0[0], atol=1e-4)
+            cells = torch.nn.functional.interpolate(mask[None], (16, 16), mode="area")[0]
+            assert torch.equal(samples.mask[i], cells)
+            if view:
+                assert samples.crops[i].tolist() == views[view].crops[picture].tolist()
+            seen.add(view)
+    assert seen == {0, 1, 2}
+    plain = batches_of(tiny_sd, dataclasses.replace(task, config=crops_job(0).config))
+    assert torch.allclose(batches.fixed.samples.x0, plain.fixed.samples.x0, atol=1e-5)
+    assert torch.equal(batches.fixed.samples.mask, plain.fixed.samples.mask)

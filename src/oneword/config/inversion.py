@@ -154,6 +154,10 @@ class InversionConfig:
     """Put a caption's tags into another order each time."""
     keep_tokens: int = 0
     """Tags at a caption's beginning that are neither left out nor moved."""
+    random_crops: int = 0
+    """Random windows of each picture, at most 64, that are encoded like it; a sample shows one of them or the picture itself; 0: none."""
+    crop_scale: float = 0.8
+    """Least share of a picture's sides that such a window keeps, in (0, 1)."""
     evaluation_steps: int | None = None
     """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
     num_evaluation_samples: int | None = None
@@ -265,6 +269,11 @@ class InversionConfig:
             self.timestep_power is None or self.timestep_power >= 1,
             f"timestep_power must be 1 or more, got {self.timestep_power}.",
         )
+        require(
+            0 <= self.random_crops <= 64,
+            f"random_crops must be in 0..64, got {self.random_crops}.",
+        )
+        require(0 < self.crop_scale < 1, f"crop_scale must be in (0, 1), got {self.crop_scale}.")
         require(self.huber_c > 0, f"huber_c must be positive, got {self.huber_c}.")
         require(
             self.adam_epsilon > 0,

@@ -83,6 +83,8 @@ _ONCE = {
     "inversion.caption_tag_dropout_rate": 0.0,
     "inversion.shuffle_caption": False,
     "inversion.keep_tokens": 0,
+    "inversion.random_crops": 0,
+    "inversion.crop_scale": 0.8,
 }
 """What older versions did, which had no such setting."""
 _UNBOUND = (

@@ -44,6 +44,8 @@ class Draws:
     """Standard normal; what an offset adds to the noise."""
     wordings: Int[Tensor, " batch"]
     """Seeds of what is done to the sentences, in [0, 2**62)."""
+    views: Int[Tensor, " batch"]
+    """Index of the picture's view: 0 is the picture itself."""
 
 
 def generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
@@ -75,6 +77,7 @@ def step_draws(
     *,
     random_flip: bool,
     num_grounds: int = 1,
+    num_views: int = 1,
 ) -> Draws:
     """Draws of a concept's own step.
 
@@ -88,6 +91,7 @@ def step_draws(
         latent_shape: (channels, h, w) of one sample.
         random_flip: Mirror half of the samples.
         num_grounds: Grounds to choose from.
+        num_views: Views of each picture to choose from.
     """
     g = generator(seed, _TRAINING, step)
     uniforms = torch.rand(3, batch, generator=g)
@@ -106,6 +110,7 @@ def step_draws(
         grounds=grounds,
         offsets=torch.randn(batch, latent_shape[0], 1, 1, generator=tricks),
         wordings=torch.randint(2**62, (batch,), generator=tricks),
+        views=torch.randint(num_views, (batch,), generator=tricks),
     )
 
 
@@ -132,4 +137,5 @@ def evaluation_draws(
         grounds=torch.arange(batch) // num_pictures % num_grounds,
         offsets=torch.zeros(batch, latent_shape[0], 1, 1),
         wordings=torch.zeros(batch, dtype=torch.long),
+        views=torch.zeros(batch, dtype=torch.long),
     )

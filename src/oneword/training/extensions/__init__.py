@@ -20,6 +20,7 @@ from oneword.training.extensions import (
     offset_noise,
     per_image,
     progressive,
+    random_crops,
     regularized,
     timesteps,
     wording,
@@ -45,6 +46,7 @@ PENALTIES = (regularized.distance, cross_init.distance)
 AFTER = (norm.drawn, averaging.followed)
 STOP = early_stopping.variance
 NOISE = offset_noise.shifted
+VIEWS = random_crops.views
 WORDING = wording.varied
 SAMPLES = (huber.scaled, min_snr.weighed)
 """What the samples of training are told beside; those of the fixed batch stay plain."""
