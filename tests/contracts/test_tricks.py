@@ -148,7 +148,7 @@ def test_min_snr_weighs_the_loss_of_training_and_not_that_of_the_fixed_batch(
     assert torch.allclose(batch.samples.weight.double(), expected, rtol=1e-4)
     prediction = torch.zeros_like(batch.target)
     plain = batch.target.double().square().flatten(1).mean(1)
-    found = extensions.loss(prediction, batch.target, batch.samples)
+    found = extensions.LOSS(prediction, batch.target, batch.samples)
     assert torch.allclose(found.double(), expected * plain, rtol=1e-4)
     assert batches.fixed.samples.weight is None
     part = batch.only([2, 0])
@@ -176,7 +176,7 @@ def test_hubers_loss_is_its_formula_in_float64(tiny_sd, schedule, masked):
     if masked:
         mask = batch.samples.mask.double().numpy()
         cells = cells * mask / mask.mean((1, 2, 3), keepdims=True)
-    found = extensions.loss(prediction, batch.target, batch.samples)
+    found = extensions.LOSS(prediction, batch.target, batch.samples)
     assert np.allclose(found.numpy(), cells.mean((1, 2, 3)), rtol=1e-5)
     assert batches.fixed.samples.huber_c is None
     part = batch.only([1])

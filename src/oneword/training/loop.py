@@ -59,7 +59,7 @@ def invert_many(
     rows: RowsPart | None = None,
     prompts: PromptsPart | None = None,
     timesteps: TimestepsPart = extensions.TIMESTEPS,
-    loss: LossPart = extensions.loss,
+    loss: LossPart = extensions.LOSS,
     penalties: Sequence[Penalty] = extensions.PENALTIES,
     after: Sequence[AfterPart] = extensions.AFTER,
     stop: StopPart = extensions.STOP,

@@ -5,7 +5,6 @@ The loop takes its default parts from here, and names none of them.
 
 from __future__ import annotations
 
-from oneword._typing import Latents, PerSample
 from oneword.config.inversion import ResolvedConfig
 from oneword.training.extensions import (
     averaging,
@@ -14,6 +13,7 @@ from oneword.training.extensions import (
     dreamartist,
     early_stopping,
     huber,
+    losses,
     min_snr,
     neti,
     norm,
@@ -26,8 +26,7 @@ from oneword.training.extensions import (
     wording,
     xti,
 )
-from oneword.training.parts import Form, squared_error
-from oneword.training.samples import Samples
+from oneword.training.parts import Form
 
 
 FORMS: dict[str, Form] = {
@@ -45,6 +44,7 @@ TIMESTEPS = timesteps.sampled
 PENALTIES = (regularized.distance, cross_init.distance)
 AFTER = (norm.drawn, averaging.followed)
 STOP = early_stopping.variance
+LOSS = losses.loss
 NOISE = offset_noise.shifted
 VIEWS = random_crops.views
 WORDING = wording.varied
@@ -55,10 +55,3 @@ SAMPLES = (huber.scaled, min_snr.weighed)
 def form(config: ResolvedConfig) -> Form:
     """What the word of a job with these settings is made of."""
     return FORMS[config.form]
-
-
-def loss(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
-    """The squared error, or what the samples' own settings make of it."""
-    own = squared_error if samples.huber_c is None else huber.error
-    found = own(prediction, target, samples)
-    return found if samples.weight is None else samples.weight * found

@@ -263,7 +263,7 @@ class _Tuner:
 
         # Loss: the word's own, and the class's with its weight.
         losses = [
-            extensions.loss(prediction, batch.target, batch.samples).mean()
+            extensions.LOSS(prediction, batch.target, batch.samples).mean()
             for prediction, (_, batch) in zip(found, words, strict=True)
         ]
         loss = losses[0]
