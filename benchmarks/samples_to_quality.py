@@ -152,11 +152,13 @@ class Arguments:
     num_images: int = 8
     """Pictures for each score."""
     num_edit_images: int = 2
-    """Pictures of each edit prompt."""
+    """Pictures of each edit prompt; 0: none are drawn."""
     slots: int = 10
     """Words that a process trains at once."""
     num_processes: int = 2
     """Processes of one thread each."""
+    model: Literal["microworld", "microworld-nano"] = "microworld"
+    """Which embedded model learns and draws; the oracle of the nano one is all but blind."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Compute type of the model in training; all drawings are made in fp32."""
     thresholds: tuple[float, ...] = ()
@@ -170,15 +172,17 @@ class Arguments:
 
 
 @cache
-def _bench() -> tuple[Backbone, Judge, Oracle]:
+def _bench(model: str) -> tuple[Backbone, Judge, Oracle]:
     torch.set_num_threads(1)
-    backbone = load_backbone(ModelConfig(dtype="fp32"))
-    return backbone, load_judge(None, backbone), weights.load_oracle()
+    backbone = load_backbone(ModelConfig(model=model, dtype="fp32"))
+    return backbone, load_judge(None, backbone), weights.load_oracle(model)
 
 
 @cache
-def _learner(dtype: Literal["fp32", "bf16"]) -> Backbone:
-    return _bench()[0] if dtype == "fp32" else load_backbone(ModelConfig(dtype=dtype))
+def _learner(model: str, dtype: Literal["fp32", "bf16"]) -> Backbone:
+    if dtype == "fp32":
+        return _bench(model)[0]
+    return load_backbone(ModelConfig(model=model, dtype=dtype))
 
 
 def main() -> None:
@@ -231,7 +235,9 @@ def _must_be_known(option: str, given: Sequence[str], known: Collection[str]) ->
 def _settings(arguments: Arguments) -> dict[str, Any]:
     """What all runs of a file must share."""
     names = ("num_images", "num_edit_images")
-    return {"marks": list(arguments.marks)} | {name: getattr(arguments, name) for name in names}
+    found = {"marks": list(arguments.marks)} | {n: getattr(arguments, n) for n in names}
+    # earlier files do not tell
+    return found if arguments.model == "microworld" else found | {"model": arguments.model}
 
 
 def _known(arguments: Arguments) -> list[dict[str, Any]]:
@@ -254,7 +260,7 @@ def _learn_and_score(
     """Learn some words in one batch, and draw each at its marks."""
     if time.time() > until_s:
         return []
-    bench, backbone = _bench(), _learner(arguments.dtype)
+    bench, backbone = _bench(arguments.model), _learner(arguments.model, arguments.dtype)
     jobs = []
     for seed, name, variant in part:
         concept = concepts.get(name)
@@ -339,7 +345,7 @@ def _scored(
         reached[samples] = metrics.share_of_way(similarity(drawn), start, goal)
         (seen[samples],) = world.concept_seen({"": oracle.read(drawn)}, concept).values()
         lowest[samples] = min(own for step, own in losses if step * watch.per_step <= samples)
-        if watch.is_full_length and samples != end:
+        if not arguments.num_edit_images or (watch.is_full_length and samples != end):
             continue
         edits = {template: method(template, protocol.seeds) for template in protocol.edits}
         near = [
@@ -349,21 +355,24 @@ def _scored(
         similar[samples] = sum(near) / len(near)
         if samples == end:
             obeyed = world.edits_obeyed({t: oracle.read(p) for t, p in edits.items()})
-    found = {
+    found: dict[str, Any] = {
         "reached": {str(mark): reached[mark] for mark in watch.marks},
         "loss": {str(mark): lowest[mark] for mark in watch.marks},
         "seen": {str(mark): seen[mark] for mark in watch.marks},
-        "text_similarity": {str(mark): similar[mark] for mark in watch.marks if mark in similar},
         "edits": obeyed,
     }
+    if similar:
+        near = {str(mark): similar[mark] for mark in watch.marks if mark in similar}
+        found |= {"text_similarity": near}
     if watch.is_full_length:
         return found
+    if end in similar:
+        found["stop_text_similarity"] = similar[end]
     return found | {
         "stop_samples": end,
         "stop_reached": reached[end],
         "stop_loss": lowest[end],
         "stop_seen": seen[end],
-        "stop_text_similarity": similar[end],
     }
 
 

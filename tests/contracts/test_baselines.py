@@ -477,3 +477,15 @@ def test_every_family_can_be_tuned(family, kind, dtype, tmp_path):
     assert result.concept.deltas
     assert all(name.startswith(f"{part}.") for name in result.concept.deltas)
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
+
+
+def test_tricks_of_training_reach_the_weights_too(backbone):
+    learn, fields = method("lora-dreambooth"), {"tuning_steps": 3}
+    plain = learn(backbone, job("lora-dreambooth", fields, keep="last"))
+    for tricks in ({"noise_offset": 0.3}, {"snr_gamma": 0.01}, {"random_crops": 2}):
+        found = learn(backbone, job("lora-dreambooth", fields, keep="last", **tricks))
+        assert found.losses[0] == plain.losses[0]
+        assert any(
+            not torch.equal(own, plain.concept.deltas[name])
+            for name, own in found.concept.deltas.items()
+        )
