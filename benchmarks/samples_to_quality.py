@@ -114,6 +114,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "huber": {"loss_type": "huber"},
     "min-snr": {"snr_gamma": 5.0},
     "caption-dropout": {"caption_dropout_rate": 0.1},
+    "random-crops": {"random_crops": 8},
     "tags": {},
     "tags-shuffled": {"shuffle_caption": True},
     "tags-dropped": {"caption_tag_dropout_rate": 0.3},

@@ -117,7 +117,11 @@ def _kept(value: float) -> Tensor:
 
 def _parted(tensors: Mapping[str, Tensor], kind: str) -> list[tuple[str, str, Tensor]]:
     """The tensors of one kind: key in the library's state, name of the trained tensor, value."""
-    return [(*name.split("/", 1), value) for name, value in below(dict(tensors), kind).items()]
+    found: list[tuple[str, str, Tensor]] = []
+    for name, value in below(tensors, kind).items():
+        key, _, own = name.partition("/")
+        found.append((key, own, value))
+    return found
 
 
 def _made(config: ResolvedConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
