@@ -20,6 +20,7 @@ from oneword.training import by_library
 from oneword.training.by_library import ByLibrary
 from oneword.training.job import Job, JobError
 from oneword.training.loop import invert, invert_many
+from oneword.vocabulary.vocabulary import initial_rows
 
 
 NAMES = ("prodigy", "lion", "adamw8bit", "adafactor")
@@ -257,6 +258,16 @@ def test_words_with_optimisers_of_their_own_share_a_batch_and_learn_what_they_le
     for one, result in zip(jobs, together, strict=True):
         rows, own = result.concept.rows["clip"], invert(tiny_sd, one).concept.rows["clip"]
         assert float((rows - own).norm() / own.norm()) < 1e-4, one.config.optimizer
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lion_pytorch") is None, reason="not installed")
+def test_a_step_is_as_long_as_the_words_own_rate_says(tiny_sd):
+    """Lion's first one is the rate itself, in every direction."""
+    start = initial_rows(tiny_sd.vocabularies["clip"], "cat", 2)
+    for rate in (7e-3, 2e-3):
+        task = job(optimizer="lion", max_train_steps=1, learning_rate=rate, num_vectors=2)
+        moved = (invert(tiny_sd, task).concept.rows["clip"] - start).abs()
+        assert torch.allclose(moved, torch.full_like(moved, rate), atol=1e-6)
 
 
 # --- rates and refusals
