@@ -8,10 +8,10 @@ Every variant learns the same concepts from the same pictures and is drawn from 
 at equal samples; those of full length go on to 20,000. Scores are the share of the way from the
 initialiser's plain similarity to the drawings' own, and the text similarity of edit prompts;
 differences to the first variant are paired by concept. Beside them stand the lowest loss so far on
-the fixed batch, which no setting changes, and what the oracle sees in the plain pictures. The rows
-of the best step so far are drawn (``--keep best``), or the last ones or their average where a
-variant keeps those. Where the variance criterion would have stopped stands beside: its score there,
-its mean samples, and the score of that fixed length for all, between the marks.
+the fixed batch, which no setting but captions changes, and what the oracle sees in the plain
+pictures. The rows of the best step so far are drawn (``--keep best``), or the last ones or their
+average where a variant keeps those. Where the variance criterion would have stopped stands beside:
+its score there, its mean samples, and the score of that fixed length for all, between the marks.
 Edits are the shares of pictures of edit prompts in which the oracle sees the scene and the style
 that were asked for, where the criterion would have stopped, or at the end of a full length.
 
