@@ -481,9 +481,20 @@ def test_every_family_can_be_tuned(family, kind, dtype, tmp_path):
 
 def test_tricks_of_training_reach_the_weights_too(backbone):
     learn, fields = method("lora-dreambooth"), {"tuning_steps": 3}
-    plain = learn(backbone, job("lora-dreambooth", fields, keep="last"))
-    for tricks in ({"noise_offset": 0.3}, {"snr_gamma": 0.01}, {"random_crops": 2}):
-        found = learn(backbone, job("lora-dreambooth", fields, keep="last", **tricks))
+
+    def captioned(**tricks):
+        one = job("lora-dreambooth", fields, keep="last", **tricks)
+        return replace(one, captions=("a S*, red, large",) * 3)
+
+    plain = learn(backbone, captioned())
+    all_tricks = (
+        {"noise_offset": 0.3},
+        {"snr_gamma": 0.01},
+        {"random_crops": 2},
+        {"shuffle_caption": True, "caption_tag_dropout_rate": 0.5},
+    )
+    for tricks in all_tricks:
+        found = learn(backbone, captioned(**tricks))
         assert found.losses[0] == plain.losses[0]
         assert any(
             not torch.equal(own, plain.concept.deltas[name])

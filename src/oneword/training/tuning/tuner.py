@@ -365,8 +365,14 @@ class _Tuner:
             drawn = (self._class_pixels(prompt).clamp(-1, 1) + 1) * 127.5
             self.class_pictures = drawn.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         pixels = from_uint8(self.class_pictures.numpy())
-        # draws unlike the word's own
-        config = dataclasses.replace(self.config, seed=self.config.seed ^ 0x5EED, random_crops=0)
+        # draws unlike the word's own, and pictures and sentences as they are
+        config = dataclasses.replace(
+            self.config,
+            seed=self.config.seed ^ 0x5EED,
+            random_crops=0,
+            shuffle_caption=False,
+            caption_tag_dropout_rate=0.0,
+        )
         job = Job(name="class", pictures=pixels, config=config)
         # the word of a class picture's sentence is the whole of it
         return Batches(
