@@ -71,6 +71,21 @@ _ONCE = {
     "inversion.interpolation": "lanczos",
     "inversion.backgrounds": "none",
     "num_processes": 1,
+    "inversion.optimizer": "adamw",
+    "inversion.lr_num_cycles": 1,
+    "inversion.lr_power": 1.0,
+    "inversion.lr_step_rules": "",
+    "inversion.loss_type": "l2",
+    "inversion.huber_c": 0.1,
+    "inversion.huber_schedule": "snr",
+    "inversion.snr_gamma": 0.0,
+    "inversion.noise_offset": 0.0,
+    "inversion.caption_dropout_rate": 0.0,
+    "inversion.caption_tag_dropout_rate": 0.0,
+    "inversion.shuffle_caption": False,
+    "inversion.keep_tokens": 0,
+    "inversion.random_crops": 0,
+    "inversion.crop_scale": 0.8,
 }
 """What older versions did, which had no such setting."""
 _UNBOUND = (

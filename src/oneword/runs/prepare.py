@@ -23,6 +23,7 @@ from oneword.prompts import as_template, descriptions, names
 from oneword.runs.folder import versions
 from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence
+from oneword.training.by_library import check_optimizer
 from oneword.training.extensions import form
 from oneword.training.fit import check_fit, filled
 from oneword.training.initializer import nouns_for
@@ -69,6 +70,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     Raises:
         UserError: training could not begin.
     """
+    check_optimizer(config.inversion.optimizer)
     backbone = backbone or load_backbone(config.model, work_of(config))
     check_trackers(config.report_to)
     asked, config = config, config.resolved(backbone.family, backbone.resolution)
@@ -113,6 +115,12 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
             *notes,
             "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
             "and the rate is in units of these vectors' own spread",
+        ]
+    if inversion.optimizer == "prodigy":
+        notes = [
+            *notes,
+            "prodigy finds the length of its steps while it trains; the rate is a factor on it, "
+            "and what is reported is their product",
         ]
     learns_a_word = inversion.setup == "pivotal" or inversion.setup not in BASELINES
     if learns_a_word and isinstance(getattr(backbone, "denoiser", None), Compiled):

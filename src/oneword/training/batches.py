@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from oneword._devices import sent
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone, Moments
+from oneword.training import extensions
 from oneword.training.draws import Draws, evaluation_draws, step_draws
+from oneword.training.extensions import wording
 from oneword.training.grounds import check_grounds, on_grounds
 from oneword.training.job import Job, JobError
 from oneword.training.parts import AgainstPart, PromptsPart
@@ -47,9 +50,10 @@ class Batches:
         """
         self.backbone, self.job, self.config, self.against = backbone, job, config, against
         self.sentences = checked(backbone, job, config, prompts)
+        self.views = extensions.VIEWS(job, config)
         height, width = job.pictures.shape[-2:]
         whole = torch.tensor([[height, width, 0, 0]] * len(job.pictures))
-        self.crops = whole if job.crops is None else job.crops
+        self.crops = torch.stack([whole if v.crops is None else v.crops for v in self.views])
         self.posterior, self.places = self._encode()
         self.masks = self._shrink_masks()
         draws = evaluation_draws(
@@ -57,30 +61,36 @@ class Batches:
             config.num_evaluation_samples,
             len(job.pictures),
             self.latent_shape,
-            len(self.places),
+            self.places.shape[1],
         )
         self.fixed = self.noised(draws, draws.times, alone=True)
 
     @torch.no_grad()
     def _encode(self) -> tuple[Moments, Tensor]:
-        """Posterior of each picture, then of each mirror image, on each of their grounds.
+        """Posterior of each picture, then of each mirror image, on each of their grounds, by view.
 
         Returns:
-            The posterior, and where (ground, mirrored, picture) stand in it.
+            The posterior, and where (view, ground, mirrored, picture) stand in it.
         """
-        shown, places = on_grounds(self.job, self.config, self.backbone.family)
-        parts = [self.backbone.encode_image(chunk) for chunk in shown.split(_ENCODE_CHUNK)]
+        shown: list[Tensor] = []
+        places: list[Tensor] = []
+        for view in self.views:
+            own, at = on_grounds(view, self.config, self.backbone.family)
+            places.append(at + sum(map(len, shown)))
+            shown.append(own)
+        chunks = torch.cat(shown).split(_ENCODE_CHUNK)
+        parts = [self.backbone.encode_image(chunk) for chunk in chunks]
         moments = Moments(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
-        return moments, places
+        return moments, torch.stack(places)
 
     def _shrink_masks(self) -> Tensor | None:
-        """The mask of each picture in latent cells, then of each mirror image."""
-        masks = self.job.masks
-        if masks is None:
+        """The mask of each picture in latent cells, then of each mirror image, by view."""
+        found: list[Tensor] = []
+        for masks in (view.masks for view in self.views if view.masks is not None):
+            found += [masks, masks.flip(-1)] if self.config.random_flip else [masks]
+        if not found:
             return None
-        if self.config.random_flip:
-            masks = torch.cat([masks, masks.flip(-1)])
-        cells = F.interpolate(masks, self.latent_shape[1:], mode="area")
+        cells = F.interpolate(torch.cat(found), self.latent_shape[1:], mode="area")
         return cells.to(self.backbone.device)
 
     @property
@@ -90,15 +100,19 @@ class Batches:
         return channels, height, width
 
     def draws(self, step: int) -> Draws:
-        """The draws of the job's own step."""
-        return step_draws(
+        """The draws of the job's own step, with the noise that its settings make of them."""
+        draws = step_draws(
             self.config.seed,
             step,
             self.config.train_batch_size,
             len(self.job.pictures),
             self.latent_shape,
             random_flip=self.config.random_flip,
-            num_grounds=len(self.places),
+            num_grounds=self.places.shape[1],
+            num_views=len(self.views),
+        )
+        return dataclasses.replace(
+            draws, noise=extensions.NOISE(draws.noise, draws.offsets, self.config)
         )
 
     def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> Batch:
@@ -107,13 +121,15 @@ class Batches:
         Args:
             draws: Of a step, or of the fixed batch.
             times: Diffusion time of each sample, in [0, 1), before the family's own map.
-            alone: Leave further words out of the sentences.
+            alone: Of the fixed batch: leave further words out of the sentences, and what settings
+                change of sentences and loss, so that its losses compare.
         """
         backbone, device = self.backbone, self.backbone.device
         flips = draws.flips.long()
-        x0_at = sent(self.places[draws.grounds, flips, draws.pictures], device)
+        x0_at = sent(self.places[draws.views, draws.grounds, flips, draws.pictures], device)
         x0 = self.posterior[x0_at].sample(sent(draws.posterior_noise, device))
-        masks_at = sent(draws.pictures + len(self.job.pictures) * flips, device)
+        side = flips + (2 if self.config.random_flip else 1) * draws.views
+        masks_at = sent(draws.pictures + len(self.job.pictures) * side, device)
         noise = sent(draws.noise, device)
         t = backbone.sample_t(sent(times, device), self.latent_shape[1:])
         x_t = backbone.add_noise(x0, noise, t)
@@ -121,6 +137,11 @@ class Batches:
         sentences = [
             c.at(u, alone=alone) for c, u in zip(choices, draws.sentences.tolist(), strict=True)
         ]
+        if not alone:
+            sentences = [
+                extensions.WORDING(sentence, seed, self.config)
+                for sentence, seed in zip(sentences, draws.wordings.tolist(), strict=True)
+            ]
         samples = Samples(
             job=self.job,
             pictures=draws.pictures,
@@ -129,9 +150,11 @@ class Batches:
             x0=x0,
             noise=noise,
             x_t=x_t,
-            crops=self.crops[draws.pictures],
+            crops=self.crops[draws.views, draws.pictures],
             mask=None if self.masks is None else self.masks[masks_at],
         )
+        for told in () if alone else extensions.SAMPLES:
+            samples = told(samples, backbone, self.config)
         target, away = backbone.target(x0, noise, t), self.against
         if away is None:
             return Batch(sentences, target, samples)
@@ -185,6 +208,7 @@ def checked(
                 f"Every sentence of job {name!r} must hold '{{}}' where the new word stands, "
                 f"got {sentence!r}."
             )
+    wording.check(name, [s for c in sentences for s in c], config)
     return sentences
 
 
@@ -193,6 +217,7 @@ def every_sentence(
 ) -> list[str]:
     """Every sentence that is read with a sample, once, in the order of the alphabet."""
     found = {sentence for choices in sentences for sentence in choices}
+    found |= {other for sentence in found for other in wording.longest(sentence, config)}
     if against is not None:
         found |= {against(sentence, config) for sentence in found}
     return sorted(found)

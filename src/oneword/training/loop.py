@@ -40,7 +40,6 @@ from oneword.training.parts import (
     RowsPart,
     StopPart,
     TimestepsPart,
-    squared_error,
 )
 from oneword.training.prediction import passes, predictions, scoring_chunk
 from oneword.training.processes import ALONE, Processes
@@ -62,7 +61,7 @@ def invert_many(
     rows: RowsPart | None = None,
     prompts: PromptsPart | None = None,
     timesteps: TimestepsPart = extensions.TIMESTEPS,
-    loss: LossPart = squared_error,
+    loss: LossPart = extensions.LOSS,
     penalties: Sequence[Penalty] = extensions.PENALTIES,
     after: Sequence[AfterPart] = extensions.AFTER,
     stop: StopPart = extensions.STOP,
@@ -252,7 +251,7 @@ class _Loop:
         # Sums: over the processes that share the step, each of which has other samples.
         sums = iter(self.processes.summed(own))
 
-        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
+        # Update; a gradient that is not finite counts as zero, and the job goes back later.
         update(
             learners,
             [
