@@ -10,6 +10,7 @@ import signal
 import pytest
 import torch
 
+import oneword
 from oneword._files import InUseError, OutputError, hold
 from oneword.cli.main import main
 from oneword.concepts import formats
@@ -354,3 +355,70 @@ def test_two_commands_with_one_output_folder(command, photos, tmp_path, capsys):
         assert main([*command, f"--jobs={tmp_path / 'jobs'}",
                      "--output-dir", str(tmp_path / "out")]) == 2  # fmt: skip
     assert "must have one writer at a time" in capsys.readouterr().err
+
+
+class Guest:
+    """Draws once after some rounds, and brings a job with it."""
+
+    def __init__(self, backbone, joining, after=3):
+        self.backbone, self.joining, self.left = backbone, list(joining), after
+        self.drawing = None
+
+    def waits(self):
+        self.left -= 1
+        return self.left <= 0 and self.drawing is None
+
+    def served(self):
+        width = self.backbone.vocabularies["clip"].dim
+        word = oneword.Concept(placeholder_token="<drawn>", rows={"clip": torch.zeros(1, width)})
+        self.drawing = oneword.generate(
+            self.backbone, ["a photo of a <drawn>"], [0], concepts=[word]
+        )
+        return self.joining
+
+
+def test_a_guest_draws_between_steps_and_its_words_join(jobs, tiny_sd, tmp_path):
+    first, _, second, _ = jobs("guest")
+    train_many([first], backbone=tiny_sd, slots=2)
+    before = rows(tmp_path / "guest" / "a").clone()
+    shutil.rmtree(tmp_path / "guest")
+    guest = Guest(tiny_sd, [second])
+    told = []
+    outcomes = train_many([first], backbone=tiny_sd, slots=2, guest=guest, on_event=told.append)
+    assert [one.name for one in outcomes] == ["a", "b"]
+    assert guest.drawing.pixels.shape[0] == 1
+    steps = [(e.job, e.step) for e in told if isinstance(e, Stepped)]
+    assert steps.index(("b", 1)) < steps.index(("a", 6))  # side by side
+    after = rows(tmp_path / "guest" / "a")
+    assert (after - before).norm() / before.norm() < 1e-4
+    assert outcomes[1].outcome.result.status == "finished"
+    alone = jobs("alone")[2]
+    train(alone, backbone=tiny_sd)
+    ours, theirs = rows(tmp_path / "guest" / "b"), rows(tmp_path / "alone" / "b")
+    assert (ours - theirs).norm() / theirs.norm() < 1e-4
+
+
+def test_a_guest_that_brings_nothing_changes_no_bit(jobs, tiny_sd, tmp_path):
+    train_many([jobs("plain")[0]], backbone=tiny_sd)
+    train_many([jobs("visited")[0]], backbone=tiny_sd, guest=Guest(tiny_sd, []))
+    plain, visited = rows(tmp_path / "plain" / "a"), rows(tmp_path / "visited" / "a")
+    assert torch.equal(plain, visited)
+
+
+def test_a_word_that_had_begun_joins_where_it_stood(jobs, tiny_sd, tmp_path):
+    first, _, second, _ = jobs("guest")
+
+    def stop(event):
+        if isinstance(event, Stepped) and event.step == 4:
+            raise KeyboardInterrupt
+
+    train(second, backbone=tiny_sd, on_event=stop)
+    told = []
+    train_many(
+        [first], backbone=tiny_sd, slots=2, guest=Guest(tiny_sd, [second]), on_event=told.append
+    )
+    steps = [e.step for e in told if isinstance(e, Stepped) and e.job == "b"]
+    assert steps[0] == 5
+    train(jobs("alone")[2], backbone=tiny_sd)
+    ours, theirs = rows(tmp_path / "guest" / "b"), rows(tmp_path / "alone" / "b")
+    assert (ours - theirs).norm() / theirs.norm() < 1e-4

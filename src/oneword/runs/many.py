@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -36,9 +36,9 @@ from oneword.runs.train import (
     tell_plan,
     train,
 )
-from oneword.training.job import Progress, Result
+from oneword.training.job import Job, Progress, Result
 from oneword.training.loop import invert, invert_many
-from oneword.training.state import State
+from oneword.training.state import Active, State
 from oneword.training.tuning import BASELINES
 
 
@@ -59,6 +59,19 @@ class JobOutcome:
     """What was raised, where something was."""
 
 
+@runtime_checkable
+class Guest(Protocol):
+    """Somebody who uses the model between two steps of many words, and brings further jobs."""
+
+    def waits(self) -> bool:
+        """Whether the guest wants the model now; asked after every round of steps."""
+        ...
+
+    def served(self) -> Sequence[TrainConfig]:
+        """Do what was waited for; the jobs returned, of the same model, join the queue."""
+        ...
+
+
 @dataclass(slots=True)
 class _Run:
     prepared: Prepared
@@ -73,6 +86,11 @@ class _Run:
     def name(self) -> str:
         return self.folder.path.name
 
+    @property
+    def job(self) -> Job:
+        """As the loop knows it among others."""
+        return replace(self.prepared.job, name=self.name)
+
 
 def train_many(
     configs: Sequence[TrainConfig],
@@ -80,6 +98,7 @@ def train_many(
     slots: int | None = None,
     backbone: Backbone | None = None,
     on_event: OnEvent | None = None,
+    guest: Guest | None = None,
 ) -> list[JobOutcome]:
     """Learn many words, ``slots`` of them in one batch; each has its own run folder.
 
@@ -92,9 +111,11 @@ def train_many(
         slots: Words that train at once; ``None``: as many as the memory of a GPU holds, 4 on a CPU.
         backbone: The jobs' model, where it is loaded already.
         on_event: Told of each job's plan, messages, steps, previews and end.
+        guest: Uses the model between two steps; its jobs take free slots, of which there may then
+            be more than jobs.
 
     Returns:
-        One outcome per config, in their order.
+        One outcome per config, in their order, then of those that joined.
 
     Raises:
         ConfigError: there is no job, they differ in their model, two share a folder's name, or one
@@ -104,6 +125,7 @@ def train_many(
     tell = on_event or tell_nobody
     check_jobs(configs)
     backbone = backbone or load_backbone(configs[0].model, work_of(configs[0], slots or 1))
+    configs = list(configs)
     outcomes: dict[str, JobOutcome] = {}
     begun: list[_Run] = []
 
@@ -112,28 +134,51 @@ def train_many(
         tell(_ended(outcome))
 
     with asked_to_stop() as asked, contextlib.ExitStack() as held:
-        for config in configs:
-            name = config.output_dir.name
-            if config.inversion.setup in BASELINES:
-                continue
-            try:
-                made = _begin(config, backbone, tell, asked)
-            except Exception as error:
-                end(failed(name, error))
-                continue
-            if isinstance(made, TrainOutcome):
-                end(JobOutcome(name=name, outcome=made))
-            else:
+
+        def begin(some: Sequence[TrainConfig]) -> list[_Run]:
+            """Those that have a part in the batch; the others' ends are told."""
+            runs: list[_Run] = []
+            for config in some:
+                name = config.output_dir.name
+                if config.inversion.setup in BASELINES:
+                    continue
+                try:
+                    made = _begin(config, backbone, tell, asked)
+                except Exception as error:
+                    end(failed(name, error))
+                    continue
+                if isinstance(made, TrainOutcome):
+                    end(JobOutcome(name=name, outcome=made))
+                    continue
                 held.callback(made.folder.release)
-                begun.append(made)
+                runs.append(made)
+            begun.extend(runs)
+            return runs
+
+        def join() -> list[tuple[Job, Active | None]]:
+            """What the guest brings."""
+            joining = [] if guest is None else guest.served()
+            check_jobs([*configs, *joining])
+            configs.extend(joining)
+            runs = begin(joining)
+            many.add(runs)
+            states = [run.folder.state.load() for run in runs]
+            return [
+                (run.job, None if state is None else state.active[0])
+                for run, state in zip(runs, states, strict=True)
+            ]
+
+        begin(configs)
         if begun:
             many = _Many(begun, end)
+            most = slots or _slots_for(begun)
             results = invert_many(
                 backbone,
-                [replace(run.prepared.job, name=run.name) for run in begun],
-                slots=min(len(begun), slots or _slots_for(begun)),
+                [run.job for run in begun],
+                slots=most if guest is not None else min(len(begun), most),
                 on_step=many.on_step,
                 checkpoint=many,
+                visitor=None if guest is None else _Visitor(guest.waits, join),
             )
             for run, result in zip(begun, results, strict=True):
                 if run.name not in outcomes:
@@ -145,6 +190,14 @@ def train_many(
         outcomes.get(name) or JobOutcome(name=name, outcome=None, error="stopped before it began")
         for name in (config.output_dir.name for config in configs)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Visitor:
+    """A guest as the loop knows one."""
+
+    waits: Callable[[], bool]
+    served: Callable[[], Sequence[tuple[Job, Active | None]]]
 
 
 def _train_alone(
@@ -238,10 +291,17 @@ class _Many:
     """The checkpoint of many runs, each job's part of it in the job's own folder."""
 
     def __init__(self, runs: Sequence[_Run], end: Callable[[JobOutcome], None]) -> None:
-        self.runs, self.tell_end = runs, end
+        self.runs: list[_Run] = []
+        self.tell_end = end
         self.steps = min(run.folder.state.steps for run in runs)
         self.ended: set[int] = set()
-        self.by_name = {run.name: run for run in runs}
+        self.by_name: dict[str, _Run] = {}
+        self.add(runs)
+
+    def add(self, runs: Sequence[_Run]) -> None:
+        """Runs that join."""
+        self.runs.extend(runs)
+        self.by_name |= {run.name: run for run in runs}
 
     def on_step(self, progress: Progress) -> Literal["stop"] | None:
         run = self.by_name[progress.job.name]

@@ -40,6 +40,7 @@ from oneword.training.parts import (
     RowsPart,
     StopPart,
     TimestepsPart,
+    Visitor,
 )
 from oneword.training.prediction import passes, predictions, scoring_chunk
 from oneword.training.processes import ALONE, Processes
@@ -68,6 +69,7 @@ def invert_many(
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
     processes: Processes = ALONE,
+    visitor: Visitor | None = None,
 ) -> list[Result]:
     """Learn many words, up to ``slots`` of them in one batch.
 
@@ -86,6 +88,8 @@ def invert_many(
             its share of every step's samples, and gets the same results, which are those of one
             process but for rounding. The checkpoint is the first one's; what ``on_step`` asks for
             in any of them holds for all.
+        visitor: Asked after each round of steps whether it wants the model, with which it may draw,
+            or jobs to add; no job's bits depend on it. For one process alone.
 
     Other arguments, the parts of the loop (``parts.py`` says what each is told):
         form: What each job's word is made of. By default, as with every part below, what the job's
@@ -99,7 +103,7 @@ def invert_many(
         stop: Asked after each scoring; ends a job early.
 
     Returns:
-        One result per job, in the order of ``jobs``.
+        One result per job, in the order of ``jobs``, then of those that joined.
 
     Raises:
         ConfigError: ``slots`` is below 1, or the saved state belongs to other jobs.
@@ -120,6 +124,7 @@ def invert_many(
         stop=stop,
         on_step=on_step,
         checkpoint=checkpoint,
+        visitor=visitor,
     )
     return _Loop(backbone, list(jobs), slots, parts, processes).run()
 
@@ -183,6 +188,7 @@ class _Loop:
             # what has ended is kept at once, whoever else still trains
             if self.parts.checkpoint and not self.interrupted and self._has_begun:
                 self.parts.checkpoint.save(self._state())
+            self._receive()
         for learner in self.active.values():
             self.results[learner.index] = learner.result("interrupted", "stopped before its end")
         for index in self.queue:
@@ -192,6 +198,23 @@ class _Loop:
             )
         return [self.results[index] for index in range(len(self.jobs))]
 
+    def _receive(self) -> None:
+        """Let the visitor use the model, and its jobs join the queue."""
+        visitor = self.parts.visitor
+        if visitor is None or self.interrupted or not visitor.waits():
+            return
+        try:
+            joining = visitor.served()
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return
+        for job, begun in joining:
+            index = len(self.jobs)
+            self.jobs.append(job)
+            self.queue.append(index)
+            if begun is not None:
+                self.waiting[index] = dataclasses.replace(begun, index=index)
+
     @property
     def _has_begun(self) -> bool:
         """Whether there is more to keep than jobs that could not be trained."""
@@ -199,12 +222,15 @@ class _Loop:
         return bool(self.active or self.waiting) or any(end != "failed" for end in ends)
 
     def _train_together(self, learners: Sequence[Learner]) -> None:
-        """Step after step until a slot falls free: then the words of the batch change."""
+        """Step after step until a slot falls free or a visitor comes: then the words change."""
+        visitor = self.parts.visitor
         with contextlib.ExitStack() as placed:
             self._place(placed, learners)
             self._begin([learner for learner in learners if not learner.record.losses])
             while not self.interrupted and len(self.active) == len(learners):
                 self._step(learners, placed)
+                if visitor is not None and visitor.waits():
+                    return
 
     def _step(self, learners: Sequence[Learner], placed: contextlib.ExitStack) -> None:
         """One step of every learner, then the scorings that are due.

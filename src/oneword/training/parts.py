@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from oneword.models.contract import Backbone
 from oneword.prompts import TEMPLATES, as_template
 from oneword.training.job import Job, JobError, Progress
 from oneword.training.samples import Choices, Samples
-from oneword.training.state import Checkpoint
+from oneword.training.state import Active, Checkpoint
 from oneword.vocabulary.inject import initial_outputs
 from oneword.vocabulary.vocabulary import initial_rows
 
@@ -103,6 +103,23 @@ jobs under way come back as "interrupted".
 """
 
 
+@runtime_checkable
+class Visitor(Protocol):
+    """Somebody who uses the model between two steps, while no word stands in it."""
+
+    def waits(self) -> bool:
+        """Whether the visitor wants the model now; asked after every round of steps."""
+        ...
+
+    def served(self) -> Sequence[tuple[Job, Active | None]]:
+        """Do what was waited for; the jobs returned join the end of the queue.
+
+        Each comes with what it goes on from, where it has begun before. Raising
+        ``KeyboardInterrupt`` ends the loop as it does from ``OnStep``.
+        """
+        ...
+
+
 AVERAGE = "average/"
 """What ``memory`` holds under this name is what ``keep`` "average" keeps."""
 
@@ -121,6 +138,7 @@ class Parts:
     stop: StopPart
     on_step: OnStep | None
     checkpoint: Checkpoint | None
+    visitor: Visitor | None
 
 
 def rows_of_initializer(
