@@ -2,6 +2,7 @@ from ._version import __version__ as __version__
 from .concepts.card import push_concept as push_concept, write_card as write_card
 from .concepts.concept import Concept as Concept
 from .concepts.formats import load_concept as load_concept, save_concept as save_concept
+from .concepts.library import Library as Library
 from .config.drawing import SamplingConfig as SamplingConfig
 from .config.inversion import InversionConfig as InversionConfig
 from .config.model import ModelConfig as ModelConfig

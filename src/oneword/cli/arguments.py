@@ -16,6 +16,7 @@ from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import EvaluateConfig, StudyConfig
+from oneword.config.web import WebConfig
 from oneword.errors import require
 
 
@@ -180,6 +181,11 @@ class StudyArguments(StudyConfig):
     """Folder for the figures and rows of --markdown; unset: beside the page, with its name."""
     json: Path | None = None
     """File for the plan, or for the results in short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebArguments(WebConfig):
+    """Open the page: teach, draw, edit and keep words in the browser. Ctrl-C ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -486,6 +492,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "train --jobs": (JobsArguments, "jobs"),
     "generate": (GenerateArguments, "generate"),
     "edit": (EditArguments, "edit"),
+    "web": (WebArguments, "web"),
     "evaluate": (EvaluateArguments, "evaluate"),
     "study": (StudyArguments, "study"),
     "compose": (ComposeArguments, "compose"),

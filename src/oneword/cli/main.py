@@ -41,6 +41,7 @@ VERBS = {
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
     "edit": "change a picture: inside a mask, drawn over, or inverted",
+    "web": "the page in the browser: teach, draw, edit and keep words",
     "evaluate": "score a learned word beside its references",
     "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
     "compose": "learn several words together, so that they can stand in one picture",
@@ -61,6 +62,11 @@ Options may also come from a file: --config run.toml (the command line wins).
 `oneword --install-completion` lets bash, zsh or fish complete verbs, options and values."""
 
 
+_EXTRAS = {
+    "skia": ("Drawing needs skia-python", "microworld"),
+    "gradio": ("The page needs gradio", "web"),
+}
+"""What some modules need, by its name: in words, and the extra that brings it."""
 _HELP = ("-h", "--help", "--help-all")
 
 
@@ -218,10 +224,11 @@ def _follow(verb: str, words: list[str]) -> int:
                 folder.rmdir()
         raise
     except ModuleNotFoundError as error:
-        if error.name != "skia":
+        if error.name not in _EXTRAS:
             raise
+        what, extra = _EXTRAS[error.name]
         raise ConfigError(
-            "Drawing needs skia-python, which is not installed; run: pip install 'oneword[microworld]'"
+            f"{what}, which is not installed; run: pip install 'oneword[{extra}]'"
         ) from error
 
 

@@ -1,0 +1,27 @@
+"""``oneword web``: the page in the browser."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from collections.abc import Sequence
+
+from oneword.cli import options
+from oneword.cli.arguments import WebArguments
+from oneword.config.web import WebConfig
+from oneword.runs.events import asked_to_stop
+from oneword.web.server import serving
+
+
+def run(chosen: WebArguments, _words: Sequence[str]) -> int:
+    """Serve until somebody asks to stop."""
+    with asked_to_stop() as asked, serving(options.settings(WebConfig, chosen)) as served:
+        options.tell(f"The page is at {served.url}, and what it makes in {chosen.workspace}.")
+        if served.auth is not None and chosen.auth is None:
+            user, _, password = served.auth.partition(":")
+            options.tell(f"It asks for the user {user} with the password {password}.")
+        options.tell("Ctrl-C ends it; words that are being learned are saved and can go on.")
+        if chosen.browser:
+            threading.Thread(target=webbrowser.open, args=(served.url,), daemon=True).start()
+        asked.wait()
+    return 0

@@ -1,0 +1,249 @@
+"""The learned words of a folder: listed, searched, taken in, renamed, deleted and brought back.
+
+An SQLite file next to them remembers what each holds, so that a list of hundreds opens at once. The
+files are the truth: what the index says of a file that has changed, or is gone, is thrown away, and
+without the index everything is read anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from oneword._files import hold, is_there, write_together
+from oneword.concepts import formats, previews
+from oneword.concepts.formats.names import family_of, file_name
+from oneword.config.checks import check_placeholder
+from oneword.errors import UserError
+
+
+INDEX = "library.sqlite"
+TRASH = ".deleted"
+_WAIT_S = 30.0  # for another process that writes there
+_TABLE = """CREATE TABLE IF NOT EXISTS word (
+    name TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, facts TEXT NOT NULL
+)"""
+
+
+class LibraryError(UserError):
+    """The library has no such word, or cannot do what was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A word of the library."""
+
+    name: str
+    """Of its folder."""
+    tokens: tuple[str, ...] = ()
+    """What stands for it in prompts; several where a file holds several words."""
+    base_model: str = ""
+    family: str = ""
+    """What it can be drawn with, in words."""
+    kind: str = ""
+    num_vectors: int = 0
+    steps: int | None = None
+    loss: float | None = None
+    license: str = ""
+    problem: str = ""
+    """Why the file cannot be used; empty: it can."""
+
+    @property
+    def text(self) -> str:
+        """Everything of it that a search looks through."""
+        return " ".join((self.name, *self.tokens, self.base_model, self.family, self.kind)).lower()
+
+
+class Library:
+    """The words of a folder, each in a folder of its own as a run leaves it.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def entries(self, search: str = "") -> list[Entry]:
+        """The words, by name; with a search, those that hold each of its words somewhere."""
+        wanted = search.lower().split()
+        return [one for one in self._refreshed() if all(word in one.text for word in wanted)]
+
+    def file(self, name: str) -> Path:
+        """A word's file.
+
+        Raises:
+            LibraryError: there is no such word.
+        """
+        path = self.root / name / formats.LEARNED
+        if Path(name).name != name or not path.is_file():
+            raise LibraryError(f"The library in {self.root} has no word {name!r}.")
+        return path
+
+    def preview(self, name: str) -> Path | None:
+        """A picture that shows the word, where there is one."""
+        path = previews.beside(self.file(name))
+        return path if path.is_file() else None
+
+    def take(self, path: Path) -> list[str]:
+        """Take words in from a file of any tool, each as a folder of its own; their names.
+
+        Raises:
+            FormatError: the file holds no word.
+        """
+        names: list[str] = []
+        for concept in formats.load_all(path):
+            name = self._free(file_name(concept.placeholder_token).lower())
+            write_together(formats.files_of(concept, self.root / name / formats.LEARNED))
+            names.append(name)
+        return names
+
+    def rename(self, name: str, token: str) -> None:
+        """Give a word another placeholder; its folder and everything else stay.
+
+        Raises:
+            LibraryError: there is no such word, or its file holds several.
+            ConfigError: the placeholder is none.
+        """
+        check_placeholder(token, "The new word")
+        path = self.file(name)
+        words = formats.load_all(path)
+        if len(words) != 1:
+            raise LibraryError(
+                f"There must be one word to rename, got {len(words)} in {path}; extract them first."
+            )
+        with hold(path.parent, wait_s=_WAIT_S):
+            write_together(formats.files_of(words[0].named(token), path))
+
+    def delete(self, name: str) -> str:
+        """Put a word's folder aside; what to call :meth:`restore` with.
+
+        Raises:
+            LibraryError: there is no such word.
+        """
+        folder = self.file(name).parent
+        kept = f"{name}.{secrets.token_hex(4)}"
+        (self.root / TRASH).mkdir(exist_ok=True)
+        with hold(folder, wait_s=_WAIT_S):
+            pass  # whoever writes there is waited for
+        folder.rename(self.root / TRASH / kept)
+        return kept
+
+    def deleted(self) -> list[str]:
+        """Words that were put aside and can be restored, the latest first."""
+        folder = self.root / TRASH
+        found = [path for path in folder.glob("*") if path.is_dir()] if folder.is_dir() else []
+        return [p.name for p in sorted(found, key=lambda p: p.stat().st_ctime_ns, reverse=True)]
+
+    def restore(self, kept: str) -> str:
+        """Bring a deleted word back; its name, which is another where the old one is taken.
+
+        Raises:
+            LibraryError: there is none.
+        """
+        folder = self.root / TRASH / kept
+        if Path(kept).name != kept or not folder.is_dir():
+            raise LibraryError(f"There is no deleted word {kept!r} in {self.root / TRASH}.")
+        name = self._free(kept.rpartition(".")[0])
+        folder.rename(self.root / name)
+        return name
+
+    def empty_trash(self) -> None:
+        """Delete for good what was put aside."""
+        shutil.rmtree(self.root / TRASH, ignore_errors=True)
+
+    # --- the index ---
+
+    def _free(self, name: str) -> str:
+        found, count = name, 1
+        while is_there(self.root / found):
+            count += 1
+            found = f"{name}-{count}"
+        return found
+
+    def _refreshed(self) -> list[Entry]:
+        files = sorted(self.root.glob(f"*/{formats.LEARNED}"))
+        files = [path for path in files if not path.parent.name.startswith(".")]
+        stamps: dict[str, tuple[int, int]] = {}
+        for path in files:
+            with contextlib.suppress(OSError):  # deleted meanwhile
+                seen = path.stat()
+                stamps[path.parent.name] = (seen.st_size, seen.st_mtime_ns)
+        try:
+            return self._through_index(stamps)
+        except sqlite3.DatabaseError:  # damaged, or no SQLite file at all
+            with contextlib.suppress(OSError):
+                (self.root / INDEX).unlink()
+        try:
+            return self._through_index(stamps)
+        except sqlite3.Error:  # the folder cannot be written
+            return [self._read(name) for name in stamps]
+
+    def _through_index(self, stamps: dict[str, tuple[int, int]]) -> list[Entry]:
+        with self._index() as index:
+            known = {
+                name: (size, mtime_ns, facts)
+                for name, size, mtime_ns, facts in index.execute("SELECT * FROM word")
+            }
+            gone = known.keys() - stamps.keys()
+            index.executemany("DELETE FROM word WHERE name = ?", [(name,) for name in gone])
+            found: list[Entry] = []
+            for name, stamp in stamps.items():
+                own = known.get(name)
+                if own is not None and own[:2] == stamp:
+                    with contextlib.suppress(ValueError, TypeError):
+                        found.append(_entry(own[2]))
+                        continue
+                entry = self._read(name)
+                index.execute(
+                    "INSERT OR REPLACE INTO word VALUES (?, ?, ?, ?)",
+                    (name, *stamp, json.dumps(asdict(entry))),
+                )
+                found.append(entry)
+        return found
+
+    @contextlib.contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.root / INDEX, timeout=_WAIT_S)
+        try:
+            with connection:
+                connection.execute(_TABLE)
+                yield connection
+        finally:
+            connection.close()
+
+    def _read(self, name: str) -> Entry:
+        """What a word's file says of it."""
+        try:
+            words = formats.load_all(self.root / name)
+        except UserError as error:
+            return Entry(name=name, problem=str(error))
+        first = words[0]
+        told = first.provenance
+        dims = {encoder: rows.shape[1] for encoder, rows in first.rows.items()}
+        entry = Entry(
+            name=name,
+            tokens=tuple(word.placeholder_token for word in words),
+            base_model=str(told.get("base_model") or ""),
+            family=family_of(dims),
+            kind="style" if first.learnable_property == "style" else "object",
+            num_vectors=first.num_vectors,
+            license=str(told.get("license") or ""),
+        )
+        steps, loss = told.get("steps"), told.get("loss")
+        return replace(
+            entry,
+            steps=steps if isinstance(steps, int) else None,
+            loss=loss if isinstance(loss, float) else None,
+        )
+
+
+def _entry(text: str) -> Entry:
+    facts = json.loads(text)
+    return Entry(**facts | {"tokens": tuple(facts["tokens"])})

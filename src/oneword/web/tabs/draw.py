@@ -1,0 +1,171 @@
+"""Draw with the words that there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from oneword.concepts import formats
+from oneword.config.drawing import GenerateConfig, SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import UserError
+from oneword.prompts import named
+from oneword.web.page import Page, captioned, command, status
+from oneword.web.workspace import WorkspaceError
+
+
+_EMPTY = "a photo of "
+
+
+def build(page: Page) -> None:
+    """Put the tab's controls and what they do into the page."""
+    with gr.Row():
+        with gr.Column(min_width=320):
+            prompts = gr.Textbox(
+                label="Prompts, one a line",
+                lines=3,
+                placeholder="a photo of a <my-thing> on the moon",
+                elem_id="draw-prompts",
+            )
+            words = gr.Radio([], label="Words; a click puts one in", elem_id="draw-words")
+            with gr.Row():
+                count = gr.Slider(1, 16, value=4, step=1, label="Pictures of each")
+                seed = gr.Number(label="First seed", value=0, precision=0)
+            keep = gr.Number(
+                label="Keep the best of each, by CLIP; 0: all", value=0, precision=0,
+                elem_id="draw-keep",
+            )  # fmt: skip
+            beside = gr.Checkbox(label="The initialiser beside, with the same seeds")
+            with gr.Accordion("Advanced", open=False):
+                negative = gr.Textbox(label="Negative prompt")
+                guidance = gr.Number(label="Guidance; 0: the model's", value=0)
+                steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
+            again = gr.Code(
+                label="The command for this", wrap_lines=True, language="shell", interactive=False
+            )
+            draw = gr.Button("Draw", variant="primary", elem_id="draw-draw")
+            said = status("What happens", elem_id="draw-said")
+        with gr.Column(min_width=320):
+            drawn = gr.Gallery(
+                fit_columns=False,
+                label="Pictures",
+                columns=4,
+                height=420,
+                interactive=False,
+                format="png",
+                type="filepath",
+                elem_id="draw-drawn",
+            )
+            made = gr.State([])
+            facts = gr.JSON(label="What made the chosen picture", elem_id="draw-facts")
+
+    settings = [prompts, count, seed, keep, beside, negative, guidance, steps]
+
+    def config(
+        prompts: str,
+        count: float,
+        seed: float | None,
+        keep: float | None,
+        beside: bool,
+        negative: str,
+        guidance: float | None,
+        steps: float | None,
+        folder: Path,
+    ) -> GenerateConfig:
+        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        if not lines:
+            raise WorkspaceError("There must be a prompt, got none.")
+        files = page.learned()
+        away = [*lines, negative]
+        own = {token: file for token, file in files.items() if any(named(p, [token]) for p in away)}
+        if beside:
+            lines += [
+                line.replace(token, initializer)
+                for line in lines
+                for token, initializer in _initializers(own).items()
+                if named(line, [token])
+            ]
+        return GenerateConfig(
+            prompts=tuple(dict.fromkeys(lines)),
+            concepts=tuple(own.values()),
+            output_dir=folder,
+            model=page.config.model,
+            sampling=SamplingConfig(
+                negative_prompt=negative,
+                guidance_scale=guidance or None,
+                num_inference_steps=int(steps or 0) or None,
+            ),
+            num_images_per_prompt=int(count),
+            seed=int(seed or 0),
+            keep=int(keep or 0) or None,
+        )
+
+    def written(*given: Any) -> str:
+        try:
+            asked = config(*given, folder=Path("oneword-pictures"))
+        except UserError as error:
+            return f"# {error}"
+        return drawing_command(asked)
+
+    def work(*given: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            for text, found in page.pictures(config(*given, folder=page.new_drawing())):
+                if found is None:
+                    yield text, gr.skip(), gr.skip()
+                else:
+                    yield text, captioned(found), [own for _, own in found]
+        except UserError as error:
+            yield str(error), gr.skip(), gr.skip()
+
+    def put_in(prompts: str, word: str | None) -> str:
+        if not word:
+            return prompts
+        return f"{prompts.rstrip()} {word}" if prompts.strip() else f"{_EMPTY}a {word}"
+
+    def told(made: Sequence[dict[str, str]], event: gr.SelectData) -> dict[str, str]:
+        return made[event.index]
+
+    draw.click(work, settings, [said, drawn, made], api_name="draw", show_progress="hidden")
+    words.input(put_in, [prompts, words], prompts, api_name=False)
+    drawn.select(told, made, facts, api_name=False)
+    gr.on(
+        [part.change for part in settings], written, settings, again, api_name=False,
+        show_progress="hidden",
+    )  # fmt: skip
+    gr.Timer(2.0).tick(
+        lambda: gr.update(choices=[*page.learned()]), None, words, api_name=False,
+        show_progress="hidden",
+    )  # fmt: skip
+
+
+def drawing_command(config: GenerateConfig) -> str:
+    """The command that draws the same."""
+    words: list[Any] = []
+    if config.model.model != ModelConfig().model:
+        words += ["--model", config.model.model]
+    if config.concepts:
+        words += ["--concepts", *config.concepts]
+    words += ["--prompts", *config.prompts]
+    for name, usual in dataclasses.asdict(SamplingConfig()).items():
+        value = getattr(config.sampling, name)
+        if value != usual:
+            words += [f"--{name.replace('_', '-')}", value]
+    if config.keep is not None:
+        words += ["--keep", config.keep]
+    for name in ("num_images_per_prompt", "seed"):
+        words += [f"--{name.replace('_', '-')}", getattr(config, name)]
+    return command("generate", *words, "--output-dir", config.output_dir)
+
+
+def _initializers(files: dict[str, Path]) -> dict[str, str]:
+    found = {}
+    for token, folder in files.items():
+        for concept in formats.load_all(folder):
+            started = concept.provenance.get("initializer_token")
+            if concept.placeholder_token == token and started:
+                found[token] = started
+    return found

@@ -1,0 +1,140 @@
+"""Edit a picture: paint what is to change, say what it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from oneword.config.drawing import EditConfig, SamplingConfig
+from oneword.config.model import ModelConfig
+from oneword.errors import UserError
+from oneword.images import save_png
+from oneword.prompts import named
+from oneword.web.page import Page, captioned, command, status
+from oneword.web.workspace import WorkspaceError
+
+
+def build(page: Page) -> None:
+    """Put the tab's controls and what they do into the page."""
+    # alone in its row: beside another component it is cut off
+    canvas = gr.ImageEditor(
+        label="Picture; paint over what is to change",
+        type="pil",
+        image_mode="RGBA",
+        brush=gr.Brush(default_size=24, colors=["#ffffff"], color_mode="fixed"),
+        layers=False,
+        transforms=(),
+        height=420,
+        elem_id="edit-canvas",
+    )
+    with gr.Row():
+        with gr.Column(min_width=320):
+            prompt = gr.Textbox(label="What the result shows", elem_id="edit-prompt")
+            strength = gr.Slider(
+                0.05, 1.0, value=1.0, step=0.05,
+                label="Strength: how much is drawn over; 1 starts from noise",
+            )  # fmt: skip
+            background = gr.Dropdown(
+                ["paste", "optimize", "poisson", "blend"],
+                value="paste",
+                label="How the rest comes back",
+            )
+            invert = gr.Textbox(
+                label="Or invert: what the picture shows now; it is drawn again as a whole"
+            )
+            with gr.Row():
+                count = gr.Slider(1, 8, value=4, step=1, label="Candidates")
+                seed = gr.Number(label="First seed", value=0, precision=0)
+            steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
+            run = gr.Button("Edit", variant="primary", elem_id="edit-edit")
+            said = status("What happens", elem_id="edit-said")
+            again = gr.Code(
+                label="The command for this", wrap_lines=True, language="shell", interactive=False
+            )
+        with gr.Column(min_width=320):
+            drawn = gr.Gallery(
+        fit_columns=False,
+                label="Edits", columns=2, height=420, interactive=False, format="png",
+                elem_id="edit-drawn",
+            )  # fmt: skip
+
+    def work(
+        given: dict[str, Any] | None,
+        prompt: str,
+        strength: float,
+        background: Any,
+        invert: str,
+        count: float,
+        seed: float | None,
+        steps: float | None,
+    ) -> Iterator[tuple[Any, ...]]:
+        try:
+            folder = page.new_drawing()
+            picture, mask = _kept(given, folder)
+            words = {t: f for t, f in page.learned().items() if named(prompt + " " + invert, [t])}
+            config = EditConfig(
+                picture=picture,
+                prompt=prompt.strip(),
+                mask=None if invert.strip() else mask,
+                background=background,
+                strength=1.0 if invert.strip() else strength,
+                invert=invert.strip() or None,
+                concepts=tuple(words.values()),
+                output_dir=folder,
+                model=page.config.model,
+                sampling=SamplingConfig(num_inference_steps=int(steps or 0) or None),
+                num_images_per_prompt=int(count),
+                seed=int(seed or 0),
+            )
+            for text, found in page.pictures(config):
+                shown = gr.skip() if found is None else captioned(found)
+                yield text, shown, _command(config)
+        except UserError as error:
+            yield str(error), gr.skip(), gr.skip()
+
+    inputs = [canvas, prompt, strength, background, invert, count, seed, steps]
+    run.click(work, inputs, [said, drawn, again], api_name="edit", show_progress="hidden")
+
+
+def _kept(given: dict[str, Any] | None, folder: Path) -> tuple[Path, Path | None]:
+    """The picture and what was painted on it, as files next to the edits to come.
+
+    Raises:
+        WorkspaceError: there is no picture.
+    """
+    background = None if given is None else given.get("background")
+    if given is None or background is None:
+        raise WorkspaceError("An edit needs a picture, got none; drop one in first.")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_png(background.convert("RGB"), folder / "picture.png")
+    painted = np.zeros(background.size[::-1], bool)
+    for layer in given.get("layers") or ():
+        painted |= np.asarray(layer.convert("RGBA"))[..., 3] > 0
+    if not painted.any():
+        return folder / "picture.png", None
+    save_png(Image.fromarray(painted).convert("L"), folder / "mask.png")
+    return folder / "picture.png", folder / "mask.png"
+
+
+def _command(config: EditConfig) -> str:
+    words: list[Any] = [config.picture, "--prompt", config.prompt]
+    if config.model.model != ModelConfig().model:
+        words += ["--model", config.model.model]
+    if config.concepts:
+        words += ["--concepts", *config.concepts]
+    for name in ("mask", "invert"):
+        if getattr(config, name) is not None:
+            words += [f"--{name}", getattr(config, name)]
+    if config.strength != 1:
+        words += ["--strength", config.strength]
+    if config.background != "paste":
+        words += ["--background", config.background]
+    if config.sampling.num_inference_steps is not None:
+        words += ["--num-inference-steps", config.sampling.num_inference_steps]
+    words += ["--num-images-per-prompt", config.num_images_per_prompt, "--seed", config.seed]
+    return command("edit", *words, "--output-dir", config.output_dir)

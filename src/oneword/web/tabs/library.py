@@ -1,0 +1,179 @@
+"""The library: words as cards, taken in from any tool's file and taken away for any tool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from oneword._files import write_together
+from oneword.concepts import formats
+from oneword.concepts.formats.names import file_name
+from oneword.concepts.library import Entry, Library
+from oneword.errors import UserError
+from oneword.images import open_picture
+from oneword.web.page import Page, command, saying, status
+from oneword.web.workspace import WorkspaceError
+
+
+_BLANK = (96, 96)  # px, of a word without a preview
+
+
+def build(page: Page) -> None:
+    """Put the tab's controls and what they do into the page."""
+    library = Library(page.workspace.words)
+    with gr.Row():
+        search = gr.Textbox(label="Search", elem_id="library-search", scale=3)
+        refresh = gr.Button("Look again", min_width=100, scale=1)
+    cards = gr.Gallery(
+        fit_columns=False,
+        label="Words", columns=5, height=260, object_fit="contain", interactive=False,
+        allow_preview=False,
+        elem_id="library-cards",
+    )  # fmt: skip
+    listed = gr.State([])
+    with gr.Row():
+        with gr.Column(min_width=320):
+            name = gr.Dropdown([], label="Word", elem_id="library-name", interactive=True)
+            facts = gr.JSON(label="What is inside", elem_id="library-facts")
+            with gr.Row():
+                token = gr.Textbox(label="New name", min_width=160)
+                rename = gr.Button("Rename", min_width=90)
+            with gr.Row():
+                delete = gr.Button("Delete", variant="stop", min_width=90, elem_id="library-delete")
+                undo = gr.Button("Undo the last delete", min_width=140, elem_id="library-undo")
+        with gr.Column(min_width=320):
+            layout = gr.Radio(
+                [("oneword", "oneword"), *((tool, own) for own, tool in formats.TOOLS.items())],
+                label="Take away for",
+                value="oneword",
+                elem_id="library-layout",
+            )
+            away = gr.Button("Take away", elem_id="library-away")
+            files = gr.File(label="The file", interactive=False, elem_id="library-files")
+            typed = gr.Textbox(
+                label="Type this in its prompt", interactive=False, buttons=["copy"],
+                elem_id="library-typed",
+            )  # fmt: skip
+            again = gr.Code(
+                label="The command for this", wrap_lines=True, language="shell", interactive=False
+            )
+            taken = gr.File(
+                label="Bring words in: a file of any tool",
+                file_count="multiple",
+                elem_id="library-import",
+            )
+    said = status("What happened", elem_id="library-said")
+
+    def looked(search: str, name: str | None) -> tuple[Any, ...]:
+        entries = library.entries(search or "")
+        shown = [(_card(library, entry), _title(entry)) for entry in entries]
+        names = [entry.name for entry in entries]
+        kept = name if name in names else (names[0] if names else None)
+        return shown, names, gr.update(choices=names, value=kept)
+
+    @saying(1)
+    def told(name: str | None) -> tuple[Any, ...]:
+        if not name:
+            return "", {}
+        file = formats.read(library.file(name))
+        return "", [
+            {
+                "word": word.placeholder_token,
+                "kind": word.kind,
+                "vectors": word.num_vectors,
+                "text encoders": {n: list(r.shape) for n, r in word.rows.items()},
+                **{k: v for k, v in word.provenance.items() if k != "config"},
+            }
+            for word in file.concepts
+        ]
+
+    @saying(0)
+    def renamed(name: str | None, token: str) -> str:
+        library.rename(_given(name), token.strip())
+        return f"The word is {token.strip()} now."
+
+    @saying(0)
+    def deleted(name: str | None) -> str:
+        if page.desk.standing(_given(name)).is_under_way:
+            raise WorkspaceError("The word is being learned; stop it first.")
+        library.delete(_given(name))
+        return f"{name} is deleted; it can be brought back."
+
+    @saying(0)
+    def restored() -> str:
+        kept = library.deleted()
+        if not kept:
+            raise WorkspaceError("Nothing was deleted.")
+        return f"{library.restore(kept[0])} is back."
+
+    @saying(3)
+    def taken_away(name: str | None, layout: Any) -> tuple[Any, ...]:
+        path = library.file(_given(name))
+        words = formats.load_all(path)
+        target = page.workspace.root / "taken-away" / layout
+        found: list[str] = []
+        types = []
+        for word in words:
+            stem = file_name(word.placeholder_token)
+            own = formats.files_of(word, target / (stem + formats.WRITERS[layout][0]), layout)
+            write_together(own)
+            found += map(str, own)
+            types.append(formats.to_type(word, next(iter(own)), layout))
+        line = command("concept convert", path, "--to", layout, "--output-dir", target)
+        return f"For {formats.TOOLS.get(layout, layout)}.", found, " ".join(types), line
+
+    @saying(0)
+    def brought(paths: Sequence[str] | None) -> str:
+        lines = []
+        for path in map(Path, paths or ()):
+            try:
+                lines.append(f"{path.name}: {', '.join(library.take(path))} taken in.")
+            except UserError as error:
+                lines.append(f"{path.name}: {error}")
+        return "\n".join(lines)
+
+    def picked(names: Sequence[str], event: gr.SelectData) -> str:
+        return names[event.index]
+
+    seen = [cards, listed, name]
+    plainly = {"api_name": False, "show_progress": "hidden"}
+    gr.on([search.input, refresh.click], looked, [search, name], seen, **plainly)  # pyright: ignore
+    name.change(told, name, [said, facts], **plainly)  # pyright: ignore
+    cards.select(picked, listed, name, **plainly)  # pyright: ignore
+    for button, act, given in (
+        (rename, renamed, [name, token]),
+        (delete, deleted, [name]),
+        (undo, restored, []),
+    ):
+        button.click(act, given, said, api_name=act.__name__).then(
+            looked, [search, name], seen, **plainly
+        )
+    taken.upload(brought, taken, said, api_name=False).then(looked, [search, name], seen, **plainly)
+    away.click(taken_away, [name, layout], [said, files, typed, again], api_name="take_away")
+
+
+def _given(name: str | None) -> str:
+    if not name:
+        raise WorkspaceError("Choose a word first.")
+    return name
+
+
+def _title(entry: Entry) -> str:
+    if entry.problem:
+        return f"{entry.name}: cannot be read"
+    loss = "" if entry.loss is None else f", loss {entry.loss:.3f}"
+    return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{loss})"
+
+
+def _card(library: Library, entry: Entry) -> Image.Image:
+    """A word's picture, or a blank one."""
+    path = library.preview(entry.name)
+    try:
+        picture = Image.new("RGB", _BLANK, "lightgrey") if path is None else open_picture(path)
+    except UserError:
+        picture = Image.new("RGB", _BLANK, "lightgrey")
+    return picture.convert("RGB")

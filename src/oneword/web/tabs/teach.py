@@ -1,0 +1,394 @@
+"""Teach a word: its pictures, its settings, and its learning as it goes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+from PIL import Image
+
+from oneword._files import read_json, write_atomic
+from oneword.config.inversion import InversionConfig
+from oneword.config.presets import PRESETS, SETUPS
+from oneword.config.restored import restored
+from oneword.config.runs import TrainConfig
+from oneword.errors import UserError
+from oneword.images import read_folder, read_image, to_images
+from oneword.runs.folder import RunFolder
+from oneword.web.desk import Standing, WorkerError
+from oneword.web.page import Page, command, saying, status
+from oneword.web.workspace import WorkspaceError
+
+
+_LEAST_PX = (
+    256  # a side below which a photograph gives little to learn from, if the model draws more
+)
+_AS_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+_UNZIPPED_MB = 256
+
+
+def build(page: Page) -> None:
+    """Put the tab's controls and what they do into the page."""
+    draft = gr.State("")
+    with gr.Row():
+        with gr.Column(min_width=320):
+            files = gr.File(
+                label="Pictures: three to five of one thing, or a zip of them",
+                file_count="multiple",
+                file_types=[*_AS_PICTURES, ".zip"],
+                elem_id="teach-files",
+            )
+            seen = gr.Gallery(
+                fit_columns=False,
+                label="What the model will see",
+                columns=5,
+                height=190,
+                interactive=False,
+                allow_preview=False,
+                elem_id="teach-seen",
+            )
+            chosen = gr.State(-1)
+            with gr.Row():
+                remove = gr.Button("Remove the chosen picture", size="sm", min_width=140)
+                clear = gr.Button("Remove all", size="sm", min_width=100)
+            captions = gr.Dataframe(
+                headers=["picture", "caption"],
+                column_count=2,
+                static_columns=[0],
+                label="Captions, with the new word in each; empty: the usual sentences",
+                interactive=True,
+                wrap=True,
+                max_height=220,
+                elem_id="teach-captions",
+            )
+            about = status("About the pictures", elem_id="teach-about")
+        with gr.Column(min_width=320):
+            token = gr.Textbox(label="The new word", value="<my-thing>", elem_id="teach-token")
+            kind = gr.Radio(
+                ["object", "style"], value="object", label="What the pictures have in common"
+            )
+            initializer = gr.Textbox(
+                label="Word to start from; empty: nouns are ranked on the pictures",
+                elem_id="teach-initializer",
+            )
+            with gr.Accordion("Advanced", open=False):
+                setup = gr.Dropdown([*SETUPS], value="one-word", label="Way to find the word")
+                preset = gr.Dropdown([*PRESETS], value="default", label="Preset")
+                vectors = gr.Number(label="Vectors; 0: the preset's", value=0, precision=0)
+                steps = gr.Number(
+                    label="Most steps; 0: the preset's", value=0, precision=0, elem_id="teach-steps"
+                )
+                seed = gr.Number(label="Seed", value=0, precision=0)
+            again = gr.Code(
+                label="The command for this", wrap_lines=True, language="shell", interactive=False,
+                elem_id="teach-command",
+            )  # fmt: skip
+            with gr.Row():
+                plan = gr.Button("What will this take?", min_width=140)
+                learn = gr.Button("Learn", variant="primary", min_width=100, elem_id="teach-learn")
+            said = status("What happens", elem_id="teach-said")
+    gr.Markdown("### Learning")
+    word = gr.Dropdown(
+        [], label="Word", elem_id="learning-word", allow_custom_value=True, interactive=True
+    )
+    stands = status("How it stands", elem_id="learning-stands")
+    with gr.Row():
+        stop = gr.Button("Stop", min_width=90, elem_id="learning-stop")
+        go_on = gr.Button("Go on", min_width=90, elem_id="learning-go-on")
+    with gr.Row():
+        course = gr.LinePlot(
+            x="step",
+            y="loss",
+            label="Loss on the fixed batch",
+            height=260,
+            min_width=320,
+            elem_id="learning-loss",
+        )
+        previews = gr.Gallery(
+            fit_columns=False,
+            label="Previews, the last first",
+            columns=2,
+            height=260,
+            min_width=320,
+            interactive=False,
+            elem_id="learning-previews",
+        )
+    timer = gr.Timer(1.0)
+
+    settings = [draft, token, kind, initializer, setup, preset, vectors, steps, seed]
+    pictures = [about, draft, seen, captions]
+
+    def config(
+        number: str,
+        token: str,
+        kind: Any,
+        initializer: str,
+        setup: str,
+        preset: Any,
+        vectors: float | None,
+        steps: float | None,
+        seed: float | None,
+    ) -> TrainConfig:
+        return TrainConfig(
+            train_data_dir=page.workspace.draft(number),
+            output_dir=page.workspace.word_folder(token),
+            model=page.config.model,
+            inversion=InversionConfig(
+                placeholder_token=token.strip(),
+                learnable_property=kind,
+                initializer_token=initializer.strip() or None,
+                setup=setup,
+                preset=preset,
+                num_vectors=int(vectors or 0) or None,
+                max_train_steps=int(steps or 0) or None,
+                seed=int(seed or 0),
+            ),
+        )
+
+    def shown(number: str, text: str = "") -> tuple[Any, ...]:
+        """The pictures as they are now: a sentence, the set, thumbnails, captions."""
+        paths = page.workspace.listed(number) if number else []
+        if not paths:
+            return text or "No pictures yet.", number, [], [["", ""]]
+        found = read_folder(page.workspace.draft(number), resolution=_resolution(page))
+        names = found.names
+        own = dict(zip(names, found.captions or [""] * len(names), strict=True))
+        warnings = _warnings(page.workspace.draft(number), names, _resolution(page))
+        skipped = [f"{item}" for item in found.skipped]
+        line = " ".join([text, f"{len(names)} pictures.", *warnings, *skipped]).strip()
+        thumbnails = list(zip(to_images(found.pixels), names, strict=True))
+        return line, number, thumbnails, [[name, own[name] or ""] for name in names]
+
+    def taken(number: str, given: Sequence[str] | None) -> tuple[Any, ...]:
+        """The pictures with those that were dropped; the field is empty again for the next ones."""
+        number = number or page.workspace.new_draft()
+        try:
+            good, problems = _sound(_unpacked(given or (), page))
+            page.workspace.take(number, good, most=page.config.max_pictures)
+            return *shown(number, " ".join(problems)), None
+        except UserError as error:
+            return str(error), number, gr.skip(), gr.skip(), None
+
+    @saying(3)
+    def removed(number: str, place: int) -> tuple[Any, ...]:
+        names = [path.name for path in page.workspace.listed(number)] if number else []
+        if not 0 <= place < len(names):
+            raise WorkspaceError("Click on a picture first, then remove it.")
+        page.workspace.drop(number, names[place])
+        return shown(number)
+
+    @saying(3)
+    def cleared(number: str) -> tuple[Any, ...]:
+        if number:
+            page.workspace.clear(number)
+        return shown(number)
+
+    @saying(0)
+    def captioned(number: str, table: pd.DataFrame) -> str:
+        names = {path.name for path in page.workspace.listed(number)} if number else set()
+        for name, caption in table.itertuples(index=False):
+            if name in names:
+                target = (page.workspace.draft(number) / name).with_suffix(".txt")
+                if str(caption).strip():
+                    write_atomic(target, str(caption).strip().encode())
+                else:
+                    target.unlink(missing_ok=True)
+        return "The captions are kept."
+
+    @saying(0)
+    def written(*given: Any) -> str:
+        if not given[0]:
+            return "# put pictures in first"
+        return _command(config(*given))
+
+    @saying(0)
+    def planned(*given: Any) -> str:
+        asked = config(*_with_pictures(given))
+        _, future = page.desk.ask(asked)
+        plan = future.result(timeout=600)
+        own = plan["config"]["inversion"]
+        rate = next(iter(plan["learning_rate"].values()))["absolute"]
+        notes = "".join(f" {note.capitalize()}." for note in plan["notes"])
+        return (
+            f"{len(plan['pictures'])} pictures, at most {own['max_train_steps']} steps of "
+            f"{own['train_batch_size']} samples at the rate {rate:.3g}, on {plan['device']}.{notes}"
+        )
+
+    @saying(1)
+    def begun(*given: Any) -> tuple[Any, ...]:
+        asked = config(*_with_pictures(given))
+        if (asked.output_dir / "config.json").exists():
+            raise WorkspaceError(
+                f"The library has a word in {asked.output_dir.name} already; give the new word "
+                "another name, or delete the old one there."
+            )
+        page.desk.teach(asked)
+        return "In the queue; how it goes is shown below.", gr.update(value=asked.output_dir.name)
+
+    def names() -> list[str]:
+        folders = [path.parent for path in page.workspace.words.glob("*/config.json")]
+        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        known = [path.name for path in folders]
+        return [*[n for n in page.desk.standings() if n not in known], *known]
+
+    def looked(name: str | None) -> tuple[Any, ...]:
+        """How a word's learning stands, from its run folder and what the worker said last."""
+        choices = names()
+        name = name or (choices[0] if choices else None)
+        if not name or name not in choices:
+            return gr.update(choices=choices), "Nothing is being learned.", None, []
+        folder = RunFolder(page.workspace.words / name, steps=1)
+        rows = folder.course()
+        table = pd.DataFrame([{"step": r["step"], "loss": r["loss"]} for r in rows if "loss" in r])
+        drawn = sorted((folder.path / "previews").glob("step-*.png"), reverse=True)
+        shown = [(str(p), f"step {int(p.stem.removeprefix('step-'))}") for p in drawn[:6]]
+        line = _line(page.desk.standing(name), folder)
+        plot = table if len(table) else None
+        return gr.update(choices=choices, value=name), line, plot, shown
+
+    @saying(0)
+    def stopped(name: str | None) -> str:
+        if not name or not page.desk.standing(name).is_under_way:
+            raise WorkerError("Nothing of that name is being learned.")
+        page.desk.stop(name)
+        return "It stops after this step."
+
+    @saying(0)
+    def gone_on(name: str | None) -> str:
+        folder = page.workspace.words / (name or "")
+        if not name or not (folder / "config.json").is_file():
+            raise WorkspaceError("Choose a word whose learning was stopped.")
+        record = read_json(folder / "config.json", {"config": dict})
+        page.desk.teach(restored(TrainConfig, record["config"]))
+        return "It goes on."
+
+    files.upload(taken, [draft, files], [*pictures, files], api_name=False)
+    remove.click(removed, [draft, chosen], pictures, api_name=False)
+    clear.click(cleared, [draft], pictures, api_name=False)
+    seen.select(_index, None, chosen, api_name=False)
+    captions.input(captioned, [draft, captions], about, api_name=False)
+    gr.on(
+        [part.change for part in settings], written, settings, again, api_name=False,
+        show_progress="hidden",
+    )  # fmt: skip
+    plan.click(planned, settings, said, api_name="plan")
+    learn.click(begun, settings, [said, word], api_name="learn")
+    stop.click(stopped, word, said, api_name="stop")
+    go_on.click(gone_on, word, said, api_name="go_on")
+    live = [word, stands, course, previews]
+    timer.tick(looked, word, live, api_name=False, show_progress="hidden")
+    word.input(looked, word, live, api_name=False, show_progress="hidden")
+
+
+def _index(event: gr.SelectData) -> int:
+    return event.index
+
+
+def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
+    if not given[0]:
+        raise WorkspaceError("A word is learned from pictures, got none; drop some in first.")
+    return given
+
+
+def _resolution(page: Page) -> int:
+    """The model's own size, px, as far as it is known yet."""
+    loaded = page.desk.loaded
+    return 512 if loaded is None else loaded.resolution
+
+
+def _unpacked(given: Sequence[str], page: Page) -> list[Path]:
+    """The uploaded pictures; those of a zip are put beside it.
+
+    Raises:
+        WorkspaceError: a zip cannot be read, or holds too much.
+    """
+    found: list[Path] = []
+    for path in map(Path, given):
+        if path.suffix.lower() != ".zip":
+            found.append(path)
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                inside = [
+                    i for i in archive.infolist() if Path(i.filename).suffix.lower() in _AS_PICTURES
+                ]
+                size_mb = sum(i.file_size for i in inside) / 1e6
+                if size_mb > _UNZIPPED_MB or len(inside) > page.config.max_pictures:
+                    raise WorkspaceError(
+                        f"A zip must hold at most {page.config.max_pictures} pictures of "
+                        f"{_UNZIPPED_MB} MB together, got {len(inside)} of {size_mb:.0f} MB."
+                    )
+                for number, item in enumerate(inside):
+                    target = path.parent / f"{number:03d}-{Path(item.filename).name}"
+                    target.write_bytes(archive.read(item))
+                    found.append(target)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise WorkspaceError(f"{path.name} cannot be read as a zip: {error}") from error
+    return found
+
+
+def _sound(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Those that can be read as pictures, and what is wrong with the others."""
+    good, problems = [], []
+    for path in paths:
+        try:
+            read_image(path)
+        except UserError as error:
+            problems.append(str(error).replace(str(path), path.name))
+        else:
+            good.append(path)
+    return good, problems
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _AS_PICTURES
+
+
+def _warnings(folder: Path, names: Sequence[str], resolution: int) -> list[str]:
+    """What speaks against some of the pictures, in words."""
+    found = []
+    if len(names) == 1:
+        found.append("One picture shows the word one side of the thing; three to five are better.")
+    small, prints = [], {}
+    for name in names:
+        with Image.open(folder / name) as picture:
+            if min(picture.size) < min(_LEAST_PX, resolution):
+                small.append(name)
+            prints.setdefault(tuple(picture.convert("L").resize((8, 8)).tobytes()), []).append(name)
+    if small:
+        found.append(f"Small, so they will be blurred: {', '.join(small)}.")
+    alike = [own for own in prints.values() if len(own) > 1]
+    found += [f"The same picture twice: {', '.join(own)}." for own in alike]
+    return found
+
+
+def _command(config: TrainConfig) -> str:
+    own, usual = config.inversion, InversionConfig()
+    words: list[Any] = ["--train-data-dir", config.train_data_dir]
+    if config.model.model != "microworld":
+        words += ["--model", config.model.model]
+    for name in (
+        "placeholder_token", "learnable_property", "initializer_token", "setup", "preset",
+        "num_vectors", "max_train_steps", "seed",
+    ):  # fmt: skip
+        value = getattr(own, name)
+        if value != getattr(usual, name) or name == "placeholder_token":
+            words += [f"--{name.replace('_', '-')}", value]
+    return command("train", *words, "--output-dir", config.output_dir)
+
+
+def _line(standing: Standing, folder: RunFolder) -> str:
+    """How a word stands, in a line."""
+    if standing.phase == "learning":
+        left = "" if standing.left_s is None else f", at most {standing.left_s:.0f} s left"
+        loss = "" if standing.loss is None else f", loss {standing.loss:.4f}"
+        return f"Step {standing.step} of {standing.max_train_steps}{loss}{left}."
+    if standing.text:
+        return standing.text
+    if folder.learned.is_file():
+        return "Learned; it is in the library."
+    return "Stopped; it can go on from here."

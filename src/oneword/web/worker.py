@@ -1,0 +1,330 @@
+"""The process that holds the model: it learns the words in its queue, and draws between steps.
+
+The server talks to it through a pipe. Where the server is gone, it saves every state and ends.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from oneword._typing import Pixels
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
+from oneword.config.drawing import EditConfig, GenerateConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
+from oneword.errors import UserError, why
+from oneword.evaluation import choosing
+from oneword.evaluation.features import Judge, load_judge
+from oneword.generation import editing, generate as generation
+from oneword.images import read_folder
+from oneword.models.contract import Backbone
+from oneword.models.loading import load_backbone
+from oneword.runs import prepare
+from oneword.runs.events import Event, Stepped
+from oneword.runs.folder import pictures_of
+from oneword.runs.many import train_many
+
+
+@dataclass(frozen=True, slots=True)
+class Teach:
+    """Learn a word, after those that wait already."""
+
+    config: TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End a word's learning after its step, with its state saved."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something that takes seconds and has a result: it is done before the next step."""
+
+    number: int
+    config: GenerateConfig | EditConfig | TrainConfig
+    """Draw; edit; or, of a run, say what it would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model is ready."""
+
+    family: str
+    name: str
+    resolution: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A word waits for its turn."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A word learns no longer, since somebody stopped it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How much of a task is done."""
+
+    number: int
+    done: float
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task's result, or why there is none."""
+
+    number: int
+    result: Any = None
+    error: str = ""
+
+
+def work(model: ModelConfig, slots: int, pipe: Connection) -> None:
+    """Serve one server until it goes; the body of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which says so
+    try:
+        backbone = load_backbone(model)
+    except UserError as error:
+        pipe.send(Done(-1, error=str(error)))
+        return
+    worker = _Worker(backbone, slots, pipe)
+    pipe.send(Loaded(backbone.family, backbone.name, backbone.resolution))
+    worker.run()
+
+
+class _Worker:
+    """What waits, what learns, and who asked for it."""
+
+    def __init__(self, backbone: Backbone, slots: int, pipe: Connection) -> None:
+        self.backbone, self.slots, self.pipe = backbone, slots, pipe
+        self.asked: queue.Queue[Teach | Task | None] = queue.Queue()
+        self.to_stop: set[str] = set()
+        self.stopped: set[str] = set()
+        self.learning: list[TrainConfig] = []
+        self.judge: Judge | None = None
+        self.gone = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def run(self) -> None:
+        """Do what is asked until the server has gone."""
+        while not self.gone:
+            asked = self.asked.get()
+            if isinstance(asked, Task):
+                self._do(asked)
+            elif isinstance(asked, Teach):
+                self._learn([asked.config])
+
+    # --- as the guest of the words that learn ---
+
+    def waits(self) -> bool:
+        """Whether something was asked since the last round of steps."""
+        return self.gone or bool(self.to_stop) or not self.asked.empty()
+
+    def served(self) -> Sequence[TrainConfig]:
+        """Do the tasks; the words that were asked for join."""
+        joining: list[TrainConfig] = []
+        if self.gone or self.to_stop:
+            raise KeyboardInterrupt
+        while not self.asked.empty():
+            asked = self.asked.get()
+            if isinstance(asked, Task):
+                self._do(asked)
+            elif isinstance(asked, Teach):
+                joining.append(asked.config)
+        self.learning += joining
+        return joining
+
+    # --- learning ---
+
+    def _learn(self, configs: list[TrainConfig]) -> None:
+        """Learn words until all have ended or been stopped."""
+        while configs and not self.gone:
+            self.learning = list(configs)
+            try:
+                outcomes = train_many(
+                    configs, slots=self.slots, backbone=self.backbone, on_event=self._tell,
+                    guest=self,
+                )  # fmt: skip
+            except UserError as error:
+                for config in self.learning:
+                    self._send(Left(config.output_dir.name))
+                self._send(Done(-1, error=str(error)))
+                return
+            taken = self.to_stop & {config.output_dir.name for config in self.learning}
+            self.to_stop.clear()
+            for name in taken:
+                self._send(Left(name))
+            interrupted = {
+                one.name for one in outcomes
+                if (one.outcome is not None and one.outcome.result.status == "interrupted")
+                or one.error == "stopped before it began"
+            }  # fmt: skip
+            configs = [
+                config for config in self.learning
+                if config.output_dir.name in interrupted - taken
+            ]  # fmt: skip
+            for config in configs:
+                self._send(Queued(config.output_dir.name))
+        self.learning = []
+
+    def _tell(self, event: Event) -> None:
+        self._send(event)
+        # setups that change weights have no guest
+        if isinstance(event, Stepped) and (self.gone or event.job in self.to_stop):
+            raise KeyboardInterrupt
+
+    # --- tasks ---
+
+    def _do(self, task: Task) -> None:
+        try:
+            result = self._result(task)
+        except UserError as error:
+            self._send(Done(task.number, error=str(error)))
+        except Exception as error:
+            traceback.print_exc()
+            self._send(Done(task.number, error=f"It failed: {why(error)}"))
+        else:
+            self._send(Done(task.number, result))
+
+    def _result(self, task: Task) -> Any:
+        def show(done: float, total: int) -> None:
+            self._send(Share(task.number, done, total))
+
+        config = task.config
+        if isinstance(config, GenerateConfig):
+            if config.keep is not None and self.judge is None:
+                self.judge = load_judge(config.judge, self.backbone)
+            return drawn(self.backbone, config, show, judge=self.judge)
+        if isinstance(config, EditConfig):
+            return edited(self.backbone, config, show)
+        return prepare.prepare(config, self.backbone).plan
+
+    # --- the pipe ---
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                asked = self.pipe.recv()
+            except (EOFError, OSError):
+                asked = None
+            if asked is None:
+                self.gone = True
+                self.asked.put(None)
+                return
+            if isinstance(asked, Stop):
+                self.to_stop.add(asked.name)
+            else:
+                self.asked.put(asked)
+
+    def _send(self, message: Any) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            self.gone = True
+
+
+Pictures = list[tuple[Path, dict[str, str]]]
+"""Files of pictures, each with what made it."""
+
+
+def drawn(
+    backbone: Backbone,
+    config: GenerateConfig,
+    on_picture: Callable[[float, int], None],
+    *,
+    judge: Judge | None = None,
+) -> Pictures:
+    """Draw as ``oneword generate`` does, into the config's folder; with ``keep``, the best alone.
+
+    Args:
+        backbone: The model.
+        config: What to draw.
+        on_picture: Told how far it is.
+        judge: The CLIP that ranks, where some are to be kept.
+
+    Raises:
+        UserError: a word, a prompt or the folder cannot be used.
+    """
+    drawing = generation.generate(
+        backbone,
+        config.prompts,
+        config.drawn_seeds,
+        concepts=_words(config.concepts),
+        sampling=config.sampling,
+        batch_size=config.batch_size,
+        replace=config.replace,
+        on_picture=on_picture,
+    )
+    if config.keep is not None and judge is not None:
+        references = _references(config.concepts, backbone.resolution)
+        choice = choosing.choose(drawing, judge, keep=config.keep, references=references)
+        drawing, _ = choosing.apart(drawing, choice)
+    files = generation.save_drawing(drawing, config.output_dir)
+    return [(file, drawing.metadata(i)) for i, file in enumerate(files[:-1])]
+
+
+def edited(
+    backbone: Backbone, config: EditConfig, on_picture: Callable[[float, int], None]
+) -> Pictures:
+    """Edit as ``oneword edit`` does, into the config's folder.
+
+    Raises:
+        UserError: the picture, a word, the prompt or the folder cannot be used.
+    """
+    picture, mask = editing.read_picture(
+        config.picture, backbone, config.sampling, mask=config.mask
+    )
+    seeds = config.drawn_seeds
+    edits = editing.edit(
+        backbone,
+        picture,
+        config.prompt,
+        seeds if config.invert is None else seeds[:1],
+        mask=mask,
+        mask_growth=config.mask_growth,
+        background=config.background,
+        pixel_blending=config.pixel_blending,
+        strength=config.strength,
+        invert=config.invert,
+        concepts=_words(config.concepts),
+        sampling=config.sampling,
+        batch_size=config.batch_size,
+        replace=config.replace,
+        on_picture=on_picture,
+    )
+    files = editing.save_edits(edits, config.output_dir)
+    return [(file, edits.drawing.metadata(i)) for i, file in enumerate(files[:-1])]
+
+
+def _words(paths: Sequence[Path]) -> list[Concept]:
+    return [concept for path in paths for concept in formats.load_all(path)]
+
+
+def _references(paths: Sequence[Path], resolution: int) -> dict[str, Pixels]:
+    """Training pictures by word, as far as run folders name them."""
+    folders = {path: pictures_of(path) for path in paths}
+    return {
+        concept.placeholder_token: read_folder(folder, resolution=resolution).pixels
+        for path, folder in folders.items()
+        if folder is not None
+        for concept in formats.load_all(path)
+    }

@@ -1,0 +1,124 @@
+"""The page's folder: pictures, words, drawings. Its files are all that the page keeps."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oneword._files import check_writable, write_atomic
+from oneword.errors import UserError
+from oneword.generation.generate import slug
+from oneword.runs.folder import LEARNED
+
+
+class WorkspaceError(UserError):
+    """Something that the page's folder does not hold, or will not take."""
+
+
+_DRAFT = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The page's folder."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        check_writable(self.root)
+        for folder in (self.pictures, self.words, self.drawings, self.uploads):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def pictures(self) -> Path:
+        """Folder with a folder of pictures for each word."""
+        return self.root / "pictures"
+
+    @property
+    def words(self) -> Path:
+        """Folder with a run folder for each word."""
+        return self.root / "words"
+
+    @property
+    def drawings(self) -> Path:
+        """Folder with a folder for each drawing."""
+        return self.root / "drawings"
+
+    @property
+    def uploads(self) -> Path:
+        """Folder in which the server keeps what is uploaded."""
+        return self.root / "uploads"
+
+    def draft(self, number: str) -> Path:
+        """Folder of the pictures that one visitor collects.
+
+        Raises:
+            WorkspaceError: the number is none that :meth:`new_draft` gave.
+        """
+        if not _DRAFT.fullmatch(number):
+            raise WorkspaceError(
+                f"A set of pictures must have a number of 16 digits, got {number!r}."
+            )
+        return self.pictures / f"draft-{number}"
+
+    def new_draft(self) -> str:
+        """A number for a visitor's own set of pictures."""
+        return secrets.token_hex(8)
+
+    def take(self, number: str, files: Sequence[Path], *, most: int) -> list[Path]:
+        """Copy uploaded files into a visitor's set, under names that no other file has.
+
+        Raises:
+            WorkspaceError: there would be more than ``most``.
+        """
+        folder = self.draft(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        there = self.listed(number)
+        if len(there) + len(files) > most:
+            raise WorkspaceError(
+                f"A word takes at most {most} pictures, got {len(there) + len(files)}; remove some."
+            )
+        for file in files:
+            target = folder / self._free(folder, file)
+            write_atomic(target, file.read_bytes())
+        return self.listed(number)
+
+    def listed(self, number: str) -> list[Path]:
+        """The pictures of a visitor's set, in their order."""
+        folder = self.draft(number)
+        return sorted(p for p in folder.glob("*") if p.suffix != ".txt") if folder.is_dir() else []
+
+    def drop(self, number: str, name: str) -> None:
+        """Remove one picture of a visitor's set, and its caption."""
+        for path in self.listed(number):
+            if path.name == name:
+                path.unlink()
+                path.with_suffix(".txt").unlink(missing_ok=True)
+
+    def clear(self, number: str) -> None:
+        """Remove a visitor's set."""
+        shutil.rmtree(self.draft(number), ignore_errors=True)
+
+    def word_folder(self, token: str) -> Path:
+        """The run folder of a word of that name."""
+        name = slug(unicodedata.normalize("NFKC", token))
+        return self.words / ("s-star" if token == "S*" else name)
+
+    def learned(self) -> list[Path]:
+        """Run folders that hold a finished word, by name."""
+        return sorted(path.parent for path in self.words.glob(f"*/{LEARNED}"))
+
+    @staticmethod
+    def _free(folder: Path, file: Path) -> str:
+        """A plain file name that is not taken: where it came from has no part in it."""
+        stem, suffix = slug(file.stem), file.suffix.lower()
+        name, count = f"{stem}{suffix}", 1
+        while (folder / name).exists():
+            count += 1
+            name = f"{stem}-{count}{suffix}"
+        return name

@@ -1,0 +1,101 @@
+"""Screenshots of every tab of the page, wide and narrow, light and dark, into docs/pictures/page.
+
+    python tests/page_pictures.py
+
+Teaches a word on the embedded model first, draws and compares with it, so that the tabs show
+something. Needs chromium and playwright.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "web")]
+from conftest import CHROMIUM, FLAGS, MUG, PATIENCE_MS  # noqa: E402
+from oneword.config.model import ModelConfig  # noqa: E402
+from oneword.config.web import WebConfig  # noqa: E402
+from oneword.web.server import serving  # noqa: E402
+from waiting import health, until  # noqa: E402
+
+
+TABS = ("Teach", "Draw", "Edit", "Compare", "Library")
+WIDTHS = (1280, 390)
+THEMES = ("light", "dark")
+
+
+def main() -> None:
+    """Make them all."""
+    target = ROOT / "docs" / "pictures" / "page"
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        config = WebConfig(
+            workspace=Path(folder) / "oneword-web", port=0, model=ModelConfig(model="microworld")
+        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        with serving(config) as served:
+            until(lambda: health(served)["status"] == "ok")
+            tab = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+            tab.set_default_timeout(PATIENCE_MS)
+            tab.goto(served.url)
+            _use(tab, served)
+            for width in WIDTHS:
+                for theme in THEMES:
+                    tab.set_viewport_size({"width": width, "height": 900})
+                    tab.evaluate(
+                        "dark => document.body.classList.toggle('dark', dark)", theme == "dark"
+                    )
+                    for name in TABS:
+                        tab.get_by_role("tab", name=name, exact=True).click()
+                        tab.wait_for_timeout(800)
+                        path = target / f"{name.lower()}-{width}-{theme}.png"
+                        tab.screenshot(path=path, full_page=True)
+                        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+        browser.close()
+
+
+def _use(tab: Any, served: Any) -> None:
+    """Teach two words, draw with one, compare them."""
+    tab.wait_for_selector("#teach-files")
+    tab.set_input_files("#teach-files input[type=file]", sorted(map(str, MUG.glob("*.png"))))
+    until(lambda: tab.locator("#teach-seen img").count() == 5)
+    for token, steps in (("<early>", "5"), ("<gold-mug>", "60")):
+        tab.fill("#teach-token textarea, #teach-token input", token)
+        tab.fill("#teach-initializer textarea, #teach-initializer input", "mug")
+        if not tab.locator("#teach-steps input").is_visible():
+            tab.get_by_text("Advanced").first.click()
+        tab.fill("#teach-steps input", steps)
+        tab.locator("#teach-steps input").press("Tab")
+        tab.click("#teach-learn")
+        tab.wait_for_timeout(1500)
+    until(lambda: len(served.page.learned()) == 2, 900)
+    tab.get_by_role("tab", name="Draw", exact=True).click()
+    tab.fill("#draw-prompts textarea", "a photo of a <gold-mug> on the moon")
+    tab.click("#draw-draw")
+    until(lambda: tab.locator("#draw-drawn img").count() >= 4)
+    tab.locator("#draw-drawn button img").first.click()
+    tab.wait_for_timeout(1000)
+    tab.keyboard.press("Escape")
+    tab.get_by_role("tab", name="Edit", exact=True).click()
+    tab.set_input_files("#edit-canvas input[type=file]", str(MUG / "1.png"))
+    tab.get_by_role("tab", name="Compare", exact=True).click()
+    for label in tab.locator("#compare-words label").all():
+        label.click()
+    tab.click("#compare-compare")
+    until(lambda: tab.locator("#compare-drawn img").count() >= 4)
+    tab.get_by_role("tab", name="Library", exact=True).click()
+    tab.get_by_text("Look again").click()
+    tab.wait_for_timeout(1500)
+    tab.locator("#library-layout").get_by_text("ComfyUI", exact=True).click()
+    tab.click("#library-away")
+    tab.wait_for_timeout(2000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Waiting for what another process does."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+
+
+def until(true, seconds=180.0):
+    """Wait until something is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.2)
+
+
+def health(served):
+    with urllib.request.urlopen(f"{served.url}/health") as answer:
+        return json.load(answer)

@@ -1,0 +1,83 @@
+"""A page that is served, and a browser that looks at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from oneword.config.model import ModelConfig
+from oneword.config.web import WebConfig
+from waiting import health, until
+
+
+pytest.importorskip("gradio")
+from oneword.web.server import serving
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE_MS = 180_000  # of a machine that does much else
+MUG = Path(__file__).parents[2] / "src/oneword/microworld/pictures/gold-mug"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The page on microworld-nano, its model loaded."""
+    config = WebConfig(
+        workspace=tmp_path_factory.mktemp("web") / "workspace",
+        model=ModelConfig(model="microworld-nano", device="cpu"),
+        port=0,
+        browser=False,
+        max_upload_mb=2,
+        max_pictures=8,
+    )
+    with serving(config) as one:
+        until(lambda: health(one)["status"] == "ok")
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; without it the test is skipped, but where ``ONEWORD_BROWSER`` asks for it."""
+    if CHROMIUM is None:
+        assert not os.environ.get("ONEWORD_BROWSER"), "chromium must be installed, got none"
+        pytest.skip("needs chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def tab(served, browser):
+    """A new visitor's tab, with every request that it makes in ``requested``."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.requested = []
+    page.problems = []
+    page.on("request", lambda request: page.requested.append(request.url))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.goto(served.url)
+    page.wait_for_selector("#teach-files")
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def mugs():
+    """Five pictures of a mug that the model never saw."""
+    return sorted(map(str, MUG.glob("*.png")))
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """A picture that shows nothing."""
+    path = tmp_path / "noise.png"
+    Image.effect_noise((80, 60), 90).convert("RGB").save(path)
+    return str(path)

@@ -1,0 +1,264 @@
+"""The page in a real browser: what a person does there, from pictures to a word taken away."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+import zipfile
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from PIL import Image
+
+from oneword.concepts import formats
+from oneword.concepts.library import Library
+from oneword.config.drawing import GenerateConfig
+from waiting import health, until
+
+
+# raised inside gradio, about its use of pandas
+pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
+
+
+def text_of(tab, place):
+    return tab.locator(f"#{place} textarea, #{place} input").first.input_value()
+
+
+def says(tab, place, words):
+    """Wait until a status line says something."""
+    where = tab.locator(f"#{place} textarea, #{place} input").first
+    until(lambda: words in where.input_value())
+    return where.input_value()
+
+
+def fill(tab, place, value):
+    tab.locator(f"#{place} textarea, #{place} input").first.fill(value)
+
+
+def drop(tab, files, count):
+    tab.set_input_files("#teach-files input[type=file]", files)
+    images = tab.locator("#teach-seen img")
+    until(lambda: images.count() == count)
+
+
+def teach(tab, token, steps):
+    fill(tab, "teach-token", token)
+    fill(tab, "teach-initializer", "mug")
+    if not tab.locator("#teach-steps input").is_visible():
+        tab.get_by_text("Advanced").first.click()
+    fill(tab, "teach-steps", str(steps))
+    tab.locator("#teach-steps input").press("Tab")
+    tab.click("#teach-learn")
+    says(tab, "teach-said", "In the queue")
+
+
+def open_tab(tab, name):
+    own = tab.get_by_role("tab", name=name, exact=True)
+    if own.count() == 0 or not own.first.is_visible():  # on a narrow page, in the menu
+        tab.locator(".overflow-menu > button").click()
+        own = tab.locator(".overflow-dropdown button").get_by_text(name, exact=True)
+    own.first.click()
+
+
+def words_of(served):
+    return Library(served.page.workspace.words)
+
+
+def test_a_word_from_dropped_pictures_to_a_file_for_every_tool(served, tab, mugs, tmp_path):
+    drop(tab, mugs, 5)
+    teach(tab, "<mug>", 400)
+    assert "--placeholder-token '<mug>'" in tab.locator("#teach-command").inner_text().replace(
+        "\n", ""
+    )
+
+    # stop, and go on from there
+    says(tab, "learning-stands", "Step ")
+    tab.click("#learning-stop")
+    until(lambda: health(served)["learning"] == [])
+    says(tab, "learning-stands", "Stopped")
+    folder = served.page.workspace.words / "mug"
+    assert not (folder / "learned_embeds.safetensors").exists()
+    tab.click("#learning-go-on")
+    says(tab, "learning-stands", "Step ")
+
+    # draw while it learns, with a word that the model knows
+    open_tab(tab, "Draw")
+    fill(tab, "draw-prompts", "a photo of a red mug on the moon")
+    tab.click("#draw-draw")
+    until(lambda: tab.locator("#draw-drawn img").count() >= 4)
+
+    # the tab is closed and opened again: the run is still there
+    tab.reload()
+    tab.wait_for_selector("#teach-files")
+    until(lambda: "Step " in text_of(tab, "learning-stands") or not health(served)["learning"])
+    until(lambda: health(served)["learning"] == [], 600)
+    assert (folder / "learned_embeds.safetensors").is_file()
+
+    # draw with the word, and read what made a picture
+    open_tab(tab, "Draw")
+    until(lambda: tab.locator("#draw-words label").count() == 1)
+    fill(tab, "draw-prompts", "a photo of a <mug> on the beach")
+    tab.locator("#draw-prompts textarea").press("Tab")
+    tab.click("#draw-draw")
+    said = says(tab, "draw-said", "4 pictures in")
+    drawn = sorted(Path(said.removeprefix("4 pictures in ").rstrip(".")).glob("*beach*.png"))
+    assert len(drawn) == 4
+    with Image.open(drawn[0]) as picture:
+        assert picture.info["prompt"] == "a photo of a <mug> on the beach"
+    tab.locator("#draw-drawn button img").first.click()
+    until(lambda: "<mug> on the beach" in tab.locator("#draw-facts").inner_text())
+
+    # take it away for every tool, and load each file back
+    open_tab(tab, "Library")
+    tab.get_by_text("Look again").click()
+    until(lambda: text_of(tab, "library-name") == "mug")
+    ours = formats.load_concept(folder).rows["clip"]
+    for layout, tool in {"oneword": "oneword", **formats.TOOLS}.items():
+        tab.locator("#library-layout").get_by_text(tool, exact=True).click()
+        tab.click("#library-away")
+        says(tab, "library-said", f"For {tool}.")
+        with tab.expect_download() as download:
+            tab.locator("#library-files a").first.click()
+        file = tmp_path / layout / download.value.suggested_filename
+        download.value.save_as(file)
+        assert (formats.load_concept(file).rows["clip"] - ours).abs().max() < 1e-6
+        assert text_of(tab, "library-typed")
+    assert tab.problems == []
+
+
+def test_a_mask_is_painted_and_only_that_is_drawn_anew(served, tab, mugs):
+    open_tab(tab, "Edit")
+    tab.set_input_files("#edit-canvas input[type=file]", mugs[0])
+    canvas = tab.locator("#edit-canvas canvas").first
+    canvas.wait_for()
+    time.sleep(1)
+    box = canvas.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
+    tab.mouse.up()
+    fill(tab, "edit-prompt", "a photo of a green ball")
+    tab.click("#edit-edit")
+    said = says(tab, "edit-said", "4 pictures in")
+    folder = Path(said.removeprefix("4 pictures in ").rstrip("."))
+    with Image.open(folder / "mask.png") as mask:
+        painted = sum(mask.convert("L").histogram()[128:])
+        assert 0 < painted < mask.width * mask.height / 2
+    until(lambda: tab.locator("#edit-drawn img").count() >= 4)
+
+
+def bomb():
+    """A zip of a picture that unpacks to 400 MB."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("big.png", b"\0" * 400_000_000)
+    return data.getvalue()
+
+
+def test_hostile_uploads_are_sentences(served, tab, mugs, tmp_path):
+    text = tmp_path / "not-a-picture.png"
+    text.write_text("<script>window.hacked = 1</script>")
+    tab.set_input_files("#teach-files input[type=file]", [str(text), mugs[0]])
+    said = says(tab, "teach-about", "not-a-picture.png")
+    assert "1 pictures." in said  # the other one is taken
+    assert str(served.page.workspace.root) not in said
+    tab.get_by_text("Remove all").click()
+    says(tab, "teach-about", "No pictures yet")
+
+    tab.set_input_files(
+        "#teach-files input[type=file]",
+        {"name": "bomb.zip", "mimeType": "application/zip", "buffer": bomb()},
+    )
+    says(tab, "teach-about", "400 MB")
+
+    # a name that leads out of the folder, in a zip
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("../../../escaped.png", Path(mugs[0]).read_bytes())
+        archive.writestr('"><img src=x onerror=window.hacked=1>.png', Path(mugs[1]).read_bytes())
+    tab.set_input_files(
+        "#teach-files input[type=file]",
+        {"name": "two.zip", "mimeType": "application/zip", "buffer": data.getvalue()},
+    )
+    until(lambda: tab.locator("#teach-seen img").count() == 2)
+    root = served.page.workspace.root
+    assert not list(root.parent.glob("**/escaped.png")) or all(
+        root in path.parents for path in root.parent.glob("**/escaped.png")
+    )
+
+    # HTML in a name, a prompt and a word is text
+    open_tab(tab, "Draw")
+    fill(tab, "draw-prompts", "a <img src=x onerror='window.hacked=1'> mug")
+    tab.click("#draw-draw")
+    says(tab, "draw-said", "4 pictures in")
+    assert tab.evaluate("window.hacked") is None
+
+
+def test_two_people_do_not_disturb_each_other(served, tab, browser, mugs, noise):
+    other = browser.new_context().new_page()
+    other.goto(served.url)
+    other.wait_for_selector("#teach-files")
+    drop(tab, mugs[:3], 3)
+    drop(other, [noise], 1)
+    assert tab.locator("#teach-seen img").count() == 3
+    assert "One picture" in text_of(other, "teach-about")
+    assert "Small" not in text_of(tab, "teach-about")
+    other.context.close()
+
+
+def test_no_request_leaves_the_machine(served, tab):
+    for name in ("Draw", "Edit", "Compare", "Library", "Teach"):
+        open_tab(tab, name)
+        tab.wait_for_timeout(500)
+    hosts = {urlparse(url).hostname for url in tab.requested if url.startswith(("http", "ws"))}
+    assert hosts == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_control_is_named_and_nothing_is_cut_off(served, tab, width):
+    tab.set_viewport_size({"width": width, "height": 900})
+    for name in ("Teach", "Draw", "Edit", "Compare", "Library"):
+        open_tab(tab, name)
+        tab.wait_for_timeout(400)
+        wide = tab.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, (name, wide)
+        nameless = tab.evaluate(_NAMELESS)
+        assert nameless == [], (name, nameless)
+
+
+_NAMELESS = """() => {
+  const shown = e => e.offsetParent !== null;
+  const named = e => (e.getAttribute('aria-label') || e.getAttribute('title') || e.innerText || '')
+    .trim() || e.getAttribute('aria-labelledby') || (e.labels && e.labels.length)
+    || e.closest('label');
+  return [...document.querySelectorAll('input, textarea, select, button')]
+    .filter(e => shown(e) && !named(e)).map(e => e.outerHTML.slice(0, 200));
+}"""
+
+
+def test_the_server_connects_to_nobody(served):
+    """What the process itself opens, from the page's start to a drawing through its API."""
+    asked = []
+    sys.addaudithook(
+        lambda event, args: asked.append(args[1]) if event == "socket.connect" else None
+    )
+    number, future = served.page.desk.ask(_drawing(served))
+    assert number >= 0
+    assert len(future.result(timeout=300)) == 1
+    foreign = [
+        where for where in asked
+        if isinstance(where, tuple) and where[0] not in ("127.0.0.1", "::1", "localhost")
+    ]  # fmt: skip
+    assert foreign == []
+
+
+def _drawing(served):
+
+    return GenerateConfig(
+        prompts=("a photo of a mug",),
+        num_images_per_prompt=1,
+        output_dir=served.page.workspace.drawings / "api",
+        model=served.page.config.model,
+    )

@@ -1,0 +1,141 @@
+"""The server without a browser: who may come in, what survives, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from oneword.concepts import formats
+from oneword.config.drawing import GenerateConfig
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import ModelConfig
+from oneword.config.runs import TrainConfig
+from oneword.config.web import WebConfig
+from oneword.errors import UserError
+from oneword.runs.train import train
+from waiting import health, until
+
+
+pytest.importorskip("gradio")
+from oneword.web.desk import Desk, WorkerError
+from oneword.web.server import ServerError, serving
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
+NANO = ModelConfig(model="microworld-nano", device="cpu")
+
+
+@pytest.fixture
+def desk():
+    one = Desk(NANO, slots=2)
+    yield one
+    one.close()
+
+
+def run_of(mugs, folder, **inversion):
+    settings = {"initializer_token": "mug", "max_train_steps": 40, "evaluation_steps": 10}
+    return TrainConfig(
+        train_data_dir=Path(mugs[0]).parent,
+        output_dir=folder,
+        model=NANO,
+        validation_steps=0,
+        checkpointing_steps=5,
+        inversion=InversionConfig(placeholder_token="<mug>", **settings | inversion),
+    )
+
+
+def test_a_worker_that_dies_is_said_and_the_word_goes_on(desk, mugs, tmp_path):
+    config = run_of(mugs, tmp_path / "mug")
+    desk.teach(config)
+    with pytest.raises(WorkerError, match="is being learned; stop it first"):
+        desk.teach(config)
+    until(lambda: desk.standing("mug").step >= 7)
+    os.kill(desk._process.pid, signal.SIGKILL)
+    until(lambda: desk.standing("mug").phase == "failed")
+    assert "exit code -9; it can go on" in desk.standing("mug").text
+    desk.teach(config)  # a new worker
+    until(lambda: desk.standing("mug").step >= 12)
+    desk.close()  # as when the server ends: the state is kept
+    assert not (tmp_path / "mug" / formats.LEARNED).exists()
+
+    again = Desk(NANO, slots=2)
+    again.teach(config)
+    until(lambda: again.standing("mug").phase == "ended")
+    again.close()
+    train(run_of(mugs, tmp_path / "alone"))
+    ours, alone = (formats.load_concept(tmp_path / n).rows["clip"] for n in ("mug", "alone"))
+    assert torch.equal(ours, alone)
+
+
+def test_words_share_a_batch_and_one_of_them_is_stopped(desk, mugs, tmp_path):
+    desk.teach(run_of(mugs, tmp_path / "long", max_train_steps=2000))
+    until(lambda: desk.standing("long").step >= 3)
+    desk.teach(run_of(mugs, tmp_path / "short", seed=1))
+    until(lambda: desk.standing("short").step >= 3)
+    assert desk.standing("long").phase == "learning"
+    desk.stop("long")
+    until(lambda: desk.standing("long").phase == "stopped")
+    until(lambda: desk.standing("short").phase == "ended")
+    assert (tmp_path / "short" / formats.LEARNED).is_file()
+    assert not (tmp_path / "long" / formats.LEARNED).exists()
+
+
+def test_what_cannot_be_done_is_its_task_s_error_alone(desk, mugs, tmp_path):
+    def ask(**fields):
+        fields = {"prompts": ("a mug",), "num_images_per_prompt": 1} | fields
+        return desk.ask(GenerateConfig(output_dir=tmp_path / "drawn", model=NANO, **fields))[1]
+
+    with pytest.raises(WorkerError, match="nowhere"):
+        ask(concepts=(tmp_path / "nowhere.safetensors",)).result(300)
+    ((file, facts),) = ask().result(300)
+    assert file.is_file()
+    assert facts["prompt"] == "a mug"
+    bad = run_of(mugs, tmp_path / "bad", initializer_token="zzqx")
+    desk.teach(bad)
+    until(lambda: desk.standing("bad").phase == "failed")
+    assert "zzqx" in desk.standing("bad").text
+
+
+def test_a_model_that_is_none_is_said(tmp_path):
+    desk = Desk(ModelConfig(model=str(tmp_path)), slots=1)
+    _, future = desk.ask(GenerateConfig(prompts=("a cat",), output_dir=tmp_path / "drawn"))
+    with pytest.raises(WorkerError, match=str(tmp_path)):
+        future.result(300)
+    assert str(tmp_path) in desk.problem
+    desk.close()
+
+
+def test_others_are_asked_for_a_password(tmp_path):
+    config = WebConfig(workspace=tmp_path / "web", host="0.0.0.0", port=0, model=NANO)
+    with serving(config) as one:
+        assert one.auth is not None
+        user, _, password = one.auth.partition(":")
+        assert user == "oneword"
+        assert len(password) >= 12
+        address = one.url.replace("0.0.0.0", "127.0.0.1")
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{address}/gradio_api/info")
+        assert caught.value.code == 401
+
+
+def test_a_taken_port_and_a_file_as_workspace_are_sentences(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = WebConfig(workspace=tmp_path / "web", port=port, model=NANO)
+        with pytest.raises(ServerError, match="pass another --port"), serving(config):
+            pass
+    (tmp_path / "file").write_text("")
+    config = WebConfig(workspace=tmp_path / "file", port=0, model=NANO)
+    with pytest.raises(UserError, match="file"), serving(config):
+        pass
+
+
+def test_health_says_what_is_under_way(served):
+    assert health(served) == {"status": "ok", "model": "microworld-nano", "learning": []}
