@@ -22,13 +22,13 @@ from oneword.images import data_uri, to_images
 from oneword.prompts import fill
 
 
-def _seen(value: Any) -> Any:
+def seen(value: Any) -> Any:
     """Spell out what is not seen, and halves of surrogate pairs, which no page can hold."""
     return terminal(value, lines=True) if type(value) is str else value
 
 
 _PAGE = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_seen
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=seen
 ).from_string(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ report.title }}</title>

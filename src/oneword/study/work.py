@@ -114,6 +114,11 @@ def gallery_file(folder: Path, spec: Spec) -> Path:
     return folder / "pictures" / f"{spec.name}.jpg"
 
 
+def run_folder(folder: Path, spec: Spec) -> Path:
+    """Where a job's word is learned."""
+    return folder / "runs" / spec.run
+
+
 _KEY = {
     "concept": str,
     "setup": str,
@@ -150,8 +155,15 @@ def read_rows(folder: Path, spec: Spec) -> list[Row]:
         RunError: the file holds something else.
     """
     path = rows_file(folder, spec)
-    if not path.is_file():
-        return []
+    return rows_in(path) if path.is_file() else []
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The rows of a job's file.
+
+    Raises:
+        RunError: the file holds something else.
+    """
     must = f"{path} must hold the rows of a job (delete it to do the job anew)"
     try:
         return parsed_rows(read_lines(path, most=MAX_ROWS, must=must, error=RunError))
@@ -237,17 +249,13 @@ def _training_folder(study: Study, spec: Spec, size_px: int) -> Path:
     return subject.pictures_in(place, seed=spec.seed, num=num, size_px=size_px)
 
 
-def _run_folder(study: Study, spec: Spec) -> Path:
-    return study.folder / "runs" / spec.run
-
-
 def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: OnEvent) -> dict[str, str]:
     """Train what is not trained yet; why a run failed, by its name."""
     by_run = {spec.run: spec for spec in specs if study.arm(spec).trains}
     failed: dict[str, str] = {}
     configs: list[TrainConfig] = []
     for run, spec in by_run.items():
-        if (_run_folder(study, spec) / formats.LEARNED).is_file():
+        if (run_folder(study.folder, spec) / formats.LEARNED).is_file():
             continue
         try:
             configs.append(_training(study, tools, spec))
@@ -281,7 +289,7 @@ def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: OnEvent) -
 def _training(study: Study, tools: Bench, spec: Spec) -> TrainConfig:
     return TrainConfig(
         train_data_dir=_training_folder(study, spec, tools.backbone.resolution),
-        output_dir=_run_folder(study, spec),
+        output_dir=run_folder(study.folder, spec),
         model=study.config.model,
         inversion=study.inversion(spec),
         validation_steps=0,
@@ -347,7 +355,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
 def _concept(study: Study, spec: Spec) -> Concept | None:
     if not study.arm(spec).trains:
         return None
-    return formats.load_concept(_run_folder(study, spec))
+    return formats.load_concept(run_folder(study.folder, spec))
 
 
 def _sampling(config: StudyConfig, tools: Bench) -> SamplingConfig:
@@ -475,7 +483,7 @@ def _against(features: Tensor, true: Tensor, same: bool) -> float:
 
 def _training_row(study: Study, spec: Spec, concept: Concept) -> Row:
     """How a job's word was learned, from its run folder."""
-    course = RunFolder(_run_folder(study, spec), steps=1).course()
+    course = RunFolder(run_folder(study.folder, spec), steps=1).course()
     provenance = concept.provenance
     return {
         "kind": TRAINING,
