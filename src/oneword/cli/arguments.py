@@ -15,7 +15,7 @@ from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
-from oneword.config.scoring import EvaluateConfig, StudyConfig
+from oneword.config.scoring import EvaluateConfig, StudyConfig, UserStudyConfig
 from oneword.config.web import WebConfig
 from oneword.errors import require
 
@@ -186,6 +186,47 @@ class StudyArguments(StudyConfig):
 @dataclass(frozen=True, kw_only=True)
 class WebArguments(WebConfig):
     """Open the page: teach, draw, edit and keep words in the browser. Ctrl-C ends it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserStudyMakeArguments(UserStudyConfig):
+    """Write both questionnaires about a study's pictures: by likeness, and by match to a text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserStudyReadArguments:
+    """Check people's answers, and say how the models rank, with intervals, tests and a figure."""
+
+    answers: tyro.conf.Positional[tuple[Path, ...]]
+    """Answer files, or folders of them."""
+    forms: Path = Path("oneword-userstudy")
+    """Folder of the questionnaires, with their key."""
+    output_dir: Path = Path("oneword-userstudy-results")
+    """Folder for the report, the figure and the tables."""
+    json: Path | None = None
+    """File for the numbers, besides results.json of that folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserStudyCaptionsArguments:
+    """Write a page on which people describe a thing; with --answers, its descriptions.json."""
+
+    pictures: tyro.conf.Positional[Path]
+    """Folder of the thing's pictures, four or more."""
+    answers: tuple[Path, ...] = ()
+    """Answer files of that page: together five short and five long descriptions, which are written beside the pictures."""
+    output_dir: Path = Path("oneword-userstudy")
+    """Folder for the page."""
+    each: int = 5
+    """Short and as many long descriptions that one person writes, 1 to 5."""
+    seed: int = 0
+    """Seed of which four pictures are shown."""
+    consent: Path | None = None
+    """Text file with what people agree to; unset: a short text of our own."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.each <= 5, f"each must be 1 to 5, got {self.each}.")
+        check_seeds(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -495,6 +536,9 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "web": (WebArguments, "web"),
     "evaluate": (EvaluateArguments, "evaluate"),
     "study": (StudyArguments, "study"),
+    "userstudy make": (UserStudyMakeArguments, "userstudy"),
+    "userstudy read": (UserStudyReadArguments, "userstudy"),
+    "userstudy captions": (UserStudyCaptionsArguments, "userstudy"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -620,6 +664,13 @@ SUB_VERB_HELP = {
   evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same
   card      how an embedded model was made and what it scores
   train     run the recipe: draws pictures and trains every part, resumable, within --minutes""",
+    "userstudy": """usage: oneword userstudy {make,read,captions} [options]
+
+  make      write both questionnaires about a study's pictures, as pages that need no server
+  read      check the answers, and rank the models: intervals, tests, agreement, a figure
+  captions  write the page on which people describe a thing, or with --answers its descriptions.json
+
+`oneword userstudy VERB --help` lists a verb's options.""",
     "concept": f"""usage: oneword concept VERB FILE [FILE ...] [options]
 
 {chr(10).join(f"  {sub:<8} {(kind.__doc__ or '').strip()}" for sub, kind in sub_verbs("concept").items())}

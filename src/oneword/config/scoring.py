@@ -169,3 +169,48 @@ class StudyConfig:
             self.cluster is None or self.num_processes == 1,
             "Jobs run on --cluster or in --num-processes, got both.",
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserStudyConfig:
+    """Ask people: which pictures of a study are like the training pictures, and which fit a text.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 5.4.
+    """
+
+    study: Path = Path("oneword-study")
+    """Folder of a study, as oneword study wrote it."""
+    output_dir: Path = Path("oneword-userstudy")
+    """Folder for the questionnaires and their key."""
+    models: tuple[str, ...] = ()
+    """Setups of the study whose pictures are ranked, 3 to 9 (five in the paper); none: all that have pictures of prompts."""
+    concepts: tuple[str, ...] = ()
+    """Concepts of the study to show; none: all."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of prompts to show: background, style, composition, property, accessory, photo or plain; none: all but the last two."""
+    per_form: int = 10
+    """Pages with rankings of each form."""
+    forms: int = 60
+    """Forms of each of the two questionnaires."""
+    checks: int = 1
+    """Attention checks of each form, 0 to 3: a copy of a training picture that must come first, or a picture of another text that must come last."""
+    seed: int = 0
+    """Seed of what is shown where: the same seed makes the same forms."""
+    consent: Path | None = None
+    """Text file with what people agree to; blank lines part paragraphs. Unset: a short text of our own."""
+    url: str | None = None
+    """Address of the folder that the forms will be put in on a server, for tasks.csv; unset: their file names."""
+
+    def __post_init__(self) -> None:
+        named = len(self.models)
+        require(not named or 3 <= named <= 9, f"models must be 3 to 9 setups, got {named}.")
+        require(
+            len(set(self.models)) == named,
+            f"models must name each setup once, got {', '.join(self.models)}.",
+        )
+        for name, most in (("per_form", 50), ("forms", 1000)):
+            value = getattr(self, name)
+            require(1 <= value <= most, f"{name} must be 1 to {most}, got {value}.")
+        require(0 <= self.checks <= 3, f"checks must be 0 to 3, got {self.checks}.")
+        check_seeds(self.seed)

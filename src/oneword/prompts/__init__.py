@@ -394,6 +394,25 @@ def without_placeholder(prompt: str, placeholder_tokens: Sequence[str]) -> str:
     return re.sub(r"\s+", " ", prompt).strip()
 
 
+_BEFORE = (
+    r"(?=$|\s+(?:as|at|beside|floating|from|full|hanging|in|made|near|next|on|sitting|under|wearing|"
+    r"with)\b)"
+)
+"""What stands behind a word that is a thing of its own, and no part of another's name."""
+
+
+def context(template: str) -> str:
+    """What a template asks for besides its word, as a person reads it: "A photo on the moon".
+
+    Args:
+        template: A sentence with "{}" in the word's place.
+    """
+    text = re.sub(rf"\s+(?:in the style )?of (?:(?:a|an|the) )?{{}}{_BEFORE}", "", template)
+    text = re.sub(rf"(?:\b(?:a|an|the) )?{{}}{_BEFORE}", "something", text)
+    text = " ".join(text.replace("{}", "").split())
+    return text[:1].upper() + text[1:]
+
+
 def read_prompts(path: Path) -> tuple[str, ...]:
     """One prompt a line; blank lines and lines that begin with # are left out.
 

@@ -37,18 +37,31 @@ class Descriptions:
     """Five, of at most 30 words."""
 
     def __post_init__(self) -> None:
-        for kind, limit in LIMITS.items():
+        for kind in LIMITS:
             texts = getattr(self, kind)
             if len(texts) != COUNT:
                 raise DescriptionError(
                     f"There must be {COUNT} {kind} captions of a thing, got {len(texts)}."
                 )
             for text in texts:
-                words = len(text.split())
-                if not 1 <= words <= limit:
-                    raise DescriptionError(
-                        f"A {kind} caption must have 1 to {limit} words, got {words} in {text!r}."
-                    )
+                check(kind, text)
+
+
+def check(kind: str, text: str) -> None:
+    """Refuse a caption that has too many words, or none.
+
+    Args:
+        kind: "short" or "long".
+        text: The caption.
+
+    Raises:
+        DescriptionError: it has.
+    """
+    words, limit = len(text.split()), LIMITS[kind]
+    if not 1 <= words <= limit:
+        raise DescriptionError(
+            f"A {kind} caption must have 1 to {limit} words, got {words} in {text!r}."
+        )
 
 
 def read(folder: Path) -> Descriptions | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oneword.evaluation.metrics import Mean
 from oneword.study import statistics
 from oneword.study.plan import BASE, REFERENCES
 from oneword.study.statistics import IMAGE, TEXT, Estimate, Row
@@ -171,6 +172,40 @@ def _plane(rows: Sequence[Row], setups: Sequence[str], scale: float) -> Figure |
     axes.set(xlabel=_TEXT_AXIS, ylabel=_IMAGE_AXIS)
     axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
+
+
+_PEOPLE = (
+    "Mean ranks that people gave, with 95 % intervals over people: the upper right is best. As in "
+    "figure 10(b) of the paper."
+)
+
+
+def people(points: Mapping[str, tuple[Mean, Mean]]) -> tuple[str, Figure]:
+    """What people prefer: the plane of their two mean ranks, as the paper's figure 10(b).
+
+    Args:
+        points: Mean rank by match to the text and by likeness, by model; 1 is best.
+
+    Returns:
+        The caption and the figure.
+    """
+    from matplotlib import rc_context
+
+    def estimate(mean: Mean) -> Estimate:
+        low, high = mean.value - mean.half_width, mean.value + mean.half_width
+        return Estimate(mean.value, low, high, mean.num, mean.num)
+
+    with rc_context(_STYLE):
+        figure, (axes,) = _figure(size=(6.4, 4.8))
+        for (name, (match, likeness)), colour in zip(
+            points.items(), _colours(len(points)), strict=True
+        ):
+            point = estimate(match), estimate(likeness)
+            _mark(axes, point, name, colour, reference=name in REFERENCES)
+        axes.invert_xaxis()
+        axes.invert_yaxis()
+        axes.set(xlabel="mean rank by match to the text", ylabel="mean rank by likeness")
+    return _PEOPLE, figure
 
 
 def _hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

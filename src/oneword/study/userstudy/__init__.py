@@ -1,0 +1,1 @@
+"""The paper's user study: questionnaires about a study's pictures, and what people answer."""

@@ -1,0 +1,73 @@
+"""The pages that people fill in, each one HTML file that needs no other and asks for nothing."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from oneword._files import read_text
+from oneword.evaluation.report import seen
+from oneword.study.userstudy.items import UserStudyError
+
+
+KIT = 1
+"""Version of the answers' form."""
+_MAX_CONSENT = 100_000  # bytes
+_PAGES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    finalize=seen,
+)
+_CONSENT = (
+    "Taking part is voluntary, and you may stop at any time by closing the page.",
+    "What is kept: your answers, how long they took, your participant id if you give one, and a "
+    "random number that this page draws. Your name, address and device are not recorded. This page "
+    "sends nothing anywhere: at the end you hand over a file yourself.",
+)
+
+
+def rendered(name: str, *, data: dict[str, str], consent: Sequence[str], **values: Any) -> str:
+    """A page of the kit.
+
+    Args:
+        name: Of its template.
+        data: What its script puts into the answers.
+        consent: Paragraphs that people agree to.
+        values: What the template shows, as text; it is escaped there.
+    """
+    return _PAGES.get_template(name).render(data=json.dumps(data), consent=consent, **values)
+
+
+def consent_text(path: Path | None) -> list[str]:
+    """Paragraphs of a text file, or our own.
+
+    Raises:
+        UserStudyError: the file cannot be read, or is empty.
+    """
+    if path is None:
+        return list(_CONSENT)
+    must = "The consent must be a readable text file"
+    text = read_text(path, most=_MAX_CONSENT, must=must, error=UserStudyError)
+    found = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+    if not found:
+        raise UserStudyError(f"The consent must hold text, got none in {path}.")
+    return found
+
+
+def completion_code(parts: Sequence[str]) -> str:
+    """What a page shows at its end: CRC-32 (ISO 3309) of what was answered, as eight digits.
+
+    It tells a file that was damaged or changed by hand, and belongs to one person's answers. It is
+    no signature: who reads the page's script can compute it.
+
+    Args:
+        parts: The questionnaire, the form, the participant, the respondent, then the answers.
+    """
+    return f"{zlib.crc32('|'.join(parts).encode()):08X}"
