@@ -23,7 +23,6 @@ REASONS = (
 """Why answers do not count."""
 MAX_BYTES = 2**20
 """Bytes of a file of answers."""
-_MOST = 100_000  # files at once
 _PERSON = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._@-]{0,63})?")
 _RESPONDENT = re.compile(r"[0-9a-f]{16}")
 _CODE = re.compile(r"[0-9A-F]{8}")
@@ -260,8 +259,6 @@ def read_files(paths: Sequence[Path]) -> list[tuple[str, Any]]:
         files += [file for file in inside if file not in files]
     if not files:
         raise UserStudyError("Answers must be JSON files, or folders of them, got none.")
-    if len(files) > _MOST:
-        raise UserStudyError(f"Answers must be at most {_MOST} files, got {len(files)}.")
     found: list[tuple[str, Any]] = []
     for file in files:
         try:

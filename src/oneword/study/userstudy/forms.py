@@ -312,10 +312,10 @@ def arithmetic(key: Key) -> str:
     needed = math.ceil(PAPERS_RESPONSES / per_form)
     return (
         f"{num} forms x {per_form} pages = {num * per_form} responses of each questionnaire, "
-        f"{2 * num * per_form} of both, if each form is filled in once, and "
-        f"{len(own) - per_form} in each that checks attention. {len(different)} different pages, each shown about "
-        f"{num * per_form / len(different):.3g} times. The paper's {PAPERS_RESPONSES} responses of "
-        f"each take {needed} forms of {per_form}."
+        f"{2 * num * per_form} of both, if each form is filled in once; in each form "
+        f"{len(own) - per_form} more for attention. {len(different)} different pages, each shown "
+        f"about {num * per_form / len(different):.3g} times. The paper's {PAPERS_RESPONSES} "
+        f"responses of each take {needed} forms of {per_form}."
     )
 
 
