@@ -107,8 +107,10 @@ def test_a_form_is_filled_in_by_mouse_and_its_answers_are_read(key, tab, tmp_pat
         assert choices.count() == 5
         here.locator(".next").click()
         assert here.locator(".said").inner_text() == "Give every picture a rank first: 5 left."
-        choices.nth(0).click()  # a slip, taken back
-        assert choices.nth(0).get_attribute("aria-pressed") == "true"
+        for place in (0, 1, 1):  # a slip, taken back
+            choices.nth(place).click()
+        pressed = [choices.nth(place).get_attribute("aria-pressed") for place in (0, 1)]
+        assert pressed == ["true", "false"]
         choices.nth(0).click()
         for place in np.argsort(ranks):
             choices.nth(int(place)).click()
