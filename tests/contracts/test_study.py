@@ -25,7 +25,7 @@ from oneword.concepts import formats
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
-from oneword.config.scoring import StudyConfig
+from oneword.config.scoring import StudyConfig, UserStudyConfig
 from oneword.errors import ConfigError
 from oneword.evaluation import metrics
 from oneword.generation.ddim_inversion import bipartite
@@ -37,6 +37,8 @@ from oneword.runs.events import Advanced, Ended
 from oneword.study import cost, grid, page, work
 from oneword.study.plan import Study
 from oneword.study.prompt_sets import prompts_for
+from oneword.study.userstudy import forms
+from oneword.study.userstudy.items import gather
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,26 @@ def test_a_word_that_cannot_be_trained_fails_its_own_job(make, tmp_path, concept
     ended = grid.run(study, on_event=Events())
     assert [s.name for s in ended.failed] == [spec.name]
     assert "must be empty or hold a run" in work.failure_file(study.folder, spec).read_text()
+
+
+def test_people_can_be_asked_about_what_a_study_wrote(make, tmp_path):
+    setups = ("one-word", "prompt-only", "two-words")
+    study = make(tmp_path / "s", setups=setups, set_sizes=(1,), num_images_per_prompt=2)
+    grid.run(study, on_event=Events())
+    items = gather(study.folder)
+    assert {tuple(item.results) for item in items} == {setups}
+    assert {item.concept for item in items} == {"cup", "pet"}
+    assert {item.picture for item in items} == {0, 1}
+    assert {item.kind for item in items} == {"background", "style", "composition"}
+    rows = {(r["concept"], r["setup"], r["prompt"]): r for r in page.gather(study)
+            if r["kind"] != "training" and r["set_size"] is None}  # fmt: skip
+    for item in items:
+        assert len(item.training) == study.subjects[item.concept].num_pictures
+        for setup in setups:
+            own = rows[item.concept, setup, item.prompt]
+            assert item.text_similarity[setup] == own["text_similarity"]
+    config = UserStudyConfig(study=study.folder, output_dir=tmp_path / "forms", per_form=3, forms=1)
+    assert sorted(forms.make(config).models) == sorted(setups)
 
 
 def test_set_sizes_and_guidance_scales_have_rows_of_their_own(make, tmp_path):
