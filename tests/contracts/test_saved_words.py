@@ -234,6 +234,18 @@ def test_each_word_of_a_batch_is_asked_by_its_own_folder(make, tmp_path):
 
 
 @pytest.mark.usefixtures("at_once")
+def test_what_is_asked_for_at_a_step_of_its_own_turn_is_done_once(make, tmp_path):
+    def ask():
+        (tmp_path / "run" / "save-now").touch()
+        interrupt()
+
+    train(make(save_steps=5), on_event=at(5, ask))
+    assert not (tmp_path / "run" / "save-now").exists()
+    train(make(save_steps=5))
+    assert sorted(numbered(tmp_path / "run")) == [5, 10]
+
+
+@pytest.mark.usefixtures("at_once")
 def test_what_was_asked_for_when_nothing_ran_is_done_when_it_goes_on(make, tmp_path):
     train(make(), on_event=at(5, interrupt))
     (tmp_path / "run" / "save-now").touch()

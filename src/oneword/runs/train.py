@@ -408,29 +408,28 @@ class Watch:
                 evaluated=progress.evaluated,
             )
         )
-        asked = self.requests.due()
+        asked, step = self.requests.due(), progress.step
         # before the run may be stopped, since it goes on behind this step
-        if progress.step and _is_turn(progress.step, self.config.save_steps):
+        if step and _is_turn(step, self.config.save_steps):
             self._save(progress)
-        elif "save" in asked:
-            self._serve(self._save, progress)
-        if "save" in asked:
             self.requests.served("save")
+        elif "save" in asked:
+            self._serve("save", self._save, progress)
         self._stop_if_asked()
-        if _is_turn(progress.step, self.config.validation_steps):
+        if _is_turn(step, self.config.validation_steps):
             self._preview(progress)
-        elif "preview" in asked:
-            self._serve(self._preview, progress)
-        if "preview" in asked:
             self.requests.served("preview")
+        elif "preview" in asked:
+            self._serve("preview", self._preview, progress)
         return None
 
-    def _serve(self, do: Callable[[Progress], None], progress: Progress) -> None:
+    def _serve(self, what: What, do: Callable[[Progress], None], progress: Progress) -> None:
         """Do what was asked for besides; where it cannot be done, the run goes on without it."""
         try:
             do(progress)
         except UserError as error:
             self.tell(Message(self.name, f"What was asked for cannot be done: {error}"))
+        self.requests.served(what)
 
     def _stop_if_asked(self, *_: int) -> None:
         if self.asked.is_set():
