@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 import oneword
 import png_texts
 from oneword._files import InUseError, hold
+from oneword.cli import reports
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.images import save_png
@@ -197,6 +200,25 @@ def test_a_step_without_a_preview_has_none_beside_it(run):
     (run / "previews" / "step-000008.png").unlink()
     choose_word(run, 8)
     assert not (run / "learned_embeds.preview.png").exists()
+
+
+def test_a_signal_that_comes_too_late_ends_nothing(run, monkeypatch):
+    number = getattr(signal, "SIGUSR1", None) or pytest.skip("there is no SIGUSR1 here")
+    heard, stock = [], reports.write_run_report
+
+    def write(*args, **options):
+        os.kill(os.getpid(), number)
+        return stock(*args, **options)
+
+    monkeypatch.setattr(reports, "write_run_report", write)
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        assert main([*LEARN, "--output-dir", str(run)]) == 0
+        assert heard == []
+        os.kill(os.getpid(), number)
+        assert heard == [number]
+    finally:
+        signal.signal(number, before)
 
 
 # --- refused

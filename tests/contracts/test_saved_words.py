@@ -303,6 +303,18 @@ def test_a_file_that_cannot_be_removed_is_served_once(tmp_path, monkeypatch):
     assert asked.due() == {"preview"}
 
 
+def test_signals_count_while_a_run_listens_and_do_nothing_around_it():
+    number = getattr(signal, "SIGUSR1", None) or pytest.skip("there is no SIGUSR1 here")
+    with requests.unheard():
+        os.kill(os.getpid(), number)
+        with requests.by_signal() as asked:
+            os.kill(os.getpid(), number)
+            assert asked == {"preview": 1}
+        os.kill(os.getpid(), number)
+    assert asked == {"preview": 1}
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
 def test_signals_before_the_first_step_asked_others(tmp_path):
     counts = {"save": 3}
     asked = Requests(tmp_path, counts, print)

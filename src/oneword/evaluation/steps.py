@@ -55,11 +55,10 @@ def compare(
         UserError: as of :func:`oneword.generate`.
     """
     last = words[max(words)]
-    token, start = last.placeholder_token, last.provenance.get("initializer_token")
+    token, start = last.placeholder_token, str(last.provenance.get("initializer_token") or "")
     chosen = drawn_as_learned(backbone, [last], sampling)
-    starts = isinstance(start, str) and bool(start)
     count = len(prompts) * len(seeds)
-    total = count * (len(words) + starts)
+    total = count * (len(words) + bool(start))
     drawn: list[Drawing] = []
 
     def draw(texts: Sequence[str], own: Sequence[Concept], how: SamplingConfig) -> Drawing:
@@ -76,7 +75,7 @@ def compare(
         return drawn[-1]
 
     beside = None
-    if starts:
+    if start:
         texts = [replaced(text, {token: start}) for text in (*prompts, chosen.negative_prompt)]
         beside = draw(texts[:-1], [], dataclasses.replace(chosen, negative_prompt=texts[-1]))
     steps = {step: draw(prompts, [word], chosen) for step, word in words.items()}

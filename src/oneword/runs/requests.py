@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 What = Literal["preview", "save"]
@@ -47,7 +47,7 @@ def _handled(handlers: Mapping[What, Callable[..., None] | signal.Handlers]) -> 
     if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield
         return
-    numbers = {what: getattr(signal, name, None) for what, name in SIGNALS.items()}
+    numbers: dict[What, Any] = {what: getattr(signal, name, None) for what, name in SIGNALS.items()}
     before = {
         number: signal.signal(number, handlers[what])
         for what, number in numbers.items()
@@ -72,7 +72,7 @@ class Requests:
     def __init__(
         self, folder: Path, signals: Mapping[What, int], say: Callable[[str], None]
     ) -> None:
-        self.paths = {what: folder / name for what, name in FILES.items()}
+        self.paths: dict[What, Path] = {what: folder / name for what, name in FILES.items()}
         self.signals, self.say = signals, say
         self._seen: dict[What, int] | None = None
         self._waiting: set[What] = set()
