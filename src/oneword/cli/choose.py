@@ -83,7 +83,7 @@ def _draw(config: ChooseConfig, saved: Saved) -> dict[int, float]:
         height=asked.height or saved.config.get("validation_height"),
         width=asked.width or saved.config.get("validation_width"),
     )
-    model = on_base(config.model, words)
+    model = on_base(config.model, words, say=False)
     backbone = load_backbone(model, Work(2 * config.batch_size, sampling.width, trains=False))
     references: dict[str, Pixels] = {}
     judge = None
