@@ -301,6 +301,17 @@ def test_diffusers_prompt_is_one_of_them(command, tmp_path):
     assert read_sheet(tmp_path / "run" / "previews" / "step-000004.png").prompts == PROMPTS[1:]
 
 
+def test_sheets_of_other_prompts_are_shown_as_they_are(command, tmp_path):
+    assert main([*command, "--validation-steps", "2"]) == 0
+    more = ["--max-train-steps", "8", "--validation-steps", "2", "--validation-prompt", PROMPTS[1]]
+    assert main([*command, *more]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(f"<figcaption>step {step}</figcaption>" in page for step in (0, 2, 4))
+    assert all(f"<th>step {step}</th>" in page for step in (6, 8))
+    assert "<th>step 4</th>" not in page
+    assert f"<th>{PROMPTS[1]}</th>" in page
+
+
 def test_sheets_of_an_older_version_are_shown_as_they_are(command, tmp_path):
     assert main([*command, "--validation-steps", "2"]) == 0
     for path in (tmp_path / "run" / "previews").iterdir():

@@ -120,9 +120,13 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
     folder = RunFolder(outcome.folder, steps=1)
     if choice := words.choice_of(folder):
         lead.append(f"The run's word is {words.said_of(choice)}, among those saved on the way.")
-    compared, others = sheets.read_sheets(folder), []
-    if not compared:  # of an older version
-        others = [(_step_of(path), read_image(path)) for path in folder.previews()]
+    compared = sheets.read_sheets(folder)
+    steps = {sheet.step for sheet in compared}
+    others = [  # of an older version, or of other prompts
+        (step, read_image(path))
+        for path in folder.previews()
+        if (step := _step_of(path)) not in steps
+    ]
     sections: list[Section] = report.learning(
         training=result.job.pictures,
         names=record.get("pictures") or [""] * len(result.job.pictures),

@@ -348,7 +348,7 @@ def learning(
     Args:
         training: What it was shown.
         names: Of those pictures.
-        previews: Whole sheets of older versions, by step.
+        previews: Whole sheets that cannot be compared with the others, by step.
         sheets: Previews of the same prompts and seeds, oldest first.
         saved: Steps whose word was saved.
         metrics: A line for each scoring.
@@ -361,7 +361,10 @@ def learning(
         images = [image for _, image in previews]
         captions = [f"step {step}" for step, _ in previews]
         sections.append(
-            Section(title="How it was learned", rows=[row("", images, captions, px=220)])
+            Section(
+                title="Earlier previews" if sheets else "How it was learned",
+                rows=[row("", images, captions, px=220)],
+            )
         )
     if sheets:
         sections.append(steps(sheets, saved))
