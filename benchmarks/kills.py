@@ -86,7 +86,7 @@ def _verbs(steps: int) -> dict[str, list[str]]:
     return {
         "train": ["train", *learn, *saved, "--train-data-dir", "jobs/mug", "--placeholder-token",
                   "<x>", "--initializer-token", "mug", "--validation-steps", "8",
-                  "--num-validation-images", "1", "--output-dir", "out/run",
+                  "--num-validation-images", "1", "--save-steps", "6", "--output-dir", "out/run",
                   "--mirror", "file://out/mirror", "--json", "out/told.json"],
         "jobs": ["train", "--jobs", "jobs", *learn, *saved, "--initializer-token", "mug",
                  "--slots", "2", "--output-dir", "out/runs", "--json", "out/told.json"],

@@ -27,6 +27,7 @@ from .images import read_folder as read_folder
 from .models.full_pipeline import save_full_pipeline as save_full_pipeline
 from .models.loading import load_backbone as load_backbone
 from .runs.compose import compose as compose
+from .runs.words import choose_word as choose_word
 from .training.job import Job as Job
 from .training.loop import invert as invert, invert_many as invert_many
 from .training.together import invert_together as invert_together

@@ -605,6 +605,8 @@ def shrunk(image: Image.Image, most_px: int) -> Image.Image:
 
 
 _GAP = 4  # px between the pictures of a contact sheet
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom of a picture on a sheet, px."""
 
 
 def contact_sheet(
@@ -626,6 +628,18 @@ def contact_sheet(
     """
     images = to_images(pictures) if isinstance(pictures, torch.Tensor) else list(pictures)
     columns = columns or math.ceil(math.sqrt(len(images)))
+    labels = [*(row_labels or ()), *[""] * len(images)][: math.ceil(len(images) / columns)]
+    return _laid_out(images, columns, labels, column_labels or (), cell_px)[0]
+
+
+def _laid_out(
+    images: Sequence[Image.Image],
+    columns: int,
+    labels: Sequence[str],
+    column_labels: Sequence[str] = (),
+    cell_px: int = 128,
+) -> tuple[Image.Image, list[Box]]:
+    """A contact sheet, and where each picture is on it."""
     width = max(image.width for image in images)
     factor = max(1, math.ceil(cell_px / width))
     images = [
@@ -636,8 +650,6 @@ def contact_sheet(
     ]
     cell_w, cell_h = max(i.width for i in images), max(i.height for i in images)
     gap, label_px = _GAP, 22
-    rows = math.ceil(len(images) / columns)
-    labels = [*(row_labels or ()), *[""] * rows][:rows]
     head_px = label_px if column_labels else 0
     tops = [gap + head_px]  # of the rows' pictures; the last is the end
     for label in labels:
@@ -647,16 +659,19 @@ def contact_sheet(
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for label, top in zip(labels, tops, strict=False):
         pen.text((gap, top + 2 - label_px), terminal(label), fill=(30, 30, 30), font=font)
-    for column, label in enumerate(column_labels or ()):
+    for column, label in enumerate(column_labels):
         text = terminal(label)
         while text and font.getlength(text) > cell_w:
             text = text[:-1]
         place = gap + column * (cell_w + gap), 2
         pen.text(place, text, fill=(30, 30, 30), font=font)
+    boxes = []
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        sheet.paste(image, (gap + column * (cell_w + gap), tops[row]))
-    return sheet
+        left, top = gap + column * (cell_w + gap), tops[row]
+        sheet.paste(image, (left, top))
+        boxes.append((left, top, left + image.width, top + image.height))
+    return sheet, boxes
 
 
 def cells_of(sheet: Image.Image, rows: int) -> list[list[Image.Image]]:
@@ -684,18 +699,33 @@ def labelled_sheet(
         groups: Pictures by label, at least one each.
         most_columns: Pictures a row at most.
     """
-    pictures = {
-        label: to_images(own) if isinstance(own, torch.Tensor) else list(own)
-        for label, own in groups.items()
-    }
-    columns = min(most_columns, max(map(len, pictures.values())))
-    blank = Image.new("RGB", next(iter(pictures.values()))[0].size, (255, 255, 255))
-    cells, labels = [], []
-    for label, own in pictures.items():
+    return groups_sheet([*groups.items()], most_columns=most_columns)[0]
+
+
+def groups_sheet(
+    groups: Sequence[tuple[str, Pixels | Sequence[Image.Image]]], *, most_columns: int = 8
+) -> tuple[Image.Image, list[list[Box]]]:
+    """As :func:`labelled_sheet`, of groups whose labels may be equal.
+
+    Returns:
+        The sheet, and where each group's pictures are on it.
+    """
+    pictures = [
+        (label, to_images(own) if isinstance(own, torch.Tensor) else list(own))
+        for label, own in groups
+    ]
+    columns = min(most_columns, max(len(own) for _, own in pictures))
+    blank = Image.new("RGB", pictures[0][1][0].size, (255, 255, 255))
+    cells, labels, starts = [], [], []
+    for label, own in pictures:
         more = math.ceil(len(own) / columns) - 1
+        starts.append(len(cells))
         cells += own + [blank] * ((more + 1) * columns - len(own))
         labels += [label] + [""] * more
-    return contact_sheet(cells, columns=columns, row_labels=labels)
+    sheet, boxes = _laid_out(cells, columns, labels)
+    return sheet, [
+        boxes[start : start + len(own)] for start, (_, own) in zip(starts, pictures, strict=True)
+    ]
 
 
 def grid_sheet(

@@ -345,7 +345,7 @@ def wide(folder):
         (["--learning-rate", "1", "--relative-learning-rate", "1"], "Only one of"),
         (["--output-dir", "/proc/nowhere"], "must be writable"),
         (["--num-vectors", "76"], "must be in 1..75"),
-        (["--validation-prompt", "a cat"], "must contain 'S*'"),
+        (["--validation-prompt", "a cat"], "must contain the placeholder 'S*'"),
     ],
 )
 def test_a_mistake_in_training_is_one_sentence(training, change, message, capsys, tmp_path):

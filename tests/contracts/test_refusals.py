@@ -116,7 +116,7 @@ def vectors(**fields):
         (vectors(num_vectors=69, setup="lora-dreambooth"), {}, "<cat>' must fit"),
         (vectors(num_vectors=75, setup="pivotal"), {}, "<cat>' must fit"),
         (vectors(num_vectors=66),
-         {"validation_prompt": "a photo on the moon of my good cool clean <cat>"},
+         {"validation_prompts": ("a photo on the moon of my good cool clean <cat>",)},
          "'a photo on the moon of my good cool clean <cat>' must fit"),
         (vectors(train_encoders=("t5",)), {}, "must name text encoders of the model"),
         (vectors(initializer_token="qxzvkw"), {}, "must be known to the model's tokenizer"),

@@ -15,7 +15,7 @@ from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
-from oneword.config.scoring import EvaluateConfig, StudyConfig, UserStudyConfig
+from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig, UserStudyConfig
 from oneword.config.web import WebConfig
 from oneword.errors import require
 
@@ -158,6 +158,19 @@ class EvaluateArguments(EvaluateConfig):
 
     json: Path | None = None
     """File for the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseArguments(ChooseConfig):
+    """Pick one of the words that a run has saved on its way: oneword choose RUN --step 500.
+
+    Without a step or a score, draws all of them on one sheet and lists them with their losses.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of oneword train with --save-steps."""
+    json: Path | None = None
+    """File for the list of words with their losses and scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -535,6 +548,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "edit": (EditArguments, "edit"),
     "web": (WebArguments, "web"),
     "evaluate": (EvaluateArguments, "evaluate"),
+    "choose": (ChooseArguments, "choose"),
     "study": (StudyArguments, "study"),
     "userstudy make": (UserStudyMakeArguments, "userstudy"),
     "userstudy read": (UserStudyReadArguments, "userstudy"),
@@ -578,8 +592,8 @@ _TRAINING = {
         "preset", "max_train_steps", "learning_rate", "train_batch_size", "seed",
     ),
     "output": (
-        "output_dir", "validation_prompt", "validation_steps", "checkpointing_steps",
-        "report_to", "dry_run",
+        "output_dir", "validation_prompts", "validation_steps", "save_steps", "report_to",
+        "dry_run",
     ),
 }  # fmt: skip
 COMMON: dict[str, dict[str, tuple[str, ...]]] = {
@@ -613,6 +627,12 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
         "drawing": _DRAWING,
         "model": _MODEL,
         "output": ("output_dir", "json"),
+    },
+    "choose": {
+        "word": ("run", "step", "by", "rank_by", "judge"),
+        "picture": ("prompts", "seeds", *_DRAWING, "height", "width"),
+        "model": _MODEL,
+        "output": ("json",),
     },
     "study": {
         "comparison": ("concepts", "setups", "seeds", "prompts", "num_images_per_prompt"),

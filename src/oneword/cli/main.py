@@ -32,7 +32,7 @@ from oneword.cli.arguments import (
 )
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError, UserError
-from oneword.runs import threads
+from oneword.runs import requests, threads
 from oneword.training.started import started
 
 
@@ -42,6 +42,7 @@ VERBS = {
     "generate": "draw pictures with learned words",
     "edit": "change a picture: inside a mask, drawn over, or inverted",
     "web": "the page in the browser: teach, draw, edit and keep words",
+    "choose": "pick one of the words that a run has saved on its way",
     "evaluate": "score a learned word beside its references",
     "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
     "userstudy": "ask people: questionnaires about a study's pictures, and what the answers say",
@@ -218,7 +219,9 @@ def _follow(verb: str, words: list[str]) -> int:
         model = getattr(chosen, "model", None)
         if isinstance(model, ModelConfig):
             ahead.read_ahead(model)
-        return _loaded(module).run(chosen, words)
+        # a signal that no run listens to, before or behind its steps, would end the process
+        with requests.unheard() if verb == "train" else contextlib.nullcontext():
+            return _loaded(module).run(chosen, words)
     except UserError:
         if folder is not None and not was_there:
             with contextlib.suppress(OSError):  # it may hold something

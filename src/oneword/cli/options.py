@@ -43,7 +43,7 @@ ALIASES = {
     "--pretrained-model-name-or-path": "--model",
     "--pretrained-vae-model-name-or-path": "--vae",
     "--mixed-precision": "--dtype",
-    "--save-steps": "--checkpointing-steps",
+    "--validation-prompt": "--validation-prompts",
     "--no-flip": "--no-random-flip",
     "--out": "--output-dir",
     "--optimizer-type": "--optimizer",

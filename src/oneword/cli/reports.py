@@ -19,6 +19,7 @@ from oneword.evaluation.report import Report, Section
 from oneword.generation.generate import Drawing
 from oneword.generation.wildcards import as_text
 from oneword.images import MAX_BYTES, read_image
+from oneword.runs import sheets, words
 from oneword.runs.folder import RunFolder
 from oneword.runs.train import TrainOutcome
 
@@ -116,24 +117,42 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
         )
     if result.reason:
         lead.append(f"It ended as “{result.status}”: {result.reason}")
+    folder = RunFolder(outcome.folder, steps=1)
+    if choice := words.choice_of(folder):
+        lead.append(f"The run's word is {words.said_of(choice)}, among those saved on the way.")
+    compared = sheets.read_sheets(folder)
+    steps = {sheet.step for sheet in compared}
+    others = [  # of an older version, or of other prompts
+        (step, read_image(path))
+        for path in folder.previews()
+        if (step := _step_of(path)) not in steps
+    ]
     sections: list[Section] = report.learning(
         training=result.job.pictures,
         names=record.get("pictures") or [""] * len(result.job.pictures),
-        previews=_previews(outcome.folder),
-        metrics=RunFolder(outcome.folder, steps=1).course(),
+        previews=others,
+        sheets=compared,
+        saved=[*folder.words()],
+        metrics=folder.course(),
         best_step=result.best_step,
     )
+    if folder.words():
+        commands = [*commands, command("choose", outcome.folder)]
     sections.append(report.Section(title="Again", commands=commands))
     return report.Report(title=f"One word: {token}", lead=lead, sections=sections)
 
 
 def write_run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Path | None:
-    """Write ``report.html`` into the run folder, without scores; nothing where nothing was learned."""
+    """Write ``report.html`` and ``steps.png`` into the run folder; nothing where nothing was learned."""
     if outcome.result.concept is None:
         return None
+    folder = RunFolder(outcome.folder, steps=1)
+    found = sheets.read_sheets(folder)
+    if len(found) > 1:
+        columns = sheets.columns_of(found, folder.words())
+        sheets.save_steps(columns, found[0].prompts, found[0].seeds, folder.path / sheets.STEPS)
     return report.write(run_report(outcome, commands=commands), outcome.folder / REPORT)
 
 
-def _previews(folder: Path) -> list[tuple[int, Any]]:
-    found = sorted((folder / "previews").glob("step-*.png"))
-    return [(int(path.stem.removeprefix("step-")), read_image(path)) for path in found]
+def _step_of(preview: Path) -> int:
+    return int(preview.stem.removeprefix("step-"))

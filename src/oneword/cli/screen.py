@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from oneword._escaping import terminal
 from oneword.cli.options import READER_GONE, say
-from oneword.runs.events import Event, Message, Plan, Preview, Stepped
+from oneword.runs.events import Event, Message, Plan, Preview, Saved, Stepped
 
 
 SHORT_S = 10.0
@@ -86,6 +86,8 @@ class Display:
                 self.say(event.text)
             case Preview():
                 self.say(f"preview: {event.path}")
+            case Saved():
+                self.say(f"word: {event.path}")
             case Stepped():
                 numbers = (
                     f"loss {event.loss:.4f} (best {event.best_loss:.4f} at {event.best_step})  "

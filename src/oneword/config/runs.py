@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from oneword.config.checks import check_placeholder, check_seeds
+from oneword.config.checks import check_placeholder, check_seeds, seeds_of
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig, ResolvedConfig
 from oneword.config.model import ModelConfig
@@ -19,6 +19,9 @@ TrackerName = Literal[
     "tensorboard", "csv", "wandb", "trackio", "mlflow", "comet_ml", "aim", "clearml", "dvclive",
     "swanlab",
 ]  # fmt: skip
+
+
+_PREVIEWS = 4  # of each prompt, where nothing is said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +44,22 @@ class TrainConfig:
     """Put the placeholder in front of captions that lack it; otherwise they are an error."""
     replace: bool = False
     """Allow a placeholder that is already a word of the model."""
-    validation_prompt: str | None = None
-    """Prompt of the previews, with the placeholder; unset: "a photo of" it."""
-    num_validation_images: int = 4
-    """Previews drawn each time."""
+    validation_prompts: tuple[str, ...] = ()
+    """Prompts of the previews, with the placeholder or {} for it, or FILE.txt with one a line. Lists by name as for oneword generate, such as paper:fig4, are taken, too; none: "a photo of" it. Also --validation-prompt."""
+    validation_negative_prompt: str = ""
+    """What previews should not show."""
+    num_validation_images: int = _PREVIEWS
+    """Previews drawn of each prompt each time, with the seeds from seed on."""
+    validation_seeds: tuple[str, ...] = ()
+    """Seeds of the previews, one by one or as ranges, 1 2 3 or 0-7, in place of num_validation_images."""
+    validation_height: int | None = None
+    """Height of the previews in pixels; unset: the model's own."""
+    validation_width: int | None = None
+    """Width of the previews in pixels; unset: the model's own."""
     validation_steps: int | None = None
-    """Steps between previews; 0: none; unset: a quarter of max_train_steps."""
+    """Steps between previews; 0: none; unset: save_steps, or a quarter of all."""
+    save_steps: int = 0
+    """Steps between words saved for oneword choose; 0: none. They lie in the run folder: learned_embeds-steps-500.safetensors and so on."""
     num_processes: int = 1
     """Processes that share each step's samples, a GPU each."""
     checkpointing_steps: int = 50
@@ -73,18 +86,36 @@ class TrainConfig:
             self.num_validation_images >= 1,
             f"num_validation_images must be 1 or more, got {self.num_validation_images}.",
         )
-        if self.validation_steps != 0:
-            check_seeds(self.inversion.seed, self.num_validation_images)
-        require(
-            self.validation_steps is None or self.validation_steps >= 0,
-            f"validation_steps must be 0 or more, got {self.validation_steps}.",
-        )
-        if self.validation_prompt is not None:
+        if self.validation_steps != 0 or self.validation_seeds:
+            _ = self.preview_seeds
+        for name in ("validation_height", "validation_width"):
+            value = getattr(self, name)
             require(
-                self.inversion.placeholder_token in self.validation_prompt,
-                f"The validation prompt must contain {self.inversion.placeholder_token!r}, got "
-                f"{self.validation_prompt!r}.",
+                value is None or (value >= 8 and value % 8 == 0),
+                f"{name} must be a positive multiple of 8 px, got {value}.",
             )
+        for name in ("validation_steps", "save_steps"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
+
+    @property
+    def preview_seeds(self) -> tuple[int, ...]:
+        """Seeds of the previews.
+
+        Raises:
+            ConfigError: one cannot be used, or both they and their number are given.
+        """
+        first, num = self.inversion.seed, self.num_validation_images
+        if not self.validation_seeds:
+            check_seeds(first, num)
+            return tuple(range(first, first + num))
+        seeds = seeds_of(self.validation_seeds)
+        require(
+            num in (_PREVIEWS, len(seeds)),
+            "Previews have seeds one by one or a number of them, got --validation-seeds with "
+            f"--num-validation-images {num}; leave one of them out.",
+        )
+        return seeds
 
     def resolved(self, family: str, resolution: int) -> ResolvedTrainConfig:
         """Fill every unset setting of the run and of its training, for a model.
@@ -95,14 +126,14 @@ class TrainConfig:
         """
         inversion = self.inversion.resolved(family)
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        prompt = self.validation_prompt or f"a photo of a {inversion.placeholder_token}"
+        prompts = self.validation_prompts or (f"a photo of a {inversion.placeholder_token}",)
         every = self.validation_steps
         if every is None:
-            every = max(1, inversion.total_steps // 4)
+            every = self.save_steps or max(1, inversion.total_steps // 4)
         known = {
             "inversion": inversion,
             "resolution": self.resolution or resolution,
-            "validation_prompt": prompt,
+            "validation_prompts": prompts,
             "validation_steps": every,
         }
         return ResolvedTrainConfig(**given | known)
@@ -114,7 +145,7 @@ class ResolvedTrainConfig(TrainConfig):
 
     inversion: ResolvedConfig = field()
     resolution: int = field()
-    validation_prompt: str = field()
+    validation_prompts: tuple[str, ...] = field()
     validation_steps: int = field()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from oneword.config.checks import check_finite, check_seeds
+from oneword.config.checks import check_finite, check_seeds, seeds_of
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig, of_the_word
@@ -84,6 +85,43 @@ class ResolvedEvaluateConfig(EvaluateConfig):
     """Whether the middle square of each training picture is scored; otherwise it is squashed."""
     interpolation: Interpolation
     """How training pictures are brought to the model's size."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChooseConfig:
+    """Pick one of the words that a run has saved, and make it the run's word."""
+
+    run: Path
+    """Run folder of oneword train with --save-steps."""
+    step: int | None = None
+    """Step whose word becomes the run's."""
+    by: Literal["loss", "clip", "training"] | None = None
+    """Let a score choose: "loss" (the lowest on the fixed batch, among the steps that were scored), "clip" (what each word draws, by the judge); or "training": take back the word that training kept."""
+    rank_by: Literal["image", "text", "mean"] | None = None
+    """What clip ranks by: similarity to the training pictures, to the prompts, or the mean of the two; unset: the mean where the training pictures are there, else text."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the sheet and of the judge, as for oneword generate; none: those of the run's previews."""
+    seeds: tuple[str, ...] = ()
+    """Seeds, one by one or as ranges, 1 2 3 or 0-7; none: those of the run's previews."""
+    batch_size: int = 8
+    """Pictures drawn at once; it does not change them."""
+    judge: str | None = None
+    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    model: ModelConfig = field(default_factory=of_the_word)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.step is None or self.by is None,
+            f"A word is chosen by its step or by a score, got step {self.step} and by "
+            f"{self.by!r}; leave one of them out.",
+        )
+        require(
+            self.rank_by is None or self.by == "clip",
+            f"rank_by goes with --by clip, got {self.rank_by!r} without it.",
+        )
+        require(self.batch_size >= 1, f"batch_size must be 1 or more, got {self.batch_size}.")
+        seeds_of(self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -196,7 +196,7 @@ def debias(
         model=config.model,
         inversion=inversion,
         replace=config.replace,
-        validation_prompt=fill(config.prompt, token),  # so that its length is checked
+        validation_prompts=(fill(config.prompt, token),),  # so that its length is checked
         validation_steps=0,
     )
     # what is drawn afterwards is checked before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from oneword.evaluation.harness import TRAINING, Evaluation
 from oneword.evaluation.tuned import Drift
 from oneword.images import data_uri, to_images
 from oneword.prompts import fill
+from oneword.runs.sheets import Sheet, columns_of, spread
 
 
 def seen(value: Any) -> Any:
@@ -301,15 +302,58 @@ _WORD_DISTANCE = (
 )
 
 
+def steps(sheets: Sequence[Sheet], saved: Collection[int] = ()) -> Section:
+    """What a word drew on its way: a column for each step, the initialiser first, a row a prompt.
+
+    Args:
+        sheets: Of the same prompts and seeds, oldest first.
+        saved: Steps whose word was saved.
+    """
+    prompts, seeds = sheets[-1].prompts, sheets[-1].seeds
+    count, columns, lines = len(seeds), columns_of(sheets, saved), []
+    for i, prompt in enumerate(prompts):
+        cells = [
+            [
+                (data_uri(image, _STEP_PX), f"seed {seed}" if count > 1 else "")
+                for image, seed in zip(images[i * count : (i + 1) * count], seeds, strict=True)
+            ]
+            for _, images in columns
+        ]
+        lines.append((prompt, cells))
+    left_out = len(sheets) - len(spread(sheets))
+    return Section(
+        title="How it was learned",
+        text="The same prompts and seeds at every step"
+        + (f"; {left_out} steps between these are not shown." if left_out else "."),
+        grid=Grid(columns=[label for label, _ in columns], lines=lines),
+        note="Saved words: `oneword choose` makes one of them the run's word." if saved else "",
+    )
+
+
+_STEP_PX = 256  # most of a picture's side on the page
+
+
 def learning(
     *,
     training: Pixels,
     names: Sequence[str],
     previews: Sequence[tuple[int, Image.Image]],
+    sheets: Sequence[Sheet] = (),
+    saved: Collection[int] = (),
     metrics: Sequence[Mapping[str, Any]],
     best_step: int,
 ) -> list[Section]:
-    """Training pictures, previews over time and curves of a run."""
+    """Training pictures, previews over time and curves of a run.
+
+    Args:
+        training: What it was shown.
+        names: Of those pictures.
+        previews: Whole sheets that cannot be compared with the others, by step.
+        sheets: Previews of the same prompts and seeds, oldest first.
+        saved: Steps whose word was saved.
+        metrics: A line for each scoring.
+        best_step: Whose rows were kept.
+    """
     sections = [
         Section(title="What it was shown", rows=[row("", training, names)]),
     ]
@@ -317,8 +361,13 @@ def learning(
         images = [image for _, image in previews]
         captions = [f"step {step}" for step, _ in previews]
         sections.append(
-            Section(title="How it was learned", rows=[row("", images, captions, px=220)])
+            Section(
+                title="Earlier previews" if sheets else "How it was learned",
+                rows=[row("", images, captions, px=220)],
+            )
         )
+    if sheets:
+        sections.append(steps(sheets, saved))
     losses = [(m["step"], m["loss"]) for m in metrics]
     if losses:
         distances = [(m["step"], m["distance"]) for m in metrics]

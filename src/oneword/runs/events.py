@@ -40,6 +40,14 @@ class Preview:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The word as it is was saved on the way."""
+
+    job: str
+    path: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
     """A run has taken a step."""
@@ -89,7 +97,7 @@ class WorkerStarted:
     pid: int
 
 
-Event = Plan | Message | Preview | Stepped | Advanced | Ended | WorkerStarted
+Event = Plan | Message | Preview | Saved | Stepped | Advanced | Ended | WorkerStarted
 OnEvent = Callable[[Event], None]
 
 

@@ -1,8 +1,8 @@
 """The run folder: what lies in it, and how it survives being stopped at any moment.
 
 ``config.json`` (resolved settings and versions), ``metrics.jsonl`` (one line per scoring),
-``state.safetensors`` (what a resumed run goes on from), ``previews/`` and, at the end,
-``learned_embeds.safetensors``.
+``state.safetensors`` (what a resumed run goes on from), ``previews/``, words saved on the way
+(``learned_embeds-steps-500.safetensors``) and, at the end, ``learned_embeds.safetensors``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -64,6 +65,9 @@ _METRICS = {
 }
 """Form of a line of ``metrics.jsonl``."""
 
+_SAVED = re.compile(rf"{Path(LEARNED).stem}-steps-(\d{{1,12}}){Path(LEARNED).suffix}", re.ASCII)
+"""Name of a word saved on the way."""
+
 _RENAMED = {"center_crop": "inversion.center_crop"}
 """Settings by the names that older records have."""
 _ONCE = {
@@ -99,7 +103,13 @@ _UNBOUND = (
     "train_data_dir",
     "checkpointing_steps",
     "num_processes",
-    "validation_prompt",
+    "save_steps",
+    "validation_prompt",  # as it was called when there was one
+    "validation_prompts",
+    "validation_negative_prompt",
+    "validation_seeds",
+    "validation_height",
+    "validation_width",
     "validation_steps",
     "num_validation_images",
     "mirror",
@@ -145,6 +155,7 @@ class RunFolder:
         self.path, self.mirror = path, mirror
         self.record, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.learned = path / LEARNED
+        self.trained = self.learned.with_stem(f"{self.learned.stem}-trained")
         self.state = StateFile(path / "state.safetensors", steps, self.push)
         self._held: Hold | None = None
 
@@ -212,7 +223,7 @@ class RunFolder:
         if self.state.path.exists():
             return
         previews = self.preview(0).parent
-        for path in (self.record, self.metrics, *previews.glob("step-*.png")):
+        for path in (self.record, self.metrics, *self.previews(), *self.words().values()):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # there are none, or others beside them
             previews.rmdir()
@@ -324,13 +335,30 @@ class RunFolder:
         """The state, to look at and not to change."""
         return KeptState(self.state.load())
 
+    def word(self, step: int) -> Path:
+        """Where the word of a step lies, where it is saved."""
+        return self.learned.with_stem(f"{self.learned.stem}-steps-{step}")
+
+    def words(self) -> dict[int, Path]:
+        """The words saved on the way, by step."""
+        found = {}
+        for path in self.path.iterdir():
+            match = _SAVED.fullmatch(path.name)
+            if match and path == self.word(int(match[1])):  # no zeros before the number
+                found[int(match[1])] = path
+        return dict(sorted(found.items()))
+
     def preview(self, step: int) -> Path:
         """Where the preview of a step lies."""
         return self.path / "previews" / f"step-{step:06d}.png"
 
+    def previews(self) -> list[Path]:
+        """The previews, oldest first."""
+        return sorted((self.path / "previews").glob("step-*.png"))
+
     def last_preview(self) -> Path | None:
         """The preview of the latest step; ``None``: none was drawn after the first one."""
-        found = sorted((self.path / "previews").glob("step-*.png"))
+        found = self.previews()
         return found[-1] if found and found[-1] != self.preview(0) else None
 
     def course(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -25,6 +25,7 @@ from oneword.models.speed.compiled import aside
 from oneword.runs.events import Ended, OnEvent, asked_to_stop, tell_nobody
 from oneword.runs.folder import RunFolder
 from oneword.runs.prepare import Prepared, work_of
+from oneword.runs.requests import What, by_signal
 from oneword.runs.train import (
     TrainOutcome,
     Watch,
@@ -33,6 +34,7 @@ from oneword.runs.train import (
     kept_files,
     opened,
     outcome_of,
+    tell_choice,
     tell_plan,
     train,
 )
@@ -104,7 +106,9 @@ def train_many(
 
     A job that cannot be trained, or whose folder can be written no more, fails alone. Setups that
     change the model's weights share no batch: they are trained one by one after the others. Ctrl-C,
-    SIGTERM and SIGHUP end the step and save every state; the same call goes on from there.
+    SIGTERM and SIGHUP end the step and save every state; the same call goes on from there. SIGUSR1
+    asks for a preview of each word under way, SIGUSR2 for each word as it is, a file
+    ``preview-now`` or ``save-now`` in a word's folder for that word's.
 
     Args:
         configs: The jobs, all of one model; the names of their output folders tell them apart.
@@ -133,7 +137,7 @@ def train_many(
         outcomes[outcome.name] = outcome
         tell(_ended(outcome))
 
-    with asked_to_stop() as asked, contextlib.ExitStack() as held:
+    with asked_to_stop() as asked, by_signal() as signals, contextlib.ExitStack() as held:
 
         def begin(some: Sequence[TrainConfig]) -> list[_Run]:
             """Those that have a part in the batch; the others' ends are told."""
@@ -143,7 +147,7 @@ def train_many(
                 if config.inversion.setup in BASELINES:
                     continue
                 try:
-                    made = _begin(config, backbone, tell, asked)
+                    made = _begin(config, backbone, tell, asked, signals)
                 except Exception as error:
                     end(failed(name, error))
                     continue
@@ -254,7 +258,11 @@ def check_jobs(configs: Sequence[TrainConfig]) -> None:
 
 
 def _begin(
-    config: TrainConfig, backbone: Backbone, tell: OnEvent, asked: threading.Event
+    config: TrainConfig,
+    backbone: Backbone,
+    tell: OnEvent,
+    asked: threading.Event,
+    signals: Mapping[What, int],
 ) -> _Run | TrainOutcome:
     """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
     folder, prepared, found = opened(config, backbone)
@@ -263,8 +271,10 @@ def _begin(
         tell_plan(prepared, found, config.output_dir.name, tell)
         if found.run == "finished":
             result = invert(backbone, prepared.job, checkpoint=folder.kept())
-            return ended_before(result, folder)
-        watch = Watch(prepared, folder, tell, asked, found)
+            outcome = ended_before(result, folder)
+            tell_choice(folder, tell)
+            return outcome
+        watch = Watch(prepared, folder, tell, asked, signals, found)
         run = _Run(prepared, folder, watch)
         unless_begun.pop_all()
     return run
@@ -378,4 +388,6 @@ class _Many:
             return
         seconds = 0.0 if run.begun_s is None else time.monotonic() - run.begun_s
         outcome = outcome_of(result, run.folder, seconds)
+        if outcome.concept_file is not None:
+            tell_choice(run.folder, run.watch.tell)
         self.tell_end(JobOutcome(name=run.name, outcome=outcome))

@@ -34,6 +34,7 @@ from oneword._files import (
 )
 from oneword.concepts.formats import LEARNED
 from oneword.errors import UserError
+from oneword.runs import requests
 
 
 _NOTE = ".mirror.json"
@@ -43,7 +44,8 @@ _KEPT = 2  # indexes, so that a reader of the one before still finds its files
 _STORED = re.compile(rf"{_OBJECTS}/[0-9a-f]{{32}}(\.[A-Za-z0-9]{{1,16}})?")
 _RECORD = "config.json"  # what makes a folder that of a run
 _OF_A_RUN = re.compile(
-    r"config\.json|metrics\.jsonl|state\.safetensors|learned_embeds\.safetensors|report\.html|"
+    r"config\.json|metrics\.jsonl|state\.safetensors|report\.html|steps\.png|"
+    r"learned_embeds(-trained|-steps-\d+)?\.safetensors|"
     r"previews/step-\d+\.png"
     r"|learned_embeds\.preview\.png"
 )
@@ -171,14 +173,25 @@ class Mirror:
             for path in _files(folder):
                 name = path.relative_to(folder).as_posix()
                 index[name] = self._put(name, path)
+            if LEARNED in index:  # first, so that a kill leaves none of before for good
+                self._push_learned(folder, index, before)
             if index != self._pushed:
                 number = before + 1
                 self.files.pipe_file(self._index(number), json.dumps(index).encode())
                 _note(folder, number, index)
                 self._pushed = index
-            if LEARNED in index:  # for tools that know nothing of the index
-                self._write(LEARNED, read_bytes(folder / LEARNED, most=_MAX_FILE))
             self._tidy()
+
+    def _push_learned(self, folder: Path, index: dict[str, str], before: int) -> None:
+        """Write the word under its plain name, for tools that know nothing of the index."""
+        data = read_bytes(folder / LEARNED, most=_MAX_FILE)
+        known = self._pushed
+        if known is None:
+            known = self._read_index(before) if before else {}
+        if known.get(LEARNED) == index[LEARNED]:
+            self._write(LEARNED, data)
+        else:  # another word may be as long
+            self.files.pipe_file(self._place(LEARNED), data)
 
     def _check_alone(self, noted: int) -> int:
         """The number of the index that counts, which must be the one that was left here last."""
@@ -304,6 +317,7 @@ def _ending(path: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """What a mirror holds of a run folder: no temporary files, no notes, nothing by a link."""
+    """What a mirror holds of a run folder: no temporary file, note, request or link."""
     found = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
-    return sorted(p for p in found if not p.name.startswith("."))
+    asked = {folder / name for name in requests.FILES.values()}
+    return sorted(p for p in found if not p.name.startswith(".") and p not in asked)

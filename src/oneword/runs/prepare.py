@@ -12,14 +12,15 @@ from typing import Any
 from oneword.concepts.formats import load_concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import ResolvedConfig
-from oneword.config.presets import is_validated
+from oneword.config.presets import is_validated, sampler_of
 from oneword.config.runs import ResolvedTrainConfig, TrainConfig, plain_settings
+from oneword.generation.generate import check_negative_prompt
 from oneword.images import PictureSet, read_folder
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
-from oneword.prompts import as_template, descriptions, names
+from oneword.prompts import as_template, descriptions, expanded, names
 from oneword.runs.folder import versions
 from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence
@@ -70,9 +71,10 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     Raises:
         UserError: training could not begin.
     """
+    config = _with_prompts(config)
     check_optimizer(config.inversion.optimizer)
-    backbone = backbone or load_backbone(config.model, work_of(config))
     check_trackers(config.report_to)
+    backbone = backbone or load_backbone(config.model, work_of(config))
     asked, config = config, config.resolved(backbone.family, backbone.resolution)
     inversion = config.inversion
     if inversion.setup in BASELINES:
@@ -183,6 +185,20 @@ def _processes_notes(count: int, inversion: ResolvedConfig) -> list[str]:
     return [f"{count} processes take {each} of a step's {batch} samples each"]
 
 
+def _with_prompts(config: TrainConfig) -> TrainConfig:
+    """A run whose previews have their prompts, from lists, files and templates.
+
+    Raises:
+        PromptError: there is no such list or file, or one lacks the placeholder.
+    """
+    token = config.inversion.placeholder_token
+    kinds = {token: config.inversion.learnable_property}
+    prompts = expanded(config.validation_prompts, kinds)
+    for prompt in prompts:
+        as_template(prompt, token)
+    return dataclasses.replace(config, validation_prompts=prompts)
+
+
 def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
     """What a setup that changes weights will do, in a sentence."""
     if inversion.setup not in BASELINES:
@@ -216,13 +232,20 @@ def _check_words(
     choices = checked(backbone, job, inversion, own.prompts)
     sentences = every_sentence(choices, inversion, own.against)
     token = inversion.placeholder_token
-    template = as_template(config.validation_prompt, token)
-    if config.validation_steps or asked.validation_prompt is not None:
-        sentences.append(template)
+    if config.validation_steps or asked.validation_prompts:
+        sentences += [as_template(prompt, token) for prompt in config.validation_prompts]
     words, others = longest_words(backbone, job, inversion)
-    negative = words[0].negative_token
-    if config.validation_steps and negative is not None:
-        backbone.check_sampling(SamplingConfig(negative_prompt=negative))
+    if config.validation_steps:
+        check_negative_prompt(config.validation_negative_prompt, words)
+        negatives = filter(None, [config.validation_negative_prompt, words[0].negative_token])
+        drawn = SamplingConfig(
+            negative_prompt=", ".join(negatives),
+            sampler=sampler_of(inversion.preset, backbone.family),
+            height=config.validation_height,
+            width=config.validation_width,
+        )
+        backbone.check_sampling(drawn)
+        backbone.check_prompts(config.validation_prompts, drawn)
     with injected(backbone, words, replace=config.replace):
         check_fit(
             backbone,

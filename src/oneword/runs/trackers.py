@@ -14,10 +14,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from PIL import Image
 
 from oneword._files import OutputError, check_writable, read_text, write_atomic
-from oneword._typing import Pixels
 from oneword.config.runs import TrackerName
 from oneword.errors import ConfigError, why
-from oneword.images import to_images
 
 
 FOLDER = "tracking"
@@ -144,16 +142,15 @@ class Trackers:
         """Log numbers of a step."""
         self._each(lambda tracker: tracker.log(dict(values), step=step))
 
-    def log_pictures(self, name: str, pixels: Pixels, step: int) -> None:
-        """Log pictures of a step, in [-1, 1], with the trackers that show some."""
-        images = to_images(pixels)
+    def log_pictures(self, name: str, images: Sequence[Image.Image], step: int) -> None:
+        """Log pictures of a step, of one size, with the trackers that show some."""
 
         def show(tracker: Any) -> None:
             if tracker.name == "tensorboard":
                 stack = np.stack([np.asarray(image) for image in images])
                 tracker.log_images({name: stack}, step=step, dataformats="NHWC")
             elif hasattr(tracker, "log_images"):
-                tracker.log_images({name: list[Image.Image](images)}, step=step)
+                tracker.log_images({name: list(images)}, step=step)
 
         self._each(show)
 

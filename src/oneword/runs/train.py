@@ -10,28 +10,26 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from oneword._files import write_together
-from oneword.concepts import formats, previews
+from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.drawing import SamplingConfig
-from oneword.config.presets import sampler_of
 from oneword.config.runs import TrainConfig
 from oneword.errors import ConfigError, UserError
-from oneword.images import contact_sheet, open_picture, save_png
+from oneword.generation.generate import slug
 from oneword.models.contract import Backbone
-from oneword.prompts import as_template, fill
 from oneword.runs import longer
 from oneword.runs.events import (
     Message,
     OnEvent,
     Plan,
     Preview,
+    Saved,
     Stepped,
     asked_to_stop,
     tell_nobody,
@@ -39,7 +37,10 @@ from oneword.runs.events import (
 from oneword.runs.folder import HowFar, RunFolder
 from oneword.runs.mirror import Mirror
 from oneword.runs.prepare import Prepared, prepare
+from oneword.runs.requests import Requests, What, by_signal
+from oneword.runs.sheets import INITIALIZER, Previews, preview_of
 from oneword.runs.trackers import Trackers
+from oneword.runs.words import file_of_training, note_of
 from oneword.training.job import Progress, Result
 from oneword.training.loop import invert
 from oneword.training.processes import ALONE, ProcessError, Processes
@@ -89,7 +90,9 @@ def train(
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
     Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the step, save the state, and give a result
-    of status "interrupted". While it runs, nobody else can write into the folder.
+    of status "interrupted". SIGUSR1 or a file ``preview-now`` in the folder asks for a preview,
+    SIGUSR2 or ``save-now`` for the word as it is. While it runs, nobody else can write into the
+    folder.
 
     Args:
         config: What to do; ``output_dir`` may hold the same run, begun before.
@@ -108,9 +111,21 @@ def train(
             f"{config.num_processes}; leave it out, or let oneword train start them."
         )
     config = dataclasses.replace(config, num_processes=processes.count)
-    if not processes.is_first:
-        return _followed(config, processes, backbone)
-    tell, name = on_event or tell_nobody, config.output_dir.name
+    with by_signal() as signals:
+        if not processes.is_first:
+            return _followed(config, processes, backbone)
+        return _led(config, on_event or tell_nobody, backbone, processes, signals)
+
+
+def _led(
+    config: TrainConfig,
+    tell: OnEvent,
+    backbone: Backbone | None,
+    processes: Processes,
+    signals: Mapping[What, int],
+) -> TrainOutcome:
+    """The part of the first process, or of the only one."""
+    name = config.output_dir.name
     with contextlib.ExitStack() as held:
         with processes.agreed():
             folder, prepared, found = opened(config, backbone)
@@ -124,10 +139,11 @@ def train(
             more = f" It goes on with a higher {found.more}." if found.more else ""
             said = f"The run in {folder.path} has ended before. {ending(result)}{more}"
             tell(Message(name, said))
+            tell_choice(folder, tell)
             return outcome
         started, is_new = time.monotonic(), found.run == "new"
         with folder.holding(is_new=is_new), asked_to_stop() as asked:
-            watch = Watch(prepared, folder, tell, asked, found)
+            watch = Watch(prepared, folder, tell, asked, signals, found)
             try:
                 result = learn(
                     prepared.backbone, prepared.job, on_step=watch.on_step, checkpoint=folder.state
@@ -136,6 +152,7 @@ def train(
                 watch.trackers.close()
         keep(result, folder, watch.elapsed())
         tell(Message(name, ending(result)))
+        tell_choice(folder, tell)
         return outcome_of(result, folder, time.monotonic() - started)
 
 
@@ -194,6 +211,12 @@ def tell_plan(prepared: Prepared, found: HowFar, name: str, tell: OnEvent) -> No
         tell(Message(name, f"{said}: the run goes on to the same rows but for rounding."))
 
 
+def tell_choice(folder: RunFolder, tell: OnEvent) -> None:
+    """Tell of a word that was chosen, which training leaves alone."""
+    if note := note_of(folder):
+        tell(Message(folder.path.name, note))
+
+
 def folder_of(config: TrainConfig) -> RunFolder:
     """The run's folder, with its mirror.
 
@@ -243,19 +266,11 @@ def kept_files(result: Result, folder: RunFolder, elapsed_s: float) -> dict[Path
     if result.concept is None or result.status not in _KEPT:
         return {}
     provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
-    files = formats.files_of(
-        dataclasses.replace(result.concept, provenance=provenance), folder.learned
-    )
-    return files | preview_of(result.concept.placeholder_token, folder)
-
-
-def preview_of(token: str, folder: RunFolder) -> dict[Path, bytes]:
-    """The last preview as the one beside the word's file, where none of a person's lies there."""
-    last, target = folder.last_preview(), previews.beside(folder.learned)
-    if last is None or not previews.may_write(target):
-        return {}
-    facts = {"word": token, "preview": last.stem}
-    return {target: previews.preview_bytes(open_picture(last), facts)}
+    target = file_of_training(folder)
+    files = formats.files_of(dataclasses.replace(result.concept, provenance=provenance), target)
+    if target != folder.learned:
+        return files
+    return files | preview_of(result.concept.placeholder_token, folder, folder.last_preview())
 
 
 def ended_before(result: Result, folder: RunFolder) -> TrainOutcome:
@@ -268,9 +283,9 @@ def ended_before(result: Result, folder: RunFolder) -> TrainOutcome:
 
 
 def _is_kept(concept: Concept, folder: RunFolder) -> bool:
-    """Whether the folder's file is of this word, and not of a shorter run or missing."""
+    """Whether training's file is of this word, and not of a shorter run or missing."""
     try:
-        return formats.load_concept(folder.learned).sha256() == concept.sha256()
+        return formats.load_concept(file_of_training(folder)).sha256() == concept.sha256()
     except UserError:
         return False
 
@@ -319,11 +334,14 @@ class Watch:
         folder: RunFolder,
         tell: OnEvent,
         asked: threading.Event,
+        signals: Mapping[What, int],
         found: HowFar,
     ) -> None:
         self.is_new = found.run == "new"
         self.prepared, self.folder, self.tell, self.asked = prepared, folder, tell, asked
         self.config, self.name = prepared.config, folder.path.name
+        self.previews = Previews(self.config, prepared.backbone, folder)
+        self.requests = Requests(folder.path, signals, lambda text: tell(Message(self.name, text)))
         self.started = time.monotonic()
         state = folder.state.load()
         step = state.step if state else None
@@ -390,30 +408,53 @@ class Watch:
                 evaluated=progress.evaluated,
             )
         )
+        asked, step = self.requests.due(), progress.step
+        # before the run may be stopped, since it goes on behind this step
+        if step and _is_turn(step, self.config.save_steps):
+            self._save(progress)
+            self.requests.served("save")
+        elif "save" in asked:
+            self._serve("save", self._save, progress)
         self._stop_if_asked()
-        every = self.config.validation_steps
-        if every and progress.step % every == 0:
+        if _is_turn(step, self.config.validation_steps):
             self._preview(progress)
+            self.requests.served("preview")
+        elif "preview" in asked:
+            self._serve("preview", self._preview, progress)
         return None
+
+    def _serve(self, what: What, do: Callable[[Progress], None], progress: Progress) -> None:
+        """Do what was asked for besides; where it cannot be done, the run goes on without it."""
+        try:
+            do(progress)
+        except UserError as error:
+            self.tell(Message(self.name, f"What was asked for cannot be done: {error}"))
+        self.requests.served(what)
 
     def _stop_if_asked(self, *_: int) -> None:
         if self.asked.is_set():
             raise KeyboardInterrupt
 
+    def _save(self, progress: Progress) -> None:
+        """Keep the word as it is."""
+        path = self.folder.word(progress.step)
+        write_together(formats.files_of(progress.word(), path))
+        self.tell(Saved(self.name, path))
+
     def _preview(self, progress: Progress) -> None:
-        """Draw with the rows as they are, through the sampler that ``oneword generate`` uses."""
-        config, count = self.config, self.config.num_validation_images
-        template = as_template(config.validation_prompt, progress.config.placeholder_token)
-        pixels = self.prepared.backbone.draw(
-            [fill(template, progress.token)] * count,
-            [progress.config.seed + i for i in range(count)],
-            SamplingConfig(
-                negative_prompt=progress.negative_prompt,
-                sampler=sampler_of(progress.config.preset, self.prepared.backbone.family),
-            ),
-            on_step=self._stop_if_asked,
-        )
+        """Draw with the word as it is."""
+        sheet, is_new = self.previews.draw(progress, self._stop_if_asked)
         path = self.folder.preview(progress.step)
-        save_png(contact_sheet(pixels), path)
-        self.trackers.log_pictures("previews", pixels, progress.step)
+        sheet.save(path, progress.config.placeholder_token)
+        for i, prompt in enumerate(sheet.prompts):
+            # as it was when there was one prompt
+            end = "" if len(sheet.prompts) == 1 else f"/{i}-{slug(prompt)}"
+            self.trackers.log_pictures(f"previews{end}", sheet.of(i), progress.step)
+            if is_new:
+                self.trackers.log_pictures(f"{INITIALIZER}{end}", sheet.beside_of(i), progress.step)
         self.tell(Preview(self.name, path))
+
+
+def _is_turn(step: int, every: int) -> bool:
+    """Whether something that is done every so many steps is due; 0: never."""
+    return every > 0 and step % every == 0

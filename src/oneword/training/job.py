@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -89,6 +89,8 @@ class Progress:
     """Absolute rate of the step just done, the first encoder's."""
     rows: Mapping[str, Tensor]
     """The rows as they are now, by text encoder; copy them to keep them."""
+    word: Callable[[], Concept]
+    """Makes a copy of the word as it is now, on the CPU, as a file may hold it."""
     token: str
     """Placeholder that stands for the rows now: ``on_step`` may draw prompts that hold it."""
     negative_prompt: str = ""

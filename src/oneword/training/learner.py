@@ -294,6 +294,7 @@ class Learner:
             evaluated=evaluated,
             learning_rate=self.rate(next(iter(self.rows)), max(0, self.step - 1)) * factor,
             rows=words.rows,
+            word=self.saved,
             token=self.token,
             negative_prompt=self.token_of(words.negative) if words.negative else "",
         )
@@ -301,6 +302,17 @@ class Learner:
     def live(self) -> list[Live]:
         """The words under the slot's own placeholders, for ``injected``."""
         return [Live(self), *(Live(self, name) for name in self.others)]
+
+    def saved(self) -> Concept:
+        """The word as it is now, or the average that ``keep`` names, as a file may hold it.
+
+        While a number that was not finite waits to be rolled back, it is the word before.
+        """
+        trained = self.record.good if self.record.bad else self.trained()
+        tensors = below(trained, "rows/")
+        if self.config.keep == "average":
+            tensors |= below(trained, f"memory/{AVERAGE}")
+        return self._concept(tensors, self.step, "saved")
 
     def result(self, status: Status, reason: str) -> Result:
         """The end of the job, with the rows that its ``keep`` names."""
@@ -314,7 +326,12 @@ class Learner:
         tensors = record.best if best else self.kept()
         if self.config.keep == "average":
             tensors |= below(self.memory, AVERAGE)
-        words = self.form.words(tensors | self.frozen, self.config, step)
+        return record.result(self.job, status, reason, self._concept(tensors, step, status))
+
+    def _concept(self, tensors: Mapping[str, Tensor], step: int, status: str) -> Concept:
+        """What is trained, as it was after a step, with where it comes from."""
+        losses = self.record.losses
+        words = self.form.words({**tensors, **self.frozen}, self.config, step)
         concept = Concept(
             placeholder_token=self.config.placeholder_token,
             rows=dict(words.rows),
@@ -339,4 +356,4 @@ class Learner:
                 "created_by": f"oneword {__version__}",
             },
         )
-        return record.result(self.job, status, reason, concept.detached())
+        return concept.detached()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -176,6 +176,7 @@ class Record:
         evaluated: bool,
         learning_rate: float,
         rows: Mapping[str, Tensor],
+        word: Callable[[], Concept],
         token: str,
         negative_prompt: str = "",
     ) -> Progress:
@@ -192,6 +193,7 @@ class Record:
             distance=self.distance,
             learning_rate=learning_rate,
             rows={name: values.detach() for name, values in rows.items()},
+            word=word,
             token=token,
             negative_prompt=negative_prompt,
             message=message,

@@ -10,7 +10,7 @@ from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.presets import PRESETS, SETUPS, is_validated, preset_for
 from oneword.config.runs import TrainConfig
-from oneword.config.scoring import EvaluateConfig, StudyConfig
+from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig
 from oneword.config.tuning import TUNING, TuningConfig
 from oneword.errors import ConfigError
 
@@ -107,10 +107,8 @@ def test_an_unknown_preset_is_refused():
         (lambda: TrainConfig(train_data_dir=Path("x"), checkpointing_steps=0), "checkpointing"),
         (lambda: TrainConfig(train_data_dir=Path("x"), num_validation_images=0), "num_validation"),
         (lambda: TrainConfig(train_data_dir=Path("x"), validation_steps=-1), "validation_steps"),
-        (
-            lambda: TrainConfig(train_data_dir=Path("x"), validation_prompt="a cat"),
-            r"must contain 'S\*', got 'a cat'",
-        ),
+        (lambda: TrainConfig(train_data_dir=Path("x"), save_steps=-1), "save_steps must be 0 or"),
+        (lambda: ChooseConfig(run=Path("x"), step=1, by="loss"), "by its step or by a score"),
         (
             lambda: EvaluateConfig(concept=Path("x"), train_data_dir=Path("x"), batch_size=0),
             "batch_size must be 1 or more",

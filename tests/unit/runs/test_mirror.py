@@ -89,6 +89,22 @@ def test_the_word_lies_under_its_plain_name(url, tmp_path):
     assert files.cat_file(f"{root}/learned_embeds.safetensors") == b"rows"
 
 
+def test_another_word_of_the_same_length_takes_its_place(url, tmp_path):
+    files, root = fsspec.core.url_to_fs(url)
+    for text in ("rows", "cols"):
+        fill(tmp_path / "run", **{"learned_embeds.safetensors": text})
+        Mirror(url).push(tmp_path / "run")
+        assert files.cat_file(f"{root}/learned_embeds.safetensors") == text.encode()
+
+
+def test_what_is_asked_of_a_run_here_is_not_asked_elsewhere(url, tmp_path):
+    words = {"learned_embeds-steps-5.safetensors": "rows", "config.json": "a"}
+    fill(tmp_path / "run", **words, **{"save-now": "", "preview-now": ""})
+    Mirror(url).push(tmp_path / "run")
+    assert Mirror(url).pull(tmp_path / "new")
+    assert content(tmp_path / "new") == words
+
+
 def test_a_location_that_cannot_be_used_is_one_sentence(tmp_path):
     with pytest.raises(MirrorError, match=r"must be an fsspec URL whose file system is installed"):
         Mirror("nowhere://bucket/run")

@@ -138,7 +138,17 @@ def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
             }
         )
     metadata = {"format": "pt", "oneword": json.dumps(entries, default=str)}
-    return {path: safetensors.torch.save(tensors, metadata)}
+    return {path: _in_order(safetensors.torch.save(tensors, metadata))}
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata in order; the library puts it in any, file by file."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at multiples of eight
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def _unused(token: str, taken: dict[str, torch.Tensor]) -> str:

@@ -345,6 +345,7 @@ class _Tuner:
             evaluated=evaluated,
             learning_rate=self.tuning.tuning_learning_rate,
             rows=self.rows,
+            word=self._saved,
             token=self.token,
         )
         return ("stopped", "on_step asked for it") if self.on_step(progress) == "stop" else None
@@ -394,11 +395,20 @@ class _Tuner:
 
     # its end and its state
 
+    def _saved(self) -> Concept:
+        """The word and the changes as they are now."""
+        return self._concept(self._copies(), self.record.total_step, "saved")
+
     def _result(self, status: Status, reason: str) -> Result:
         record = self.record
         best = self.config.keep == "best" and not math.isinf(record.best_loss)
         kept = record.best if best else self._copies()
         step = record.best_step if best else record.total_step
+        return record.result(self.batches.job, status, reason, self._concept(kept, step, status))
+
+    def _concept(self, kept: Mapping[str, Tensor], step: int, status: str) -> Concept:
+        """What learns, as it was after a step, with where it comes from."""
+        record = self.record
         rows = {n: r.detach().clone() for n, r in self.rows.items()} | below(kept, "rows/")
         tuning = {
             "tuned_weights": self.tuning.tuned_weights,
@@ -426,7 +436,7 @@ class _Tuner:
                 **self.start.provenance,
             },
         )
-        return record.result(self.batches.job, status, reason, concept.detached())
+        return concept.detached()
 
     def _state(self) -> State:
         """The run as it stands."""
