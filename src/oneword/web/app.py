@@ -5,10 +5,17 @@ from __future__ import annotations
 import gradio as gr
 
 from oneword.web.page import Page
-from oneword.web.tabs import compare, draw, edit, library, teach
+from oneword.web.tabs import choose, compare, draw, edit, library, teach
 
 
-TABS = {"Teach": teach, "Draw": draw, "Edit": edit, "Compare": compare, "Library": library}
+TABS = {
+    "Teach": teach,
+    "Choose": choose,
+    "Draw": draw,
+    "Edit": edit,
+    "Compare": compare,
+    "Library": library,
+}
 
 
 def build(page: Page) -> gr.Blocks:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
+from oneword.config.scoring import ChooseConfig
 from oneword.errors import UserError
 from oneword.runs.events import Ended, Message, Plan, Preview, Stepped
 from oneword.web.worker import Done, Left, Loaded, Queued, Share, Stop, Task, Teach, work
@@ -111,7 +112,9 @@ class Desk:
         if self.standing(name).is_under_way:
             self._send(Stop(name))
 
-    def ask(self, config: GenerateConfig | EditConfig | TrainConfig) -> tuple[int, Future[Any]]:
+    def ask(
+        self, config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig
+    ) -> tuple[int, Future[Any]]:
         """Draw, edit, or plan a run; the task's number, for :meth:`share`, and its result to come.
 
         The result's exception is a ``WorkerError`` with a sentence.

@@ -16,6 +16,7 @@ import gradio as gr
 from oneword._escaping import shell
 from oneword.concepts import formats
 from oneword.config.drawing import EditConfig, GenerateConfig
+from oneword.config.scoring import ChooseConfig
 from oneword.config.web import WebConfig
 from oneword.errors import UserError
 from oneword.web.desk import Desk
@@ -46,7 +47,7 @@ class Page:
         return self.workspace.drawings / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
     def pictures(
-        self, config: GenerateConfig | EditConfig
+        self, config: GenerateConfig | EditConfig | ChooseConfig
     ) -> Iterator[tuple[str, list[tuple[Path, dict[str, str]]] | None]]:
         """Draw or edit in the worker: how far it is, several times, then the pictures.
 
@@ -61,7 +62,7 @@ class Page:
             except NotYet:
                 share = self.desk.share(number)
                 yield (f"Drawing: {share:.0%}." if share else "It begins after this step."), None
-        yield f"{len(found)} pictures in {config.output_dir}.", found
+        yield f"{len(found)} pictures in {found[0][0].parent}.", found
 
 
 def captioned(pictures: list[tuple[Path, dict[str, str]]]) -> list[tuple[str, str]]:

@@ -18,11 +18,13 @@ from typing import Any
 from oneword._typing import Pixels
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
+from oneword.config.checks import seeds_of
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
+from oneword.config.scoring import ChooseConfig
 from oneword.errors import UserError, why
-from oneword.evaluation import choosing
+from oneword.evaluation import choosing, steps
 from oneword.evaluation.features import Judge, load_judge
 from oneword.generation import editing, generate as generation
 from oneword.images import read_folder
@@ -32,6 +34,7 @@ from oneword.runs import prepare
 from oneword.runs.events import Event, Stepped
 from oneword.runs.folder import pictures_of
 from oneword.runs.many import train_many
+from oneword.runs.words import read_saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ class Task:
     """Something that takes seconds and has a result: it is done before the next step."""
 
     number: int
-    config: GenerateConfig | EditConfig | TrainConfig
-    """Draw; edit; or, of a run, say what it would do."""
+    config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig
+    """Draw; edit; draw what a run's saved words draw; or say what a run would do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,8 @@ class _Worker:
             return drawn(self.backbone, config, show, judge=self.judge)
         if isinstance(config, EditConfig):
             return edited(self.backbone, config, show)
+        if isinstance(config, ChooseConfig):
+            return compared(self.backbone, config, show)
         return prepare.prepare(config, self.backbone).plan
 
     # --- the pipe ---
@@ -313,6 +318,40 @@ def edited(
     )
     files = editing.save_edits(edits, config.output_dir)
     return [(file, edits.drawing.metadata(i)) for i, file in enumerate(files[:-1])]
+
+
+def compared(
+    backbone: Backbone, config: ChooseConfig, on_picture: Callable[[float, int], None]
+) -> Pictures:
+    """What every saved word of a run draws, as ``oneword choose`` does, into ``steps/`` of the run.
+
+    Returns:
+        The pictures, each with "step" among what made it: "initialiser", or a number.
+
+    Raises:
+        UserError: the run has saved no words, or the folder cannot be written.
+    """
+    saved = read_saved(config.run)
+    found = steps.compare(
+        backbone,
+        saved.words,
+        config.prompts or saved.prompts,
+        seeds_of(config.seeds) or saved.seeds,
+        sampling=config.sampling,
+        batch_size=config.batch_size,
+        replace=bool(saved.config.get("replace")),
+        on_picture=on_picture,
+    )
+    drawings = {str(step): drawing for step, drawing in found.steps.items()}
+    if found.initializer is not None:
+        drawings = {"initialiser": found.initializer} | drawings
+    return [
+        (file, drawing.metadata(i) | {"step": step})
+        for step, drawing in drawings.items()
+        for i, file in enumerate(
+            generation.save_pictures(drawing, config.run / "steps", mark=f"step {step}")
+        )
+    ]
 
 
 def _words(paths: Sequence[Path]) -> list[Concept]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
 from oneword.images import read_folder, read_image, to_images
 from oneword.runs.folder import RunFolder
+from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
 from oneword.web.page import Page, command, saying, status
 from oneword.web.workspace import WorkspaceError
@@ -82,6 +83,12 @@ def build(page: Page) -> None:
                 steps = gr.Number(
                     label="Most steps; 0: the preset's", value=0, precision=0, elem_id="teach-steps"
                 )
+                saved = gr.Number(
+                    label="Save the word every so many steps, to choose from; 0: not",
+                    value=0,
+                    precision=0,
+                    elem_id="teach-save-steps",
+                )
                 seed = gr.Number(label="Seed", value=0, precision=0)
             again = gr.Code(
                 label="The command for this", wrap_lines=True, language="shell", interactive=False,
@@ -99,6 +106,8 @@ def build(page: Page) -> None:
     with gr.Row():
         stop = gr.Button("Stop", min_width=90, elem_id="learning-stop")
         go_on = gr.Button("Go on", min_width=90, elem_id="learning-go-on")
+        save = gr.Button("Save now", min_width=90, elem_id="learning-save")
+        preview = gr.Button("Draw now", min_width=90, elem_id="learning-draw")
     with gr.Row():
         course = gr.LinePlot(
             x="step",
@@ -119,7 +128,7 @@ def build(page: Page) -> None:
         )
     timer = gr.Timer(1.0)
 
-    settings = [draft, token, kind, initializer, setup, preset, vectors, steps, seed]
+    settings = [draft, token, kind, initializer, setup, preset, vectors, steps, saved, seed]
     pictures = [about, draft, seen, captions]
 
     def config(
@@ -131,12 +140,14 @@ def build(page: Page) -> None:
         preset: Any,
         vectors: float | None,
         steps: float | None,
+        saved: float | None,
         seed: float | None,
     ) -> TrainConfig:
         return TrainConfig(
             train_data_dir=page.workspace.draft(number),
             output_dir=page.workspace.word_folder(token),
             model=page.config.model,
+            save_steps=int(saved or 0),
             inversion=InversionConfig(
                 placeholder_token=token.strip(),
                 learnable_property=kind,
@@ -266,6 +277,16 @@ def build(page: Page) -> None:
         page.desk.teach(restored(TrainConfig, record["config"]))
         return "It goes on."
 
+    def asked_for(what: What) -> Callable[[str | None], str]:
+        @saying(0)
+        def ask(name: str | None) -> str:
+            if not name or page.desk.standing(name).phase != "learning":
+                raise WorkerError("Nothing of that name is being learned.")
+            (page.workspace.words / name / FILES[what]).touch()
+            return "It is done after the next step."
+
+        return ask
+
     files.upload(taken, [draft, files], [*pictures, files], api_name=False)
     remove.click(removed, [draft, chosen], pictures, api_name=False)
     clear.click(cleared, [draft], pictures, api_name=False)
@@ -279,6 +300,8 @@ def build(page: Page) -> None:
     learn.click(begun, settings, [said, word], api_name="learn")
     stop.click(stopped, word, said, api_name="stop")
     go_on.click(gone_on, word, said, api_name="go_on")
+    save.click(asked_for("save"), word, said, api_name="save_now")
+    preview.click(asked_for("preview"), word, said, api_name="draw_now")
     live = [word, stands, course, previews]
     timer.tick(looked, word, live, api_name=False, show_progress="hidden")
     word.input(looked, word, live, api_name=False, show_progress="hidden")
@@ -378,6 +401,8 @@ def _command(config: TrainConfig) -> str:
         value = getattr(own, name)
         if value != getattr(usual, name) or name == "placeholder_token":
             words += [f"--{name.replace('_', '-')}", value]
+    if config.save_steps:
+        words += ["--save-steps", config.save_steps]
     return command("train", *words, "--output-dir", config.output_dir)
 
 

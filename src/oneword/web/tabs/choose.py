@@ -1,0 +1,124 @@
+"""Choose among the words that a run has saved on its way: a slider over them, the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from oneword.config.scoring import ChooseConfig
+from oneword.errors import UserError
+from oneword.runs.words import choose_word, read_saved
+from oneword.web.page import Page, captioned, command, saying, status
+from oneword.web.workspace import WorkspaceError
+
+
+_Made = list[tuple[Path, dict[str, str]]]
+
+
+def build(page: Page) -> None:
+    """Put the tab's controls and what they do into the page."""
+    with gr.Row():
+        with gr.Column(min_width=320):
+            run = gr.Dropdown(
+                [], label="Word, taught with saved steps", elem_id="choose-run", interactive=True
+            )
+            prompts = gr.Textbox(
+                label="Prompts, one a line; empty: those of the previews", lines=2,
+                elem_id="choose-prompts",
+            )  # fmt: skip
+            draw = gr.Button("Draw what each draws", variant="primary", elem_id="choose-draw")
+            place = gr.Slider(0, 1, value=0, step=1, label="Saved step", elem_id="choose-place")
+            which = status("The step that is shown", elem_id="choose-which")
+            keep = gr.Button("Keep this one", elem_id="choose-keep")
+            back = gr.Button("Take back what training kept")
+            said = status("What happens", elem_id="choose-said")
+            again = gr.Code(
+                label="The command for this", wrap_lines=True, language="shell", interactive=False
+            )
+        with gr.Column(min_width=320):
+            drawn = gr.Gallery(
+                label="With this word",
+                columns=2,
+                height=420,
+                fit_columns=False,
+                interactive=False,
+                format="png",
+                elem_id="choose-drawn",
+            )
+    made = gr.State([])
+
+    def work(name: str | None, prompts: str) -> Iterator[tuple[Any, ...]]:
+        skipped = [gr.skip()] * 5
+        try:
+            folder = _folder(page, name)
+            lines = tuple(line.strip() for line in prompts.splitlines() if line.strip())
+            config = ChooseConfig(run=folder, prompts=lines, model=page.config.model)
+            line = command("choose", folder, *(["--prompts", *lines] if lines else []))
+            for text, found in page.pictures(config):
+                if found is None:
+                    yield text, *skipped[:4], line
+                else:
+                    last = len(_steps(found)) - 1
+                    slider = gr.update(maximum=max(1, last), value=last)
+                    yield text, found, slider, *shown(found, last), line
+        except UserError as error:
+            yield str(error), *skipped
+
+    def shown(made: _Made, place: float) -> tuple[str, list[tuple[str, str]]]:
+        """The step at a place of the slider, and its pictures."""
+        steps = _steps(made)
+        if not steps:
+            return "Nothing is drawn yet.", []
+        step = steps[min(int(place), len(steps) - 1)]
+        own = [(file, facts) for file, facts in made if facts["step"] == step]
+        return f"{step}" if step == _FIRST else f"step {step}", captioned(own)
+
+    @saying(1)
+    def kept(name: str | None, made: _Made, place: float) -> tuple[str, Any]:
+        steps = _steps(made)
+        step = steps[min(int(place), len(steps) - 1)] if steps else _FIRST
+        if step == _FIRST:
+            raise WorkspaceError("Choose a saved step with the slider first.")
+        folder = _folder(page, name)
+        choose_word(folder, int(step))
+        return f"The word is that of step {step} now.", command("choose", folder, "--step", step)
+
+    @saying(1)
+    def taken_back(name: str | None) -> tuple[str, Any]:
+        folder = _folder(page, name)
+        choose_word(folder, None)
+        return "The word is what training kept.", command("choose", folder, "--by", "training")
+
+    def names() -> Any:
+        found = {path.parent for path in page.workspace.words.glob("*/learned_embeds-steps-*")}
+        return gr.update(choices=sorted(path.name for path in found))
+
+    outputs = [said, made, place, which, drawn, again]
+    draw.click(work, [run, prompts], outputs, api_name="steps", show_progress="hidden")
+    place.change(shown, [made, place], [which, drawn], api_name=False, show_progress="hidden")
+    keep.click(kept, [run, made, place], [said, again], api_name="keep_step")
+    back.click(taken_back, run, [said, again], api_name="keep_trained")
+    gr.Timer(2.0).tick(names, None, run, api_name=False, show_progress="hidden")
+
+
+_FIRST = "initialiser"
+
+
+def _steps(made: Sequence[tuple[Path, dict[str, str]]]) -> list[str]:
+    return list(dict.fromkeys(facts["step"] for _, facts in made))
+
+
+def _folder(page: Page, name: str | None) -> Path:
+    """A run's folder.
+
+    Raises:
+        UserError: none is chosen, or it has saved no words.
+    """
+    if not name or Path(name).name != name:
+        raise WorkspaceError("Choose a word first; it must have been taught with saved steps.")
+    folder = page.workspace.words / name
+    read_saved(folder)
+    return folder
