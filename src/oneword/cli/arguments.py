@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 import tyro
 
+from oneword.config.annotating import AnnotateConfig
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
@@ -83,6 +84,8 @@ class _Training(TrainConfig):
 
     dry_run: bool = False
     """Print everything that would be done, and stop."""
+    preview_pictures: bool = False
+    """Write a sheet of what the model will see (cut, masks, captions), and stop; of the model only its settings are read."""
     json: Path | None = None
     """File for the outcome in numbers."""
 
@@ -129,6 +132,18 @@ class JobsArguments(_Training):
     workers: int | None = None
     """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateArguments(AnnotateConfig):
+    """Caption pictures and mark the thing in them: oneword pictures FOLDER --caption-with MODEL.
+
+    Captions and masks lie beside the pictures, where training finds them; correct them by hand.
+    A sheet shows all of them. oneword train --preview-pictures shows what training makes of them.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder with the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -480,6 +495,7 @@ class PushArguments:
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
     "demo": (DemoArguments, "demo"),
+    "pictures": (AnnotateArguments, "pictures"),
     "train": (TrainArguments, "train"),
     "train --jobs": (JobsArguments, "jobs"),
     "generate": (GenerateArguments, "generate"),
@@ -519,7 +535,7 @@ _TRAINING = {
         "placeholder_token", "initializer_token", "initializer_file", "learnable_property", "setup",
         "num_vectors",
     ),
-    "picture": ("train_data_dir", "resolution", "random_flip"),
+    "picture": ("train_data_dir", "resolution", "fit", "random_flip"),
     "model": ("model", "dtype", "memory"),
     "training": (
         "preset", "max_train_steps", "learning_rate", "train_batch_size", "seed",

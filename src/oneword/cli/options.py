@@ -48,6 +48,8 @@ ALIASES = {
     "--out": "--output-dir",
 }
 """Other names of our options, most of them other tools'."""
+FLAGS = {"--center-crop": ("--fit", "crop", "squash")}
+"""Flags that are a value of ours: the option, its value, and the value of the opposite."""
 VALUES = {
     ("--dtype", "no"): "fp32",
     # of the power 1 and of one cycle, which are the script's
@@ -116,6 +118,13 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
         name, equals, value = word.partition("=")
         name = name.replace("_", "-")
         name = ALIASES.get(name, name)
+        positive = name.replace("--no-", "--", 1)
+        if positive in FLAGS:
+            if not equals and queue and queue[0] in ("True", "False"):
+                value = queue.pop(0)
+            option, on, off = FLAGS[positive]
+            out += [option, on if (value != "False") == (name == positive) else off]
+            continue
         if name in REFUSED:
             raise ConfigError(f"{name} is not supported: {REFUSED[name]}.")
         if name == ACCUMULATION:
@@ -462,7 +471,7 @@ def words_of(cls: type[Any], table: Mapping[str, Any], where: object) -> list[st
     """
     known = {"--" + name.replace("_", "-") for name in _fields(cls)}
     dropped = NOT_NEEDED.keys() | REFUSED.keys()
-    known |= ALIASES.keys() | dropped | {ACCUMULATION}
+    known |= ALIASES.keys() | FLAGS.keys() | dropped | {ACCUMULATION}
     words, unknown = [], []
     for key, value in table.items():
         name = "--" + key.replace("_", "-")

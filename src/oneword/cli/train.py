@@ -17,6 +17,7 @@ from oneword.models.full_pipeline import check_full_pipeline, save_full_pipeline
 from oneword.models.loading import load_backbone
 from oneword.runs import train as runs
 from oneword.runs.prepare import work_of
+from oneword.runs.preview import preview_pictures
 from oneword.runs.train import TrainOutcome
 
 
@@ -26,6 +27,9 @@ EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
 def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
     config = options.settings(TrainConfig, chosen)
+    if chosen.preview_pictures:
+        show_pictures(config)
+        return 0
     backbone = _checked(chosen, config)
     if chosen.dry_run:
         options.tell(json.dumps(runs.dry_run(config, backbone), indent=1))
@@ -91,6 +95,14 @@ def _upload(chosen: TrainArguments, outcome: TrainOutcome) -> int:
         return 1
     options.tell(f"Uploaded to {address}.")
     return 0
+
+
+def show_pictures(config: TrainConfig, backbone: Backbone | None = None) -> None:
+    """Write the sheet of a run's pictures, and say where it is."""
+    path, seen = preview_pictures(config, backbone)
+    for item in (*(f"skipped {one}" for one in seen.pictures.skipped), *seen.notes):
+        options.say(item)
+    options.tell(f"{len(seen.pictures.names)} pictures as the model will see them: {path}")
 
 
 def summary(outcome: TrainOutcome) -> dict[str, Any]:

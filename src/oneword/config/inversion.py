@@ -17,6 +17,7 @@ from oneword.config.checks import check_finite, check_placeholder, check_seeds
 from oneword.config.presets import (
     SETUPS,
     Backgrounds,
+    Fit,
     Interpolation,
     PresetName,
     TemplateSet,
@@ -102,8 +103,8 @@ class InversionConfig:
     """Epsilon of AdamW."""
     random_flip: bool | None = None
     """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
-    center_crop: bool | None = None
-    """Crop the middle square of each picture; otherwise it is squashed to a square."""
+    fit: Fit | None = None
+    """How pictures that are not square are taken: "crop" (the middle square), "squash" (to a square), "pad" (whole, between bars that do not count), or "buckets" (sizes of the model's area that come near to their own aspect)."""
     interpolation: Interpolation | None = None
     """How pictures are brought to the model's size."""
     backgrounds: Backgrounds | None = None
@@ -318,7 +319,7 @@ class ResolvedConfig(InversionConfig):
     train_batch_size: int = field()
     adam_weight_decay: float = field()
     random_flip: bool = field()
-    center_crop: bool = field()
+    fit: Fit = field()
     interpolation: Interpolation = field()
     backgrounds: Backgrounds = field()
     keep: Literal["best", "last", "average"] = field()
@@ -333,6 +334,11 @@ class ResolvedConfig(InversionConfig):
     def resolved(self, family: str) -> ResolvedConfig:  # noqa: ARG002  (nothing is left to fill)
         """These settings themselves."""
         return self
+
+    @property
+    def square_fit(self) -> Fit:
+        """``fit``, or "crop" where all pictures have to be squares without bars."""
+        return self.fit if self.fit == "squash" else "crop"
 
     @property
     def wants_initializer(self) -> bool:

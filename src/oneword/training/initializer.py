@@ -14,9 +14,9 @@ from oneword.prompts import COMMON_WORDS, fill, of_family
 from oneword.training.batches import Batches
 from oneword.training.job import JobError
 from oneword.training.parts import LossPart, squared_error
-from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.prediction import sample_losses, scoring_chunk
 from oneword.training.record import Record
-from oneword.training.samples import Batch
+from oneword.training.samples import Batch, spread
 
 
 _NUM_NOUNS = 12  # initialisers that are tried where none is given
@@ -46,14 +46,14 @@ def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str
 
 
 def word_losses(
-    batches: Batches, words: Sequence[str], batch: Batch, loss: LossPart = squared_error
+    batches: Batches, words: Sequence[str], scored: Sequence[Batch], loss: LossPart = squared_error
 ) -> dict[str, float]:
     """What each existing word makes of a job's pictures: the mean loss, in the word's place.
 
     Args:
         batches: Of the job.
         words: Of the model's vocabulary.
-        batch: The samples, such as the fixed batch.
+        scored: The samples, such as the fixed batch.
         loss: Per-sample loss.
 
     Source:
@@ -63,10 +63,9 @@ def word_losses(
     chunk = scoring_chunk(backbone.micro_batch_size or batches.config.train_batch_size)
     losses: list[float] = []
     for first in range(0, len(words), _AT_ONCE):
-        asked = [(partial(fill, placeholder_token=w), batch) for w in words[first:][:_AT_ONCE]]
+        asked = [(partial(fill, placeholder_token=w), scored) for w in words[first:][:_AT_ONCE]]
         with torch.no_grad():
-            found = predictions(backbone, asked, chunk)
-            each = [loss(p, batch.target, batch.samples).mean() for p in found]
+            each = [own.mean() for own in sample_losses(backbone, asked, loss, chunk)]
         losses += torch.stack(each).tolist()
     return dict(zip(words, losses, strict=True))
 
@@ -88,7 +87,7 @@ def choose_initializer(
         JobError: the model's vocabulary holds none of the common nouns.
     """
     nouns = nouns_for(batches.backbone, batches.job.name, batches.config)
-    found = word_losses(batches, nouns, batches.fixed.spread(_NOUN_SAMPLES), loss)
+    found = word_losses(batches, nouns, spread(batches.fixed, _NOUN_SAMPLES), loss)
     losses = list(found.values())
     finite = [one if math.isfinite(one) else math.inf for one in losses]
     noun = nouns[finite.index(min(finite))]

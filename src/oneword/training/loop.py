@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ from oneword.training.parts import (
     TimestepsPart,
     squared_error,
 )
-from oneword.training.prediction import passes, predictions, scoring_chunk
+from oneword.training.prediction import by_size, passes, predictions, sample_losses, scoring_chunk
 from oneword.training.record import Verdict
 from oneword.training.samples import Batch
 from oneword.training.state import Active, Checkpoint, Done, State
@@ -142,6 +143,19 @@ def raise_failure(result: Result) -> None:
     raise result.cause
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Samples of one word in a pass through the model."""
+
+    place: int
+    """Of the word among those of the step."""
+    batch: Batch
+    total: int
+    """Samples that the word has in the step."""
+    is_first: bool
+    """Whether they are the first of them, with which what is told once goes."""
+
+
 class _Loop:
     """The learners in their slots, the queue behind them, and the results so far."""
 
@@ -153,7 +167,6 @@ class _Loop:
         self.at_rest: set[int] = set()  # those that would have ended with more steps, too
         self.active: dict[int, Learner] = {}
         self.waiting: dict[int, Active] = {}  # begun, in the queue
-        self.latent_shape: tuple[int, ...] | None = None
         self.sizes: list[int] = []  # vectors of each word in the model
         self.rounds = 0
         self.interrupted = False
@@ -229,7 +242,7 @@ class _Loop:
 
     def _learn(self, learners: Sequence[Learner]) -> None:
         """The draws and the update of each learner, and one forward pass for all."""
-        backbone, parts = self.backbone, self.parts
+        parts = self.parts
 
         # Draws: a pure function of each job's seed and its own step.
         draws = [learner.batches.draws(learner.step) for learner in learners]
@@ -247,11 +260,9 @@ class _Loop:
         # Gradients, pass by pass: what a pass keeps for them is gone before the next.
         losses: dict[int, Tensor] = {}
         gradients: dict[int, list[Tensor | None]] = {}
-        sizes = [len(batch.sentences) for batch in batches]
-        for places in passes(sizes, backbone.micro_batch_size):
-            own = [learners[place] for place, _ in places]
-            whole = [batches[place] for place, _ in places]
-            found = self._gradients(own, whole, [keep for _, keep in places])
+        for places in self._passes(batches):
+            own = [learners[share.place] for share in places]
+            found = self._gradients(own, places)
             for learner, (loss, gradient) in zip(own, found, strict=True):
                 index = learner.index
                 if index not in losses:
@@ -270,31 +281,41 @@ class _Loop:
             ],
         )
 
+    def _passes(self, batches: Sequence[Sequence[Batch]]) -> Iterator[list[_Share]]:
+        """Part the samples of a step into passes through the model, those of one size together."""
+        totals = [sum(len(batch.sentences) for batch in own) for own in batches]
+        for group in by_size((place, b) for place, own in enumerate(batches) for b in own):
+            sizes = [len(batch.sentences) for _, batch in group]
+            for parts in passes(sizes, self.backbone.micro_batch_size):
+                shares = []
+                for number, keep in parts:
+                    place, batch = group[number]
+                    is_first = batch is batches[place][0] and keep.start == 0
+                    whole = len(keep) == len(batch.sentences)
+                    taken = batch if whole else batch.only(keep)
+                    shares.append(_Share(place, taken, totals[place], is_first))
+                yield shares
+
     def _gradients(
-        self, learners: Sequence[Learner], batches: Sequence[Batch], keep: Sequence[range]
+        self, learners: Sequence[Learner], shares: Sequence[_Share]
     ) -> list[tuple[Tensor, list[Tensor | None]]]:
         """The share of some samples in each learner's loss, and its gradient."""
         backbone, parts = self.backbone, self.parts
-        chosen = [
-            batch if len(own) == len(batch.sentences) else batch.only(own)
-            for batch, own in zip(batches, keep, strict=True)
-        ]
 
         # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
         found = predictions(
-            backbone, [(n.fill, batch) for n, batch in zip(learners, chosen, strict=True)]
+            backbone, [(n.fill, share.batch) for n, share in zip(learners, shares, strict=True)]
         )
 
         # Loss: a mean within a word and a sum across words, so that none feels the others.
         losses = []
-        for learner, batch, own, part, prediction in zip(
-            learners, batches, keep, chosen, found, strict=True
-        ):
-            loss = parts.loss(prediction, part.target, part.samples).mean()
-            if part is not batch:
-                loss = loss * (len(own) / len(batch.sentences))
+        for learner, share, prediction in zip(learners, shares, found, strict=True):
+            batch = share.batch
+            loss = parts.loss(prediction, batch.target, batch.samples).mean()
+            if len(batch.sentences) < share.total:
+                loss = loss * (len(batch.sentences) / share.total)
             moving = learner.moving()
-            for penalty in parts.penalties if own.start == 0 else ():
+            for penalty in parts.penalties if share.is_first else ():
                 term = penalty(moving, learner.initial, learner.config)
                 loss = loss if term is None else loss + term
             losses.append(loss)
@@ -351,15 +372,7 @@ class _Loop:
                 "Setups of this loop leave the model's weights alone, got "
                 f"{setup!r}; call oneword.training.tuning.method({setup!r}), or runs.train."
             )
-        learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
-        shape = learner.batches.latent_shape
-        if self.latent_shape is not None and shape != self.latent_shape:
-            raise JobError(
-                f"All jobs of a batch need pictures of one size: job {learner.job.name!r} has "
-                f"latents of {shape}, the others of {self.latent_shape}; resize its pictures."
-            )
-        self.latent_shape = shape
-        return learner
+        return Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
 
     def _fail(self, index: int, error: Exception) -> None:
         self.lasts.pop(index, None)
@@ -432,16 +445,14 @@ class _Loop:
         samples = sum(learner.config.train_batch_size for learner in learners)
         samples = min(samples, self.backbone.micro_batch_size or samples)
         with torch.no_grad():
-            found = predictions(
+            found = sample_losses(
                 self.backbone,
                 [(n.fill, n.batches.fixed) for n in learners],
+                self.parts.loss,
                 scoring_chunk(samples),
             )
-            measures = []
-            for learner, prediction in zip(learners, found, strict=True):
-                fixed = learner.batches.fixed
-                loss = self.parts.loss(prediction, fixed.target, fixed.samples).mean()
-                measures.append(learner.measures(loss))
+            pairs = zip(learners, found, strict=True)
+            measures = [learner.measures(own.mean()) for learner, own in pairs]
             # the one place where the loop waits for the device
             return torch.stack(measures).tolist()
 
