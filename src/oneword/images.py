@@ -883,7 +883,7 @@ def _lines(text: str, font: Any, width: float) -> list[str]:
     return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "..."]
 
 
-_UNCOUNTED = (200, 30, 70)
+_UNCOUNTED = (90, 0, 25)
 
 
 def with_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
@@ -894,7 +894,7 @@ def with_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
         mask: Grey, of the same size; white counts.
     """
     shown = image.convert("RGB")
-    veiled = Image.blend(shown, Image.new("RGB", image.size, _UNCOUNTED), 0.65)
+    veiled = Image.blend(shown, Image.new("RGB", image.size, _UNCOUNTED), 0.7)
     return Image.composite(shown, veiled, mask.convert("L"))
 
 

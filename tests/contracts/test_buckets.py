@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from oneword.cli.main import main
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import ComposeConfig, TrainConfig
 from oneword.errors import ConfigError
+from oneword.images import to_images
 from oneword.models.loading import load_backbone
 from oneword.runs.prepare import prepare
+from oneword.runs.preview import preview_pictures
 from oneword.runs.train import train
 from oneword.training.batches import Batches
 from oneword.training.grounds import grounds_for, set_on
@@ -324,3 +328,60 @@ def test_buckets_have_the_step_that_the_model_takes(make, tiny_sd):
     for fit, step in (("crop", 16), ("buckets", 4), (None, 16)):
         with pytest.raises(ConfigError, match="bucket_step must be 8 px or more and goes with fit"):
             make(fit=fit, bucket_step=step)
+
+
+# --- the sheet before a run
+
+
+@pytest.fixture
+def bare(tiny_folder, tmp_path):
+    """A model's folder without any weights."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "bare")
+    weights = [*folder.rglob("*.safetensors")]
+    assert len(weights) >= 3
+    for path in weights:
+        path.unlink()
+    return folder
+
+
+def test_a_sheet_shows_what_the_model_will_see_and_needs_no_weights(bare, photos, tmp_path, capsys):
+    mask = Image.new("L", (100, 60))
+    mask.paste(255, (50, 0, 100, 60))
+    mask.save(photos / "wide.mask.png")
+    for name in ("wide", "tall", "square"):
+        (photos / f"{name}.txt").write_text(f"a S* that is {name}")
+    command = ["train", "--train-data-dir", str(photos), "--model", str(bare), "--fit", "buckets",
+               "--output-dir", str(tmp_path / "run"), "--preview-pictures"]  # fmt: skip
+    assert main(command) == 0
+    path = tmp_path / "run-pictures.png"
+    assert f"3 pictures as the model will see them: {path}" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    config = TrainConfig(
+        train_data_dir=photos,
+        output_dir=tmp_path / "run",
+        model=ModelConfig(model=str(bare)),
+        inversion=InversionConfig(fit="buckets"),
+    )
+    _, seen = preview_pictures(config)
+    assert seen.captions == ["a S* that is square", "a S* that is tall", "a S* that is wide"]
+    assert seen.pictures.sizes.tolist() == [[32, 32], [40, 24], [24, 40]]
+    sheet = np.asarray(Image.open(path)).astype(int)
+    # the third cell: of the wide picture the left half is veiled
+    left = 12 + 2 * 268
+    half = sheet[20:150, left : left + 120], sheet[20:150, left + 136 : left + 250]
+    assert half[0][..., 1].max() < 90
+    assert half[1][..., 1].max() > 150
+    shown = np.asarray(to_images(seen.pictures.pixels[:1, :, :32, :32])[0]).astype(int)
+    assert np.array_equal(sheet[12:268:8, 12:268:8], shown)
+
+
+def test_a_sheet_of_each_word_of_many(bare, photos, tmp_path, capsys):
+    jobs = tmp_path / "jobs"
+    shutil.copytree(photos, jobs / "cat")
+    (jobs / "empty").mkdir()
+    command = ["train", "--jobs", str(jobs), "--model", str(bare), "--output-dir",
+               str(tmp_path / "words"), "--preview-pictures"]  # fmt: skip
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert (tmp_path / "words" / "cat-pictures.png").is_file()
+    assert "empty: The folder must hold at least one picture" in said.err

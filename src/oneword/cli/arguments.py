@@ -138,8 +138,7 @@ class JobsArguments(_Training):
 class AnnotateArguments(AnnotateConfig):
     """Caption pictures and mark the thing in them: oneword pictures FOLDER --caption-with MODEL.
 
-    Captions and masks lie beside the pictures, where training finds them; correct them by hand.
-    A sheet shows all of them. oneword train --preview-pictures shows what training makes of them.
+    They lie beside the pictures, where training finds them; a sheet shows them all. Correct them.
     """
 
     folder: tyro.conf.Positional[Path]

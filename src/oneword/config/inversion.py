@@ -102,9 +102,9 @@ class InversionConfig:
     adam_epsilon: float = 1e-8
     """Epsilon of AdamW."""
     random_flip: bool | None = None
-    """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
+    """Mirror each picture half of the time. Turn it off for text, logos and asymmetric things."""
     fit: Fit | None = None
-    """How pictures that are not square are taken: "crop" (the middle square), "squash" (to a square), "pad" (whole, between bars that do not count), or "buckets" (sizes of the model's area that come near to their own aspect)."""
+    """How pictures that are not square are taken. The middle square ("crop"), squashed to a square ("squash"), whole between bars that do not count ("pad"), or in sizes of the model's area that come near to their own aspect ("buckets")."""
     interpolation: Interpolation | None = None
     """How pictures are brought to the model's size."""
     backgrounds: Backgrounds | None = None
