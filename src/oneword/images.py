@@ -299,8 +299,9 @@ def bucket_sizes(resolution: int, step: int) -> list[tuple[int, int]]:
             f"The resolution must be at least one step of the buckets' sides, got {resolution} px "
             f"with steps of {step} px; take a smaller --bucket-step, or --fit crop."
         )
-    found = {(resolution // step * step,) * 2}
-    for long in range(resolution // step * step, 2 * resolution + 1, step):
+    side = resolution // step * step
+    found = {(side, side)}
+    for long in range(side, 2 * resolution + 1, step):
         short = resolution**2 // long // step * step
         if short and long <= MOST_LONG * short:
             found |= {(short, long), (long, short)}

@@ -172,7 +172,9 @@ class Marker:
                 if auto is None:
                     raise ValueError(f"it is a {config.model_type}")
                 # the one family that is told its task in words
-                words = {"tokenizer": model} if config.model_type == "oneformer" else {}
+                words: dict[str, Any] = {}
+                if config.model_type == "oneformer":
+                    words["tokenizer"] = model
                 self.pipeline: Any = pipeline(
                     "image-segmentation",
                     model=_whole(auto, model, place),

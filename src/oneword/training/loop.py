@@ -327,11 +327,11 @@ class _Loop:
         total = torch.stack(losses).sum() * scale
         if total.requires_grad:
             gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
-        shares = []
+        given = []
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            shares.append((loss.detach(), [None if g is None else g / scale for g in own]))
-        return shares
+            given.append((loss.detach(), [None if g is None else g / scale for g in own]))
+        return given
 
     def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
         """Let the words stand in the model's prompts until ``placed`` is closed."""
