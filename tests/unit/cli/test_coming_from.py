@@ -26,13 +26,11 @@ COMING = {
     "--save-steps", "--validation-prompts", "--optimizer", "--lr-num-cycles", "--lr-power",
     "--lr-step-rules", "--noise-offset", "--loss-type", "--huber-c", "--huber-schedule",
     "--snr-gamma", "--caption-dropout-rate", "--caption-tag-dropout-rate", "--shuffle-caption",
-    "--keep-tokens", "--random-crops", "--crop-scale", "--fit", "--bucket-step",
-    "--preview-pictures", "--num-processes",
+    "--keep-tokens", "--random-crops", "--crop-scale", "--num-processes",
 }  # fmt: skip
 """Options that the pages name and that are still to be built; none that is there may be in it."""
 UNTIL_THEN = {
-    "save_steps", "validation_prompt", "lr_num_cycles", "use_8bit_adam", "center_crop",
-    "local_rank",
+    "save_steps", "validation_prompt", "lr_num_cycles", "use_8bit_adam", "local_rank",
 }  # fmt: skip
 """Options of diffusers' scripts that come to something else until those are there."""
 
