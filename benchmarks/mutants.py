@@ -55,7 +55,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "generation/editing.py": ("tests/unit/generation/test_editing.py",),
     "generation/ddim_inversion.py": ("tests/unit/generation/test_ddim_inversion.py",),
     "study/findings.py": (*_CONFIG, "tests/unit/study/test_study.py"),
-    "training/extensions/*.py": (*_CONFIG, *_SETUPS),
+    "training/extensions/*.py": (*_CONFIG, *_SETUPS, "tests/contracts/test_tricks.py"),
     "training/tuning/*.py": (*_CONFIG, *_BASELINES),
     "vocabulary/kinds.py": (*_CONFIG, *_SETUPS),
 }

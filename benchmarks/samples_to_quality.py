@@ -7,12 +7,13 @@ r"""How good a word is after so many samples, by the settings of training, on mi
 Every variant learns the same concepts from the same pictures and is drawn from at the same marks,
 at equal samples; those of full length go on to 20,000. Scores are the share of the way from the
 initialiser's plain similarity to the drawings' own, and the text similarity of edit prompts;
-differences to the first variant are paired by concept. The rows of the best step so far are drawn
-(``--keep best``), or the last ones or their average where a variant keeps those. Where the variance
-criterion would have stopped stands beside: its score there, its mean samples, and the score of that
-fixed length for all, between the marks. Edits are the shares of pictures of edit prompts in which
-the oracle sees the scene and the style that were asked for, where the criterion would have stopped,
-or at the end of a full length.
+differences to the first variant are paired by concept. Beside them stand the lowest loss so far on
+the fixed batch, which no setting but captions changes, and what the oracle sees in the plain
+pictures. The rows of the best step so far are drawn (``--keep best``), or the last ones or their
+average where a variant keeps those. Where the variance criterion would have stopped stands beside:
+its score there, its mean samples, and the score of that fixed length for all, between the marks.
+Edits are the shares of pictures of edit prompts in which the oracle sees the scene and the style
+that were asked for, where the criterion would have stopped, or at the end of a full length.
 
 What the file of ``--json`` holds already is not learned again.
 """
@@ -55,6 +56,7 @@ from oneword.images import from_uint8
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
 from oneword.microworld.world import concepts, held_out
+from oneword.microworld.world.captions import PLACES
 from oneword.microworld.world.drawn import concept_pictures, concept_plain
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
@@ -96,6 +98,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "train_batch_size": 4,
         "evaluation_steps": 20,
     },
+    # optimisers and courses of the rate
+    "prodigy": {"optimizer": "prodigy"},
+    "lion": {"optimizer": "lion"},
+    "lion-low-rate": {"optimizer": "lion", "learning_rate_ratio": 1 / 3},
+    "adamw8bit": {"optimizer": "adamw8bit"},
+    "adafactor": {"optimizer": "adafactor"},
+    "adafactor-low-rate": {"optimizer": "adafactor", "learning_rate_ratio": 1 / 3},
+    "linear": {"lr_scheduler": "linear"},
+    "cosine": {"lr_scheduler": "cosine"},
+    "restarts": {"lr_scheduler": "cosine_with_restarts", "lr_num_cycles": 3},
+    "warm-up": {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 20},
+    # tricks
+    "noise-offset": {"noise_offset": 0.1},
+    "huber": {"loss_type": "huber"},
+    "min-snr": {"snr_gamma": 5.0},
+    "caption-dropout": {"caption_dropout_rate": 0.1},
+    "random-crops": {"random_crops": 8},
+    "tags": {},
+    "tags-shuffled": {"shuffle_caption": True},
+    "tags-dropped": {"caption_tag_dropout_rate": 0.3},
     # the yardstick of early stopping
     "full-length": _FULL,
     "full-length-low": _FULL | {"learning_rate": 5e-3 / 3},
@@ -103,10 +125,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 FULL_MARKS = (5_000, 10_000, 20_000)
 """Samples at which variants of full length are drawn, besides the marks of all."""
+CAPTIONED = ("tags", "tags-shuffled", "tags-dropped")
+"""Variants whose pictures have a caption each, with the place for a tag."""
 STOP = "where the criterion stops"
 SCORES = {
     "reached": "share of the way from the initialiser to the drawings",
     "text_similarity": "text similarity of edit prompts",
+    "loss": "lowest loss on the fixed batch",
+    "seen": "share of plain pictures in which the oracle sees the concept",
 }
 
 
@@ -127,11 +153,13 @@ class Arguments:
     num_images: int = 8
     """Pictures for each score."""
     num_edit_images: int = 2
-    """Pictures of each edit prompt."""
+    """Pictures of each edit prompt; 0: none are drawn."""
     slots: int = 10
     """Words that a process trains at once."""
     num_processes: int = 2
     """Processes of one thread each."""
+    model: Literal["microworld", "microworld-nano"] = "microworld"
+    """Which embedded model learns and draws; the oracle of the nano one is all but blind."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Compute type of the model in training; all drawings are made in fp32."""
     thresholds: tuple[float, ...] = ()
@@ -145,15 +173,17 @@ class Arguments:
 
 
 @cache
-def _bench() -> tuple[Backbone, Judge, Oracle]:
+def _bench(model: str) -> tuple[Backbone, Judge, Oracle]:
     torch.set_num_threads(1)
-    backbone = load_backbone(ModelConfig(dtype="fp32"))
-    return backbone, load_judge(None, backbone), weights.load_oracle()
+    backbone = load_backbone(ModelConfig(model=model, dtype="fp32"))
+    return backbone, load_judge(None, backbone), weights.load_oracle(model)
 
 
 @cache
-def _learner(dtype: Literal["fp32", "bf16"]) -> Backbone:
-    return _bench()[0] if dtype == "fp32" else load_backbone(ModelConfig(dtype=dtype))
+def _learner(model: str, dtype: Literal["fp32", "bf16"]) -> Backbone:
+    if dtype == "fp32":
+        return _bench(model)[0]
+    return load_backbone(ModelConfig(model=model, dtype=dtype))
 
 
 def main() -> None:
@@ -206,7 +236,9 @@ def _must_be_known(option: str, given: Sequence[str], known: Collection[str]) ->
 def _settings(arguments: Arguments) -> dict[str, Any]:
     """What all runs of a file must share."""
     names = ("num_images", "num_edit_images")
-    return {"marks": list(arguments.marks)} | {name: getattr(arguments, name) for name in names}
+    found = {"marks": list(arguments.marks)} | {n: getattr(arguments, n) for n in names}
+    # earlier files do not tell
+    return found if arguments.model == "microworld" else found | {"model": arguments.model}
 
 
 def _known(arguments: Arguments) -> list[dict[str, Any]]:
@@ -229,7 +261,7 @@ def _learn_and_score(
     """Learn some words in one batch, and draw each at its marks."""
     if time.time() > until_s:
         return []
-    bench, backbone = _bench(), _learner(arguments.dtype)
+    bench, backbone = _bench(arguments.model), _learner(arguments.model, arguments.dtype)
     jobs = []
     for seed, name, variant in part:
         concept = concepts.get(name)
@@ -242,7 +274,18 @@ def _learn_and_score(
             steps = arguments.marks[-1] // config.train_batch_size
             config = dataclasses.replace(config, max_train_steps=steps)
         drawn = concept_pictures(concept, seed=seed, size=backbone.resolution)
-        jobs.append(Job(name=f"{variant}/{seed}/{name}", pictures=from_uint8(drawn), config=config))
+        captions = None
+        if variant in CAPTIONED:
+            places = [scene.place for scene in concepts.concept_scenes(concept, len(drawn), seed)]
+            captions = tuple(f"a photo of a S*, {PLACES[place][0]}" for place in places)
+        jobs.append(
+            Job(
+                name=f"{variant}/{seed}/{name}",
+                pictures=from_uint8(drawn),
+                config=config,
+                captions=captions,
+            )
+        )
     watches = {job.name: _Watch(_marks(arguments, job.name), job.config) for job in jobs}
     results = invert_many(
         backbone,
@@ -255,7 +298,7 @@ def _learn_and_score(
     for (seed, name, variant), job, result in zip(part, jobs, results, strict=True):
         watch = watches[job.name]
         watch.end(result.steps)
-        scored = _scored(arguments, bench, name, seed, watch)
+        scored = _scored(arguments, bench, name, seed, watch, result.losses)
         runs.append(
             {"concept": name, "seed": seed, "variant": variant, "status": result.status}
             | {"dtype": arguments.dtype}
@@ -277,28 +320,33 @@ def _scored(
     name: str,
     seed: int,
     watch: _Watch,
+    losses: Sequence[tuple[int, float]],
 ) -> dict[str, Any]:
     backbone, judge, oracle = bench
     concept = concepts.get(name)
     plain = judge.images(from_uint8(concept_plain(concept, size=backbone.resolution)))
     seeds = range(1000 * seed, 1000 * seed + arguments.num_images)
 
-    def similarity(method: harness.Method) -> float:
-        return metrics.image_similarity(judge.images(method(PLAIN_PROMPT, seeds)), plain)
+    def similarity(pictures: Tensor) -> float:
+        return metrics.image_similarity(judge.images(pictures), plain)
 
     def drawing(samples: int) -> harness.Method:
         word = Concept(placeholder_token="S*", rows=watch.rows[samples], provenance={})
         return harness.word(backbone, "S*", [word])
 
-    start, goal = similarity(harness.word(backbone, concept.noun)), metrics.self_similarity(plain)
+    noun = harness.word(backbone, concept.noun)
+    start, goal = similarity(noun(PLAIN_PROMPT, seeds)), metrics.self_similarity(plain)
     protocol = harness.protocol_for(backbone.family, seeds=seeds[: arguments.num_edit_images])
     texts = judge.texts([harness.bare(template) for template in protocol.edits])
     end = watch.stop_samples  # a word is what its run leaves
-    reached, similar, obeyed = {}, {}, {}
+    reached, similar, obeyed, lowest, seen = {}, {}, {}, {}, {}
     for samples in watch.rows:
         method = drawing(samples)
-        reached[samples] = metrics.share_of_way(similarity(method), start, goal)
-        if watch.is_full_length and samples != end:
+        drawn = method(PLAIN_PROMPT, seeds)
+        reached[samples] = metrics.share_of_way(similarity(drawn), start, goal)
+        (seen[samples],) = world.concept_seen({"": oracle.read(drawn)}, concept).values()
+        lowest[samples] = min(own for step, own in losses if step * watch.per_step <= samples)
+        if not arguments.num_edit_images or (watch.is_full_length and samples != end):
             continue
         edits = {template: method(template, protocol.seeds) for template in protocol.edits}
         near = [
@@ -308,17 +356,24 @@ def _scored(
         similar[samples] = sum(near) / len(near)
         if samples == end:
             obeyed = world.edits_obeyed({t: oracle.read(p) for t, p in edits.items()})
-    found = {
+    found: dict[str, Any] = {
         "reached": {str(mark): reached[mark] for mark in watch.marks},
-        "text_similarity": {str(mark): similar[mark] for mark in watch.marks if mark in similar},
+        "loss": {str(mark): lowest[mark] for mark in watch.marks},
+        "seen": {str(mark): seen[mark] for mark in watch.marks},
         "edits": obeyed,
     }
+    if similar:
+        near = {str(mark): similar[mark] for mark in watch.marks if mark in similar}
+        found |= {"text_similarity": near}
     if watch.is_full_length:
         return found
+    if end in similar:
+        found["stop_text_similarity"] = similar[end]
     return found | {
         "stop_samples": end,
         "stop_reached": reached[end],
-        "stop_text_similarity": similar[end],
+        "stop_loss": lowest[end],
+        "stop_seen": seen[end],
     }
 
 
@@ -370,6 +425,7 @@ def _scores(runs: list[dict[str, Any]]) -> dict[str, str]:
 
 def _table(arguments: Arguments, runs: list[dict[str, Any]], score: str) -> str:
     """Means over concepts, of which each is the mean over its seeds."""
+    digits = 4 if score == "loss" else 2
     runs = [run for run in runs if score in run]
     shown = max((_marks(arguments, variant) for variant in arguments.variants), key=len)
     heads = [f"{mark} samples" for mark in shown]
@@ -392,19 +448,19 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]], score: str) -> str:
                 continue
             values = [own[name][column] for name in own]
             mean = mean_interval(values)
-            text = f"{mean.value:.2f}"
+            text = f"{mean.value:.{digits}f}"
             is_compared = variant != arguments.variants[0] and len(common) > 1
             if is_compared and column in first[common[0]]:
                 apart = mean_interval([own[n][column] - first[n][column] for n in common])
-                text += f" ({apart.value:+.2f} ± {apart.half_width:.2f})"
+                text += f" ({apart.value:+.{digits}f} ± {apart.half_width:.{digits}f})"
             elif len(values) > 1:
-                text += f" ± {mean.half_width:.2f}"
+                text += f" ± {mean.half_width:.{digits}f}"
             cells.append(text)
         stop = _mean_stop(runs, variant)
         cells += (
             ["", ""]
             if stop is None
-            else [f"{stop:.0f}", f"{_between(arguments, own, variant, stop).value:.2f}"]
+            else [f"{stop:.0f}", f"{_between(arguments, own, variant, stop).value:.{digits}f}"]
         )
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)

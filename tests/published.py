@@ -249,6 +249,9 @@ SINGLE: Constants = {
     "LDM's context": (77, "their code (2.1)"),
     "mask cells of an edit": (4, "ours"),
     "rank of a LoRA": (4, "diffusers"),
+    "rate of Prodigy": (1.0, "2306.06101: its code's default"),
+    "course of the rate: cycles": (1, "diffusers"),
+    "course of the rate: power": (1.0, "diffusers"),
 }
 
 DECODERS: dict[str, Constants] = {
@@ -266,6 +269,13 @@ DECODERS: dict[str, Constants] = {
     },
 }
 """Tuning of a decoder to an edit's background."""
+
+RATE_FACTORS: Constants = {
+    "adamw": (1.0, "ours: the presets' rates are AdamW's"),
+    "adamw8bit": (1.0, "2110.02861: the rates of 32 bits are kept"),
+    "lion": (0.3, "2302.06675: a third to a tenth; its library found a third better"),
+    "adafactor": (1.0, "ours: in AdamW's units where nothing is scaled by the rows' size"),
+}
 
 TUNING_RATES: dict[str, Constants] = {
     "full": {"*": (1e-6, "their code (2.15)"), "microworld": (1e-4, "ours: measured")},

@@ -49,11 +49,11 @@ def _is_large(source: str) -> bool:
     return sum(one.stat().st_size for one in files if one.is_file()) >= _LARGE
 
 
-def pick_device(name: str) -> torch.device:
-    """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU.
+def device_of(name: str) -> torch.device:
+    """The torch device of a name, there or not; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ModelError: there is no such device here.
+        ModelError: it is no such name.
     """
     if name == "auto":
         name = (
@@ -64,13 +64,27 @@ def pick_device(name: str) -> torch.device:
             else "cpu"
         )
     try:
-        device = torch.device(name)
+        return torch.device(name)
+    except RuntimeError as error:
+        raise _missing(name) from error
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of a name, as of :func:`device_of`, which takes tensors.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
+    device = device_of(name)
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"The device must exist on this machine, got {name!r}; pass --device auto."
-        ) from error
+        raise _missing(str(device)) from error
     return device
+
+
+def _missing(name: str) -> ModelError:
+    return ModelError(f"The device must exist on this machine, got {name!r}; pass --device auto.")
 
 
 def pick_dtype(name: str, device: torch.device, source: str = "") -> torch.dtype:

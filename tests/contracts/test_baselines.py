@@ -477,3 +477,26 @@ def test_every_family_can_be_tuned(family, kind, dtype, tmp_path):
     assert result.concept.deltas
     assert all(name.startswith(f"{part}.") for name in result.concept.deltas)
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
+
+
+def test_tricks_of_training_reach_the_weights_too(backbone):
+    learn, fields = method("lora-dreambooth"), {"tuning_steps": 3}
+
+    def captioned(**tricks):
+        one = job("lora-dreambooth", fields, keep="last", **tricks)
+        return replace(one, captions=("a S*, red, large",) * 3)
+
+    plain = learn(backbone, captioned())
+    all_tricks = (
+        {"noise_offset": 0.3},
+        {"snr_gamma": 0.01},
+        {"random_crops": 2},
+        {"shuffle_caption": True, "caption_tag_dropout_rate": 0.5},
+    )
+    for tricks in all_tricks:
+        found = learn(backbone, captioned(**tricks))
+        assert found.losses[0] == plain.losses[0]
+        assert any(
+            not torch.equal(own, plain.concept.deltas[name])
+            for name, own in found.concept.deltas.items()
+        )

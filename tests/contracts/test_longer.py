@@ -67,6 +67,7 @@ def same(tmp_path, one="run", other="whole"):
         (7, {"form": "xti"}),
         (7, {"form": "dreamartist", "num_vectors": 2}),
         (7, {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 9}),
+        (7, {"lr_scheduler": "piecewise_constant", "lr_step_rules": "1:5,0.5:9,0.1"}),
         (7, {"initializer_token": None, "form": "per-image"}),
         # set back at its last step, where a longer run is set back at its next scoring
         (2, {"learning_rate": 1e30, "keep": "last"}),

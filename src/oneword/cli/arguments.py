@@ -132,6 +132,8 @@ class JobsArguments(_Training):
     workers: int | None = None
     """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
+    num_processes: int = 1
+    """For one word alone: many are shared among processes by --cluster local --workers N."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -545,7 +547,7 @@ _TRAINING = {
     ),
 }  # fmt: skip
 COMMON: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": _TRAINING,
+    "train": _TRAINING | {"training": (*_TRAINING["training"], "num_processes")},
     "train --jobs": {
         "job": ("jobs", "slots", "cluster", "workers"),
         "word": ("initializer_token", "initializer_file", "learnable_property", "setup"),

@@ -26,7 +26,7 @@ from oneword.models.loading import load_backbone, load_shapes
 from oneword.runs import train as runs
 from oneword.runs.cluster import train_on_cluster
 from oneword.runs.events import Ended, Event, Message, OnEvent, Stepped
-from oneword.runs.many import JobOutcome, train_many
+from oneword.runs.many import JobOutcome, check_jobs, train_many
 from oneword.runs.train import TrainOutcome
 
 
@@ -45,6 +45,7 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
     configs, failed = _configs(chosen, _shared(words))
     if not configs:
         raise ConfigError("\n".join(dict.fromkeys(f"{name}: {why}" for name, why in failed)))
+    check_jobs(configs)
     if chosen.preview_pictures:
         return _preview(configs, failed)
     if chosen.dry_run:

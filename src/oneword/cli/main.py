@@ -23,10 +23,17 @@ from oneword._escaping import terminal
 from oneword._files import check_target, is_there
 from oneword._version import __version__
 from oneword.cli import ahead, completion, options
-from oneword.cli.arguments import COMMANDS, SUB_VERB_HELP, ModelsArguments, sub_verbs
+from oneword.cli.arguments import (
+    COMMANDS,
+    SUB_VERB_HELP,
+    ModelsArguments,
+    TrainArguments,
+    sub_verbs,
+)
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError, UserError
 from oneword.runs import threads
+from oneword.training.started import started
 
 
 VERBS = {
@@ -180,14 +187,23 @@ def _follow(verb: str, words: list[str]) -> int:
         return 0 if words else 2
     name, given = _command(verb, words)
     kind, module = COMMANDS[name]
+    own = started()
+    if own is not None and name != "train":
+        more = "; --cluster local shares words among processes" if name == "train --jobs" else ""
+        raise ConfigError(
+            f"oneword {name} must be started once, got {own.count} processes (WORLD_SIZE); leave "
+            f"accelerate launch or torchrun out{more}."
+        )
     chosen, notes = options.parse(kind, name, given)
-    for note in notes:
+    for note in notes if own is None or own.rank == 0 else ():
         options.say(note)
     for option in ("json", "sheet"):
         if (target := getattr(chosen, option, None)) is not None:
             check_target(target)
     if isinstance(chosen, ModelsArguments) and chosen.probe is not None:
         module = "probe"
+    if name == "train" and isinstance(chosen, TrainArguments) and own is None:
+        module = "launch" if chosen.num_processes > 1 and not chosen.dry_run else module
     if name == "demo":
         options.say("Loading the model ...")  # the libraries' import takes seconds, too
     folder = getattr(chosen, "output_dir", None)

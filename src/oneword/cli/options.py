@@ -46,15 +46,20 @@ ALIASES = {
     "--save-steps": "--checkpointing-steps",
     "--no-flip": "--no-random-flip",
     "--out": "--output-dir",
+    "--optimizer-type": "--optimizer",
+    "--min-snr-gamma": "--snr-gamma",
 }
 """Other names of our options, most of them other tools'."""
 FLAGS = {"--center-crop": ("--fit", "crop", "squash")}
 """Flags that are a value of ours: the option, its value, and the value of the opposite."""
 VALUES = {
     ("--dtype", "no"): "fp32",
-    # of the power 1 and of one cycle, which are the script's
-    ("--lr-scheduler", "polynomial"): "linear",
-    ("--lr-scheduler", "cosine_with_restarts"): "cosine",
+    ("--optimizer", "AdamW"): "adamw",
+    ("--optimizer", "AdamW8bit"): "adamw8bit",
+    ("--optimizer", "Prodigy"): "prodigy",
+    ("--optimizer", "Lion"): "lion",
+    ("--optimizer", "AdaFactor"): "adafactor",
+    ("--optimizer", "Adafactor"): "adafactor",
 }
 """Values that other tools call otherwise, by option."""
 NOT_NEEDED = {
@@ -70,21 +75,19 @@ NOT_NEEDED = {
     "--resume-from-checkpoint": (1, "the same command again resumes"),
     "--checkpoints-total-limit": (1, "one state is kept"),
     "--tokenizer-name": (1, "the tokenizer is the model's own"),
-    "--lr-num-cycles": (1, "no course of the rate starts again"),
     "--validation-epochs": (1, "--validation-steps says how often previews are drawn"),
-    "--local-rank": (1, "--jobs and --cluster share work among processes"),
+    "--local-rank": (
+        1,
+        "torchrun and accelerate launch tell it by LOCAL_RANK, and --num-processes starts them itself",
+    ),
     "--no-safe-serialization": (0, "words are written as safetensors"),
     "--only-save-embeds": (0, "only the word is saved"),
 }
 """Options of diffusers' script that have nothing to do here: (number of values, why)."""
 
 
+ADAM_8BIT = "--use-8bit-adam"
 ACCUMULATION = "--gradient-accumulation-steps"
-REFUSED = {
-    "--use-8bit-adam": "the optimiser holds a few rows only, so there is nothing to save",
-}
-"""Options of that script that would change the outcome and are not built."""
-
 
 SECRETS = ("--hub-token", "--token")
 """Options whose value no report and no file may hold."""
@@ -108,8 +111,7 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
     """Bring other spellings to our option names; what is dropped is said in ``notes``."""
     out: list[str] = []
     queue = list(arguments)
-    accumulated = cycles = "1"
-    restarts = False
+    accumulated = "1"
     while queue:
         word = queue.pop(0)
         if not word.startswith("--"):
@@ -118,6 +120,9 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
         name, equals, value = word.partition("=")
         name = name.replace("_", "-")
         name = ALIASES.get(name, name)
+        if name == ADAM_8BIT:
+            out += ["--optimizer", "adamw8bit"]
+            continue
         positive = name.replace("--no-", "--", 1)
         if positive in FLAGS:
             if not equals and queue and queue[0] in ("True", "False"):
@@ -125,8 +130,6 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
             option, on, off = FLAGS[positive]
             out += [option, on if (value != "False") == (name == positive) else off]
             continue
-        if name in REFUSED:
-            raise ConfigError(f"{name} is not supported: {REFUSED[name]}.")
         if name == ACCUMULATION:
             accumulated = value if equals else queue.pop(0) if queue else ""
             continue
@@ -134,8 +137,7 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
             count, why = NOT_NEEDED[name]
             notes.append(f"{name} is not needed here: {why}.")
             if count and not equals and queue and not queue[0].startswith("--"):
-                value = queue.pop(0)
-            cycles = value if name == "--lr-num-cycles" else cycles
+                queue.pop(0)
             continue
         if name == "--report-to" and (value if equals else "".join(queue[:1])) == "all":
             out += [name, *_installed_trackers()]
@@ -144,16 +146,10 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
         if not equals and queue and (name, queue[0]) in VALUES:
             equals, value = "=", queue.pop(0)
         if equals:
-            restarts |= value == "cosine_with_restarts"
             value = VALUES.get((name, value), value)
             out += [f"{name}={value}"] if value.startswith("-") else [name, value]
         else:
             out.append(name)
-    if restarts and cycles != "1":
-        raise ConfigError(
-            f"--lr-scheduler cosine_with_restarts must have one cycle here, got --lr-num-cycles "
-            f"{cycles}; take one of constant, linear, cosine, constant_with_warmup."
-        )
     return _accumulated(out, accumulated, notes)
 
 
@@ -470,14 +466,13 @@ def words_of(cls: type[Any], table: Mapping[str, Any], where: object) -> list[st
         ConfigError: a key is no option, or a value cannot stand where it does.
     """
     known = {"--" + name.replace("_", "-") for name in _fields(cls)}
-    dropped = NOT_NEEDED.keys() | REFUSED.keys()
-    known |= ALIASES.keys() | FLAGS.keys() | dropped | {ACCUMULATION}
+    known |= ALIASES.keys() | FLAGS.keys() | NOT_NEEDED.keys() | {ACCUMULATION, ADAM_8BIT}
     words, unknown = [], []
     for key, value in table.items():
         name = "--" + key.replace("_", "-")
         if name not in known:
             unknown.append(key)
-        elif name in dropped and value is False:
+        elif name in {*NOT_NEEDED, ADAM_8BIT} and value is False:
             continue
         elif isinstance(value, bool):
             words.append(name if value else name.replace("--", "--no-", 1))

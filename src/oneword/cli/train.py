@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,8 @@ from oneword.runs import train as runs
 from oneword.runs.prepare import work_of
 from oneword.runs.preview import preview_pictures
 from oneword.runs.train import TrainOutcome
+from oneword.training.processes import joined
+from oneword.training.started import started
 
 
 EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
@@ -27,15 +31,32 @@ EXIT_CODES = {"finished": 0, "stopped": 0, "interrupted": 130}
 def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
     config = options.settings(TrainConfig, chosen)
+    own = started()
     if chosen.preview_pictures:
-        show_pictures(config)
+        if own is None or own.rank == 0:
+            show_pictures(config)
         return 0
-    backbone = _checked(chosen, config)
     if chosen.dry_run:
-        options.tell(json.dumps(runs.dry_run(config, backbone), indent=1))
+        if own is None or own.rank == 0:
+            backbone = _checked(chosen, config)
+            options.tell(json.dumps(runs.dry_run(config, backbone), indent=1))
         return 0
-    with screen.display() as shown:
-        outcome = runs.train(config, on_event=shown.on_run, backbone=backbone)
+    with joined(own, config.model.device) as processes:
+        if not processes.is_first:
+            with contextlib.suppress(UserError):  # the first one says it
+                runs.train(config, processes=processes)
+            return 0
+        try:
+            backbone = _checked(chosen, config)
+            with screen.display() as shown:
+                outcome = runs.train(
+                    config, on_event=shown.on_run, backbone=backbone, processes=processes
+                )
+        except UserError:
+            # the launcher stops all where one has died, and this is the one to say so
+            if own is not None:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise
     options.write_json(chosen.json, summary(outcome))
     prompt = f"a photo of a {outcome.result.job.config.placeholder_token}"
     draw = reports.drawing(config.model.model, outcome.folder, prompt)

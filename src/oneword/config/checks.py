@@ -119,3 +119,35 @@ def check_placeholder(token: str, name: str = "The placeholder token", hint: str
         f"{name} must be text without control characters, got {token!r}{hint}.",
     )
     require("{}" not in token, f"{name} must not contain '{{}}', got {token!r}.")
+
+
+def check_step_rules(scheduler: str | None, rules: str) -> None:
+    """Refuse factors on the rate that cannot be read, or that no course asks for.
+
+    Args:
+        scheduler: Name of the course; ``None``: the preset's.
+        rules: As diffusers writes them, "factor:step" with commas between, and a last factor.
+
+    Raises:
+        ConfigError: they are missing, out of place, or not written so.
+    """
+    if scheduler != "piecewise_constant":
+        require(
+            not rules,
+            f"lr_step_rules must go with lr_scheduler piecewise_constant, got {rules!r} with "
+            f"{scheduler or 'the scheduler of the preset'}; leave one of them out.",
+        )
+        return
+    *pairs, last = rules.split(",")
+    found = [re.fullmatch(rf"\s*({_FACTOR}):(\d{{1,9}})\s*", pair) for pair in pairs]
+    steps = [int(pair[2]) for pair in found if pair]
+    require(
+        len(steps) == len(pairs)
+        and re.fullmatch(rf"\s*{_FACTOR}\s*", last) is not None
+        and all(a < b for a, b in zip([0, *steps], steps, strict=False)),
+        "lr_step_rules must be factors on the rate, each with the step that it holds until, in "
+        f'their order, and a last factor, such as "1:100,0.1:200,0.01", got {rules[:60]!r}.',
+    )
+
+
+_FACTOR = r"(?:\d{1,9}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,2})?"

@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from oneword.config.checks import check_finite, check_placeholder, check_seeds
+from oneword.config.checks import check_finite, check_placeholder, check_seeds, check_step_rules
 from oneword.config.presets import (
+    PRODIGY_RATE,
+    RATE_FACTORS,
     SETUPS,
     Backgrounds,
     Fit,
     Interpolation,
+    OptimizerName,
     PresetName,
+    ScheduleName,
     TemplateSet,
     preset_for,
 )
@@ -77,30 +81,38 @@ class InversionConfig:
     """Source of every setting that is not given: "paper" (Gal et al. 2022), "release" (the authors' code), "default", "fast" (the default, which stops when the loss has come to rest)."""
     prompt_templates: TemplateSet | None = None
     """Set of neutral sentences that the word is trained in."""
+    optimizer: OptimizerName = "adamw"
+    """What makes the steps: AdamW, or "prodigy" (finds its own rate), "lion", "adamw8bit" or "adafactor" of other libraries."""
     learning_rate: float | None = None
-    """Rate of the optimiser, absolute, in units of the embedding table's entries."""
+    """Rate of the optimiser, absolute, in units of the embedding table's entries. Of prodigy it is a factor on what it finds."""
     relative_learning_rate: float | None = None
     """Rate in units of the standard deviation of the vocabulary's entries; excludes learning_rate."""
     learning_rate_ratio: float | None = None
-    """Factor on the preset's rate, where neither of the two rates is given."""
+    """Factor on the rate of preset and optimiser, where neither of the two rates is given."""
     scale_lr: bool | None = None
     """Multiply the rate by the batch size, as the authors' code does."""
-    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"] | None = None
+    lr_scheduler: ScheduleName | None = None
     """Course of the rate over max_train_steps."""
     lr_warmup_steps: int | None = None
-    """Steps over which the rate rises from 0 (not with "constant")."""
+    """Steps over which the rate rises from 0 (not with "constant" and "piecewise_constant")."""
+    lr_num_cycles: int = 1
+    """Times that the rate falls from its full height ("cosine_with_restarts")."""
+    lr_power: float = 1.0
+    """Exponent of its fall ("polynomial")."""
+    lr_step_rules: str = ""
+    """Factors on the rate, each with the step that it holds until, and the last ("piecewise_constant"): "1:100,0.1:200,0.01"."""
     max_train_steps: int | None = None
     """Most optimiser steps; the run may end sooner. A run folder goes on where this is raised."""
     train_batch_size: int | None = None
     """Samples of this concept per step."""
     adam_beta1: float = 0.9
-    """First-moment decay of AdamW, in [0, 1)."""
+    """First-moment decay of AdamW, adamw8bit and prodigy, in [0, 1)."""
     adam_beta2: float = 0.999
-    """Second-moment decay of AdamW, in [0, 1)."""
+    """Second-moment decay of AdamW, adamw8bit and prodigy, in [0, 1)."""
     adam_weight_decay: float | None = None
     """Decay of the rows towards zero; 0 in every preset but "paper" and "release"."""
     adam_epsilon: float = 1e-8
-    """Epsilon of AdamW."""
+    """Epsilon of AdamW, adamw8bit and prodigy."""
     random_flip: bool | None = None
     """Mirror each picture half of the time. Turn it off for text, logos and asymmetric things."""
     fit: Fit | None = None
@@ -125,6 +137,28 @@ class InversionConfig:
     """Preference for noisy times, in [0, 1]; 0: none."""
     timestep_power: float | None = None
     """Times are 1 - u^power of even draws u; 1: even times, 3: cubic sampling, where nearly half lie in the noisiest tenth and decide the colour of large areas; 1 or more."""
+    loss_type: Literal["l2", "huber"] = "l2"
+    """What a cell's error counts: its square, or "huber", by which large errors count less."""
+    huber_c: float = 0.1
+    """Error from which "huber" is linear, in units of the noise."""
+    huber_schedule: Literal["constant", "snr"] = "snr"
+    """Course of huber_c over the diffusion time: the same, or from 1 where there is no noise down to huber_c ("snr")."""
+    snr_gamma: float = 0.0
+    """Signal-to-noise ratio above which a sample counts less (min-SNR); 5 in its paper; 0: all count alike."""
+    noise_offset: float = 0.0
+    """Standard deviation of a shift of each channel of the noise as a whole, in [0, 1]; 0.05 to 0.1 elsewhere; 0: none."""
+    caption_dropout_rate: float = 0.0
+    """Share of the samples whose sentence is the word alone, in [0, 1]."""
+    caption_tag_dropout_rate: float = 0.0
+    """Share of a caption's tags, the parts between commas, that are left out each time, in [0, 1]; never the word's own."""
+    shuffle_caption: bool = False
+    """Put a caption's tags into another order each time."""
+    keep_tokens: int = 0
+    """Tags at a caption's beginning that are neither left out nor moved."""
+    random_crops: int = 0
+    """Random windows of each picture, at most 64, that are encoded like it; a sample shows one of them or the picture itself; 0: none."""
+    crop_scale: float = 0.8
+    """Least share of a picture's sides that such a window keeps, in (0, 1)."""
     evaluation_steps: int | None = None
     """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
     num_evaluation_samples: int | None = None
@@ -149,6 +183,9 @@ class InversionConfig:
                 f"form {self.form}": self.form not in (None, "rows"),
                 "cross_initialization": self.cross_initialization,
                 "norm_pull": self.norm_pull,
+                # each prompt is kept as it was read
+                "shuffle_caption": self.shuffle_caption,
+                "caption_tag_dropout_rate": self.caption_tag_dropout_rate,
             }
             require(
                 not any(others.values()),
@@ -184,7 +221,14 @@ class InversionConfig:
         for name in ("num_vectors", "num_negative_vectors"):
             value = getattr(self, name)
             require(value is None or 1 <= value <= 75, f"{name} must be in 1..75, got {value}.")
-        for name in ("dual_prompt_probability", "norm_pull", "timestep_bias"):
+        for name in (
+            "dual_prompt_probability",
+            "norm_pull",
+            "timestep_bias",
+            "noise_offset",
+            "caption_dropout_rate",
+            "caption_tag_dropout_rate",
+        ):
             value = getattr(self, name)
             require(value is None or 0 <= value <= 1, f"{name} must be in [0, 1], got {value}.")
         require(
@@ -208,9 +252,15 @@ class InversionConfig:
         for name in names:
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
+        require(
+            self.lr_num_cycles >= 1, f"lr_num_cycles must be 1 or more, got {self.lr_num_cycles}."
+        )
+        require(self.lr_power > 0, f"lr_power must be positive, got {self.lr_power}.")
+        check_step_rules(self.lr_scheduler, self.lr_step_rules)
         for name in ("adam_beta1", "adam_beta2", "average_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{name} must be in [0, 1), got {value}.")
+        self._check_optimizer()
         require(self.stop_window >= 2, f"stop_window must be 2 or more, got {self.stop_window}.")
         require(
             self.stop_threshold is None or 0 < self.stop_threshold < 1,
@@ -221,6 +271,12 @@ class InversionConfig:
             f"timestep_power must be 1 or more, got {self.timestep_power}.",
         )
         require(
+            0 <= self.random_crops <= 64,
+            f"random_crops must be in 0..64, got {self.random_crops}.",
+        )
+        require(0 < self.crop_scale < 1, f"crop_scale must be in (0, 1), got {self.crop_scale}.")
+        require(self.huber_c > 0, f"huber_c must be positive, got {self.huber_c}.")
+        require(
             self.adam_epsilon > 0,
             f"adam_epsilon must be positive, got {self.adam_epsilon}.",
         )
@@ -229,6 +285,8 @@ class InversionConfig:
             "lr_warmup_steps",
             "regularization_weight",
             "training_guidance_scale",
+            "snr_gamma",
+            "keep_tokens",
         ):
             value = getattr(self, name)
             require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
@@ -242,6 +300,29 @@ class InversionConfig:
                 self.prompt_templates.startswith("style") == (self.learnable_property == "style"),
                 f"Templates {self.prompt_templates!r} do not fit learnable_property "
                 f"{self.learnable_property!r}; choose a set of the same kind.",
+            )
+
+    def _check_optimizer(self) -> None:
+        """Refuse settings that an optimiser of another library cannot work with.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        require(
+            self.optimizer == "adamw" or self.setup not in TUNING,
+            "Setups that change the model's weights are trained with adamw, got optimizer "
+            f"{self.optimizer} with setup {self.setup}; leave one of them out.",
+        )
+        if self.optimizer == "prodigy":
+            own = {
+                "relative_learning_rate": self.relative_learning_rate is not None,
+                "scale_lr": bool(self.scale_lr),
+            }
+            require(
+                not any(own.values()) and self.learning_rate != 0,
+                "prodigy finds its own rate, and learning_rate is a positive factor on it, got "
+                f"{', '.join(n for n, given in own.items() if given) or 'learning_rate 0'}; leave "
+                "that out.",
             )
 
     def resolved(self, family: str) -> ResolvedConfig:
@@ -263,8 +344,15 @@ class InversionConfig:
         else:
             ratio = self.learning_rate_ratio
             ratio = preset["learning_rate_ratio"] if ratio is None else ratio
+            if self.optimizer == "prodigy":
+                values.pop("relative_learning_rate", None)
+                values["learning_rate"] = PRODIGY_RATE
+            else:
+                ratio *= RATE_FACTORS[self.optimizer]
             for name in values.keys() & {"learning_rate", "relative_learning_rate"}:
                 values[name] *= ratio
+        if self.optimizer == "prodigy":
+            values["scale_lr"] = False
         runs_to_its_end = self.setup in TUNING or (self.form or preset["form"]) == "progressive"
         if self.early_stopping is None and runs_to_its_end:
             values["early_stopping"] = False
@@ -313,7 +401,7 @@ class ResolvedConfig(InversionConfig):
     prompt_templates: TemplateSet = field()
     learning_rate_ratio: float = field()
     scale_lr: bool = field()
-    lr_scheduler: Literal["constant", "linear", "cosine", "constant_with_warmup"] = field()
+    lr_scheduler: ScheduleName = field()
     lr_warmup_steps: int = field()
     max_train_steps: int = field()
     train_batch_size: int = field()

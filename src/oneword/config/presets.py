@@ -29,6 +29,15 @@ ProtocolName = Literal["paper", "default"]
 PresetName = Literal["paper", "release", "default", "fast"]
 
 
+OptimizerName = Literal["adamw", "prodigy", "lion", "adamw8bit", "adafactor"]
+
+
+ScheduleName = Literal[
+    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial",
+    "piecewise_constant",
+]  # fmt: skip
+
+
 _PAPER_TEMPLATES = {"object": "paper27dot", "style": "style19dot"}
 
 
@@ -128,6 +137,25 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Presets by name, then by a family's ``recipe`` ("*": every other)."""
+
+
+RATE_FACTORS: dict[str, float] = {
+    "adamw": 1.0,
+    "adamw8bit": 1.0,
+    # Chen et al. 2023, arXiv:2302.06675, section 5: a third to a tenth; its library advises a third
+    "lion": 0.3,
+    # without scaling by the rows' size, its steps are in AdamW's units
+    "adafactor": 1.0,
+}
+"""What each optimiser's rate is of a preset's, which is AdamW's; "prodigy" has its own."""
+
+
+PRODIGY_RATE = 1.0
+"""A factor on the steps that Prodigy finds by itself.
+
+Source:
+    The library's own default, beside Mishchenko and Defazio 2023, arXiv:2306.06101.
+"""
 
 
 # Voronov et al. 2023, arXiv:2302.04841: most words have come to rest long before the last step.

@@ -52,6 +52,8 @@ class TrainConfig:
     """Previews drawn each time."""
     validation_steps: int | None = None
     """Steps between previews; 0: none; unset: a quarter of max_train_steps."""
+    num_processes: int = 1
+    """Processes that share each step's samples, a GPU each."""
     checkpointing_steps: int = 50
     """Steps between two writings of the resumable state."""
     report_to: tuple[TrackerName, ...] = ()
@@ -74,6 +76,9 @@ class TrainConfig:
         require(
             self.checkpointing_steps >= 1,
             f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
+        )
+        require(
+            self.num_processes >= 1, f"num_processes must be 1 or more, got {self.num_processes}."
         )
         require(
             self.num_validation_images >= 1,

@@ -14,7 +14,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +71,22 @@ _ONCE = {
     "inversion.fit": "crop",
     "inversion.interpolation": "lanczos",
     "inversion.backgrounds": "none",
+    "num_processes": 1,
+    "inversion.optimizer": "adamw",
+    "inversion.lr_num_cycles": 1,
+    "inversion.lr_power": 1.0,
+    "inversion.lr_step_rules": "",
+    "inversion.loss_type": "l2",
+    "inversion.huber_c": 0.1,
+    "inversion.huber_schedule": "snr",
+    "inversion.snr_gamma": 0.0,
+    "inversion.noise_offset": 0.0,
+    "inversion.caption_dropout_rate": 0.0,
+    "inversion.caption_tag_dropout_rate": 0.0,
+    "inversion.shuffle_caption": False,
+    "inversion.keep_tokens": 0,
+    "inversion.random_crops": 0,
+    "inversion.crop_scale": 0.8,
 }
 """What older versions did, which had no such setting."""
 _UNBOUND = (
@@ -84,6 +100,7 @@ _UNBOUND = (
     "train_data_dir",
     "caption_dir",
     "checkpointing_steps",
+    "num_processes",
     "validation_prompt",
     "validation_steps",
     "num_validation_images",
@@ -113,6 +130,8 @@ class HowFar:
     """Numbers of steps that have been raised since, by setting: what they were."""
     more: str = ""
     """Setting that would let a finished run go on, if it were raised."""
+    num_processes: int | None = None
+    """Processes that the run had, where it has another number of them now."""
 
 
 class RunFolder:
@@ -254,7 +273,9 @@ class RunFolder:
                 "added to a run and not taken away: pass its own number or a higher one, or "
                 "another --output-dir."
             )
-        return self._how_far(before, ours)
+        had = theirs.get("num_processes")
+        other = had if had != ours.get("num_processes") else None
+        return replace(self._how_far(before, ours), num_processes=other)
 
     def _how_far(self, before: Mapping[str, int], ours: Mapping[str, Any]) -> HowFar:
         """How far the run has come, which may have more steps now than ``before``."""

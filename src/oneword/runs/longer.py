@@ -41,7 +41,7 @@ def notes(found: HowFar, config: ResolvedConfig) -> list[str]:
 def _changes(new: ResolvedConfig, old: ResolvedConfig, step: int) -> list[str]:
     """What depends on the number of steps, beside the end."""
     found = []
-    if new.lr_scheduler not in ("constant", "constant_with_warmup"):
+    if new.lr_scheduler not in ("constant", "constant_with_warmup", "piecewise_constant"):
         found.append(
             f"from step {step} on the learning rate takes the {new.lr_scheduler} course of "
             f"{new.max_train_steps} steps, where it is {schedule(new, step):.3g} of the full rate, "

@@ -97,7 +97,8 @@ def train_many(
         One outcome per config, in their order.
 
     Raises:
-        ConfigError: there is no job, they differ in their model, or two share a folder's name.
+        ConfigError: there is no job, they differ in their model, two share a folder's name, or one
+            is to have several processes.
         UserError: the model cannot be loaded.
     """
     tell = on_event or tell_nobody
@@ -179,6 +180,12 @@ def check_jobs(configs: Sequence[TrainConfig]) -> None:
     """
     if not configs:
         raise ConfigError("There must be at least one job, got none.")
+    several = next((c.num_processes for c in configs if c.num_processes > 1), None)
+    if several is not None:
+        raise ConfigError(
+            "Words that share a batch must train in one process, got num_processes "
+            f"{several}; --cluster local --workers {several} shares the words among processes."
+        )
     models = {config.model for config in configs}
     if len(models) > 1:
         raise ConfigError(

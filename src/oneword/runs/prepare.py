@@ -23,10 +23,12 @@ from oneword.prompts import as_template, descriptions, with_word
 from oneword.runs.folder import versions
 from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence
+from oneword.training.by_library import check_optimizer
 from oneword.training.extensions import form
 from oneword.training.fit import check_fit, filled
 from oneword.training.initializer import nouns_for
-from oneword.training.job import Job
+from oneword.training.job import Job, JobError
+from oneword.training.processes import Processes
 from oneword.training.rates import effective_learning_rate
 from oneword.training.sizes import bucket_step
 from oneword.training.tuning import BASELINES, longest_words, tuner
@@ -52,7 +54,7 @@ def work_of(config: TrainConfig, slots: int = 1) -> Work:
     inversion = config.inversion
     batch = inversion.train_batch_size or _USUAL_BATCH
     return Work(
-        samples=slots * batch,
+        samples=-(-slots * batch // config.num_processes),
         batch=batch,
         resolution=config.resolution,
         through_encoders=inversion.vectors_at == "input",
@@ -110,6 +112,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     Raises:
         UserError: training could not begin.
     """
+    check_optimizer(config.inversion.optimizer)
     backbone = backbone or load_backbone(config.model, work_of(config))
     check_trackers(config.report_to)
     own = config.inversion.resolved(backbone.family)
@@ -118,6 +121,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     asked, seen = config, see(config, backbone)
     config, pictures, captions, notes = seen.config, seen.pictures, seen.captions, seen.notes
     inversion = config.inversion
+    notes = _processes_notes(config.num_processes, inversion) + notes
     token = inversion.placeholder_token
     described = descriptions.read(config.train_data_dir)
     job = Job(
@@ -143,6 +147,12 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
             *notes,
             "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
             "and the rate is in units of these vectors' own spread",
+        ]
+    if inversion.optimizer == "prodigy":
+        notes = [
+            *notes,
+            "prodigy finds the length of its steps while it trains; the rate is a factor on it, "
+            "and what is reported is their product",
         ]
     learns_a_word = inversion.setup == "pivotal" or inversion.setup not in BASELINES
     if learns_a_word and isinstance(getattr(backbone, "denoiser", None), Compiled):
@@ -182,6 +192,30 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     if inversion.initializer_file is not None:
         record["initializer_sha256"] = load_concept(inversion.initializer_file).sha256()
     return Prepared(config, backbone, job, plan, record)
+
+
+def _processes_notes(count: int, inversion: ResolvedConfig) -> list[str]:
+    """How processes share a step, in a sentence.
+
+    Raises:
+        JobError: they cannot.
+    """
+    batch = inversion.train_batch_size
+    if count == 1:
+        return []
+    if inversion.setup in BASELINES:
+        raise JobError(
+            f"The setup {inversion.setup} changes the model's weights and must train in one "
+            f"process, got {count}; leave --num-processes out."
+        )
+    if count > batch:
+        raise JobError(
+            f"num_processes must be at most train_batch_size, {batch}, got {count}: a step's "
+            f"samples are shared; pass --train-batch-size {count} for one in each process."
+        )
+    shares = [len(Processes(rank, count).share(batch)) for rank in range(count)]
+    each = f"{shares[0]}" if len({*shares}) == 1 else f"{min(shares)} or {max(shares)}"
+    return [f"{count} processes take {each} of a step's {batch} samples each"]
 
 
 def _sizes(pictures: PictureSet) -> list[str]:

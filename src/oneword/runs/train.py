@@ -6,10 +6,13 @@ callback; it prints nothing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +22,7 @@ from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.presets import sampler_of
 from oneword.config.runs import TrainConfig
-from oneword.errors import UserError
+from oneword.errors import ConfigError, UserError
 from oneword.images import contact_sheet, open_picture, save_png
 from oneword.models.contract import Backbone
 from oneword.prompts import as_template, fill
@@ -38,6 +41,8 @@ from oneword.runs.mirror import Mirror
 from oneword.runs.prepare import Prepared, prepare
 from oneword.runs.trackers import Trackers
 from oneword.training.job import Progress, Result
+from oneword.training.loop import invert
+from oneword.training.processes import ALONE, ProcessError, Processes
 from oneword.training.tuning import method
 from oneword.vocabulary.vocabulary import distance_to_words
 
@@ -75,7 +80,11 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
 
 
 def train(
-    config: TrainConfig, *, on_event: OnEvent | None = None, backbone: Backbone | None = None
+    config: TrainConfig,
+    *,
+    on_event: OnEvent | None = None,
+    backbone: Backbone | None = None,
+    processes: Processes = ALONE,
 ) -> TrainOutcome:
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
@@ -86,14 +95,28 @@ def train(
         config: What to do; ``output_dir`` may hold the same run, begun before.
         on_event: Told of the plan, of messages, steps and previews.
         backbone: Its model, where it is loaded already.
+        processes: Those that share the run, from ``processes.joined``; each calls this with the
+            same config. The first alone writes into the folder and tells of events.
 
     Raises:
-        UserError: the folder, the pictures, the model or the settings cannot be used.
+        UserError: the folder, the pictures, the model or the settings cannot be used, or another
+            process has failed.
     """
+    if config.num_processes not in (1, processes.count):
+        raise ConfigError(
+            f"num_processes must be the number of processes at work, {processes.count}, got "
+            f"{config.num_processes}; leave it out, or let oneword train start them."
+        )
+    config = dataclasses.replace(config, num_processes=processes.count)
+    if not processes.is_first:
+        return _followed(config, processes, backbone)
     tell, name = on_event or tell_nobody, config.output_dir.name
-    folder, prepared, found = opened(config, backbone)
-    try:
-        learn = method(prepared.job.config.setup)
+    with contextlib.ExitStack() as held:
+        with processes.agreed():
+            folder, prepared, found = opened(config, backbone)
+            held.callback(folder.release)
+        _check_alike(prepared, processes)
+        learn = _method(prepared, processes)
         tell_plan(prepared, found, name, tell)
         if found.run == "finished":
             result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
@@ -114,8 +137,50 @@ def train(
         keep(result, folder, watch.elapsed())
         tell(Message(name, ending(result)))
         return outcome_of(result, folder, time.monotonic() - started)
-    finally:
-        folder.release()
+
+
+def _followed(config: TrainConfig, processes: Processes, backbone: Backbone | None) -> TrainOutcome:
+    """The part of a process that is not the first: it trains along, and writes nothing."""
+    with processes.agreed():
+        prepared = prepare(config, backbone)
+    _check_alike(prepared, processes)
+    started = time.monotonic()
+    with asked_to_stop() as asked:
+
+        def on_step(progress: Progress) -> None:  # noqa: ARG001  (its shape)
+            if asked.is_set():
+                raise KeyboardInterrupt
+
+        result = _method(prepared, processes)(prepared.backbone, prepared.job, on_step=on_step)
+    return TrainOutcome(
+        result=result,
+        folder=config.output_dir,
+        concept_file=None,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _check_alike(prepared: Prepared, processes: Processes) -> None:
+    """Refuse processes that see other pictures than the first, as on another machine.
+
+    Raises:
+        ProcessError: one does.
+    """
+    own = prepared.record["pictures_sha256"]
+    first = processes.from_first(own)
+    with processes.agreed():
+        if own != first:
+            raise ProcessError(
+                "All processes of a run must see the same pictures and captions, got others in "
+                f"{prepared.config.train_data_dir} on this one's machine."
+            )
+
+
+def _method(prepared: Prepared, processes: Processes) -> Callable[..., Result]:
+    """``invert`` of the run's setup, for these processes."""
+    if processes.count == 1:
+        return method(prepared.job.config.setup)
+    return partial(invert, processes=processes)  # no other setup has several
 
 
 def tell_plan(prepared: Prepared, found: HowFar, name: str, tell: OnEvent) -> None:
@@ -123,6 +188,10 @@ def tell_plan(prepared: Prepared, found: HowFar, name: str, tell: OnEvent) -> No
     tell(Plan(name, prepared.plan | {"run": found.run}))
     for note in longer.notes(found, prepared.config.inversion):
         tell(Message(name, note))
+    if found.num_processes is not None and found.run == "resume":
+        now = prepared.config.num_processes
+        said = f"num_processes was {found.num_processes} and is {now}"
+        tell(Message(name, f"{said}: the run goes on to the same rows but for rounding."))
 
 
 def folder_of(config: TrainConfig) -> RunFolder:
@@ -261,7 +330,7 @@ class Watch:
         self.first_step = step or 0
         scored = state.scored if state else None
         self.before_s = 0.0 if self.is_new else folder.rewind_metrics(scored)
-        if found.before:
+        if found.before or found.num_processes is not None:
             folder.write_record(prepared.record)
         self.trackers = Trackers(
             self.config.report_to,

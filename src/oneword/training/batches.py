@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from oneword._devices import sent
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone, Moments
+from oneword.training import extensions
 from oneword.training.draws import Draws, evaluation_draws, step_draws
+from oneword.training.extensions import wording
 from oneword.training.grounds import check_grounds, on_grounds
 from oneword.training.job import Job, JobError
 from oneword.training.parts import AgainstPart, PromptsPart
@@ -34,32 +37,39 @@ class Bucket:
             config: The job's settings.
         """
         self.backbone, self.job, self.config = backbone, job, config
+        self.views = extensions.VIEWS(job, config)
         height, width = job.pictures.shape[-2:]
         whole = torch.tensor([[height, width, 0, 0]] * len(job.pictures))
-        self.crops = whole if job.crops is None else job.crops
+        self.crops = torch.stack([whole if v.crops is None else v.crops for v in self.views])
         self.posterior, self.places = self._encode()
         self.masks = self._shrink_masks()
 
     @torch.no_grad()
     def _encode(self) -> tuple[Moments, Tensor]:
-        """Posterior of each picture, then of each mirror image, on each of their grounds.
+        """Posterior of each picture, then of each mirror image, on each of their grounds, by view.
 
         Returns:
-            The posterior, and where (ground, mirrored, picture) stand in it.
+            The posterior, and where (view, ground, mirrored, picture) stand in it.
         """
-        shown, places = on_grounds(self.job, self.config, self.backbone.family)
-        parts = [self.backbone.encode_image(chunk) for chunk in shown.split(_ENCODE_CHUNK)]
+        shown: list[Tensor] = []
+        places: list[Tensor] = []
+        for view in self.views:
+            own, at = on_grounds(view, self.config, self.backbone.family)
+            places.append(at + sum(map(len, shown)))
+            shown.append(own)
+        chunks = torch.cat(shown).split(_ENCODE_CHUNK)
+        parts = [self.backbone.encode_image(chunk) for chunk in chunks]
         moments = Moments(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts]))
-        return moments, places
+        return moments, torch.stack(places)
 
     def _shrink_masks(self) -> Tensor | None:
-        """The mask of each picture in latent cells, then of each mirror image."""
-        masks = self.job.masks
-        if masks is None:
+        """The mask of each picture in latent cells, then of each mirror image, by view."""
+        found: list[Tensor] = []
+        for masks in (view.masks for view in self.views if view.masks is not None):
+            found += [masks, masks.flip(-1)] if self.config.random_flip else [masks]
+        if not found:
             return None
-        if self.config.random_flip:
-            masks = torch.cat([masks, masks.flip(-1)])
-        cells = F.interpolate(masks, self.latent_shape[1:], mode="area")
+        cells = F.interpolate(torch.cat(found), self.latent_shape[1:], mode="area")
         return cells.to(self.backbone.device)
 
     @property
@@ -82,14 +92,15 @@ class Bucket:
         """
         backbone, device = self.backbone, self.backbone.device
         _, height, width = self.latent_shape
-        flips = draws.flips[own].long()
+        flips, views = draws.flips[own].long(), draws.views[own]
         posterior_noise, noise = (
             sent(whole[own][..., :height, :width], device)
             for whole in (draws.posterior_noise, draws.noise)
         )
-        x0_at = sent(self.places[draws.grounds[own], flips, pictures], device)
+        x0_at = sent(self.places[views, draws.grounds[own], flips, pictures], device)
         x0 = self.posterior[x0_at].sample(posterior_noise)
-        masks_at = sent(pictures + len(self.job.pictures) * flips, device)
+        side = flips + (2 if self.config.random_flip else 1) * views
+        masks_at = sent(pictures + len(self.job.pictures) * side, device)
         t = backbone.sample_t(sent(times[own], device), (height, width))
         return Samples(
             job=job,
@@ -99,7 +110,7 @@ class Bucket:
             x0=x0,
             noise=noise,
             x_t=backbone.add_noise(x0, noise, t),
-            crops=self.crops[pictures],
+            crops=self.crops[views, pictures],
             mask=None if self.masks is None else self.masks[masks_at],
         )
 
@@ -155,11 +166,11 @@ class Batches:
 
     @property
     def _num_grounds(self) -> int:
-        return len(self.buckets[0].places)
+        return self.buckets[0].places.shape[1]
 
     def draws(self, step: int) -> Draws:
-        """The draws of the job's own step."""
-        return step_draws(
+        """The draws of the job's own step, with the noise that its settings make of them."""
+        draws = step_draws(
             self.config.seed,
             step,
             self.config.train_batch_size,
@@ -167,6 +178,10 @@ class Batches:
             self.latent_shape,
             random_flip=self.config.random_flip,
             num_grounds=self._num_grounds,
+            num_views=len(self.buckets[0].views),
+        )
+        return dataclasses.replace(
+            draws, noise=extensions.NOISE(draws.noise, draws.offsets, self.config)
         )
 
     def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> list[Batch]:
@@ -175,17 +190,25 @@ class Batches:
         Args:
             draws: Of a step, or of the fixed batch.
             times: Diffusion time of each sample, in [0, 1), before the family's own map.
-            alone: Leave further words out of the sentences.
+            alone: Of the fixed batch: leave further words out of the sentences, and what settings
+                change of sentences and loss, so that its losses compare.
         """
         choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
         sentences = [
             c.at(u, alone=alone) for c, u in zip(choices, draws.sentences.tolist(), strict=True)
         ]
+        if not alone:
+            sentences = [
+                extensions.WORDING(sentence, seed, self.config)
+                for sentence, seed in zip(sentences, draws.wordings.tolist(), strict=True)
+            ]
         numbers, places = self._at[draws.pictures].unbind(1)
         found = []
         for number in sorted({*numbers.tolist()}):
             own = (numbers == number).nonzero()[:, 0]
             samples = self.buckets[number].noised(draws, times, own, places[own], self.job)
+            for told in () if alone else extensions.SAMPLES:
+                samples = told(samples, self.backbone, self.config)
             target = self.backbone.target(samples.x0, samples.noise, samples.t)
             found.append(self._batch([sentences[i] for i in own.tolist()], target, samples))
         return found
@@ -245,6 +268,7 @@ def checked(
                 f"Every sentence of job {name!r} must hold '{{}}' where the new word stands, "
                 f"got {sentence!r}."
             )
+    wording.check(name, [s for c in sentences for s in c], config)
     return sentences
 
 
@@ -253,6 +277,7 @@ def every_sentence(
 ) -> list[str]:
     """Every sentence that is read with a sample, once, in the order of the alphabet."""
     found = {sentence for choices in sentences for sentence in choices}
+    found |= {other for sentence in found for other in wording.longest(sentence, config)}
     if against is not None:
         found |= {against(sentence, config) for sentence in found}
     return sorted(found)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oneword._typing import Latents, Uniforms
 
 
-_TRAINING, _EVALUATION, _PERMUTATION, _GROUNDS = range(4)
+_TRAINING, _EVALUATION, _PERMUTATION, _GROUNDS, _TRICKS = range(5)
 EVALUATION_SPAN = (0.1, 0.95)
 """Part of the diffusion time that the fixed evaluation batch covers, as fractions."""
 
@@ -40,6 +40,12 @@ class Draws:
     """Standard normal; what the denoiser has to undo."""
     grounds: Int[Tensor, " batch"]
     """Index of the ground behind a picture with transparency."""
+    offsets: Float[Tensor, "batch channels 1 1"]
+    """Standard normal; what an offset adds to the noise."""
+    wordings: Int[Tensor, " batch"]
+    """Seeds of what is done to the sentences, in [0, 2**62)."""
+    views: Int[Tensor, " batch"]
+    """Index of the picture's view: 0 is the picture itself."""
 
 
 def generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
@@ -71,6 +77,7 @@ def step_draws(
     *,
     random_flip: bool,
     num_grounds: int = 1,
+    num_views: int = 1,
 ) -> Draws:
     """Draws of a concept's own step.
 
@@ -84,6 +91,7 @@ def step_draws(
         latent_shape: (channels, h, w) of one sample.
         random_flip: Mirror half of the samples.
         num_grounds: Grounds to choose from.
+        num_views: Views of each picture to choose from.
     """
     g = generator(seed, _TRAINING, step)
     uniforms = torch.rand(3, batch, generator=g)
@@ -91,6 +99,7 @@ def step_draws(
     grounds = torch.zeros(batch, dtype=torch.long)
     if num_grounds > 1:
         grounds = torch.randint(num_grounds, (batch,), generator=generator(seed, _GROUNDS, step))
+    tricks = generator(seed, _TRICKS, step)
     return Draws(
         pictures=_balanced(seed, step * batch, batch, num_pictures),
         flips=(uniforms[0] < 0.5) if random_flip else torch.zeros(batch, dtype=torch.bool),
@@ -99,13 +108,16 @@ def step_draws(
         posterior_noise=noise[0],
         noise=noise[1],
         grounds=grounds,
+        offsets=torch.randn(batch, latent_shape[0], 1, 1, generator=tricks),
+        wordings=torch.randint(2**62, (batch,), generator=tricks),
+        views=torch.randint(num_views, (batch,), generator=tricks),
     )
 
 
 def evaluation_draws(
     seed: int, batch: int, num_pictures: int, latent_shape: tuple[int, ...], num_grounds: int = 1
 ) -> Draws:
-    """Draws of the fixed evaluation batch: no mirror images, times at stratum centres.
+    """Draws of the fixed evaluation batch: no mirror images or tricks, times at stratum centres.
 
     Source:
         The fixed batch is DVAR's (Voronov et al. 2023, arXiv:2302.04841); the strata are ours.
@@ -123,4 +135,7 @@ def evaluation_draws(
         posterior_noise=noise[0],
         noise=noise[1],
         grounds=torch.arange(batch) // num_pictures % num_grounds,
+        offsets=torch.zeros(batch, latent_shape[0], 1, 1),
+        wordings=torch.zeros(batch, dtype=torch.long),
+        views=torch.zeros(batch, dtype=torch.long),
     )

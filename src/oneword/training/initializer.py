@@ -46,7 +46,11 @@ def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str
 
 
 def word_losses(
-    batches: Batches, words: Sequence[str], scored: Sequence[Batch], loss: LossPart = squared_error
+    batches: Batches,
+    words: Sequence[str],
+    scored: Sequence[Batch],
+    loss: LossPart = squared_error,
+    samples: int | None = None,
 ) -> dict[str, float]:
     """What each existing word makes of a job's pictures: the mean loss, in the word's place.
 
@@ -55,12 +59,14 @@ def word_losses(
         words: Of the model's vocabulary.
         scored: The samples, such as the fixed batch.
         loss: Per-sample loss.
+        samples: Those that a step of training takes at once; ``None``: by the job's settings.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, equation 2, of a word that is not learned.
     """
     backbone = batches.backbone
-    chunk = scoring_chunk(backbone.micro_batch_size or batches.config.train_batch_size)
+    own = backbone.micro_batch_size or batches.config.train_batch_size
+    chunk = scoring_chunk(own if samples is None else samples)
     losses: list[float] = []
     for first in range(0, len(words), _AT_ONCE):
         asked = [(partial(fill, placeholder_token=w), scored) for w in words[first:][:_AT_ONCE]]
@@ -71,7 +77,10 @@ def word_losses(
 
 
 def choose_initializer(
-    batches: Batches, record: Record, loss: LossPart = squared_error
+    batches: Batches,
+    record: Record,
+    loss: LossPart = squared_error,
+    samples: int | None = None,
 ) -> tuple[str, dict[str, float]]:
     """The common noun that explains the pictures best, by the denoising loss.
 
@@ -79,6 +88,7 @@ def choose_initializer(
         batches: Of the job.
         record: Where it is said.
         loss: Per-sample loss.
+        samples: As of ``word_losses``.
 
     Returns:
         The noun, and the loss of each that was tried.
@@ -87,7 +97,7 @@ def choose_initializer(
         JobError: the model's vocabulary holds none of the common nouns.
     """
     nouns = nouns_for(batches.backbone, batches.job.name, batches.config)
-    found = word_losses(batches, nouns, spread(batches.fixed, _NOUN_SAMPLES), loss)
+    found = word_losses(batches, nouns, spread(batches.fixed, _NOUN_SAMPLES), loss, samples)
     losses = list(found.values())
     finite = [one if math.isfinite(one) else math.inf for one in losses]
     noun = nouns[finite.index(min(finite))]

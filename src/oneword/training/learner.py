@@ -18,12 +18,16 @@ from oneword.concepts.concept import OUTPUT_VECTORS, ROWS, Concept, further_toke
 from oneword.config.runs import plain_settings
 from oneword.models.contract import Backbone
 from oneword.training.batches import Batches
+from oneword.training.by_library import ByLibrary, check_optimizer
 from oneword.training.fit import filled
 from oneword.training.job import Job, JobError, Progress, Result, Status, below, encoder_of
 from oneword.training.parts import AVERAGE, Parts, Words
 from oneword.training.rates import effective_learning_rate, is_fused, schedule
 from oneword.training.record import Record, Verdict
 from oneword.training.state import Active
+
+
+_LIBRARY = "optimizer/"  # before names of a library's state among what is trained
 
 
 def slot_token(slot: int) -> str:
@@ -80,6 +84,7 @@ class Learner:
         """
         self.backbone, self.job, self.index, self.slot = backbone, job, index, slot
         self.config = job.config.resolved(backbone.family)
+        check_optimizer(self.config.optimizer)
         self.form, self.after = parts.form(self.config), parts.after
         self.token = slot_token(slot)
         self.others: tuple[str, ...] = ()
@@ -136,10 +141,11 @@ class Learner:
         self.memory: dict[str, Tensor] = {}
         words = self.words()
         self.others = tuple(words.others)
-        if words.kind == OUTPUT_VECTORS:
+        if words.kind == OUTPUT_VECTORS and config.optimizer != "prodigy":
             # as large a step in units of the vectors' own spread as rows take in theirs
             relative = {n: self.rates[encoder_of(n)][1] for n in self.initial}
             self.rates = {n: (r * float(self.initial[n].std()), r) for n, r in relative.items()}
+        self.library = None if config.optimizer == "adamw" else ByLibrary(config, self.rows)
         self.moments = {
             name: {
                 # the fused step wants its count beside the rows
@@ -148,6 +154,7 @@ class Learner:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
             for name, parameter in self.rows.items()
+            if self.library is None
         }
         self.record.best, self.record.good = self.kept(), self.trained()
 
@@ -184,6 +191,8 @@ class Learner:
         copies |= {f"memory/{name}": value.clone() for name, value in self.memory.items()}
         for name, moments in self.moments.items():
             copies |= {f"{key}/{name}": value.clone() for key, value in moments.items()}
+        if self.library is not None:
+            copies |= {f"{_LIBRARY}{key}": value for key, value in self.library.tensors().items()}
         return copies
 
     @torch.no_grad()
@@ -191,25 +200,23 @@ class Learner:
         """Undo every step since ``trained`` was copied."""
         for name, parameter in self.rows.items():
             parameter.copy_(trained[f"rows/{name}"])
-            for key, value in self.moments[name].items():
+            for key, value in self.moments.get(name, {}).items():
                 value.copy_(trained[f"{key}/{name}"])
         memory = below(trained, "memory/")
         self.memory = {n: v.to(self.backbone.device, copy=True) for n, v in memory.items()}
+        if self.library is not None:
+            self.library.restore(below(trained, _LIBRARY))
 
     def rate(self, name: str, step: int) -> float:
         """Absolute rate of a tensor at a step: its own, or that of its text encoder."""
         absolute, _ = self.rates[name if name in self.rates else encoder_of(name)]
         return absolute * self.record.rate_factor * schedule(self.config, step)
 
-    def checked(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def checked(self, loss: Tensor, given: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients for a step, without waiting for the device; ``None``: it takes no part.
 
         Where a number is not finite the gradient counts as zero; the next scoring rolls back.
         """
-        given = [
-            torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(self.rows.values(), gradients, strict=True)
-        ]
         finite = self.record.check(loss, given)
         if self.step == 0:
             alive = {encoder_of(n) for n, g in zip(self.rows, given, strict=True) if g.any()}
@@ -272,7 +279,7 @@ class Learner:
         self.restore(tensors)
         self.record.resume(state.record)
         self.record.good = {
-            key: value if key.startswith("step/") else value.to(device)
+            key: value if key.startswith(("step/", _LIBRARY)) else value.to(device)
             for key, value in below(tensors, "good/").items()
         }
         self.record.best = {n: value.to(device) for n, value in below(tensors, "best/").items()}
@@ -280,11 +287,12 @@ class Learner:
     def progress(self, *, evaluated: bool) -> Progress:
         """What ``stop`` and ``on_step`` are told."""
         words = self.words()
+        factor = 1.0 if self.library is None else self.library.factor
         return self.record.progress(
             self.job,
             self.config,
             evaluated=evaluated,
-            learning_rate=self.rate(next(iter(self.rows)), max(0, self.step - 1)),
+            learning_rate=self.rate(next(iter(self.rows)), max(0, self.step - 1)) * factor,
             rows=words.rows,
             token=self.token,
             negative_prompt=self.token_of(words.negative) if words.negative else "",

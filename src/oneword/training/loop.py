@@ -40,9 +40,9 @@ from oneword.training.parts import (
     RowsPart,
     StopPart,
     TimestepsPart,
-    squared_error,
 )
 from oneword.training.prediction import by_size, passes, predictions, sample_losses, scoring_chunk
+from oneword.training.processes import ALONE, Processes
 from oneword.training.record import Verdict
 from oneword.training.samples import Batch
 from oneword.training.state import Active, Checkpoint, Done, State
@@ -61,12 +61,13 @@ def invert_many(
     rows: RowsPart | None = None,
     prompts: PromptsPart | None = None,
     timesteps: TimestepsPart = extensions.TIMESTEPS,
-    loss: LossPart = squared_error,
+    loss: LossPart = extensions.LOSS,
     penalties: Sequence[Penalty] = extensions.PENALTIES,
     after: Sequence[AfterPart] = extensions.AFTER,
     stop: StopPart = extensions.STOP,
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
+    processes: Processes = ALONE,
 ) -> list[Result]:
     """Learn many words, up to ``slots`` of them in one batch.
 
@@ -81,6 +82,10 @@ def invert_many(
         checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
             bits as an unbroken one (same machine, thread count and slots). It is saved, too,
             whenever a job has ended.
+        processes: Those that share the work: each calls this with the same jobs and parts, takes
+            its share of every step's samples, and gets the same results, which are those of one
+            process but for rounding. The checkpoint is the first one's; what ``on_step`` asks for
+            in any of them holds for all.
 
     Other arguments, the parts of the loop (``parts.py`` says what each is told):
         form: What each job's word is made of. By default, as with every part below, what the job's
@@ -116,7 +121,7 @@ def invert_many(
         on_step=on_step,
         checkpoint=checkpoint,
     )
-    return _Loop(backbone, list(jobs), slots, parts).run()
+    return _Loop(backbone, list(jobs), slots, parts, processes).run()
 
 
 def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
@@ -156,11 +161,25 @@ class _Share:
     """Whether they are the first of them, with which what is told once goes."""
 
 
+def _of_mean(losses: Tensor, total: int) -> Tensor:
+    """What some samples have of the mean loss of so many."""
+    mean = losses.mean()
+    return mean if len(losses) == total else mean * (len(losses) / total)
+
+
 class _Loop:
     """The learners in their slots, the queue behind them, and the results so far."""
 
-    def __init__(self, backbone: Backbone, jobs: list[Job], slots: int, parts: Parts) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        jobs: list[Job],
+        slots: int,
+        parts: Parts,
+        processes: Processes,
+    ) -> None:
         self.backbone, self.jobs, self.slots, self.parts = backbone, jobs, slots, parts
+        self.processes = processes
         self.queue = deque(range(len(jobs)))
         self.results: dict[int, Result] = {}
         self.lasts: dict[int, Active] = {}  # what those that ended for want of steps go on from
@@ -172,7 +191,9 @@ class _Loop:
         self.interrupted = False
 
     def run(self) -> list[Result]:
-        state = self.parts.checkpoint.load() if self.parts.checkpoint else None
+        with self.processes.agreed():
+            state = self.parts.checkpoint.load() if self.parts.checkpoint else None
+        state = self.processes.from_first(state)
         if state is not None:
             self._resume(state)
         while not self.interrupted and self._fill():
@@ -242,7 +263,24 @@ class _Loop:
 
     def _learn(self, learners: Sequence[Learner]) -> None:
         """The draws and the update of each learner, and one forward pass for all."""
-        parts = self.parts
+        with self.processes.agreed():
+            own = self._own_gradients(learners)
+
+        # Sums: over the processes that share the step, each of which has other samples.
+        sums = iter(self.processes.summed(own))
+
+        # Update; a gradient that is not finite counts as zero, and the job goes back later.
+        update(
+            learners,
+            [
+                learner.checked(next(sums), [next(sums) for _ in learner.rows])
+                for learner in learners
+            ],
+        )
+
+    def _own_gradients(self, learners: Sequence[Learner]) -> list[Tensor]:
+        """What this process's samples give: of each learner the loss, then the rows' gradients."""
+        backbone, parts = self.backbone, self.parts
 
         # Draws: a pure function of each job's seed and its own step.
         draws = [learner.batches.draws(learner.step) for learner in learners]
@@ -258,48 +296,52 @@ class _Loop:
         ]
 
         # Gradients, pass by pass: what a pass keeps for them is gone before the next.
-        losses: dict[int, Tensor] = {}
-        gradients: dict[int, list[Tensor | None]] = {}
-        for places in self._passes(batches):
-            own = [learners[share.place] for share in places]
-            found = self._gradients(own, places)
-            for learner, (loss, gradient) in zip(own, found, strict=True):
-                index = learner.index
-                if index not in losses:
-                    losses[index], gradients[index] = loss, gradient
-                    continue
-                losses[index] = losses[index] + loss
-                pairs = zip(gradients[index], gradient, strict=True)
-                gradients[index] = [a if b is None else b if a is None else a + b for a, b in pairs]
-
-        # Update: AdamW; a gradient that is not finite counts as zero, and the job goes back later.
-        update(
-            learners,
-            [
-                learner.checked(losses[learner.index], gradients[learner.index])
-                for learner in learners
-            ],
-        )
+        sums: list[list[Tensor | None]] = [[None] * (1 + len(one.rows)) for one in learners]
+        for shares in self._passes(batches):
+            own = [learners[share.place] for share in shares]
+            for share, more in zip(shares, self._gradients(own, shares), strict=True):
+                place = share.place
+                pairs = zip(sums[place], more, strict=True)
+                sums[place] = [a if b is None else b if a is None else a + b for a, b in pairs]
+        nothing = torch.zeros((), device=backbone.device)
+        return [
+            torch.zeros_like(like) if tensor is None else tensor
+            for learner, own in zip(learners, sums, strict=True)
+            for like, tensor in zip((nothing, *learner.rows.values()), own, strict=True)
+        ]
 
     def _passes(self, batches: Sequence[Sequence[Batch]]) -> Iterator[list[_Share]]:
-        """Part the samples of a step into passes through the model, those of one size together."""
+        """Part this process's samples of a step into passes, those of one size together."""
         totals = [sum(len(batch.sentences) for batch in own) for own in batches]
+        owned = [self._owned(own) for own in batches]
         for group in by_size((place, b) for place, own in enumerate(batches) for b in own):
-            sizes = [len(batch.sentences) for _, batch in group]
-            for parts in passes(sizes, self.backbone.micro_batch_size):
-                shares = []
-                for number, keep in parts:
-                    place, batch = group[number]
-                    is_first = batch is batches[place][0] and keep.start == 0
-                    whole = len(keep) == len(batch.sentences)
-                    taken = batch if whole else batch.only(keep)
-                    shares.append(_Share(place, taken, totals[place], is_first))
-                yield shares
+            shares = [owned[place][id(batch)] for place, batch in group]
+            for parts in passes(shares, self.backbone.micro_batch_size):
+                yield [
+                    _Share(
+                        place,
+                        batch.part(keep),
+                        totals[place],
+                        batch is batches[place][0] and keep.start == 0,
+                    )
+                    for number, keep in parts
+                    for place, batch in [group[number]]
+                ]
+
+    def _owned(self, batches: Sequence[Batch]) -> dict[int, range]:
+        """Which samples of each batch of a word are this process's, by the batch's id."""
+        sizes = [len(batch.sentences) for batch in batches]
+        own, first, found = self.processes.share(sum(sizes)), 0, {}
+        for batch, size in zip(batches, sizes, strict=True):
+            start, stop = (min(max(end - first, 0), size) for end in (own.start, own.stop))
+            found[id(batch)] = range(start, stop)
+            first += size
+        return found
 
     def _gradients(
         self, learners: Sequence[Learner], shares: Sequence[_Share]
-    ) -> list[tuple[Tensor, list[Tensor | None]]]:
-        """The share of some samples in each learner's loss, and its gradient."""
+    ) -> list[list[Tensor | None]]:
+        """Of each learner the share of some samples in its loss, then in its rows' gradients."""
         backbone, parts = self.backbone, self.parts
 
         # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
@@ -311,9 +353,7 @@ class _Loop:
         losses = []
         for learner, share, prediction in zip(learners, shares, found, strict=True):
             batch = share.batch
-            loss = parts.loss(prediction, batch.target, batch.samples).mean()
-            if len(batch.sentences) < share.total:
-                loss = loss * (len(batch.sentences) / share.total)
+            loss = _of_mean(parts.loss(prediction, batch.target, batch.samples), share.total)
             moving = learner.moving()
             for penalty in parts.penalties if share.is_first else ():
                 term = penalty(moving, learner.initial, learner.config)
@@ -330,7 +370,7 @@ class _Loop:
         given = []
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            given.append((loss.detach(), [None if g is None else g / scale for g in own]))
+            given.append([loss.detach(), *(None if g is None else g / scale for g in own)])
         return given
 
     def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
@@ -352,14 +392,20 @@ class _Loop:
         return bool(self.active)
 
     def _admit(self, index: int, slot: int) -> Learner:
-        learner = self._learner(index, slot)
-        if index in self.waiting:
-            learner.resume(self.waiting.pop(index))
-            return learner
-        if learner.config.wants_initializer and not learner.form.described:
-            noun, learner.ranking = choose_initializer(
-                learner.batches, learner.record, self.parts.loss
-            )
+        with self.processes.agreed():
+            learner = self._learner(index, slot)
+            if index in self.waiting:
+                learner.resume(self.waiting.pop(index))
+                return learner
+            chosen = None
+            if learner.config.wants_initializer and not learner.form.described:
+                samples = self._num_at_once([learner])
+                chosen = choose_initializer(
+                    learner.batches, learner.record, self.parts.loss, samples
+                )
+        chosen = self.processes.from_first(chosen)
+        if chosen is not None:
+            noun, learner.ranking = chosen
             learner.config = dataclasses.replace(learner.config, initializer_token=noun)
         rows = self.parts.rows or learner.form.rows
         learner.start(rows(self.backbone, learner.job, learner.config))
@@ -442,37 +488,58 @@ class _Loop:
 
     def _measures(self, learners: Sequence[Learner]) -> list[list[float]]:
         """What ``Learner.judge`` is given of each: loss, whether a number was bad, distance."""
-        samples = sum(learner.config.train_batch_size for learner in learners)
-        samples = min(samples, self.backbone.micro_batch_size or samples)
-        with torch.no_grad():
-            found = sample_losses(
-                self.backbone,
-                [(n.fill, n.batches.fixed) for n in learners],
-                self.parts.loss,
-                scoring_chunk(samples),
-            )
-            pairs = zip(learners, found, strict=True)
-            measures = [learner.measures(own.mean()) for learner, own in pairs]
-            # the one place where the loop waits for the device
-            return torch.stack(measures).tolist()
+        with self.processes.agreed():
+            losses = self._own_losses(learners)
+        sums = self.processes.summed(losses)
+        measures = [one.measures(loss) for one, loss in zip(learners, sums, strict=True)]
+        # the one place where the loop waits for the device
+        return torch.stack(measures).tolist()
+
+    @torch.no_grad()
+    def _own_losses(self, learners: Sequence[Learner]) -> list[Tensor]:
+        """The share of this process's samples in each learner's loss on its fixed batch."""
+        fixed = [learner.batches.fixed for learner in learners]
+        owned = [self._owned(own) for own in fixed]
+        chosen = [
+            [batch.part(shares[id(batch)]) for batch in own if shares[id(batch)]]
+            for own, shares in zip(fixed, owned, strict=True)
+        ]
+        places = [place for place, own in enumerate(chosen) if own]
+        asked = [(learners[place].fill, chosen[place]) for place in places]
+        chunk = scoring_chunk(self._num_at_once(learners))
+        found = sample_losses(self.backbone, asked, self.parts.loss, chunk)
+        losses = [torch.zeros((), device=self.backbone.device) for _ in learners]
+        for place, each in zip(places, found, strict=True):
+            losses[place] = _of_mean(each, sum(len(b.sentences) for b in fixed[place]))
+        return losses
+
+    def _num_at_once(self, learners: Sequence[Learner]) -> int:
+        """Samples of a step that are in this process's memory together."""
+        shares = [self.processes.share(learner.config.train_batch_size) for learner in learners]
+        samples = max(1, sum(map(len, shares)))
+        return min(samples, self.backbone.micro_batch_size or samples)
 
     def _report(self, learners: Sequence[Learner], verdicts: dict[int, Verdict | None]) -> None:
         """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
         learners = [learner for learner in learners if learner.slot in self.active]
         ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
+        asked = [0] * len(learners)
         try:
-            for learner in learners:
-                evaluated = learner.index in verdicts
-                progress = learner.progress(evaluated=evaluated)
-                if evaluated and learner.record.losses and self.parts.stop(progress):
-                    ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
-                    if learner.is_regular:
-                        self.at_rest.add(learner.index)
-                if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
-                    ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
+            with self.processes.agreed():
+                for place, learner in enumerate(learners):
+                    evaluated = learner.index in verdicts
+                    progress = learner.progress(evaluated=evaluated)
+                    if evaluated and learner.record.losses and self.parts.stop(progress):
+                        ends.setdefault(learner.index, ("stopped", "the stopping rule was met"))
+                        if learner.is_regular:
+                            self.at_rest.add(learner.index)
+                    if self.parts.on_step is not None and self.parts.on_step(progress) == "stop":
+                        asked[place] = 1
         except KeyboardInterrupt:
             self.interrupted = True
-        for learner in learners:
+        for learner, stops in zip(learners, self.processes.highest(asked), strict=True):
+            if stops:
+                ends.setdefault(learner.index, ("stopped", "on_step asked for it"))
             if learner.index in ends:
                 status, reason = ends[learner.index]
                 if learner.is_still:

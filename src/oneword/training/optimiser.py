@@ -16,9 +16,10 @@ from oneword.training.rates import is_fused
 
 @torch.no_grad()
 def update(learners: Sequence[Learner], gradients: Sequence[Sequence[Tensor | None]]) -> None:
-    """One AdamW step of the rows of all learners at once.
+    """One optimiser step of the rows of all learners.
 
-    Rows with the same settings share a call, which on a GPU is one kernel.
+    Rows of AdamW with the same settings share a call, which on a GPU is one kernel; an optimiser of
+    another library is its word's own.
 
     Args:
         learners: Who has trained.
@@ -28,6 +29,10 @@ def update(learners: Sequence[Learner], gradients: Sequence[Sequence[Tensor | No
         list
     )
     for learner, own in zip(learners, gradients, strict=True):
+        if learner.library is not None:
+            rates = [learner.rate(name, learner.step) for name in learner.rows]
+            learner.library.step(own, rates)
+            continue
         c = learner.config
         for (name, parameter), gradient in zip(learner.rows.items(), own, strict=True):
             if gradient is None:  # it neither decays nor moves, and its moments wait

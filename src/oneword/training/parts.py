@@ -240,7 +240,11 @@ def squared_error(prediction: Latents, target: Latents, samples: Samples) -> Per
         Gal et al. 2022, arXiv:2208.01618, equation 2, of the noise; of v or of a flow's velocity on
         models that predict those, such as the embedded ones (v). The mask is ours.
     """
-    error = (prediction.float() - target.float()).square()
+    return mean_error((prediction.float() - target.float()).square(), samples)
+
+
+def mean_error(error: Latents, samples: Samples) -> PerSample:
+    """Mean of each sample's errors, as ``squared_error`` takes it."""
     if samples.mask is None:
         return error.flatten(1).mean(1)
     weight = samples.mask / samples.mask.flatten(1).mean(1)[:, None, None, None].clamp_min(1e-6)

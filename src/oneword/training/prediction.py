@@ -24,26 +24,25 @@ def scoring_chunk(samples: int) -> int:
     return min(SCORING_CHUNK, 4 * samples)
 
 
-def passes(sizes: Sequence[int], most: int | None) -> list[list[tuple[int, range]]]:
+def passes(shares: Sequence[range], most: int | None) -> list[list[tuple[int, range]]]:
     """Part the samples of a step into passes through the model.
 
     Args:
-        sizes: Samples of each word.
+        shares: Samples of each word.
         most: Samples of a pass; ``None``: all are one pass. A word with more of them is parted,
             and alone in its passes; others share one while they fit.
 
     Returns:
         For each pass the words, by their places, and which of their samples.
     """
-    whole = [(place, range(size)) for place, size in enumerate(sizes)]
+    whole = [(place, own) for place, own in enumerate(shares) if own]
     if most is None:
-        return [whole]
+        return [whole] if whole else []
     found: list[list[tuple[int, range]]] = []
     room = 0
     for place, own in whole:
         if len(own) > most:
-            starts = range(0, len(own), most)
-            found += [[(place, range(s, min(s + most, len(own))))] for s in starts]
+            found += [[(place, own[i : i + most])] for i in range(0, len(own), most)]
             room = 0
         elif len(own) <= room:
             found[-1].append((place, own))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
+from diffusers.optimization import get_scheduler
 
 from oneword.config.inversion import ResolvedConfig
 from oneword.vocabulary.vocabulary import Vocabulary
 
 
 def effective_learning_rate(config: ResolvedConfig, vocabulary: Vocabulary) -> tuple[float, float]:
-    """The rate that AdamW gets for one text encoder, before the scheduler.
+    """The rate that the optimiser gets for one text encoder, before the scheduler.
 
     Args:
         config: A resolved config.
@@ -28,23 +30,42 @@ def effective_learning_rate(config: ResolvedConfig, vocabulary: Vocabulary) -> t
 
 
 def schedule(config: ResolvedConfig, step: int) -> float:
-    """Factor on the rate at a step, as diffusers' schedulers of the same names give it.
+    """Factor on the rate at a step: diffusers' scheduler of the name, which ends at the last step.
+
+    "polynomial" ends at 1e-7 of the rate, where diffusers' scripts end at an absolute 1e-7.
 
     Args:
         config: A resolved config.
         step: Steps already done, 0 or more.
     """
-    total, warmup = config.max_train_steps, config.lr_warmup_steps
-    if config.lr_scheduler == "constant":
-        return 1.0
-    if step < warmup:
-        return step / warmup
-    if config.lr_scheduler == "constant_with_warmup":
-        return 1.0
-    done = min(1.0, (step - warmup) / max(1, total - warmup))
-    if config.lr_scheduler == "linear":
-        return 1.0 - done
-    return 0.5 * (1.0 + math.cos(math.pi * done))
+    course = _course(
+        config.lr_scheduler,
+        config.max_train_steps,
+        config.lr_warmup_steps,
+        config.lr_num_cycles,
+        config.lr_power,
+        config.lr_step_rules,
+    )
+    return float(course(min(step, config.max_train_steps)))
+
+
+@lru_cache(maxsize=64)
+def _course(
+    name: str, total: int, warmup: int, cycles: int, power: float, rules: str
+) -> Callable[[int], float]:
+    """A function of the step alone, so that there is no state to save."""
+    if name == "constant":  # for which nothing has to be loaded
+        return lambda _: 1.0
+    scheduler = get_scheduler(
+        name,
+        torch.optim.SGD([torch.zeros(())], lr=1.0),
+        step_rules=rules,
+        num_warmup_steps=warmup,
+        num_training_steps=max(total, warmup + 1),
+        num_cycles=cycles,
+        power=power,
+    )
+    return scheduler.lr_lambdas[0]
 
 
 def is_fused(device: torch.device) -> bool:

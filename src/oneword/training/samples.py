@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from oneword._typing import Latents, Timesteps
+from oneword._typing import Latents, PerSample, Timesteps
 from oneword.training.job import Job
 
 
@@ -29,6 +29,10 @@ class Samples:
     """As ``Job.crops``, of each sample's picture."""
     mask: Float[Tensor, "batch 1 h w"] | None = None
     """As ``Job.masks``, averaged over each latent cell, mirrored where the picture is."""
+    huber_c: PerSample | None = None
+    """Error from which the loss is linear; ``None``: it is the squared error."""
+    weight: PerSample | None = None
+    """Of each sample in the loss; ``None``: all count alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,10 @@ class Batch:
     """Sentences from which the prediction is guided away, one per sample."""
     guidance: float = 1.0
     """Scale of that guidance."""
+
+    def part(self, keep: range) -> Batch:
+        """The samples of a range; the batch itself where they are all."""
+        return self if len(keep) == len(self.sentences) else self.only(keep)
 
     def only(self, keep: Sequence[int]) -> Batch:
         """The samples at these places."""
@@ -60,6 +68,8 @@ class Batch:
                 x_t=s.x_t[keep],
                 crops=s.crops[keep],
                 mask=None if s.mask is None else s.mask[keep],
+                huber_c=None if s.huber_c is None else s.huber_c[keep],
+                weight=None if s.weight is None else s.weight[keep],
             ),
             against=None if self.against is None else [self.against[i] for i in keep],
             guidance=self.guidance,

@@ -22,12 +22,7 @@ DIFFUSERS, KOHYA, ONETRAINER = (
 """Names, types and defaults of options, as those projects have them at each file's commit."""
 SCRIPTS = {n: o for script in DIFFUSERS["scripts"].values() for n, o in script.items()}
 
-COMING = {
-    "--save-steps", "--validation-prompts", "--optimizer", "--lr-num-cycles", "--lr-power",
-    "--lr-step-rules", "--noise-offset", "--loss-type", "--huber-c", "--huber-schedule",
-    "--snr-gamma", "--caption-dropout-rate", "--caption-tag-dropout-rate", "--shuffle-caption",
-    "--keep-tokens", "--random-crops", "--crop-scale", "--num-processes",
-}  # fmt: skip
+COMING = {"--save-steps", "--validation-prompts"}
 """Options that the pages name and that are still to be built; none that is there may be in it."""
 UNTIL_THEN = {
     "save_steps", "validation_prompt", "lr_num_cycles", "use_8bit_adam", "local_rank",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from diffusers.optimization import SchedulerType
 
 from oneword.cli.arguments import ComposeArguments, GenerateArguments, JobsArguments, TrainArguments
 from oneword.cli.options import parse, words_of
@@ -29,20 +30,13 @@ def test_cropping_by_its_old_name_is_a_way_to_fit(words, fit):
     assert notes == []
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [("polynomial", "linear"), ("cosine_with_restarts", "cosine"), ("cosine", "cosine")],
-)
-def test_courses_of_the_rate_have_other_names(theirs, ours):
-    for words in (["--lr_scheduler", theirs], [f"--lr_scheduler={theirs}"]):
-        chosen, _ = parse(TrainArguments, "train", [*BASE, *words, "--lr_num_cycles", "1"])
-        assert chosen.inversion.lr_scheduler == ours
-
-
-def test_a_rate_that_starts_again_is_refused():
-    words = ["--lr_scheduler", "cosine_with_restarts", "--lr_num_cycles", "3"]
-    with pytest.raises(ConfigError, match="must have one cycle here, got --lr-num-cycles 3"):
-        parse(TrainArguments, "train", [*BASE, *words])
+def test_every_course_of_the_rate_of_diffusers_is_taken():
+    for one in SchedulerType:
+        rules = ["--lr_step_rules", "1:5,0.1"] if one.value == "piecewise_constant" else []
+        words = [*BASE, "--lr_scheduler", one.value, "--lr_num_cycles", "3", *rules]
+        chosen, notes = parse(TrainArguments, "train", words)
+        assert (chosen.inversion.lr_scheduler, chosen.inversion.lr_num_cycles) == (one.value, 3)
+        assert not notes
 
 
 def test_an_option_that_is_dropped_takes_no_other_option_with_it():

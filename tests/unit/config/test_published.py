@@ -77,6 +77,7 @@ def test_decoders():
 def test_weights():
     rates = {name: values(own) for name, own in published.TUNING_RATES.items()}
     assert rates == tuning.TUNING_RATES
+    assert values(published.RATE_FACTORS) == presets.RATE_FACTORS
     assert flat(tuning.TUNING) == {name: values(own) for name, own in published.TUNING.items()}
 
 
@@ -124,6 +125,9 @@ def test_single_ones():
         "LDM's context": ldm.CONTEXT,
         "mask cells of an edit": blending.THICK,
         "rank of a LoRA": tuning.TuningConfig().rank,
+        "rate of Prodigy": presets.PRODIGY_RATE,
+        "course of the rate: cycles": inversion.lr_num_cycles,
+        "course of the rate: power": inversion.lr_power,
     }
 
 
@@ -151,7 +155,7 @@ def test_every_constant_has_a_source():
         {"": published.COMMON}, published.PRESETS, published.SETUPS, published.SAMPLERS,
         {"": published.DDIM}, {"": published.LDM_SCHEDULE}, published.PROTOCOLS,
         published.FAMILIES, {"": published.SINGLE}, published.DECODERS,
-        published.TUNING_RATES, published.TUNING, published.RECIPES,
+        published.TUNING_RATES, published.TUNING, {"": published.RATE_FACTORS}, published.RECIPES,
     )  # fmt: skip
     start = r"(section \d(\.\d)?|appendix [A-D]|their code|\d{4}\.\d{5}|diffusers|ours)\b"
     for constants in chain.from_iterable(table.values() for table in tables):

@@ -30,9 +30,9 @@ class Work:
     """What a model will be asked for."""
 
     samples: int = 4
-    """Samples of a step, or pictures drawn at once."""
+    """Samples of a step in this process, or pictures drawn at once."""
     batch: int | None = None
-    """Those of one word; ``None``: there is one word."""
+    """Those of one word in all processes; ``None``: there is one word in one process."""
     resolution: int | None = None
     """Side of the pictures, px; ``None``: the model's own."""
     trains: bool = True
@@ -45,7 +45,8 @@ class Work:
         if not self.trains:
             return [self.samples]
         own = self.batch or self.samples
-        return [*dict.fromkeys((self.samples, *(n for n in range(own, 0, -1) if own % n == 0)))]
+        most = min(own, self.samples)
+        return [*dict.fromkeys((self.samples, *(n for n in range(most, 0, -1) if own % n == 0)))]
 
 
 @dataclass(slots=True)

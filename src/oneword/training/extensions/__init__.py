@@ -12,12 +12,18 @@ from oneword.training.extensions import (
     cross_init,
     dreamartist,
     early_stopping,
+    huber,
+    losses,
+    min_snr,
     neti,
     norm,
+    offset_noise,
     per_image,
     progressive,
+    random_crops,
     regularized,
     timesteps,
+    wording,
     xti,
 )
 from oneword.training.parts import Form
@@ -38,6 +44,12 @@ TIMESTEPS = timesteps.sampled
 PENALTIES = (regularized.distance, cross_init.distance)
 AFTER = (norm.drawn, averaging.followed)
 STOP = early_stopping.variance
+LOSS = losses.loss
+NOISE = offset_noise.shifted
+VIEWS = random_crops.views
+WORDING = wording.varied
+SAMPLES = (huber.scaled, min_snr.weighed)
+"""What the samples of training are told beside; those of the fixed batch stay plain."""
 
 
 def form(config: ResolvedConfig) -> Form:

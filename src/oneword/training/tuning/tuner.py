@@ -273,7 +273,7 @@ class _Tuner:
 
         # Loss: the word's own, and the class's with its weight.
         losses = [
-            squared_error(prediction, batch.target, batch.samples).mean()
+            extensions.LOSS(prediction, batch.target, batch.samples).mean()
             for prediction, (_, batch) in zip(found, words, strict=True)
         ]
         loss = losses[0]
@@ -375,8 +375,14 @@ class _Tuner:
             drawn = (self._class_pixels(prompt).clamp(-1, 1) + 1) * 127.5
             self.class_pictures = drawn.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         pixels = from_uint8(self.class_pictures.numpy())
-        # draws unlike the word's own
-        config = dataclasses.replace(self.config, seed=self.config.seed ^ 0x5EED)
+        # draws unlike the word's own, and pictures and sentences as they are
+        config = dataclasses.replace(
+            self.config,
+            seed=self.config.seed ^ 0x5EED,
+            random_crops=0,
+            shuffle_caption=False,
+            caption_tag_dropout_rate=0.0,
+        )
         job = Job(name="class", pictures=pixels, config=config)
         # the word of a class picture's sentence is the whole of it
         return Batches(

@@ -1,0 +1,202 @@
+"""Processes that share a run: each takes some of a step's samples, and gradients are summed.
+
+Every process runs the same loop with the same draws. What a decision rests on (gradients, losses on
+the fixed batch, who was asked to stop, what was raised) is brought together first, so that all of
+them decide alike: they hold the same rows after each step and end at the same one. Files, previews
+and messages are the first process's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from oneword._devices import device_of
+from oneword.errors import ConfigError, UserError, why
+from oneword.training.started import Started
+
+
+T = TypeVar("T")
+_PATIENCE = timedelta(hours=2)  # the first process may draw or upload; the dead are noticed at once
+_FINE, _ASKED, _FAILED = range(3)
+
+
+class ProcessError(UserError):
+    """Another process of a run has failed, or is gone."""
+
+
+class Processes:
+    """The processes that share a run, seen from one of them. Every method is called in all of them.
+
+    Args:
+        rank: Which of them this one is, from 0.
+        count: How many there are.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes files and tells of progress."""
+        return self.rank == 0
+
+    def share(self, size: int) -> range:
+        """Which of so many samples are this process's; shares differ by one at most."""
+        return range(self.rank * size // self.count, (self.rank + 1) * size // self.count)
+
+    def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The sums over all processes, on the device, of tensors that are shaped alike in all.
+
+        Raises:
+            ProcessError: another process is gone.
+        """
+        if self.count == 1:
+            return list(tensors)
+        flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        with _noticed():
+            dist.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def highest(self, numbers: Sequence[int]) -> list[int]:
+        """The highest of each number in any process.
+
+        Raises:
+            ProcessError: another process is gone.
+        """
+        if self.count == 1 or not numbers:
+            return list(numbers)
+        found = torch.tensor(numbers)
+        with _noticed():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return found.tolist()
+
+    def from_first(self, value: T) -> T:
+        """What the first process calls this with; it must be picklable.
+
+        Raises:
+            ProcessError: another process is gone.
+        """
+        if self.count == 1:
+            return value
+        told: list[Any] = [value if self.is_first else None]
+        with _noticed():
+            dist.broadcast_object_list(told)
+        return told[0]
+
+    @contextlib.contextmanager
+    def agreed(self) -> Iterator[None]:
+        """Let whatever is raised inside by one process be raised by all, when the block ends.
+
+        No process may wait for the others inside.
+
+        Raises:
+            ProcessError: something was raised in another process, or one is gone.
+            KeyboardInterrupt: it was raised in any process, and nothing worse.
+        """
+        if self.count == 1:
+            yield
+            return
+        raised: Exception | KeyboardInterrupt | None = None
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            raised = error
+        failed = why(raised) if isinstance(raised, Exception) else None
+        own = _FINE if raised is None else _ASKED if failed is None else _FAILED
+        (worst,) = self.highest([own])
+        if worst == _FINE:
+            return
+        if worst == _FAILED:
+            told: list[Any] = [None] * self.count
+            with _noticed():
+                dist.all_gather_object(told, failed)
+            if failed is None:
+                rank, text = next((r, text) for r, text in enumerate(told) if text is not None)
+                raise ProcessError(f"Process {rank} of {self.count} has failed: {text}")
+        raise raised or KeyboardInterrupt
+
+
+ALONE = Processes()
+"""A run in one process."""
+
+
+@contextlib.contextmanager
+def _noticed() -> Iterator[None]:
+    """Say in a sentence that another process is gone: torch says so as it can."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessError(
+            "Another process of this run has ended before its time, and the run ends with it; run "
+            "the same command again to go on from the last state that was saved."
+        ) from error
+
+
+def check_device(device: str, count: int) -> torch.device:
+    """The device on which so many processes of this machine can train.
+
+    Args:
+        device: As of ``ModelConfig``.
+        count: Of this machine's processes.
+
+    Raises:
+        ModelError: it is no device.
+        ConfigError: it is one for a single process, or there are fewer GPUs than processes.
+    """
+    found = device_of(device)  # without a tensor there, which would take memory of the first GPU
+    if found.type not in ("cpu", "cuda") or found.index is not None:
+        raise ConfigError(
+            "Several processes must train on CUDA's GPUs, one each, or on the CPU, got the device "
+            f"{str(found)!r}; pass --device cuda or cpu, or leave --num-processes out."
+        )
+    if found.type == "cuda" and count > torch.cuda.device_count():
+        raise ConfigError(
+            "num_processes must be at most the number of GPUs, "
+            f"{torch.cuda.device_count()}, got {count}."
+        )
+    return found
+
+
+@contextlib.contextmanager
+def joined(started: Started | None, device: str = "auto") -> Iterator[Processes]:
+    """Meet the other processes of a run, through torch.distributed.
+
+    Gradients on GPUs are summed by NCCL, everything else by Gloo, which notices at once when a
+    process is gone.
+
+    Args:
+        started: As the launcher says; ``None``: this process is alone.
+        device: As of ``ModelConfig``; "cuda" is then the GPU with this process's number.
+
+    Yields:
+        The processes; they part at the end of the block.
+
+    Raises:
+        UserError: as of ``check_device``.
+    """
+    if started is None:
+        yield ALONE
+        return
+    backend = "gloo"
+    if check_device(device, started.local_count).type == "cuda":
+        torch.cuda.set_device(started.local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(
+        backend,
+        init_method="env://",
+        rank=started.rank,
+        world_size=started.count,
+        timeout=_PATIENCE,
+    )
+    try:
+        yield Processes(started.rank, started.count)
+    finally:
+        dist.destroy_process_group()
