@@ -536,7 +536,7 @@ _TRAINING = {
         "placeholder_token", "initializer_token", "initializer_file", "learnable_property", "setup",
         "num_vectors",
     ),
-    "picture": ("train_data_dir", "resolution", "fit", "random_flip"),
+    "picture": ("train_data_dir", "resolution", "fit"),
     "model": ("model", "dtype", "memory"),
     "training": (
         "preset", "max_train_steps", "learning_rate", "train_batch_size", "seed",
