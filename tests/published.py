@@ -31,7 +31,7 @@ COMMON: Constants = {
     "lr_warmup_steps": (0, "their code (row 11)"),
     "adam_weight_decay": (0.0, "ours: row 11 has 0.01"),
     "random_flip": (True, "their code (2.7)"),
-    "center_crop": (True, "ours: 2.7 squashes"),
+    "fit": ("crop", "ours: 2.7 squashes"),
     "interpolation": ("lanczos", "ours: 2.7 has bicubic"),
     "backgrounds": ("auto", "ours: 2.7 keeps what a file has under its transparency"),
     "keep": ("best", "ours: row 9 keeps the last"),
@@ -50,7 +50,7 @@ COMMON: Constants = {
 _PUBLISHED: Constants = {
     "scale_lr": (True, "section 3 (row 8)"),
     "adam_weight_decay": (1e-2, "their code (row 11)"),
-    "center_crop": (False, "their code (2.7)"),
+    "fit": ("squash", "their code (2.7)"),
     "interpolation": ("bicubic", "their code (2.7)"),
     "backgrounds": ("none", "their code (2.7)"),
     "keep": ("last", "section 3 (row 9)"),
@@ -182,13 +182,13 @@ PROTOCOLS: dict[str, Constants] = {
             {"guidance_scale": 5.0, "num_inference_steps": 50},
             "section 5.1 (rows 29 and 31)",
         ),
-        "center_crop": (False, "their code (2.7)"),
+        "fit": ("squash", "their code (2.7)"),
         "interpolation": ("bicubic", "their code (2.7)"),
     },
     "default": {
         "num_images_per_prompt": (16, "ours: quick"),
         "sampling": ({}, "ours: the model's own"),
-        "center_crop": (True, "ours"),
+        "fit": ("crop", "ours"),
         "interpolation": ("lanczos", "ours"),
     },
 }

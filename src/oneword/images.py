@@ -10,14 +10,16 @@ import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
+from torch.nn import functional as F
 
 from oneword._escaping import terminal
 from oneword._files import (
@@ -31,7 +33,7 @@ from oneword._files import (
     write_atomic,
 )
 from oneword._typing import Masks, Pixels
-from oneword.config.presets import Interpolation
+from oneword.config.presets import Fit, Interpolation
 from oneword.errors import UserError
 from oneword.prompts import descriptions
 
@@ -45,6 +47,7 @@ FORMATS = {
     "AVIF": (".avif",),
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
     "PNG": (".png", ".apng"),
@@ -55,14 +58,14 @@ FORMATS = {
 }
 """Formats that are read, whatever a file is called, and the endings that pictures are known by.
 
-Pillow reads others, too: PostScript by starting Ghostscript, and video by its first frame.
+Pillow reads others, too: PostScript by starting Ghostscript, and video by its first frame. HEIF
+needs pillow-heif.
 """
 _ENDINGS = {ending for endings in FORMATS.values() for ending in endings}
 _NOT_READ = {
-    ".heic": "HEIC", ".heif": "HEIC", ".jxl": "JPEG XL", ".psd": "Photoshop", ".svg": "SVG",
-    ".eps": "PostScript", ".ai": "Illustrator", ".xcf": "GIMP", ".ico": "icon", ".dng": "raw",
-    ".cr2": "raw", ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".orf": "raw", ".raf": "raw",
-    ".rw2": "raw",
+    ".jxl": "JPEG XL", ".psd": "Photoshop", ".svg": "SVG", ".eps": "PostScript",
+    ".ai": "Illustrator", ".xcf": "GIMP", ".ico": "icon", ".dng": "raw", ".cr2": "raw",
+    ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".orf": "raw", ".raf": "raw", ".rw2": "raw",
 }  # fmt: skip
 _STRIP = 2**22  # pixels that are worked on at once where a step needs much memory for each
 
@@ -76,6 +79,7 @@ class PictureSet:
     """The pictures of a folder, in the order of their names."""
 
     pixels: Pixels
+    """Those of several sizes lie in the upper left of equal frames, which are white elsewhere."""
     names: tuple[str, ...]
     captions: tuple[str | None, ...]
     """From ``metadata.jsonl`` or a .txt file of the same stem, where there is one."""
@@ -86,8 +90,26 @@ class PictureSet:
     opacity: Masks | None = None
     """How solid each picture is, in [0, 1], where any is transparent somewhere; ``pixels`` show
     them on white."""
+    sizes: Int[Tensor, "batch 2"] | None = None
+    """Height and width of each picture, px, where they differ; ``None``: all fill their frames."""
     skipped: tuple[str, ...] = field(default=())
     """Entries that are no pictures, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a picture is put, and how."""
+
+    size: tuple[int, int]
+    """Height and width, px."""
+    fit: Fit = "crop"
+    """As of ``to_pixels``."""
+    interpolation: Interpolation = "lanczos"
+
+    @property
+    def shape(self) -> str:
+        """What it is, in a word."""
+        return "square" if self.size[0] == self.size[1] else "frame"
 
 
 _MASK = ".mask.png"
@@ -98,12 +120,14 @@ def read_folder(
     folder: Path,
     *,
     resolution: int,
-    center_crop: bool = True,
+    fit: Fit = "crop",
+    bucket_step: int = 64,
     interpolation: Interpolation = "lanczos",
     masks: bool = True,
     mask_dir: Path | None = None,
+    caption_dir: Path | None = None,
 ) -> PictureSet:
-    """Read every picture of a folder as squares of ``resolution`` px.
+    """Read every picture of a folder in the size that a model takes.
 
     Hidden files, folders and files of other kinds are skipped and listed; a damaged picture is an
     error, since leaving it out would change the result silently. What is transparent becomes white.
@@ -112,26 +136,59 @@ def read_folder(
 
     Args:
         folder: Where the pictures lie.
-        resolution: Side of the squares, px.
-        center_crop: Take the middle square; otherwise the picture is squashed.
+        resolution: Side of the squares, px; buckets have at most their area.
+        fit: Take the middle square ("crop"), bring the whole to a square ("squash"), put bars
+            around it, which no mask marks ("pad"), or crop to the nearest of ``bucket_sizes``
+            ("buckets").
+        bucket_step: Sides of buckets are multiples of this, px.
         interpolation: How it is brought to that size.
         masks: Read masks: from ``mask_dir``, from ``NAME.mask.png`` beside ``NAME.jpg``, or from
             the picture's own transparency, the first that there is.
         mask_dir: Folder with a mask for pictures, under the picture's stem.
+        caption_dir: Folder with .txt files, which go before those beside the pictures.
 
     Raises:
         ImageError: there is no such folder, it holds no picture, or one cannot be used.
     """
+    paths, skipped = picture_files(folder)
+    for name, other in (("masks", mask_dir), ("captions", caption_dir)):
+        if other is not None and not other.is_dir():
+            raise ImageError(f"The {name} must lie in a folder, got {other}.")
+    captions = captions_of(folder, paths, caption_dir)
+    buckets = bucket_sizes(resolution, bucket_step) if fit == "buckets" else []
+    pixels, crops, found_masks, solid = [], [], [], []
+    for path in paths:
+        upright = _upright(path)
+        size = _nearest(upright, buckets) if buckets else (resolution, resolution)
+        frame = Frame(size, fit, interpolation)
+        pixels.append(to_pixels(_rgb(upright), frame))
+        crops.append(_crop(upright, frame))
+        solid.append(_solid(upright, path, frame))
+        mask = _mask_of(path, upright, mask_dir) if masks else None
+        found_masks.append(_to_mask(mask, upright, path, frame))
+    sizes = torch.tensor([own.shape[-2:] for own in pixels])
+    return PictureSet(
+        _framed(pixels),
+        tuple(path.name for path in paths),
+        captions,
+        torch.tensor(crops),
+        _framed(found_masks) if any(not bool(m.all()) for m in found_masks) else None,
+        _framed(solid) if any(bool((own < 1).any()) for own in solid) else None,
+        sizes if bool((sizes != sizes[0]).any()) else None,
+        tuple(skipped),
+    )
+
+
+def picture_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The pictures of a folder in the order of their names, and other entries with the reason.
+
+    Raises:
+        ImageError: there is no such folder, or it holds no picture.
+    """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
         raise ImageError(f"The pictures must lie in a folder, got {folder} ({found}).")
-    if mask_dir is not None and not mask_dir.is_dir():
-        raise ImageError(f"The masks must lie in a folder, got {mask_dir}.")
-    listed = _listed_captions(folder / _METADATA)
-    spelled = {_composed(name): name for name in listed}
-    unused = set(listed)
-    squares, names, captions, crops, skipped = [], [], [], [], []
-    found_masks, solid = [], []
+    paths, skipped = [], []
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         if path.name.startswith(".") or path.name in (_METADATA, descriptions.FILE):
             continue
@@ -140,62 +197,121 @@ def read_folder(
             if not _has_picture(path.with_name(path.name.removesuffix(_MASK)) if beside else path):
                 kind = "a mask" if beside else "a text file"
                 skipped.append(f"{path.name} ({kind} without its picture)")
-            continue
-        if path.is_dir():
+        elif path.is_dir():
             skipped.append(f"{path.name} (a folder)")
-            continue
-        ending = path.suffix.lower()
-        if ending not in _ENDINGS:
-            kind = _NOT_READ.get(ending)
+        elif path.suffix.lower() not in _ENDINGS:
+            kind = _NOT_READ.get(path.suffix.lower())
             why = f"a {kind} file, which is not read; save it as JPEG or PNG" if kind else ""
             skipped.append(f"{path.name} ({why or 'no picture'})")
-            continue
-        if not path.is_file():
+        elif not path.is_file():
             skipped.append(f"{path.name} (no regular file)")
-            continue
-        upright = _upright(path)
-        squares.append(
-            to_pixels(
-                _rgb(upright), resolution, center_crop=center_crop, interpolation=interpolation
-            )
-        )
-        crops.append(_crop(upright, resolution, center_crop=center_crop))
-        solid.append(
-            _solid(upright, path, resolution, center_crop=center_crop, interpolation=interpolation)
-        )
-        mask = _mask_of(path, upright, mask_dir) if masks else None
-        found_masks.append(
-            _to_mask(mask, path, resolution, center_crop=center_crop, interpolation=interpolation)
-        )
-        names.append(path.name)
-        own = spelled.get(_composed(path.name), "")
-        unused.discard(own)
-        captions.append(_caption_beside(path) or listed.get(own) or None)
-    if not squares:
+        else:
+            paths.append(path)
+    if not paths:
         also = f"; skipped {', '.join(skipped)}" if skipped else ""
         raise ImageError(f"The folder must hold at least one picture, got none in {folder}{also}.")
+    return paths, skipped
+
+
+def captions_of(
+    folder: Path, paths: Sequence[Path], caption_dir: Path | None = None
+) -> tuple[str | None, ...]:
+    """The caption of each picture of a folder, where it has one.
+
+    Args:
+        folder: As of ``read_folder``.
+        paths: Its pictures.
+        caption_dir: As of ``read_folder``.
+
+    Raises:
+        ImageError: a caption cannot be read, or ``metadata.jsonl`` names other pictures.
+    """
+    listed = _listed_captions(folder / _METADATA)
+    spelled = {_composed(name): name for name in listed}
+    own = [spelled.get(_composed(path.name), "") for path in paths]
+    unused = listed.keys() - {*own}
     if unused:
         raise ImageError(
             f"{folder / _METADATA} must name only pictures of its folder, got "
             f"{', '.join(sorted(unused)[:3])}."
         )
-    return PictureSet(
-        torch.cat(squares),
-        tuple(names),
-        tuple(captions),
-        torch.tensor(crops),
-        torch.cat(found_masks) if any(not bool(m.all()) for m in found_masks) else None,
-        torch.cat(solid) if any(bool((own < 1).any()) for own in solid) else None,
-        tuple(skipped),
+    return tuple(
+        _caption_beside(path, caption_dir) or listed.get(name) or None
+        for path, name in zip(paths, own, strict=True)
     )
 
 
-def _caption_beside(picture: Path) -> str | None:
-    path = picture.with_suffix(".txt")
-    if not path.exists():
+def caption_file(picture: Path, caption_dir: Path | None = None) -> Path:
+    """Where the caption of a picture lies: beside it, or in a folder of captions."""
+    beside = picture.with_suffix(".txt")
+    return beside if caption_dir is None else caption_dir / beside.name
+
+
+def mask_file(picture: Path, mask_dir: Path | None = None) -> Path:
+    """Where a mask for a picture is written: beside it, or in a folder of masks."""
+    return (
+        picture.with_name(picture.stem + _MASK)
+        if mask_dir is None
+        else mask_dir / f"{picture.stem}.png"
+    )
+
+
+def _caption_beside(picture: Path, caption_dir: Path | None) -> str | None:
+    places = [caption_file(picture, caption_dir), caption_file(picture)]
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
         return None
     must = f"The caption of {picture.name} must be a readable text file"
     return read_text(path, most=MAX_LINE, must=must, error=ImageError).strip()
+
+
+def _framed(own: Sequence[Tensor]) -> Tensor:
+    """Pictures of several sizes in the upper left of frames as large as the largest sides."""
+    height, width = (max(one.shape[axis] for one in own) for axis in (-2, -1))
+    return torch.cat(
+        [F.pad(o, (0, width - o.shape[-1], 0, height - o.shape[-2]), value=1.0) for o in own]
+    )
+
+
+# --- sizes by aspect
+
+MOST_LONG = 4
+"""Of a bucket's longer side, in units of its shorter one."""
+
+
+def bucket_sizes(resolution: int, step: int) -> list[tuple[int, int]]:
+    """Heights and widths that are multiples of a step and fill the area of a square, or nearly so.
+
+    Of each width it is the largest height; the longer side is at most ``MOST_LONG`` of the shorter.
+
+    Args:
+        resolution: Side of the square, px.
+        step: In px.
+
+    Raises:
+        ImageError: the square is smaller than one step.
+
+    Source:
+        Podell et al. 2023, arXiv:2307.01952, section 2.3 and appendix I.
+    """
+    if resolution < step:
+        raise ImageError(
+            f"The resolution must be at least one step of the buckets' sides, got {resolution} px "
+            f"with steps of {step} px; take a smaller --bucket-step, or --fit crop."
+        )
+    side = resolution // step * step
+    found = {(side, side)}
+    for long in range(side, 2 * resolution + 1, step):
+        short = resolution**2 // long // step * step
+        if short and long <= MOST_LONG * short:
+            found |= {(short, long), (long, short)}
+    return sorted(found)
+
+
+def _nearest(image: Image.Image, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The size whose aspect is nearest to a picture's; of equally near ones the largest."""
+    aspect = math.log(image.width / image.height)
+    return min(sizes, key=lambda s: (abs(math.log(s[1] / s[0]) - aspect), -s[0] * s[1]))
 
 
 def _composed(name: str) -> str:
@@ -230,31 +346,51 @@ def _listed_captions(path: Path) -> dict[str, str | None]:
     return found
 
 
-def _crop(image: Image.Image, size: int, *, center_crop: bool) -> list[int]:
-    """Original height and width, and where the square lies in the resized picture, px."""
+def _crop(image: Image.Image, frame: Frame) -> list[int]:
+    """Original height and width, and where the frame lies in the resized picture, px."""
     width, height = image.size
-    if not center_crop:
+    if frame.fit in ("squash", "pad"):
         return [height, width, 0, 0]
-    scale = size / min(width, height)
-    top, left = (round((side * scale - size) / 2) for side in (height, width))
+    scale = max(own / side for own, side in zip(frame.size, (height, width), strict=True))
+    top, left = (
+        round((side * scale - own) / 2)
+        for own, side in zip(frame.size, (height, width), strict=True)
+    )
     return [height, width, top, left]
 
 
-def _mask_of(path: Path, upright: Image.Image, mask_dir: Path | None) -> Image.Image | None:
-    places = [path.with_name(path.stem + _MASK)]
+def _mask_places(path: Path, mask_dir: Path | None) -> list[Path]:
+    """The files of a picture's masks, the one that counts first."""
+    places = [mask_file(path)]
     if mask_dir is not None:
         inside = [p for p in sorted(mask_dir.iterdir()) if p.suffix.lower() in _ENDINGS]
         places = [p for p in inside if p.stem == path.stem] + places
-    for place in places:
-        if place.exists():
-            mask = _upright(place)
-            if mask.size != upright.size:
-                raise ImageError(
-                    f"A mask must be as large as its picture, got {place.name} of {mask.width} x "
-                    f"{mask.height} for {path.name} of {upright.width} x {upright.height}."
-                )
-            transparent = mask.mode in ("RGBA", "LA") and _opacity(mask) is not None
-            return _opacity(mask) if transparent else _rgb(mask).convert("L")
+    return [place for place in places if place.exists()]
+
+
+def mask_of(path: Path, mask_dir: Path | None = None) -> Image.Image | None:
+    """The mask of a picture, grey and as large as it, where there is one.
+
+    Args:
+        path: The picture.
+        mask_dir: As of ``read_folder``.
+
+    Raises:
+        ImageError: the picture or its mask cannot be used.
+    """
+    return _mask_of(path, _upright(path), mask_dir)
+
+
+def _mask_of(path: Path, upright: Image.Image, mask_dir: Path | None) -> Image.Image | None:
+    for place in _mask_places(path, mask_dir):
+        mask = _upright(place)
+        if mask.size != upright.size:
+            raise ImageError(
+                f"A mask must be as large as its picture, got {place.name} of {mask.width} x "
+                f"{mask.height} for {path.name} of {upright.width} x {upright.height}."
+            )
+        transparent = mask.mode in ("RGBA", "LA") and _opacity(mask) is not None
+        return _opacity(mask) if transparent else _rgb(mask).convert("L")
     return _opacity(upright)
 
 
@@ -272,52 +408,34 @@ def _opacity(image: Image.Image) -> Image.Image | None:
     return alpha if alpha.getextrema() != (255, 255) else None
 
 
-def _solid(
-    upright: Image.Image,
-    path: Path,
-    size: int,
-    *,
-    center_crop: bool,
-    interpolation: Interpolation,
-) -> Masks:
-    """How solid the pixels of a square are."""
+def _solid(upright: Image.Image, path: Path, frame: Frame) -> Masks:
+    """How solid the pixels of a picture in its frame are."""
     alpha = _opacity(upright)
     if alpha is None:
-        return torch.ones(1, 1, size, size)
-    found = _level(alpha, size, center_crop=center_crop, interpolation=interpolation)
+        return torch.ones(1, 1, *frame.size)
+    found = _level(alpha, frame)
     if not bool((found > 0.5).any()):
         raise ImageError(
-            "A picture must show something, got nothing that is not transparent inside the square "
-            f"of {path.name}."
+            "A picture must show something, got nothing that is not transparent inside the "
+            f"{frame.shape} of {path.name}."
         )
     return found
 
 
-def _level(
-    image: Image.Image, size: int, *, center_crop: bool, interpolation: Interpolation
-) -> Masks:
-    """A grey picture as numbers in [0, 1]."""
-    pixels = to_pixels(
-        image.convert("RGB"), size, center_crop=center_crop, interpolation=interpolation
-    )
+def _level(image: Image.Image, frame: Frame) -> Masks:
+    """A grey picture as numbers in [0, 1]; bars around it are 0."""
+    pixels = to_pixels(image.convert("RGB"), frame, fill=0)
     return ((pixels[:, :1] + 1) / 2).clamp(0, 1)
 
 
-def _to_mask(
-    mask: Image.Image | None,
-    path: Path,
-    size: int,
-    *,
-    center_crop: bool,
-    interpolation: Interpolation,
-) -> Masks:
-    if mask is None:
-        return torch.ones(1, 1, size, size)
-    found = _level(mask, size, center_crop=center_crop, interpolation=interpolation)
+def _to_mask(mask: Image.Image | None, upright: Image.Image, path: Path, frame: Frame) -> Masks:
+    if mask is None and frame.fit != "pad":
+        return torch.ones(1, 1, *frame.size)
+    found = _level(mask or Image.new("L", upright.size, 255), frame)
     if not bool((found > 0.5).any()):
         raise ImageError(
             f"A mask must mark some of its picture white (or opaque), got nothing marked inside "
-            f"the square of {path.name}."
+            f"the {frame.shape} of {path.name}."
         )
     return found
 
@@ -349,6 +467,11 @@ def open_picture(path: Path) -> Image.Image:
     """
     must = "A picture must be whole and readable"
     with open_regular(path, most=MAX_BYTES, must=must, error=ImageError) as file:
+        if _is_heif(file, path) and not _reads_heif():
+            raise ImageError(
+                f"Cannot read {path.name} because pillow-heif is not installed; do pip install "
+                "'oneword[heic]', or take it out of the folder."
+            )
         try:
             with warnings.catch_warnings():
                 # of sizes, which are checked here, and of EXIF, of which one number is used
@@ -371,6 +494,33 @@ def open_picture(path: Path) -> Image.Image:
                 "out of the folder."
             ) from error
         return image
+
+
+_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+"""Brands in the headers of HEIC files, whatever they are called."""
+_MAYBE_HEIF = {b"mif1", b"msf1"}  # or AVIF
+
+
+def _is_heif(file: BinaryIO, path: Path) -> bool:
+    """Whether a file holds HEIC. Where only its end tells it from AVIF, Pillow will know both."""
+    header = file.read(12)
+    file.seek(0)
+    brand = header[8:] if header[4:8] == b"ftyp" else b""
+    if brand in _MAYBE_HEIF:
+        _reads_heif()
+        return path.suffix.lower() in FORMATS["HEIF"]
+    return brand in _HEIF
+
+
+@cache
+def _reads_heif() -> bool:
+    """Let Pillow read HEIC, where the extra is installed; whether it is."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _check_size(image: Image.Image, path: Path) -> None:
@@ -523,20 +673,33 @@ def _strip_to_rgb(image: Image.Image, top: float) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_pixels(
-    image: Image.Image,
-    size: int,
-    *,
-    center_crop: bool = True,
-    interpolation: Interpolation = "lanczos",
-) -> Pixels:
-    """One picture as (1, 3, size, size) in [-1, 1]: the middle square, or squashed to a square."""
-    if center_crop:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling[interpolation.upper()])
+def to_pixels(image: Image.Image, frame: Frame, fill: int = 255) -> Pixels:
+    """One picture in its frame, (1, 3, height, width) in [-1, 1].
+
+    Args:
+        image: The picture.
+        frame: With ``fit`` "crop" or "buckets" the middle that has the frame's aspect; with
+            "squash" the whole, in whatever aspect; with "pad" the whole between two bars.
+        fill: Grey value of the bars, 0..255.
+    """
+    height, width = frame.size
+    size, how = (width, height), Image.Resampling[frame.interpolation.upper()]
+    if frame.fit == "pad":
+        scale = min(width / image.width, height / image.height)
+        inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        whole = Image.new("RGB", size, (fill,) * 3)
+        small = image if image.size == inner else image.resize(inner, how)
+        whole.paste(small, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        image = whole
+    elif frame.fit != "squash":
+        inner = (
+            max(1, min(image.width, round(image.height * width / height))),
+            max(1, min(image.height, round(image.width * height / width))),
+        )
+        left, top = (image.width - inner[0]) // 2, (image.height - inner[1]) // 2
+        image = image.crop((left, top, left + inner[0], top + inner[1]))
+    if image.size != size:
+        image = image.resize(size, how)
     values = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32).copy())
     return (values / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
 
@@ -672,6 +835,83 @@ def _laid_out(
         sheet.paste(image, (left, top))
         boxes.append((left, top, left + image.width, top + image.height))
     return sheet, boxes
+
+
+def captioned_sheet(
+    pictures: Sequence[tuple[Image.Image, Sequence[str]]],
+    *,
+    columns: int = 4,
+    cell_px: int = 256,
+) -> Image.Image:
+    """Pictures of any aspect in rows, each with texts below it that go on in further lines.
+
+    Args:
+        pictures: Each with its texts, one below the other.
+        columns: Pictures a row, at most.
+        cell_px: Longer side of a picture on the sheet.
+    """
+    columns, font, line_px = min(columns, len(pictures)), ImageFont.load_default(13), 18
+    cells = []
+    for image, texts in pictures:
+        factor = cell_px / max(image.size)
+        size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+        how = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
+        lines = [line for text in texts for line in _lines(terminal(text), font, cell_px)]
+        cells.append((image.convert("RGB").resize(size, how), lines))
+    rows = [cells[first : first + columns] for first in range(0, len(cells), columns)]
+    heights = [
+        max(own.height for own, _ in row) + line_px * max(len(lines) for _, lines in row) + 3 * _GAP
+        for row in rows
+    ]
+    gap = 3 * _GAP
+    width = gap + columns * (cell_px + gap)
+    sheet = Image.new("RGB", (width, gap + sum(heights)), (255, 255, 255))
+    pen, top = ImageDraw.Draw(sheet), gap
+    for row, height in zip(rows, heights, strict=True):
+        below = max(image.height for image, _ in row)
+        for column, (image, lines) in enumerate(row):
+            left = gap + column * (cell_px + gap)
+            sheet.paste(image, (left, top))
+            for number, line in enumerate(lines):
+                place = left, top + below + 2 + number * line_px
+                pen.text(place, line, fill=(30, 30, 30), font=font)
+        top += height
+    return sheet
+
+
+_MOST_LINES = 12  # of a text below a picture
+
+
+def _lines(text: str, font: Any, width: float) -> list[str]:
+    """A text in lines that are no wider, broken between words where that is possible."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "..."]
+
+
+_UNCOUNTED = (90, 0, 25)
+
+
+def with_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """A picture in which what a mask leaves out is dark red.
+
+    Args:
+        image: The picture.
+        mask: Grey, of the same size; white counts.
+    """
+    shown = image.convert("RGB")
+    veiled = Image.blend(shown, Image.new("RGB", image.size, _UNCOUNTED), 0.7)
+    return Image.composite(shown, veiled, mask.convert("L"))
 
 
 def cells_of(sheet: Image.Image, rows: int) -> list[list[Image.Image]]:

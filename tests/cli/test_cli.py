@@ -209,7 +209,7 @@ def test_evaluate_takes_the_papers_protocol_and_says_what_is_not_its(
     ]  # fmt: skip
     assert set(protocol["paper_has"]) == {"num_images_per_prompt", "judge", "edit_prompts"}
     backbone = load_backbone(ModelConfig(model=str(tiny_folder), device="cpu"))
-    pictures = read_folder(photos, resolution=32, center_crop=False, interpolation="bicubic")
+    pictures = read_folder(photos, resolution=32, fit="squash", interpolation="bicubic")
     own = metrics.self_similarity(load_judge(str(judge), backbone).images(pictures.pixels))
     assert found["scores"]["training pictures"]["image_similarity"] == pytest.approx(own, abs=1e-6)
     out = " ".join(capsys.readouterr().out.split())

@@ -103,7 +103,7 @@ def unchanged(before, backbone):
 
 def fixed_loss(backbone, one, concept):
     """Loss of a concept on the job's fixed batch, as a user of its file would have it."""
-    fixed = tuner.batches_of(backbone, one).fixed
+    (fixed,) = tuner.batches_of(backbone, one).fixed
     with torch.no_grad(), injected(backbone, [concept]):
         (found,) = predictions(
             backbone, [(partial(fill, placeholder_token=concept.placeholder_token), fixed)]

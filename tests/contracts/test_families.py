@@ -253,7 +253,8 @@ def test_predictions_do_not_mix_within_a_batch(backbone):
     assert torch.allclose(whole, torch.cat(alone), atol=1e-5)
 
 
-def test_one_denoising_step_is_the_pipelines_own(backbone, known, monkeypatch):
+@pytest.mark.parametrize("width", [64, 128])
+def test_one_denoising_step_is_the_pipelines_own(backbone, known, width, monkeypatch):
     """What the stock pipeline hands its scheduler in midway is what ``predict`` gives."""
     seen, scheduler = [], backbone.pipeline.scheduler
     step = scheduler.step
@@ -266,12 +267,13 @@ def test_one_denoising_step_is_the_pipelines_own(backbone, known, monkeypatch):
         return step(prediction, t, sample, *args, **kwargs)
 
     monkeypatch.setattr(scheduler, "step", look)
-    two = SamplingConfig(num_inference_steps=2, height=64, width=64)
+    assert 64 % backbone.step_px == 0
+    two = SamplingConfig(num_inference_steps=2, height=64, width=width)
     default = backbone.sampling.guidance_scale
     guidance = default if known.unguided is None else known.unguided
     backbone.draw(["a cat"], [3], SamplingConfig(guidance_scale=guidance).overlaid(two))
     prediction, t, sample = seen[-1]
-    size = (64 // backbone.autoencoder.factor,) * 2
+    size = (64 // backbone.autoencoder.factor, width // backbone.autoencoder.factor)
     with torch.no_grad():
         cond = backbone.encode_prompt(["a cat"])
         own = backbone.predict(backbone._from_step(sample, size), t.reshape(1), cond)

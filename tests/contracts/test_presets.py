@@ -71,7 +71,7 @@ def test_the_published_presets_squash_with_bicubic(preset, flags, tiny_sd):
     assert blue == green == (preset in PUBLISHED)
     cropped = TrainConfig(
         train_data_dir=flags,
-        inversion=settings(preset, center_crop=True, interpolation="lanczos"),
+        inversion=settings(preset, fit="crop", interpolation="lanczos"),
     )
     assert torch.equal(prepare(cropped, tiny_sd).job.pictures, expected(flags, "default"))
 

@@ -200,17 +200,18 @@ def test_a_run_of_an_older_version_goes_on_with_what_it_did(make, tmp_path):
     kept = tmp_path / "run" / "config.json"
     train(make(), on_event=Stop(5))
     record = json.loads(kept.read_text())
-    cropped = record["config"]["inversion"].pop("center_crop")
+    assert record["config"]["inversion"].pop("fit") == "crop"
     assert record["config"]["inversion"].pop("interpolation") == "lanczos"
     assert record["config"]["inversion"].pop("backgrounds") == "none"  # they are not transparent
     for name in LATER:
         record["config"]["inversion"].pop(name)
-    kept.write_text(
-        json.dumps(record | {"config": record["config"] | {"center_crop": not cropped}})
-    )
-    with pytest.raises(ConfigError, match="center_crop was False and is True"):
+    kept.write_text(json.dumps(record | {"config": record["config"] | {"center_crop": False}}))
+    with pytest.raises(ConfigError, match="fit was 'squash' and is 'crop'"):
         train(make())
-    kept.write_text(json.dumps(record | {"config": record["config"] | {"center_crop": cropped}}))
+    inside = record["config"]["inversion"] | {"center_crop": True}  # as the next version had it
+    kept.write_text(json.dumps(record | {"config": record["config"] | {"inversion": inside}}))
+    assert dry_run(make())["run"] == "resume"
+    kept.write_text(json.dumps(record | {"config": record["config"] | {"center_crop": True}}))
     assert dry_run(make())["run"] == "resume"
     assert train(make()).result.status == "finished"
 
@@ -255,7 +256,7 @@ def test_words_of_an_older_composition_go_on(make, photos, tmp_path):
     compose(config)
     kept = tmp_path / "two" / "config.json"
     record = json.loads(kept.read_text())
-    for name in ("center_crop", "interpolation", "backgrounds"):
+    for name in ("fit", "interpolation", "backgrounds"):
         assert record["config"]["inversion"].pop(name) is None
     kept.write_text(json.dumps(record))
     results, file = compose(config)

@@ -440,7 +440,7 @@ def test_the_opposite_is_guided_away_from_in_training_and_in_drawing(tiny_sd):
     assert torch.allclose(drawn.pixels, by_hand, atol=1e-5)
     # the last scoring, by hand: away + 3 (towards - away)
     config = task.config.resolved(tiny_sd.family)
-    fixed = Batches(
+    (fixed,) = Batches(
         tiny_sd,
         task,
         config,

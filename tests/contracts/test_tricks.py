@@ -67,7 +67,8 @@ def batches_of(backbone, task):
 def step_of(backbone, task, step=3):
     batches = batches_of(backbone, task)
     draws = batches.draws(step)
-    return draws, batches.noised(draws, draws.times), batches
+    (batch,) = batches.noised(draws, draws.times)
+    return draws, batch, batches
 
 
 # --- the signal-to-noise ratio
@@ -150,7 +151,7 @@ def test_min_snr_weighs_the_loss_of_training_and_not_that_of_the_fixed_batch(
     plain = batch.target.double().square().flatten(1).mean(1)
     found = extensions.LOSS(prediction, batch.target, batch.samples)
     assert torch.allclose(found.double(), expected * plain, rtol=1e-4)
-    assert batches.fixed.samples.weight is None
+    assert batches.fixed[0].samples.weight is None
     part = batch.only([2, 0])
     assert torch.equal(part.samples.weight, batch.samples.weight[[2, 0]])
 
@@ -178,7 +179,7 @@ def test_hubers_loss_is_its_formula_in_float64(tiny_sd, schedule, masked):
         cells = cells * mask / mask.mean((1, 2, 3), keepdims=True)
     found = extensions.LOSS(prediction, batch.target, batch.samples)
     assert np.allclose(found.numpy(), cells.mean((1, 2, 3)), rtol=1e-5)
-    assert batches.fixed.samples.huber_c is None
+    assert batches.fixed[0].samples.huber_c is None
     part = batch.only([1])
     assert torch.equal(part.samples.huber_c, batch.samples.huber_c[1:2])
 
@@ -210,8 +211,8 @@ def test_offset_noise_moves_each_channel_as_a_whole_and_is_in_the_target(tiny_sd
         target = noise if backbone is tiny_sd else v
         assert torch.allclose(batch.target.double(), target, atol=1e-5)
         other = batches_of(backbone, job(random_flip=False))
-        assert torch.equal(batches.fixed.samples.x_t, other.fixed.samples.x_t)
-        assert torch.equal(batches.fixed.target, other.fixed.target)
+        assert torch.equal(batches.fixed[0].samples.x_t, other.fixed[0].samples.x_t)
+        assert torch.equal(batches.fixed[0].target, other.fixed[0].target)
 
 
 def test_offsets_are_normal_each_sample_and_step_its_own_and_move_no_other_draw():
@@ -266,7 +267,7 @@ def test_the_fixed_batch_has_its_captions_whole(tiny_sd):
     task = job(caption_dropout_rate=1.0)
     _, batch, batches = step_of(tiny_sd, task)
     assert batch.sentences == ["{}"] * 3
-    assert set(batches.fixed.sentences) <= {c.replace("<a>", "{}") for c in CAPTIONS}
+    assert set(batches.fixed[0].sentences) <= {c.replace("<a>", "{}") for c in CAPTIONS}
 
 
 def test_every_sentence_is_checked_with_the_word_at_its_end():
@@ -424,7 +425,7 @@ def test_samples_are_of_the_views_that_are_drawn_and_the_fixed_batch_of_the_pict
     seen = set()
     for step in range(4):
         draws = batches.draws(step)
-        samples = batches.noised(draws, draws.times).samples
+        samples = batches.noised(draws, draws.times)[0].samples
         for i, (view, picture) in enumerate(
             zip(draws.views.tolist(), draws.pictures.tolist(), strict=True)
         ):
@@ -441,5 +442,5 @@ def test_samples_are_of_the_views_that_are_drawn_and_the_fixed_batch_of_the_pict
             seen.add(view)
     assert seen == {0, 1, 2}
     plain = batches_of(tiny_sd, dataclasses.replace(task, config=crops_job(0).config))
-    assert torch.allclose(batches.fixed.samples.x0, plain.fixed.samples.x0, atol=1e-5)
-    assert torch.equal(batches.fixed.samples.mask, plain.fixed.samples.mask)
+    assert torch.allclose(batches.fixed[0].samples.x0, plain.fixed[0].samples.x0, atol=1e-5)
+    assert torch.equal(batches.fixed[0].samples.mask, plain.fixed[0].samples.mask)

@@ -50,7 +50,7 @@ def pipeline(seed: int = 0, *, masked: bool = False) -> Cosmos2TextToImagePipeli
                 mlp_ratio=2,
                 text_embed_dim=48,
                 adaln_lora_dim=4,
-                max_size=(4, 32, 32),
+                max_size=(4, 32, 64),
                 rope_scale=(1.0, 4.0, 4.0),
                 concat_padding_mask=masked,
                 extra_pos_embed_type=None,

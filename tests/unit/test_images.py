@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 import png_texts
 from oneword import images
 from oneword.images import (
+    Frame,
     ImageError,
+    bucket_sizes,
     contact_sheet,
     data_uri,
     from_uint8,
@@ -122,7 +125,7 @@ def test_crops_tell_the_original_size_and_the_place_in_the_resized_picture(tmp_p
     picture(80, 40).save(tmp_path / "a.png")
     picture(40, 60).save(tmp_path / "b.png")
     assert read_folder(tmp_path, resolution=20).crops.tolist() == [[40, 80, 0, 10], [60, 40, 5, 0]]
-    squashed = read_folder(tmp_path, resolution=20, center_crop=False)
+    squashed = read_folder(tmp_path, resolution=20, fit="squash")
     assert squashed.crops.tolist() == [[40, 80, 0, 0], [60, 40, 0, 0]]
 
 
@@ -222,8 +225,8 @@ def test_half_transparent_colours_are_mixed_with_white(tmp_path):
 def test_cropping_keeps_the_middle_and_squashing_keeps_all():
     image = Image.new("RGB", (60, 20))
     image.paste((255, 255, 255), (20, 0, 40, 20))
-    assert to_pixels(image, 20).min() == 1
-    assert to_pixels(image, 20, center_crop=False).min() == -1
+    assert to_pixels(image, Frame((20, 20))).min() == 1
+    assert to_pixels(image, Frame((20, 20), "squash")).min() == -1
 
 
 def test_pixels_and_pictures_round_trip_exactly():
@@ -284,7 +287,7 @@ def test_a_data_uri_is_a_png():
         ("receipt.pdf", b"%PDF-1.4\n%%EOF\n", "no picture"),
         ("clip.mpg", b"\0\0\1\xba" + bytes(200), "no picture"),
         ("features.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "no picture"),
-        ("IMG_1.HEIC", b"\0\0\0\x18ftypheic" + bytes(99), "a HEIC file, which is not read"),
+        ("IMG_1.jxl", b"\xff\n" + bytes(99), "a JPEG XL file, which is not read"),
         ("layers.psd", b"8BPS", "a Photoshop file, which is not read"),
         ("DSC_1.NEF", b"II*\0", "a raw file, which is not read"),
     ],
@@ -507,14 +510,12 @@ def test_a_large_picture_is_worked_on_in_strips_to_the_same_bits(monkeypatch, tm
 
 
 @pytest.mark.parametrize("interpolation", ["lanczos", "bicubic"])
-@pytest.mark.parametrize("center_crop", [True, False])
-def test_a_picture_is_resized_as_pillow_does_it(center_crop, interpolation, tmp_path):
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_a_picture_is_resized_as_pillow_does_it(fit, interpolation, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (45, 70, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    found = read_folder(
-        tmp_path, resolution=16, center_crop=center_crop, interpolation=interpolation
-    ).pixels[0]
-    square = Image.fromarray(noise[:, 12:57] if center_crop else noise)
+    found = read_folder(tmp_path, resolution=16, fit=fit, interpolation=interpolation).pixels[0]
+    square = Image.fromarray(noise[:, 12:57] if fit == "crop" else noise)
     how = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     expected = np.asarray(square.resize((16, 16), how), dtype=np.float32) / 127.5 - 1
     assert torch.equal(found, torch.from_numpy(expected).permute(2, 0, 1))
@@ -535,3 +536,166 @@ def test_what_is_transparent_is_said_and_a_picture_of_nothing_is_refused(tmp_pat
     gone.save(tmp_path / "c.png")
     with pytest.raises(ImageError, match=r"nothing that is not transparent .* of c\.png"):
         read_folder(tmp_path, resolution=16, masks=False)
+
+
+# --- pictures that are not square
+
+
+def test_buckets_have_the_area_of_the_square_and_sides_of_whole_steps():
+    for resolution, step in ((512, 64), (1024, 64), (128, 32), (64, 16)):
+        sizes = bucket_sizes(resolution, step)
+        assert (resolution, resolution) in sizes
+        assert {(w, h) for h, w in sizes} == {*sizes}
+        for height, width in sizes:
+            assert height % step == width % step == 0
+            assert height * width <= resolution**2
+            assert max(height, width) <= 4 * min(height, width)
+            # one step more would be over the square
+            assert min(height, width) + step > resolution**2 / max(height, width)
+    with pytest.raises(ImageError, match="at least one step of the buckets' sides, got 32 px"):
+        bucket_sizes(32, 64)
+
+
+def test_sdxls_own_sizes_are_buckets_at_1024():
+    """Of the paper's appendix I, but for those that exceed the square."""
+    published = [(512, 2048), (576, 1728), (640, 1600), (704, 1408), (768, 1344), (832, 1216),
+                 (896, 1152), (960, 1088), (1024, 1024)]  # fmt: skip
+    sizes = bucket_sizes(1024, 64)
+    for short, long in published:
+        assert any(abs(s - short) <= 64 and abs(t - long) <= 64 for s, t in sizes)
+
+
+def test_pictures_of_many_aspects_go_to_the_nearest_bucket(tmp_path):
+    for name, size in (("a", (90, 90)), ("b", (160, 96)), ("c", (96, 170)), ("d", (100, 59))):
+        picture(*size).save(tmp_path / f"{name}.png")
+    found = read_folder(tmp_path, resolution=64, fit="buckets", bucket_step=16)
+    assert found.sizes.tolist() == [[64, 64], [48, 80], [80, 48], [48, 80]]
+    assert found.pixels.shape == (4, 3, 80, 80)
+    assert found.crops.tolist() == [
+        [90, 90, 0, 0],
+        [96, 160, 0, 0],
+        [170, 96, 2, 0],
+        [59, 100, 0, 1],
+    ]
+    assert bool((found.pixels[1, :, 48:] == 1).all())
+    expected = to_pixels(Image.open(tmp_path / "b.png"), Frame((48, 80)))
+    assert torch.equal(found.pixels[1:2, :, :48], expected)
+    only = read_folder(tmp_path, resolution=64)
+    assert only.sizes is None
+    assert torch.equal(only.pixels[0], found.pixels[0, :, :64, :64])
+
+
+def test_one_bucket_for_all_needs_no_frames(tmp_path):
+    for name in "ab":
+        picture(100, 60).save(tmp_path / f"{name}.png")
+    found = read_folder(tmp_path, resolution=64, fit="buckets", bucket_step=16)
+    assert (found.sizes, found.pixels.shape) == (None, (2, 3, 48, 80))
+
+
+def test_bars_are_white_and_no_mask_marks_them(tmp_path):
+    Image.new("RGB", (80, 40), (0, 0, 255)).save(tmp_path / "a.png")
+    Image.new("RGB", (40, 40), (0, 0, 255)).save(tmp_path / "b.png")
+    for masks in (True, False):
+        found = read_folder(tmp_path, resolution=20, fit="pad", masks=masks)
+        assert bool((found.pixels[0, :, :5] == 1).all())
+        assert bool((found.pixels[0, :2, 5:15] == -1).all())
+        assert found.masks[:, 0, :, 3].tolist() == [[0.0] * 5 + [1.0] * 10 + [0.0] * 5, [1.0] * 20]
+        assert found.crops.tolist() == [[40, 80, 0, 0], [40, 40, 0, 0]]
+    (tmp_path / "a.png").unlink()
+    assert read_folder(tmp_path, resolution=20, fit="pad").masks is None
+
+
+def test_bars_of_a_cut_out_picture_are_as_transparent_as_the_rest(tmp_path):
+    cut = Image.new("RGBA", (80, 40), (0, 0, 255, 255))
+    cut.paste((0, 0, 0, 0), (0, 0, 40, 40))
+    cut.save(tmp_path / "a.png")
+    found = read_folder(tmp_path, resolution=20, fit="pad")
+    assert found.opacity[0, 0, 10].tolist() == pytest.approx([0.0] * 10 + [1.0] * 10, abs=0.15)
+    assert not found.opacity[0, 0, :5].any()
+    assert bool((found.masks == found.opacity).all())
+
+
+def test_masks_and_transparency_follow_the_buckets(tmp_path):
+    picture(100, 60).save(tmp_path / "a.png")
+    half(100, 60).save(tmp_path / "a.mask.png")
+    cut = Image.new("RGBA", (60, 100), (0, 0, 255, 255))
+    cut.paste((0, 0, 0, 0), (0, 0, 60, 50))
+    cut.save(tmp_path / "b.png")
+    found = read_folder(tmp_path, resolution=64, fit="buckets", bucket_step=16)
+    assert found.masks[0, 0, 20, [5, 30, 50, 75]].tolist() == [1, 1, 0, 0]
+    assert found.masks[1, 0, [5, 30, 50, 75], 20].tolist() == [0, 0, 1, 1]
+    assert found.opacity[1, 0, [5, 30, 50, 75], 20].tolist() == [0, 0, 1, 1]
+    assert bool((found.opacity[0] == 1).all())
+
+
+def test_captions_may_lie_in_a_folder_of_their_own(tmp_path):
+    folder, texts = tmp_path / "pictures", tmp_path / "texts"
+    folder.mkdir()
+    texts.mkdir()
+    for name in "ab":
+        picture().save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text("beside")
+    (texts / "a.txt").write_text(" apart\n")
+    found = read_folder(folder, resolution=16, caption_dir=texts)
+    assert found.captions == ("apart", "beside")
+    with pytest.raises(ImageError, match=r"captions must lie in a folder, got .*none"):
+        read_folder(folder, resolution=16, caption_dir=tmp_path / "none")
+
+
+# --- formats that need an extra
+
+
+def test_heic_is_read_as_a_person_sees_it(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    values = np.zeros((40, 60, 3), np.uint8)
+    values[:, :30] = (250, 20, 20)
+    Image.fromarray(values).save(tmp_path / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    heif.from_pillow(Image.fromarray(values)).save(tmp_path / "a.HEIC", quality=95)
+    heif.from_pillow(Image.fromarray(values)).save(
+        tmp_path / "b.heic", quality=95, exif=exif.tobytes()
+    )
+    plain, turned = (read_image(tmp_path / name) for name in ("a.HEIC", "b.heic"))
+    assert plain.size == (60, 40)
+    assert np.abs(np.asarray(plain).astype(int) - values).mean() < 8
+    assert turned.size == (40, 60)
+    assert np.asarray(turned)[:20].mean((0, 1))[0] > 200
+    (tmp_path / "a.HEIC").rename(tmp_path / "c.jpg")  # as some phones call it
+    assert read_image(tmp_path / "c.jpg").size == (60, 40)
+    found = read_folder(tmp_path, resolution=16)
+    assert found.names == ("b.heic", "c.jpg", "plain.png")
+
+
+def test_heic_passes_the_same_gate(tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(picture(64, 48)).save(tmp_path / "a.heic")
+    monkeypatch.setattr(images, "MAX_PIXELS", 3000)
+    with pytest.raises(ImageError, match=r"megapixels, got a\.heic of 64 x 48; make it smaller"):
+        read_image(tmp_path / "a.heic")
+    data = (tmp_path / "a.heic").read_bytes()
+    monkeypatch.undo()
+    (tmp_path / "a.heic").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match=r"must be whole and readable, got a\.heic"):
+        read_image(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "IMG_1.jpg"])
+def test_heic_without_its_extra_names_it(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    images._reads_heif.cache_clear()
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    message = (
+        rf"Cannot read {name} because pillow-heif is not installed; do pip install .oneword\[heic"
+    )
+    try:
+        with pytest.raises(ImageError, match=message):
+            read_folder(tmp_path, resolution=16)
+    finally:
+        images._reads_heif.cache_clear()
+
+
+def test_avif_is_read(tmp_path):
+    picture(60, 40).save(tmp_path / "a.avif")
+    assert read_image(tmp_path / "a.avif").size == (60, 40)

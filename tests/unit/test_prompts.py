@@ -20,6 +20,7 @@ from oneword.prompts import (
     read_prompts,
     replaced,
     strangers,
+    with_word,
     without_placeholder,
 )
 
@@ -195,3 +196,18 @@ def test_a_list_that_cannot_be_filled_is_refused(given, words, message):
 def test_strangers_look_like_placeholders():
     assert strangers("a S* and a <cat> beside <dog>", ["<cat>"]) == ["S*", "<dog>"]
     assert strangers("a cat, **bold**, 2 * 3, a < b", []) == []
+
+
+@pytest.mark.parametrize(
+    ("caption", "noun", "expected"),
+    [
+        ("a cat on a sofa", "cat", "a S* on a sofa"),
+        ("a cat next to a cat", "cat", "a S* next to a cat"),
+        ("cathedral of cats", "cat", "S*, cathedral of cats"),
+        ("a cat on a sofa", None, "S*, a cat on a sofa"),
+        ("a S* beside a cat", "cat", "a S* beside a cat"),
+        ("", None, "S*"),
+    ],
+)
+def test_a_caption_gets_the_word_in_its_nouns_place_or_in_front(caption, noun, expected):
+    assert with_word(caption, "S*", noun) == expected

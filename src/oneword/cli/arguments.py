@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast
 
 import tyro
 
+from oneword.config.annotating import AnnotateConfig
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
@@ -84,6 +85,8 @@ class _Training(TrainConfig):
 
     dry_run: bool = False
     """Print everything that would be done, and stop."""
+    preview_pictures: bool = False
+    """Write a sheet of what the model will see (cut, masks, captions), and stop; of the model only its settings are read."""
     json: Path | None = None
     """File for the outcome in numbers."""
 
@@ -132,6 +135,17 @@ class JobsArguments(_Training):
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
     num_processes: int = 1
     """For one word alone: many are shared among processes by --cluster local --workers N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateArguments(AnnotateConfig):
+    """Caption pictures and mark the thing in them: oneword pictures FOLDER --caption-with MODEL.
+
+    They lie beside the pictures, where training finds them; a sheet shows them all. Correct them.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Folder with the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -542,6 +556,7 @@ class PushArguments:
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
     "demo": (DemoArguments, "demo"),
+    "pictures": (AnnotateArguments, "pictures"),
     "train": (TrainArguments, "train"),
     "train --jobs": (JobsArguments, "jobs"),
     "generate": (GenerateArguments, "generate"),
@@ -586,7 +601,7 @@ _TRAINING = {
         "placeholder_token", "initializer_token", "initializer_file", "learnable_property", "setup",
         "num_vectors",
     ),
-    "picture": ("train_data_dir", "resolution", "random_flip"),
+    "picture": ("train_data_dir", "resolution", "fit"),
     "model": ("model", "dtype", "memory"),
     "training": (
         "preset", "max_train_steps", "learning_rate", "train_batch_size", "seed",

@@ -44,7 +44,7 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
     pictures = read_folder(
         config.train_data_dir,
         resolution=backbone.resolution,
-        center_crop=config.center_crop,
+        fit=config.fit,
         interpolation=config.interpolation,
     )
     plain = (

@@ -17,12 +17,12 @@ from oneword._files import hold, within
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import JobsArguments, TrainArguments
 from oneword.cli.screen import Display
-from oneword.cli.train import EXIT_CODES, summary
+from oneword.cli.train import EXIT_CODES, show_pictures, summary
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.runs import TrainConfig
 from oneword.errors import ConfigError, UserError
 from oneword.images import read_folder
-from oneword.models.loading import load_backbone
+from oneword.models.loading import load_backbone, load_shapes
 from oneword.runs import train as runs
 from oneword.runs.cluster import train_on_cluster
 from oneword.runs.events import Ended, Event, Message, OnEvent, Stepped
@@ -46,6 +46,8 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
     if not configs:
         raise ConfigError("\n".join(dict.fromkeys(f"{name}: {why}" for name, why in failed)))
     check_jobs(configs)
+    if chosen.preview_pictures:
+        return _preview(configs, failed)
     if chosen.dry_run:
         return _dry_run(configs, failed)
     with hold(chosen.output_dir):
@@ -110,7 +112,7 @@ def _shared(words: Sequence[str]) -> list[str]:
             skip = False
         elif name in _OWN:
             skip = not equals
-        elif name != "--dry-run":
+        elif name not in ("--dry-run", "--preview-pictures"):
             kept.append(word)
     return kept
 
@@ -229,6 +231,20 @@ def _name(text: str) -> str:
     return re.sub(r"[\s<>{}/\\]+", "-", text).strip("-.") or "job"
 
 
+def _preview(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) -> int:
+    """A sheet for each word; what went wrong with others is said."""
+    backbone = load_shapes(configs[0].model)
+    wrong = list(failed)
+    for config in configs:
+        try:
+            show_pictures(config, backbone)
+        except UserError as error:
+            wrong.append((config.output_dir.name, str(error)))
+    for name, error in wrong:
+        options.say(f"{name}: {error}")
+    return int(len(wrong) == len(configs) + len(failed))
+
+
 def _dry_run(configs: Sequence[TrainConfig], failed: Sequence[tuple[str, str]]) -> int:
     plans: dict[str, Any] = {name: _failure(error) for name, error in failed}
     backbone = load_backbone(configs[0].model) if configs else None
@@ -267,7 +283,7 @@ def _write_report(outcome: TrainOutcome, config: TrainConfig) -> None:
         pictures = read_folder(
             config.train_data_dir,
             resolution=128,
-            center_crop=own.center_crop,
+            fit=own.square_fit,
             interpolation=own.interpolation,
         ).pixels
         result = dataclasses.replace(result, job=dataclasses.replace(result.job, pictures=pictures))

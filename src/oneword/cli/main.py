@@ -38,6 +38,7 @@ from oneword.training.started import started
 
 VERBS = {
     "demo": "learn a word from five shipped pictures, draw with it, score it: start here",
+    "pictures": "caption pictures and mark the thing in them, with models that you name",
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
     "edit": "change a picture: inside a mask, drawn over, or inverted",
@@ -217,7 +218,7 @@ def _follow(verb: str, words: list[str]) -> int:
     was_there = folder is None or is_there(folder)
     try:
         model = getattr(chosen, "model", None)
-        if isinstance(model, ModelConfig):
+        if isinstance(model, ModelConfig) and not getattr(chosen, "preview_pictures", False):
             ahead.read_ahead(model)
         # a signal that no run listens to, before or behind its steps, would end the process
         with requests.unheard() if verb == "train" else contextlib.nullcontext():

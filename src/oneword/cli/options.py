@@ -50,6 +50,8 @@ ALIASES = {
     "--min-snr-gamma": "--snr-gamma",
 }
 """Other names of our options, most of them other tools'."""
+FLAGS = {"--center-crop": ("--fit", "crop", "squash")}
+"""Flags that are a value of ours: the option, its value, and the value of the opposite."""
 VALUES = {
     ("--dtype", "no"): "fp32",
     ("--optimizer", "AdamW"): "adamw",
@@ -120,6 +122,13 @@ def normalised(arguments: Sequence[str], *, notes: list[str]) -> list[str]:
         name = ALIASES.get(name, name)
         if name == ADAM_8BIT:
             out += ["--optimizer", "adamw8bit"]
+            continue
+        positive = name.replace("--no-", "--", 1)
+        if positive in FLAGS:
+            if not equals and queue and queue[0] in ("True", "False"):
+                value = queue.pop(0)
+            option, on, off = FLAGS[positive]
+            out += [option, on if (value != "False") == (name == positive) else off]
             continue
         if name == ACCUMULATION:
             accumulated = value if equals else queue.pop(0) if queue else ""
@@ -457,7 +466,7 @@ def words_of(cls: type[Any], table: Mapping[str, Any], where: object) -> list[st
         ConfigError: a key is no option, or a value cannot stand where it does.
     """
     known = {"--" + name.replace("_", "-") for name in _fields(cls)}
-    known |= ALIASES.keys() | NOT_NEEDED.keys() | {ACCUMULATION, ADAM_8BIT}
+    known |= ALIASES.keys() | FLAGS.keys() | NOT_NEEDED.keys() | {ACCUMULATION, ADAM_8BIT}
     words, unknown = [], []
     for key, value in table.items():
         name = "--" + key.replace("_", "-")

@@ -19,6 +19,7 @@ from oneword.models.full_pipeline import check_full_pipeline, save_full_pipeline
 from oneword.models.loading import load_backbone
 from oneword.runs import train as runs
 from oneword.runs.prepare import work_of
+from oneword.runs.preview import preview_pictures
 from oneword.runs.train import TrainOutcome
 from oneword.training.processes import joined
 from oneword.training.started import started
@@ -31,6 +32,10 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     """Train, with progress; the exit code says how it ended."""
     config = options.settings(TrainConfig, chosen)
     own = started()
+    if chosen.preview_pictures:
+        if own is None or own.rank == 0:
+            show_pictures(config)
+        return 0
     if chosen.dry_run:
         if own is None or own.rank == 0:
             backbone = _checked(chosen, config)
@@ -111,6 +116,14 @@ def _upload(chosen: TrainArguments, outcome: TrainOutcome) -> int:
         return 1
     options.tell(f"Uploaded to {address}.")
     return 0
+
+
+def show_pictures(config: TrainConfig, backbone: Backbone | None = None) -> None:
+    """Write the sheet of a run's pictures, and say where it is."""
+    path, seen = preview_pictures(config, backbone)
+    for item in (*(f"skipped {one}" for one in seen.pictures.skipped), *seen.notes):
+        options.say(item)
+    options.tell(f"{len(seen.pictures.names)} pictures as the model will see them: {path}")
 
 
 def summary(outcome: TrainOutcome) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from oneword.config.presets import (
     RATE_FACTORS,
     SETUPS,
     Backgrounds,
+    Fit,
     Interpolation,
     OptimizerName,
     PresetName,
@@ -113,9 +114,9 @@ class InversionConfig:
     adam_epsilon: float = 1e-8
     """Epsilon of AdamW, adamw8bit and prodigy."""
     random_flip: bool | None = None
-    """Mirror each picture half of the time; turn it off for text, logos and asymmetric things."""
-    center_crop: bool | None = None
-    """Crop the middle square of each picture; otherwise it is squashed to a square."""
+    """Mirror each picture half of the time. Turn it off for text, logos and asymmetric things."""
+    fit: Fit | None = None
+    """How pictures that are not square are taken. The middle square ("crop"), squashed to a square ("squash"), whole between bars that do not count ("pad"), or in sizes of the model's area that come near to their own aspect ("buckets")."""
     interpolation: Interpolation | None = None
     """How pictures are brought to the model's size."""
     backgrounds: Backgrounds | None = None
@@ -406,7 +407,7 @@ class ResolvedConfig(InversionConfig):
     train_batch_size: int = field()
     adam_weight_decay: float = field()
     random_flip: bool = field()
-    center_crop: bool = field()
+    fit: Fit = field()
     interpolation: Interpolation = field()
     backgrounds: Backgrounds = field()
     keep: Literal["best", "last", "average"] = field()
@@ -421,6 +422,11 @@ class ResolvedConfig(InversionConfig):
     def resolved(self, family: str) -> ResolvedConfig:  # noqa: ARG002  (nothing is left to fill)
         """These settings themselves."""
         return self
+
+    @property
+    def square_fit(self) -> Fit:
+        """``fit``, or "crop" where all pictures have to be squares without bars."""
+        return self.fit if self.fit == "squash" else "crop"
 
     @property
     def wants_initializer(self) -> bool:

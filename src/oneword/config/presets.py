@@ -14,6 +14,9 @@ TemplateSet = Literal["paper27dot", "release27", "head81", "style19dot", "style1
 Interpolation = Literal["lanczos", "bicubic"]
 
 
+Fit = Literal["crop", "squash", "pad", "buckets"]
+
+
 Backgrounds = Literal["auto", "plain", "world", "none"]
 
 
@@ -56,7 +59,7 @@ _COMMON: dict[str, Any] = {
     "lr_warmup_steps": 0,
     "adam_weight_decay": 0.0,
     "random_flip": True,
-    "center_crop": True,
+    "fit": "crop",
     "interpolation": "lanczos",
     "backgrounds": "auto",
     "keep": "best",
@@ -72,7 +75,7 @@ _COMMON: dict[str, Any] = {
 _PUBLISHED: dict[str, Any] = {
     "scale_lr": True,
     "adam_weight_decay": 1e-2,
-    "center_crop": False,
+    "fit": "squash",
     "interpolation": "bicubic",
     "backgrounds": "none",
     "keep": "last",
@@ -192,14 +195,14 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "paper": {
         "num_images_per_prompt": 64,
         "sampling": {"guidance_scale": 5.0, "num_inference_steps": 50},
-        "center_crop": False,
+        "fit": "squash",
         "interpolation": "bicubic",
     },
     # quick
     "default": {
         "num_images_per_prompt": 16,
         "sampling": {},
-        "center_crop": True,
+        "fit": "crop",
         "interpolation": "lanczos",
     },
 }

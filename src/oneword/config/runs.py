@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,10 +37,14 @@ class TrainConfig:
     inversion: InversionConfig = field(default_factory=InversionConfig)
     resolution: int | None = None
     """Picture size in pixels; unset: the model's own."""
+    bucket_step: int | None = None
+    """With fit "buckets", sides are multiples of this, px; unset: the least that the model takes and that is a sixteenth of the resolution or more."""
     masks: bool = True
     """Count only what masks mark, where there are any: in mask_dir, as NAME.mask.png beside NAME.jpg, or a picture's own transparency."""
     mask_dir: Path | None = None
     """Folder with masks under the pictures' names, white where the thing is."""
+    caption_dir: Path | None = None
+    """Folder with captions in .txt files under the pictures' names, which go before those beside the pictures."""
     prefix_captions: bool = False
     """Put the placeholder in front of captions that lack it; otherwise they are an error."""
     replace: bool = False
@@ -75,6 +80,12 @@ class TrainConfig:
                 self.resolution >= 8 and self.resolution % 8 == 0,
                 f"resolution must be a positive multiple of 8 px, got {self.resolution}.",
             )
+        buckets = self.inversion.fit == "buckets"
+        require(
+            self.bucket_step is None or (buckets and self.bucket_step >= 8),
+            "bucket_step must be 8 px or more and goes with fit 'buckets', got "
+            f"{self.bucket_step} with {self.inversion.fit!r}.",
+        )
         require(
             self.checkpointing_steps >= 1,
             f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
@@ -252,6 +263,11 @@ class ComposeConfig:
             "Words that are learned together must start from their initializer_tokens, got "
             f"initializer_file {self.inversion.initializer_file}; leave it out.",
         )
+        require(
+            self.inversion.fit in (None, "crop", "squash"),
+            "Words that are learned together must have pictures that fill a square, got fit "
+            f"{self.inversion.fit!r}; take crop or squash.",
+        )
         require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
         require(
             self.checkpointing_steps >= 1,
@@ -262,3 +278,13 @@ class ComposeConfig:
 def plain_settings(config: InversionConfig | TrainConfig | ComposeConfig) -> dict[str, Any]:
     """The settings as JSON has them."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def fits_of_old(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a record by their flat names, with ``fit`` where older ones had ``center_crop``."""
+    return {
+        name.replace("center_crop", "fit"): {True: "crop", False: "squash"}.get(value is True)
+        if name.endswith("center_crop") and value is not None
+        else value
+        for name, value in settings.items()
+    }

@@ -14,6 +14,7 @@ from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.presets import (
     INVERSION_STEPS,
     PROTOCOLS,
+    Fit,
     Interpolation,
     ProtocolName,
     sampler_of,
@@ -67,7 +68,7 @@ class EvaluateConfig:
         known = {
             "sampling": sampling.overlaid(self.sampling),
             "num_images_per_prompt": self.num_images_per_prompt or own["num_images_per_prompt"],
-            "center_crop": own["center_crop"],
+            "fit": own["fit"],
             "interpolation": own["interpolation"],
         }
         return ResolvedEvaluateConfig(**given | known)
@@ -81,8 +82,8 @@ class ResolvedEvaluateConfig(EvaluateConfig):
     """
 
     num_images_per_prompt: int = field()
-    center_crop: bool
-    """Whether the middle square of each training picture is scored; otherwise it is squashed."""
+    fit: Fit
+    """How training pictures are brought to a square."""
     interpolation: Interpolation
     """How training pictures are brought to the model's size."""
 

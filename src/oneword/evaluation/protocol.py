@@ -54,7 +54,7 @@ def facts(
         "judge": DEFAULT_JUDGE,
         "photo_prompt": theirs.photo,
         "edit_prompts": list(theirs.edits),
-        "training_pictures": _reading(paper["center_crop"], paper["interpolation"]),
+        "training_pictures": _reading(paper["fit"], paper["interpolation"]),
         "negative_prompt": "",
     }
     ours = {
@@ -65,15 +65,15 @@ def facts(
         "judge": judge,
         "photo_prompt": protocol.photo,
         "edit_prompts": list(protocol.edits),
-        "training_pictures": _reading(config.center_crop, config.interpolation),
+        "training_pictures": _reading(config.fit, config.interpolation),
         "negative_prompt": sampling.negative_prompt,
     }
     differs = {name: published[name] for name in ours if ours[name] != published[name]}
     return {"preset": config.preset, **ours, "paper_has": differs}
 
 
-def _reading(center_crop: bool, interpolation: str) -> str:
-    return f"{'cropped' if center_crop else 'squashed'} to squares ({interpolation})"
+def _reading(fit: str, interpolation: str) -> str:
+    return f"{'cropped' if fit == 'crop' else 'squashed'} to squares ({interpolation})"
 
 
 def sentence(found: Mapping[str, Any]) -> str:

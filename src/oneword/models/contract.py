@@ -114,6 +114,8 @@ class Backbone(Protocol):
     """Where CLIP's pooled output is taken: "eos", or "legacy" as stock tools do."""
     resolution: int
     """Side of the model's pictures, px."""
+    step_px: int
+    """Sides of pictures that its latents and layers divide are multiples of this, px."""
     sampling: SamplingConfig
     """The family's default for drawing; no field is None."""
     memory: str

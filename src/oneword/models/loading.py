@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from oneword.errors import ModelError, reason_of
 from oneword.models import ldm_checkpoint
 from oneword.models.contract import Backbone
 from oneword.models.memory import count, plan as memory
+from oneword.models.memory.shapes import shapes_alone
 from oneword.models.speed.streaming import returning_memory
 
 
@@ -40,6 +42,20 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
         backbone.memory = str(plan)
     backbone.micro_batch_size = (config if plan is None else plan.config).micro_batch_size
     return backbone
+
+
+def load_shapes(config: ModelConfig) -> Backbone:
+    """A base model's settings and shapes, without its weights where its files allow that.
+
+    Raises:
+        ModelError: as of ``load_backbone``.
+    """
+    if not Path(config.model).is_file():
+        module = _family(config).imported()
+        # whatever is wrong is said when the model is loaded in earnest
+        with contextlib.suppress(Exception), shapes_alone():
+            return module.load(config)
+    return load_backbone(config)
 
 
 def _family(config: ModelConfig) -> Family:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -73,6 +74,7 @@ class FrozenPipeline:
         self._dtype: torch.dtype = self.denoiser.dtype
         self.pool, self.clip_skip = config.pool, config.clip_skip
         self.resolution = resolution
+        self.step_px = autoencoder.factor * _cells(denoiser.config)
         self.sampling = replace(
             sampling,
             height=resolution,
@@ -281,3 +283,11 @@ class FrozenPipeline:
                 f"The model {self.name} must take {channels} latent channels, got a UNet with "
                 f"{self.denoiser.config.in_channels}; inpainting models are not supported."
             )
+
+
+def _cells(config: Any) -> int:
+    """How many latent cells the layers divide by: a UNet halves them, others take patches."""
+    if "block_out_channels" in config:
+        return 2 ** (len(config["block_out_channels"]) - 1)
+    patch = config.get("patch_size") or 1
+    return math.lcm(2, patch if isinstance(patch, int) else patch[-1])

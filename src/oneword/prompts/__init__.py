@@ -388,6 +388,24 @@ def as_template(prompt: str, placeholder_token: str) -> str:
     return replaced(prompt, {placeholder_token: "{}"})
 
 
+def with_word(caption: str, placeholder_token: str, noun: str | None = None) -> str:
+    """A caption that holds the new word, so that a word can be trained in it.
+
+    Args:
+        caption: As a person or a model wrote it; one that holds the word already stays as it is.
+        placeholder_token: The word.
+        noun: What the word takes the place of, where the caption names it; the first time alone.
+            Otherwise the word stands in front, with a comma.
+    """
+    if names(caption, placeholder_token):
+        return caption
+    here = next(iter(places(caption, [noun])), None) if noun else None
+    if here is None:
+        return f"{placeholder_token}, {caption}" if caption else placeholder_token
+    start, end, _ = here
+    return caption[:start] + placeholder_token + caption[end:]
+
+
 def without_placeholder(prompt: str, placeholder_tokens: Sequence[str]) -> str:
     """A prompt without its pseudo-words, for scoring: "A photo of on the moon"."""
     prompt = replaced(prompt, dict.fromkeys(placeholder_tokens, ""))

@@ -60,7 +60,7 @@ def compose(
             return read_folder(
                 path,
                 resolution=backbone.resolution,
-                center_crop=shared.center_crop,
+                fit=shared.fit,
                 interpolation=shared.interpolation,
             )
 

@@ -39,6 +39,7 @@ from oneword._files import (
 )
 from oneword._version import __version__
 from oneword.concepts.formats import LEARNED
+from oneword.config.runs import fits_of_old
 from oneword.errors import ConfigError, UserError
 from oneword.runs import threads
 from oneword.runs.mirror import Mirror
@@ -68,10 +69,10 @@ _METRICS = {
 _SAVED = re.compile(rf"{Path(LEARNED).stem}-steps-(\d{{1,12}}){Path(LEARNED).suffix}", re.ASCII)
 """Name of a word saved on the way."""
 
-_RENAMED = {"center_crop": "inversion.center_crop"}
+_RENAMED = {"fit": "inversion.fit"}
 """Settings by the names that older records have."""
 _ONCE = {
-    "inversion.center_crop": True,
+    "inversion.fit": "crop",
     "inversion.interpolation": "lanczos",
     "inversion.backgrounds": "none",
     "num_processes": 1,
@@ -101,6 +102,7 @@ _UNBOUND = (
     "model.offload",
     "model.compile",
     "train_data_dir",
+    "caption_dir",
     "checkpointing_steps",
     "num_processes",
     "save_steps",
@@ -493,7 +495,7 @@ def _as_today(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str,
         settings: Of the record.
         ours: Those of today; what is unset there was unset then, too.
     """
-    named = {_RENAMED.get(name, name): value for name, value in settings.items()}
+    named = {_RENAMED.get(name, name): value for name, value in fits_of_old(settings).items()}
     return {name: once for name, once in _ONCE.items() if ours.get(name) is not None} | named
 
 

@@ -20,7 +20,7 @@ from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
-from oneword.prompts import as_template, descriptions, expanded, names
+from oneword.prompts import as_template, descriptions, expanded, with_word
 from oneword.runs.folder import versions
 from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence
@@ -31,6 +31,7 @@ from oneword.training.initializer import nouns_for
 from oneword.training.job import Job, JobError
 from oneword.training.processes import Processes
 from oneword.training.rates import effective_learning_rate
+from oneword.training.sizes import bucket_step
 from oneword.training.tuning import BASELINES, longest_words, tuner
 from oneword.vocabulary.inject import injected
 
@@ -61,6 +62,47 @@ def work_of(config: TrainConfig, slots: int = 1) -> Work:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a run is shown: its pictures and their captions."""
+
+    config: ResolvedTrainConfig
+    pictures: PictureSet
+    captions: list[str] | None
+    """One for each picture, with the placeholder; ``None``: the templates are used."""
+    notes: list[str]
+
+
+def see(config: TrainConfig, backbone: Backbone) -> Seen:
+    """Read the pictures of a run as its model takes them.
+
+    Args:
+        config: What to do.
+        backbone: Its model, of which shapes are enough.
+
+    Raises:
+        UserError: they cannot be used.
+    """
+    config = config.resolved(backbone.family, backbone.resolution)
+    inversion = config.inversion
+    pictures = read_folder(
+        config.train_data_dir,
+        resolution=config.resolution,
+        fit=inversion.fit,
+        bucket_step=bucket_step(backbone, config),
+        interpolation=inversion.interpolation,
+        masks=config.masks,
+        mask_dir=config.mask_dir,
+        caption_dir=config.caption_dir,
+    )
+    if pictures.opacity is None and inversion.backgrounds == "auto":  # nothing to set on one
+        inversion = dataclasses.replace(inversion, backgrounds="none")
+        config = dataclasses.replace(config, inversion=inversion)
+    token = inversion.placeholder_token
+    captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
+    return Seen(config, pictures, captions, notes)
+
+
 def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     """Read the pictures and check everything that can be checked before training.
 
@@ -75,25 +117,14 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     check_optimizer(config.inversion.optimizer)
     check_trackers(config.report_to)
     backbone = backbone or load_backbone(config.model, work_of(config))
-    asked, config = config, config.resolved(backbone.family, backbone.resolution)
+    own = config.inversion.resolved(backbone.family)
+    if own.setup in BASELINES:
+        tuner.check(backbone, own)
+    asked, seen = config, see(config, backbone)
+    config, pictures, captions, notes = seen.config, seen.pictures, seen.captions, seen.notes
     inversion = config.inversion
-    if inversion.setup in BASELINES:
-        tuner.check(backbone, inversion)
-    notes = _processes_notes(config.num_processes, inversion)
+    notes = _processes_notes(config.num_processes, inversion) + notes
     token = inversion.placeholder_token
-    pictures = read_folder(
-        config.train_data_dir,
-        resolution=config.resolution,
-        center_crop=inversion.center_crop,
-        interpolation=inversion.interpolation,
-        masks=config.masks,
-        mask_dir=config.mask_dir,
-    )
-    if pictures.opacity is None and inversion.backgrounds == "auto":  # nothing to set on one
-        inversion = dataclasses.replace(inversion, backgrounds="none")
-        config = dataclasses.replace(config, inversion=inversion)
-    captions, said = _captions(pictures, token, prefix=config.prefix_captions)
-    notes += said
     described = descriptions.read(config.train_data_dir)
     job = Job(
         name=token,
@@ -102,6 +133,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         crops=pictures.crops,
         masks=pictures.masks,
         opacity=pictures.opacity,
+        sizes=pictures.sizes,
         captions=None if captions is None else tuple(captions),
         descriptions=described,
     )
@@ -137,6 +169,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "preset_validated": is_validated(inversion.preset, backbone.family),
         "learning_rate": rates,
         "pictures": list(pictures.names),
+        "sizes": _sizes(pictures),
         "skipped": [str(item) for item in pictures.skipped],
         "captions": captions is not None,
         "masks": pictures.masks is not None,
@@ -147,6 +180,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     digest.update(json.dumps(captions).encode())
     if form(inversion).described and described is not None:
         digest.update(json.dumps(dataclasses.asdict(described)).encode())
+    if pictures.sizes is not None:
+        digest.update(json.dumps(pictures.sizes.tolist()).encode())
     if pictures.masks is not None:
         digest.update(pictures.masks.contiguous().numpy().tobytes())
     record = {
@@ -197,6 +232,13 @@ def _with_prompts(config: TrainConfig) -> TrainConfig:
     for prompt in prompts:
         as_template(prompt, token)
     return dataclasses.replace(config, validation_prompts=prompts)
+
+
+def _sizes(pictures: PictureSet) -> list[str]:
+    """Width and height of each picture as it is trained on, px."""
+    count, _, height, width = pictures.pixels.shape
+    sizes = [[height, width]] * count if pictures.sizes is None else pictures.sizes.tolist()
+    return [f"{w} x {h}" for h, w in sizes]
 
 
 def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
@@ -272,7 +314,7 @@ def _captions(
             "only where every picture has one, so the templates are."
         ]
     if prefix:
-        given = [c if names(c, token) else f"{token}, {c}" for c in given]
+        given = [with_word(c, token) for c in given]
     for caption in given:
         as_template(caption, token)
     return given, []

@@ -34,6 +34,7 @@ from oneword._files import (
     visible,
     write_json_atomic,
 )
+from oneword.config.runs import fits_of_old
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError, UserError
 from oneword.runs import cluster
@@ -118,6 +119,7 @@ def _bind(study: Study, record: Path) -> None:
             must="The record of a study must be the one that oneword wrote",
             error=ConfigError,
         )
+        theirs = fits_of_old(theirs)
         if _INVERSION not in theirs:  # in such a folder pictures were inverted as they were drawn
             inverted = any(study.arm(s).setup == BIPARTITE for s in standing(study).done)
             steps = theirs.get("sampling.num_inference_steps")

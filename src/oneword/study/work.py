@@ -310,7 +310,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
         read_folder(
             _training_folder(study, one, size_px),
             resolution=size_px,
-            center_crop=reading.center_crop,
+            fit=reading.square_fit,
             interpolation=reading.interpolation,
         ).pixels
         for one in (shown_of, spec)

@@ -19,51 +19,30 @@ from oneword.training.grounds import check_grounds, on_grounds
 from oneword.training.job import Job, JobError
 from oneword.training.parts import AgainstPart, PromptsPart
 from oneword.training.samples import Batch, Choices, Samples
+from oneword.training.sizes import check_sizes
 
 
 _ENCODE_CHUNK = 8  # pictures through the VAE at once; bounds memory
 
 
-class Batches:
-    """Pictures, masks and sentences of a job, and the batches that draws make of them."""
+class Bucket:
+    """The pictures of a job that have one size, and their masks, encoded."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        job: Job,
-        config: ResolvedConfig,
-        *,
-        prompts: PromptsPart,
-        against: AgainstPart | None = None,
-    ) -> None:
-        """Read the job and make its fixed batch.
+    def __init__(self, backbone: Backbone, job: Job, config: ResolvedConfig) -> None:
+        """Encode them.
 
         Args:
             backbone: The frozen model.
-            job: Its pictures, masks and crops.
+            job: Of these pictures alone.
             config: The job's settings.
-            prompts: The sentences of each picture.
-            against: The sentence from which a sample is guided away.
-
-        Raises:
-            UserError: the job cannot be trained as it was given.
         """
-        self.backbone, self.job, self.config, self.against = backbone, job, config, against
-        self.sentences = checked(backbone, job, config, prompts)
+        self.backbone, self.job, self.config = backbone, job, config
         self.views = extensions.VIEWS(job, config)
         height, width = job.pictures.shape[-2:]
         whole = torch.tensor([[height, width, 0, 0]] * len(job.pictures))
         self.crops = torch.stack([whole if v.crops is None else v.crops for v in self.views])
         self.posterior, self.places = self._encode()
         self.masks = self._shrink_masks()
-        draws = evaluation_draws(
-            config.seed,
-            config.num_evaluation_samples,
-            len(job.pictures),
-            self.latent_shape,
-            self.places.shape[1],
-        )
-        self.fixed = self.noised(draws, draws.times, alone=True)
 
     @torch.no_grad()
     def _encode(self) -> tuple[Moments, Tensor]:
@@ -99,6 +78,96 @@ class Batches:
         channels, height, width = self.posterior.mean.shape[1:]
         return channels, height, width
 
+    def noised(
+        self, draws: Draws, times: Tensor, own: Tensor, pictures: Tensor, job: Job
+    ) -> Samples:
+        """Noise pictures that the draws name.
+
+        Args:
+            draws: Of a step, or of the fixed batch.
+            times: Diffusion time of each of its samples.
+            own: Places of those samples whose pictures are here.
+            pictures: Place of each one's picture here.
+            job: Whose samples they are.
+        """
+        backbone, device = self.backbone, self.backbone.device
+        _, height, width = self.latent_shape
+        flips, views = draws.flips[own].long(), draws.views[own]
+        posterior_noise, noise = (
+            sent(whole[own][..., :height, :width], device)
+            for whole in (draws.posterior_noise, draws.noise)
+        )
+        x0_at = sent(self.places[views, draws.grounds[own], flips, pictures], device)
+        x0 = self.posterior[x0_at].sample(posterior_noise)
+        side = flips + (2 if self.config.random_flip else 1) * views
+        masks_at = sent(pictures + len(self.job.pictures) * side, device)
+        t = backbone.sample_t(sent(times[own], device), (height, width))
+        return Samples(
+            job=job,
+            pictures=draws.pictures[own],
+            flips=draws.flips[own],
+            t=t,
+            x0=x0,
+            noise=noise,
+            x_t=backbone.add_noise(x0, noise, t),
+            crops=self.crops[views, pictures],
+            mask=None if self.masks is None else self.masks[masks_at],
+        )
+
+
+class Batches:
+    """Pictures, masks and sentences of a job, and the batches that draws make of them."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        job: Job,
+        config: ResolvedConfig,
+        *,
+        prompts: PromptsPart,
+        against: AgainstPart | None = None,
+    ) -> None:
+        """Read the job and make its fixed batch.
+
+        Args:
+            backbone: The frozen model.
+            job: Its pictures, masks and crops.
+            config: The job's settings.
+            prompts: The sentences of each picture.
+            against: The sentence from which a sample is guided away.
+
+        Raises:
+            UserError: the job cannot be trained as it was given.
+        """
+        self.backbone, self.job, self.config, self.against = backbone, job, config, against
+        self.sentences = checked(backbone, job, config, prompts)
+        self.buckets: list[Bucket] = []
+        self._at = torch.zeros(len(job.pictures), 2, dtype=torch.long)  # bucket, place in it
+        for number, (own, part) in enumerate(job.by_size()):
+            self.buckets.append(Bucket(backbone, part, config))
+            self._at[own] = torch.stack(
+                [torch.full((len(own),), number), torch.arange(len(own))], 1
+            )
+        draws = evaluation_draws(
+            config.seed,
+            config.num_evaluation_samples,
+            len(job.pictures),
+            self.latent_shape,
+            self._num_grounds,
+        )
+        self.fixed = self.noised(draws, draws.times, alone=True)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, h, w) in which a sample of any size has room."""
+        shapes = [bucket.latent_shape for bucket in self.buckets]
+        channels, height, width = (max(sides) for sides in zip(*shapes, strict=True))
+        return channels, height, width
+
+    @property
+    def _num_grounds(self) -> int:
+        return self.buckets[0].places.shape[1]
+
     def draws(self, step: int) -> Draws:
         """The draws of the job's own step, with the noise that its settings make of them."""
         draws = step_draws(
@@ -108,15 +177,15 @@ class Batches:
             len(self.job.pictures),
             self.latent_shape,
             random_flip=self.config.random_flip,
-            num_grounds=self.places.shape[1],
-            num_views=len(self.views),
+            num_grounds=self._num_grounds,
+            num_views=len(self.buckets[0].views),
         )
         return dataclasses.replace(
             draws, noise=extensions.NOISE(draws.noise, draws.offsets, self.config)
         )
 
-    def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> Batch:
-        """Noise the pictures that the draws name.
+    def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> list[Batch]:
+        """Noise the pictures that the draws name; those of one size make one batch.
 
         Args:
             draws: Of a step, or of the fixed batch.
@@ -124,15 +193,6 @@ class Batches:
             alone: Of the fixed batch: leave further words out of the sentences, and what settings
                 change of sentences and loss, so that its losses compare.
         """
-        backbone, device = self.backbone, self.backbone.device
-        flips = draws.flips.long()
-        x0_at = sent(self.places[draws.views, draws.grounds, flips, draws.pictures], device)
-        x0 = self.posterior[x0_at].sample(sent(draws.posterior_noise, device))
-        side = flips + (2 if self.config.random_flip else 1) * draws.views
-        masks_at = sent(draws.pictures + len(self.job.pictures) * side, device)
-        noise = sent(draws.noise, device)
-        t = backbone.sample_t(sent(times, device), self.latent_shape[1:])
-        x_t = backbone.add_noise(x0, noise, t)
         choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
         sentences = [
             c.at(u, alone=alone) for c, u in zip(choices, draws.sentences.tolist(), strict=True)
@@ -142,20 +202,19 @@ class Batches:
                 extensions.WORDING(sentence, seed, self.config)
                 for sentence, seed in zip(sentences, draws.wordings.tolist(), strict=True)
             ]
-        samples = Samples(
-            job=self.job,
-            pictures=draws.pictures,
-            flips=draws.flips,
-            t=t,
-            x0=x0,
-            noise=noise,
-            x_t=x_t,
-            crops=self.crops[draws.views, draws.pictures],
-            mask=None if self.masks is None else self.masks[masks_at],
-        )
-        for told in () if alone else extensions.SAMPLES:
-            samples = told(samples, backbone, self.config)
-        target, away = backbone.target(x0, noise, t), self.against
+        numbers, places = self._at[draws.pictures].unbind(1)
+        found = []
+        for number in sorted({*numbers.tolist()}):
+            own = (numbers == number).nonzero()[:, 0]
+            samples = self.buckets[number].noised(draws, times, own, places[own], self.job)
+            for told in () if alone else extensions.SAMPLES:
+                samples = told(samples, self.backbone, self.config)
+            target = self.backbone.target(samples.x0, samples.noise, samples.t)
+            found.append(self._batch([sentences[i] for i in own.tolist()], target, samples))
+        return found
+
+    def _batch(self, sentences: list[str], target: Tensor, samples: Samples) -> Batch:
+        away = self.against
         if away is None:
             return Batch(sentences, target, samples)
         against = [away(sentence, self.config) for sentence in sentences]
@@ -202,6 +261,7 @@ def checked(
             f"Job {name!r} needs four numbers of crop for each of its {count} pictures, got "
             f"{tuple(job.crops.shape)}."
         )
+    check_sizes(backbone, job)
     for sentence in every_sentence(sentences, config, None):
         if "{}" not in sentence:
             raise JobError(

@@ -133,9 +133,12 @@ def on_grounds(
     pictures, opacity = job.pictures, job.opacity
     count = len(pictures)
     sides = [pictures, pictures.flip(-1)] if config.random_flip else [pictures]
-    grounds = None if opacity is None else grounds_for(config, family, pictures.shape[-1])
+    height, width = pictures.shape[-2:]
+    grounds = None if opacity is None else grounds_for(config, family, max(height, width))
     if opacity is None or grounds is None:
         return torch.cat(sides), torch.arange(count * len(sides)).view(1, len(sides), count)
+    top, left = (grounds.shape[-1] - height) // 2, (grounds.shape[-1] - width) // 2
+    grounds = grounds[..., top : top + height, left : left + width]
     solid = (opacity >= 1).flatten(1).all(1)
     places = torch.zeros(NUM_GROUNDS, len(sides), count, dtype=torch.long)
     shown: list[Tensor] = []

@@ -14,9 +14,9 @@ from oneword.prompts import COMMON_WORDS, fill, of_family
 from oneword.training.batches import Batches
 from oneword.training.job import JobError
 from oneword.training.parts import LossPart, squared_error
-from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.prediction import sample_losses, scoring_chunk
 from oneword.training.record import Record
-from oneword.training.samples import Batch
+from oneword.training.samples import Batch, spread
 
 
 _NUM_NOUNS = 12  # initialisers that are tried where none is given
@@ -48,7 +48,7 @@ def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str
 def word_losses(
     batches: Batches,
     words: Sequence[str],
-    batch: Batch,
+    scored: Sequence[Batch],
     loss: LossPart = squared_error,
     samples: int | None = None,
 ) -> dict[str, float]:
@@ -57,7 +57,7 @@ def word_losses(
     Args:
         batches: Of the job.
         words: Of the model's vocabulary.
-        batch: The samples, such as the fixed batch.
+        scored: The samples, such as the fixed batch.
         loss: Per-sample loss.
         samples: Those that a step of training takes at once; ``None``: by the job's settings.
 
@@ -69,10 +69,9 @@ def word_losses(
     chunk = scoring_chunk(own if samples is None else samples)
     losses: list[float] = []
     for first in range(0, len(words), _AT_ONCE):
-        asked = [(partial(fill, placeholder_token=w), batch) for w in words[first:][:_AT_ONCE]]
+        asked = [(partial(fill, placeholder_token=w), scored) for w in words[first:][:_AT_ONCE]]
         with torch.no_grad():
-            found = predictions(backbone, asked, chunk)
-            each = [loss(p, batch.target, batch.samples).mean() for p in found]
+            each = [own.mean() for own in sample_losses(backbone, asked, loss, chunk)]
         losses += torch.stack(each).tolist()
     return dict(zip(words, losses, strict=True))
 
@@ -98,7 +97,7 @@ def choose_initializer(
         JobError: the model's vocabulary holds none of the common nouns.
     """
     nouns = nouns_for(batches.backbone, batches.job.name, batches.config)
-    found = word_losses(batches, nouns, batches.fixed.spread(_NOUN_SAMPLES), loss, samples)
+    found = word_losses(batches, nouns, spread(batches.fixed, _NOUN_SAMPLES), loss, samples)
     losses = list(found.values())
     finite = [one if math.isfinite(one) else math.inf for one in losses]
     noun = nouns[finite.index(min(finite))]

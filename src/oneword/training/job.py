@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from jaxtyping import Float, Int
@@ -39,10 +39,40 @@ class Job:
     opacity: Float[Tensor, "pictures 1 height width"] | None = None
     """How solid each picture is, in [0, 1], where ``pictures`` show some of them on white, whose
     place ``config.backgrounds`` takes; ``None``: they have no transparency."""
+    sizes: Int[Tensor, "sizes 2"] | None = None
+    """Height and width of each picture, px, where they differ: it lies in the upper left of its
+    frame in ``pictures``, ``masks`` and ``opacity``; ``None``: every picture fills its frame."""
     captions: tuple[str, ...] | None = None
     """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
     descriptions: Descriptions | None = None
     """The thing in words, for setups whose word is a description."""
+
+    def by_size(self) -> list[tuple[list[int], Job]]:
+        """The pictures of each size: their places, and a job of them alone without captions."""
+        if self.sizes is None:
+            return [([*range(len(self.pictures))], self)]
+        found: dict[tuple[int, int], list[int]] = {}
+        for place, (height, width) in enumerate(self.sizes.tolist()):
+            found.setdefault((height, width), []).append(place)
+
+        def cut(whole: Tensor | None, own: list[int], size: tuple[int, int]) -> Tensor | None:
+            return None if whole is None else whole[own, :, : size[0], : size[1]]
+
+        return [
+            (
+                own,
+                replace(
+                    self,
+                    pictures=self.pictures[own, :, : size[0], : size[1]],
+                    crops=None if self.crops is None else self.crops[own],
+                    masks=cut(self.masks, own, size),
+                    opacity=cut(self.opacity, own, size),
+                    sizes=None,
+                    captions=None,
+                ),
+            )
+            for size, own in found.items()
+        ]
 
 
 Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]

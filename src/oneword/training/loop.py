@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oneword._typing import Latents
 from oneword.config.tuning import TUNING
 from oneword.errors import ConfigError, UserError, why
 from oneword.models.contract import Backbone
@@ -42,7 +42,7 @@ from oneword.training.parts import (
     TimestepsPart,
     Visitor,
 )
-from oneword.training.prediction import passes, predictions, scoring_chunk
+from oneword.training.prediction import by_size, passes, predictions, sample_losses, scoring_chunk
 from oneword.training.processes import ALONE, Processes
 from oneword.training.record import Verdict
 from oneword.training.samples import Batch
@@ -153,6 +153,25 @@ def raise_failure(result: Result) -> None:
     raise result.cause
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Samples of one word in a pass through the model."""
+
+    place: int
+    """Of the word among those of the step."""
+    batch: Batch
+    total: int
+    """Samples that the word has in the step."""
+    is_first: bool
+    """Whether they are the first of them, with which what is told once goes."""
+
+
+def _of_mean(losses: Tensor, total: int) -> Tensor:
+    """What some samples have of the mean loss of so many."""
+    mean = losses.mean()
+    return mean if len(losses) == total else mean * (len(losses) / total)
+
+
 class _Loop:
     """The learners in their slots, the queue behind them, and the results so far."""
 
@@ -172,7 +191,6 @@ class _Loop:
         self.at_rest: set[int] = set()  # those that would have ended with more steps, too
         self.active: dict[int, Learner] = {}
         self.waiting: dict[int, Active] = {}  # begun, in the queue
-        self.latent_shape: tuple[int, ...] | None = None
         self.sizes: list[int] = []  # vectors of each word in the model
         self.rounds = 0
         self.interrupted = False
@@ -305,12 +323,10 @@ class _Loop:
 
         # Gradients, pass by pass: what a pass keeps for them is gone before the next.
         sums: list[list[Tensor | None]] = [[None] * (1 + len(one.rows)) for one in learners]
-        shares = [self.processes.share(len(batch.sentences)) for batch in batches]
-        for places in passes(shares, backbone.micro_batch_size):
-            own = [learners[place] for place, _ in places]
-            whole = [batches[place] for place, _ in places]
-            found = self._gradients(own, whole, [keep for _, keep in places])
-            for (place, _), more in zip(places, found, strict=True):
+        for shares in self._passes(batches):
+            own = [learners[share.place] for share in shares]
+            for share, more in zip(shares, self._gradients(own, shares), strict=True):
+                place = share.place
                 pairs = zip(sums[place], more, strict=True)
                 sums[place] = [a if b is None else b if a is None else a + b for a, b in pairs]
         nothing = torch.zeros((), device=backbone.device)
@@ -320,26 +336,52 @@ class _Loop:
             for like, tensor in zip((nothing, *learner.rows.values()), own, strict=True)
         ]
 
+    def _passes(self, batches: Sequence[Sequence[Batch]]) -> Iterator[list[_Share]]:
+        """Part this process's samples of a step into passes, those of one size together."""
+        totals = [sum(len(batch.sentences) for batch in own) for own in batches]
+        owned = [self._owned(own) for own in batches]
+        for group in by_size((place, b) for place, own in enumerate(batches) for b in own):
+            shares = [owned[place][id(batch)] for place, batch in group]
+            for parts in passes(shares, self.backbone.micro_batch_size):
+                yield [
+                    _Share(
+                        place,
+                        batch.part(keep),
+                        totals[place],
+                        batch is batches[place][0] and keep.start == 0,
+                    )
+                    for number, keep in parts
+                    for place, batch in [group[number]]
+                ]
+
+    def _owned(self, batches: Sequence[Batch]) -> dict[int, range]:
+        """Which samples of each batch of a word are this process's, by the batch's id."""
+        sizes = [len(batch.sentences) for batch in batches]
+        own, first, found = self.processes.share(sum(sizes)), 0, {}
+        for batch, size in zip(batches, sizes, strict=True):
+            start, stop = (min(max(end - first, 0), size) for end in (own.start, own.stop))
+            found[id(batch)] = range(start, stop)
+            first += size
+        return found
+
     def _gradients(
-        self, learners: Sequence[Learner], batches: Sequence[Batch], keep: Sequence[range]
+        self, learners: Sequence[Learner], shares: Sequence[_Share]
     ) -> list[list[Tensor | None]]:
         """Of each learner the share of some samples in its loss, then in its rows' gradients."""
         backbone, parts = self.backbone, self.parts
-        chosen = [batch.part(own) for batch, own in zip(batches, keep, strict=True)]
 
         # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
         found = predictions(
-            backbone, [(n.fill, batch) for n, batch in zip(learners, chosen, strict=True)]
+            backbone, [(n.fill, share.batch) for n, share in zip(learners, shares, strict=True)]
         )
 
         # Loss: a mean within a word and a sum across words, so that none feels the others.
         losses = []
-        for learner, batch, own, part, prediction in zip(
-            learners, batches, keep, chosen, found, strict=True
-        ):
-            loss = self._mean_loss(prediction, part, batch)
+        for learner, share, prediction in zip(learners, shares, found, strict=True):
+            batch = share.batch
+            loss = _of_mean(parts.loss(prediction, batch.target, batch.samples), share.total)
             moving = learner.moving()
-            for penalty in parts.penalties if own.start == 0 else ():
+            for penalty in parts.penalties if share.is_first else ():
                 term = penalty(moving, learner.initial, learner.config)
                 loss = loss if term is None else loss + term
             losses.append(loss)
@@ -351,11 +393,11 @@ class _Loop:
         total = torch.stack(losses).sum() * scale
         if total.requires_grad:
             gradients = list(torch.autograd.grad(total, parameters, allow_unused=True))
-        shares = []
+        given = []
         for learner, loss in zip(learners, losses, strict=True):
             own, gradients = gradients[: len(learner.rows)], gradients[len(learner.rows) :]
-            shares.append([loss.detach(), *(None if g is None else g / scale for g in own)])
-        return shares
+            given.append([loss.detach(), *(None if g is None else g / scale for g in own)])
+        return given
 
     def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
         """Let the words stand in the model's prompts until ``placed`` is closed."""
@@ -402,15 +444,7 @@ class _Loop:
                 "Setups of this loop leave the model's weights alone, got "
                 f"{setup!r}; call oneword.training.tuning.method({setup!r}), or runs.train."
             )
-        learner = Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
-        shape = learner.batches.latent_shape
-        if self.latent_shape is not None and shape != self.latent_shape:
-            raise JobError(
-                f"All jobs of a batch need pictures of one size: job {learner.job.name!r} has "
-                f"latents of {shape}, the others of {self.latent_shape}; resize its pictures."
-            )
-        self.latent_shape = shape
-        return learner
+        return Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
 
     def _fail(self, index: int, error: Exception) -> None:
         self.lasts.pop(index, None)
@@ -490,22 +524,20 @@ class _Loop:
     @torch.no_grad()
     def _own_losses(self, learners: Sequence[Learner]) -> list[Tensor]:
         """The share of this process's samples in each learner's loss on its fixed batch."""
-        wholes = [learner.batches.fixed for learner in learners]
-        shares = [self.processes.share(len(whole.sentences)) for whole in wholes]
-        chosen = [whole.part(own) for whole, own in zip(wholes, shares, strict=True)]
-        places = [place for place, own in enumerate(shares) if own]
+        fixed = [learner.batches.fixed for learner in learners]
+        owned = [self._owned(own) for own in fixed]
+        chosen = [
+            [batch.part(shares[id(batch)]) for batch in own if shares[id(batch)]]
+            for own, shares in zip(fixed, owned, strict=True)
+        ]
+        places = [place for place, own in enumerate(chosen) if own]
         asked = [(learners[place].fill, chosen[place]) for place in places]
         chunk = scoring_chunk(self._num_at_once(learners))
-        found = predictions(self.backbone, asked, chunk) if asked else ()
+        found = sample_losses(self.backbone, asked, self.parts.loss, chunk)
         losses = [torch.zeros((), device=self.backbone.device) for _ in learners]
-        for place, prediction in zip(places, found, strict=True):
-            losses[place] = self._mean_loss(prediction, chosen[place], wholes[place])
+        for place, each in zip(places, found, strict=True):
+            losses[place] = _of_mean(each, sum(len(b.sentences) for b in fixed[place]))
         return losses
-
-    def _mean_loss(self, prediction: Latents, part: Batch, whole: Batch) -> Tensor:
-        """What some samples of a batch have of its mean loss."""
-        loss = self.parts.loss(prediction, part.target, part.samples).mean()
-        return loss if part is whole else loss * (len(part.sentences) / len(whole.sentences))
 
     def _num_at_once(self, learners: Sequence[Learner]) -> int:
         """Samples of a step that are in this process's memory together."""

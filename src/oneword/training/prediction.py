@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
 from oneword._devices import sent
-from oneword._typing import Latents
+from oneword._typing import Latents, PerSample
 from oneword.models.contract import Backbone
-from oneword.training.samples import Batch
+from oneword.training.samples import Batch, Samples
 
 
 SCORING_CHUNK = 32  # most samples per forward pass without gradients
@@ -53,12 +53,48 @@ def passes(shares: Sequence[range], most: int | None) -> list[list[tuple[int, ra
     return found
 
 
+def by_size(batches: Iterable[tuple[int, Batch]]) -> list[list[tuple[int, Batch]]]:
+    """Batches with their words' places, those whose latents have one size together."""
+    found: dict[tuple[int, ...], list[tuple[int, Batch]]] = {}
+    for place, batch in batches:
+        found.setdefault(tuple(batch.target.shape[1:]), []).append((place, batch))
+    return list(found.values())
+
+
+def sample_losses(
+    backbone: Backbone,
+    words: Sequence[tuple[Callable[[str], str], Sequence[Batch]]],
+    loss: Callable[[Latents, Latents, Samples], PerSample],
+    chunk: int | None = None,
+) -> list[PerSample]:
+    """The loss of every sample of each word, in the order of its batches.
+
+    Args:
+        backbone: The model.
+        words: What fills each word in, and its batches.
+        loss: Per-sample loss.
+        chunk: As of ``predictions``.
+    """
+    found: list[list[PerSample]] = [[] for _ in words]
+    for group in by_size((place, b) for place, (_, own) in enumerate(words) for b in own):
+        asked = [(words[place][0], batch) for place, batch in group]
+        for (place, batch), made in zip(group, predictions(backbone, asked, chunk), strict=True):
+            found[place].append(loss(made, batch.target, batch.samples))
+    return [torch.cat(each) for each in found]
+
+
 def predictions(
     backbone: Backbone,
     words: Sequence[tuple[Callable[[str], str], Batch]],
     chunk: int | None = None,
 ) -> tuple[Latents, ...]:
-    """Predictions for each batch, whose word is filled in; equal prompts are encoded once."""
+    """Predictions for each batch, whose word is filled in; equal prompts are encoded once.
+
+    Args:
+        backbone: The model.
+        words: What fills each word in, and its batch; the latents of all have one size.
+        chunk: Samples of a pass; ``None``: all are one pass.
+    """
     asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
     guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]
     asked += [

@@ -48,12 +48,6 @@ class Batch:
     guidance: float = 1.0
     """Scale of that guidance."""
 
-    def spread(self, count: int) -> Batch:
-        """``count`` of the samples, far apart, so that they differ in picture and in time."""
-        size = len(self.sentences)
-        count = min(count, size)
-        return self.only([i * (size // count + 1) % size for i in range(count)])
-
     def part(self, keep: range) -> Batch:
         """The samples of a range; the batch itself where they are all."""
         return self if len(keep) == len(self.sentences) else self.only(keep)
@@ -80,6 +74,16 @@ class Batch:
             against=None if self.against is None else [self.against[i] for i in keep],
             guidance=self.guidance,
         )
+
+
+def spread(batches: Sequence[Batch], count: int) -> list[Batch]:
+    """``count`` of some batches' samples, far apart, so that they differ in picture and time."""
+    places = [(b, i) for b, batch in enumerate(batches) for i in range(len(batch.sentences))]
+    size = len(places)
+    count = min(count, size)
+    chosen = [places[i * (size // count + 1) % size] for i in range(count)]
+    kept = [[i for at, i in chosen if at == b] for b in range(len(batches))]
+    return [batch.only(own) for batch, own in zip(batches, kept, strict=True) if own]
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ def _check(jobs: Sequence[Job], configs: Sequence[ResolvedConfig], paste: float)
     if form is not None:
         raise JobError(f"Words that are learned together must be of form 'rows', got {form!r}.")
     steps = {config.max_train_steps for config in configs}
-    shapes = {tuple(job.pictures.shape[1:]) for job in jobs}
+    shapes = {tuple(one.pictures.shape[1:]) for job in jobs for _, one in job.by_size()}
     if len(steps) > 1 or len(shapes) > 1:
         raise JobError(
             "Words that are learned together need equally many steps and pictures of one size, got "

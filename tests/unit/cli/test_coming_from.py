@@ -22,19 +22,6 @@ DIFFUSERS, KOHYA, ONETRAINER = (
 """Names, types and defaults of options, as those projects have them at each file's commit."""
 SCRIPTS = {n: o for script in DIFFUSERS["scripts"].values() for n, o in script.items()}
 
-COMING = {
-    "--optimizer", "--lr-num-cycles", "--lr-power",
-    "--lr-step-rules", "--noise-offset", "--loss-type", "--huber-c", "--huber-schedule",
-    "--snr-gamma", "--caption-dropout-rate", "--caption-tag-dropout-rate", "--shuffle-caption",
-    "--keep-tokens", "--random-crops", "--crop-scale", "--fit", "--bucket-step",
-    "--preview-pictures",
-}  # fmt: skip
-"""Options that the pages name and that are still to be built; none that is there may be in it."""
-UNTIL_THEN = {
-    "lr_num_cycles", "use_8bit_adam", "center_crop",
-    "local_rank",
-}  # fmt: skip
-"""Options of diffusers' scripts that come to something else until those are there."""
 
 BASE = ("--train-data-dir", "p", "--placeholder-token", "<cat>", "--train-batch-size", "2")
 GIVEN = {
@@ -98,12 +85,8 @@ def test_every_option_of_ours_on_a_page_is_there(page):
                 continue
             verb_name = verb[1] if verb else "train"
             known = options_of(verb_name)
-            known |= (options_of("train --jobs") | COMING) if verb_name == "train" else set()
+            known |= options_of("train --jobs") if verb_name == "train" else set()
             assert {*options} <= known, (names, span)
-
-
-def test_what_is_still_to_come_is_not_there_yet():
-    assert not COMING & options_of("train")
 
 
 # --- diffusers' options
@@ -134,7 +117,7 @@ def before():
     return flat(parse(TrainArguments, "train", BASE)[0])
 
 
-@pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - UNTIL_THEN))
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_every_option_of_the_scripts_does_what_the_page_says(name, before):
     """In both spellings, with dashes and underscores."""
     value, cell = value_of(name, SCRIPTS[name]), told("diffusers")[name]

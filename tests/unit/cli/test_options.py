@@ -13,6 +13,23 @@ from oneword.errors import ConfigError
 BASE = ("--train-data-dir", "p")
 
 
+@pytest.mark.parametrize(
+    ("words", "fit"),
+    [
+        (["--center_crop"], "crop"), (["--center-crop", "True"], "crop"),
+        (["--no_center_crop"], "squash"),
+        (["--center-crop=False"], "squash"), (["--no-center-crop", "False"], "crop"),
+        (["--center_crop", "--fit", "pad"], "pad"), ([], None),
+        (words_of(TrainArguments, {"center_crop": True}, "run.toml"), "crop"),
+        (words_of(TrainArguments, {"center_crop": False}, "run.toml"), "squash"),
+    ],
+)  # fmt: skip
+def test_cropping_by_its_old_name_is_a_way_to_fit(words, fit):
+    chosen, notes = parse(TrainArguments, "train", [*BASE, *words])
+    assert chosen.inversion.fit == fit
+    assert notes == []
+
+
 def test_every_course_of_the_rate_of_diffusers_is_taken():
     for one in SchedulerType:
         rules = ["--lr_step_rules", "1:5,0.1"] if one.value == "piecewise_constant" else []

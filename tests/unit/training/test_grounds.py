@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from oneword.config.inversion import InversionConfig
-from oneword.images import to_images, to_pixels
+from oneword.images import Frame, to_images, to_pixels
 from oneword.training import grounds
 from oneword.training.draws import evaluation_draws, step_draws
 from oneword.training.grounds import NUM_GROUNDS, check_grounds, grounds_for, on_grounds, set_on
@@ -44,7 +44,9 @@ def job(*, clear=(True, False), **settings):
     config = InversionConfig(initializer_token="cat", **settings)
     return Job(
         name="a",
-        pictures=torch.cat([to_pixels(image.convert("RGB"), SIZE) for image in shown]),
+        pictures=torch.cat(
+            [to_pixels(image.convert("RGB"), Frame((SIZE, SIZE))) for image in shown]
+        ),
         config=config,
         opacity=torch.stack(solid) if any(clear) else None,
     )

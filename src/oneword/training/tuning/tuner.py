@@ -34,7 +34,7 @@ from oneword.training.job import Job, JobError, Result, Status, below
 from oneword.training.learner import slot_token
 from oneword.training.loop import HALF_SCALE
 from oneword.training.parts import OnStep, captions_or_templates, squared_error
-from oneword.training.prediction import predictions, scoring_chunk
+from oneword.training.prediction import predictions, sample_losses, scoring_chunk
 from oneword.training.rates import effective_learning_rate, schedule
 from oneword.training.record import Record, Verdict
 from oneword.training.samples import Batch
@@ -49,12 +49,13 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
     """Refuse settings that a setup of this folder cannot work with, before anything costly.
 
     Raises:
-        JobError: the word is not to be of rows, the denoiser has no weights to tune so, or nobody
-            says what the class is.
+        JobError: pictures are of several sizes, the word is not to be of rows, the denoiser has no
+            weights to tune so, or nobody says what the class is.
         PlaceholderError: the model does not know the rare token.
         DeltaError: the denoiser's weights are packed, or not on the device.
         ImageError: the folder of class pictures cannot be used.
     """
+    _check_fit(config.setup, config.fit == "buckets")
     deltas.check_whole(denoiser_of(backbone)[1])
     check_weights(backbone, config)
     tuning = config.resolved_tuning
@@ -82,7 +83,16 @@ def batches_of(backbone: Backbone, job: Job) -> Batches:
     """
     config = job.config.resolved(backbone.family)
     check(backbone, config)
+    _check_fit(config.setup, job.sizes is not None)
     return Batches(backbone, job, config, prompts=captions_or_templates)
+
+
+def _check_fit(setup: str, in_buckets: bool) -> None:
+    if in_buckets:
+        raise JobError(
+            f"The setup {setup}, which changes weights, must have pictures of one size, got "
+            "buckets; take --fit crop, squash or pad."
+        )
 
 
 def ended(job: Job, state: State | None) -> Result | None:
@@ -311,8 +321,8 @@ class _Tuner:
         """Score the fixed batch; an ending where it is not finite: weights are not put back."""
         fixed, record = self.batches.fixed, self.record
         chunk = scoring_chunk(self.config.train_batch_size)
-        (found,) = predictions(self.backbone, [(self.fill, fixed)], chunk)
-        loss = float(squared_error(found, fixed.target, fixed.samples).mean())
+        (found,) = sample_losses(self.backbone, [(self.fill, fixed)], squared_error, chunk)
+        loss = float(found.mean())
         if record.bad or not math.isfinite(loss):
             return "diverged", (
                 f"the loss or its gradient was not finite by step {record.total_step}. Try a lower "
@@ -386,7 +396,7 @@ class _Tuner:
             return read_folder(
                 tuning.class_data_dir,
                 resolution=side,
-                center_crop=self.config.center_crop,
+                fit=self.config.square_fit,
                 interpolation=self.config.interpolation,
             ).pixels
         return class_pictures(
@@ -477,4 +487,5 @@ class _Tuner:
 def _batch(batches: Batches, step: int) -> Batch:
     """The samples of a job's own step."""
     draws = batches.draws(step)
-    return batches.noised(draws, extensions.TIMESTEPS(draws.times, batches.config))
+    (batch,) = batches.noised(draws, extensions.TIMESTEPS(draws.times, batches.config))
+    return batch

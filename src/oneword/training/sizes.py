@@ -1,0 +1,81 @@
+"""Sizes of pictures that are not square: which ones a model takes."""
+
+from __future__ import annotations
+
+import torch
+
+from oneword.config.runs import ResolvedTrainConfig
+from oneword.errors import why
+from oneword.models.contract import Backbone
+from oneword.models.speed.compiled import aside
+from oneword.training.job import Job, JobError
+
+
+_SHARE = 16  # steps that a square's side has at most, unless they are asked for
+
+
+def bucket_step(backbone: Backbone, config: ResolvedTrainConfig) -> int:
+    """What the sides of a run's buckets are multiples of, px.
+
+    Args:
+        backbone: The model, whose own step divides it.
+        config: The run's settings.
+
+    Raises:
+        JobError: the step that was asked for is none that the model takes.
+    """
+    own, asked = backbone.step_px, config.bucket_step
+    if asked is None:
+        return own * -(-config.resolution // (_SHARE * own))
+    if asked % own:
+        raise JobError(
+            f"bucket_step must be a multiple of {own} px, which the latents and layers of "
+            f"{backbone.name} divide, got {asked}; take {own * -(-asked // own)}."
+        )
+    return asked
+
+
+def check_sizes(backbone: Backbone, job: Job) -> None:
+    """Refuse pictures that are not all one square where the model cannot take them.
+
+    Raises:
+        JobError: a side is no multiple of what the model divides, or its denoiser refuses the size.
+    """
+    if job.sizes is not None and job.sizes.shape != (len(job.pictures), 2):
+        raise JobError(
+            f"Job {job.name!r} needs a height and a width for each of its {len(job.pictures)} "
+            f"pictures, got {tuple(job.sizes.shape)}."
+        )
+    frame = job.pictures.shape[-2:]
+    sizes = {frame} if job.sizes is None else {(h, w) for h, w in job.sizes.tolist()}
+    if all(height == width for height, width in sizes) and len(sizes) == 1:
+        return
+    own = backbone.step_px
+    for height, width in sorted(sizes):
+        if height % own or width % own:
+            raise JobError(
+                f"Sides of pictures must be multiples of {own} px, which the latents and layers of "
+                f"{backbone.name} divide, got {width} x {height}; take --bucket-step {own}."
+            )
+        if height != width:
+            _try(backbone, height, width)
+
+
+@torch.no_grad()
+def _try(backbone: Backbone, height: int, width: int) -> None:
+    """Let the model take one picture of a size."""
+    part = backbone.autoencoder
+    size = height // part.factor, width // part.factor
+    try:
+        with aside(backbone):
+            t = backbone.sample_t(torch.tensor([0.5], device=backbone.device), size)
+            x_t = torch.zeros(1, part.channels, *size, device=backbone.device)
+            backbone.predict(x_t, t, backbone.encode_prompt(["a picture"]))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # denoisers of many kinds, which each refuse in their own way
+        raise JobError(
+            f"Cannot train on pictures of {width} x {height} px because the denoiser of "
+            f"{backbone.name} does not take them ({why(error)}); do --fit crop, squash or pad."
+        ) from error
