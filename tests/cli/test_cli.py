@@ -386,7 +386,7 @@ def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fly"], "The verb must be one of demo, train"),
+        (["fly"], "The verb must be one of demo, pictures, train"),
         (["trian"], "got 'trian'; did you mean train?"),
         (
             ["microworld", "fly"],

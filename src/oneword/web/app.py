@@ -27,7 +27,7 @@ def build(page: Page) -> gr.Blocks:
             elem_id="model",
         )  # fmt: skip
         gr.Timer(1.0).tick(
-            lambda: _model(page), None, model, api_name=False, show_progress="hidden"
+            lambda: _model(page), None, model, api_visibility="private", show_progress="hidden"
         )
         with gr.Tabs():
             for name, tab in TABS.items():

@@ -98,10 +98,12 @@ def build(page: Page) -> None:
 
     outputs = [said, made, place, which, drawn, again]
     draw.click(work, [run, prompts], outputs, api_name="steps", show_progress="hidden")
-    place.change(shown, [made, place], [which, drawn], api_name=False, show_progress="hidden")
+    place.change(
+        shown, [made, place], [which, drawn], api_visibility="private", show_progress="hidden"
+    )
     keep.click(kept, [run, made, place], [said, again], api_name="keep_step")
     back.click(taken_back, run, [said, again], api_name="keep_trained")
-    gr.Timer(2.0).tick(names, None, run, api_name=False, show_progress="hidden")
+    gr.Timer(2.0).tick(names, None, run, api_visibility="private", show_progress="hidden")
 
 
 _FIRST = "initialiser"

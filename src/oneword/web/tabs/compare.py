@@ -95,7 +95,7 @@ def build(page: Page) -> None:
         work, inputs, [said, scores, drawn, again], api_name="compare", show_progress="hidden"
     )
     gr.Timer(2.0).tick(
-        lambda: gr.update(choices=[*page.learned()]), None, words, api_name=False,
+        lambda: gr.update(choices=[*page.learned()]), None, words, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
 

@@ -130,14 +130,14 @@ def build(page: Page) -> None:
         return made[event.index]
 
     draw.click(work, settings, [said, drawn, made], api_name="draw", show_progress="hidden")
-    words.input(put_in, [prompts, words], prompts, api_name=False)
-    drawn.select(told, made, facts, api_name=False)
+    words.input(put_in, [prompts, words], prompts, api_visibility="private")
+    drawn.select(told, made, facts, api_visibility="private")
     gr.on(
-        [part.change for part in settings], written, settings, again, api_name=False,
+        [part.change for part in settings], written, settings, again, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
     gr.Timer(2.0).tick(
-        lambda: gr.update(choices=[*page.learned()]), None, words, api_name=False,
+        lambda: gr.update(choices=[*page.learned()]), None, words, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
 

@@ -137,22 +137,30 @@ def build(page: Page) -> None:
         return "\n".join(lines)
 
     def picked(names: Sequence[str], event: gr.SelectData) -> str:
-        return names[event.index]
+        return str(names[event.index])
 
     seen = [cards, listed, name]
-    plainly = {"api_name": False, "show_progress": "hidden"}
-    gr.on([search.input, refresh.click], looked, [search, name], seen, **plainly)  # pyright: ignore
-    name.change(told, name, [said, facts], **plainly)  # pyright: ignore
-    cards.select(picked, listed, name, **plainly)  # pyright: ignore
+    gr.on(
+        [search.input, refresh.click],
+        looked,
+        [search, name],
+        seen,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    name.change(told, name, [said, facts], api_visibility="private", show_progress="hidden")
+    cards.select(picked, listed, name, api_visibility="private", show_progress="hidden")
     for button, act, given in (
         (rename, renamed, [name, token]),
         (delete, deleted, [name]),
         (undo, restored, []),
     ):
         button.click(act, given, said, api_name=act.__name__).then(
-            looked, [search, name], seen, **plainly
+            looked, [search, name], seen, api_visibility="private", show_progress="hidden"
         )
-    taken.upload(brought, taken, said, api_name=False).then(looked, [search, name], seen, **plainly)
+    taken.upload(brought, taken, said, api_visibility="private").then(
+        looked, [search, name], seen, api_visibility="private", show_progress="hidden"
+    )
     away.click(taken_away, [name, layout], [said, files, typed, again], api_name="take_away")
 
 

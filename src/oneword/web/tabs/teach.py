@@ -287,13 +287,13 @@ def build(page: Page) -> None:
 
         return ask
 
-    files.upload(taken, [draft, files], [*pictures, files], api_name=False)
-    remove.click(removed, [draft, chosen], pictures, api_name=False)
-    clear.click(cleared, [draft], pictures, api_name=False)
-    seen.select(_index, None, chosen, api_name=False)
-    captions.input(captioned, [draft, captions], about, api_name=False)
+    files.upload(taken, [draft, files], [*pictures, files], api_visibility="private")
+    remove.click(removed, [draft, chosen], pictures, api_visibility="private")
+    clear.click(cleared, [draft], pictures, api_visibility="private")
+    seen.select(_index, None, chosen, api_visibility="private")
+    captions.input(captioned, [draft, captions], about, api_visibility="private")
     gr.on(
-        [part.change for part in settings], written, settings, again, api_name=False,
+        [part.change for part in settings], written, settings, again, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
     plan.click(planned, settings, said, api_name="plan")
@@ -303,8 +303,8 @@ def build(page: Page) -> None:
     save.click(asked_for("save"), word, said, api_name="save_now")
     preview.click(asked_for("preview"), word, said, api_name="draw_now")
     live = [word, stands, course, previews]
-    timer.tick(looked, word, live, api_name=False, show_progress="hidden")
-    word.input(looked, word, live, api_name=False, show_progress="hidden")
+    timer.tick(looked, word, live, api_visibility="private", show_progress="hidden")
+    word.input(looked, word, live, api_visibility="private", show_progress="hidden")
 
 
 def _index(event: gr.SelectData) -> int:
