@@ -7,11 +7,11 @@ import time
 import urllib.request
 
 
-def until(true, seconds=180.0):
-    """Wait until something is true."""
+def until(true, seconds=180.0, instead=lambda: "nothing"):
+    """Wait until something is true; ``instead`` says what is the case where it never is."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it never came true"
+        assert time.monotonic() < end, f"it never came true: {instead()}"
         time.sleep(0.2)
 
 

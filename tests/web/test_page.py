@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import time
 import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
@@ -26,10 +25,10 @@ def text_of(tab, place):
     return tab.locator(f"#{place} textarea, #{place} input").first.input_value()
 
 
-def says(tab, place, words):
+def says(tab, place, words, seconds=90):
     """Wait until a status line says something."""
     where = tab.locator(f"#{place} textarea, #{place} input").first
-    until(lambda: words in where.input_value())
+    until(lambda: words in where.input_value(), seconds, where.input_value)
     return where.input_value()
 
 
@@ -87,6 +86,7 @@ def test_a_word_from_dropped_pictures_to_a_file_for_every_tool(served, tab, mugs
     open_tab(tab, "Draw")
     fill(tab, "draw-prompts", "a photo of a red mug on the moon")
     tab.click("#draw-draw")
+    says(tab, "draw-said", "4 pictures in")
     until(lambda: tab.locator("#draw-drawn img").count() >= 4)
 
     # the tab is closed and opened again: the run is still there
@@ -130,10 +130,11 @@ def test_a_word_from_dropped_pictures_to_a_file_for_every_tool(served, tab, mugs
 
 def test_a_mask_is_painted_and_only_that_is_drawn_anew(served, tab, mugs):
     open_tab(tab, "Edit")
+    tab.locator("#edit-canvas canvas").first.wait_for()
+    tab.wait_for_timeout(1500)
     tab.set_input_files("#edit-canvas input[type=file]", mugs[0])
     canvas = tab.locator("#edit-canvas canvas").first
-    canvas.wait_for()
-    time.sleep(1)
+    tab.wait_for_timeout(3000)
     box = canvas.bounding_box()
     tab.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
     tab.mouse.down()
