@@ -12,6 +12,7 @@ import briefly  # noqa: F401  (before torch)
 
 # isort: split
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
@@ -20,6 +21,12 @@ import tiny
 from oneword.config.model import ModelConfig
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
+
+
+@pytest.fixture
+def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that is not asked, and so not for a minute in vain where there is no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.config.drawing import SamplingConfig
+from oneword.config.tuning import TuningConfig
 from oneword.errors import ConfigError, UserError
 from oneword.generation.generate import generate
 from oneword.images import ImageError, save_png, to_images
@@ -185,9 +186,8 @@ def test_what_starts_from_no_word_has_none_beside_it(make, tmp_path):
 
 
 def test_where_weights_change_the_initialiser_is_that_of_the_model_as_it_was(make, tmp_path):
-    config = make(
-        inversion={"setup": "lora-dreambooth"}, validation_steps=6, num_validation_images=1
-    )
+    inversion = {"setup": "lora-dreambooth", "tuning": TuningConfig(num_class_images=2)}
+    config = make(inversion=inversion, validation_steps=6, num_validation_images=1)
     train(config)
     first, last = (read_sheet(tmp_path / "run" / "previews" / f"step-0000{s}.png")
                    for s in ("00", "12"))  # fmt: skip

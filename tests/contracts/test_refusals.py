@@ -41,6 +41,7 @@ def sampling(**fields):
 # --- debias
 
 
+@pytest.mark.usefixtures("without_hub")
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -68,6 +69,7 @@ def test_a_comparison_that_cannot_be_drawn_is_refused_before_training(
 # --- study
 
 
+@pytest.mark.usefixtures("without_hub")
 def test_a_study_that_the_family_cannot_draw_leaves_its_folder_free(photos, folders, tmp_path):
     folder = tmp_path / "study"
     config = StudyConfig(

@@ -13,6 +13,7 @@ import pytest
 from oneword import _files
 from oneword._files import OutputError
 from oneword.concepts import formats
+from oneword.config.tuning import TuningConfig
 from oneword.errors import UserError
 from oneword.runs import requests
 from oneword.runs.events import Message, Preview, Saved, Stepped
@@ -85,7 +86,7 @@ def test_saving_words_changes_nothing_else_of_a_run(make, tmp_path):
         {"keep": "average", "average_decay": 0.9},
         {"keep": "last", "form": "xti"},
         {"keep": "last", "form": "dreamartist"},
-        {"keep": "last", "setup": "lora-dreambooth"},
+        {"keep": "last", "setup": "lora-dreambooth", "tuning": TuningConfig(num_class_images=2)},
     ],
 )
 def test_a_saved_word_is_that_of_a_run_of_so_many_steps(make, tmp_path, settings):

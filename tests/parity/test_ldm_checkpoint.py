@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import huggingface_hub
 import pytest
 import torch
 from diffusers import AutoencoderKL, LDMTextToImagePipeline, UNet2DConditionModel
@@ -200,9 +199,9 @@ def test_a_file_that_is_not_whole_is_refused(checkpoint, name, value, message):
         load_backbone(altered(path, tensors, **{name: value}))
 
 
-def test_the_words_are_berts_own(checkpoint, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("without_hub")
+def test_the_words_are_berts_own(checkpoint, tmp_path):
     """Beside the file, in a folder that is named, or else on the hub, which is not there."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # no minutes of retries
     path, _ = checkpoint
     backbone = load_backbone(ModelConfig(model=str(path), device="cpu"))
     ids = backbone.pipeline.tokenizer("A Cat.").input_ids

@@ -10,7 +10,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import torch
 
 from oneword.concepts import formats
 from oneword.config.drawing import GenerateConfig
@@ -71,7 +70,7 @@ def test_a_worker_that_dies_is_said_and_the_word_goes_on(desk, mugs, tmp_path):
     again.close()
     train(run_of(mugs, tmp_path / "alone"))
     ours, alone = (formats.load_concept(tmp_path / n).rows["clip"] for n in ("mug", "alone"))
-    assert torch.equal(ours, alone)
+    assert (ours - alone).norm() / alone.norm() < 1e-4
 
 
 def test_words_share_a_batch_and_one_of_them_is_stopped(desk, mugs, tmp_path):

@@ -97,4 +97,4 @@ def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def status(label: str, **more: Any) -> gr.Textbox:
     """A line in which something is said; text alone, so that nobody's HTML is drawn."""
-    return gr.Textbox(label=label, interactive=False, lines=1, max_lines=6, **more)
+    return gr.Textbox(value="", label=label, interactive=False, lines=1, max_lines=6, **more)

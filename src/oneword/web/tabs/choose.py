@@ -26,6 +26,7 @@ def build(page: Page) -> None:
                 [], label="Word, taught with saved steps", elem_id="choose-run", interactive=True
             )
             prompts = gr.Textbox(
+                value="",
                 label="Prompts, one a line; empty: those of the previews", lines=2,
                 elem_id="choose-prompts",
             )  # fmt: skip

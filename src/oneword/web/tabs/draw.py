@@ -26,6 +26,7 @@ def build(page: Page) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             prompts = gr.Textbox(
+                value="",
                 label="Prompts, one a line",
                 lines=3,
                 placeholder="a photo of a <my-thing> on the moon",
@@ -41,7 +42,7 @@ def build(page: Page) -> None:
             )  # fmt: skip
             beside = gr.Checkbox(label="The initialiser beside, with the same seeds")
             with gr.Accordion("Advanced", open=False):
-                negative = gr.Textbox(label="Negative prompt")
+                negative = gr.Textbox(value="", label="Negative prompt")
                 guidance = gr.Number(label="Guidance; 0: the model's", value=0)
                 steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
             again = gr.Code(

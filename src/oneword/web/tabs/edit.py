@@ -34,7 +34,7 @@ def build(page: Page) -> None:
     )
     with gr.Row():
         with gr.Column(min_width=320):
-            prompt = gr.Textbox(label="What the result shows", elem_id="edit-prompt")
+            prompt = gr.Textbox(value="", label="What the result shows", elem_id="edit-prompt")
             strength = gr.Slider(
                 0.05, 1.0, value=1.0, step=0.05,
                 label="Strength: how much is drawn over; 1 starts from noise",
@@ -45,7 +45,8 @@ def build(page: Page) -> None:
                 label="How the rest comes back",
             )
             invert = gr.Textbox(
-                label="Or invert: what the picture shows now; it is drawn again as a whole"
+                value="",
+                label="Or invert: what the picture shows now; it is drawn again as a whole",
             )
             with gr.Row():
                 count = gr.Slider(1, 8, value=4, step=1, label="Candidates")

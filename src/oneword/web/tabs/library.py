@@ -26,7 +26,7 @@ def build(page: Page) -> None:
     """Put the tab's controls and what they do into the page."""
     library = Library(page.workspace.words)
     with gr.Row():
-        search = gr.Textbox(label="Search", elem_id="library-search", scale=3)
+        search = gr.Textbox(value="", label="Search", elem_id="library-search", scale=3)
         refresh = gr.Button("Look again", min_width=100, scale=1)
     cards = gr.Gallery(
         fit_columns=False,
@@ -40,7 +40,7 @@ def build(page: Page) -> None:
             name = gr.Dropdown([], label="Word", elem_id="library-name", interactive=True)
             facts = gr.JSON(label="What is inside", elem_id="library-facts")
             with gr.Row():
-                token = gr.Textbox(label="New name", min_width=160)
+                token = gr.Textbox(value="", label="New name", min_width=160)
                 rename = gr.Button("Rename", min_width=90)
             with gr.Row():
                 delete = gr.Button("Delete", variant="stop", min_width=90, elem_id="library-delete")
@@ -55,6 +55,7 @@ def build(page: Page) -> None:
             away = gr.Button("Take away", elem_id="library-away")
             files = gr.File(label="The file", interactive=False, elem_id="library-files")
             typed = gr.Textbox(
+                value="",
                 label="Type this in its prompt", interactive=False, buttons=["copy"],
                 elem_id="library-typed",
             )  # fmt: skip

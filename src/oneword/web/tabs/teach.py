@@ -73,6 +73,7 @@ def build(page: Page) -> None:
                 ["object", "style"], value="object", label="What the pictures have in common"
             )
             initializer = gr.Textbox(
+                value="",
                 label="Word to start from; empty: nouns are ranked on the pictures",
                 elem_id="teach-initializer",
             )
