@@ -131,6 +131,71 @@ def test_a_word_from_dropped_pictures_to_a_file_for_every_tool(served, tab, mugs
     assert tab.problems == []
 
 
+def test_one_of_the_saved_steps_is_kept(served, tab, mugs):
+    drop(tab, mugs[:3], 3)
+    tab.get_by_text("Advanced").first.click()
+    fill(tab, "teach-save-steps", "10")
+    teach(tab, "<steps>", 400)
+    says(tab, "learning-stands", "Step ")
+    folder = served.page.workspace.words / "steps"
+    before = {path.name for path in folder.glob("learned_embeds-steps-*")}
+    tab.click("#learning-save")
+    until(lambda: {path.name for path in folder.glob("learned_embeds-steps-*")} - before)
+    until(lambda: list(folder.glob("learned_embeds-steps-30.safetensors")))
+    tab.click("#learning-stop")
+    until(lambda: health(served)["learning"] == [])
+
+    open_tab(tab, "Choose")
+    says(tab, "choose-said", "")
+    tab.locator("#choose-run input").first.click()
+    tab.get_by_role("option", name="steps").click()
+    fill(tab, "choose-prompts", "a photo of a <steps>")
+    tab.click("#choose-draw")
+    says(tab, "choose-said", "pictures in")
+    assert says(tab, "choose-which", "step ").startswith("step ")
+    slider = tab.locator("#choose-place input[type=range]")
+    slider.focus()
+    slider.press("Home")
+    says(tab, "choose-which", "initialiser")
+    tab.click("#choose-keep")
+    says(tab, "choose-said", "Choose a saved step")
+    slider.focus()
+    slider.press("ArrowRight")
+    step = says(tab, "choose-which", "step ").removeprefix("step ")
+    tab.click("#choose-keep")
+    says(tab, "choose-said", f"that of step {step} now")
+    assert formats.load_concept(folder).provenance["chosen"]["step"] == int(step)
+
+
+def paint(tab, canvas):
+    """A stroke through the middle."""
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.5)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + box["width"] * 0.55, box["y"] + box["height"] * 0.5, steps=8)
+    tab.mouse.up()
+    tab.wait_for_timeout(500)
+
+
+def test_a_mask_says_what_of_a_picture_is_learned(served, tab, mugs):
+    drop(tab, mugs[:2], 2)
+    tab.get_by_text("A mask: paint over the thing").click()
+    tab.click("#teach-mask")
+    says(tab, "teach-about", "Click on a picture first")
+    tab.locator("#teach-seen button img").nth(1).click()
+    tab.wait_for_timeout(3000)
+    paint(tab, tab.locator("#teach-canvas canvas").first)
+    tab.click("#teach-mask")
+    says(tab, "teach-about", "The mask of 2.png is kept.")
+    (mask,) = served.page.workspace.pictures.glob("draft-*/*.mask.png")
+    assert mask.name == "2.mask.png"
+    with Image.open(mask) as picture:
+        painted = sum(picture.convert("L").histogram()[128:])
+        assert 0 < painted < picture.width * picture.height
+    assert tab.locator("#teach-seen img").count() == 2
+
+
 def test_a_mask_is_painted_and_only_that_is_drawn_anew(served, tab, mugs):
     open_tab(tab, "Edit")
     tab.locator("#edit-canvas canvas").first.wait_for()
@@ -138,11 +203,7 @@ def test_a_mask_is_painted_and_only_that_is_drawn_anew(served, tab, mugs):
     tab.set_input_files("#edit-canvas input[type=file]", mugs[0])
     canvas = tab.locator("#edit-canvas canvas").first
     tab.wait_for_timeout(3000)
-    box = canvas.bounding_box()
-    tab.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
-    tab.mouse.down()
-    tab.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
-    tab.mouse.up()
+    paint(tab, canvas)
     fill(tab, "edit-prompt", "a photo of a green ball")
     tab.click("#edit-edit")
     said = says(tab, "edit-said", "4 pictures in")

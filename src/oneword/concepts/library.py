@@ -12,19 +12,21 @@ import json
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from oneword._files import hold, is_there, write_together
 from oneword.concepts import formats, previews
 from oneword.concepts.formats.names import family_of, file_name
+from oneword.concepts.mixing import distinct
 from oneword.config.checks import check_placeholder
 from oneword.errors import UserError
 
 
 INDEX = "library.sqlite"
 TRASH = ".deleted"
+_MAX_NAME = 60  # characters of a merged entry's name
 _WAIT_S = 30.0  # for another process that writes there
 _TABLE = """CREATE TABLE IF NOT EXISTS word (
     name TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, facts TEXT NOT NULL
@@ -120,6 +122,21 @@ class Library:
             )
         with hold(path.parent, wait_s=_WAIT_S):
             write_together(formats.files_of(words[0].named(token), path))
+
+    def merge(self, names: Sequence[str]) -> str:
+        """Put the words of several entries into one file of a new entry; its name.
+
+        A word that is taken gets a number, as in ``oneword concept merge``.
+
+        Raises:
+            LibraryError: there is no such word, or fewer than two are named.
+        """
+        if len(set(names)) < 2:
+            raise LibraryError(f"Two or more words are merged, got {len(set(names))}.")
+        words, _ = distinct([word for one in names for word in formats.load_all(self.file(one))])
+        name = self._free("-".join(names)[:_MAX_NAME])
+        write_together(formats.files_of(words, self.root / name / formats.LEARNED))
+        return name
 
     def delete(self, name: str) -> str:
         """Put a word's folder aside; what to call :meth:`restore` with.

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
+from PIL import Image
 
 from oneword._escaping import shell
 from oneword.concepts import formats
@@ -98,3 +100,13 @@ def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def status(label: str, **more: Any) -> gr.Textbox:
     """A line in which something is said; text alone, so that nobody's HTML is drawn."""
     return gr.Textbox(value="", label=label, interactive=False, lines=1, max_lines=6, **more)
+
+
+def painted_on(given: dict[str, Any] | None) -> Image.Image | None:
+    """What was painted on an editor's picture, white; ``None``: nothing was."""
+    if given is None or given.get("background") is None:
+        return None
+    painted = np.zeros(given["background"].size[::-1], bool)
+    for layer in given.get("layers") or ():
+        painted |= np.asarray(layer.convert("RGBA"))[..., 3] > 0
+    return Image.fromarray(painted).convert("L") if painted.any() else None

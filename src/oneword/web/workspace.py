@@ -23,6 +23,16 @@ class WorkspaceError(UserError):
 _DRAFT = re.compile(r"[0-9a-f]{16}")
 
 
+def mask_of(picture: Path) -> Path:
+    """Where a picture's mask lies, if it has one."""
+    return picture.with_name(f"{picture.stem}.mask.png")
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file is a picture's mask."""
+    return path.name.endswith(".mask.png")
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """The page's folder."""
@@ -91,14 +101,17 @@ class Workspace:
     def listed(self, number: str) -> list[Path]:
         """The pictures of a visitor's set, in their order."""
         folder = self.draft(number)
-        return sorted(p for p in folder.glob("*") if p.suffix != ".txt") if folder.is_dir() else []
+        if not folder.is_dir():
+            return []
+        return sorted(p for p in folder.glob("*") if p.suffix != ".txt" and not is_mask(p))
 
     def drop(self, number: str, name: str) -> None:
-        """Remove one picture of a visitor's set, and its caption."""
+        """Remove one picture of a visitor's set, with its caption and mask."""
         for path in self.listed(number):
             if path.name == name:
                 path.unlink()
                 path.with_suffix(".txt").unlink(missing_ok=True)
+                mask_of(path).unlink(missing_ok=True)
 
     def clear(self, number: str) -> None:
         """Remove a visitor's set."""

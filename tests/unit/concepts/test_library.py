@@ -116,6 +116,17 @@ def test_a_renamed_word_keeps_the_rest(library, tmp_path):
         library.rename("cat", "two words")
 
 
+def test_merged_words_stand_in_one_file(library, tmp_path):
+    put(tmp_path, "other", "<cat>", 0.25)
+    assert library.merge(["cat", "other"]) == "cat-other"
+    words = formats.load_all(tmp_path / "cat-other")
+    assert [w.placeholder_token for w in words] == ["<cat>", "<cat-2>"]
+    assert float(words[1].rows["clip_l"][0, 0]) == 0.25
+    assert names(library) == ["cat", "cat-other", "dog", "other"]
+    with pytest.raises(LibraryError, match="Two or more words are merged, got 1"):
+        library.merge(["cat", "cat"])
+
+
 @pytest.mark.parametrize("name", ["nobody", "..", "../cat", ".", "a/../cat"])
 def test_a_word_outside_the_folder_is_none(library, name):
     for act in (library.file, library.delete):

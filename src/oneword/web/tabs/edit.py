@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
 from oneword.config.drawing import EditConfig, SamplingConfig
 from oneword.config.model import ModelConfig
 from oneword.errors import UserError
 from oneword.images import save_png
 from oneword.prompts import named
-from oneword.web.page import Page, captioned, command, status
+from oneword.web.page import Page, captioned, command, painted_on, status
 from oneword.web.workspace import WorkspaceError
 
 
@@ -113,12 +111,10 @@ def _kept(given: dict[str, Any] | None, folder: Path) -> tuple[Path, Path | None
         raise WorkspaceError("An edit needs a picture, got none; drop one in first.")
     folder.mkdir(parents=True, exist_ok=True)
     save_png(background.convert("RGB"), folder / "picture.png")
-    painted = np.zeros(background.size[::-1], bool)
-    for layer in given.get("layers") or ():
-        painted |= np.asarray(layer.convert("RGBA"))[..., 3] > 0
-    if not painted.any():
+    painted = painted_on(given)
+    if painted is None:
         return folder / "picture.png", None
-    save_png(Image.fromarray(painted).convert("L"), folder / "mask.png")
+    save_png(painted, folder / "mask.png")
     return folder / "picture.png", folder / "mask.png"
 
 

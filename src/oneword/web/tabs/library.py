@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from oneword._files import write_together
-from oneword.concepts import formats
+from oneword._files import read_text, write_together
+from oneword.concepts import card, formats
 from oneword.concepts.formats.names import file_name
 from oneword.concepts.library import Entry, Library
 from oneword.errors import UserError
@@ -45,6 +45,23 @@ def build(page: Page) -> None:
             with gr.Row():
                 delete = gr.Button("Delete", variant="stop", min_width=90, elem_id="library-delete")
                 undo = gr.Button("Undo the last delete", min_width=140, elem_id="library-undo")
+            with gr.Row():
+                others = gr.Dropdown(
+                    [], label="Merge with", multiselect=True, min_width=160, interactive=True,
+                    elem_id="library-others",
+                )  # fmt: skip
+                merge = gr.Button("Merge", min_width=90, elem_id="library-merge")
+            with gr.Accordion("Card and Hub", open=False):
+                license_ = gr.Textbox(
+                    value="unknown", label="Licence, by the Hub's name of it, such as cc-by-4.0"
+                )
+                write = gr.Button("Write the card", elem_id="library-card")
+                text = gr.Code(label="The card", language="markdown", interactive=False, lines=8)
+                repository = gr.Textbox(value="", label="Repository: OWNER/NAME")
+                secret = gr.Textbox(
+                    value="", label="Token; empty: that of `hf auth login`", type="password"
+                )
+                push = gr.Button("Upload", elem_id="library-push")
         with gr.Column(min_width=320):
             layout = gr.Radio(
                 [("oneword", "oneword"), *((tool, own) for own, tool in formats.TOOLS.items())],
@@ -74,7 +91,7 @@ def build(page: Page) -> None:
         shown = [(_card(library, entry), _title(entry)) for entry in entries]
         names = [entry.name for entry in entries]
         kept = name if name in names else (names[0] if names else None)
-        return shown, names, gr.update(choices=names, value=kept)
+        return shown, names, gr.update(choices=names, value=kept), gr.update(choices=names)
 
     @saying(1)
     def told(name: str | None) -> tuple[Any, ...]:
@@ -96,6 +113,23 @@ def build(page: Page) -> None:
     def renamed(name: str | None, token: str) -> str:
         library.rename(_given(name), token.strip())
         return f"The word is {token.strip()} now."
+
+    @saying(0)
+    def merged(name: str | None, others: Sequence[str] | None) -> str:
+        return f"Both are in {library.merge([_given(name), *(others or ())])} now."
+
+    @saying(2)
+    def written(name: str | None, license_: str) -> tuple[Any, ...]:
+        folder = library.file(_given(name)).parent
+        file = card.write_card(folder, license=license_.strip())
+        line = command("concept card", folder, "--license", license_.strip(), "--no-preview")
+        return f"The card is {file}; read it over.", read_text(file), line
+
+    @saying(1)
+    def pushed(name: str | None, repository: str, secret: str) -> tuple[Any, ...]:
+        folder = library.file(_given(name)).parent
+        address = card.push_concept(folder, repository.strip(), token=secret.strip() or None)
+        return f"Uploaded to {address}.", command("concept push", folder, repository.strip())
 
     @saying(0)
     def deleted(name: str | None) -> str:
@@ -140,7 +174,7 @@ def build(page: Page) -> None:
     def picked(names: Sequence[str], event: gr.SelectData) -> str:
         return str(names[event.index])
 
-    seen = [cards, listed, name]
+    seen = [cards, listed, name, others]
     gr.on(
         [search.input, refresh.click],
         looked,
@@ -155,12 +189,18 @@ def build(page: Page) -> None:
         (rename, renamed, [name, token]),
         (delete, deleted, [name]),
         (undo, restored, []),
+        (merge, merged, [name, others]),
     ):
         button.click(act, given, said, api_name=act.__name__).then(
             looked, [search, name], seen, api_visibility="private", show_progress="hidden"
         )
     taken.upload(brought, taken, said, api_visibility="private").then(
         looked, [search, name], seen, api_visibility="private", show_progress="hidden"
+    )
+    write.click(written, [name, license_], [said, text, again], api_name="card")
+    # a token is for this press alone: not kept, not in any command
+    push.click(pushed, [name, repository, secret], [said, again], api_visibility="private").then(
+        lambda: "", None, secret, api_visibility="private", show_progress="hidden"
     )
     away.click(taken_away, [name, layout], [said, files, typed, again], api_name="take_away")
 

@@ -17,12 +17,12 @@ from oneword.config.presets import PRESETS, SETUPS
 from oneword.config.restored import restored
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
-from oneword.images import read_folder, read_image, to_images
+from oneword.images import read_folder, read_image, save_png, to_images
 from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
-from oneword.web.page import Page, command, saying, status
-from oneword.web.workspace import WorkspaceError
+from oneword.web.page import Page, command, painted_on, saying, status
+from oneword.web.workspace import WorkspaceError, mask_of
 
 
 _LEAST_PX = (
@@ -99,6 +99,20 @@ def build(page: Page) -> None:
                 plan = gr.Button("What will this take?", min_width=140)
                 learn = gr.Button("Learn", variant="primary", min_width=100, elem_id="teach-learn")
             said = status("What happens", elem_id="teach-said")
+    with gr.Accordion("A mask: paint over the thing, so that only it is learned", open=False):
+        # alone in its row: beside another component it is cut off
+        canvas = gr.ImageEditor(
+            label="Choose a picture above first",
+            type="pil",
+            image_mode="RGBA",
+            brush=gr.Brush(default_size=24, colors=["#ffffff"], color_mode="fixed"),
+            layers=False,
+            transforms=(),
+            sources=(),
+            height=360,
+            elem_id="teach-canvas",
+        )
+        mask = gr.Button("Keep the mask; an empty one is taken away", elem_id="teach-mask")
     gr.Markdown("### Learning")
     word = gr.Dropdown(
         [], label="Word", elem_id="learning-word", allow_custom_value=True, interactive=True
@@ -172,7 +186,10 @@ def build(page: Page) -> None:
         warnings = _warnings(page.workspace.draft(number), names, _resolution(page))
         skipped = [f"{item}" for item in found.skipped]
         line = " ".join([text, f"{len(names)} pictures.", *warnings, *skipped]).strip()
-        thumbnails = list(zip(to_images(found.pixels), names, strict=True))
+        pixels = found.pixels
+        if found.masks is not None:  # what is left out is dim
+            pixels = (pixels + 1) * (0.3 + 0.7 * found.masks) - 1
+        thumbnails = list(zip(to_images(pixels), names, strict=True))
         return line, number, thumbnails, [[name, own[name] or ""] for name in names]
 
     def taken(number: str, given: Sequence[str] | None) -> tuple[Any, ...]:
@@ -192,6 +209,26 @@ def build(page: Page) -> None:
             raise WorkspaceError("Click on a picture first, then remove it.")
         page.workspace.drop(number, names[place])
         return shown(number)
+
+    def opened(number: str, event: gr.SelectData) -> tuple[int, Any]:
+        """The picture that was clicked on, to be removed or masked."""
+        paths = page.workspace.listed(number) if number else []
+        if not event.index < len(paths):
+            return event.index, gr.skip()
+        picture = read_image(paths[event.index]).convert("RGBA")
+        return event.index, {"background": picture, "layers": [], "composite": picture}
+
+    @saying(3)
+    def masked(number: str, place: int, given: dict[str, Any] | None) -> tuple[Any, ...]:
+        paths = page.workspace.listed(number) if number else []
+        if not 0 <= place < len(paths):
+            raise WorkspaceError("Click on a picture first, then paint over the thing in it.")
+        painted = painted_on(given)
+        if painted is None:
+            mask_of(paths[place]).unlink(missing_ok=True)
+            return shown(number, f"{paths[place].name} has no mask.")
+        save_png(painted, mask_of(paths[place]))
+        return shown(number, f"The mask of {paths[place].name} is kept.")
 
     @saying(3)
     def cleared(number: str) -> tuple[Any, ...]:
@@ -291,7 +328,8 @@ def build(page: Page) -> None:
     files.upload(taken, [draft, files], [*pictures, files], api_visibility="private")
     remove.click(removed, [draft, chosen], pictures, api_visibility="private")
     clear.click(cleared, [draft], pictures, api_visibility="private")
-    seen.select(_index, None, chosen, api_visibility="private")
+    seen.select(opened, draft, [chosen, canvas], api_visibility="private")
+    mask.click(masked, [draft, chosen, canvas], pictures, api_visibility="private")
     captions.input(captioned, [draft, captions], about, api_visibility="private")
     gr.on(
         [part.change for part in settings], written, settings, again, api_visibility="private",
@@ -306,10 +344,6 @@ def build(page: Page) -> None:
     live = [word, stands, course, previews]
     timer.tick(looked, word, live, api_visibility="private", show_progress="hidden")
     word.input(looked, word, live, api_visibility="private", show_progress="hidden")
-
-
-def _index(event: gr.SelectData) -> int:
-    return event.index
 
 
 def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
