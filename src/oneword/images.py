@@ -943,7 +943,10 @@ def labelled_sheet(
 
 
 def groups_sheet(
-    groups: Sequence[tuple[str, Pixels | Sequence[Image.Image]]], *, most_columns: int = 8
+    # of any number each, where Pixels would have all groups be as many
+    groups: Sequence[tuple[str, torch.Tensor | Sequence[Image.Image]]],
+    *,
+    most_columns: int = 8,
 ) -> tuple[Image.Image, list[list[Box]]]:
     """As :func:`labelled_sheet`, of groups whose labels may be equal.
 
