@@ -127,6 +127,7 @@ def test_the_published_file_maps_without_rest():
     unet, vae, bert = found
     assert unet.config.attention_head_dim == 8
     assert vae.config.scaling_factor == 0.18215
+    assert (unet.config.sample_size, vae.config.sample_size) == (32, 256)
     assert (bert.config.encoder_attention_heads, bert.config.head_dim) == (8, 64)
     assert sum(p.numel() for part in found for p in part.parameters()) == pytest.approx(
         1.54e9, rel=0.01
