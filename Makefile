@@ -5,12 +5,16 @@ BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(KEY)
 
-.PHONY: demo test coverage lint slow quick help-pages mutants clean
+.PHONY: demo test pytest coverage lint slow quick help-pages mutants clean
 
 demo: $(STAMP)
 	$(BIN)/oneword demo
 
-test: $(STAMP) lint
+# the types are checked beside the tests, since they keep one core alone
+test: $(STAMP)
+	$(MAKE) --no-print-directory -j2 lint pytest
+
+pytest: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # between changes: lint without types, and the tests that need no more than a minute and a half

@@ -264,6 +264,7 @@ def test_a_signal_to_any_process_stops_all_at_one_step(make, tmp_path, asked, nu
     assert_alike(facts(outcome.result), facts(whole))
 
 
+@pytest.mark.slow
 def test_a_run_of_one_process_goes_on_in_three_and_is_found_ended(make, tmp_path):
     common = {"train_batch_size": 4, "adam_epsilon": 1e-3}
     whole = train(make("whole", common)).result

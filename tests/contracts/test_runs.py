@@ -389,6 +389,7 @@ def killed_and_resumed(make, tmp_path, delays):
     return kills
 
 
+@pytest.mark.slow
 def test_killed_with_minus_nine_and_resumed_gives_the_same_bits(make, tmp_path):
     assert killed_and_resumed(make, tmp_path, [0.3]) == 1
 

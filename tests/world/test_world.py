@@ -111,6 +111,7 @@ def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
     assert (folder / "overview.png").exists()
 
 
+@pytest.mark.slow
 def test_microworld_evaluate_reads_attributes_beside_the_ceiling(tmp_path, capsys):
     command = ["microworld", "evaluate", "--num-prompts", "32", "--num-people", "2", "--seed", "1"]
     files = ["--json", str(tmp_path / "w.json"), "--output-dir", str(tmp_path / "sheets")]
@@ -181,6 +182,7 @@ def test_sample_draws_and_says_what_the_oracle_reads(tmp_path, capsys):
     assert len(list(folder.glob("*-seed*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_explore_puts_generated_under_drawn(tmp_path):
     folder = tmp_path / "sheets"
     assert main(["microworld", "explore", "--model", "microworld-nano",

@@ -99,6 +99,7 @@ def test_a_stopped_stage_goes_on_to_the_same_bits(folder, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_batch(folder, tmp_path):
     for name in ("clip", "latents-0000.safetensors", "latents-0001.safetensors"):
         (tmp_path / name).symlink_to(folder / name)
