@@ -8,6 +8,7 @@ something. Needs chromium and playwright.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,15 +18,18 @@ from playwright.sync_api import sync_playwright
 
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "web")]
-from conftest import CHROMIUM, FLAGS, MUG, PATIENCE_MS  # noqa: E402
+sys.path.insert(0, str(ROOT / "tests"))
 from oneword.config.model import ModelConfig  # noqa: E402
 from oneword.config.web import WebConfig  # noqa: E402
 from oneword.web.server import serving  # noqa: E402
 from waiting import health, until  # noqa: E402
 
 
-TABS = ("Teach", "Draw", "Edit", "Compare", "Library")
+TABS = ("Teach", "Choose", "Draw", "Edit", "Compare", "Library")
+MUG = ROOT / "src/oneword/microworld/pictures/gold-mug"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE_MS = 180_000
 WIDTHS = (1280, 390)
 THEMES = ("light", "dark")
 
