@@ -89,6 +89,7 @@ def _use(tab: Any, served: Any) -> None:
     tab.get_by_role("tab", name="Edit", exact=True).click()
     tab.set_input_files("#edit-canvas input[type=file]", str(MUG / "1.png"))
     tab.get_by_role("tab", name="Compare", exact=True).click()
+    until(lambda: tab.locator("#compare-words label").count() == 2)
     for label in tab.locator("#compare-words label").all():
         label.click()
     tab.click("#compare-compare")
