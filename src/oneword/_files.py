@@ -380,6 +380,11 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name is that of something in a folder itself, and leads nowhere else."""
+    return bool(name) and name not in (".", "..") and Path(name).name == name
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder, and sure that it can be written, before anything costly; empty ones may stay.
 

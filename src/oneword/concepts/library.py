@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from oneword._files import hold, is_there, write_together
+from oneword._files import hold, is_plain_name, is_there, write_together
 from oneword.concepts import formats, previews
 from oneword.concepts.formats.names import family_of, file_name
 from oneword.concepts.mixing import distinct
@@ -84,7 +84,7 @@ class Library:
             LibraryError: there is no such word.
         """
         path = self.root / name / formats.LEARNED
-        if Path(name).name != name or not path.is_file():
+        if not is_plain_name(name) or not path.is_file():
             raise LibraryError(f"The library in {self.root} has no word {name!r}.")
         return path
 
@@ -165,7 +165,7 @@ class Library:
             LibraryError: there is none.
         """
         folder = self.root / TRASH / kept
-        if Path(kept).name != kept or not folder.is_dir():
+        if not is_plain_name(kept) or not folder.is_dir():
             raise LibraryError(f"There is no deleted word {kept!r} in {self.root / TRASH}.")
         name = self._free(kept.rpartition(".")[0])
         folder.rename(self.root / name)

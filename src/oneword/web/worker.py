@@ -31,7 +31,7 @@ from oneword.images import read_folder
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.runs import prepare
-from oneword.runs.events import Event, Stepped
+from oneword.runs.events import Ended, Event, Stepped
 from oneword.runs.folder import pictures_of
 from oneword.runs.many import train_many
 from oneword.runs.words import read_saved
@@ -121,7 +121,6 @@ class _Worker:
         self.backbone, self.slots, self.pipe = backbone, slots, pipe
         self.asked: queue.Queue[Teach | Task | None] = queue.Queue()
         self.to_stop: set[str] = set()
-        self.stopped: set[str] = set()
         self.learning: list[TrainConfig] = []
         self.judge: Judge | None = None
         self.gone = False
@@ -169,8 +168,7 @@ class _Worker:
                 )  # fmt: skip
             except UserError as error:
                 for config in self.learning:
-                    self._send(Left(config.output_dir.name))
-                self._send(Done(-1, error=str(error)))
+                    self._send(Ended(config.output_dir.name, f"failed: {error}", failed=True))
                 return
             taken = self.to_stop & {config.output_dir.name for config in self.learning}
             self.to_stop.clear()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oneword._files import check_writable, write_atomic
+from oneword._files import check_writable, is_plain_name, write_atomic
 from oneword.errors import UserError
 from oneword.generation.generate import slug
 from oneword.runs.folder import LEARNED
@@ -121,6 +121,17 @@ class Workspace:
         """The run folder of a word of that name."""
         name = slug(unicodedata.normalize("NFKC", token))
         return self.words / ("s-star" if token == "S*" else name)
+
+    def run_folder(self, name: str | None) -> Path:
+        """The folder of a run that there is.
+
+        Raises:
+            WorkspaceError: there is none of that name in ``words/``.
+        """
+        folder = self.words / (name or "")
+        if not is_plain_name(name or "") or not (folder / "config.json").is_file():
+            raise WorkspaceError("Choose a word that was taught here.")
+        return folder
 
     def learned(self) -> list[Path]:
         """Run folders that hold a finished word, by name."""

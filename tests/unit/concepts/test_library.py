@@ -128,7 +128,9 @@ def test_merged_words_stand_in_one_file(library, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nobody", "..", "../cat", ".", "a/../cat"])
-def test_a_word_outside_the_folder_is_none(library, name):
+def test_a_word_outside_the_folder_is_none(library, tmp_path, name):
+    library = Library(tmp_path / "cat")  # above which another word lies
+    put(tmp_path, "")
     for act in (library.file, library.delete):
         with pytest.raises(LibraryError, match="has no word"):
             act(name)

@@ -120,8 +120,6 @@ def _folder(page: Page, name: str | None) -> Path:
     Raises:
         UserError: none is chosen, or it has saved no words.
     """
-    if not name or Path(name).name != name:
-        raise WorkspaceError("Choose a word first; it must have been taught with saved steps.")
-    folder = page.workspace.words / name
+    folder = page.workspace.run_folder(name)
     read_saved(folder)
     return folder

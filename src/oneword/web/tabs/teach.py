@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ from oneword.web.page import Page, command, painted_on, saying, status
 from oneword.web.workspace import WorkspaceError, mask_of
 
 
-_LEAST_PX = (
-    256  # a side below which a photograph gives little to learn from, if the model draws more
-)
+_LEAST_PX = 256  # of a side; smaller ones are blurred on a model that draws larger pictures
 _AS_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _UNZIPPED_MB = 256
 
@@ -308,11 +307,15 @@ def build(page: Page) -> None:
 
     @saying(0)
     def gone_on(name: str | None) -> str:
-        folder = page.workspace.words / (name or "")
-        if not name or not (folder / "config.json").is_file():
-            raise WorkspaceError("Choose a word whose learning was stopped.")
-        record = read_json(folder / "config.json", {"config": dict})
-        page.desk.teach(restored(TrainConfig, record["config"]))
+        record = read_json(page.workspace.run_folder(name) / "config.json", {"config": dict})
+        begun = restored(TrainConfig, record["config"])
+        if begun.model.model != page.config.model.model:
+            raise WorkspaceError(
+                f"The word cannot go on because it was begun on {begun.model.model}; open the page "
+                f"with --model {begun.model.model}."
+            )
+        # as the other words of the batch have it
+        page.desk.teach(replace(begun, model=page.config.model))
         return "It goes on."
 
     def asked_for(what: What) -> Callable[[str | None], str]:
@@ -320,7 +323,7 @@ def build(page: Page) -> None:
         def ask(name: str | None) -> str:
             if not name or page.desk.standing(name).phase != "learning":
                 raise WorkerError("Nothing of that name is being learned.")
-            (page.workspace.words / name / FILES[what]).touch()
+            (page.workspace.run_folder(name) / FILES[what]).touch()
             return "It is done after the next step."
 
         return ask
@@ -371,9 +374,7 @@ def _unpacked(given: Sequence[str], page: Page) -> list[Path]:
             continue
         try:
             with zipfile.ZipFile(path) as archive:
-                inside = [
-                    i for i in archive.infolist() if Path(i.filename).suffix.lower() in _AS_PICTURES
-                ]
+                inside = [i for i in archive.infolist() if _is_picture(Path(i.filename))]
                 size_mb = sum(i.file_size for i in inside) / 1e6
                 if size_mb > _UNZIPPED_MB or len(inside) > page.config.max_pictures:
                     raise WorkspaceError(
