@@ -96,6 +96,7 @@ def test_what_cannot_be_done_is_its_task_s_error_alone(desk, mugs, tmp_path):
     ((file, facts),) = ask().result(300)
     assert file.is_file()
     assert facts["prompt"] == "a mug"
+    assert facts["command"].startswith("oneword generate --model=microworld-nano")
     bad = run_of(mugs, tmp_path / "bad", initializer_token="zzqx")
     desk.teach(bad)
     until(lambda: desk.standing("bad").phase == "failed")

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneword._typing import Pixels
-from oneword.cli import options, reports, screen
+from oneword.cli import options, screen
 from oneword.cli.arguments import ChooseArguments
 from oneword.cli.words import on_base
 from oneword.config.checks import seeds_of
+from oneword.config.commands import command
 from oneword.config.scoring import ChooseConfig
 from oneword.evaluation import choosing, steps
 from oneword.evaluation.features import load_judge
@@ -56,7 +57,7 @@ def run(chosen: ChooseArguments, words: Sequence[str]) -> int:  # noqa: ARG001  
         options.tell("Choose one by eye or by a score:")
         last = max(saved.words)
         for how in (("--step", last), ("--by", "loss"), ("--by", "clip")):
-            options.tell(f"  {reports.command('choose', config.run, *how)}")
+            options.tell(f"  {command('choose', config.run, *how)}")
     options.write_json(chosen.json, _listed(saved, scores))
     return 0
 
@@ -66,7 +67,7 @@ def _choose(saved: Saved, step: int, by: By, score: float | None) -> None:
     options.tell(f"The run's word is that of step {step} now, in {file}.")
     if saved.folder.trained.is_file():
         options.tell("What training kept is taken back with:")
-        options.tell(f"  {reports.command('choose', saved.folder.path, '--by', 'training')}")
+        options.tell(f"  {command('choose', saved.folder.path, '--by', 'training')}")
 
 
 def _draw(config: ChooseConfig, saved: Saved) -> dict[int, float]:

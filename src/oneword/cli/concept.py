@@ -29,6 +29,7 @@ from oneword.concepts.concept import Concept
 from oneword.concepts.formats.names import file_name
 from oneword.concepts.mixing import average, concatenated, distinct
 from oneword.config.checks import check_placeholder
+from oneword.config.commands import command
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError
 from oneword.generation import generate as generation
@@ -183,7 +184,7 @@ def _card(chosen: ConceptCardArguments) -> None:
             path, license=chosen.license, preview=pixels, prompts=prompts, scores=scores
         )
     print(f"Card: {file}. Read it over, then upload it:")
-    print(f"  {reports.command('concept push', path, 'OWNER/NAME')}")
+    print(f"  {command('concept push', path, 'OWNER/NAME')}")
 
 
 def _push(chosen: PushArguments) -> None:

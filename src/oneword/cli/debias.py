@@ -13,6 +13,7 @@ from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DebiasArguments
 from oneword.cli.screen import Console
 from oneword.cli.train import EXIT_CODES
+from oneword.config.commands import command
 from oneword.config.runs import DebiasConfig
 from oneword.evaluation import fairness, report
 from oneword.evaluation.fairness import Fairness
@@ -51,7 +52,7 @@ def _debias(config: DebiasConfig, target: Path | None, words: Sequence[str]) -> 
             report.Section(
                 title="What it was shown", rows=[report.row("", outcome.result.job.pictures)]
             ),
-            report.Section(title="Again", commands=[reports.command("debias", *words)]),
+            report.Section(title="Again", commands=[command("debias", *words)]),
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)

@@ -13,6 +13,7 @@ from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DemoArguments
 from oneword.cli.evaluate import score, show_scores
 from oneword.cli.train import EXIT_CODES
+from oneword.config.commands import command
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import EvaluateConfig
@@ -126,18 +127,18 @@ def _commands(
 ) -> list[str]:
     out, seed = chosen.output_dir, chosen.seed
     return [
-        reports.command("demo", "--concept", chosen.concept, "--seed", seed, "--output-dir", out),
+        command("demo", "--concept", chosen.concept, "--seed", seed, "--output-dir", out),
         "# or step by step:",
-        reports.command(
+        command(
             "train", "--train-data-dir", train.train_data_dir, "--placeholder-token", "S*",
             "--initializer-token", train.inversion.initializer_token, "--seed", seed,
             "--output-dir", train.output_dir,
         ),
-        reports.command(
+        command(
             "generate", "--concepts", train.output_dir, "--num-images-per-prompt", 5,
             "--seed", seed, "--output-dir", out / _DRAWN, "--prompts", *prompts,
         ),
-        reports.command(
+        command(
             "evaluate", "--concept", train.output_dir, "--train-data-dir", evaluate.train_data_dir,
             "--plain-dir", evaluate.plain_dir, "--num-images-per-prompt",
             evaluate.num_images_per_prompt, "--seed", seed, "--output-dir", evaluate.output_dir,

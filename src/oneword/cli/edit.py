@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from oneword._files import check_writable
-from oneword.cli import options, reports, screen
+from oneword.cli import options, screen
 from oneword.cli.arguments import EditArguments
 from oneword.cli.words import flat, on_base, read_words
 from oneword.evaluation.features import load_judge
-from oneword.generation import editing
+from oneword.generation import editing, from_config
 from oneword.models.loading import load_backbone
 
 
@@ -21,31 +21,10 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     concepts = flat(words)
     model = on_base(chosen.model, words)
     backbone = load_backbone(model)
-    picture, mask = editing.read_picture(
-        chosen.picture, backbone, chosen.sampling, mask=chosen.mask
-    )
     judge = None if chosen.keep is None else load_judge(chosen.judge, backbone)
-    seeds = chosen.drawn_seeds
+    on_model = dataclasses.replace(chosen, model=model)
     with screen.warnings_said(), screen.counting("editing") as show:
-        edits = editing.edit(
-            backbone,
-            picture,
-            chosen.prompt,
-            seeds if chosen.invert is None else seeds[:1],
-            mask=mask,
-            mask_growth=chosen.mask_growth,
-            background=chosen.background,
-            pixel_blending=chosen.pixel_blending,
-            strength=chosen.strength,
-            invert=chosen.invert,
-            concepts=concepts,
-            sampling=chosen.sampling,
-            batch_size=chosen.batch_size,
-            replace=chosen.replace,
-            on_picture=show,
-        )
-    told = reports.told_how(edits.drawing, dataclasses.replace(chosen, model=model))
-    edits = dataclasses.replace(edits, drawing=told)
+        edits = from_config.edit(on_model, backbone, concepts, show)
     if judge is not None:
         edits = editing.ranked(edits, judge, concepts=concepts, keep=chosen.keep)
     files = editing.save_edits(edits, chosen.output_dir)

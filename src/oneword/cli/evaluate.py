@@ -17,6 +17,7 @@ from oneword.cli.arguments import EvaluateArguments
 from oneword.cli.screen import Console
 from oneword.cli.words import on_base, read_concept
 from oneword.concepts.concept import Concept
+from oneword.config.commands import command
 from oneword.config.scoring import EvaluateConfig, ResolvedEvaluateConfig
 from oneword.errors import ConfigError
 from oneword.evaluation import features, harness, protocol, report, tuned
@@ -71,7 +72,7 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
             report.drawings(evaluation, methods),
             report.scores(evaluation, methods),
             *([] if moved is None else [report.drift(moved)]),
-            report.Section(title="Again", commands=[reports.command("evaluate", *words)]),
+            report.Section(title="Again", commands=[command("evaluate", *words)]),
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)

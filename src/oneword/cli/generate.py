@@ -10,7 +10,6 @@ from oneword._files import check_writable, sweep
 from oneword._typing import Pixels
 from oneword.cli import grid, options, reports, screen
 from oneword.cli.arguments import GenerateArguments
-from oneword.cli.drawing import drawn, start_of
 from oneword.cli.words import (
     flat,
     on_base,
@@ -19,11 +18,12 @@ from oneword.cli.words import (
     without_token,
 )
 from oneword.concepts.concept import Concept
+from oneword.config.commands import command
 from oneword.errors import ConfigError
 from oneword.evaluation import choosing, gallery, report
 from oneword.evaluation.choosing import Choice
 from oneword.evaluation.features import load_judge
-from oneword.generation import generate as generation
+from oneword.generation import from_config, generate as generation
 from oneword.generation.generate import Drawing
 from oneword.images import read_folder
 from oneword.models import emphasis, samplers
@@ -67,17 +67,17 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     backbone = load_backbone(model, work)
     if backbone.memory:
         options.say(backbone.memory)
-    start = start_of(chosen, backbone)
+    start = from_config.start_of(chosen, backbone)
     references, judge = {}, None
     if chosen.keep is not None:
         references = _references(chosen, concepts, backbone.resolution)
         choosing.check_references(said, references, chosen.rank_by)
         judge = load_judge(chosen.judge, backbone)
     with screen.warnings_said(), screen.counting("drawing") as show:
-        drawing = drawn(chosen, backbone, prompts, concepts, start, show)
-    drawing = reports.told_how(drawing, dataclasses.replace(chosen, model=model))
+        on_model = dataclasses.replace(chosen, model=model)
+        drawing = from_config.draw(on_model, backbone, concepts, show, prompts=prompts, start=start)
     choice, kept, dropped = None, drawing, None
-    again = reports.command("generate", *words)
+    again = command("generate", *words)
     if judge is not None and chosen.keep is not None:
         choice = choosing.choose(
             drawing,

@@ -11,15 +11,14 @@ from typing import Any
 
 from PIL import Image
 
-from oneword.cli import options, reports, screen
+from oneword.cli import options, screen
 from oneword.cli.arguments import GenerateArguments
-from oneword.cli.drawing import drawn, start_of
 from oneword.cli.words import flat, on_base, read_words
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
 from oneword.config.grid import Axis
 from oneword.config.model import ModelConfig
-from oneword.generation import generate as generation
+from oneword.generation import from_config, generate as generation
 from oneword.generation.generate import SHEET, Drawing
 from oneword.images import grid_sheet, save_png, shrunk, to_images
 from oneword.models import samplers
@@ -53,7 +52,7 @@ def run(chosen: GenerateArguments, prompts: Sequence[str]) -> int:
     ):
         several = list(own)
         backbone = load_backbone(model, work)
-        start = start_of(chosen, backbone)
+        start = from_config.start_of(chosen, backbone)
         for cell in several:  # before the first one is drawn
             backbone.check_sampling(cell.sampling)
         for cell in several:
@@ -61,8 +60,9 @@ def run(chosen: GenerateArguments, prompts: Sequence[str]) -> int:
                 chosen, model=model, sampling=cell.sampling, concepts=tuple(cell.words)
             )
             with screen.warnings_said(), screen.counting(cell.label) as show:
-                drawing = drawn(changed, backbone, prompts, flat(cell.words), start, show)
-            drawing = reports.told_how(drawing, changed)
+                drawing = from_config.draw(
+                    changed, backbone, flat(cell.words), show, prompts=prompts, start=start
+                )
             drawing = drawing.told([{"grid": cell.label}] * len(drawing.prompts))
             # numbered, since a label may be as long as a path and names are cut
             place = f"{numbers[cell.values]:02d} {cell.label}"

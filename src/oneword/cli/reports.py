@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from oneword._escaping import shell
-from oneword._files import read_bytes, read_json
-from oneword.cli.arguments import EditArguments, GenerateArguments
+from oneword._files import read_json
 from oneword.concepts import deltas
+from oneword.config.commands import command
 from oneword.config.model import ModelConfig
 from oneword.evaluation import report
 from oneword.evaluation.report import Report, Section
-from oneword.generation.generate import Drawing
-from oneword.generation.wildcards import as_text
-from oneword.images import MAX_BYTES, read_image
+from oneword.images import read_image
 from oneword.runs import sheets, words
 from oneword.runs.folder import RunFolder
 from oneword.runs.train import TrainOutcome
@@ -27,68 +20,10 @@ from oneword.runs.train import TrainOutcome
 REPORT = "report.html"
 
 
-def command(verb: str, *words: Any) -> str:
-    """A command as a person can paste it."""
-    return shell(["oneword", *verb.split(), *words])
-
-
 def drawing(model: str, concepts: Path | str, prompt: str) -> str:
     """The command that draws with a word, on the model that it was learned on."""
     named = [] if model == ModelConfig().model else ["--model", model]
     return command("generate", *named, "--concepts", concepts, "--prompts", prompt)
-
-
-def told_how(drawing: Drawing, chosen: GenerateArguments | EditArguments) -> Drawing:
-    """A drawing whose every picture says the command that makes it again, and what it starts from.
-
-    Args:
-        drawing: Pictures.
-        chosen: How they were made, the model by its name.
-    """
-    starts = {
-        f"{name}_sha256": hashlib.sha256(read_bytes(path, most=MAX_BYTES)).hexdigest()
-        for name in ("image", "mask_image", "picture", "mask")
-        if (path := getattr(chosen, name, None)) is not None
-    }
-    facts = [
-        starts | {"command": _again(chosen, drawing.settings, prompt, seed)}
-        for prompt, seed in zip(drawing.prompts, drawing.seeds, strict=True)
-    ]
-    return drawing.told(facts)
-
-
-_AS_LOADED = ("vae", "clip_skip", "single_file_config", "variant", "revision", "weights", "dtype")
-_AS_DRAWN = ("guidance_scale", "num_inference_steps", "sampler", "emphasis")
-_AS_EDITED = ("mask", "background", "mask_growth", "pixel_blending", "strength", "invert")
-
-
-def _again(
-    chosen: GenerateArguments | EditArguments, settings: Mapping[str, str], prompt: str, seed: int
-) -> str:
-    """The command that makes one picture again."""
-    given = [("model", settings["model"])]
-    given += [(n, v) for n in _AS_LOADED if (v := getattr(chosen.model, n)) not in (None, "auto")]
-    given += [("pool", chosen.model.pool)] if chosen.model.pool != ModelConfig().pool else []
-    size = chosen.sampling.height, chosen.sampling.width
-    given += [(n, v) for n, v in zip(("height", "width"), size, strict=True) if v is not None]
-    given += [(name, settings[name]) for name in _AS_DRAWN]
-    negative = chosen.sampling.negative_prompt
-    given += [("negative_prompt", negative)] if negative else []
-    if isinstance(chosen, EditArguments):
-        unset = {field.name: field.default for field in dataclasses.fields(chosen)}
-        given += [(n, v) for n in _AS_EDITED if (v := getattr(chosen, n)) != unset[n]]
-        verb, asked = ["edit", chosen.picture], f"--prompt={prompt}"
-    else:
-        over = [("image", chosen.image), ("mask_image", chosen.mask_image)]
-        given += [(name, path) for name, path in over if path is not None]
-        given += [("strength", chosen.strength)] if chosen.image is not None else []
-        tokens = json.loads(settings["concepts"])
-        verb, asked = ["generate"], f"--prompts={as_text(prompt, tokens)}"
-    words: list[Any] = [f"--{name.replace('_', '-')}={value}" for name, value in given]
-    words += ["--concepts", *chosen.concepts] if chosen.concepts else []
-    words += ["--replace"] * chosen.replace
-    words += ["--no-safety-checker"] * (not chosen.model.safety_checker)
-    return command(*verb, *words, asked, "--seeds", seed)
 
 
 def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:

@@ -12,9 +12,10 @@ from typing import Any
 from rich.table import Table
 
 from oneword._files import read_json
-from oneword.cli import options, reports, screen
+from oneword.cli import options, screen
 from oneword.cli.arguments import StudyArguments
 from oneword.cli.screen import Console, Display
+from oneword.config.commands import command
 from oneword.config.model import EMBEDDED
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError
@@ -51,7 +52,7 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         shown = _shown(words)
         path = page.write(
             study,
-            command=reports.command("study", *shown),
+            command=command("study", *shown),
             markdown=chosen.markdown,
             figures=chosen.figures_dir,
         )

@@ -12,6 +12,7 @@ from oneword._files import hold, write_atomic
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import TrainArguments
 from oneword.concepts import card, formats, hub, previews
+from oneword.config.commands import command
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
 from oneword.models.contract import Backbone
@@ -60,7 +61,7 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     options.write_json(chosen.json, summary(outcome))
     prompt = f"a photo of a {outcome.result.job.config.placeholder_token}"
     draw = reports.drawing(config.model.model, outcome.folder, prompt)
-    again = reports.command("train", *options.without_secrets(words))
+    again = command("train", *options.without_secrets(words))
     page = reports.write_run_report(outcome, commands=[again, draw])
     if outcome.concept_file is not None:
         options.tell(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
@@ -106,7 +107,7 @@ def _upload(chosen: TrainArguments, outcome: TrainOutcome) -> int:
             card.write_card(folder)
         address = card.push_concept(folder, repository, token=chosen.hub_token)
     except UserError as problem:
-        again = reports.command(
+        again = command(
             "concept push", folder, repository, *["--token", "TOKEN"] * bool(chosen.hub_token)
         )
         options.say(

@@ -8,13 +8,14 @@ from typing import Any
 from rich.table import Table
 
 from oneword._escaping import rich, terminal
-from oneword.cli import options, reports
+from oneword.cli import options
 from oneword.cli.arguments import (
     UserStudyCaptionsArguments,
     UserStudyMakeArguments,
     UserStudyReadArguments,
 )
 from oneword.cli.screen import Console
+from oneword.config.commands import command
 from oneword.config.scoring import UserStudyConfig
 from oneword.study.userstudy import answers, captions, forms, report
 
@@ -41,9 +42,7 @@ def _read(chosen: UserStudyReadArguments, words: Sequence[str]) -> None:
     collected = answers.collect(key, answers.read_files(chosen.answers))
     for one in collected.left_out:
         options.say(terminal(f"{one.name} is left out, {one.reason}: {one.text}"))
-    found = report.write(
-        key, collected, chosen.output_dir, command=reports.command("userstudy", *words)
-    )
+    found = report.write(key, collected, chosen.output_dir, command=command("userstudy", *words))
     options.write_json(chosen.json, found)
     for name, outcome in found["outcomes"].items():
         Console().print(_table(name, outcome))

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
-from oneword._escaping import shell
 from oneword.concepts import formats
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.scoring import ChooseConfig
@@ -23,6 +22,11 @@ from oneword.config.web import WebConfig
 from oneword.errors import UserError
 from oneword.web.desk import Desk
 from oneword.web.workspace import Workspace
+
+
+Made = list[tuple[Path, dict[str, str]]]
+"""Pictures, each with what made it."""
+_Asked = TypeVar("_Asked", GenerateConfig, EditConfig, ChooseConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +52,36 @@ class Page:
         """A folder for pictures that does not exist yet."""
         return self.workspace.drawings / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
-    def pictures(
-        self, config: GenerateConfig | EditConfig | ChooseConfig
-    ) -> Iterator[tuple[str, list[tuple[Path, dict[str, str]]] | None]]:
-        """Draw or edit in the worker: how far it is, several times, then the pictures.
+    def drawing(
+        self, ask: Callable[[], _Asked], show: Callable[[_Asked, Made], tuple[Any, ...]], count: int
+    ) -> Iterator[tuple[Any, ...]]:
+        """Draw or edit in the worker, as a handler's outputs: a line on how far it is, and results.
 
-        Raises:
-            UserError: it could not be done.
+        Args:
+            ask: Gives what is to be done; its user errors are that line.
+            show: From that and the pictures, the outputs after the line.
+            count: How many outputs these are; until the pictures are there, they stay as they are.
         """
-        number, future = self.desk.ask(config)
-        while True:
-            try:
-                found = future.result(timeout=0.3)
-                break
-            except NotYet:
-                share = self.desk.share(number)
-                yield (f"Drawing: {share:.0%}." if share else "It begins after this step."), None
-        yield f"{len(found)} pictures in {found[0][0].parent}.", found
+        unchanged = [gr.skip()] * count
+        try:
+            config = ask()
+            number, future = self.desk.ask(config)
+            while True:
+                try:
+                    made: Made = future.result(timeout=0.3)
+                    break
+                except NotYet:
+                    share = self.desk.share(number)
+                    line = f"Drawing: {share:.0%}." if share else "It begins after this step."
+                    yield line, *unchanged
+            yield f"{len(made)} pictures in {made[0][0].parent}.", *show(config, made)
+        except UserError as error:
+            yield str(error), *unchanged
 
 
-def captioned(pictures: list[tuple[Path, dict[str, str]]]) -> list[tuple[str, str]]:
+def captioned(pictures: Made) -> list[tuple[str, str]]:
     """Pictures as a gallery takes them, with prompt and seed."""
     return [(str(file), f"{own['prompt']}, seed {own['seed']}") for file, own in pictures]
-
-
-def command(verb: str, *words: Any) -> str:
-    """A command as a person can paste it."""
-    return shell(["oneword", *verb.split(), *words])
 
 
 def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -26,7 +26,7 @@ from oneword.config.scoring import ChooseConfig
 from oneword.errors import UserError, why
 from oneword.evaluation import choosing, steps
 from oneword.evaluation.features import Judge, load_judge
-from oneword.generation import editing, generate as generation
+from oneword.generation import editing, from_config, generate as generation
 from oneword.images import read_folder
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
@@ -267,16 +267,7 @@ def drawn(
     Raises:
         UserError: a word, a prompt or the folder cannot be used.
     """
-    drawing = generation.generate(
-        backbone,
-        config.prompts,
-        config.drawn_seeds,
-        concepts=_words(config.concepts),
-        sampling=config.sampling,
-        batch_size=config.batch_size,
-        replace=config.replace,
-        on_picture=on_picture,
-    )
+    drawing = from_config.draw(config, backbone, _words(config.concepts), on_picture)
     if config.keep is not None and judge is not None:
         references = _references(config.concepts, backbone.resolution)
         choice = choosing.choose(drawing, judge, keep=config.keep, references=references)
@@ -293,27 +284,7 @@ def edited(
     Raises:
         UserError: the picture, a word, the prompt or the folder cannot be used.
     """
-    picture, mask = editing.read_picture(
-        config.picture, backbone, config.sampling, mask=config.mask
-    )
-    seeds = config.drawn_seeds
-    edits = editing.edit(
-        backbone,
-        picture,
-        config.prompt,
-        seeds if config.invert is None else seeds[:1],
-        mask=mask,
-        mask_growth=config.mask_growth,
-        background=config.background,
-        pixel_blending=config.pixel_blending,
-        strength=config.strength,
-        invert=config.invert,
-        concepts=_words(config.concepts),
-        sampling=config.sampling,
-        batch_size=config.batch_size,
-        replace=config.replace,
-        on_picture=on_picture,
-    )
+    edits = from_config.edit(config, backbone, _words(config.concepts), on_picture)
     files = editing.save_edits(edits, config.output_dir)
     return [(file, edits.drawing.metadata(i)) for i, file in enumerate(files[:-1])]
 

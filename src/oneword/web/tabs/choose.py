@@ -8,14 +8,11 @@ from typing import Any
 
 import gradio as gr
 
+from oneword.config.commands import command, command_for
 from oneword.config.scoring import ChooseConfig
-from oneword.errors import UserError
 from oneword.runs.words import choose_word, read_saved
-from oneword.web.page import Page, captioned, command, saying, status
+from oneword.web.page import Made, Page, captioned, saying, status
 from oneword.web.workspace import WorkspaceError
-
-
-_Made = list[tuple[Path, dict[str, str]]]
 
 
 def build(page: Page) -> None:
@@ -52,23 +49,20 @@ def build(page: Page) -> None:
     made = gr.State([])
 
     def work(name: str | None, prompts: str) -> Iterator[tuple[Any, ...]]:
-        skipped = [gr.skip()] * 5
-        try:
-            folder = _folder(page, name)
-            lines = tuple(line.strip() for line in prompts.splitlines() if line.strip())
-            config = ChooseConfig(run=folder, prompts=lines, model=page.config.model)
-            line = command("choose", folder, *(["--prompts", *lines] if lines else []))
-            for text, found in page.pictures(config):
-                if found is None:
-                    yield text, *skipped[:4], line
-                else:
-                    last = len(_steps(found)) - 1
-                    slider = gr.update(maximum=max(1, last), value=last)
-                    yield text, found, slider, *shown(found, last), line
-        except UserError as error:
-            yield str(error), *skipped
+        lines = tuple(line.strip() for line in prompts.splitlines() if line.strip())
 
-    def shown(made: _Made, place: float) -> tuple[str, list[tuple[str, str]]]:
+        def shown_last(asked: ChooseConfig, made: Made) -> tuple[Any, ...]:
+            last = len(_steps(made)) - 1
+            slider = gr.update(maximum=max(1, last), value=last)
+            return made, slider, *shown(made, last), command_for("choose", asked, "run")
+
+        return page.drawing(
+            lambda: ChooseConfig(run=_folder(page, name), prompts=lines, model=page.config.model),
+            shown_last,
+            count=5,
+        )
+
+    def shown(made: Made, place: float) -> tuple[str, list[tuple[str, str]]]:
         """The step at a place of the slider, and its pictures."""
         steps = _steps(made)
         if not steps:
@@ -78,7 +72,7 @@ def build(page: Page) -> None:
         return f"{step}" if step == _FIRST else f"step {step}", captioned(own)
 
     @saying(1)
-    def kept(name: str | None, made: _Made, place: float) -> tuple[str, Any]:
+    def kept(name: str | None, made: Made, place: float) -> tuple[str, Any]:
         steps = _steps(made)
         step = steps[min(int(place), len(steps) - 1)] if steps else _FIRST
         if step == _FIRST:

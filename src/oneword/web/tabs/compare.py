@@ -8,11 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from oneword.config.commands import command_for
 from oneword.config.drawing import GenerateConfig
-from oneword.errors import UserError
 from oneword.prompts import named
 from oneword.web.page import Page, captioned, status
-from oneword.web.tabs.draw import drawing_command
 from oneword.web.workspace import WorkspaceError
 
 
@@ -79,16 +78,15 @@ def build(page: Page) -> None:
         )
 
     def work(*given: Any) -> Iterator[tuple[Any, ...]]:
-        try:
-            asked = config(*given, folder=page.new_drawing())
-            for text, found in page.pictures(asked):
-                if found is None:
-                    yield text, gr.skip(), gr.skip(), drawing_command(asked)
-                else:
-                    rows = _rows(given[0], [own for _, own in found])
-                    yield text, rows, captioned(found), drawing_command(asked)
-        except UserError as error:
-            yield str(error), gr.skip(), gr.skip(), gr.skip()
+        return page.drawing(
+            lambda: config(*given, folder=page.new_drawing()),
+            lambda asked, made: (
+                _rows(given[0], [own for _, own in made]),
+                captioned(made),
+                command_for("generate", asked),
+            ),
+            count=3,
+        )
 
     inputs = [words, prompts, count, seed]
     run.click(

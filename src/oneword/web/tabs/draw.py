@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from oneword.concepts import formats
+from oneword.config.commands import command_for
 from oneword.config.drawing import GenerateConfig, SamplingConfig
-from oneword.config.model import ModelConfig
 from oneword.errors import UserError
 from oneword.prompts import named
-from oneword.web.page import Page, captioned, command, status
+from oneword.web.page import Page, captioned, status
 from oneword.web.workspace import WorkspaceError
 
 
@@ -110,17 +109,16 @@ def build(page: Page) -> None:
             asked = config(*given, folder=Path("oneword-pictures"))
         except UserError as error:
             return f"# {error}"
-        return drawing_command(asked)
+        return command_for("generate", asked)
 
     def work(*given: Any) -> Iterator[tuple[Any, ...]]:
-        try:
-            for text, found in page.pictures(config(*given, folder=page.new_drawing())):
-                if found is None:
-                    yield text, gr.skip(), gr.skip()
-                else:
-                    yield text, captioned(found), [own for _, own in found]
-        except UserError as error:
-            yield str(error), gr.skip(), gr.skip()
+        return page.drawing(
+            lambda: config(*given, folder=page.new_drawing()),
+            lambda asked, made: (
+                captioned(made), [own for _, own in made], command_for("generate", asked)
+            ),
+            count=3,
+        )  # fmt: skip
 
     def put_in(prompts: str, word: str | None) -> str:
         if not word:
@@ -130,7 +128,7 @@ def build(page: Page) -> None:
     def told(made: Sequence[dict[str, str]], event: gr.SelectData) -> dict[str, str]:
         return made[event.index]
 
-    draw.click(work, settings, [said, drawn, made], api_name="draw", show_progress="hidden")
+    draw.click(work, settings, [said, drawn, made, again], api_name="draw", show_progress="hidden")
     words.input(put_in, [prompts, words], prompts, api_visibility="private")
     drawn.select(told, made, facts, api_visibility="private")
     gr.on(
@@ -141,25 +139,6 @@ def build(page: Page) -> None:
         lambda: gr.update(choices=[*page.learned()]), None, words, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
-
-
-def drawing_command(config: GenerateConfig) -> str:
-    """The command that draws the same."""
-    words: list[Any] = []
-    if config.model.model != ModelConfig().model:
-        words += ["--model", config.model.model]
-    if config.concepts:
-        words += ["--concepts", *config.concepts]
-    words += ["--prompts", *config.prompts]
-    for name, usual in dataclasses.asdict(SamplingConfig()).items():
-        value = getattr(config.sampling, name)
-        if value != usual:
-            words += [f"--{name.replace('_', '-')}", value]
-    if config.keep is not None:
-        words += ["--keep", config.keep]
-    for name in ("num_images_per_prompt", "seed"):
-        words += [f"--{name.replace('_', '-')}", getattr(config, name)]
-    return command("generate", *words, "--output-dir", config.output_dir)
 
 
 def _initializers(files: dict[str, Path]) -> dict[str, str]:

@@ -8,12 +8,11 @@ from typing import Any
 
 import gradio as gr
 
+from oneword.config.commands import command_for
 from oneword.config.drawing import EditConfig, SamplingConfig
-from oneword.config.model import ModelConfig
-from oneword.errors import UserError
 from oneword.images import save_png
 from oneword.prompts import named
-from oneword.web.page import Page, captioned, command, painted_on, status
+from oneword.web.page import Page, captioned, painted_on, status
 from oneword.web.workspace import WorkspaceError
 
 
@@ -72,11 +71,11 @@ def build(page: Page) -> None:
         seed: float | None,
         steps: float | None,
     ) -> Iterator[tuple[Any, ...]]:
-        try:
+        def config() -> EditConfig:
             folder = page.new_drawing()
             picture, mask = _kept(given, folder)
             words = {t: f for t, f in page.learned().items() if named(prompt + " " + invert, [t])}
-            config = EditConfig(
+            return EditConfig(
                 picture=picture,
                 prompt=prompt.strip(),
                 mask=None if invert.strip() else mask,
@@ -90,11 +89,12 @@ def build(page: Page) -> None:
                 num_images_per_prompt=int(count),
                 seed=int(seed or 0),
             )
-            for text, found in page.pictures(config):
-                shown = gr.skip() if found is None else captioned(found)
-                yield text, shown, _command(config)
-        except UserError as error:
-            yield str(error), gr.skip(), gr.skip()
+
+        return page.drawing(
+            config,
+            lambda asked, made: (captioned(made), command_for("edit", asked, "picture")),
+            count=2,
+        )
 
     inputs = [canvas, prompt, strength, background, invert, count, seed, steps]
     run.click(work, inputs, [said, drawn, again], api_name="edit", show_progress="hidden")
@@ -116,22 +116,3 @@ def _kept(given: dict[str, Any] | None, folder: Path) -> tuple[Path, Path | None
         return folder / "picture.png", None
     save_png(painted, folder / "mask.png")
     return folder / "picture.png", folder / "mask.png"
-
-
-def _command(config: EditConfig) -> str:
-    words: list[Any] = [config.picture, "--prompt", config.prompt]
-    if config.model.model != ModelConfig().model:
-        words += ["--model", config.model.model]
-    if config.concepts:
-        words += ["--concepts", *config.concepts]
-    for name in ("mask", "invert"):
-        if getattr(config, name) is not None:
-            words += [f"--{name}", getattr(config, name)]
-    if config.strength != 1:
-        words += ["--strength", config.strength]
-    if config.background != "paste":
-        words += ["--background", config.background]
-    if config.sampling.num_inference_steps is not None:
-        words += ["--num-inference-steps", config.sampling.num_inference_steps]
-    words += ["--num-images-per-prompt", config.num_images_per_prompt, "--seed", config.seed]
-    return command("edit", *words, "--output-dir", config.output_dir)

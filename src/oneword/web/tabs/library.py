@@ -13,9 +13,10 @@ from oneword._files import read_text, write_together
 from oneword.concepts import card, formats
 from oneword.concepts.formats.names import file_name
 from oneword.concepts.library import Entry, Library
+from oneword.config.commands import command
 from oneword.errors import UserError
 from oneword.images import open_picture
-from oneword.web.page import Page, command, saying, status
+from oneword.web.page import Page, saying, status
 from oneword.web.workspace import WorkspaceError
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from oneword._files import read_json, write_atomic
+from oneword.config.commands import command_for
 from oneword.config.inversion import InversionConfig
 from oneword.config.presets import PRESETS, SETUPS
 from oneword.config.restored import restored
@@ -22,7 +23,7 @@ from oneword.images import read_folder, read_image, save_png, to_images
 from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
-from oneword.web.page import Page, command, painted_on, saying, status
+from oneword.web.page import Page, painted_on, saying, status
 from oneword.web.workspace import WorkspaceError, mask_of
 
 
@@ -251,7 +252,7 @@ def build(page: Page) -> None:
     def written(*given: Any) -> str:
         if not given[0]:
             return "# put pictures in first"
-        return _command(config(*given))
+        return command_for("train", config(*given), always=("train_data_dir", "placeholder_token"))
 
     @saying(0)
     def planned(*given: Any) -> str:
@@ -423,23 +424,6 @@ def _warnings(folder: Path, names: Sequence[str], resolution: int) -> list[str]:
     alike = [own for own in prints.values() if len(own) > 1]
     found += [f"The same picture twice: {', '.join(own)}." for own in alike]
     return found
-
-
-def _command(config: TrainConfig) -> str:
-    own, usual = config.inversion, InversionConfig()
-    words: list[Any] = ["--train-data-dir", config.train_data_dir]
-    if config.model.model != "microworld":
-        words += ["--model", config.model.model]
-    for name in (
-        "placeholder_token", "learnable_property", "initializer_token", "setup", "preset",
-        "num_vectors", "max_train_steps", "seed",
-    ):  # fmt: skip
-        value = getattr(own, name)
-        if value != getattr(usual, name) or name == "placeholder_token":
-            words += [f"--{name.replace('_', '-')}", value]
-    if config.save_steps:
-        words += ["--save-steps", config.save_steps]
-    return command("train", *words, "--output-dir", config.output_dir)
 
 
 def _line(standing: Standing, folder: RunFolder) -> str:
