@@ -118,6 +118,28 @@ def test_the_samples_of_a_step_are_those_of_each_picture_in_its_own_size(tiny_sd
     assert sorted(seen) == sorted([0, 1, 2, 3] * 4)
 
 
+def test_random_crops_are_windows_of_each_picture_and_not_of_its_frame(tiny_sd):
+    grey = torch.ones(len(SIZES), 3, 48, 48)
+    for one, (height, width) in zip(grey, SIZES, strict=True):
+        one[:, :height, :width] = 0
+    task = dataclasses.replace(job(random_crops=5, random_flip=True), pictures=grey)
+    batches = batches_of(tiny_sd, task)
+    assert len(batches.buckets) == 3
+    for bucket in batches.buckets:
+        assert len(bucket.views) == 6
+        assert all(not view.pictures.any() for view in bucket.views)  # white is 1
+    result = invert(tiny_sd, task)
+    assert result.status == "finished"
+    memory = Memory()
+
+    def stop(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    assert invert(tiny_sd, task, checkpoint=memory, on_step=stop).status == "interrupted"
+    assert torch.equal(rows(invert(tiny_sd, task, checkpoint=memory)), rows(result))
+
+
 def test_the_first_step_is_adamw_on_the_mean_over_all_samples(tiny_sd):
     """The gradient by hand, one sample after the other, then Adam's closed form of step one."""
     task = job(max_train_steps=1, random_flip=False)

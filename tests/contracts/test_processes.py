@@ -127,6 +127,14 @@ def job(name="a", seed=0, **fields):
     return Job(name=name, pictures=pictures, config=InversionConfig(**settings | fields))
 
 
+def in_sizes(task):
+    """The job with its pictures of three sizes, each in the upper left of its frame."""
+    sizes = torch.tensor([[32, 32], [16, 32], [32, 16]])
+    pictures = task.pictures.clone()
+    pictures[1, :, 16:], pictures[2, :, :, 16:] = 1, 1
+    return dataclasses.replace(task, pictures=pictures, sizes=sizes)
+
+
 # --- the same rows
 
 
@@ -142,6 +150,9 @@ def test_every_form_of_a_word_learns_the_same_in_two_processes(tiny_sd):
         ),
         job("outputs", vectors_at="output", learning_rate=None),
         job("average", keep="average", max_train_steps=4),
+        job("crops", random_crops=2, random_flip=True),
+        in_sizes(job("sizes", train_batch_size=5)),
+        in_sizes(job("crops-of-sizes", random_crops=2, train_batch_size=3)),
     ]
 
     def work(processes):
