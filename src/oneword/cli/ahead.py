@@ -1,10 +1,14 @@
-"""A model's weights come from the disk while the libraries that will want them load."""
+"""What is found out while the libraries load: a model's files, and whether there is a network."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import sys
 import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,8 @@ import psutil
 from oneword.config.model import EMBEDDED, ModelConfig
 
 
+AWAY = threading.Event()
+"""Set where the Hub was looked for and its name is not known."""
 _SHARE = 0.5  # of the memory that is free: what does not fit would only push out what was read
 
 
@@ -39,6 +45,33 @@ def read_ahead(model: ModelConfig) -> threading.Thread | None:
     thread = threading.Thread(target=_ask, args=(files,), daemon=True)
     thread.start()
     return thread
+
+
+def look_for_hub() -> threading.Thread | None:
+    """Find out whether the Hub can be reached; where it cannot, nothing waits for it.
+
+    Without a network its client tries each file again and again, for minutes. Where its name is not
+    known to the system, only files that are on this machine are used, as with ``HF_HUB_OFFLINE=1``.
+
+    Returns:
+        The thread that looks; ``None``: a proxy knows the name, or the user has decided it.
+    """
+    if "HF_HUB_OFFLINE" in os.environ or urllib.request.getproxies():
+        return None
+    thread = threading.Thread(target=_look, daemon=True)
+    thread.start()
+    return thread
+
+
+def _look() -> None:
+    host = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        AWAY.set()
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for the client that is not loaded yet, and for workers
+        if client := sys.modules.get("huggingface_hub.constants"):
+            vars(client)["HF_HUB_OFFLINE"] = True
 
 
 def _ask(files: list[Path]) -> None:

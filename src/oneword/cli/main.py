@@ -216,6 +216,7 @@ def _follow(verb: str, words: list[str]) -> int:
         options.say("Loading the model ...")  # the libraries' import takes seconds, too
     folder = getattr(chosen, "output_dir", None)
     was_there = folder is None or is_there(folder)
+    ahead.look_for_hub()
     try:
         model = getattr(chosen, "model", None)
         if isinstance(model, ModelConfig) and not getattr(chosen, "preview_pictures", False):
@@ -223,7 +224,11 @@ def _follow(verb: str, words: list[str]) -> int:
         # a signal that no run listens to, before or behind its steps, would end the process
         with requests.unheard() if verb == "train" else contextlib.nullcontext():
             return _loaded(module).run(chosen, words)
-    except UserError:
+    except UserError as error:
+        if (
+            ahead.AWAY.is_set() and error.__cause__ is not None
+        ):  # a library's, of what it looked for
+            options.say("The Hub cannot be reached, so only what is on this machine is used.")
         if folder is not None and not was_there:
             with contextlib.suppress(OSError):  # it may hold something
                 folder.rmdir()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import socket
 import time
+import urllib.request
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from oneword.cli import ahead
@@ -116,3 +119,55 @@ def test_what_was_asked_for_is_in_the_systems_cache(tmp_path):
     while held(file) < 0.9 and time.monotonic() < until:  # the system reads on by itself
         time.sleep(0.05)
     assert held(file) >= 0.9
+
+
+# --- the Hub
+
+
+@pytest.fixture
+def asked_of_the_system(monkeypatch):
+    """What names are looked up, none of which is known; and the client's switch put back."""
+    names = []
+
+    def unknown(name, port):
+        names.append(name)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    # set first, so that what the function sets is undone
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    yield names
+    ahead.AWAY.clear()
+
+
+def looked():
+    thread = ahead.look_for_hub()
+    if thread is not None:
+        thread.join()
+    return thread
+
+
+def test_a_hub_that_cannot_be_reached_is_not_waited_for(asked_of_the_system, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example:8080/hub")
+    assert looked()
+    assert asked_of_the_system == ["mirror.example"]
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    assert huggingface_hub.is_offline_mode()
+    assert ahead.AWAY.is_set()
+
+
+def test_a_hub_that_is_known_or_that_a_proxy_knows_is_asked(asked_of_the_system, monkeypatch):
+    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy:3128"})
+    assert looked() is None
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _name, _port: [])
+    assert looked()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert looked() is None
+    assert not asked_of_the_system
+    assert not huggingface_hub.is_offline_mode()
+    assert not ahead.AWAY.is_set()
