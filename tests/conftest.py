@@ -12,6 +12,12 @@ import briefly  # noqa: F401  (before torch)
 
 # isort: split
 
+import os
+
+
+# no test finds out about the network by itself
+os.environ.setdefault("HF_HUB_OFFLINE", "0")
+
 import huggingface_hub
 import pytest
 import torch
