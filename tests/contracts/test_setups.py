@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from oneword.training.job import Job, JobError
 from oneword.training.loop import invert, invert_many
 from oneword.training.tuning import BASELINES, method
 from oneword.vocabulary.inject import injected
+from oneword.vocabulary.kinds import VARYING
 from oneword.vocabulary.word import PlaceholderError
 
 
@@ -164,6 +166,12 @@ def test_every_vector_has_joined_by_four_fifths_of_the_run():
     assert found == [1, 1, 2, 5, 6]
     one = dataclasses.replace(config, num_vectors=1)
     assert progressive.num_active(one, 999) == 1
+    several = [(1, 100), (2, 100), (3, 100), (3, 100_000)]
+    found = [
+        progressive.stage_steps(dataclasses.replace(config, num_vectors=num, max_train_steps=steps))
+        for num, steps in several
+    ]
+    assert found == [80, 80, 40, 2000]
 
 
 def test_waiting_vectors_neither_move_nor_decay_and_then_learn(tiny_sd):
@@ -417,6 +425,29 @@ def test_a_word_of_time_is_drawn_with_the_rows_of_each_time(tiny_sd):
             x = scheduler.step(tiny_sd.predict(x, t[None], cond), t, x).prev_sample
     assert torch.allclose(drawn, tiny_sd.decode_latents(x), atol=1e-4)
     assert not torch.allclose(states[0], states[-1], atol=1e-5)
+
+
+def test_a_network_starts_as_linear_layers_do_and_is_summed_up_by_its_middle(tiny_sd):
+    """He's uniform start with a = sqrt 5, which is torch's of a linear layer: 1 / sqrt(inputs)."""
+    word = invert(tiny_sd, job(setup="neti", max_train_steps=1, learning_rate=0.0)).concept
+    layers = len(word.tensors["clip/anchors.bias"]) // 10
+    for name, inputs in (("first", 10 * layers), ("second", 128)):
+        weight = word.tensors[f"clip/{name}.weight"]
+        bound = 1 / math.sqrt(inputs)
+        assert weight.shape == (128, inputs)
+        assert weight.abs().max() <= bound
+        assert weight.abs().max() > 0.98 * bound
+        assert weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+        assert float(weight.mean()) == pytest.approx(0, abs=0.05 * bound)
+    learned = invert(tiny_sd, job(setup="neti", learning_rate=0.05)).concept
+    middle = VARYING["neti"].rows_at(
+        learned.tensors, "clip", torch.tensor([layers // 2]), torch.tensor([0.5])
+    )
+    assert torch.allclose(learned.rows["clip"], middle[0], atol=1e-6)
+    beside = VARYING["neti"].rows_at(
+        learned.tensors, "clip", torch.tensor([layers // 2 - 1]), torch.tensor([0.75])
+    )
+    assert not torch.allclose(learned.rows["clip"], beside[0], atol=1e-3)
 
 
 def test_the_opposite_is_guided_away_from_in_training_and_in_drawing(tiny_sd):
