@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import re
 from dataclasses import replace
 from typing import get_args
@@ -117,6 +118,32 @@ def test_a_tuned_decoder_gives_more_of_the_background_back(nano, picture, mask):
     assert psnr(tuned, picture, ~marked) > psnr(untuned, picture, ~marked) + 1
     assert all(torch.equal(v, before[k]) for k, v in nano.autoencoder.vae.state_dict().items())
     assert not any(p.requires_grad for p in nano.autoencoder.vae.parameters())
+
+
+def test_psnr_is_of_a_range_of_two_where_it_is_marked():
+    """Of values in [-1, 1]: 10 log10(2^2 / error^2)."""
+    picture, marked = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    marked[..., :2] = True
+    found = picture + 0.1 * marked + 0.5 * ~marked
+    assert psnr(found, picture, marked) == pytest.approx(10 * math.log10(4 / 0.01))
+    assert psnr(found, picture, ~marked) == pytest.approx(10 * math.log10(4 / 0.25))
+    assert psnr(picture, picture, marked) == pytest.approx(10 * math.log10(4e12))
+
+
+@pytest.mark.parametrize("background", ["paste", "blend"])
+def test_a_picture_that_is_not_square_is_edited_where_it_is_marked(tiny_sd, background):
+    picture, marks = noisy()[..., :16], square()[..., :16]
+    sampling = replace(FEW, height=32, width=16)
+    found = edit(
+        tiny_sd, picture, "a cat", mask=marks, background=background, sampling=sampling
+    ).drawing.pixels  # fmt: skip
+    assert found.shape == picture.shape
+    rest = picture if background == "paste" else tiny_sd.decode_latents(
+        tiny_sd.encode_image(picture).mean
+    )  # fmt: skip
+    outside = (marks < 0.5).expand_as(picture)
+    assert torch.allclose(found[outside], rest[outside], atol=1e-6)
+    assert (found - rest)[~outside].abs().mean() > 0.05
 
 
 def test_tuning_ends_where_the_goal_is_reached(nano, picture, mask):
@@ -358,6 +385,9 @@ def test_nothing_of_a_thin_mask_is_lost():
     assert cells[0, 0].nonzero().tolist() == [[3, column] for column in range(8)]
     assert thin(cells) == 2  # one wide; two more on each side make five
     assert thin(grown(cells, 2)) == 0
+    dot = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    dot[..., 4, 4] = True
+    assert thin(dot) == 2
 
 
 def test_the_mask_shrinks_to_itself_cell_by_cell():
