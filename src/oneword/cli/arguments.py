@@ -58,10 +58,12 @@ class _Seeded:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoArguments:
-    """Learn a held-out thing from five shipped pictures, draw with the word, score it."""
+    """Learn a held-out thing from five shipped pictures, or your own one, draw with the word, score it."""
 
     concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
     """What to learn: things that the embedded model has never seen."""
+    picture: Path | None = None
+    """A picture of your own to learn in their place, best a transparent PNG of a mascot or sticker: it is set on other grounds at each step."""
     output_dir: Path = Path("oneword-demo")
     """Folder for everything; run the same command again to go on or to score anew."""
     seed: int = 0

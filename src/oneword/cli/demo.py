@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from oneword._files import hold, sweep, visible, write_atomic, write_json_atomic
+from oneword._files import hold, read_bytes, sweep, visible, write_atomic, write_json_atomic
+from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DemoArguments
 from oneword.cli.evaluate import score, show_scores
@@ -20,7 +21,7 @@ from oneword.config.scoring import EvaluateConfig
 from oneword.errors import ConfigError
 from oneword.evaluation import report
 from oneword.generation import generate as generation
-from oneword.images import contact_sheet, read_folder, save_png
+from oneword.images import MAX_BYTES, contact_sheet, read_folder, read_image, save_png
 from oneword.models.loading import load_backbone
 from oneword.runs import train as runs
 
@@ -28,6 +29,8 @@ from oneword.runs import train as runs
 SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
 """Held-out concepts whose pictures are in the package, and the word that each starts from."""
 _DRAWN = "pictures-of-S"
+_LEAST_COLUMNS = 5
+"""Of the overview, however few pictures the word was learned from."""
 
 
 def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
@@ -39,12 +42,15 @@ def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
 
 def _show(chosen: DemoArguments) -> int:
     started = time.monotonic()
-    pictures, plain = copy_pictures(chosen.concept, chosen.output_dir)
+    pictures, plain = copy_pictures(chosen.picture or chosen.concept, chosen.output_dir)
     train = TrainConfig(
         train_data_dir=pictures,
         output_dir=chosen.output_dir / "run",
         inversion=InversionConfig(
-            placeholder_token="S*", initializer_token=SHIPPED[chosen.concept], seed=chosen.seed
+            placeholder_token="S*",
+            # of a picture of one's own, the noun is found by the loss
+            initializer_token=SHIPPED[chosen.concept] if chosen.picture is None else None,
+            seed=chosen.seed,
         ),
     )
     with screen.display() as shown:
@@ -66,10 +72,10 @@ def _show(chosen: DemoArguments) -> int:
         backbone,
         outcome.result.concept,
         outcome.result.job.pictures,
-        read_folder(plain, resolution=backbone.resolution).pixels,
+        None if plain is None else read_folder(plain, resolution=backbone.resolution).pixels,
     )
     prompts = [t.replace("{}", "S*") for t in evaluation.protocol.edits]
-    columns = len(outcome.result.job.pictures)
+    columns = max(len(outcome.result.job.pictures), _LEAST_COLUMNS)
     with screen.counting("drawing the grid") as show:
         drawing = generation.generate(
             backbone,
@@ -80,7 +86,7 @@ def _show(chosen: DemoArguments) -> int:
         )
     generation.save_drawing(drawing, chosen.output_dir / _DRAWN)
     overview = contact_sheet(
-        torch.cat([outcome.result.job.pictures, drawing.pixels]),
+        torch.cat([_row(outcome.result.job.pictures, columns), drawing.pixels]),
         columns=columns,
         row_labels=["learned from", *prompts],
     )
@@ -96,17 +102,32 @@ def _show(chosen: DemoArguments) -> int:
     return 0
 
 
-def copy_pictures(concept: str, target: Path) -> tuple[Path, Path]:
-    """Copy a shipped concept's training and plain pictures beside the results.
+def _row(pictures: Pixels, columns: int) -> Pixels:
+    """Pictures as a whole row of a sheet, with white behind them."""
+    white = torch.ones(columns - len(pictures), *pictures.shape[1:])
+    return torch.cat([pictures, white.to(pictures)])
+
+
+def copy_pictures(concept: str | Path, target: Path) -> tuple[Path, Path | None]:
+    """Copy a shipped concept's training and plain pictures, or a picture, next to the results.
 
     Those of an earlier demo are replaced, and nothing else is.
 
+    Args:
+        concept: Name of a shipped concept, or the file of a picture, which has no plain ones.
+        target: The demo's folder.
+
     Raises:
         ConfigError: the folders hold pictures of someone's own.
+        UserError: the picture cannot be read.
     """
     source = Path(__file__).parents[1] / "microworld" / "pictures"
     folders = target / "pictures", target / "pictures-plain"
     shipped = {path.read_bytes() for path in source.rglob("*.png")}
+    if isinstance(concept, Path):
+        picture = concept.name, read_bytes(concept, most=MAX_BYTES)
+        read_image(concept)  # which says what is wrong with it
+        shipped.add(picture[1])
     earlier = [path for folder in folders if folder.exists() for path in visible(folder)]
     for path in earlier:
         if not path.is_file() or path.read_bytes() not in shipped:
@@ -115,6 +136,11 @@ def copy_pictures(concept: str, target: Path) -> tuple[Path, Path]:
             )
     for path in earlier:
         path.unlink()
+    if isinstance(concept, Path):
+        for folder in folders:
+            sweep(folder)
+        write_atomic(folders[0] / picture[0], picture[1])
+        return folders[0], None
     for folder, name in zip(folders, (concept, f"{concept}-plain"), strict=True):
         sweep(folder)
         for path in (source / name).iterdir():
@@ -125,13 +151,15 @@ def copy_pictures(concept: str, target: Path) -> tuple[Path, Path]:
 def _commands(
     chosen: DemoArguments, train: TrainConfig, evaluate: EvaluateConfig, prompts: Sequence[str]
 ) -> list[str]:
-    out, seed = chosen.output_dir, chosen.seed
+    out, seed, noun = chosen.output_dir, chosen.seed, train.inversion.initializer_token
+    own = chosen.picture
+    shown = ["--concept", chosen.concept] if own is None else ["--picture", own]
     return [
-        command("demo", "--concept", chosen.concept, "--seed", seed, "--output-dir", out),
+        command("demo", *shown, "--seed", seed, "--output-dir", out),
         "# or step by step:",
         command(
             "train", "--train-data-dir", train.train_data_dir, "--placeholder-token", "S*",
-            "--initializer-token", train.inversion.initializer_token, "--seed", seed,
+            *([] if noun is None else ["--initializer-token", noun]), "--seed", seed,
             "--output-dir", train.output_dir,
         ),
         command(
@@ -140,7 +168,8 @@ def _commands(
         ),
         command(
             "evaluate", "--concept", train.output_dir, "--train-data-dir", evaluate.train_data_dir,
-            "--plain-dir", evaluate.plain_dir, "--num-images-per-prompt",
+            *([] if evaluate.plain_dir is None else ["--plain-dir", evaluate.plain_dir]),
+            "--num-images-per-prompt",
             evaluate.num_images_per_prompt, "--seed", seed, "--output-dir", evaluate.output_dir,
         ),
     ]  # fmt: skip
