@@ -81,6 +81,16 @@ def test_pasted_backgrounds_are_the_pictures_own_to_the_bit(nano, picture, mask)
     assert found.drawing.metadata(1)["background"] == "paste"
 
 
+def test_what_is_more_white_than_black_is_drawn_anew(nano, picture, mask):
+    drawn = [
+        edit(nano, picture, "a cat", mask=grey * mask, strength=0.5, sampling=FEW).drawing.pixels
+        for grey in (1.0, 0.6)
+    ]
+    assert torch.equal(*drawn)
+    with pytest.warns(UserWarning, match="The mask marks nothing"):
+        edit(nano, picture, "a cat", mask=0.4 * mask, sampling=FEW)
+
+
 def test_an_empty_mask_returns_the_picture_with_a_warning(nano, picture, mask):
     with pytest.warns(UserWarning, match="The mask marks nothing, so the picture comes back"):
         found = edit(nano, picture, "a red cat", [1, 2], mask=0 * mask, sampling=FEW)
