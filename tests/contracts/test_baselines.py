@@ -500,3 +500,18 @@ def test_tricks_of_training_reach_the_weights_too(backbone):
             not torch.equal(own, plain.concept.deltas[name])
             for name, own in found.concept.deltas.items()
         )
+
+
+def test_a_lora_starts_as_pefts_do(backbone):
+    """Kaiming's uniform start with a = sqrt 5, within 1 / sqrt(inputs); the second half is zero."""
+    config = job("lora-dreambooth").config.resolved(backbone.family)
+    tensors = changes.changes_of(backbone, config)
+    first = {name: t for name, t in tensors.items() if name.endswith(deltas.LORA_A)}
+    assert first
+    scaled = torch.cat([(t * t.shape[1] ** 0.5).flatten() for t in first.values()])
+    assert scaled.abs().max() <= 1
+    assert float(scaled.min()) < -0.98
+    assert float(scaled.max()) > 0.98
+    assert float(scaled.mean()) == pytest.approx(0, abs=0.05)
+    assert float(scaled.std()) == pytest.approx(3**-0.5, rel=0.05)
+    assert not any(t.any() for name, t in tensors.items() if name.endswith(deltas.LORA_B))

@@ -638,3 +638,19 @@ def test_files_carry_their_settings_and_a_sheet_stands_beside(tmp_path):
     ]  # fmt: skip
     assert png_texts.read(files[1])["score"] == "0.5000"
     assert Image.open(files[2]).width > 3 * 128  # picture, mask, edits
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "cut"),
+    [
+        ((10, 20), (12, 18), ((9, 21), (9, 21))),  # 10 high, and a tenth of it on each side
+        ((0, 10), (30, 40), ((0, 12), (28, 40))),  # at two borders
+        ((0, 32), (4, 8), ((0, 32), (0, 38))),  # higher than the picture is
+    ],
+)
+def test_candidates_are_ranked_by_the_square_around_the_mask(rows, columns, cut):
+    mask = torch.zeros(1, 1, 32, 40)
+    mask[..., slice(*rows), slice(*columns)] = 0.6
+    numbers = torch.arange(32 * 40.0).reshape(1, 1, 32, 40).expand(2, 3, -1, -1)
+    found = boxed(numbers, mask)
+    assert torch.equal(found, numbers[..., slice(*cut[0]), slice(*cut[1])])
