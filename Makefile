@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(KEY)
 
-.PHONY: demo test pytest coverage lint slow quick help-pages mutants clean
+.PHONY: demo test pytest coverage lint slow quick help-pages site mutants clean
 
 demo: $(STAMP)
 	$(BIN)/oneword demo
@@ -45,6 +45,10 @@ mutants: $(STAMP)
 help-pages: $(STAMP)
 	$(BIN)/python tests/help_pages.py
 
+# the pages of docs/ as a site, in oneword-site/
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -q -c constraints.txt torch
@@ -53,4 +57,4 @@ $(STAMP): constraints.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) oneword-demo
+	rm -rf $(VENV) oneword-demo oneword-site

@@ -1,4 +1,4 @@
-"""What README and ``docs/`` say of the families, made from the catalog.
+"""What README and ``docs/`` say of families and verbs, made from their records.
 
 ``python tests/pages.py`` writes it between ``<!-- catalog: NAME -->`` and ``<!-- end -->`` wherever
 a page has such a pair.
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from oneword.catalog import FAMILIES, Family, text_encoders
+from oneword.cli.arguments import COMMON, sub_verbs
+from oneword.cli.main import VERBS
 
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +74,19 @@ def _listed(words: Sequence[str], last: str) -> str:
     return f"{', '.join(first)} {last} {end}"
 
 
+def _verbs() -> str:
+    def of(verb: str) -> str:
+        names = [f"{verb}-{sub}" for sub in sub_verbs(verb)]
+        names += [f"{verb}-all"] if verb in COMMON else []
+        names += [f"{verb}-jobs"] if f"{verb} --jobs" in COMMON else []
+        return ", ".join(f"[{name.removeprefix(f'{verb}-')}]({name}.txt)" for name in names)
+
+    return _table(
+        ("Verb", "What it does", "More"),
+        *((f"[`{verb}`]({verb}.txt)", text, of(verb)) for verb, text in VERBS.items()),
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "published": lambda: _families(_published()),
     "relative": lambda: _families(_relative()),
@@ -83,6 +98,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "widths": lambda: _listed(
         [f"{e.width} `{e.key}`" for e in text_encoders() if e.by_width], "and"
     ),
+    "verbs": _verbs,
     "inverts": lambda: _listed([f.title for f in FAMILIES.values() if f.inverts], "and"),
 }
 """What stands between a pair, by its name."""
