@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -128,6 +129,30 @@ def test_there_are_four_parts(pages):
     text = home(pages).path.read_text(encoding="utf-8")
     tabs = re.findall(r'<li class="md-tabs__item.*?>\s*<a .*?>\s*(.*?)\s*</a>', text, re.S)
     assert tabs == ["Home", "Tutorials", "Guides", "Reference", "Explanation"]
+
+
+# --- the library's pages
+
+
+def test_every_public_name_has_its_place_on_one_page():
+    stub = ast.parse((ROOT / "src/oneword/__init__.pyi").read_text(encoding="utf-8"))
+    names = {
+        alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    folder = ROOT / "docs/reference/library"
+    found = {
+        path.name: re.findall(r"^::: oneword\.(\w+)$", path.read_text(encoding="utf-8"), re.M)
+        for path in folder.glob("*.md")
+    }
+    listed = [name for own in found.values() for name in own]
+    assert sorted(listed) == sorted(names - {"__version__"})
+    rows = re.findall(
+        r"^\| \[.*?\]\((.*?)\) \| (.*) \|$",
+        (folder / "README.md").read_text(encoding="utf-8"),
+        re.M,
+    )
+    told = {page: re.findall(r"`(\w+)`", cell) for page, cell in rows}
+    assert told == {page: own for page, own in found.items() if page != "README.md"}
 
 
 # --- what the hooks add

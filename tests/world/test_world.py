@@ -131,9 +131,9 @@ def test_microworld_evaluate_reads_attributes_beside_the_ceiling(tmp_path, capsy
     }  # fmt: skip
 
 
-def test_the_readmes_library_lines_run(tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+def test_the_librarys_first_lines_run(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs/reference/library/README.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     monkeypatch.chdir(tmp_path)
     main(["microworld", "pictures", "--concept", "gold-mug", "--output-dir",
           "oneword-demo/pictures"])  # fmt: skip
