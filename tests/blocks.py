@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import textwrap
@@ -63,7 +64,7 @@ def commands(page: Path) -> list[list[str]]:
         for words in lines(block):
             if words[:1] == ["oneword"]:
                 found.append(words[1:])
-            elif ("-m", "oneword") in zip(words, words[1:], strict=False):
+            elif ("-m", "oneword") in itertools.pairwise(words):
                 found.append(words[words.index("oneword") + 1 :])
     return [words for words in found if words]
 
