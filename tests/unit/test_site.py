@@ -155,6 +155,19 @@ def test_every_public_name_has_its_place_on_one_page():
     assert told == {page: own for page, own in found.items() if page != "README.md"}
 
 
+# --- the gallery
+
+
+def test_the_gallery_shows_every_picture_with_its_command():
+    text = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+    folder = ROOT / "docs/pictures"
+    no_drawings = {"editing-picture.png", "editing-mask.png", "samples-to-quality.png"}
+    there = {path.name for path in folder.iterdir() if path.is_file()} - no_drawings
+    assert there <= {*re.findall(r"\]\(pictures/(.*?)\)", text)}
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        assert "```sh\noneword " in section or "What it is: [" in section, section
+
+
 # --- what the hooks add
 
 

@@ -126,6 +126,19 @@ def test_the_toml_of_a_page_holds_options(page):
         words_of(TrainArguments, table, page)
 
 
+def test_the_tour_names_what_is_on_the_page():
+    tour = (blocks.ROOT / "docs/tutorials/page.md").read_text(encoding="utf-8")
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for path in sorted((blocks.ROOT / "src/oneword/web").rglob("*.py"))
+    )
+    named = re.findall(r"\*\*(.*?)\*\*", " ".join(tour.split()))
+    named += re.findall(r"^## (?!Another model)(.*)$", tour, re.M)
+    assert len(named) > 10
+    for label in named:
+        assert f'"{label}"' in source, label
+
+
 def test_a_page_with_a_wrong_command_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(

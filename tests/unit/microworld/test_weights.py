@@ -45,9 +45,7 @@ def test_the_card_says_that_the_denoiser_predicts_v(name, capsys):
     assert weights.prediction_type(name) == FAMILIES["microworld"].prediction_type
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/explanation/microworld.md", "docs/explanation/study.md"]
-)
+@pytest.mark.parametrize("page", ["docs/explanation/microworld.md", "docs/explanation/study.md"])
 def test_the_pages_say_so_too(page):
     text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
     assert re.search(r"predicts v, (not|`sqrt)", text)
