@@ -434,7 +434,7 @@ class ResolvedConfig(InversionConfig):
         return self.initializer_token is None and self.initializer_file is None
 
     @property
-    def initializer(self) -> str:
+    def initial_word(self) -> str:
         """``initializer_token``, where a word cannot do without one.
 
         Raises:

@@ -58,7 +58,7 @@ def generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed((high << 32 | low) & (2**63 - 1))
 
 
-def _balanced(seed: int, first: int, count: int, num_pictures: int) -> Int[Tensor, " batch"]:
+def balanced(seed: int, first: int, count: int, num_pictures: int) -> Int[Tensor, " batch"]:
     """Pictures ``first .. first + count - 1`` of an endless row of shuffled decks."""
     positions = range(first, first + count)
     decks = {
@@ -101,7 +101,7 @@ def step_draws(
         grounds = torch.randint(num_grounds, (batch,), generator=generator(seed, _GROUNDS, step))
     tricks = generator(seed, _TRICKS, step)
     return Draws(
-        pictures=_balanced(seed, step * batch, batch, num_pictures),
+        pictures=balanced(seed, step * batch, batch, num_pictures),
         flips=(uniforms[0] < 0.5) if random_flip else torch.zeros(batch, dtype=torch.bool),
         sentences=uniforms[1],
         times=uniforms[2],

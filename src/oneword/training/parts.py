@@ -158,9 +158,9 @@ def rows_of_initializer(
         return rows_of_file(backbone, config.initializer_file, config.num_vectors)
     if config.vectors_at == "output":
         sentences = TEMPLATES[config.prompt_templates][:_SENTENCES]
-        return initial_outputs(backbone, config.initializer, config.num_vectors, sentences)
+        return initial_outputs(backbone, config.initial_word, config.num_vectors, sentences)
     return {
-        name: initial_rows(vocabulary, config.initializer, config.num_vectors)
+        name: initial_rows(vocabulary, config.initial_word, config.num_vectors)
         for name, vocabulary in backbone.vocabularies.items()
     }
 

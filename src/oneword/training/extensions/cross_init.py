@@ -31,7 +31,7 @@ def start(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Ten
     if not config.cross_initialization:
         return rows
     return {
-        name: _output(backbone.vocabularies[name], config.initializer, len(many))
+        name: _output(backbone.vocabularies[name], config.initial_word, len(many))
         for name, many in rows.items()
     }
 

@@ -140,7 +140,7 @@ def longest_word(backbone: Backbone, job: Job, config: ResolvedConfig) -> Concep
 
 def _start(backbone: Backbone, config: ResolvedConfig, record: Record) -> Start:
     """The rare word and the class's name, as rows."""
-    noun, tuning = config.initializer, config.resolved_tuning
+    noun, tuning = config.initial_word, config.resolved_tuning
     rare = tuning.rare_token or rare_word(backbone)
     num = config.num_vectors
     record.say(f"The word {config.placeholder_token} stands for {rare!r} and {noun!r}.")
