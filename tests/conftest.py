@@ -24,9 +24,13 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 import tiny
+from oneword.config.encoder import LATENTS
 from oneword.config.model import ModelConfig
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
+from oneword.training.encoder.files import FILE, About, Encoder
+from oneword.training.encoder.network import SetEncoder, Shape
+from oneword.training.encoder.towers import probe, tower_of
 
 
 @pytest.fixture
@@ -56,6 +60,29 @@ def tiny_sd(tiny_folder) -> Backbone:
 @pytest.fixture(scope="session")
 def tiny_sd_v(tiny_v_folder) -> Backbone:
     return load_backbone(ModelConfig(model=str(tiny_v_folder), device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_sd, tmp_path_factory):
+    """File of an encoder for the tiny epsilon pipeline, with random weights."""
+    tower = tower_of(tiny_sd, LATENTS)
+    features = tower(probe(tiny_sd)).shape[1]
+    dims = {name: vocabulary.dim for name, vocabulary in tiny_sd.vocabularies.items()}
+    network = SetEncoder(Shape(features=features, width=16, num_vectors=1, encoders=dims))
+    network.fit(
+        torch.randn(9, features, generator=torch.Generator().manual_seed(1)),
+        {name: v.rows_of("cat dog") for name, v in tiny_sd.vocabularies.items()},
+    )
+    with torch.no_grad():
+        for module in network.rows.values():
+            module.weight.normal_(generator=torch.Generator().manual_seed(2))
+    about = About(
+        model=tiny_sd.name, family=tiny_sd.family, version="", guide=LATENTS,
+        allow_same_clip=False, most_pictures=5, learns=("object",), trained={"things": 7},
+    )  # fmt: skip
+    file = tmp_path_factory.mktemp("encoder") / FILE
+    file.write_bytes(Encoder.of(network, about, tiny_sd, tower).data())
+    return file
 
 
 @pytest.fixture(scope="session")

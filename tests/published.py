@@ -18,6 +18,7 @@ Constants = dict[str, tuple[Any, str]]
 
 COMMON: Constants = {
     "form": ("rows", "section 3 (row 2)"),
+    "initializer": ("word", "section 3 (row 2)"),
     "num_vectors": (1, "section 3 (row 2)"),
     "num_negative_vectors": (1, "2211.11337"),
     "training_guidance_scale": (5.0, "2211.11337"),
@@ -134,6 +135,10 @@ SETUPS: dict[str, Constants] = {
         "form": ("dreamartist", "2211.11337"),
         "num_vectors": (3, "2211.11337"),
         "num_negative_vectors": (3, "2211.11337"),
+    },
+    "encoder": {
+        "form": ("encoder", "section 6: named as future work"),
+        "initializer": ("encoder", "section 6: named as future work"),
     },
     "pivotal": {},
     "lora-dreambooth": {},

@@ -39,6 +39,7 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
         f"The word {token} was learned from {len(result.job.pictures)} pictures on {model}"
         + (f", starting from the word “{started}”" if started else "")
         + (f", starting from {file}" if file else "")
+        + (", starting from what an encoder makes of them" if "encoder" in provenance else "")
         + f", in {result.steps} steps"
         + (f" and {provenance['train_time_s']:.0f} s" if "train_time_s" in provenance else "")
         + f"; the rows of step {result.best_step} were kept.",

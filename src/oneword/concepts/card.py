@@ -247,6 +247,10 @@ def _learned(concept: Concept) -> list[str]:
     for name, key in (("steps of the kept rows", "steps"), ("training time, s", "train_time_s")):
         if facts.get(key) is not None:
             rows[name] = facts[key]
+    encoder = facts.get("encoder")
+    if isinstance(encoder, dict):
+        digest = str(encoder.get("sha256"))[:12]
+        rows["starts from"] = f"an encoder of {encoder.get('model')}, SHA-256 {digest}..."
     rows["text encoders"] = ", ".join(
         f"{name} ({len(r)} x {r.shape[1]})" for name, r in sorted(concept.rows.items())
     )

@@ -40,6 +40,7 @@ Form = Literal[
     "xti",
     "neti",
     "dreamartist",
+    "encoder",
 ]
 
 
@@ -53,6 +54,10 @@ class InversionConfig:
     """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
     initializer_file: Path | None = None
     """File of a learned word that the new one starts from, of any tool, its run folder, or OWNER/NAME on the Hub; excludes initializer_token."""
+    initializer: Literal["word", "encoder"] | None = None
+    """What the new word starts from: an existing word or a learned file ("word"), or what an encoder makes of the pictures at once ("encoder")."""
+    encoder: Path | None = None
+    """Encoder of initializer or setup "encoder", from oneword encoder train: its folder or file; unset: the embedded model's own."""
     setup: str = "one-word"
     """Way to find the word: "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
     form: Form | None = None
@@ -193,21 +198,7 @@ class InversionConfig:
                 f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
                 "out.",
             )
-        if self.initializer_file is not None:
-            described = {"captions-short", "captions-long"} & {self.form, self.setup}
-            others = {
-                "initializer_token": self.initializer_token is not None,
-                "cross_initialization": self.cross_initialization,
-                "vectors_at 'output'": self.vectors_at == "output",
-                f"setup {self.setup}": self.setup in TUNING and self.setup != "pivotal",
-                f"form {min(described, default='')}": described,
-            }
-            require(
-                not any(others.values()),
-                "A learned file must be all that the new word starts from, got initializer_file "
-                f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
-                "out.",
-            )
+        self._check_start()
         if self.initializer_token is not None:
             require(
                 bool(self.initializer_token.strip()),
@@ -302,6 +293,44 @@ class InversionConfig:
                 f"{self.learnable_property!r}; choose a set of the same kind.",
             )
 
+    def _check_start(self) -> None:
+        """Refuse a start from several things at once, or from one that the word cannot have.
+
+        Raises:
+            ConfigError: it is so.
+        """
+        encodes = "encoder" in (self.initializer, self.setup)
+        require(
+            self.encoder is None or encodes,
+            f"An encoder must go with initializer or setup encoder, got {self.encoder} without "
+            "one of them; pass --initializer encoder.",
+        )
+        alone = "encoder" in (self.form, self.setup)
+        require(
+            not alone or (encodes and self.initializer != "word"),
+            "A word that is an encoder's alone must start from it, got initializer "
+            f"{self.initializer}; leave it out, or pass --setup encoder alone.",
+        )
+        if self.initializer_file is None and not encodes:
+            return
+        described = {"captions-short", "captions-long"} & {self.form, self.setup}
+        others = {
+            "initializer_token": self.initializer_token is not None,
+            "cross_initialization": self.cross_initialization,
+            "vectors_at 'output'": self.vectors_at == "output",
+            f"setup {self.setup}": self.setup in TUNING and self.setup != "pivotal",
+            f"form {min(described, default='')}": described,
+        }
+        what, name = "A learned file", "initializer_file"
+        if encodes:
+            what, name = "An encoder", f"{'initializer' if self.initializer else 'setup'} encoder"
+            others = {"initializer_file": self.initializer_file is not None} | others
+        require(
+            not any(others.values()),
+            f"{what} must be all that the new word starts from, got {name} with "
+            f"{', '.join(n for n, given in others.items() if given)}; leave one of them out.",
+        )
+
     def _check_optimizer(self) -> None:
         """Refuse settings that an optimiser of another library cannot work with.
 
@@ -328,8 +357,8 @@ class InversionConfig:
     def resolved(self, family: str) -> ResolvedConfig:
         """Fill every unset field from the setup, then from the preset for a model family.
 
-        ``initializer_token`` alone may stay ``None`` (it is then chosen on the pictures), and of the
-        two rates the one that was not given. A second call changes nothing.
+        ``initializer_token`` may stay ``None`` (it is then chosen on the pictures), the files to start
+        from, and of the two rates the one that was not given. A second call changes nothing.
         """
         preset = preset_for(self.preset, family) | SETUPS[self.setup]
         if "learning_rate" in SETUPS[self.setup]:
@@ -387,10 +416,11 @@ class ResolvedConfig(InversionConfig):
     """An ``InversionConfig`` whose every setting is known, as training sees it.
 
     Made by :meth:`InversionConfig.resolved`. Some settings may still be unset: ``initializer_token``
-    until one is chosen, ``initializer_file``, and one of the two rates.
+    until one is chosen, ``initializer_file``, ``encoder``, and one of the two rates.
     """
 
     form: Form = field()  # here as below: no default, it must be known
+    initializer: Literal["word", "encoder"] = field()
     num_vectors: int = field()
     num_negative_vectors: int = field()
     training_guidance_scale: float = field()
@@ -431,7 +461,8 @@ class ResolvedConfig(InversionConfig):
     @property
     def wants_initializer(self) -> bool:
         """Whether nothing was given to start from, so that a word has to be chosen."""
-        return self.initializer_token is None and self.initializer_file is None
+        given = self.initializer_token is not None or self.initializer_file is not None
+        return self.initializer == "word" and not given
 
     @property
     def initial_word(self) -> str:

@@ -46,6 +46,7 @@ _RELEASE_TEMPLATES = {"object": "release27", "style": "style19"}
 
 _COMMON: dict[str, Any] = {
     "form": "rows",
+    "initializer": "word",
     "num_vectors": 1,
     "num_negative_vectors": 1,
     "training_guidance_scale": 5.0,
@@ -236,6 +237,8 @@ SETUPS: dict[str, dict[str, Any]] = {
     "cross-init": {"cross_initialization": True},
     # Dong et al. 2022, arXiv:2211.11337
     "dreamartist": {"form": "dreamartist", "num_vectors": 3, "num_negative_vectors": 3},
+    # Gal et al. 2022, section 6 (hoped for); nothing is trained, the word is what an encoder says
+    "encoder": {"form": "encoder", "initializer": "encoder"},
     # they change the model's weights: see TuningConfig and TUNING
     "pivotal": {},
     "lora-dreambooth": {},

@@ -62,7 +62,7 @@ class TrainConfig:
     validation_width: int | None = None
     """Width of the previews in pixels; unset: the model's own."""
     validation_steps: int | None = None
-    """Steps between previews; 0: none; unset: save_steps, or a quarter of all."""
+    """Steps between previews; 0: none; unset: save_steps, or a quarter of all, or none with setup encoder."""
     save_steps: int = 0
     """Steps between words saved for oneword choose; 0: none. They lie in the run folder: learned_embeds-steps-500.safetensors and so on."""
     num_processes: int = 1
@@ -141,6 +141,8 @@ class TrainConfig:
         every = self.validation_steps
         if every is None:
             every = self.save_steps or max(1, inversion.total_steps // 4)
+            if inversion.form == "encoder":  # there is no course, and drawing takes longest
+                every = 0
         known = {
             "inversion": inversion,
             "resolution": self.resolution or resolution,
@@ -198,11 +200,7 @@ class DebiasConfig:
             self.inversion.learnable_property == "object",
             "A fairer word is one for things or people, got learnable_property 'style'.",
         )
-        require(
-            self.inversion.initializer_file is None,
-            "A fairer word must start from the word itself, got initializer_file "
-            f"{self.inversion.initializer_file}; leave it out.",
-        )
+        _require_own_start(self.inversion, "A fairer word must start from the word itself")
         for name, least in (("num_images", 2), ("batch_size", 1)):
             value = getattr(self, name)
             require(value >= least, f"{name} must be {least} or more, got {value}.")
@@ -258,10 +256,9 @@ class ComposeConfig:
         )
         for token in self.placeholder_tokens:
             check_placeholder(token)
-        require(
-            self.inversion.initializer_file is None,
-            "Words that are learned together must start from their initializer_tokens, got "
-            f"initializer_file {self.inversion.initializer_file}; leave it out.",
+        _require_own_start(
+            self.inversion,
+            "Words that are learned together must start from their initializer_tokens",
         )
         require(
             self.inversion.fit in (None, "crop", "squash"),
@@ -273,6 +270,18 @@ class ComposeConfig:
             self.checkpointing_steps >= 1,
             f"checkpointing_steps must be 1 or more, got {self.checkpointing_steps}.",
         )
+
+
+def _require_own_start(inversion: InversionConfig, must: str) -> None:
+    """Refuse a learned file or an encoder for words that start from existing ones."""
+    setup = inversion.setup if inversion.setup == "encoder" else None
+    given = {
+        "initializer_file": inversion.initializer_file,
+        "initializer": inversion.initializer if inversion.initializer == "encoder" else None,
+        "setup": setup,
+    }
+    found = [f"{name} {value}" for name, value in given.items() if value is not None]
+    require(not found, f"{must}, got {' and '.join(found)}; leave it out.")
 
 
 def plain_settings(config: InversionConfig | TrainConfig | ComposeConfig) -> dict[str, Any]:

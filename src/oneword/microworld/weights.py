@@ -3,7 +3,8 @@
 In the folder of a model, ``pipeline`` is a plain ``StableDiffusionPipeline`` folder, ``judge`` and
 ``guide`` are plain CLIP folders, of which the first scores and the second guides drawing, and
 ``oracle.safetensors`` is the classifier that scores; all fp16, with their SHA-256. What has landed
-of a model that is still in the making lies in the same places.
+of a model that is still in the making lies in the same places. ``encoders`` holds what maps
+pictures to a word at once, where there is some, each named by how many rows it gives.
 """
 
 # The libraries' own annotations are narrower than what they take and return.
@@ -19,7 +20,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oneword._files import read_json, write_json_atomic
+from oneword._files import read_json, write_atomic, write_json_atomic
 from oneword.errors import UserError
 from oneword.microworld.making import models
 from oneword.microworld.making.models import SIZES
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder for each model of ``models.SIZES``."""
 CARD = "card.json"
+ENCODERS = "encoders"
 
 
 class WeightsError(UserError):
@@ -83,6 +85,59 @@ def judge_folder(name: str = "microworld") -> Path:
 def guide_folder(name: str = "microworld") -> Path:
     """Folder of the CLIP that guides drawing on an embedded model, and never scores."""
     return WEIGHTS / name / "guide"
+
+
+def encoder_file(name: str, num_vectors: int) -> Path | None:
+    """The landed encoder of an embedded model that gives so many rows, or fewer; ``None``: none."""
+    found = {int(p.stem): p for p in (WEIGHTS / name / ENCODERS).glob("*.safetensors")}
+    fitting = [num for num in found if num <= num_vectors]
+    return found[max(fitting)] if fitting else None
+
+
+def version(name: str = "microworld") -> str:
+    """Of an embedded model's pipeline: a checksum of its files' checksums, in short."""
+    sums = {path: own for path, own in card(name)["sha256"].items() if path.startswith("pipeline/")}
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def world(name: str = "microworld") -> int:
+    """Version of the world whose pictures an embedded model was made from."""
+    return card(name).get("world", 1)
+
+
+def check_card(folder: Path) -> None:
+    """Refuse a folder that holds no embedded model.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    if not (folder / CARD).exists():
+        raise WeightsError(
+            f"An encoder is landed in the folder of an embedded model, got {folder} without a "
+            f"{CARD}; name the folder that its model lies in."
+        )
+
+
+def add_encoder(folder: Path, data: bytes, num_vectors: int, details: dict[str, Any]) -> Path:
+    """Put an encoder into the folder of an embedded model, and its checksum into the card.
+
+    Args:
+        folder: Of the weights.
+        data: What the encoder's file holds.
+        num_vectors: Rows that it gives, by which it is found.
+        details: What the card says of it.
+
+    Raises:
+        WeightsError: the folder holds no model.
+    """
+    check_card(folder)
+    target = folder / ENCODERS / f"{num_vectors}.safetensors"
+    target.parent.mkdir(exist_ok=True)
+    write_atomic(target, data)
+    known = card_of(folder)
+    encoders = known.get("encoders", {}) | {str(num_vectors): details}
+    seal(folder, {n: v for n, v in known.items() if n != "sha256"} | {"encoders": encoders})
+    return target
 
 
 def card(name: str = "microworld") -> dict[str, Any]:

@@ -54,7 +54,12 @@ _MAX_METRICS = 2**30  # bytes
 _MAX_STATE = 2**40
 _FREE_MB = 16  # least room on the disk; state, previews and result of a run take a few MB
 
-_RECORD = {"config": {str: object}, "pictures_sha256": str, "initializer_sha256?": str}
+_RECORD = {
+    "config": {str: object},
+    "pictures_sha256": str,
+    "initializer_sha256?": str,
+    "encoder_sha256?": str,
+}
 """Form of ``config.json``, as far as it is read again."""
 _METRICS = {
     "step": int,
@@ -76,6 +81,7 @@ _ONCE = {
     "inversion.interpolation": "lanczos",
     "inversion.backgrounds": "none",
     "num_processes": 1,
+    "inversion.initializer": "word",
     "inversion.optimizer": "adamw",
     "inversion.lr_num_cycles": 1,
     "inversion.lr_power": 1.0,
@@ -96,6 +102,7 @@ _ONCE = {
 _UNBOUND = (
     "output_dir",
     "inversion.initializer_file",
+    "inversion.encoder",
     "model.memory",
     "model.micro_batch_size",
     "model.gradient_checkpointing",
@@ -265,8 +272,9 @@ class RunFolder:
         ]
         if pictures != record["pictures_sha256"]:
             differing.append("the pictures or their captions have changed")
-        if found.get("initializer_sha256") != record.get("initializer_sha256"):
-            differing.append("the learned file to start from has changed")
+        for name, what in (("initializer", "learned file"), ("encoder", "encoder")):
+            if found.get(f"{name}_sha256") != record.get(f"{name}_sha256"):
+                differing.append(f"the {what} to start from has changed")
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run with other settings: {'; '.join(differing)}. Resume it "

@@ -25,6 +25,7 @@ from oneword.runs.folder import versions
 from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence
 from oneword.training.by_library import check_optimizer
+from oneword.training.encoder.use import encoder_for
 from oneword.training.extensions import form
 from oneword.training.fit import check_fit, filled
 from oneword.training.initializer import nouns_for
@@ -156,6 +157,8 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
             "prodigy finds the length of its steps while it trains; the rate is a factor on it, "
             "and what is reported is their product",
         ]
+    if inversion.initializer == "encoder":
+        notes = [*notes, _encoder_note(backbone, inversion)]
     learns_a_word = inversion.setup == "pivotal" or inversion.setup not in BASELINES
     if learns_a_word and isinstance(getattr(backbone, "denoiser", None), Compiled):
         notes = [*notes, "the first step compiles the denoiser, which takes a minute or two"]
@@ -191,9 +194,20 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "pictures_sha256": digest.hexdigest(),
         "versions": versions(),
     }
+    if inversion.initializer == "encoder":
+        record["encoder_sha256"] = encoder_for(backbone, inversion).sha256()
     if inversion.initializer_file is not None:
         record["initializer_sha256"] = load_concept(inversion.initializer_file).sha256()
     return Prepared(config, backbone, job, plan, record)
+
+
+def _encoder_note(backbone: Backbone, inversion: ResolvedConfig) -> str:
+    """What an encoder does for the word, in a sentence."""
+    about = encoder_for(backbone, inversion).about
+    told = f"the encoder, of {about.trained.get('things', '?')} things on {about.model}"
+    if inversion.form == "encoder":
+        return f"the word is what {told}, makes of the pictures: there is nothing to train"
+    return f"the word starts from what {told}, makes of the pictures"
 
 
 def _processes_notes(count: int, inversion: ResolvedConfig) -> list[str]:

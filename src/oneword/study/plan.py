@@ -175,7 +175,8 @@ class Study:
             raise ConfigError(
                 f"prompts must be one of {', '.join(PROMPT_SETS)}, got {self.prompt_set!r}."
             )
-        given = [n for n in _OWN if getattr(config.inversion, n) != getattr(InversionConfig(), n)]
+        own = (*_OWN, "initializer")
+        given = [n for n in own if getattr(config.inversion, n) != getattr(InversionConfig(), n)]
         if given:
             raise ConfigError(
                 f"A study sets {', '.join(given)} itself, for each job; leave it out (--setups and "
@@ -274,11 +275,12 @@ class Study:
     def inversion(self, spec: Spec) -> InversionConfig:
         """Settings of a job's training."""
         subject, found = self.subjects[spec.concept], self.arm(spec)
+        encodes = found.setup == "encoder" or ("initializer", "encoder") in found.changes
         given = dataclasses.replace(
             self.config.inversion,
             setup=found.setup if found.setup in SETUPS else BASE,
             seed=spec.seed,
-            initializer_token=subject.noun,
+            initializer_token=None if encodes else subject.noun,
             learnable_property=subject.learnable_property,
         )
         return _changed(dataclasses.replace(given, **_rates(given)), found.changes)

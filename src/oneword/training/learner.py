@@ -19,6 +19,7 @@ from oneword.config.runs import plain_settings
 from oneword.models.contract import Backbone
 from oneword.training.batches import Batches
 from oneword.training.by_library import ByLibrary, check_optimizer
+from oneword.training.encoder.use import origin
 from oneword.training.fit import filled
 from oneword.training.job import Job, JobError, Progress, Result, Status, below, encoder_of
 from oneword.training.parts import AVERAGE, Parts, Words
@@ -86,6 +87,7 @@ class Learner:
         self.config = job.config.resolved(backbone.family)
         check_optimizer(self.config.optimizer)
         self.form, self.after = parts.form(self.config), parts.after
+        self.origin = origin(backbone, self.config)
         self.token = slot_token(slot)
         self.others: tuple[str, ...] = ()
         self.ranking: dict[str, float] = {}
@@ -354,6 +356,7 @@ class Learner:
                 "loss": None if self.config.keep == "average" else dict(losses).get(step),
                 "status": status,
                 "created_by": f"oneword {__version__}",
-            },
+            }
+            | self.origin,
         )
         return concept.detached()

@@ -20,6 +20,7 @@ from oneword.concepts.formats import load_concept
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
 from oneword.prompts import TEMPLATES, as_template
+from oneword.training.encoder.use import encoded_rows
 from oneword.training.job import Job, JobError, Progress
 from oneword.training.samples import Choices, Samples
 from oneword.training.state import Active, Checkpoint
@@ -53,8 +54,8 @@ RowsPart = Callable[[Backbone, Job, ResolvedConfig], dict[str, Tensor]]
 
 A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l", "clip_l/1",
 "clip_l.last_hidden_state".
-``config.initializer_token`` is set, unless the form needs none or there is an ``initializer_file``:
-the loop has chosen one where the user did not.
+``config.initializer_token`` is set, unless the form needs none or the word starts from a file or an
+encoder: the loop has chosen one where the user did not.
 """
 
 WordsPart = Callable[[Mapping[str, Tensor], ResolvedConfig, int], Words]
@@ -143,17 +144,21 @@ class Parts:
 
 def rows_of_initializer(
     backbone: Backbone,
-    job: Job,  # noqa: ARG001  (the shape of the part)
+    job: Job,
     config: ResolvedConfig,
 ) -> dict[str, Tensor]:
     """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
 
     Output vectors begin as what the encoders say of it, the mean over some of the templates. A
-    learned file's rows are taken as they are.
+    learned file's rows are taken as they are, and so are those that an encoder makes of the job's
+    pictures.
 
     Raises:
-        UserError: the tokenizer does not know the initialiser, or the learned file does not fit.
+        UserError: the tokenizer does not know the initialiser, or the learned file or the encoder
+            does not fit.
     """
+    if config.initializer == "encoder":
+        return encoded_rows(backbone, job, config)
     if config.initializer_file is not None:
         return rows_of_file(backbone, config.initializer_file, config.num_vectors)
     if config.vectors_at == "output":

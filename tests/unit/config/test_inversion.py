@@ -54,7 +54,8 @@ def test_a_setting_out_of_its_range_is_refused(fields, message):
 def test_a_resolved_config_has_no_gaps_and_resolves_to_itself(preset, family, kind):
     config = InversionConfig(preset=preset, learnable_property=kind).resolved(family)
     gaps = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None}
-    assert gaps == {"initializer_token", "initializer_file", "relative_learning_rate"}
+    files = {"initializer_file", "encoder"}
+    assert gaps == {"initializer_token", "relative_learning_rate"} | files
     assert config.prompt_templates.startswith("style") == (kind == "style")
     assert config.resolved(family) == config
 
@@ -194,7 +195,8 @@ def test_short_runs_score_fewer_samples(steps, batch, samples):
 def test_every_setup_resolves_without_gaps_and_to_itself(setup, family):
     config = InversionConfig(setup=setup).resolved(family)
     gaps = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None}
-    assert gaps == {"initializer_token", "initializer_file", "relative_learning_rate"}
+    files = {"initializer_file", "encoder"}
+    assert gaps == {"initializer_token", "relative_learning_rate"} | files
     assert config.resolved(family) == config
     own = {n: v for n, v in SETUPS[setup].items() if n != "learning_rate"}
     assert {name: getattr(config, name) for name in own} == own

@@ -12,6 +12,7 @@ from oneword.training.extensions import (
     cross_init,
     dreamartist,
     early_stopping,
+    encoded,
     huber,
     losses,
     min_snr,
@@ -38,6 +39,7 @@ FORMS: dict[str, Form] = {
     "xti": xti.FORM,
     "neti": neti.FORM,
     "dreamartist": dreamartist.FORM,
+    "encoder": encoded.FORM,
 }
 """What a word is made of, by ``InversionConfig.form``."""
 TIMESTEPS = timesteps.sampled

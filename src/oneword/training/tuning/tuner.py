@@ -63,7 +63,8 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
         read_folder(tuning.class_data_dir, resolution=backbone.resolution)
     elif tuning.prior_loss_weight:
         check_seeds(config.seed, tuning.num_class_images)
-    if tuning.prior_loss_weight and config.initializer_file is not None:
+    wordless = config.initializer_file is not None or config.initializer == "encoder"
+    if tuning.prior_loss_weight and wordless:
         class_prompt(config, None)
     if config.form != "rows":
         raise JobError(

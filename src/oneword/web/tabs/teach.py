@@ -91,6 +91,11 @@ def build(page: Page) -> None:
                     elem_id="teach-save-steps",
                 )
                 seed = gr.Number(label="Seed", value=0, precision=0)
+                encoded = gr.Checkbox(
+                    label="Start from what the model's encoder makes of the pictures",
+                    value=False,
+                    elem_id="teach-encoded",
+                )
             again = gr.Code(
                 label="The command for this", wrap_lines=True, language="shell", interactive=False,
                 elem_id="teach-command",
@@ -143,7 +148,9 @@ def build(page: Page) -> None:
         )
     timer = gr.Timer(1.0)
 
-    settings = [draft, token, kind, initializer, setup, preset, vectors, steps, saved, seed]
+    settings = [
+        draft, token, kind, initializer, setup, preset, vectors, steps, saved, seed, encoded,
+    ]  # fmt: skip
     pictures = [about, draft, seen, captions]
 
     def config(
@@ -157,6 +164,7 @@ def build(page: Page) -> None:
         steps: float | None,
         saved: float | None,
         seed: float | None,
+        encoded: bool | None,
     ) -> TrainConfig:
         return TrainConfig(
             train_data_dir=page.workspace.draft(number),
@@ -167,6 +175,7 @@ def build(page: Page) -> None:
                 placeholder_token=token.strip(),
                 learnable_property=kind,
                 initializer_token=initializer.strip() or None,
+                initializer="encoder" if encoded else None,
                 setup=setup,
                 preset=preset,
                 num_vectors=int(vectors or 0) or None,

@@ -1,0 +1,14 @@
+"""No learning at all: the word is what an encoder makes of the pictures."""
+
+from __future__ import annotations
+
+from oneword.training.extensions.captions import words
+from oneword.training.parts import Form, rows_of_initializer
+
+
+FORM = Form(rows=rows_of_initializer, words=words)
+"""An encoder's rows, which do not move.
+
+Source:
+    Gal et al. 2022, arXiv:2208.01618, section 6, where it is named as future work.
+"""
