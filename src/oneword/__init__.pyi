@@ -4,6 +4,7 @@ from .concepts.concept import Concept as Concept
 from .concepts.formats import load_concept as load_concept, save_concept as save_concept
 from .concepts.library import Library as Library
 from .config.drawing import SamplingConfig as SamplingConfig
+from .config.encoder import EncoderConfig as EncoderConfig
 from .config.inversion import InversionConfig as InversionConfig
 from .config.model import ModelConfig as ModelConfig
 from .config.runs import (
@@ -27,6 +28,7 @@ from .images import read_folder as read_folder
 from .models.full_pipeline import save_full_pipeline as save_full_pipeline
 from .models.loading import load_backbone as load_backbone
 from .runs.compose import compose as compose
+from .runs.encoder import train_encoder as train_encoder
 from .runs.words import choose_word as choose_word
 from .training.job import Job as Job
 from .training.loop import invert as invert, invert_many as invert_many

@@ -14,6 +14,7 @@ import tyro
 from oneword.config.annotating import AnnotateConfig
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
+from oneword.config.encoder import EncoderConfig
 from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig, UserStudyConfig
@@ -256,6 +257,17 @@ class UserStudyCaptionsArguments:
     def __post_init__(self) -> None:
         require(1 <= self.each <= 5, f"each must be 1 to 5, got {self.each}.")
         check_seeds(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderTrainArguments(EncoderConfig):
+    """Train an encoder, which makes a word of 1 to 25 pictures at once. Run it again to go on.
+
+    For a model's words: oneword train --initializer encoder --encoder FOLDER, or --setup encoder.
+    """
+
+    json: Path | None = None
+    """File for the outcome in numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -570,6 +582,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "userstudy make": (UserStudyMakeArguments, "userstudy"),
     "userstudy read": (UserStudyReadArguments, "userstudy"),
     "userstudy captions": (UserStudyCaptionsArguments, "userstudy"),
+    "encoder train": (EncoderTrainArguments, "encoder"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -658,6 +671,13 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
         "work": ("slots", "num_processes", "cluster", "workers"),
         "output": ("output_dir", "report", "dry_run"),
     },
+    "encoder train": {
+        "picture": ("data", "learnable_property", "num_things", "pictures_per_thing"),
+        "encoder": ("guide", "num_vectors", "most_pictures", "width"),
+        "model": _MODEL,
+        "training": ("max_train_steps", "learning_rate", "train_batch_size", "seed"),
+        "output": ("output_dir", "checkpointing_steps", "land", "json"),
+    },
     "compose": {
         "word": ("images", "placeholder_tokens", "initializer_tokens", "together", "paste"),
         "model": _MODEL,
@@ -701,6 +721,11 @@ SUB_VERB_HELP = {
   evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same
   card      how an embedded model was made and what it scores
   train     run the recipe: draws pictures and trains every part, resumable, within --minutes""",
+    "encoder": """usage: oneword encoder train [options]
+
+  train  train an encoder on pictures of many things, so that words of new ones take a second
+
+`oneword encoder train --help` lists its options.""",
     "userstudy": """usage: oneword userstudy {make,read,captions} [options]
 
   make      write both questionnaires about a study's pictures, as pages that need no server

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -21,6 +21,15 @@ from oneword.runs.events import Event, Message, Plan, Preview, Saved, Stepped
 
 SHORT_S = 10.0
 """What is counted without a time of its own and takes no longer than this gets no lines."""
+
+
+@runtime_checkable
+class Counter(Protocol):
+    """Shows how many things are done."""
+
+    def __call__(self, done: float, total: float, numbers: str = "") -> None:
+        """Show it, with what else is worth knowing."""
+        ...
 
 
 class Console(rich.console.Console):
@@ -59,20 +68,20 @@ class Display:
         if what in self._bars:
             self.progress.remove_task(self._bars.pop(what).task)
 
-    def counting(self, what: str) -> Callable[[float, float], None]:
+    def counting(self, what: str) -> Counter:
         """A bar of things done: ``show(done, total)``."""
         bar = self.bar(what, 1)  # all is not known yet
         first: list[
             tuple[float, float]
         ] = []  # time and count: some of it may be of an earlier call
 
-        def show(done: float, total: float) -> None:
+        def show(done: float, total: float, numbers: str = "") -> None:
             bar.total, now = total, time.monotonic()
             if not first:
                 first.append((now, done))
             elapsed, more = now - first[0][0], done - first[0][1]
             left_s = elapsed / more * (total - done) if more > 0 else None
-            bar.show(done, left_s=left_s, lines=elapsed > SHORT_S)
+            bar.show(done, numbers, left_s=left_s, lines=elapsed > SHORT_S)
 
         return show
 
