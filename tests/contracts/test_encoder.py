@@ -156,6 +156,18 @@ def test_folders_that_hold_no_things_are_refused(asked, tiny_sd, photos, tmp_pat
         train_encoder(asked("full/other.txt"), backbone=tiny_sd)
 
 
+def test_a_finished_encoder_is_put_beside_a_model_with_its_checksum(asked, tiny_sd, tmp_path):
+    folder = shutil.copytree(weights.WEIGHTS / "microworld-nano", tmp_path / "weights")
+    before = weights.card_of(folder)
+    done = train_encoder(asked(num_vectors=2, land=folder), backbone=tiny_sd)
+    landed = weights.checked(folder) / weights.ENCODERS / "2.safetensors"
+    assert landed.read_bytes() == done.file.read_bytes()
+    card = weights.card_of(folder)
+    assert card["encoders"]["2"]["things"] == 3
+    assert card["sha256"].items() > before["sha256"].items()
+    assert card["recipe"] == before["recipe"]
+
+
 def test_a_clip_may_be_what_sees_the_pictures(asked, tiny_sd, judge_folder, tmp_path):
     """A tiny CLIP of the real class; another one in its place is told from it."""
     guide = shutil.copytree(judge_folder, tmp_path / "guide")
