@@ -164,6 +164,7 @@ def test_a_finished_encoder_is_put_beside_a_model_with_its_checksum(asked, tiny_
     assert landed.read_bytes() == done.file.read_bytes()
     card = weights.card_of(folder)
     assert card["encoders"]["2"]["things"] == 3
+    assert card["encoders"]["2"]["made_by"].startswith("oneword encoder train --data")
     assert card["sha256"].items() > before["sha256"].items()
     assert card["recipe"] == before["recipe"]
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -29,6 +30,7 @@ from oneword._files import (
     write_atomic,
     write_json_atomic,
 )
+from oneword.config.commands import command_for
 from oneword.config.encoder import EncoderConfig
 from oneword.errors import ConfigError
 from oneword.images import from_uint8, read_folder
@@ -145,7 +147,9 @@ def train_encoder(
             encoder = Encoder.of(training.network, _about(training), backbone, tower)
             write_atomic(file, encoder.data())
         if done and config.land is not None:
-            details = dict(load(file).about.trained) | {"guide": config.guide}
+            made = dataclasses.replace(config, output_dir=EncoderConfig().output_dir, land=None)
+            details = {"made_by": command_for("encoder train", made), "guide": config.guide}
+            details |= load(file).about.trained
             weights.add_encoder(config.land, file.read_bytes(), config.num_vectors, details)
         return EncoderOutcome(
             status="finished" if done else "interrupted",
