@@ -229,7 +229,8 @@ def _read(path: Path, _changed: int, _size: int) -> Encoder:
         table = {name: tensors[f"{_TABLE}{name}"] for name in shape.encoders}
         names = [field.name for field in dataclasses.fields(About)]
         known: dict[str, Any] = {name: info[name] for name in names}
-        about = About(**known | {"learns": tuple(info["learns"])})
+        known["learns"] = tuple(info["learns"])
+        about = About(**known)
         return Encoder(network, about, table, tensors[_PROBE])
     except (
         OSError, ValueError, KeyError, TypeError, RuntimeError, FormError,
