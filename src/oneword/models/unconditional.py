@@ -4,6 +4,10 @@ Dhariwal and Nichol 2021, arXiv:2105.05233: ``256x256_diffusion_uncond.pt`` and 
 Names of tensors are those of their code; widths and which levels attend are read from the tensors.
 """
 
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportReturnType=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import math
