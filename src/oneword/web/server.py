@@ -16,6 +16,7 @@ from oneword.config.web import WebConfig
 from oneword.errors import UserError
 from oneword.web import app
 from oneword.web.desk import Desk
+from oneword.web.forms import Forms, routes
 from oneword.web.page import Page
 from oneword.web.workspace import Workspace
 
@@ -32,6 +33,8 @@ class Served:
     auth: str | None
     """USER:PASSWORD that is asked for."""
     page: Page
+    studies: dict[str, Forms]
+    """User studies whose forms are open, by name."""
 
 
 @contextmanager
@@ -40,10 +43,11 @@ def serving(config: WebConfig) -> Iterator[Served]:
 
     Raises:
         ServerError: the port is taken, or the address is none of this machine.
-        UserError: the workspace cannot be written.
+        UserError: the workspace cannot be written, or a study to be opened has no forms.
     """
     config = replace(config, workspace=config.workspace.absolute())
     workspace = Workspace(config.workspace)
+    studies = {name: Forms(workspace.studies / name) for name in config.studies}
     # gradio keeps uploads here; it reads these when it is asked to serve
     os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -74,10 +78,11 @@ def serving(config: WebConfig) -> Iterator[Served]:
             f"The page cannot be served at {config.host}:{config.port} because {error}; pass "
             "another --port, or --port 0 for any free one."
         ) from error
-    served.router.routes.insert(0, Route("/health", lambda _: _health(page)))
+    # before gradio's own, which ask for the password
+    served.router.routes[:0] = [Route("/health", lambda _: _health(page)), *routes(studies)]
     desk.start()
     try:
-        yield Served(url.rstrip("/"), auth, page)
+        yield Served(url.rstrip("/"), auth, page, studies)
     finally:
         desk.close()
         built.close(verbose=False)

@@ -64,6 +64,11 @@ class Workspace:
         """Folder in which the server keeps what is uploaded."""
         return self.root / "uploads"
 
+    @property
+    def studies(self) -> Path:
+        """Folder with a folder of a user study's forms for each study."""
+        return self.root / "studies"
+
     def draft(self, number: str) -> Path:
         """Folder of the pictures that one visitor collects.
 
