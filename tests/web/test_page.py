@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -194,6 +195,40 @@ def test_a_mask_says_what_of_a_picture_is_learned(served, tab, mugs):
         painted = sum(picture.convert("L").histogram()[128:])
         assert 0 < painted < picture.width * picture.height
     assert tab.locator("#teach-seen img").count() == 2
+
+
+def test_pictures_are_put_in_order_and_learned_in_it(served, tab, mugs):
+    drop(tab, mugs[:3], 3)
+    tab.click("#teach-right")
+    says(tab, "teach-about", "Click on a picture first, then move it.")
+    tab.locator("#teach-seen button img").nth(2).click()
+    tab.wait_for_timeout(500)
+    tab.click("#teach-left")
+    says(tab, "teach-about", "Moved: 002-3.png.")
+    tab.click("#teach-left")  # the same picture again
+    says(tab, "teach-about", "Moved: 001-3.png.")
+    tab.click("#teach-left")
+    says(tab, "teach-about", "001-3.png is the first already.")
+    teach(tab, "<ordered>", 1)
+    folder = served.page.workspace.words / "ordered"
+    until(lambda: (folder / "config.json").is_file())
+    record = json.loads((folder / "config.json").read_text())
+    assert record["pictures"] == ["001-3.png", "002-1.png", "003-2.png"]
+    until(lambda: health(served)["learning"] == [])
+
+
+def test_one_transparent_picture_is_enough_and_shown_on_its_grounds(served, tab, mugs, tmp_path):
+    with Image.open(mugs[0]) as picture:
+        cut_out = picture.convert("RGBA")
+    cut_out.putalpha(Image.new("L", cut_out.size))
+    cut_out.paste((200, 30, 30, 255), (30, 30, 90, 90))
+    cut_out.save(tmp_path / "thing.png")
+    drop(tab, [str(tmp_path / "thing.png")], 1)
+    said = says(tab, "teach-about", "One picture only")
+    assert "Transparent: thing.png; learned on another ground each step" in said
+    teach(tab, "<cut-out>", 2)
+    folder = served.page.workspace.words / "cut-out"
+    until(lambda: (folder / "learned_embeds.safetensors").is_file())
 
 
 def test_a_mask_is_painted_and_only_that_is_drawn_anew(served, tab, mugs):

@@ -10,7 +10,6 @@ from typing import Any
 
 import gradio as gr
 import pandas as pd
-from PIL import Image
 
 from oneword._files import read_json, write_atomic
 from oneword.config.commands import command_for
@@ -19,15 +18,15 @@ from oneword.config.presets import PRESETS, SETUPS
 from oneword.config.restored import restored
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
-from oneword.images import read_folder, read_image, save_png, to_images
+from oneword.images import read_folder, read_image, save_png
 from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
 from oneword.web.page import Page, painted_on, saying, status
+from oneword.web.seen import remarks, thumbnails
 from oneword.web.workspace import WorkspaceError, mask_of
 
 
-_LEAST_PX = 256  # of a side; smaller ones are blurred on a model that draws larger pictures
 _AS_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _UNZIPPED_MB = 256
 
@@ -53,6 +52,9 @@ def build(page: Page) -> None:
                 elem_id="teach-seen",
             )
             chosen = gr.State(-1)
+            with gr.Row():
+                left = gr.Button("Move left", size="sm", min_width=100, elem_id="teach-left")
+                right = gr.Button("Move right", size="sm", min_width=100, elem_id="teach-right")
             with gr.Row():
                 remove = gr.Button("Remove the chosen picture", size="sm", min_width=140)
                 clear = gr.Button("Remove all", size="sm", min_width=100)
@@ -175,40 +177,53 @@ def build(page: Page) -> None:
             ),
         )
 
-    def shown(number: str, text: str = "") -> tuple[Any, ...]:
+    def shown(number: str, setup: str, preset: Any, text: str = "") -> tuple[Any, ...]:
         """The pictures as they are now: a sentence, the set, thumbnails, captions."""
         paths = page.workspace.listed(number) if number else []
         if not paths:
             return text or "No pictures yet.", number, [], [["", ""]]
-        found = read_folder(page.workspace.draft(number), resolution=_resolution(page))
-        names = found.names
-        own = dict(zip(names, found.captions or [""] * len(names), strict=True))
-        warnings = _warnings(page.workspace.draft(number), names, _resolution(page))
-        skipped = [f"{item}" for item in found.skipped]
-        line = " ".join([text, f"{len(names)} pictures.", *warnings, *skipped]).strip()
-        pixels = found.pixels
-        if found.masks is not None:  # what is left out is dim
-            pixels = (pixels + 1) * (0.3 + 0.7 * found.masks) - 1
-        thumbnails = list(zip(to_images(pixels), names, strict=True))
-        return line, number, thumbnails, [[name, own[name] or ""] for name in names]
+        folder, (family, resolution) = page.workspace.draft(number), _model(page)
+        found = read_folder(folder, resolution=resolution)
+        how = InversionConfig(placeholder_token="*", setup=setup, preset=preset)
+        said = remarks(found, folder, how, family, resolution)
+        line = " ".join([text, f"{len(found.names)} pictures.", *said]).strip()
+        images = list(zip(thumbnails(found, folder, how, family), found.names, strict=True))
+        rows = [[n, c or ""] for n, c in zip(found.names, found.captions, strict=True)]
+        return line, number, images, rows
 
-    def taken(number: str, given: Sequence[str] | None) -> tuple[Any, ...]:
+    @saying(3)
+    def shown_anew(number: str, setup: str, preset: Any) -> tuple[Any, ...]:
+        return shown(number, setup, preset)
+
+    def taken(number: str, setup: str, preset: Any, given: Sequence[str] | None) -> tuple[Any, ...]:
         """The pictures with those that were dropped; the field is empty again for the next ones."""
         number = number or page.workspace.new_draft()
         try:
             good, problems = _sound(_unpacked(given or (), page))
             page.workspace.take(number, good, most=page.config.max_pictures)
-            return *shown(number, " ".join(problems)), None
+            return *shown(number, setup, preset, " ".join(problems)), None
         except UserError as error:
             return str(error), number, gr.skip(), gr.skip(), None
 
+    def moved(by: int) -> Callable[..., tuple[Any, ...]]:
+        @saying(4)
+        def move(number: str, setup: str, preset: Any, place: int) -> tuple[Any, ...]:
+            names = [path.name for path in page.workspace.listed(number)] if number else []
+            if not 0 <= place < len(names):
+                raise WorkspaceError("Click on a picture first, then move it.")
+            there = page.workspace.move(number, names[place], by)
+            name = page.workspace.listed(number)[there].name
+            return *shown(number, setup, preset, f"Moved: {name}."), there
+
+        return move
+
     @saying(3)
-    def removed(number: str, place: int) -> tuple[Any, ...]:
+    def removed(number: str, setup: str, preset: Any, place: int) -> tuple[Any, ...]:
         names = [path.name for path in page.workspace.listed(number)] if number else []
         if not 0 <= place < len(names):
             raise WorkspaceError("Click on a picture first, then remove it.")
         page.workspace.drop(number, names[place])
-        return shown(number)
+        return shown(number, setup, preset)
 
     def opened(number: str, event: gr.SelectData) -> tuple[int, Any]:
         """The picture that was clicked on, to be removed or masked."""
@@ -219,22 +234,24 @@ def build(page: Page) -> None:
         return event.index, {"background": picture, "layers": [], "composite": picture}
 
     @saying(3)
-    def masked(number: str, place: int, given: dict[str, Any] | None) -> tuple[Any, ...]:
+    def masked(
+        number: str, setup: str, preset: Any, place: int, given: dict[str, Any] | None
+    ) -> tuple[Any, ...]:
         paths = page.workspace.listed(number) if number else []
         if not 0 <= place < len(paths):
             raise WorkspaceError("Click on a picture first, then paint over the thing in it.")
         painted = painted_on(given)
         if painted is None:
             mask_of(paths[place]).unlink(missing_ok=True)
-            return shown(number, f"{paths[place].name} has no mask.")
+            return shown(number, setup, preset, f"{paths[place].name} has no mask.")
         save_png(painted, mask_of(paths[place]))
-        return shown(number, f"The mask of {paths[place].name} is kept.")
+        return shown(number, setup, preset, f"The mask of {paths[place].name} is kept.")
 
     @saying(3)
-    def cleared(number: str) -> tuple[Any, ...]:
+    def cleared(number: str, setup: str, preset: Any) -> tuple[Any, ...]:
         if number:
             page.workspace.clear(number)
-        return shown(number)
+        return shown(number, setup, preset)
 
     @saying(0)
     def captioned(number: str, table: pd.DataFrame) -> str:
@@ -275,7 +292,9 @@ def build(page: Page) -> None:
                 f"The library has a word in {asked.output_dir.name} already; give the new word "
                 "another name, or delete the old one there."
             )
-        page.desk.teach(asked)
+        # of its own: what becomes of the set shall not keep the word from going on
+        kept = page.workspace.keep(given[0], asked.output_dir.name)
+        page.desk.teach(replace(asked, train_data_dir=kept))
         return "In the queue; how it goes is shown below.", gr.update(value=asked.output_dir.name)
 
     def names() -> list[str]:
@@ -329,11 +348,18 @@ def build(page: Page) -> None:
 
         return ask
 
-    files.upload(taken, [draft, files], [*pictures, files], api_visibility="private")
-    remove.click(removed, [draft, chosen], pictures, api_visibility="private")
-    clear.click(cleared, [draft], pictures, api_visibility="private")
+    look = [draft, setup, preset]
+    files.upload(taken, [*look, files], [*pictures, files], api_visibility="private")
+    for button, by in ((left, -1), (right, 1)):
+        button.click(moved(by), [*look, chosen], [*pictures, chosen], api_visibility="private")
+    remove.click(removed, [*look, chosen], pictures, api_visibility="private")
+    clear.click(cleared, look, pictures, api_visibility="private")
+    gr.on(
+        [setup.change, preset.change], shown_anew, look, pictures, api_visibility="private",
+        show_progress="hidden",
+    )  # fmt: skip
     seen.select(opened, draft, [chosen, canvas], api_visibility="private")
-    mask.click(masked, [draft, chosen, canvas], pictures, api_visibility="private")
+    mask.click(masked, [*look, chosen, canvas], pictures, api_visibility="private")
     captions.input(captioned, [draft, captions], about, api_visibility="private")
     gr.on(
         [part.change for part in settings], written, settings, again, api_visibility="private",
@@ -356,10 +382,10 @@ def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
     return given
 
 
-def _resolution(page: Page) -> int:
-    """The model's own size, px, as far as it is known yet."""
+def _model(page: Page) -> tuple[str, int]:
+    """The model's family and its own size, px, as far as they are known yet."""
     loaded = page.desk.loaded
-    return 512 if loaded is None else loaded.resolution
+    return ("", 512) if loaded is None else (loaded.family, loaded.resolution)
 
 
 def _unpacked(given: Sequence[str], page: Page) -> list[Path]:
@@ -406,24 +432,6 @@ def _sound(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _AS_PICTURES
-
-
-def _warnings(folder: Path, names: Sequence[str], resolution: int) -> list[str]:
-    """What speaks against some of the pictures, in words."""
-    found = []
-    if len(names) == 1:
-        found.append("One picture shows the word one side of the thing; three to five are better.")
-    small, prints = [], {}
-    for name in names:
-        with Image.open(folder / name) as picture:
-            if min(picture.size) < min(_LEAST_PX, resolution):
-                small.append(name)
-            prints.setdefault(tuple(picture.convert("L").resize((8, 8)).tobytes()), []).append(name)
-    if small:
-        found.append(f"Small, so they will be blurred: {', '.join(small)}.")
-    alike = [own for own in prints.values() if len(own) > 1]
-    found += [f"The same picture twice: {', '.join(own)}." for own in alike]
-    return found
 
 
 def _line(standing: Standing, folder: RunFolder) -> str:
