@@ -217,6 +217,16 @@ def test_pictures_are_put_in_order_and_learned_in_it(served, tab, mugs):
     until(lambda: health(served)["learning"] == [])
 
 
+def test_time_and_memory_follow_the_settings(served, tab):
+    tab.get_by_text("Advanced").first.click()
+    for steps in ("7", "9"):
+        fill(tab, "teach-steps", steps)
+        tab.locator("#teach-steps input").press("Tab")
+        said = says(tab, "teach-takes", "expected at the peak")
+        until(lambda: f"At most {steps} steps of" in text_of(tab, "teach-takes"))  # noqa: B023
+    assert "samples" in said
+
+
 def test_one_transparent_picture_is_enough_and_shown_on_its_grounds(served, tab, mugs, tmp_path):
     with Image.open(mugs[0]) as picture:
         cut_out = picture.convert("RGBA")

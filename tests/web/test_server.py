@@ -18,13 +18,20 @@ from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.web import WebConfig
 from oneword.errors import UserError
+from oneword.models.loading import needed_memory
+from oneword.models.memory.count import Work
+from oneword.models.memory.plan import gb
+from oneword.runs.folder import RunFolder
 from oneword.runs.train import train
 from waiting import health, until
 
 
 pytest.importorskip("gradio")
 from oneword.web.desk import Desk, WorkerError
+from oneword.web.foreseen import Foreseen
 from oneword.web.server import ServerError, serving
+
+from oneword.web.workspace import Workspace
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
@@ -84,6 +91,34 @@ def test_words_share_a_batch_and_one_of_them_is_stopped(desk, mugs, tmp_path):
     until(lambda: desk.standing("short").phase == "ended")
     assert (tmp_path / "short" / formats.LEARNED).is_file()
     assert not (tmp_path / "long" / formats.LEARNED).exists()
+
+
+def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
+    workspace = Workspace(tmp_path / "web")
+    foreseen, config = Foreseen(workspace, desk), run_of(mugs, workspace.words / "mug")
+    assert [*foreseen.lines(config)] == ["Not known before the model is loaded."]
+    desk.start()
+    until(lambda: desk.loaded)
+    *_, line = foreseen.lines(config)
+    batch = config.inversion.resolved("microworld").train_batch_size
+    assert line.startswith(f"At most 40 steps of {batch} samples; how long they take is not known")
+    needed = needed_memory(NANO, Work(samples=batch, batch=batch, resolution=64))
+    assert f"Memory: {gb(needed.expected)} expected at the peak, the model included" in line
+
+    desk.teach(config)
+    until(lambda: desk.standing("mug").phase == "ended")
+    first, *_, last = RunFolder(workspace.words / "mug", steps=1).course()
+    step_s = (last["time_s"] - first["time_s"]) / (last["step"] - first["step"])
+    longer = run_of(mugs, tmp_path / "longer", max_train_steps=90_000, train_batch_size=2 * batch)
+    before, line = foreseen.lines(longer)
+    hours = 90_000 * 2 * step_s / 3600
+    assert f"{hours:.1f} h by what the last word like it took here" in line
+    assert before.endswith("Memory: being counted.")
+    more = needed_memory(NANO, Work(samples=2 * batch, batch=2 * batch, resolution=64))
+    assert gb(more.expected) in line
+    assert more.expected > needed.expected
+    pivotal = run_of(mugs, tmp_path / "pivotal", setup="pivotal")
+    assert "not known where weights are changed" in next(foreseen.lines(pivotal))
 
 
 def test_what_cannot_be_done_is_its_task_s_error_alone(desk, mugs, tmp_path):

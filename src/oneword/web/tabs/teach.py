@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from oneword.images import read_folder, read_image, save_png
 from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
+from oneword.web.foreseen import Foreseen
 from oneword.web.page import Page, painted_on, saying, status
 from oneword.web.seen import remarks, thumbnails
 from oneword.web.workspace import WorkspaceError, mask_of
@@ -97,8 +98,9 @@ def build(page: Page) -> None:
                 label="The command for this", wrap_lines=True, language="shell", interactive=False,
                 elem_id="teach-command",
             )  # fmt: skip
+            takes = status("What it will take", elem_id="teach-takes")
             with gr.Row():
-                plan = gr.Button("What will this take?", min_width=140)
+                plan = gr.Button("Check it first", min_width=140, elem_id="teach-check")
                 learn = gr.Button("Learn", variant="primary", min_width=100, elem_id="teach-learn")
             said = status("What happens", elem_id="teach-said")
     with gr.Accordion("A mask: paint over the thing, so that only it is learned", open=False):
@@ -143,7 +145,8 @@ def build(page: Page) -> None:
             interactive=False,
             elem_id="learning-previews",
         )
-    timer = gr.Timer(1.0)
+    timer, loading = gr.Timer(1.0), gr.Timer(1.0)
+    foreseen = Foreseen(page.workspace, page.desk)
 
     settings = [draft, token, kind, initializer, setup, preset, vectors, steps, saved, seed]
     pictures = [about, draft, seen, captions]
@@ -271,6 +274,16 @@ def build(page: Page) -> None:
             return "# put pictures in first"
         return command_for("train", config(*given), always=("train_data_dir", "placeholder_token"))
 
+    def expected(*given: Any) -> Iterator[str]:
+        number = given[0] or page.workspace.new_draft()  # pictures change nothing of it
+        try:
+            yield from foreseen.lines(config(number, *given[1:]))
+        except UserError as error:
+            yield str(error)
+
+    def until_loaded() -> Any:
+        return gr.Timer(active=page.desk.loaded is None)
+
     @saying(0)
     def planned(*given: Any) -> str:
         asked = config(*_with_pictures(given))
@@ -365,6 +378,13 @@ def build(page: Page) -> None:
         [part.change for part in settings], written, settings, again, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
+    gr.on(
+        [part.change for part in settings], expected, settings, takes, api_visibility="private",
+        show_progress="hidden", trigger_mode="always_last",
+    )  # fmt: skip
+    loading.tick(
+        until_loaded, None, loading, api_visibility="private", show_progress="hidden"
+    ).then(expected, settings, takes, api_visibility="private", show_progress="hidden")
     plan.click(planned, settings, said, api_name="plan")
     learn.click(begun, settings, [said, word], api_name="learn")
     stop.click(stopped, word, said, api_name="stop")
