@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import shutil
 import signal
 import socket
+import subprocess
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,9 +34,10 @@ from waiting import health, until
 pytest.importorskip("gradio")
 from oneword.web.desk import Desk, WorkerError
 from oneword.web.foreseen import Foreseen
+from oneword.web.page import saying
 from oneword.web.server import ServerError, serving
-
-from oneword.web.workspace import Workspace
+from oneword.web.tabs.teach import _line
+from oneword.web.workspace import Workspace, WorkspaceError
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
@@ -93,6 +99,106 @@ def test_words_share_a_batch_and_one_of_them_is_stopped(desk, mugs, tmp_path):
     assert not (tmp_path / "long" / formats.LEARNED).exists()
 
 
+@pytest.fixture(params=["tmpfs", "limit"])
+def disk(request, tmp_path):
+    """A folder, what fills its disk for a worker, and what makes room again."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if request.param == "limit":  # of the size of a file
+
+        def limit(desk, size):
+            _, hard = resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+        yield folder, lambda desk: limit(desk, 0), lambda desk: limit(desk, resource.RLIM_INFINITY)
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+
+    def fill(_):
+        with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+
+    yield folder, fill, lambda _: (folder / "filler").unlink()
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs, disk):
+    folder, fill, clear = disk
+    config = run_of(mugs, folder / "mug", max_train_steps=4000)
+    run = RunFolder(config.output_dir, steps=1)
+    desk.teach(config)
+    until(lambda: desk.standing("mug").step >= 12)
+    fill(desk)
+    until(lambda: desk.standing("mug").phase == "failed")
+    said = _line(desk.standing("mug"), run)
+    assert "must be writable, got: " in said
+    assert said.endswith("\u201cGo on\u201d takes it up from there.")
+    kept, course = run.state.path.read_bytes(), run.course()
+    desk.teach(config)  # too soon
+    until(lambda: desk.standing("mug").phase == "failed")
+    assert "must have 16 MB of room" in desk.standing("mug").text or "must be writable" in (
+        desk.standing("mug").text
+    )
+    assert run.state.path.read_bytes() == kept
+    clear(desk)
+    desk.teach(config)
+    until(lambda: desk.standing("mug").phase == "learning")
+    assert desk.standing("mug").step >= 10  # a state was written every 5 steps
+    until(lambda: len(run.course()) > len(course) + 1)
+    assert run.course()[:2] == course[:2]
+    desk.stop("mug")
+    until(lambda: desk.standing("mug").phase == "stopped")
+
+
+def test_a_folder_that_vanishes_in_mid_run_is_made_anew(desk, mugs, tmp_path):
+    config = run_of(mugs, tmp_path / "web" / "words" / "mug", max_train_steps=100_000)
+    run = RunFolder(config.output_dir, steps=1)
+    desk.teach(config)
+    for gone in (config.output_dir, tmp_path / "web"):  # the run's alone, then the page's whole
+        until(lambda: desk.standing("mug").step >= 12 and run.state.path.is_file())
+        gone.rename(tmp_path / "away")
+        shutil.rmtree(tmp_path / "away")
+        until(run.state.path.is_file)
+        line = _line(desk.standing("mug"), run)
+        assert line.startswith("Step ")
+        assert f"The folder {config.output_dir} was gone and is made anew" in line
+        step = desk.standing("mug").step
+        desk.stop("mug")
+        until(lambda: desk.standing("mug").phase == "stopped")
+        desk.teach(config)
+        until(lambda: desk.standing("mug").phase == "learning")
+        assert desk.standing("mug").step >= step
+    desk.stop("mug")
+    until(lambda: desk.standing("mug").phase == "stopped")
+    with pytest.raises(WorkspaceError, match=r"There is no run in .*nobody"):
+        Workspace(tmp_path / "web").run_folder("nobody")
+
+
+def test_a_stop_that_cannot_be_saved_is_no_stop(desk, mugs, tmp_path):
+    config = run_of(mugs, tmp_path / "mug", max_train_steps=4000, evaluation_steps=2000)
+    desk.teach(replace(config, checkpointing_steps=2000))
+    until(lambda: desk.standing("mug").step >= 5)
+    resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    desk.stop("mug")
+    until(lambda: not desk.standing("mug").is_under_way)
+    assert desk.standing("mug").phase == "failed"
+    assert "must be writable" in desk.standing("mug").text
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_the_page_cannot_write_is_a_sentence(tmp_path, full):
+    @saying(1)
+    def act():
+        raise OSError(28, "No space left on device", "/web/x") if full else OSError("odd")
+
+    said, _ = act()
+    assert ("/web/x cannot be used because of this: No space left" in said) == full
+    assert ("It could not be done because of this: odd" in said) != full
+
+
 def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
     workspace = Workspace(tmp_path / "web")
     foreseen, config = Foreseen(workspace, desk), run_of(mugs, workspace.words / "mug")
@@ -100,9 +206,9 @@ def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
     desk.start()
     until(lambda: desk.loaded)
     *_, line = foreseen.lines(config)
-    batch = config.inversion.resolved("microworld").train_batch_size
+    batch, side = config.inversion.resolved("microworld").train_batch_size, desk.loaded.resolution
     assert line.startswith(f"At most 40 steps of {batch} samples; how long they take is not known")
-    needed = needed_memory(NANO, Work(samples=batch, batch=batch, resolution=64))
+    needed = needed_memory(NANO, Work(samples=batch, batch=batch, resolution=side))
     assert f"Memory: {gb(needed.expected)} expected at the peak, the model included" in line
 
     desk.teach(config)
@@ -114,7 +220,7 @@ def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
     hours = 90_000 * 2 * step_s / 3600
     assert f"{hours:.1f} h by what the last word like it took here" in line
     assert before.endswith("Memory: being counted.")
-    more = needed_memory(NANO, Work(samples=2 * batch, batch=2 * batch, resolution=64))
+    more = needed_memory(NANO, Work(samples=2 * batch, batch=2 * batch, resolution=side))
     assert gb(more.expected) in line
     assert more.expected > needed.expected
     pivotal = run_of(mugs, tmp_path / "pivotal", setup="pivotal")

@@ -189,9 +189,11 @@ class Desk:
                 case Ended():
                     self._stands(told.job, "failed" if told.failed else "ended", told.text)
                 case Stepped():
+                    before = self.standing(told.job)
                     self._standings[told.job] = replace(
-                        self.standing(told.job),
+                        before,
                         phase="learning",
+                        text=before.text if before.phase == "learning" else "",
                         step=told.step,
                         max_train_steps=told.max_train_steps,
                         loss=told.loss,

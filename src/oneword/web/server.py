@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import gradio as gr
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from oneword.config.web import WebConfig
@@ -17,7 +18,7 @@ from oneword.errors import UserError
 from oneword.web import app
 from oneword.web.desk import Desk
 from oneword.web.forms import Forms, routes
-from oneword.web.page import Page
+from oneword.web.page import Page, sentence
 from oneword.web.workspace import Workspace
 
 
@@ -72,6 +73,8 @@ def serving(config: WebConfig) -> Iterator[Served]:
             footer_links=["api", "settings"],
             max_file_size=f"{config.max_upload_mb}mb",
             theme=gr.themes.Base(),
+            # of an upload, which gradio writes itself
+            app_kwargs={"exception_handlers": {OSError: _refused}},
         )
     except OSError as error:
         raise ServerError(
@@ -86,6 +89,12 @@ def serving(config: WebConfig) -> Iterator[Served]:
     finally:
         desk.close()
         built.close(verbose=False)
+
+
+def _refused(_: Request, error: Exception) -> PlainTextResponse:
+    """What a request is told that a full disk, or a vanished folder, has ended."""
+    assert isinstance(error, OSError)
+    return PlainTextResponse(sentence(error), 507)
 
 
 def _health(page: Page) -> JSONResponse:

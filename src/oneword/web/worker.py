@@ -178,13 +178,13 @@ class _Worker:
                 return
             taken = self.to_stop & {config.output_dir.name for config in self.learning}
             self.to_stop.clear()
-            for name in taken:
-                self._send(Left(name))
             interrupted = {
                 one.name for one in outcomes
                 if (one.outcome is not None and one.outcome.result.status == "interrupted")
                 or one.error == "stopped before it began"
             }  # fmt: skip
+            for name in taken & interrupted:  # the others have told of their ends
+                self._send(Left(name))
             configs = [
                 config for config in self.learning
                 if config.output_dir.name in interrupted - taken

@@ -198,7 +198,8 @@ class Workspace:
         """
         folder = self.words / (name or "")
         if not is_plain_name(name or "") or not (folder / "config.json").is_file():
-            raise WorkspaceError("Choose a word that was taught here.")
+            gone = f" There is no run in {folder}." if is_plain_name(name or "") else ""
+            raise WorkspaceError(f"Choose a word that was taught here.{gone}")
         return folder
 
     def learned(self) -> list[Path]:

@@ -23,7 +23,7 @@ from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
 from oneword.web.foreseen import Foreseen
-from oneword.web.page import Page, painted_on, saying, status
+from oneword.web.page import REFUSALS, Page, painted_on, saying, sentence, status
 from oneword.web.seen import remarks, thumbnails
 from oneword.web.workspace import WorkspaceError, mask_of
 
@@ -205,8 +205,8 @@ def build(page: Page) -> None:
             good, problems = _sound(_unpacked(given or (), page))
             page.workspace.take(number, good, most=page.config.max_pictures)
             return *shown(number, setup, preset, " ".join(problems)), None
-        except UserError as error:
-            return str(error), number, gr.skip(), gr.skip(), None
+        except REFUSALS as error:
+            return sentence(error), number, gr.skip(), gr.skip(), None
 
     def moved(by: int) -> Callable[..., tuple[Any, ...]]:
         @saying(4)
@@ -278,8 +278,8 @@ def build(page: Page) -> None:
         number = given[0] or page.workspace.new_draft()  # pictures change nothing of it
         try:
             yield from foreseen.lines(config(number, *given[1:]))
-        except UserError as error:
-            yield str(error)
+        except REFUSALS as error:
+            yield sentence(error)
 
     def until_loaded() -> Any:
         return gr.Timer(active=page.desk.loaded is None)
@@ -312,8 +312,7 @@ def build(page: Page) -> None:
 
     def names() -> list[str]:
         folders = [path.parent for path in page.workspace.words.glob("*/config.json")]
-        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        known = [path.name for path in folders]
+        known = [path.name for path in sorted(folders, key=_written, reverse=True)]
         return [*[n for n in page.desk.standings() if n not in known], *known]
 
     def looked(name: str | None) -> tuple[Any, ...]:
@@ -323,7 +322,10 @@ def build(page: Page) -> None:
         if not name or name not in choices:
             return gr.update(choices=choices), "Nothing is being learned.", None, []
         folder = RunFolder(page.workspace.words / name, steps=1)
-        rows = folder.course()
+        try:
+            rows = folder.course()
+        except UserError as error:  # its folder vanished while it was read
+            return gr.update(choices=choices, value=name), str(error), None, []
         table = pd.DataFrame([{"step": r["step"], "loss": r["loss"]} for r in rows if "loss" in r])
         drawn = sorted((folder.path / "previews").glob("step-*.png"), reverse=True)
         shown = [(str(p), f"step {int(p.stem.removeprefix('step-'))}") for p in drawn[:6]]
@@ -402,6 +404,14 @@ def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
     return given
 
 
+def _written(folder: Path) -> float:
+    """When a folder was written to; 0: it has vanished."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _model(page: Page) -> tuple[str, int]:
     """The model's family and its own size, px, as far as they are known yet."""
     loaded = page.desk.loaded
@@ -459,7 +469,10 @@ def _line(standing: Standing, folder: RunFolder) -> str:
     if standing.phase == "learning":
         left = "" if standing.left_s is None else f", at most {standing.left_s:.0f} s left"
         loss = "" if standing.loss is None else f", loss {standing.loss:.4f}"
-        return f"Step {standing.step} of {standing.max_train_steps}{loss}{left}."
+        line = f"Step {standing.step} of {standing.max_train_steps}{loss}{left}."
+        return f"{line} {standing.text}".strip()
+    if standing.phase == "failed" and folder.record.is_file():
+        return f"{standing.text} What was written stays: \u201cGo on\u201d takes it up from there."
     if standing.text:
         return standing.text
     if folder.learned.is_file():
