@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 import pytest
 from PIL import Image
 
+from browsing import open_tab
 from oneword.concepts import formats
 from oneword.concepts.library import Library
 from oneword.config.drawing import GenerateConfig
@@ -52,14 +53,6 @@ def teach(tab, token, steps):
     tab.locator("#teach-steps input").press("Tab")
     tab.click("#teach-learn")
     says(tab, "teach-said", "In the queue")
-
-
-def open_tab(tab, name):
-    own = tab.get_by_role("tab", name=name, exact=True)
-    if own.count() == 0 or not own.first.is_visible():  # on a narrow page, in the menu
-        tab.locator(".overflow-menu > button").click()
-        own = tab.locator(".overflow-dropdown button").get_by_text(name, exact=True)
-    own.first.click()
 
 
 def words_of(served):
