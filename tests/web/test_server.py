@@ -161,6 +161,7 @@ def test_a_folder_that_vanishes_in_mid_run_is_made_anew(desk, mugs, tmp_path):
         until(lambda: desk.standing("mug").step >= 12 and run.state.path.is_file())
         gone.rename(tmp_path / "away")
         shutil.rmtree(tmp_path / "away")
+        until(lambda: desk.standing("mug").text)
         until(run.state.path.is_file)
         line = _line(desk.standing("mug"), run)
         assert line.startswith("Step ")
@@ -196,7 +197,7 @@ def test_what_the_page_cannot_write_is_a_sentence(tmp_path, full):
 
     said, _ = act()
     assert ("/web/x cannot be used because of this: No space left" in said) == full
-    assert ("It could not be done because of this: odd" in said) != full
+    assert ("It could not be done because of this: OSError: odd;" in said) != full
 
 
 def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):

@@ -122,7 +122,7 @@ def routes(studies: Mapping[str, Forms]) -> list[Route]:
     """
 
     async def answer(request: Request) -> Response:
-        study, _, name = request.path_params["path"].partition("/")
+        study, _, name = request.path_params.get("path", "").partition("/")
         one, name = studies.get(study), name.removesuffix(".html")
         if one is None or name not in one.names:
             return _refused(request, 404, "There is no such form here; check the link.")
@@ -143,7 +143,8 @@ def routes(studies: Mapping[str, Forms]) -> list[Route]:
             return _refused(request, 503, str(error))
         return JSONResponse({"taken": True, "again": False, "text": text}, headers=_HEADERS)
 
-    return [Route(PLACE + "/{path:path}", answer, methods=["GET", "POST"])] if studies else []
+    places = (PLACE, PLACE + "/{path:path}") if studies else ()
+    return [Route(place, answer, methods=["GET", "POST"]) for place in places]
 
 
 async def _body(request: Request) -> bytes | None:

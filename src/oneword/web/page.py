@@ -19,7 +19,7 @@ from oneword.concepts import formats
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.config.web import WebConfig
-from oneword.errors import UserError
+from oneword.errors import UserError, why
 from oneword.web.desk import Desk
 from oneword.web.workspace import Workspace
 
@@ -89,8 +89,8 @@ def sentence(error: UserError | OSError) -> str:
         return str(error)
     where = f"{error.filename} cannot be used" if error.filename else "It could not be done"
     return (
-        f"{where} because of this: {error.strerror or error}; make room, or see to it that the "
-        "page's folder is there and can be written."
+        f"{where} because of this: {error.strerror or why(error)}; make room, or see to it that "
+        "the page's folder is there and can be written."
     )
 
 

@@ -216,7 +216,8 @@ def build(page: Page) -> None:
                 raise WorkspaceError("Click on a picture first, then move it.")
             there = page.workspace.move(number, names[place], by)
             name = page.workspace.listed(number)[there].name
-            return *shown(number, setup, preset, f"Moved: {name}."), there
+            line, number, images, rows = shown(number, setup, preset, f"Moved: {name}.")
+            return line, number, gr.update(value=images, selected_index=there), rows, there
 
         return move
 
