@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import resource
 import shutil
@@ -15,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from oneword.concepts import formats
 from oneword.config.drawing import GenerateConfig
@@ -99,30 +102,58 @@ def test_words_share_a_batch_and_one_of_them_is_stopped(desk, mugs, tmp_path):
     assert not (tmp_path / "long" / formats.LEARNED).exists()
 
 
-@pytest.fixture(params=["tmpfs", "limit"])
-def disk(request, tmp_path):
-    """A folder, what fills its disk for a worker, and what makes room again."""
+@pytest.fixture
+def tmpfs(tmp_path):
+    """A small disk, what fills it, and what makes room again."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if request.param == "limit":  # of the size of a file
-
-        def limit(desk, size):
-            _, hard = resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (size, hard))
-
-        yield folder, lambda desk: limit(desk, 0), lambda desk: limit(desk, resource.RLIM_INFINITY)
-        return
     mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
 
-    def fill(_):
+    def fill():
         with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
             while file.write(b"x" * 4096):
                 pass
 
-    yield folder, fill, lambda _: (folder / "filler").unlink()
+    yield folder, fill, (folder / "filler").unlink
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(params=["tmpfs", "limit"])
+def disk(request, desk, tmp_path):
+    """A folder, what lets the worker write nothing into it, and what lets it again."""
+    if request.param == "tmpfs":
+        return request.getfixturevalue("tmpfs")
+
+    def limit(size):
+        resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    return tmp_path / "disk", lambda: limit(0), lambda: limit(resource.RLIM_INFINITY)
+
+
+def test_an_upload_that_a_full_disk_does_not_take_is_said(tmpfs):
+    folder, fill, clear = tmpfs
+    picture = io.BytesIO()
+    Image.effect_noise((200, 200), 90).save(picture, "PNG")
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
+        b"Content-Type: image/png\r\n\r\n" + picture.getvalue() + b"\r\n--x--\r\n"
+    )
+    with serving(WebConfig(workspace=folder / "web", model=NANO, port=0)) as one:
+        request = urllib.request.Request(
+            f"{one.url}/gradio_api/upload",
+            body,
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        fill()
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        assert caught.value.code == 507
+        assert "No space left on device; make room" in caught.value.read().decode()
+        clear()
+        with urllib.request.urlopen(request) as answer:
+            assert Path(json.load(answer)[0]).read_bytes() == picture.getvalue()
 
 
 def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs, disk):
@@ -131,7 +162,7 @@ def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs,
     run = RunFolder(config.output_dir, steps=1)
     desk.teach(config)
     until(lambda: desk.standing("mug").step >= 12)
-    fill(desk)
+    fill()
     until(lambda: desk.standing("mug").phase == "failed")
     said = _line(desk.standing("mug"), run)
     assert "must be writable, got: " in said
@@ -143,7 +174,7 @@ def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs,
         desk.standing("mug").text
     )
     assert run.state.path.read_bytes() == kept
-    clear(desk)
+    clear()
     desk.teach(config)
     until(lambda: desk.standing("mug").phase == "learning")
     assert desk.standing("mug").step >= 10  # a state was written every 5 steps
