@@ -11,7 +11,7 @@ import pytest
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig, plain_settings
-from oneword.runs.pace import Pace, pace
+from oneword.runs.pace import pace
 
 
 def config(tmp_path, *, model="microworld-nano", resolution=None, **inversion):
@@ -34,11 +34,16 @@ def run(folder, settings, *times, at=0):
     return folder
 
 
+def took(folders, settings):
+    found = pace(folders, settings)
+    return found.step_s, found.num_runs
+
+
 def test_a_step_takes_what_it_took_by_its_samples(tmp_path):
     four, eight = (config(tmp_path, train_batch_size=n) for n in (4, 8))
     folder = run(tmp_path / "a", four, (0, 3.0), (10, 5.0), (50, 13.0))
-    assert pace([folder], four) == Pace(pytest.approx(0.2), 1)
-    assert pace([folder], eight) == Pace(pytest.approx(0.4), 1)
+    assert took([folder], four) == (pytest.approx(0.2), 1)
+    assert took([folder], eight) == (pytest.approx(0.4), 1)
 
 
 def test_the_latest_five_runs_count_and_their_median_is_told(tmp_path):
@@ -47,7 +52,7 @@ def test_the_latest_five_runs_count_and_their_median_is_told(tmp_path):
         run(tmp_path / f"{i}", settings, (0, 0.0), (10, seconds), at=i)
         for i, seconds in enumerate((900.0, 800.0, 1.0, 2.0, 3.0, 40.0, 50.0))
     ]
-    assert pace(folders[::-1], settings) == Pace(pytest.approx(0.3), 5)
+    assert took(folders[::-1], settings) == (pytest.approx(0.3), 5)
 
 
 @pytest.mark.parametrize(
@@ -70,4 +75,4 @@ def test_folders_that_tell_nothing_are_passed_over(tmp_path):
     (older / "config.json").write_text(json.dumps(record))
     assert pace([one, still, broken, older, tmp_path / "nowhere", tmp_path], settings) is None
     good = run(tmp_path / "good", dataclasses.replace(settings), (0, 0.0), (10, 5.0))
-    assert pace([broken, good], settings) == Pace(pytest.approx(0.5), 1)
+    assert took([broken, good], settings) == (pytest.approx(0.5), 1)
