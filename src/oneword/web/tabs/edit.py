@@ -90,7 +90,7 @@ def build(page: Page) -> None:
                 seed=int(seed or 0),
             )
 
-        return page.drawing(
+        yield from page.drawing(
             config,
             lambda asked, made: (captioned(made), command_for("edit", asked, "picture")),
             count=2,
