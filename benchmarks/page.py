@@ -13,7 +13,6 @@ import _briefly  # noqa: F401  (before torch)
 
 # isort: split
 
-import shutil
 import statistics
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from playwright.sync_api import sync_playwright
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browsing import CHROMIUM, FLAGS
 from oneword.cli.demo import copy_pictures
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -35,9 +35,6 @@ from oneword.config.runs import TrainConfig
 from oneword.config.web import WebConfig
 from oneword.web.server import serving
 from waiting import health, until
-
-
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +54,11 @@ class Arguments:
 def main() -> None:
     """Serve, open, ask, and print a table."""
     arguments = tyro.cli(Arguments)
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         model = ModelConfig(model=arguments.model)
         config = WebConfig(workspace=Path(name) / "oneword-web", port=0, model=model)
         pictures, _ = copy_pictures("gold-mug", Path(name))
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with serving(config) as served:
             until(lambda: health(served)["status"] == "ok")
             opened = []

@@ -8,7 +8,6 @@ something. Needs chromium and playwright.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+from browsing import CHROMIUM, FLAGS, PATIENCE_MS, open_tab  # noqa: E402
 from oneword.config.model import ModelConfig  # noqa: E402
 from oneword.config.web import WebConfig  # noqa: E402
 from oneword.web.server import serving  # noqa: E402
@@ -27,9 +27,6 @@ from waiting import health, until  # noqa: E402
 
 TABS = ("Teach", "Choose", "Draw", "Edit", "Compare", "Library")
 MUG = ROOT / "src/oneword/microworld/pictures/gold-mug"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE_MS = 180_000
 WIDTHS = (1280, 390)
 THEMES = ("light", "dark")
 
@@ -56,10 +53,10 @@ def main() -> None:
                         "dark => document.body.classList.toggle('dark', dark)", theme == "dark"
                     )
                     for name in TABS:
-                        tab.get_by_role("tab", name=name, exact=True).click()
+                        open_tab(tab, name)
                         tab.wait_for_timeout(800)
-                        path = target / f"{name.lower()}-{width}-{theme}.png"
-                        tab.screenshot(path=path, full_page=True)
+                        path = target / f"{name.lower()}-{width}-{theme}.jpg"
+                        tab.screenshot(path=path, full_page=True, type="jpeg", quality=60)
                         sys.stdout.write(f"{path.relative_to(ROOT)}\n")
         browser.close()
 
@@ -69,32 +66,43 @@ def _use(tab: Any, served: Any) -> None:
     tab.wait_for_selector("#teach-files")
     tab.set_input_files("#teach-files input[type=file]", sorted(map(str, MUG.glob("*.png"))))
     until(lambda: tab.locator("#teach-seen img").count() == 5)
-    for token, steps in (("<early>", "5"), ("<gold-mug>", "60")):
+    for token, steps, saved in (("<early>", "5", "0"), ("<gold-mug>", "60", "20")):
         tab.fill("#teach-token textarea, #teach-token input", token)
         tab.fill("#teach-initializer textarea, #teach-initializer input", "mug")
         if not tab.locator("#teach-steps input").is_visible():
             tab.get_by_text("Advanced").first.click()
         tab.fill("#teach-steps input", steps)
-        tab.locator("#teach-steps input").press("Tab")
+        tab.fill("#teach-save-steps input", saved)
+        tab.locator("#teach-save-steps input").press("Tab")
         tab.click("#teach-learn")
-        tab.wait_for_timeout(1500)
+        folder = served.page.workspace.word_folder(token)
+        until((folder / "config.json").is_file)
     until(lambda: len(served.page.learned()) == 2, 900)
-    tab.get_by_role("tab", name="Draw", exact=True).click()
+    until(lambda: health(served)["learning"] == [])
+    tab.locator("#learning-word input").first.click()
+    tab.get_by_role("option", name="gold-mug", exact=True).click()
+    tab.fill("#teach-token textarea, #teach-token input", "<next-mug>")
+    open_tab(tab, "Choose")
+    tab.locator("#choose-run input").first.click()
+    tab.get_by_role("option", name="gold-mug", exact=True).click()
+    tab.click("#choose-draw")
+    until(lambda: tab.locator("#choose-drawn img").count() >= 1)
+    open_tab(tab, "Draw")
     tab.fill("#draw-prompts textarea", "a photo of a <gold-mug> on the moon")
     tab.click("#draw-draw")
     until(lambda: tab.locator("#draw-drawn img").count() >= 4)
     tab.locator("#draw-drawn button img").first.click()
     tab.wait_for_timeout(1000)
     tab.keyboard.press("Escape")
-    tab.get_by_role("tab", name="Edit", exact=True).click()
+    open_tab(tab, "Edit")
     tab.set_input_files("#edit-canvas input[type=file]", str(MUG / "1.png"))
-    tab.get_by_role("tab", name="Compare", exact=True).click()
+    open_tab(tab, "Compare")
     until(lambda: tab.locator("#compare-words label").count() == 2)
     for label in tab.locator("#compare-words label").all():
         label.click()
     tab.click("#compare-compare")
     until(lambda: tab.locator("#compare-drawn img").count() >= 4)
-    tab.get_by_role("tab", name="Library", exact=True).click()
+    open_tab(tab, "Library")
     tab.get_by_text("Look again").click()
     tab.wait_for_timeout(1500)
     tab.locator("#library-layout").get_by_text("ComfyUI", exact=True).click()

@@ -18,7 +18,7 @@ from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.tuning import TuningConfig
 from oneword.errors import ConfigError, ModelError
-from oneword.models.loading import load_backbone
+from oneword.models.loading import load_backbone, needed_memory
 from oneword.models.memory import plan as memory
 from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
@@ -54,6 +54,19 @@ def job(**fields):
 
 def config(folder, **options):
     return ModelConfig(model=str(folder), device="cpu", **options)
+
+
+def test_what_a_cpu_needs_is_known_though_it_saves_nothing(sdxl_folder):
+    from oneword.models.families import sdxl
+
+    own, work = config(sdxl_folder), Work(samples=4)
+    assert memory.plan(sdxl.load, own, work) is None  # nothing is asked of it
+    found = needed_memory(own, work)
+    same = replace(own, gradient_checkpointing=False, offload="none", weights="full")
+    assert (found.config, found.counted) == (same, True)
+    assert found.expected == memory.plan(sdxl.load, same, work).expected
+    fewer = needed_memory(replace(own, micro_batch_size=1), work)
+    assert fewer.expected < found.expected < needed_memory(own, Work(samples=8)).expected
 
 
 def plan_of(folder, work=None, **options):

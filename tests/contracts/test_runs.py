@@ -342,6 +342,24 @@ def test_a_disk_that_fills_up_keeps_the_last_state(make, tmp_path, monkeypatch):
     assert torch.equal(rows(tmp_path / "run"), rows(tmp_path / "whole"))
 
 
+def test_a_folder_that_vanishes_is_made_anew_and_the_run_goes_on(make, tmp_path):
+    whole, events = train(make("whole")), []
+    config = make("run")
+
+    def vanish(event):
+        events.append(event)
+        if isinstance(event, Stepped) and event.step == 7:
+            config.output_dir.rename(tmp_path / "away")
+
+    found = train(config, on_event=vanish)
+    assert torch.equal(rows(found.folder), rows(whole.folder))
+    (said,) = [e.text for e in events if isinstance(e, Message) and "made anew" in e.text]
+    assert said.startswith(f"The folder {config.output_dir} was gone and is made anew")
+    names = {path.name for path in config.output_dir.iterdir()}
+    assert {"config.json", "state.safetensors", "learned_embeds.safetensors"} <= names
+    assert train(config).was_finished  # and it is a run like any other
+
+
 def test_a_damaged_state_is_said(make, tmp_path):
     train(make(), on_event=Stop(5))
     (tmp_path / "run" / "state.safetensors").write_bytes(b"torn")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from browsing import CHROMIUM, FLAGS, PATIENCE_MS
 from oneword.config.model import ModelConfig
 from oneword.config.web import WebConfig
 from waiting import health, until
@@ -18,9 +18,6 @@ pytest.importorskip("gradio")
 from oneword.web.server import serving
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE_MS = 180_000  # of a machine that does much else
 MUG = Path(__file__).parents[2] / "src/oneword/microworld/pictures/gold-mug"
 
 

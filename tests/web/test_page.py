@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.parse import urlparse
 import pytest
 from PIL import Image
 
+from browsing import open_tab
 from oneword.concepts import formats
 from oneword.concepts.library import Library
 from oneword.config.drawing import GenerateConfig
@@ -51,14 +53,6 @@ def teach(tab, token, steps):
     tab.locator("#teach-steps input").press("Tab")
     tab.click("#teach-learn")
     says(tab, "teach-said", "In the queue")
-
-
-def open_tab(tab, name):
-    own = tab.get_by_role("tab", name=name, exact=True)
-    if own.count() == 0 or not own.first.is_visible():  # on a narrow page, in the menu
-        tab.locator(".overflow-menu > button").click()
-        own = tab.locator(".overflow-dropdown button").get_by_text(name, exact=True)
-    own.first.click()
 
 
 def words_of(served):
@@ -194,6 +188,50 @@ def test_a_mask_says_what_of_a_picture_is_learned(served, tab, mugs):
         painted = sum(picture.convert("L").histogram()[128:])
         assert 0 < painted < picture.width * picture.height
     assert tab.locator("#teach-seen img").count() == 2
+
+
+def test_pictures_are_put_in_order_and_learned_in_it(served, tab, mugs):
+    drop(tab, mugs[:3], 3)
+    tab.click("#teach-right")
+    says(tab, "teach-about", "Click on a picture first, then move it.")
+    tab.locator("#teach-seen button img").nth(2).click()
+    tab.wait_for_timeout(500)
+    tab.click("#teach-left")
+    says(tab, "teach-about", "Moved: 002-3.png.")
+    tab.click("#teach-left")  # the same picture again
+    says(tab, "teach-about", "Moved: 001-3.png.")
+    tab.click("#teach-left")
+    says(tab, "teach-about", "001-3.png is the first already.")
+    teach(tab, "<ordered>", 1)
+    folder = served.page.workspace.words / "ordered"
+    until(lambda: (folder / "config.json").is_file())
+    record = json.loads((folder / "config.json").read_text())
+    assert record["pictures"] == ["001-3.png", "002-1.png", "003-2.png"]
+    until(lambda: health(served)["learning"] == [])
+
+
+def test_time_and_memory_follow_the_settings(served, tab):
+    tab.get_by_text("Advanced").first.click()
+    for steps in ("7", "9"):
+        fill(tab, "teach-steps", steps)
+        tab.locator("#teach-steps input").press("Tab")
+        said = says(tab, "teach-takes", "expected at the peak")
+        until(lambda: f"At most {steps} steps of" in text_of(tab, "teach-takes"))  # noqa: B023
+    assert "samples" in said
+
+
+def test_one_transparent_picture_is_enough_and_shown_on_its_grounds(served, tab, mugs, tmp_path):
+    with Image.open(mugs[0]) as picture:
+        cut_out = picture.convert("RGBA")
+    cut_out.putalpha(Image.new("L", cut_out.size))
+    cut_out.paste((200, 30, 30, 255), (30, 30, 90, 90))
+    cut_out.save(tmp_path / "thing.png")
+    drop(tab, [str(tmp_path / "thing.png")], 1)
+    said = says(tab, "teach-about", "One picture only")
+    assert "Transparent: thing.png; learned on another ground each step" in said
+    teach(tab, "<cut-out>", 2)
+    folder = served.page.workspace.words / "cut-out"
+    until(lambda: (folder / "learned_embeds.safetensors").is_file())
 
 
 def test_a_mask_is_painted_and_only_that_is_drawn_anew(served, tab, mugs):

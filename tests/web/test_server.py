@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
+import resource
+import shutil
 import signal
 import socket
+import subprocess
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from oneword.concepts import formats
 from oneword.config.drawing import GenerateConfig
@@ -18,13 +26,21 @@ from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.web import WebConfig
 from oneword.errors import UserError
+from oneword.models.loading import needed_memory
+from oneword.models.memory.count import Work
+from oneword.models.memory.plan import gb
+from oneword.runs.folder import RunFolder
 from oneword.runs.train import train
 from waiting import health, until
 
 
 pytest.importorskip("gradio")
 from oneword.web.desk import Desk, WorkerError
+from oneword.web.foreseen import Foreseen
+from oneword.web.page import saying
 from oneword.web.server import ServerError, serving
+from oneword.web.tabs.teach import _line
+from oneword.web.workspace import Workspace, WorkspaceError
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
@@ -84,6 +100,163 @@ def test_words_share_a_batch_and_one_of_them_is_stopped(desk, mugs, tmp_path):
     until(lambda: desk.standing("short").phase == "ended")
     assert (tmp_path / "short" / formats.LEARNED).is_file()
     assert not (tmp_path / "long" / formats.LEARNED).exists()
+
+
+@pytest.fixture
+def tmpfs(tmp_path):
+    """A small disk, what fills it, and what makes room again."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+
+    def fill():
+        with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+
+    yield folder, fill, (folder / "filler").unlink
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(params=["tmpfs", "limit"])
+def disk(request, desk, tmp_path):
+    """A folder, what lets the worker write nothing into it, and what lets it again."""
+    if request.param == "tmpfs":
+        return request.getfixturevalue("tmpfs")
+
+    def limit(size):
+        resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    return tmp_path / "disk", lambda: limit(0), lambda: limit(resource.RLIM_INFINITY)
+
+
+def test_an_upload_that_a_full_disk_does_not_take_is_said(tmpfs):
+    folder, fill, clear = tmpfs
+    picture = io.BytesIO()
+    Image.effect_noise((200, 200), 90).save(picture, "PNG")
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
+        b"Content-Type: image/png\r\n\r\n" + picture.getvalue() + b"\r\n--x--\r\n"
+    )
+    with serving(WebConfig(workspace=folder / "web", model=NANO, port=0)) as one:
+        request = urllib.request.Request(
+            f"{one.url}/gradio_api/upload",
+            body,
+            {"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        fill()
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        assert caught.value.code == 507
+        assert "No space left on device; make room" in caught.value.read().decode()
+        clear()
+        with urllib.request.urlopen(request) as answer:
+            assert Path(json.load(answer)[0]).read_bytes() == picture.getvalue()
+
+
+def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs, disk):
+    folder, fill, clear = disk
+    config = run_of(mugs, folder / "mug", max_train_steps=4000)
+    run = RunFolder(config.output_dir, steps=1)
+    desk.teach(config)
+    until(lambda: desk.standing("mug").step >= 12)
+    fill()
+    until(lambda: desk.standing("mug").phase == "failed")
+    said = _line(desk.standing("mug"), run)
+    assert "must be writable, got: " in said
+    assert said.endswith("\u201cGo on\u201d takes it up from there.")
+    kept, course = run.state.path.read_bytes(), run.course()
+    desk.teach(config)  # too soon
+    until(lambda: desk.standing("mug").phase == "failed")
+    assert "must have 16 MB of room" in desk.standing("mug").text or "must be writable" in (
+        desk.standing("mug").text
+    )
+    assert run.state.path.read_bytes() == kept
+    clear()
+    desk.teach(config)
+    until(lambda: desk.standing("mug").phase == "learning")
+    assert desk.standing("mug").step >= 10  # a state was written every 5 steps
+    until(lambda: len(run.course()) > len(course) + 1)
+    assert run.course()[:2] == course[:2]
+    desk.stop("mug")
+    until(lambda: desk.standing("mug").phase == "stopped")
+
+
+def test_a_folder_that_vanishes_in_mid_run_is_made_anew(desk, mugs, tmp_path):
+    config = run_of(mugs, tmp_path / "web" / "words" / "mug", max_train_steps=100_000)
+    run = RunFolder(config.output_dir, steps=1)
+    desk.teach(config)
+    for gone in (config.output_dir, tmp_path / "web"):  # the run's alone, then the page's whole
+        until(lambda: desk.standing("mug").step >= 12 and run.state.path.is_file())
+        gone.rename(tmp_path / "away")
+        shutil.rmtree(tmp_path / "away")
+        until(lambda: desk.standing("mug").text)
+        until(run.state.path.is_file)
+        line = _line(desk.standing("mug"), run)
+        assert line.startswith("Step ")
+        assert f"The folder {config.output_dir} was gone and is made anew" in line
+        step = desk.standing("mug").step
+        desk.stop("mug")
+        until(lambda: desk.standing("mug").phase == "stopped")
+        desk.teach(config)
+        until(lambda: desk.standing("mug").phase == "learning")
+        assert desk.standing("mug").step >= step
+    desk.stop("mug")
+    until(lambda: desk.standing("mug").phase == "stopped")
+    with pytest.raises(WorkspaceError, match=r"There is no run in .*nobody"):
+        Workspace(tmp_path / "web").run_folder("nobody")
+
+
+def test_a_stop_that_cannot_be_saved_is_no_stop(desk, mugs, tmp_path):
+    config = run_of(mugs, tmp_path / "mug", max_train_steps=4000, evaluation_steps=2000)
+    desk.teach(replace(config, checkpointing_steps=2000))
+    until(lambda: desk.standing("mug").step >= 5)
+    resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    desk.stop("mug")
+    until(lambda: not desk.standing("mug").is_under_way)
+    assert desk.standing("mug").phase == "failed"
+    assert "must be writable" in desk.standing("mug").text
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_the_page_cannot_write_is_a_sentence(tmp_path, full):
+    @saying(1)
+    def act():
+        raise OSError(28, "No space left on device", "/web/x") if full else OSError("odd")
+
+    said, _ = act()
+    assert ("/web/x cannot be used because of this: No space left" in said) == full
+    assert ("It could not be done because of this: OSError: odd;" in said) != full
+
+
+def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
+    workspace = Workspace(tmp_path / "web")
+    foreseen, config = Foreseen(workspace, desk), run_of(mugs, workspace.words / "mug")
+    assert [*foreseen.lines(config)] == ["Not known before the model is loaded."]
+    desk.start()
+    until(lambda: desk.loaded)
+    *_, line = foreseen.lines(config)
+    batch, side = config.inversion.resolved("microworld").train_batch_size, desk.loaded.resolution
+    assert line.startswith(f"At most 40 steps of {batch} samples; how long they take is not known")
+    needed = needed_memory(NANO, Work(samples=batch, batch=batch, resolution=side))
+    assert f"Memory: {gb(needed.expected)} expected at the peak, the model included" in line
+
+    desk.teach(config)
+    until(lambda: desk.standing("mug").phase == "ended")
+    first, *_, last = RunFolder(workspace.words / "mug", steps=1).course()
+    step_s = (last["time_s"] - first["time_s"]) / (last["step"] - first["step"])
+    longer = run_of(mugs, tmp_path / "longer", max_train_steps=90_000, train_batch_size=2 * batch)
+    before, line = foreseen.lines(longer)
+    hours = 90_000 * 2 * step_s / 3600
+    assert f"{hours:.1f} h by what the last word like it took here" in line
+    assert before.endswith("Memory: being counted.")
+    more = needed_memory(NANO, Work(samples=2 * batch, batch=2 * batch, resolution=side))
+    assert gb(more.expected) in line
+    assert more.expected > needed.expected
+    pivotal = run_of(mugs, tmp_path / "pivotal", setup="pivotal")
+    assert "not known where weights are changed" in next(foreseen.lines(pivotal))
 
 
 def test_what_cannot_be_done_is_its_task_s_error_alone(desk, mugs, tmp_path):

@@ -229,7 +229,7 @@ class UserStudyReadArguments:
     """Check people's answers, and say how the models rank, with intervals, tests and a figure."""
 
     answers: tyro.conf.Positional[tuple[Path, ...]]
-    """Answer files, or folders of them."""
+    """Answer files, folders of them, or the answers.sqlite of oneword web."""
     forms: Path = Path("oneword-userstudy")
     """Folder of the questionnaires, with their key."""
     output_dir: Path = Path("oneword-userstudy-results")
@@ -245,7 +245,7 @@ class UserStudyCaptionsArguments:
     pictures: tyro.conf.Positional[Path]
     """Folder of the thing's pictures, four or more."""
     answers: tuple[Path, ...] = ()
-    """Answer files of that page: together five short and five long descriptions, which are written beside the pictures."""
+    """Answer files of that page, or the answers.sqlite of oneword web: together five short and five long descriptions, which are written beside the pictures."""
     output_dir: Path = Path("oneword-userstudy")
     """Folder for the page."""
     each: int = 5

@@ -10,6 +10,7 @@ from oneword.cli import options
 from oneword.cli.arguments import WebArguments
 from oneword.config.web import WebConfig
 from oneword.runs.events import asked_to_stop
+from oneword.web.forms import PLACE
 from oneword.web.server import serving
 
 
@@ -20,6 +21,12 @@ def run(chosen: WebArguments, _words: Sequence[str]) -> int:
         if served.auth is not None and chosen.auth is None:
             user, _, password = served.auth.partition(":")
             options.tell(f"It asks for the user {user} with the password {password}.")
+        for name, forms in served.studies.items():
+            place = f"{served.url}{PLACE}/{name}"
+            options.tell(
+                f"Whoever has a link such as {place}/{forms.names[0]}.html can fill in that form; "
+                f"the answers go to {forms.answers}."
+            )
         options.tell("Ctrl-C ends it; words that are being learned are saved and can go on.")
         if chosen.browser:
             threading.Thread(target=webbrowser.open, args=(served.url,), daemon=True).start()

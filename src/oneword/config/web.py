@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from oneword._files import is_plain_name
 from oneword.config.model import ModelConfig
 from oneword.errors import require
 
@@ -23,6 +24,8 @@ class WebConfig:
     """Port to listen on, 0 to 65535; 0: any free one."""
     auth: str | None = None
     """USER:PASSWORD to ask for; unset: none on this machine, a printed password elsewhere."""
+    studies: tuple[str, ...] = ()
+    """Folders in `studies` of the workspace whose `oneword userstudy` forms anyone with their link may fill in, without the password."""
     browser: bool = True
     """Open the page in the browser."""
     slots: int = 4
@@ -38,6 +41,11 @@ class WebConfig:
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, got {value}.")
         require(bool(self.host.strip()), "host must be an address, got an empty one.")
+        for name in self.studies:
+            require(
+                is_plain_name(name),
+                f"studies must be names of folders in `studies` of the workspace, got {name!r}.",
+            )
         if self.auth is not None:
             user, colon, password = self.auth.partition(":")
             require(

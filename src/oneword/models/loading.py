@@ -44,6 +44,19 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
     return backbone
 
 
+def needed_memory(config: ModelConfig, work: Work) -> memory.Plan:
+    """What a model, loaded as it was asked for, is expected to need; its weights are not read.
+
+    Args:
+        config: Which model, and how.
+        work: What it will be asked for.
+
+    Raises:
+        ModelError: as of ``load_backbone``.
+    """
+    return memory.unchanged(_family(config).imported().load, config, work)
+
+
 def load_shapes(config: ModelConfig) -> Backbone:
     """A base model's settings and shapes, without its weights where its files allow that.
 

@@ -104,7 +104,7 @@ def compose(
         with folder.holding(is_new=is_new), asked_to_stop() as asked:
 
             def watch(progress: Progress) -> Literal["stop"] | None:
-                if is_new and not folder.record.is_file():  # nothing was refused
+                if not folder.record.is_file():  # nothing was refused, or the folder vanished
                     folder.write_record(record)
                 if on_step is not None and progress.job.name == jobs[0].name:
                     on_step(progress.step, progress.config.max_train_steps or 0)

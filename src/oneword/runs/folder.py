@@ -330,6 +330,26 @@ class RunFolder:
         """Write ``config.json``: from now on the folder holds this run."""
         write_json_atomic(self.record, {**record, "threads": torch.get_num_threads()})
 
+    def made_anew(self, record: Mapping[str, Any]) -> bool:
+        """Make the folder again where it has vanished under its run; whether it had.
+
+        What lay in it is gone; the run's state is written at its next checkpoint.
+
+        Args:
+            record: The run's.
+
+        Raises:
+            OutputError: it cannot be made.
+            InUseError: another process writes there by now.
+        """
+        if self.record.is_file():
+            return False
+        if self._held is not None:  # of the folder that is gone
+            self._held.release()
+        self._held = hold(self.path)
+        self.write_record(record)
+        return True
+
     def as_begun(self) -> None:
         """Let torch use as many threads as the run began with, so that its bits stay the same.
 

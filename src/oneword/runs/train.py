@@ -371,6 +371,9 @@ class Watch:
             self.folder.write_record(self.prepared.record)
             self.folder.rewind_metrics(None)
             self.is_new = False
+        elif self.folder.made_anew(self.prepared.record):
+            text = "was gone and is made anew: what lay in it is lost, the run goes on from here."
+            self.tell(Message(self.name, f"The folder {self.folder.path} {text}"))
         if not self.is_tracked:
             self.trackers.begin(self.prepared.record["config"])
             self.is_tracked = True

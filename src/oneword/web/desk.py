@@ -16,6 +16,7 @@ from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.errors import UserError
+from oneword.models.memory.count import Work
 from oneword.runs.events import Ended, Message, Plan, Preview, Stepped
 from oneword.web.worker import Done, Left, Loaded, Queued, Share, Stop, Task, Teach, work
 
@@ -113,9 +114,12 @@ class Desk:
             self._send(Stop(name))
 
     def ask(
-        self, config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig
+        self, config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Work
     ) -> tuple[int, Future[Any]]:
-        """Draw, edit, or plan a run; the task's number, for :meth:`share`, and its result to come.
+        """Draw, edit, plan a run, or count the memory of some work.
+
+        Returns:
+            The task's number, for :meth:`share`, and its result to come.
 
         The result's exception is a ``WorkerError`` with a sentence.
         """
@@ -185,9 +189,11 @@ class Desk:
                 case Ended():
                     self._stands(told.job, "failed" if told.failed else "ended", told.text)
                 case Stepped():
+                    before = self.standing(told.job)
                     self._standings[told.job] = replace(
-                        self.standing(told.job),
+                        before,
                         phase="learning",
+                        text=before.text if before.phase == "learning" else "",
                         step=told.step,
                         max_train_steps=told.max_train_steps,
                         loss=told.loss,

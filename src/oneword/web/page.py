@@ -19,7 +19,7 @@ from oneword.concepts import formats
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.config.web import WebConfig
-from oneword.errors import UserError
+from oneword.errors import UserError, why
 from oneword.web.desk import Desk
 from oneword.web.workspace import Workspace
 
@@ -75,8 +75,23 @@ class Page:
                     line = f"Drawing: {share:.0%}." if share else "It begins after this step."
                     yield line, *unchanged
             yield f"{len(made)} pictures in {made[0][0].parent}.", *show(config, made)
-        except UserError as error:
-            yield str(error), *unchanged
+        except REFUSALS as error:
+            yield sentence(error), *unchanged
+
+
+REFUSALS = (UserError, OSError)
+"""What a person can mend, and the page says: a mistake, a full disk, a folder that has vanished."""
+
+
+def sentence(error: UserError | OSError) -> str:
+    """How one of them is said."""
+    if isinstance(error, UserError):
+        return str(error)
+    where = f"{error.filename} cannot be used" if error.filename else "It could not be done"
+    return (
+        f"{where} because of this: {error.strerror or why(error)}; make room, or see to it that "
+        "the page's folder is there and can be written."
+    )
 
 
 def captioned(pictures: Made) -> list[tuple[str, str]]:
@@ -96,8 +111,9 @@ def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def handle(*given: Any) -> Any:
             try:
                 return handler(*given)
-            except UserError as error:
-                return (str(error), *[gr.skip()] * count) if count else str(error)
+            except REFUSALS as error:
+                said = sentence(error)
+                return (said, *[gr.skip()] * count) if count else said
 
         return handle
 

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import gradio as gr
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from oneword.config.web import WebConfig
 from oneword.errors import UserError
 from oneword.web import app
 from oneword.web.desk import Desk
-from oneword.web.page import Page
+from oneword.web.forms import Forms, routes
+from oneword.web.page import Page, sentence
 from oneword.web.workspace import Workspace
 
 
@@ -32,6 +34,8 @@ class Served:
     auth: str | None
     """USER:PASSWORD that is asked for."""
     page: Page
+    studies: dict[str, Forms]
+    """User studies whose forms are open, by name."""
 
 
 @contextmanager
@@ -40,10 +44,11 @@ def serving(config: WebConfig) -> Iterator[Served]:
 
     Raises:
         ServerError: the port is taken, or the address is none of this machine.
-        UserError: the workspace cannot be written.
+        UserError: the workspace cannot be written, or a study to be opened has no forms.
     """
     config = replace(config, workspace=config.workspace.absolute())
     workspace = Workspace(config.workspace)
+    studies = {name: Forms(workspace.studies / name) for name in config.studies}
     # gradio keeps uploads here; it reads these when it is asked to serve
     os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -68,19 +73,28 @@ def serving(config: WebConfig) -> Iterator[Served]:
             footer_links=["api", "settings"],
             max_file_size=f"{config.max_upload_mb}mb",
             theme=gr.themes.Base(),
+            # of an upload, which gradio writes itself
+            app_kwargs={"exception_handlers": {OSError: _refused}},
         )
     except OSError as error:
         raise ServerError(
             f"The page cannot be served at {config.host}:{config.port} because {error}; pass "
             "another --port, or --port 0 for any free one."
         ) from error
-    served.router.routes.insert(0, Route("/health", lambda _: _health(page)))
+    # before gradio's own, which ask for the password
+    served.router.routes[:0] = [Route("/health", lambda _: _health(page)), *routes(studies)]
     desk.start()
     try:
-        yield Served(url.rstrip("/"), auth, page)
+        yield Served(url.rstrip("/"), auth, page, studies)
     finally:
         desk.close()
         built.close(verbose=False)
+
+
+def _refused(_: Request, error: Exception) -> PlainTextResponse:
+    """What a request is told that a full disk, or a vanished folder, has ended."""
+    assert isinstance(error, OSError)
+    return PlainTextResponse(sentence(error), 507)
 
 
 def _health(page: Page) -> JSONResponse:

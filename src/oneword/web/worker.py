@@ -29,7 +29,8 @@ from oneword.evaluation.features import Judge, load_judge
 from oneword.generation import editing, from_config, generate as generation
 from oneword.images import read_folder
 from oneword.models.contract import Backbone
-from oneword.models.loading import load_backbone
+from oneword.models.loading import load_backbone, needed_memory
+from oneword.models.memory.count import Work
 from oneword.runs import prepare
 from oneword.runs.events import Ended, Event, Stepped
 from oneword.runs.folder import pictures_of
@@ -56,8 +57,9 @@ class Task:
     """Something that takes seconds and has a result: it is done before the next step."""
 
     number: int
-    config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig
-    """Draw; edit; draw what a run's saved words draw; or say what a run would do."""
+    config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Work
+    """Draw; edit; draw what a run's saved words draw; say what a run would do; or what memory some
+    work would need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Loaded:
     family: str
     name: str
     resolution: int
+    memory: str
+    """How memory is saved, and the expected peak, in words; empty where nothing was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +113,18 @@ def work(model: ModelConfig, slots: int, pipe: Connection) -> None:
     except UserError as error:
         pipe.send(Done(-1, error=str(error)))
         return
-    worker = _Worker(backbone, slots, pipe)
-    pipe.send(Loaded(backbone.family, backbone.name, backbone.resolution))
+    worker = _Worker(model, backbone, slots, pipe)
+    pipe.send(Loaded(backbone.family, backbone.name, backbone.resolution, backbone.memory))
     worker.run()
 
 
 class _Worker:
     """What waits, what learns, and who asked for it."""
 
-    def __init__(self, backbone: Backbone, slots: int, pipe: Connection) -> None:
-        self.backbone, self.slots, self.pipe = backbone, slots, pipe
+    def __init__(
+        self, model: ModelConfig, backbone: Backbone, slots: int, pipe: Connection
+    ) -> None:
+        self.model, self.backbone, self.slots, self.pipe = model, backbone, slots, pipe
         self.asked: queue.Queue[Teach | Task | None] = queue.Queue()
         self.to_stop: set[str] = set()
         self.learning: list[TrainConfig] = []
@@ -172,13 +178,13 @@ class _Worker:
                 return
             taken = self.to_stop & {config.output_dir.name for config in self.learning}
             self.to_stop.clear()
-            for name in taken:
-                self._send(Left(name))
             interrupted = {
                 one.name for one in outcomes
                 if (one.outcome is not None and one.outcome.result.status == "interrupted")
                 or one.error == "stopped before it began"
             }  # fmt: skip
+            for name in taken & interrupted:  # the others have told of their ends
+                self._send(Left(name))
             configs = [
                 config for config in self.learning
                 if config.output_dir.name in interrupted - taken
@@ -219,6 +225,8 @@ class _Worker:
             return edited(self.backbone, config, show)
         if isinstance(config, ChooseConfig):
             return compared(self.backbone, config, show)
+        if isinstance(config, Work):
+            return needed_memory(self.model, config)
         return prepare.prepare(config, self.backbone).plan
 
     # --- the pipe ---

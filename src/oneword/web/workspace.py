@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oneword._files import check_writable, is_plain_name, write_atomic
+from oneword._files import check_writable, is_plain_name, write_atomic, write_together
 from oneword.errors import UserError
 from oneword.generation.generate import slug
 from oneword.runs.folder import LEARNED
@@ -21,6 +21,7 @@ class WorkspaceError(UserError):
 
 
 _DRAFT = re.compile(r"[0-9a-f]{16}")
+_PLACE = re.compile(r"\d{3}-")  # of a picture that was put in order, before its name
 
 
 def mask_of(picture: Path) -> Path:
@@ -64,6 +65,11 @@ class Workspace:
         """Folder in which the server keeps what is uploaded."""
         return self.root / "uploads"
 
+    @property
+    def studies(self) -> Path:
+        """Folder with a folder of a user study's forms for each study."""
+        return self.root / "studies"
+
     def draft(self, number: str) -> Path:
         """Folder of the pictures that one visitor collects.
 
@@ -93,8 +99,11 @@ class Workspace:
             raise WorkspaceError(
                 f"A word takes at most {most} pictures, got {len(there) + len(files)}; remove some."
             )
-        for file in files:
-            target = folder / self._free(folder, file)
+        are_placed = bool(there) and all(_PLACE.match(path.name) for path in there)
+        last = int(there[-1].name[:3]) if are_placed else 0
+        for place, file in enumerate(files, start=last + 1):
+            name = self._free(self.listed(number), file)
+            target = folder / (f"{place:03d}-{name}" if are_placed else name)
             write_atomic(target, file.read_bytes())
         return self.listed(number)
 
@@ -103,7 +112,66 @@ class Workspace:
         folder = self.draft(number)
         if not folder.is_dir():
             return []
-        return sorted(p for p in folder.glob("*") if p.suffix != ".txt" and not is_mask(p))
+        return sorted(
+            path for path in folder.glob("*")
+            if path.suffix != ".txt" and not is_mask(path) and not path.name.startswith(".")
+        )  # fmt: skip
+
+    def move(self, number: str, name: str, by: int) -> int:
+        """Move one picture of a visitor's set to another place, its caption and mask with it.
+
+        The names of all of them begin with their places from then on.
+
+        Args:
+            number: The set's.
+            name: The picture's.
+            by: Places to the right; to the left where it is negative.
+
+        Returns:
+            Its new place, from 0.
+
+        Raises:
+            WorkspaceError: there is none of that name, or no such place.
+        """
+        paths = self.listed(number)
+        place = next((i for i, path in enumerate(paths) if path.name == name), None)
+        if place is None:
+            raise WorkspaceError(f"There must be a picture to move, got no {name}.")
+        if not 0 <= place + by < len(paths):
+            raise WorkspaceError(f"{name} is the {'last' if by > 0 else 'first'} already.")
+        paths.insert(place + by, paths.pop(place))
+        for own, path in enumerate(paths, start=1):
+            target = path.with_name(f"{own:03d}-{_plain(path)}")
+            # the picture last: without it, the others belong to nothing
+            for source, end in (
+                (path.with_suffix(".txt"), target.with_suffix(".txt")),
+                (mask_of(path), mask_of(target)),
+                (path, target),
+            ):
+                if source.exists():
+                    source.rename(end)
+        return place + by
+
+    def keep(self, number: str, name: str) -> Path:
+        """Copy a visitor's set for a word to learn from, whatever becomes of the set.
+
+        Args:
+            number: The set's.
+            name: What the new folder is called, or nearly.
+
+        Returns:
+            The new folder.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        target, count = self.pictures / name, 1
+        while target.exists():
+            count += 1
+            target = self.pictures / f"{name}-{count}"
+        files = [path for path in sorted(self.draft(number).glob("*")) if path.is_file()]
+        write_together({target / path.name: path.read_bytes() for path in files})
+        return target
 
     def drop(self, number: str, name: str) -> None:
         """Remove one picture of a visitor's set, with its caption and mask."""
@@ -130,7 +198,8 @@ class Workspace:
         """
         folder = self.words / (name or "")
         if not is_plain_name(name or "") or not (folder / "config.json").is_file():
-            raise WorkspaceError("Choose a word that was taught here.")
+            gone = f" There is no run in {folder}." if is_plain_name(name or "") else ""
+            raise WorkspaceError(f"Choose a word that was taught here.{gone}")
         return folder
 
     def learned(self) -> list[Path]:
@@ -138,11 +207,20 @@ class Workspace:
         return sorted(path.parent for path in self.words.glob(f"*/{LEARNED}"))
 
     @staticmethod
-    def _free(folder: Path, file: Path) -> str:
-        """A plain file name that is not taken: where it came from has no part in it."""
-        stem, suffix = slug(file.stem), file.suffix.lower()
-        name, count = f"{stem}{suffix}", 1
-        while (folder / name).exists():
+    def _free(there: Sequence[Path], file: Path) -> str:
+        """A plain file name whose stem, which captions and masks share, no other has.
+
+        Where the file came from has no part in it.
+        """
+        taken = {Path(_plain(path)).stem for path in there}
+        stem, count = slug(file.stem), 1
+        free = stem
+        while free in taken:
             count += 1
-            name = f"{stem}-{count}{suffix}"
-        return name
+            free = f"{stem}-{count}"
+        return f"{free}{file.suffix.lower()}"
+
+
+def _plain(path: Path) -> str:
+    """A picture's name without its place."""
+    return _PLACE.sub("", path.name)

@@ -28,7 +28,7 @@ from oneword.prompts import context, descriptions
 from oneword.study import grid, work
 from oneword.study.plan import Study
 from oneword.study.prompt_sets import PROMPT_SETS
-from oneword.study.userstudy import answers, captions, forms, pages, report, results
+from oneword.study.userstudy import answers, captions, forms, kept, pages, report, results
 from oneword.study.userstudy.items import UserStudyError, gather
 
 
@@ -574,8 +574,66 @@ def test_files_are_read_as_what_comes_from_outside(key, tmp_path):
     assert [name for name, _ in given] == ["a.json", "b.json", "c.json", "d.json", "e.json"]
     assert answers.collect(key, given).counts == {"unreadable": 4}
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserStudyError, match="must be JSON files, or folders of them, got none"):
+    with pytest.raises(UserStudyError, match="must be JSON files, folders of them, or"):
         answers.read_files([tmp_path / "empty"])
+
+
+def test_answers_that_a_server_took_are_read_as_files_are(key, tmp_path):
+    path = tmp_path / "answers.sqlite"
+    given = [
+        answered(key, name, in_order(MODELS), respondent=i) for i, name in enumerate(key.forms)
+    ]
+    for one in given:
+        own = {"form": one["form"], "person": one["respondent"], "respondent": one["respondent"]}
+        assert kept.put(path, **own, content=json.dumps(one))
+        assert not kept.put(path, **own, content=json.dumps(one))  # sent again, and kept once
+        with pytest.raises(kept.TwiceError, match="before: the first answers are kept"):
+            kept.put(path, **own | {"respondent": "f" * 16}, content="{}")
+        with pytest.raises(kept.TwiceError, match="before: the first answers are kept"):
+            kept.put(path, **own | {"person": "somebody"}, content="{}")
+    kept.put(path, form="match-001", person="b", respondent="b", content="{")
+    kept.put(path, form="match-001", person="c", respondent="c", content="[" * 10**6)
+    long = json.dumps("x" * (answers.MAX_BYTES + 1))
+    kept.put(path, form="match-001", person="d", respondent="d", content=long)
+    assert [content for _, content in answers.read_files([path])[: len(given)]] == given
+    both = answers.collect(key, answers.read_files([path]))
+    assert [one.name for one in both.responses] == [
+        f"{one['form']}-{one['respondent']}.json" for one in given
+    ]
+    assert both.counts == {"unreadable": 3}
+
+
+def test_a_form_takes_so_many_answers_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "MOST", 2)
+    path = tmp_path / "answers.sqlite"
+    for person in "ab":
+        kept.put(path, form="match-001", person=person, respondent=person, content="{}")
+    with pytest.raises(kept.TwiceError, match="takes 2 answers, and has them"):
+        kept.put(path, form="match-001", person="c", respondent="c", content="{}")
+    assert kept.put(path, form="match-002", person="c", respondent="c", content="{}")
+
+
+def test_a_database_that_cannot_be_used_is_said(key, tmp_path):
+    with pytest.raises(UserStudyError, match=r"answers\.sqlite cannot be written because"):
+        kept.put(
+            tmp_path / "gone" / "answers.sqlite", form="", person="", respondent="", content=""
+        )
+    path = tmp_path / "other.sqlite"
+    path.write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    found = answers.collect(key, answers.read_files([path]))
+    assert found.counts == {"unreadable": 1}
+    assert "a file that `oneword web` wrote" in found.left_out[0].text
+
+
+def test_a_page_of_another_version_cannot_be_served(study, tmp_path):
+    forms.make(config(study, tmp_path, forms=1))
+    text = (tmp_path / "forms" / "match-001.html").read_text()
+    there = pages.served(text)
+    assert "fetch(" in there
+    assert "fetch(" not in text
+    for broken in (text.replace("data-answers=", "data-other="), text + "</body>", "<html>", there):
+        with pytest.raises(UserStudyError, match="must be a page of this version"):
+            pages.served(broken)
 
 
 def test_the_code_is_a_crc_of_what_was_answered():

@@ -76,11 +76,12 @@ class Plan:
         if self.expected is None:
             return f"memory: {ways}; the peak is not known for this kind of file"
         least = "" if self.counted else "at least "
-        size = f"memory: {ways}; expected peak {least}{_gb(self.expected)} of {_gb(self.free)} free"
+        size = f"memory: {ways}; expected peak {least}{gb(self.expected)} of {gb(self.free)} free"
         return size + (" (it may not fit)" if self.expected > self.free else "")
 
 
-def _gb(size: int) -> str:
+def gb(size: int) -> str:
+    """Bytes as a person reads them."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
@@ -104,13 +105,7 @@ def plan(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work: Wor
         return None
     free = _free(device)
     ways = _possible(config, device)
-    shapes = None
-    if not Path(config.model).is_file():
-        try:
-            with shapes_alone():
-                shapes = load(config)
-        except Exception:  # whatever is wrong with the model is said when it is loaded in earnest
-            shapes = None
+    shapes = _shapes(load, config)
     if shapes is None:
         order = {"auto": ways, "low": ways[: _LOW + 1][::-1], "lowest": ways[::-1]}
         return Plan(order[config.memory][0], None, free)
@@ -137,6 +132,37 @@ def plan(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work: Wor
         exact = [w for w in ways if w.weights == "full" and w.offload != "all"]
     least = exact if exact and config.memory == "low" else ways
     return taken(min(least, key=costs(sizes[-1]).peak), sizes[-1])
+
+
+def unchanged(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work: Work) -> Plan:
+    """What a model needs in the way that was asked for, where nothing more is to be saved.
+
+    Args:
+        load: The family's own.
+        config: What was asked for.
+        work: What the model will be asked for.
+    """
+    plain = _WAYS[0] | {"offload": "none"}
+    asked = {name: getattr(config, name) or usual for name, usual in plain.items()}
+    parted = config.micro_batch_size
+    samples = work.samples if parted is None else min(parted, work.samples)
+    way, shapes = replace(config, **asked), _shapes(load, config)
+    free = _free(pick_device(config.device))
+    if shapes is None:
+        return Plan(way, None, free)
+    costs = _Costs.of(shapes, replace(work, samples=samples))
+    return Plan(way, costs.peak(way), free, costs.counted)
+
+
+def _shapes(load: Callable[[ModelConfig], Backbone], config: ModelConfig) -> Backbone | None:
+    """A model's shapes, where its files tell them without its weights."""
+    if Path(config.model).is_file():
+        return None
+    try:
+        with shapes_alone():
+            return load(config)
+    except Exception:  # whatever is wrong with the model is said when it is loaded in earnest
+        return None
 
 
 def _free(device: torch.device) -> int:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneword._files import FormError, check, read_json
+from oneword._files import FormError, check, parsed, read_json
 from oneword.errors import UserError
+from oneword.study.userstudy import kept
 from oneword.study.userstudy.forms import Key, Page
 from oneword.study.userstudy.items import UserStudyError
 from oneword.study.userstudy.pages import KIT, completion_code
@@ -250,6 +251,9 @@ def collect(key: Key, given: Iterable[tuple[str, Any]]) -> Collected:
 def read_files(paths: Sequence[Path]) -> list[tuple[str, Any]]:
     """Contents of files, and of the JSON files of folders, in the order of their names.
 
+    An SQLite file that ``oneword web`` wrote gives all the answers in it, in the order in which
+    they came.
+
     Raises:
         UserStudyError: there is no file.
     """
@@ -258,13 +262,28 @@ def read_files(paths: Sequence[Path]) -> list[tuple[str, Any]]:
         inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
         files += [file for file in inside if file not in files]
     if not files:
-        raise UserStudyError("Answers must be JSON files, or folders of them, got none.")
+        raise UserStudyError(
+            f"Answers must be JSON files, folders of them, or {kept.FILE} of `oneword web`, got "
+            "none."
+        )
     found: list[tuple[str, Any]] = []
     for file in files:
         try:
+            if file.is_file() and kept.is_one(file):
+                rows = kept.rows(file, most=MAX_BYTES)
+                found += [(name, _of_row(name, text)) for name, text in rows]
+                continue
             must = "Answers must be a JSON file that a page wrote"
             content: Any = read_json(file, most=MAX_BYTES, must=must, error=UserStudyError)
         except UserStudyError as problem:
             content = AnswerError("unreadable", str(problem))
         found.append((file.name, content))
     return found
+
+
+def _of_row(name: str, text: str | None) -> Any:
+    """What a row of the server's answers holds."""
+    try:
+        return parsed(text or "")
+    except FormError as problem:
+        return AnswerError("unreadable", f"{name} must be JSON that a page sent ({problem}).")

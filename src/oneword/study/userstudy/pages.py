@@ -17,6 +17,7 @@ from oneword.study.userstudy.items import UserStudyError
 
 KIT = 1
 """Version of the answers' form."""
+_SEND = Path(__file__).with_name("send.js").read_text(encoding="utf-8")
 _MAX_CONSENT = 100_000  # bytes
 _PAGES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -28,9 +29,15 @@ _PAGES = jinja2.Environment(
 _CONSENT = (
     "Taking part is voluntary, and you may stop at any time by closing the page.",
     "What is kept: your answers, how long they took, your participant id if you give one, and a "
-    "random number that this page draws. Your name, address and device are not recorded. This page "
-    "sends nothing anywhere: at the end you hand over a file yourself.",
+    "random number that this page draws. Your name, address and device are not recorded.",
 )
+_SERVED = {
+    "default-src 'none';": "default-src 'none'; connect-src 'self';",
+    'data-answers="file"': 'data-answers="server"',
+    "</body>": "<script>\n{send}</script>\n</body>",
+}
+"""What stands once in a page's file, and in its place where a server takes the answers. None can
+stand in a text that the page shows, which is escaped."""
 
 
 def rendered(name: str, *, data: dict[str, str], consent: Sequence[str], **values: Any) -> str:
@@ -43,6 +50,25 @@ def rendered(name: str, *, data: dict[str, str], consent: Sequence[str], **value
         values: What the template shows, as text; it is escaped there.
     """
     return _PAGES.get_template(name).render(data=json.dumps(data), consent=consent, **values)
+
+
+def served(html: str) -> str:
+    """A page as a server sends it that takes the answers: the page sends them where it came from.
+
+    Args:
+        html: The page as it lies in its file.
+
+    Raises:
+        UserStudyError: it is no page of this version.
+    """
+    if any(html.count(once) != 1 for once in _SERVED):
+        raise UserStudyError(
+            "The form must be a page of this version to be served, got another; write it anew with "
+            "oneword userstudy, or hand it out as a file."
+        )
+    for once, instead in _SERVED.items():
+        html = html.replace(once, instead.replace("{send}", _SEND))
+    return html
 
 
 def consent_text(path: Path | None) -> list[str]:

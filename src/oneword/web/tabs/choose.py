@@ -56,7 +56,7 @@ def build(page: Page) -> None:
             slider = gr.update(maximum=max(1, last), value=last)
             return made, slider, *shown(made, last), command_for("choose", asked, "run")
 
-        return page.drawing(
+        yield from page.drawing(
             lambda: ChooseConfig(run=_folder(page, name), prompts=lines, model=page.config.model),
             shown_last,
             count=5,

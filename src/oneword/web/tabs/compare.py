@@ -78,7 +78,7 @@ def build(page: Page) -> None:
         )
 
     def work(*given: Any) -> Iterator[tuple[Any, ...]]:
-        return page.drawing(
+        yield from page.drawing(
             lambda: config(*given, folder=page.new_drawing()),
             lambda asked, made: (
                 _rows(given[0], [own for _, own in made]),

@@ -112,7 +112,7 @@ def build(page: Page) -> None:
         return command_for("generate", asked)
 
     def work(*given: Any) -> Iterator[tuple[Any, ...]]:
-        return page.drawing(
+        yield from page.drawing(
             lambda: config(*given, folder=page.new_drawing()),
             lambda asked, made: (
                 captioned(made), [own for _, own in made], command_for("generate", asked)

@@ -90,7 +90,7 @@ def build(page: Page) -> None:
                 seed=int(seed or 0),
             )
 
-        return page.drawing(
+        yield from page.drawing(
             config,
             lambda asked, made: (captioned(made), command_for("edit", asked, "picture")),
             count=2,
@@ -109,7 +109,6 @@ def _kept(given: dict[str, Any] | None, folder: Path) -> tuple[Path, Path | None
     background = None if given is None else given.get("background")
     if given is None or background is None:
         raise WorkspaceError("An edit needs a picture, got none; drop one in first.")
-    folder.mkdir(parents=True, exist_ok=True)
     save_png(background.convert("RGB"), folder / "picture.png")
     painted = painted_on(given)
     if painted is None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pandas as pd
-from PIL import Image
 
 from oneword._files import read_json, write_atomic
 from oneword.config.commands import command_for
@@ -19,15 +18,16 @@ from oneword.config.presets import PRESETS, SETUPS
 from oneword.config.restored import restored
 from oneword.config.runs import TrainConfig
 from oneword.errors import UserError
-from oneword.images import read_folder, read_image, save_png, to_images
+from oneword.images import read_folder, read_image, save_png
 from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
-from oneword.web.page import Page, painted_on, saying, status
+from oneword.web.foreseen import Foreseen
+from oneword.web.page import REFUSALS, Page, painted_on, saying, sentence, status
+from oneword.web.seen import remarks, thumbnails
 from oneword.web.workspace import WorkspaceError, mask_of
 
 
-_LEAST_PX = 256  # of a side; smaller ones are blurred on a model that draws larger pictures
 _AS_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _UNZIPPED_MB = 256
 
@@ -53,6 +53,9 @@ def build(page: Page) -> None:
                 elem_id="teach-seen",
             )
             chosen = gr.State(-1)
+            with gr.Row():
+                left = gr.Button("Move left", size="sm", min_width=100, elem_id="teach-left")
+                right = gr.Button("Move right", size="sm", min_width=100, elem_id="teach-right")
             with gr.Row():
                 remove = gr.Button("Remove the chosen picture", size="sm", min_width=140)
                 clear = gr.Button("Remove all", size="sm", min_width=100)
@@ -100,8 +103,9 @@ def build(page: Page) -> None:
                 label="The command for this", wrap_lines=True, language="shell", interactive=False,
                 elem_id="teach-command",
             )  # fmt: skip
+            takes = status("What it will take", elem_id="teach-takes")
             with gr.Row():
-                plan = gr.Button("What will this take?", min_width=140)
+                plan = gr.Button("Check it first", min_width=140, elem_id="teach-check")
                 learn = gr.Button("Learn", variant="primary", min_width=100, elem_id="teach-learn")
             said = status("What happens", elem_id="teach-said")
     with gr.Accordion("A mask: paint over the thing, so that only it is learned", open=False):
@@ -146,7 +150,8 @@ def build(page: Page) -> None:
             interactive=False,
             elem_id="learning-previews",
         )
-    timer = gr.Timer(1.0)
+    timer, loading = gr.Timer(1.0), gr.Timer(1.0)
+    foreseen = Foreseen(page.workspace, page.desk)
 
     settings = [
         draft, token, kind, initializer, setup, preset, vectors, steps, saved, seed, encoded,
@@ -184,40 +189,54 @@ def build(page: Page) -> None:
             ),
         )
 
-    def shown(number: str, text: str = "") -> tuple[Any, ...]:
+    def shown(number: str, setup: str, preset: Any, text: str = "") -> tuple[Any, ...]:
         """The pictures as they are now: a sentence, the set, thumbnails, captions."""
         paths = page.workspace.listed(number) if number else []
         if not paths:
             return text or "No pictures yet.", number, [], [["", ""]]
-        found = read_folder(page.workspace.draft(number), resolution=_resolution(page))
-        names = found.names
-        own = dict(zip(names, found.captions or [""] * len(names), strict=True))
-        warnings = _warnings(page.workspace.draft(number), names, _resolution(page))
-        skipped = [f"{item}" for item in found.skipped]
-        line = " ".join([text, f"{len(names)} pictures.", *warnings, *skipped]).strip()
-        pixels = found.pixels
-        if found.masks is not None:  # what is left out is dim
-            pixels = (pixels + 1) * (0.3 + 0.7 * found.masks) - 1
-        thumbnails = list(zip(to_images(pixels), names, strict=True))
-        return line, number, thumbnails, [[name, own[name] or ""] for name in names]
+        folder, (family, resolution) = page.workspace.draft(number), _model(page)
+        found = read_folder(folder, resolution=resolution)
+        how = InversionConfig(placeholder_token="*", setup=setup, preset=preset)
+        said = remarks(found, folder, how, family, resolution)
+        line = " ".join([text, f"{len(found.names)} pictures.", *said]).strip()
+        images = list(zip(thumbnails(found, folder, how, family), found.names, strict=True))
+        rows = [[n, c or ""] for n, c in zip(found.names, found.captions, strict=True)]
+        return line, number, images, rows
 
-    def taken(number: str, given: Sequence[str] | None) -> tuple[Any, ...]:
+    @saying(3)
+    def shown_anew(number: str, setup: str, preset: Any) -> tuple[Any, ...]:
+        return shown(number, setup, preset)
+
+    def taken(number: str, setup: str, preset: Any, given: Sequence[str] | None) -> tuple[Any, ...]:
         """The pictures with those that were dropped; the field is empty again for the next ones."""
         number = number or page.workspace.new_draft()
         try:
             good, problems = _sound(_unpacked(given or (), page))
             page.workspace.take(number, good, most=page.config.max_pictures)
-            return *shown(number, " ".join(problems)), None
-        except UserError as error:
-            return str(error), number, gr.skip(), gr.skip(), None
+            return *shown(number, setup, preset, " ".join(problems)), None
+        except REFUSALS as error:
+            return sentence(error), number, gr.skip(), gr.skip(), None
+
+    def moved(by: int) -> Callable[..., tuple[Any, ...]]:
+        @saying(4)
+        def move(number: str, setup: str, preset: Any, place: int) -> tuple[Any, ...]:
+            names = [path.name for path in page.workspace.listed(number)] if number else []
+            if not 0 <= place < len(names):
+                raise WorkspaceError("Click on a picture first, then move it.")
+            there = page.workspace.move(number, names[place], by)
+            name = page.workspace.listed(number)[there].name
+            line, number, images, rows = shown(number, setup, preset, f"Moved: {name}.")
+            return line, number, gr.update(value=images, selected_index=there), rows, there
+
+        return move
 
     @saying(3)
-    def removed(number: str, place: int) -> tuple[Any, ...]:
+    def removed(number: str, setup: str, preset: Any, place: int) -> tuple[Any, ...]:
         names = [path.name for path in page.workspace.listed(number)] if number else []
         if not 0 <= place < len(names):
             raise WorkspaceError("Click on a picture first, then remove it.")
         page.workspace.drop(number, names[place])
-        return shown(number)
+        return shown(number, setup, preset)
 
     def opened(number: str, event: gr.SelectData) -> tuple[int, Any]:
         """The picture that was clicked on, to be removed or masked."""
@@ -228,22 +247,24 @@ def build(page: Page) -> None:
         return event.index, {"background": picture, "layers": [], "composite": picture}
 
     @saying(3)
-    def masked(number: str, place: int, given: dict[str, Any] | None) -> tuple[Any, ...]:
+    def masked(
+        number: str, setup: str, preset: Any, place: int, given: dict[str, Any] | None
+    ) -> tuple[Any, ...]:
         paths = page.workspace.listed(number) if number else []
         if not 0 <= place < len(paths):
             raise WorkspaceError("Click on a picture first, then paint over the thing in it.")
         painted = painted_on(given)
         if painted is None:
             mask_of(paths[place]).unlink(missing_ok=True)
-            return shown(number, f"{paths[place].name} has no mask.")
+            return shown(number, setup, preset, f"{paths[place].name} has no mask.")
         save_png(painted, mask_of(paths[place]))
-        return shown(number, f"The mask of {paths[place].name} is kept.")
+        return shown(number, setup, preset, f"The mask of {paths[place].name} is kept.")
 
     @saying(3)
-    def cleared(number: str) -> tuple[Any, ...]:
+    def cleared(number: str, setup: str, preset: Any) -> tuple[Any, ...]:
         if number:
             page.workspace.clear(number)
-        return shown(number)
+        return shown(number, setup, preset)
 
     @saying(0)
     def captioned(number: str, table: pd.DataFrame) -> str:
@@ -262,6 +283,16 @@ def build(page: Page) -> None:
         if not given[0]:
             return "# put pictures in first"
         return command_for("train", config(*given), always=("train_data_dir", "placeholder_token"))
+
+    def expected(*given: Any) -> Iterator[str]:
+        number = given[0] or page.workspace.new_draft()  # pictures change nothing of it
+        try:
+            yield from foreseen.lines(config(number, *given[1:]))
+        except REFUSALS as error:
+            yield sentence(error)
+
+    def until_loaded() -> Any:
+        return gr.Timer(active=page.desk.loaded is None)
 
     @saying(0)
     def planned(*given: Any) -> str:
@@ -284,13 +315,14 @@ def build(page: Page) -> None:
                 f"The library has a word in {asked.output_dir.name} already; give the new word "
                 "another name, or delete the old one there."
             )
-        page.desk.teach(asked)
+        # of its own: what becomes of the set shall not keep the word from going on
+        kept = page.workspace.keep(given[0], asked.output_dir.name)
+        page.desk.teach(replace(asked, train_data_dir=kept))
         return "In the queue; how it goes is shown below.", gr.update(value=asked.output_dir.name)
 
     def names() -> list[str]:
         folders = [path.parent for path in page.workspace.words.glob("*/config.json")]
-        folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        known = [path.name for path in folders]
+        known = [path.name for path in sorted(folders, key=_written, reverse=True)]
         return [*[n for n in page.desk.standings() if n not in known], *known]
 
     def looked(name: str | None) -> tuple[Any, ...]:
@@ -300,7 +332,10 @@ def build(page: Page) -> None:
         if not name or name not in choices:
             return gr.update(choices=choices), "Nothing is being learned.", None, []
         folder = RunFolder(page.workspace.words / name, steps=1)
-        rows = folder.course()
+        try:
+            rows = folder.course()
+        except UserError as error:  # its folder vanished while it was read
+            return gr.update(choices=choices, value=name), str(error), None, []
         table = pd.DataFrame([{"step": r["step"], "loss": r["loss"]} for r in rows if "loss" in r])
         drawn = sorted((folder.path / "previews").glob("step-*.png"), reverse=True)
         shown = [(str(p), f"step {int(p.stem.removeprefix('step-'))}") for p in drawn[:6]]
@@ -338,16 +373,30 @@ def build(page: Page) -> None:
 
         return ask
 
-    files.upload(taken, [draft, files], [*pictures, files], api_visibility="private")
-    remove.click(removed, [draft, chosen], pictures, api_visibility="private")
-    clear.click(cleared, [draft], pictures, api_visibility="private")
+    look = [draft, setup, preset]
+    files.upload(taken, [*look, files], [*pictures, files], api_visibility="private")
+    for button, by in ((left, -1), (right, 1)):
+        button.click(moved(by), [*look, chosen], [*pictures, chosen], api_visibility="private")
+    remove.click(removed, [*look, chosen], pictures, api_visibility="private")
+    clear.click(cleared, look, pictures, api_visibility="private")
+    gr.on(
+        [setup.change, preset.change], shown_anew, look, pictures, api_visibility="private",
+        show_progress="hidden",
+    )  # fmt: skip
     seen.select(opened, draft, [chosen, canvas], api_visibility="private")
-    mask.click(masked, [draft, chosen, canvas], pictures, api_visibility="private")
+    mask.click(masked, [*look, chosen, canvas], pictures, api_visibility="private")
     captions.input(captioned, [draft, captions], about, api_visibility="private")
     gr.on(
         [part.change for part in settings], written, settings, again, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
+    gr.on(
+        [part.change for part in settings], expected, settings, takes, api_visibility="private",
+        show_progress="hidden", trigger_mode="always_last",
+    )  # fmt: skip
+    loading.tick(
+        until_loaded, None, loading, api_visibility="private", show_progress="hidden"
+    ).then(expected, settings, takes, api_visibility="private", show_progress="hidden")
     plan.click(planned, settings, said, api_name="plan")
     learn.click(begun, settings, [said, word], api_name="learn")
     stop.click(stopped, word, said, api_name="stop")
@@ -365,10 +414,18 @@ def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
     return given
 
 
-def _resolution(page: Page) -> int:
-    """The model's own size, px, as far as it is known yet."""
+def _written(folder: Path) -> float:
+    """When a folder was written to; 0: it has vanished."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _model(page: Page) -> tuple[str, int]:
+    """The model's family and its own size, px, as far as they are known yet."""
     loaded = page.desk.loaded
-    return 512 if loaded is None else loaded.resolution
+    return ("", 512) if loaded is None else (loaded.family, loaded.resolution)
 
 
 def _unpacked(given: Sequence[str], page: Page) -> list[Path]:
@@ -417,30 +474,15 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _AS_PICTURES
 
 
-def _warnings(folder: Path, names: Sequence[str], resolution: int) -> list[str]:
-    """What speaks against some of the pictures, in words."""
-    found = []
-    if len(names) == 1:
-        found.append("One picture shows the word one side of the thing; three to five are better.")
-    small, prints = [], {}
-    for name in names:
-        with Image.open(folder / name) as picture:
-            if min(picture.size) < min(_LEAST_PX, resolution):
-                small.append(name)
-            prints.setdefault(tuple(picture.convert("L").resize((8, 8)).tobytes()), []).append(name)
-    if small:
-        found.append(f"Small, so they will be blurred: {', '.join(small)}.")
-    alike = [own for own in prints.values() if len(own) > 1]
-    found += [f"The same picture twice: {', '.join(own)}." for own in alike]
-    return found
-
-
 def _line(standing: Standing, folder: RunFolder) -> str:
     """How a word stands, in a line."""
     if standing.phase == "learning":
         left = "" if standing.left_s is None else f", at most {standing.left_s:.0f} s left"
         loss = "" if standing.loss is None else f", loss {standing.loss:.4f}"
-        return f"Step {standing.step} of {standing.max_train_steps}{loss}{left}."
+        line = f"Step {standing.step} of {standing.max_train_steps}{loss}{left}."
+        return f"{line} {standing.text}".strip()
+    if standing.phase == "failed" and folder.record.is_file():
+        return f"{standing.text} What was written stays: \u201cGo on\u201d takes it up from there."
     if standing.text:
         return standing.text
     if folder.learned.is_file():

@@ -1,0 +1,94 @@
+"""What learning a word will take, said before it begins: steps, time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from oneword.config.runs import ResolvedTrainConfig, TrainConfig
+from oneword.config.tuning import TUNING
+from oneword.models.memory.count import Work
+from oneword.models.memory.plan import Plan, gb
+from oneword.runs.pace import pace
+from oneword.runs.prepare import work_of
+from oneword.web.desk import Desk, WorkerError
+from oneword.web.workspace import Workspace
+
+
+_PATIENCE_S = 120.0  # for the worker, which may be drawing
+_LONG_S, _LONGER_S = 90, 90 * 60  # from which on a time is told in minutes, and in hours
+
+
+class Foreseen:
+    """What words will take.
+
+    Time is what words like it took in this workspace, or said to be unknown; memory is counted from
+    the model's shapes, by the worker and once for all settings that need the same.
+
+    Args:
+        workspace: Where the words are that were learned here.
+        desk: The worker's.
+    """
+
+    def __init__(self, workspace: Workspace, desk: Desk) -> None:
+        self.workspace, self.desk = workspace, desk
+        self._needs: dict[Work, Future[Any]] = {}
+
+    def lines(self, config: TrainConfig) -> Iterator[str]:
+        """What a run will take; the last line is the whole one.
+
+        Args:
+            config: Of the run.
+        """
+        loaded = self.desk.loaded
+        if loaded is None:
+            yield "Not known before the model is loaded."
+            return
+        resolved = config.resolved(loaded.family, loaded.resolution)
+        time = self._time(resolved)
+        if resolved.inversion.setup in TUNING:
+            yield f"{time} Memory: not known where weights are changed."
+        elif loaded.memory:  # which the model was loaded by
+            yield f"{time} {loaded.memory[:1].upper()}{loaded.memory[1:]}."
+        else:
+            yield f"{time} Memory: being counted."
+            yield f"{time} {self._memory(resolved)}"
+
+    def _time(self, config: ResolvedTrainConfig) -> str:
+        own = config.inversion
+        steps = f"At most {own.total_steps} steps of {own.train_batch_size} samples"
+        found = pace(self.workspace.words.glob("*"), config)
+        if found is None:
+            return f"{steps}; how long they take is not known before a word like it was learned."
+        words = "the last word" if found.num_runs == 1 else f"the last {found.num_runs} words"
+        return (
+            f"{steps}, {told(own.total_steps * found.step_s)} by what {words} like it took here "
+            f"({found.step_s:.2g} s a step)."
+        )
+
+    def _memory(self, config: ResolvedTrainConfig) -> str:
+        work = work_of(config)
+        if work not in self._needs:
+            _, self._needs[work] = self.desk.ask(work)
+        try:
+            plan: Plan = self._needs[work].result(timeout=_PATIENCE_S)
+        except TimeoutError:
+            return "Memory: still being counted."
+        except WorkerError:
+            del self._needs[work]  # another worker may know
+            return "Memory: not known."
+        if plan.expected is None:
+            return "Memory: not known for this kind of file."
+        least = "" if plan.counted else "at least "
+        return (
+            f"Memory: {least}{gb(plan.expected)} expected at the peak, the model included; "
+            f"{gb(plan.free)} are free besides what is in use."
+        )
+
+
+def told(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds >= _LONGER_S:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= _LONG_S else f"{seconds:.0f} s"
