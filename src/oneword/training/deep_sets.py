@@ -1,0 +1,71 @@
+"""A network from a set of vectors to one vector, the same in whatever order the set stands."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import Tensor, nn
+
+
+class Equivariant(nn.Module):
+    """One layer over a set: each member's own linear map less a linear map of the mean.
+
+    Args:
+        dim: Width of the members.
+        out: Width of what comes out, one for each member.
+
+    Source:
+        Zaheer et al. 2017, arXiv:1703.06114, equation 4 with the mean for the pool and a full
+        matrix in place of each factor.
+    """
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.own = nn.Linear(dim, out)
+        self.mean = nn.Linear(dim, out, bias=False)
+
+    def forward(self, members: Tensor) -> Tensor:
+        """Members (sets, members, dim) to (sets, members, out)."""
+        return self.own(members) - self.mean(members.mean(dim=1, keepdim=True))
+
+
+class DeepSets(nn.Module):
+    """Equivariant layers, the mean over the set, and a perceptron of two layers.
+
+    Sets of any size go through the same weights. ELU follows every layer but the last.
+
+    Args:
+        dim: Width of a set's members.
+        hidden: Width of all that is between.
+        out: Width of what comes out, one vector for each set.
+        num_layers: Equivariant layers.
+        dropout: Share of values that are zeroed before each layer of the perceptron while it
+            learns.
+
+    Source:
+        Zaheer et al. 2017, arXiv:1703.06114, theorem 2 and section 3.
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, out: int, *, num_layers: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        widths = [dim, *[hidden] * num_layers]
+        self.members = nn.Sequential(
+            *[
+                layer
+                for a, b in itertools.pairwise(widths)
+                for layer in (Equivariant(a, b), nn.ELU())
+            ]
+        )
+        self.whole = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, out),
+        )
+
+    def forward(self, sets: Tensor) -> Tensor:
+        """Sets (sets, members, dim) to one vector each, (sets, out)."""
+        return self.whole(self.members(sets).mean(dim=1))
