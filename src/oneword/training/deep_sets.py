@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -40,7 +43,7 @@ class DeepSets(nn.Module):
         out: Width of what comes out, one vector for each set.
         num_layers: Equivariant layers.
         dropout: Share of values that are zeroed before each layer of the perceptron while it
-            learns.
+            learns, in [0, 1).
 
     Source:
         Zaheer et al. 2017, arXiv:1703.06114, theorem 2 and section 3.
@@ -58,14 +61,41 @@ class DeepSets(nn.Module):
                 for layer in (Equivariant(a, b), nn.ELU())
             ]
         )
-        self.whole = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, out),
-        )
+        self.first = nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, out)
+        self.dropout = dropout
 
-    def forward(self, sets: Tensor) -> Tensor:
-        """Sets (sets, members, dim) to one vector each, (sets, out)."""
-        return self.whole(self.members(sets).mean(dim=1))
+    def forward(self, sets: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Sets to one vector each.
+
+        Args:
+            sets: (sets, members, dim).
+            generator: Of the values that are zeroed, on the CPU; ``None``: none are.
+
+        Returns:
+            (sets, out).
+        """
+        pooled = self._dropped(self.members(sets).mean(dim=1), generator)
+        return self.last(self._dropped(F.elu(self.first(pooled)), generator))
+
+    def _dropped(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None or not self.dropout:
+            return values
+        kept = torch.rand(values.shape, generator=generator) >= self.dropout
+        return values * kept.to(values) / (1 - self.dropout)
+
+
+@torch.no_grad()
+def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the first weights of a network's linear layers, as torch does, from a generator.
+
+    Args:
+        network: On the CPU.
+        generator: Likewise.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            bound = 1 / math.sqrt(layer.in_features)
+            for values in (layer.weight, layer.bias):
+                if values is not None:
+                    values.uniform_(-bound, bound, generator=generator)

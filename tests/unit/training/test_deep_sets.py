@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from oneword.training.deep_sets import DeepSets, Equivariant
+from oneword.training.deep_sets import DeepSets, Equivariant, draw_weights
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def network(**settings):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # noqa: TID251
-        return DeepSets(6, 16, 4, **settings).eval()
+    net = DeepSets(6, 16, 4, **settings)
+    draw_weights(net, seeded())
+    return net
 
 
 def draws(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=seeded(seed))
 
 
 def test_a_layer_is_each_members_map_less_a_map_of_the_mean():
@@ -31,7 +36,7 @@ def test_order_does_not_matter_and_every_member_does():
     net, sets = network(), draws(3, 5, 6)
     found = net(sets)
     for seed in range(4):
-        order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(5, generator=seeded(seed))
         assert (net(sets[:, order]) - found).abs().max() < 1e-6
     for i in range(5):
         other = sets.clone()
@@ -47,8 +52,25 @@ def test_sets_of_any_size_and_any_batch():
     assert torch.allclose(net(torch.cat([sets, sets], dim=1)), net(sets), atol=1e-6)
 
 
-def test_dropout_is_there_while_it_learns_alone():
-    net, sets = network(dropout=0.5), draws(2, 5, 6)
+def test_values_are_zeroed_where_a_generator_says_which_and_the_mean_stays():
+    net, sets = network(dropout=0.5), draws(1, 5, 6)
     assert torch.equal(net(sets), net(sets))
-    net.train()
-    assert not torch.equal(net(sets), net(sets))
+    assert torch.equal(net(sets, seeded(3)), net(sets, seeded(3)))
+    assert not torch.equal(net(sets, seeded(3)), net(sets, seeded(4)))
+    assert torch.equal(network()(sets, seeded(3)), net(sets))
+    values, g = torch.ones(1, 10_000), seeded()
+    kept = net._dropped(values, g)
+    assert {*kept.unique().tolist()} == {0.0, 2.0}
+    assert kept.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_weights_are_a_generators_and_within_torchs_bounds():
+    first, same, other = network(), network(), DeepSets(6, 16, 4)
+    draw_weights(other, seeded(1))
+    for a, b, c in zip(first.parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+    wide = torch.nn.Linear(100, 200)
+    draw_weights(wide, seeded())
+    assert wide.weight.abs().max() <= 0.1
+    assert wide.weight.std() == pytest.approx(0.1 / 3**0.5, rel=0.02)
