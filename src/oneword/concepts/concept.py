@@ -53,10 +53,10 @@ def check_drawable(token: str, encoders: Collection[str], readers: Collection[st
     pairs = sorted(name for name in encoders if is_of_pair(name) and name not in readers)
     if pairs:
         raise ConceptError(
-            f"Cannot use the concept {token!r} here because its rows are those of a CLIP that draws "
-            f"nothing ({pairs[0]}); do find pictures with it (oneword palavra find) or let it guide "
-            "a drawing (oneword baseline), or learn it on openai/clip-vit-large-patch14, whose "
-            "words Stable Diffusion 1 draws."
+            f"Cannot use the concept {token!r} here because its rows are those of a CLIP that "
+            f"draws nothing ({pairs[0]}); do find pictures with it (oneword palavra find) or let "
+            "it guide a drawing (oneword baseline), or learn it on openai/clip-vit-large-patch14, "
+            "whose words Stable Diffusion 1 draws."
         )
 
 
