@@ -15,6 +15,7 @@ from oneword.config.annotating import AnnotateConfig
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
+from oneword.config.palavra import PalavraFindConfig, PalavraTrainConfig, PalavraWordConfig
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig, UserStudyConfig
 from oneword.config.web import WebConfig
@@ -256,6 +257,37 @@ class UserStudyCaptionsArguments:
     def __post_init__(self) -> None:
         require(1 <= self.each <= 5, f"each must be 1 to 5, got {self.each}.")
         check_seeds(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PalavraTrainArguments(PalavraTrainConfig):
+    """Learn the maps of a CLIP from which its words begin (PALAVRA, stage A); run again to go on.
+
+    From a folder of folders of pictures, one for each class, or on microworld from its own scenes.
+    """
+
+    json: Path | None = None
+    """File for the outcome in numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PalavraWordArguments(PalavraWordConfig):
+    """Learn a word of a CLIP from a few pictures (PALAVRA, stage B); run again to go on."""
+
+    json: Path | None = None
+    """File for the outcome in numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PalavraFindArguments(PalavraFindConfig):
+    """Say how well a CLIP's word finds pictures of its thing: oneword palavra find WORD."""
+
+    concept: tyro.conf.Positional[Path]
+    """File or folder of the word."""
+    held_out: HeldOutName | None = None
+    """Held-out concept of the embedded models' world, in place of both folders: five pictures of it, drawn among pictures of its noun."""
+    json: Path | None = None
+    """File for the numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -570,6 +602,9 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "userstudy make": (UserStudyMakeArguments, "userstudy"),
     "userstudy read": (UserStudyReadArguments, "userstudy"),
     "userstudy captions": (UserStudyCaptionsArguments, "userstudy"),
+    "palavra train": (PalavraTrainArguments, "palavra"),
+    "palavra word": (PalavraWordArguments, "palavra"),
+    "palavra find": (PalavraFindArguments, "palavra"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -708,6 +743,13 @@ SUB_VERB_HELP = {
   captions  write the page on which people describe a thing, or with --answers its descriptions.json
 
 `oneword userstudy VERB --help` lists a verb's options.""",
+    "palavra": """usage: oneword palavra {train,word,find} [options]
+
+  train  learn the maps of a CLIP from which its words begin, from pictures of classes
+  word   learn a word of that CLIP from a few pictures
+  find   say how well a word finds pictures of its thing among others
+
+`oneword palavra VERB --help` lists a verb's options.""",
     "concept": f"""usage: oneword concept VERB FILE [FILE ...] [options]
 
 {chr(10).join(f"  {sub:<8} {(kind.__doc__ or '').strip()}" for sub, kind in sub_verbs("concept").items())}
