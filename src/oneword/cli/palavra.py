@@ -100,6 +100,7 @@ def _find(chosen: PalavraFindArguments, _words: Sequence[str]) -> None:
             "which names none; pass --clip."
         )
     guide = runs.load_clip(clip, device=config.device, allow_same_clip=True)
+    runs.check_clip(concept, guide)
     if config.held_out is None:
         assert config.pictures is not None
         assert config.among is not None

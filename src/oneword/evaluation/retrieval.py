@@ -1,8 +1,8 @@
 """How well a word of a CLIP finds pictures of its thing among others.
 
 Source:
-    Cohen et al. 2022, arXiv:2204.01694, section 6, which asks for one picture in a hundred or more
-    by a sentence with the word.
+    Cohen et al. 2022, arXiv:2204.01694, whose retrieval asks for each picture of a thing, among
+    those of others, by a sentence with its word.
 """
 
 from __future__ import annotations

@@ -350,6 +350,21 @@ def _hash_of(maps: Maps) -> str:
     return digest.hexdigest()
 
 
+def check_clip(concept: Concept, guide: Guide) -> None:
+    """Refuse a word of another CLIP than the one that is to read it.
+
+    Raises:
+        PalavraError: the word's file says so.
+    """
+    own = concept.provenance.get("clip_sha256")
+    if own is not None and own != fingerprint(guide):
+        raise PalavraError(
+            f"The word {concept.placeholder_token!r} must be read by the CLIP that it was learned "
+            f"on, {concept.provenance.get('clip')}, got {guide.name} with other weights; name that "
+            "one with --clip."
+        )
+
+
 # --- files
 
 

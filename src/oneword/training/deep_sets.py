@@ -18,8 +18,8 @@ class Equivariant(nn.Module):
         out: Width of what comes out, one for each member.
 
     Source:
-        Zaheer et al. 2017, arXiv:1703.06114, equation 4 with the mean for the pool and a full
-        matrix in place of each factor.
+        Zaheer et al. 2017, arXiv:1703.06114, section 3, with the mean for the pool and a
+        full matrix in place of each factor.
     """
 
     def __init__(self, dim: int, out: int) -> None:
@@ -46,7 +46,7 @@ class DeepSets(nn.Module):
             learns, in [0, 1).
 
     Source:
-        Zaheer et al. 2017, arXiv:1703.06114, theorem 2 and section 3.
+        Zaheer et al. 2017, arXiv:1703.06114, section 3.
     """
 
     def __init__(

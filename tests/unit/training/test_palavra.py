@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -704,6 +705,14 @@ def test_a_word_that_knows_its_pictures_finds_them_first(guide, classes):
     assert [*alone.ranks] == [WORD]
     assert alone.gain() is None
     assert alone.plain()[WORD]["first"] == sum(r == 1 for r in alone.ranks[WORD]) / 6
+
+
+def test_a_word_of_other_weights_is_refused(guide):
+    rows = {guide.tower: torch.ones(1, 16)}
+    for sha256, fits in ((fingerprint(guide), True), ("0" * 64, False), (None, True)):
+        word = Concept(placeholder_token="<c>", rows=rows, provenance={"clip_sha256": sha256})
+        with nullcontext() if fits else pytest.raises(PalavraError, match="with other weights"):
+            runs.check_clip(word, guide)
 
 
 def test_a_word_of_another_clip_finds_nothing_here(guide, classes):

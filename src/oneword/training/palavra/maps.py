@@ -1,7 +1,7 @@
 """The two maps that begin every word of a CLIP, the losses, and texts with a row in a word's place.
 
 Source:
-    Cohen et al. 2022, arXiv:2204.01694, section 4, and the code that its authors published with it.
+    Cohen et al. 2022, arXiv:2204.01694, and the code that its authors published with it.
 """
 
 from __future__ import annotations

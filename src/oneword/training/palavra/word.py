@@ -72,7 +72,7 @@ def word_loss(
         temperature: Of the contrastive loss.
 
     Source:
-        Cohen et al. 2022, arXiv:2204.01694, equation 4, and its code: its modes 1, 0 and 2.
+        Cohen et al. 2022, arXiv:2204.01694, and its code: its modes 1, 0 and 2.
     """
     if mode == "distance":
         return unit_distance(pictures, read)
