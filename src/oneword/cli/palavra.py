@@ -41,12 +41,12 @@ def run(chosen: Any, words: Sequence[str]) -> int:
 def _train(chosen: PalavraTrainArguments, _words: Sequence[str]) -> None:
     config = options.settings(PalavraTrainConfig, chosen)
     with screen.display() as shown:
-        counted = shown.counting("epochs")
+        read, learned = shown.counting("classes"), shown.counting("epochs")
 
         def on_epoch(maps: Maps, epochs: int) -> None:
-            counted(maps.epochs, epochs)
+            learned(maps.epochs, epochs)
 
-        found = runs.train_maps(config, on_class=shown.counting("classes"), on_epoch=on_epoch)
+        found = runs.train_maps(config, on_class=read, on_epoch=on_epoch)
     last = found.maps.history[-1] if found.maps.history else {}
     outcome = {"epochs": found.maps.epochs, "classes": found.num_classes, "path": str(found.path)}
     options.write_json(chosen.json, outcome | {"history": found.maps.history})
