@@ -86,6 +86,10 @@ WORD_PROMPT = "*"
 """In which stage B learns a word: nothing but itself."""
 
 
+COARSE = "item"
+"""What stage B holds a word apart from."""
+
+
 FOUND_PROMPT = "a photo of a *"
 """With which pictures are found; "*" for what is looked for."""
 
@@ -211,8 +215,8 @@ class PalavraWordConfig:
     """Noun of the thing, which stands before the word in prompts that are to find or draw it."""
     mode: Mode = "coarse"
     """What the word is drawn to and held apart from: the mean of the pictures and a coarse phrase ("coarse"), the mean alone ("distance"), or the mean and the things of beside ("batch")."""
-    coarse: str = "item"
-    """Phrase that the word is held apart from with mode coarse; the thing's own noun in a published variant."""
+    coarse: str | None = None
+    """Phrase that the word is held apart from with mode coarse; unset: "item", or the initializer_token on an embedded model's guide, which knows no such word (a published variant elsewhere, too)."""
     beside: tuple[Path, ...] = ()
     """Folders of pictures of other things, whose words are learned along with mode batch, and dropped."""
     max_train_steps: int = 30
@@ -237,7 +241,7 @@ class PalavraWordConfig:
             value = getattr(self, name)
             require(value > 0, f"{name} must be above 0, got {value}.")
         require(
-            bool(self.coarse.strip()),
+            self.coarse is None or bool(self.coarse.strip()),
             "coarse must be a word or phrase, got an empty one; pass --mode distance for none.",
         )
         require(
@@ -245,6 +249,23 @@ class PalavraWordConfig:
             f"Folders of other things go with mode batch, which needs them, got mode {self.mode} "
             f"with {len(self.beside)} of them.",
         )
+
+    def apart_from(self, clip: str) -> str:
+        """The coarse phrase on a CLIP, by its name.
+
+        Raises:
+            ConfigError: it is an embedded model's guide, and neither phrase nor noun is given.
+        """
+        if self.coarse is not None:
+            return self.coarse
+        if clip not in EMBEDDED or self.mode != "coarse":
+            return COARSE
+        require(
+            self.initializer_token is not None,
+            f'The guide of {clip} knows no word "{COARSE}" to hold the new word apart from; pass '
+            "--initializer-token or --coarse.",
+        )
+        return str(self.initializer_token)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -248,6 +248,7 @@ def learn_word(
     place = _maps_file(config.maps)
     _, told = _opened(place, _OF_MAPS, "the maps of oneword palavra train", tensors=False)
     name = config.clip or told["clip"]
+    coarse = config.apart_from(name)
     with hold(config.output_dir):
         guide = load_clip(
             name, device=config.device, judge=config.judge, allow_same_clip=config.allow_same_clip
@@ -263,9 +264,9 @@ def learn_word(
         digest = hashlib.sha256()
         for pixels in pictures:
             digest.update(pixels.contiguous().numpy().tobytes())
-        names = ("mode", "coarse", "learning_rate", "temperature")
+        names = ("mode", "learning_rate", "temperature")
         facts = {
-            "settings": {n: getattr(config, n) for n in names},
+            "settings": {n: getattr(config, n) for n in names} | {"coarse": coarse},
             "clip_sha256": told["clip_sha256"],
             "maps_sha256": _hash_of(maps),
             "pictures_sha256": digest.hexdigest(),

@@ -96,7 +96,7 @@ def test_palavra(tmp_path):
         "rate": word.learning_rate,
         "temperature": word.temperature,
         "mode": word.mode,
-        "coarse phrase": word.coarse,
+        "coarse phrase": palavra.COARSE,
     }
 
 

@@ -648,6 +648,18 @@ def test_unset_settings_are_published_ones_but_on_the_embedded_models(tmp_path):
     assert {n: getattr(own, n) for n in PALAVRA["*"]} == PALAVRA["microworld"] | {"hidden": 7}
 
 
+def test_a_word_is_held_apart_from_an_item_or_its_noun(tmp_path):
+    def config(**given):
+        return PalavraWordConfig(train_data_dir=tmp_path, **given)
+
+    assert config().apart_from("openai/clip-vit-base-patch32") == "item"
+    assert config(coarse="cat").apart_from("microworld") == "cat"
+    assert config(initializer_token="dog").apart_from("microworld-nano") == "dog"
+    assert config(mode="distance").apart_from("microworld") == "item"
+    with pytest.raises(ConfigError, match='knows no word "item" to hold the new word apart from'):
+        config().apart_from("microworld")
+
+
 # --- what tower a word is for
 
 
