@@ -116,7 +116,8 @@ def _step(
     gap = unit_distance(rows, own)
     loss = settings.contrastive_weight * contrast + settings.row_weight * gap
     _descend(maps.optimizers["to_word"], loss)
-    found = {"loss": float(loss), "contrast": float(contrast), "row": float(gap)}
+    told = {"loss": loss, "contrast": contrast, "row": gap}
+    found = {name: float(value.detach()) for name, value in told.items()}
     if not all(map(math.isfinite, found.values())):
         raise PalavraError(
             f"The maps' loss must be a number, got {found['loss']} in epoch {maps.epochs + 1}; "

@@ -134,14 +134,15 @@ def learn(
         adam.zero_grad()
         read = reader.with_rows(WORD_PROMPT, rows)
         loss = word_loss(mode, pictures, read, apart, temperature)
-        if not math.isfinite(float(loss)):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             raise PalavraError(
-                f"The word's loss must be a number, got {float(loss)} in step {words.step + 1}; "
-                "learn at a lower --learning-rate."
+                f"The word's loss must be a number, got {value} in step {words.step + 1}; learn at "
+                "a lower --learning-rate."
             )
         loss.backward()
         adam.step()
-        words.losses.append(float(loss))
+        words.losses.append(value)
         words.step += 1
         if on_step is not None:
             on_step(words.step, max_train_steps)
