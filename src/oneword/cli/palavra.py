@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from rich.table import Table
+from torch import Tensor
 
 from oneword._escaping import rich
-from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import (
     PalavraFindArguments,
@@ -128,19 +127,15 @@ def _find(chosen: PalavraFindArguments, _words: Sequence[str]) -> None:
         options.tell(f"With the word over the noun alone: {gain.value:+.3f}{interval}.")
 
 
-def _drawn(name: str, num: int, seed: int, size: int) -> tuple[Pixels, Pixels]:
-    """Pictures of a held-out concept, and of other things of its noun."""
+def _drawn(name: str, num: int, seed: int, size: int) -> list[Tensor]:
+    """Pictures of a held-out concept, and of other things of its noun, as ``Pixels``."""
     concept = concepts.get(name)
     if concept.thing is None:
         raise ConfigError(
             f"The held-out concept must be a thing, which has a noun, got the style {name!r}."
         )
-    drawn: tuple[np.ndarray, np.ndarray] = (
-        concept_pictures(concept, _HELD_OUT, seed, size),
-        noun_pictures(concept.noun, num, seed, size),
-    )
-    first, second = (from_uint8(pictures) for pictures in drawn)
-    return first, second
+    own = concept_pictures(concept, _HELD_OUT, seed, size)
+    return [from_uint8(drawn) for drawn in (own, noun_pictures(concept.noun, num, seed, size))]
 
 
 def _table(found: Retrieval) -> Table:
