@@ -26,7 +26,7 @@ from oneword._files import write_json_atomic
 from oneword.concepts.concept import Concept
 from oneword.config.palavra import Mode, PalavraTrainConfig
 from oneword.evaluation.metrics import mean_interval
-from oneword.evaluation.retrieval import BOTH, NOUN, retrieval
+from oneword.evaluation.retrieval import BOTH, NOUN, WORD, retrieval
 from oneword.images import from_uint8
 from oneword.microworld.world import concepts, held_out
 from oneword.microworld.world.drawn import concept_pictures, noun_pictures
@@ -126,13 +126,14 @@ def main(asked: Arguments) -> None:
             )
             rows.append(
                 {"concept": concept.name, "seed": seed, "noun": first.mrr(NOUN),
-                 "begun": first.mrr(BOTH), "learned": last.mrr(BOTH)}
+                 "begun": first.mrr(BOTH), "learned": last.mrr(BOTH), "alone": last.mrr(WORD)}
             )  # fmt: skip
             print(rows[-1])
     found: dict[str, Any] = {"stage_a_s": seconds, "history": trained.maps.history, "rows": rows}
-    for name in ("noun", "begun", "learned"):
+    for name in ("noun", "begun", "learned", "alone"):
         found[name] = sum(row[name] for row in rows) / len(rows)
-    for name, base in (("begun", "noun"), ("learned", "noun"), ("learned", "begun")):
+    pairs = (("begun", "noun"), ("learned", "noun"), ("learned", "begun"), ("alone", "noun"))
+    for name, base in pairs:
         gains = [
             sum(r[name] - r[base] for r in rows if r["concept"] == c.name) / len(asked.seeds)
             for c in chosen
