@@ -392,3 +392,60 @@ RECIPES: dict[str, Constants] = {
     },
 }
 """Of studies on published models; their other keys are names and places."""
+
+PALAVRA: dict[str, Constants] = {
+    "*": {
+        "hidden": (4096, "2204.01694, its README"),
+        "dropout": (0.25, "2204.01694, its README"),
+        "set_size": (5, "2204.01694, its README"),
+        "batch_size": (256, "2204.01694, its README"),
+        "epochs": (300, "2204.01694, its README: its code's default is 1000"),
+        "learning_rate": (1e-4, "2204.01694, its README"),
+        "rate_factor": (0.2, "2204.01694, its code"),
+        "rate_passes": (200, "2204.01694, its code, which counts three passes an epoch"),
+        "contrastive_weight": (1.0, "2204.01694, its code"),
+        "row_weight": (512.0, "2204.01694, its README"),
+        "temperature": (0.25, "2204.01694, its code"),
+    },
+    "microworld": {
+        "hidden": (512, "ours"),
+        "dropout": (0.25, "2204.01694, its README"),
+        "set_size": (5, "2204.01694, its README"),
+        "batch_size": (64, "ours"),
+        "epochs": (300, "2204.01694, its README"),
+        "learning_rate": (1e-3, "ours"),
+        "rate_factor": (0.2, "2204.01694, its code"),
+        "rate_passes": (300, "ours"),
+        "contrastive_weight": (1.0, "2204.01694, its code"),
+        "row_weight": (512.0, "2204.01694, its README"),
+        "temperature": (0.25, "2204.01694, its code"),
+    },
+}
+"""Stage A of PALAVRA, by which CLIP it learns on."""
+
+PALAVRA_SINGLE: Constants = {
+    "layers": (3, "2204.01694, its code"),
+    "passes in an epoch": (3, "2204.01694, its code: pictures, texts, the test"),
+    "held back": (5, "2204.01694, its code: every fifth"),
+    "prompts": (
+        (
+            "This is a photo of a *", "This photo contains a *", "A photo of a *",
+            "This is an illustrations of a *", "This illustrations contains a *",
+            "An illustrations of a *", "This is a sketch of a *", "This sketch contains a *",
+            "A sketch of a *", "This is a diagram of a *", "This diagram contains a *",
+            "A diagram of a *", "A *", "We see a *", "*", "We see an * in this photo",
+            "We see an * in this image", "We see an * in this illustration", "We see a * photo",
+            "We see a * image", "We see a * illustration", "* photo", "* image", "* illustration",
+        ),
+        "2204.01694, its code",
+    ),
+    "prompt of the test": ("This is a photo of a *", "2204.01694, its code"),
+    "prompt of the word": ("*", "2204.01694, its README: no prompt but the word"),
+    "prompt that finds": ("a photo of a *", "2204.01694, its code: A photo of a *"),
+    "steps": (30, "2204.01694, its README"),
+    "rate": (1e-2, "2204.01694, its code"),
+    "temperature": (0.25, "2204.01694, its code"),
+    "mode": ("coarse", "2204.01694, its README: mode 1"),
+    "coarse phrase": ("item", "2204.01694, its code"),
+}  # fmt: skip
+"""PALAVRA's other constants."""

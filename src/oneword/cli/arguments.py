@@ -17,6 +17,7 @@ from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.encoder import EncoderConfig
 from oneword.config.model import ModelConfig, of_the_word
+from oneword.config.palavra import PalavraFindConfig, PalavraTrainConfig, PalavraWordConfig
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig, UserStudyConfig
 from oneword.config.web import WebConfig
@@ -272,6 +273,17 @@ class EncoderTrainArguments(EncoderConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PalavraTrainArguments(PalavraTrainConfig):
+    """Learn the maps of a CLIP from which its words begin (PALAVRA, stage A); run again to go on.
+
+    From a folder of folders of pictures, one for each class, or on microworld from its own scenes.
+    """
+
+    json: Path | None = None
+    """File for the outcome in numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipDiffusionArguments(ClipDiffusionConfig):
     """Draw by diffusion that a CLIP guides towards a text: the paper's comparison in Figure 5.
 
@@ -282,6 +294,26 @@ class ClipDiffusionArguments(ClipDiffusionConfig):
     """What the pictures show, each in quotes; they may hold words of --concepts."""
     json: Path | None = None
     """File for the list of pictures with their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PalavraWordArguments(PalavraWordConfig):
+    """Learn a word of a CLIP from a few pictures (PALAVRA, stage B); run again to go on."""
+
+    json: Path | None = None
+    """File for the outcome in numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PalavraFindArguments(PalavraFindConfig):
+    """Say how well a CLIP's word finds pictures of its thing: oneword palavra find WORD."""
+
+    concept: tyro.conf.Positional[Path]
+    """File or folder of the word."""
+    held_out: HeldOutName | None = None
+    """Held-out concept of the embedded models' world, in place of both folders: five pictures of it, drawn among pictures of its noun."""
+    json: Path | None = None
+    """File for the numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -598,6 +630,9 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "userstudy captions": (UserStudyCaptionsArguments, "userstudy"),
     "encoder train": (EncoderTrainArguments, "encoder"),
     "baseline clip-diffusion": (ClipDiffusionArguments, "baseline"),
+    "palavra train": (PalavraTrainArguments, "palavra"),
+    "palavra word": (PalavraWordArguments, "palavra"),
+    "palavra find": (PalavraFindArguments, "palavra"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -761,6 +796,13 @@ SUB_VERB_HELP = {
   clip-diffusion  draw by diffusion that a CLIP guides: unconditional pixels, or a model's latents
 
 `oneword baseline VERB --help` lists a verb's options.""",
+    "palavra": """usage: oneword palavra {train,word,find} [options]
+
+  train  learn the maps of a CLIP from which its words begin, from pictures of classes
+  word   learn a word of that CLIP from a few pictures
+  find   say how well a word finds pictures of its thing among others
+
+`oneword palavra VERB --help` lists a verb's options.""",
     "concept": f"""usage: oneword concept VERB FILE [FILE ...] [options]
 
 {chr(10).join(f"  {sub:<8} {(kind.__doc__ or '').strip()}" for sub, kind in sub_verbs("concept").items())}

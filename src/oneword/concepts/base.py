@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oneword._files import is_there
 from oneword.concepts import hub
-from oneword.concepts.concept import Concept
+from oneword.concepts.concept import Concept, check_drawable
 from oneword.concepts.formats.names import family_of
 from oneword.config.model import EMBEDDED
 from oneword.errors import ConfigError
@@ -25,9 +25,11 @@ def base_of(words: Mapping[Path, Sequence[Concept]]) -> str:
     Raises:
         ConfigError: a file names none, or one that cannot be found by its name, or two files name
             two models.
+        ConceptError: a word's rows are those of a CLIP that draws nothing.
     """
     found: dict[str, Path] = {}
     for path, concept in ((path, own) for path, owns in words.items() for own in owns):
+        check_drawable(concept.placeholder_token, concept.rows)
         name = concept.provenance.get("base_model")
         fits = family_of({n: rows.shape[1] for n, rows in concept.rows.items()})
         say = f"; its rows are those of {fits}" if fits != "unknown" else ""

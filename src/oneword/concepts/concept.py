@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +26,38 @@ the encoders read as its initialiser; it works in this package alone."""
 _NEGATIVE = "negative/"  # before the encoder's name, among the tensors of a word with a negative
 
 
+_PAIRS = re.compile(r"clip_(?:guide|b\d+)")
+"""Keys of the text towers of CLIP pairs that are no drawing model's text encoder."""
+
+
 class ConceptError(UserError):
-    """A concept is not whole."""
+    """A concept is not whole, or no drawing model reads it."""
+
+
+def is_of_pair(encoder: str) -> bool:
+    """Whether a key is that of a CLIP's text tower which no drawing model reads."""
+    return _PAIRS.fullmatch(encoder) is not None
+
+
+def check_drawable(token: str, encoders: Collection[str], readers: Collection[str] = ()) -> None:
+    """Refuse a word of a CLIP where a drawing model, or a tool for one, would have to read it.
+
+    Args:
+        token: The word.
+        encoders: Keys of its rows.
+        readers: Text encoders that do read it.
+
+    Raises:
+        ConceptError: its rows are of a CLIP that is none of the readers.
+    """
+    pairs = sorted(name for name in encoders if is_of_pair(name) and name not in readers)
+    if pairs:
+        raise ConceptError(
+            f"Cannot use the concept {token!r} here because its rows are those of a CLIP that "
+            f"draws nothing ({pairs[0]}); do find pictures with it (oneword palavra find) or let "
+            "it guide a drawing (oneword baseline), or learn it on openai/clip-vit-large-patch14, "
+            "whose words Stable Diffusion 1 draws."
+        )
 
 
 def further_token(placeholder_token: str, name: str) -> str:
@@ -146,12 +177,16 @@ class Concept:
         """The concept with its rows under a model's own names of the text encoders.
 
         Files that hold rows of one encoder seldom say which; where exactly one encoder of the model
-        is so wide, it is meant.
+        is so wide, it is meant. A CLIP's own key is never taken for another encoder's.
 
         Args:
             dims: Width of each text encoder's rows, by the model's name of it.
         """
-        is_named = self.kind == OUTPUT_VECTORS or self.rows.keys() & dims.keys()
+        is_named = (
+            self.kind == OUTPUT_VECTORS
+            or self.rows.keys() & dims.keys()
+            or any(map(is_of_pair, self.rows))
+        )
         if len(self.rows) != 1 or is_named:
             return self
         (rows,) = self.rows.values()

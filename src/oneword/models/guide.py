@@ -35,8 +35,13 @@ Features = Float[Tensor, "num dim"]
 """CLIP embeddings of unit length."""
 OWN_TOWER = "clip_guide"
 """Key of the embedded guides' text tower in concept files."""
-_TOWERS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
-"""Keys of text towers whose tables are those of a drawing model's encoder, by width."""
+_TOWERS = {
+    (768, "quick_gelu", 224): "clip_l",  # OpenAI's; LAION's are as wide, and another table's
+    (1024, "gelu", 224): "clip_h",
+    (1280, "gelu", 224): "clip_g",
+}
+"""Keys of text towers whose tables are those of a drawing model's encoder, by the tower's width and
+activation and the size of the pair's pictures, px."""
 
 
 class GuideError(UserError):
@@ -58,7 +63,7 @@ class Guide:
             pair: The pair.
             name: What it is called in reports.
             source: Hub id or folder.
-            tower: Key of its text tower in concept files; unset: by its width.
+            tower: Key of its text tower in concept files; unset: by its sizes.
         """
         self.model, self.name, self.source = pair.model, name, source
         config: Any = pair.model.config
@@ -68,9 +73,10 @@ class Guide:
         self.pool = "eos"  # where the features of a prompt are taken, word or none
         self._mean = torch.tensor(pair.mean, device=self.device)[:, None, None]
         self._std = torch.tensor(pair.std, device=self.device)[:, None, None]
-        width = int(config.text_config.hidden_size)
-        # the smaller CLIPs are as wide as each other, and each has a table of its own
-        self.tower = tower or _TOWERS.get(width, f"clip_b{config.vision_config.patch_size}")
+        text = config.text_config
+        told = (int(text.hidden_size), text.hidden_act, self.size)
+        # other CLIPs are as wide as each other, and each has a table of its own
+        self.tower = tower or _TOWERS.get(told, f"clip_b{config.vision_config.patch_size}")
         self._holder = SimpleNamespace(tokenizer=pair.tokenizer)
         vocabulary = Vocabulary(self.tower, self._holder, "tokenizer", pair.model.text_model)
         self.vocabularies = {self.tower: vocabulary}

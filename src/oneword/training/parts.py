@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from oneword._typing import Latents, PerSample, Uniforms
-from oneword.concepts.concept import OUTPUT_VECTORS, ROWS
+from oneword.concepts.concept import OUTPUT_VECTORS, ROWS, check_drawable
 from oneword.concepts.formats import load_concept
 from oneword.config.inversion import ResolvedConfig
 from oneword.models.contract import Backbone
@@ -180,6 +180,7 @@ def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, 
 
     Raises:
         JobError: the file holds more than rows, or rows of other text encoders, or too many.
+        ConceptError: its rows are those of a CLIP that draws nothing.
         FormatError: there is no such file, or it holds no embedding, or several.
     """
     word = load_concept(file)
@@ -190,6 +191,7 @@ def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, 
             f"from, got {more}."
         )
     dims = {name: vocabulary.dim for name, vocabulary in backbone.vocabularies.items()}
+    check_drawable(word.placeholder_token, word.rows, dims)
     fitted = word.fitted(dims)
     found = {name: rows.shape[1] for name, rows in fitted.rows.items()}
     if found != dims:

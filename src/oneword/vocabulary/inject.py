@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from oneword.concepts import deltas
-from oneword.concepts.concept import OUTPUT_VECTORS, Concept
+from oneword.concepts.concept import OUTPUT_VECTORS, Concept, check_drawable
 from oneword.prompts import spellings
 from oneword.vocabulary.kinds import VARYING
 from oneword.vocabulary.output_vectors import OutputSplice, OutputWord, ids_of, places, replaced
@@ -49,6 +49,7 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
         PlaceholderError: two concepts share a placeholder, one is a word of the model, or its rows
             are for another model.
         DeltaError: a concept's weight deltas are for another model.
+        ConceptError: a concept's rows are those of a CLIP that draws nothing, and is not this one.
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
@@ -242,6 +243,7 @@ def _check(
             raise PlaceholderError(
                 f"The placeholder must be non-empty and without spaces, got {token!r}."
             )
+        check_drawable(token, concept.rows, vocabularies)
         missing = vocabularies.keys() - concept.rows.keys()
         if missing and missing != vocabularies.keys():
             raise PlaceholderError(

@@ -3,8 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oneword.concepts.concept import Concept, ConceptError
+from oneword.concepts import formats
+from oneword.concepts.base import base_of
+from oneword.concepts.concept import Concept, ConceptError, check_drawable, is_of_pair
+from oneword.concepts.formats.names import family_of
 from oneword.concepts.mixing import average, concatenated
+from oneword.training.parts import rows_of_file
+from oneword.vocabulary.inject import injected
 
 
 def concept(**rows):
@@ -63,3 +68,40 @@ def test_tensors_must_be_finite_floats_and_cannot_be_averaged():
     for combine in (average, concatenated):
         with pytest.raises(ConceptError, match=r"Only concepts of rows .* of kind neti"):
             combine([more(), more()], "x")
+
+
+# --- words of a CLIP that draws nothing
+
+
+@pytest.mark.parametrize(
+    ("key", "own"),
+    [("clip_guide", True), ("clip_b32", True), ("clip_b16", True), ("clip_l", False),
+     ("clip", False), ("clip_bert", False), ("bert", False)],
+)  # fmt: skip
+def test_a_clips_own_key_is_never_taken_for_another_encoders(key, own):
+    word = concept(**{key: torch.ones(1, 4)})
+    assert is_of_pair(key) is own
+    assert [*word.fitted({"clip_h": 4}).rows] == [key if own else "clip_h"]
+    if own:
+        with pytest.raises(ConceptError, match="Cannot use the concept 'S\\*' here because"):
+            check_drawable("S*", word.rows, {"clip_l": 4})
+        check_drawable("S*", word.rows, {key: 4})
+    else:
+        check_drawable("S*", word.rows)
+
+
+def test_tools_that_draw_refuse_a_clips_word_and_ours_keeps_it(tmp_path, tiny_sd):
+    word = concept(clip_b8=torch.ones(1, tiny_sd.vocabularies["clip"].dim))
+    for layout in formats.WRITERS:
+        if layout != "oneword":
+            with pytest.raises(ConceptError, match="a CLIP that draws nothing"):
+                formats.save_concept(word, tmp_path / "word", layout)
+    (path,) = formats.save_concept(word, tmp_path / "word.safetensors")
+    assert formats.load_concept(path).sha256() == word.sha256()
+    with pytest.raises(ConceptError, match="a CLIP that draws nothing"):
+        base_of({path: [word]})
+    with pytest.raises(ConceptError, match="a CLIP that draws nothing"), injected(tiny_sd, [word]):
+        pass
+    with pytest.raises(ConceptError, match="a CLIP that draws nothing"):
+        rows_of_file(tiny_sd, path, 1)
+    assert family_of({"clip_b8": 16}) == "a CLIP pair, which draws nothing"

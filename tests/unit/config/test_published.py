@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import published
-from oneword.config import baselines, presets, tuning
+from oneword.config import baselines, palavra, presets, tuning
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import ComposeConfig
 from oneword.config.scoring import StudyConfig
@@ -79,6 +79,25 @@ def test_weights():
     assert rates == tuning.TUNING_RATES
     assert values(published.RATE_FACTORS) == presets.RATE_FACTORS
     assert flat(tuning.TUNING) == {name: values(own) for name, own in published.TUNING.items()}
+
+
+def test_palavra(tmp_path):
+    assert {name: values(own) for name, own in published.PALAVRA.items()} == palavra.PALAVRA
+    word = palavra.PalavraWordConfig(train_data_dir=tmp_path)
+    assert values(published.PALAVRA_SINGLE) == {
+        "layers": palavra.LAYERS,
+        "passes in an epoch": palavra.PASSES,
+        "held back": palavra.HELD_BACK,
+        "prompts": palavra.PROMPTS,
+        "prompt of the test": palavra.TEST_PROMPT,
+        "prompt of the word": palavra.WORD_PROMPT,
+        "prompt that finds": palavra.FOUND_PROMPT,
+        "steps": word.max_train_steps,
+        "rate": word.learning_rate,
+        "temperature": word.temperature,
+        "mode": word.mode,
+        "coarse phrase": palavra.COARSE,
+    }
 
 
 def test_single_ones():

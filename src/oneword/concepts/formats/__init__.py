@@ -16,7 +16,7 @@ import torch
 
 from oneword._files import is_there, visible, write_together
 from oneword.concepts import hub
-from oneword.concepts.concept import ROWS, Concept
+from oneword.concepts.concept import ROWS, Concept, check_drawable
 from oneword.concepts.formats import bundle, by_encoder, by_token, native, string_to_param
 from oneword.concepts.formats.contents import Contents, FormatError, open_file
 from oneword.errors import UserError
@@ -211,7 +211,7 @@ def save_concept(
         The files written.
 
     Raises:
-        FormatError: the layout cannot hold these concepts.
+        FormatError, ConceptError: as of :func:`files_of`.
     """
     files = files_of(concepts, Path(path), layout)
     write_together(files)
@@ -225,9 +225,11 @@ def files_of(
 
     Raises:
         FormatError: the layout cannot hold these concepts.
+        ConceptError: the layout is a drawing tool's, and a concept's rows are those of a CLIP.
     """
     many = [concepts] if isinstance(concepts, Concept) else list(concepts)
     for concept in many if layout != "oneword" else ():
+        check_drawable(concept.placeholder_token, concept.rows)
         if concept.kind != ROWS:
             raise FormatError(
                 f"The layout {layout} holds rows only, got {concept.placeholder_token!r} of kind "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from oneword import catalog
 from oneword._escaping import is_control
+from oneword.concepts.concept import is_of_pair
 
 
 _SAY_NOTHING = {"learned_embeds", "embeddings", "embedding", "emb_params", "emp_params", "*", ""}
@@ -47,6 +48,8 @@ def family_of(rows: dict[str, int]) -> str:
     if told:  # the one of which most is there
         return max(told, key=lambda f: sum(e.key in rows for e in f.text_encoders)).title
     key, width = next(iter(rows.items()))
+    if is_of_pair(key):
+        return "a CLIP pair, which draws nothing"
     as_wide = [e for e in catalog.text_encoders() if e.width == width]
     own = [e for e in as_wide if len(rows) == 1 and e.key == key]
     return next((e.fits for e in (*own, *as_wide) if e.fits), "unknown")

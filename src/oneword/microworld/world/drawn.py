@@ -1,4 +1,4 @@
-"""Pictures and masks of held-out concepts."""
+"""Pictures and masks of held-out concepts, and pictures of other things of their nouns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 from oneword.microworld.world.concepts import concept_scenes
 from oneword.microworld.world.held_out import HeldOut
 from oneword.microworld.world.inventory import Scene
+from oneword.microworld.world.scenes import sample_scene
 
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_FIRST_NOUN = 2**42  # scenes that neither the recipes nor PALAVRA's maps learn from
 
 
 def concept_pictures(concept: HeldOut, num: int = 5, seed: int = 0, size: int = 128) -> np.ndarray:
@@ -23,6 +26,14 @@ def concept_pictures(concept: HeldOut, num: int = 5, seed: int = 0, size: int = 
 def concept_plain(concept: HeldOut, num: int = 8, seed: int = 0, size: int = 128) -> np.ndarray:
     """Draw a concept on plain backgrounds, the truth for scores: uint8 (num, size, size, 3)."""
     return _drawn(concept_scenes(concept, num, seed, plain=True), size)
+
+
+def noun_pictures(noun: str, num: int, seed: int = 0, size: int = 128) -> np.ndarray:
+    """Draw things of a noun that training knows, each alone: uint8 (num, size, size, 3)."""
+    first = _FIRST_NOUN + seed * 2**20
+    return _drawn(
+        [sample_scene(first + i, nouns=(noun,), relation="alone") for i in range(num)], size
+    )
 
 
 def concept_masks(

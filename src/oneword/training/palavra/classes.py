@@ -1,0 +1,227 @@
+"""What the maps learn from: pictures of classes with sentences about them, as a CLIP sees both."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from oneword._files import read_json, visible
+from oneword._typing import Pixels
+from oneword.config.palavra import HELD_BACK
+from oneword.images import (
+    Frame,
+    captions_of,
+    from_uint8,
+    picture_files,
+    read_image,
+    to_pixels,
+)
+from oneword.microworld.world import captions, inventory, scenes
+from oneword.models.guide import Features
+from oneword.prompts import with_word
+from oneword.training.palavra.maps import PalavraError, Reader, picture_features
+
+
+OnClass = Callable[[int, int], None]
+"""``on_class(done, total)``."""
+_PLAIN = "a photo of a {}"  # of a picture that has no caption
+_FIRST_SCENE = 2**41  # above every seed of the embedded models' own recipe
+_SCENES = 2**24  # between two nouns, and more than are tried
+_NAMED = 16  # pictures of each thing that has a name of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PictureClass:
+    """The pictures of one class, and sentences about them."""
+
+    words: tuple[str, ...]
+    """Its own word, and further ones that may stand in that one's place."""
+    pictures: Features
+    texts: Float[Tensor, "words pictures dim"]
+    """Of each picture's sentence with each word, as the CLIP's projection gives them."""
+
+    @property
+    def held_back(self) -> Int[Tensor, " some"]:
+        """Indices of the pictures that are only for the test."""
+        return torch.arange(0, len(self.pictures), HELD_BACK)
+
+    @property
+    def learned(self) -> Int[Tensor, " others"]:
+        """Indices of the other pictures."""
+        every = torch.arange(len(self.pictures))
+        return every[every % HELD_BACK != 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Classes:
+    """All classes."""
+
+    members: tuple[PictureClass, ...]
+    tested: tuple[int, ...]
+    """Those that the test tells apart, by index."""
+    sha256: str
+    """Of words, sentences and pixels."""
+
+
+class _Gathering:
+    """Classes that are read one after the other."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.members = reader, list[PictureClass]()
+        self.digest = hashlib.sha256()
+
+    def add(self, words: Sequence[str], sentences: Sequence[str], pixels: Pixels) -> None:
+        """Take a class.
+
+        Args:
+            words: As of ``PictureClass``.
+            sentences: One for each picture, with "{}" for the word.
+            pixels: Of the CLIP's own size.
+        """
+        self.digest.update(repr((tuple(words), tuple(sentences))).encode())
+        self.digest.update(pixels.contiguous().numpy().tobytes())
+        texts = [s.replace("{}", word) for word, s in itertools.product(words, sentences)]
+        read = self.reader.texts(texts).cpu()
+        member = PictureClass(
+            words=tuple(words),
+            pictures=picture_features(self.reader.guide, pixels),
+            texts=read.unflatten(0, (len(words), len(sentences))),
+        )
+        self.members.append(member)
+
+    def classes(self, tested: Sequence[int]) -> Classes:
+        """All that were taken."""
+        return Classes(
+            members=tuple(self.members), tested=tuple(tested), sha256=self.digest.hexdigest()
+        )
+
+
+def of_folder(
+    reader: Reader,
+    folder: Path,
+    *,
+    num_pictures: int,
+    words_file: Path | None = None,
+    on_class: OnClass | None = None,
+) -> Classes:
+    """The classes of a folder of folders of pictures.
+
+    Args:
+        reader: Of the CLIP.
+        folder: Holds a folder for each class, whose name is its word ("-" and "_" are spaces).
+        num_pictures: Most pictures of each, the first ones by name.
+        words_file: JSON with further words, by class.
+        on_class: Told how far it is.
+
+    Raises:
+        UserError: there are fewer than two classes, one has fewer than two pictures, a picture
+            cannot be read, or the file names a class that is not there.
+    """
+    places = {
+        path.name.replace("-", " ").replace("_", " ").strip(): path
+        for path in (sorted(visible(folder)) if folder.is_dir() else ())
+        if path.is_dir()
+    }
+    if len(places) < 2:
+        raise PalavraError(
+            "The training data must be a folder with a folder of pictures for each of two or more "
+            f"classes, got {len(places)} such in {folder}."
+        )
+    more = _further_words(words_file, places)
+    found = _Gathering(reader)
+    side = reader.guide.size
+    for number, (word, place) in enumerate(places.items(), 1):
+        paths, _ = picture_files(place)
+        if len(paths) < 2:
+            raise PalavraError(
+                f"A class must have two pictures or more, one of which is held back for the test, "
+                f"got {len(paths)} in {place}."
+            )
+        told = captions_of(place, paths)[:num_pictures]
+        frame = Frame((side, side), "crop", "bicubic")
+        pixels = torch.cat([to_pixels(read_image(p), frame) for p in paths[:num_pictures]])
+        sentences = [with_word(text, "{}", word) if text else _PLAIN for text in told]
+        found.add([word, *more.get(word, ())], sentences, pixels)
+        if on_class is not None:
+            on_class(number, len(places))
+    return found.classes(range(len(places)))
+
+
+def _further_words(path: Path | None, known: Mapping[str, Path]) -> dict[str, list[str]]:
+    if path is None:
+        return {}
+    must = "The further words must be lists of texts by class"
+    more = read_json(path, {str: [str]}, must=must, error=PalavraError)
+    strange = sorted(more.keys() - known.keys())
+    if strange:
+        raise PalavraError(
+            f"{path} must name classes of the training data, got {strange[0]!r}; they are "
+            f"{', '.join(sorted(known)[:20])}."
+        )
+    return {name: [w for w in words if w.strip()] for name, words in more.items()}
+
+
+def of_world(
+    reader: Reader, *, num_pictures: int, seed: int = 0, on_class: OnClass | None = None
+) -> Classes:
+    """The nouns of the embedded models' world, and the things in it that have names of their own.
+
+    Each noun is a class whose further words are the names of its six named looks, and each name is
+    a class by itself. Captions are exact; nothing that is held out is drawn.
+
+    Args:
+        reader: Of the CLIP.
+        num_pictures: Of each noun; of a name 16, or fewer where these are.
+        seed: Of the scenes.
+        on_class: Told how far it is.
+    """
+    from oneword.microworld.world import drawing  # needs the optional extra
+
+    found = _Gathering(reader)
+    side = reader.guide.size
+    each = min(num_pictures, _NAMED)
+
+    def add(words: Sequence[str], drawn: Sequence[tuple[inventory.Scene, str]]) -> None:
+        pictures = np.stack([drawing.render(scene, side) for scene, _ in drawn])
+        found.add(words, [text for _, text in drawn], from_uint8(pictures))
+
+    looks = scenes.named()
+    for number, noun in enumerate(inventory.NOUNS, 1):
+        first = _FIRST_SCENE + (seed * len(inventory.NOUNS) + number) * _SCENES
+        rng = np.random.default_rng(np.random.SeedSequence((seed, 61, number)))
+        plain: list[tuple[inventory.Scene, str]] = []
+        named: dict[str, list[tuple[inventory.Scene, str]]] = {name: [] for name in looks[noun]}
+        for index in itertools.count(first):
+            scene = scenes.sample_scene(index, nouns=(noun,), relation="alone")
+            name = scene.things[0].name
+            if len(plain) < num_pictures:
+                plain.append((scene, _sentence(scene, noun, rng)))
+            elif name and len(named[name]) < each:
+                named[name].append((scene, _sentence(scene, name, rng)))
+            elif all(len(own) == each for own in named.values()):
+                break
+        add([noun, *named], plain)
+        for name, own in named.items():
+            add([name], own)
+        if on_class is not None:
+            on_class(number, len(inventory.NOUNS))
+    is_noun = [member.words[0] in inventory.NOUNS for member in found.members]
+    return found.classes([i for i, own in enumerate(is_noun) if own])
+
+
+def _sentence(scene: inventory.Scene, word: str, rng: np.random.Generator) -> str:
+    """A true caption with "{}" in the place of the thing's noun, or of its name."""
+    thing = scene.things[0]
+    own = replace(scene, things=(replace(thing, name=thing.name if word == thing.name else ""),))
+    while True:  # a caption names a thing by its name four times in five
+        text = with_word(captions.caption(own, rng), "{}", word)
+        if not text.startswith("{}, "):
+            return text
