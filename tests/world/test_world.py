@@ -39,7 +39,7 @@ def test_the_landed_model_is_small_and_says_how_it_was_made():
     assert sum(p.stat().st_size for p in files) < 40e6
     assert max(p.stat().st_size for p in files) < 15e6
     nano = [p for p in (weights.WEIGHTS / "microworld-nano").rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in nano) < 3e6
+    assert sum(p.stat().st_size for p in nano) < 4e6
     assert set(EMBEDDED) == set(models.SIZES)
     card = weights.card()
     assert {"recipe", "denoiser_samples", "checksums", "commit", "sha256", "compute"} <= card.keys()

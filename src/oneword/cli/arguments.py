@@ -35,7 +35,7 @@ Profession = Literal["doctor", "nurse", "baker", "farmer", "builder", "teacher"]
 Look = Literal[
     "flat sticker", "line icon", "classic emoji", "glossy sticker", "classic first edition"
 ]  # fmt: skip
-Stage = Literal["vae", "clip", "judge", "oracle", "latents", "denoiser"]
+Stage = Literal["vae", "clip", "judge", "oracle", "latents", "denoiser", "guide"]
 Layout = Literal[
     "oneword",
     "diffusers",

@@ -1,8 +1,9 @@
 """The embedded models' files: finished parts of the recipe, and the landed pipelines.
 
-In the folder of a model, ``pipeline`` is a plain ``StableDiffusionPipeline`` folder, ``judge`` a
-plain CLIP folder and ``oracle.safetensors`` the classifier that scores; all fp16, with their
-SHA-256. What has landed of a model that is still in the making lies in the same places.
+In the folder of a model, ``pipeline`` is a plain ``StableDiffusionPipeline`` folder, ``judge`` and
+``guide`` are plain CLIP folders, of which the first scores and the second guides drawing, and
+``oracle.safetensors`` is the classifier that scores; all fp16, with their SHA-256. What has landed
+of a model that is still in the making lies in the same places.
 """
 
 # The libraries' own annotations are narrower than what they take and return.
@@ -41,7 +42,12 @@ class WeightsError(UserError):
     """The embedded model's files are missing or damaged."""
 
 
-def _checked(folder: Path) -> Path:
+def checked(folder: Path) -> Path:
+    """A landed model's folder, every file of which is as its card says.
+
+    Raises:
+        WeightsError: a file is missing or does not match its SHA-256.
+    """
     card = folder / CARD
     if not card.exists():
         raise WeightsError(
@@ -66,7 +72,7 @@ def pipeline_folder(name: str = "microworld") -> Path:
     Raises:
         WeightsError: a file is missing or does not match its SHA-256.
     """
-    return _checked(WEIGHTS / name) / "pipeline"
+    return checked(WEIGHTS / name) / "pipeline"
 
 
 def judge_folder(name: str = "microworld") -> Path:
@@ -81,7 +87,12 @@ def guide_folder(name: str = "microworld") -> Path:
 
 def card(name: str = "microworld") -> dict[str, Any]:
     """How an embedded model was made and what it scores; empty where none has landed."""
-    path = WEIGHTS / name / CARD
+    return card_of(WEIGHTS / name)
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    """The card of a model's folder; empty where it has none."""
+    path = folder / CARD
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -119,7 +130,8 @@ def check_landing(folder: Path, target: Path) -> None:
         WeightsError: one of the two.
     """
     text = "text_encoder" if (folder / "unet").exists() else "clip"
-    missing = [name for name in ("vae", text, "judge", "oracle") if not (folder / name).exists()]
+    parts = ("vae", text, "judge", "oracle", "guide")
+    missing = [name for name in parts if not (folder / name).exists()]
     if missing:
         raise WeightsError(
             f"A model is landed when its parts are made, got none of {', '.join(missing)} in "
@@ -146,7 +158,7 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
     from safetensors.torch import load_file, save_file
-    from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPModel, CLIPTextModel
 
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -168,14 +180,8 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
         vae.half().save_pretrained(part / "pipeline" / "vae")
         pair = CLIPModel.from_pretrained(folder / "clip").half()
         models.text_encoder_of(pair).half().save_pretrained(part / "pipeline" / "text_encoder")
-    CLIPModel.from_pretrained(folder / "judge").half().save_pretrained(part / "judge")
-    # a judge that was taken from an earlier landing spells as it did then
-    judge_spells = (folder / "judge" / "tokenizer_config.json").exists()
-    tokens = CLIPTokenizer.from_pretrained(folder / "judge") if judge_spells else models.tokenizer()
-    tokens.save_pretrained(part / "judge")
-    (part / "judge" / "preprocessor_config.json").write_text(
-        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})  # pixels as they are
-    )
+    for name in ("judge", "guide"):
+        _save_pair(folder / name, part / name)
     oracle = load_file(folder / "oracle" / "model.safetensors")
     save_file(
         {n: t.half() if t.is_floating_point() else t for n, t in oracle.items()},
@@ -184,6 +190,48 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     seal(part, details)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(part, target)
+    return target
+
+
+def _save_pair(source: Path, target: Path) -> None:
+    """Write a CLIP pair of a work folder as a folder that any CLIP reader takes, fp16."""
+    from transformers import CLIPModel
+
+    CLIPModel.from_pretrained(source).half().save_pretrained(target)
+    pair_tokenizer(source).save_pretrained(target)
+    (target / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})  # pixels as they are
+    )
+
+
+def pair_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a CLIP pair; one that was taken from an earlier landing spells as then."""
+    from transformers import CLIPTokenizer
+
+    spells = (folder / "tokenizer_config.json").exists()
+    return CLIPTokenizer.from_pretrained(folder) if spells else models.tokenizer()
+
+
+def holds_guide_alone(folder: Path) -> bool:
+    """Whether a work folder holds a finished guide and no other part of a model."""
+    others = ("vae", "clip", "judge", "oracle", "unet")
+    return (folder / "guide.done").exists() and not any((folder / n).exists() for n in others)
+
+
+def add_guide(folder: Path, target: Path, details: dict[str, Any]) -> Path:
+    """Put a work folder's guide beside the parts of a landed model.
+
+    Args:
+        folder: Work folder of the recipe.
+        target: Folder of the landed model.
+        details: What its card says from now on, besides the checksums.
+    """
+    part = target / "guide.part"
+    shutil.rmtree(part, ignore_errors=True)
+    _save_pair(folder / "guide", part)
+    shutil.rmtree(target / "guide", ignore_errors=True)
+    os.replace(part, target / "guide")
+    seal(target, {name: value for name, value in details.items() if name != "sha256"})
     return target
 
 
@@ -219,10 +267,12 @@ def take(stage: str, folder: Path, name: str) -> bool:
     if stage == "oracle":
         (folder / "oracle").mkdir(exist_ok=True)
         shutil.copy(landed / "oracle.safetensors", folder / "oracle" / "model.safetensors")
-    elif stage in ("vae", "judge"):
-        source = landed / ("pipeline/vae" if stage == "vae" else "judge")
+    elif stage in ("vae", "judge", "guide"):
+        source = landed / ("pipeline/vae" if stage == "vae" else stage)
+        if not source.exists():  # a model that landed before guides were made
+            return False
         shutil.copytree(source, folder / stage, dirs_exist_ok=True)
-    return stage in ("vae", "clip", "judge", "oracle")
+    return stage in ("vae", "clip", "judge", "oracle", "guide")
 
 
 def landed_denoiser(part: str, name: str) -> dict[str, torch.Tensor] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ SMALL = Recipe(
     judge=stage(16),
     oracle=stage(24),
     denoiser=stage(24, 4),
+    guide=stage(16),
     num_pictures=128,
     shard_size=64,
     num_check_pictures=48,
@@ -63,7 +65,7 @@ def folder(tmp_path_factory):
 
 def test_every_stage_leaves_its_part(folder):
     parts = {p.name for p in folder.iterdir() if p.is_dir()}
-    assert parts == {"vae", "clip", "judge", "oracle", "unet", "text_encoder"}
+    assert parts == {"vae", "clip", "judge", "oracle", "unet", "text_encoder", "guide"}
     assert all((folder / f"{name}.done").exists() for name in STAGES)
     assert json.loads((folder / "denoiser.json").read_text())["samples"] == 24
 
@@ -146,7 +148,8 @@ def test_landing_makes_a_stock_pipeline_with_checksums(landed):
 
 def test_another_work_folder_goes_on_from_what_has_landed(landed, tmp_path):
     again = tmp_path / "again"
-    assert training.train(again, recipe=SMALL, stages=("vae", "clip", "judge", "oracle", "latents"))
+    taken_as_they_are = ("vae", "clip", "judge", "oracle", "latents", "guide")
+    assert training.train(again, recipe=SMALL, stages=taken_as_they_are)
     before = load_file(landed / "pipeline" / "vae" / "diffusion_pytorch_model.safetensors")
     taken = load_file(again / "vae" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(before[name], taken[name]) for name in before)
@@ -170,10 +173,39 @@ def test_the_oracle_trains_on_from_what_has_landed(landed, tmp_path):
     assert 0 < max(moved.values()) < 0.05, moved  # one warm-up step away, not begun anew
 
 
+def test_a_guide_is_added_to_a_model_that_landed_without_one(landed, tmp_path):
+    shutil.rmtree(landed / "guide")
+    weights.seal(landed, {n: v for n, v in weights.card_of(landed).items() if n != "sha256"})
+    before = weights.card_of(landed)
+    alone = tmp_path / "alone"
+    assert training.train(alone, recipe=SMALL, stages=("guide",))
+    assert {p.name for p in alone.iterdir() if p.is_dir()} == {"guide"}
+    training.land(alone, landed, SMALL)
+    card = weights.card_of(landed)
+    added = {name for name in card["sha256"] if name not in before["sha256"]}
+    assert {name.partition("/")[0] for name in added} == {"guide"}
+    assert before["sha256"].items() <= card["sha256"].items()
+    assert weights.pipeline_folder(SMALL.model)  # every file is as its checksum says
+    assert card["recipe"]["guide"]["num_samples"] == 16
+    assert card["denoiser_samples"] == before["denoiser_samples"] == 24
+    assert 0 <= card["retrieval"]["guide"] <= 1
+    guide, judge = (load_file(landed / n / "model.safetensors") for n in ("guide", "judge"))
+    assert any(not torch.equal(guide[n], judge[n]) for n in guide.keys() & judge.keys())
+    with pytest.raises(weights.WeightsError, match="its card is missing"):
+        training.land(alone, tmp_path / "nowhere", SMALL)
+
+
+@pytest.mark.parametrize(("name", "seed"), [("vae", 18), ("denoiser", 23), ("guide", 1018)])
+def test_each_stage_has_the_first_weights_that_it_always_had(name, seed):
+    running.seed_weights(replace(SMALL, seed=3), name)
+    drawn = torch.rand(4)
+    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(seed)))
+
+
 def test_parts_before_the_denoiser_land_alone(folder, tmp_path, monkeypatch):
     begun = tmp_path / "begun"
     begun.mkdir()
-    for name in ("vae", "clip", "judge", "oracle"):
+    for name in ("vae", "clip", "judge", "oracle", "guide"):
         (begun / name).symlink_to(folder / name)
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
     training.land(begun, tmp_path / "weights" / SMALL.model, SMALL)
@@ -202,7 +234,9 @@ def test_rows_of_landed_words_follow_them_into_a_larger_vocabulary(folder, tmp_p
 
 
 def test_landing_is_refused_without_parts_or_over_something_else(folder, tmp_path):
-    with pytest.raises(weights.WeightsError, match="got none of vae, clip, judge, oracle in"):
+    with pytest.raises(
+        weights.WeightsError, match="got none of vae, clip, judge, oracle, guide in"
+    ):
         training.land(tmp_path / "empty", tmp_path / "model", SMALL)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "diary.txt").write_text("dear diary")

@@ -75,12 +75,15 @@ class Recipe:
         warmup_steps=200,
         ema=0.998,
     )
+    guide: Stage = Stage(
+        num_samples=128_000, batch_size=128, learning_rate=1.2e-3, matrix_learning_rate=2e-3
+    )
     num_pictures: int = 65_536
     """Drawn pictures whose latents are made once for the denoiser; captions are new each time."""
     shard_size: int = 4096
     """Pictures whose latents share a file; it divides num_pictures."""
     num_check_pictures: int = 1024
-    """Unseen drawings on which the VAE and the oracle are measured for the card."""
+    """Unseen drawings on which the VAE, the oracle, judge and guide are measured for the card."""
     text_rate_factor: float = 0.3
     """The text encoder's rate in units of the denoiser's."""
     caption_dropout: float = 0.1
@@ -102,6 +105,7 @@ def recipe_for(model: str, seed: int = 0) -> Recipe:
         vae=replace(recipe.vae, num_samples=64_000),
         clip=replace(recipe.clip, num_samples=48_000),
         judge=replace(recipe.judge, num_samples=48_000),
+        guide=replace(recipe.guide, num_samples=48_000),
         oracle=replace(recipe.oracle, num_samples=64_000),
         denoiser=replace(recipe.denoiser, num_samples=192_000),
         num_pictures=16_384,

@@ -31,17 +31,21 @@ from oneword.microworld.making.muon import PlainMuon, as_matrix, hidden_matrices
 from oneword.microworld.making.recipe import Recipe, Stage
 
 
-STAGES = ("vae", "clip", "judge", "oracle", "latents", "denoiser")
+STAGES = ("vae", "clip", "judge", "oracle", "latents", "denoiser", "guide")
 CHECKED_STEP = 100
 CHECKSUMS = "checksums.json"
 """In the work folder and in the card: by stage, what its weights are after so many steps."""
-_STREAM = {name: index for index, name in enumerate((*STAGES, "check"))}
+_STREAM = {
+    "vae": 0, "clip": 1, "judge": 2, "oracle": 3, "latents": 4, "denoiser": 5, "check": 6,
+    "guide": 1000,  # so that its first weights are no other seed's of the stage "clip"
+}  # fmt: skip
+_STREAMS = 6  # of a seed's stages, when their first weights were numbered
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
 def seed_weights(recipe: Recipe, stage: str) -> None:
     """Seed the global generator, from which alone layers take their first weights."""
-    torch.manual_seed(recipe.seed * len(STAGES) + _STREAM[stage])  # noqa: TID251
+    torch.manual_seed(recipe.seed * _STREAMS + _STREAM[stage])  # noqa: TID251
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,30 @@ def train_clip(shop: Workshop, name: str) -> bool:
     return run.done
 
 
+@torch.no_grad()
+def pair_retrieval(folder: Path, recipe: Recipe) -> float:
+    """Share of unseen drawings whose own caption is the nearest of all their captions.
+
+    Args:
+        folder: A CLIP pair's, of the recipe's world.
+        recipe: Whose ``num_check_pictures`` are drawn.
+    """
+    pair, tokens = CLIPModel.from_pretrained(folder).float().eval(), weights.pair_tokenizer(folder)
+    rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 53)))
+    pictures, drawn = drawing.render_batch(
+        _seeds(rng, recipe.num_check_pictures), size=recipe.sizes.size_px
+    )
+    texts = [captions.caption(scene, rng) for scene in drawn]
+    images = []
+    for pixels in pixels_of(pictures, torch.device("cpu")).split(64):
+        seen = pair.vision_model(pixel_values=pixels).pooler_output
+        images.append(F.normalize(pair.visual_projection(seen), dim=-1))
+    batch = tokens(texts, padding=True, truncation=True, return_tensors="pt")
+    read = F.normalize(pair.text_projection(pair.text_model(**batch).pooler_output), dim=-1)
+    nearest = (torch.cat(images) @ read.T).argmax(dim=1).tolist()
+    return sum(texts[n] == text for n, text in zip(nearest, texts, strict=True)) / len(texts)
+
+
 # --- oracle
 
 

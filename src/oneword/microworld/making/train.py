@@ -39,6 +39,7 @@ _TRAIN: dict[str, Callable[[Workshop], bool]] = {
     "oracle": making.train_oracle,
     "latents": making.make_latents,
     "denoiser": making.train_denoiser,
+    "guide": lambda shop: making.train_clip(shop, "guide"),
 }
 
 
@@ -154,11 +155,17 @@ def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -
 
 
 def land(folder: Path, target: Path, recipe: Recipe) -> Path:
-    """Put a work folder's model together in ``target``, with the card of how it was made."""
+    """Put a work folder's model together in ``target``, with the card of how it was made.
+
+    A work folder in which the guide alone was made adds it to the model that lies in ``target``.
+    """
+    path = folder / CHECKSUMS
+    checksums = json.loads(path.read_text()) if path.exists() else {}
+    if weights.holds_guide_alone(folder):
+        return weights.add_guide(folder, target, _of_guide(folder, target, recipe, checksums))
     weights.check_landing(folder, target)
     begun = folder / "denoiser.json"
     made = json.loads(begun.read_text()) if begun.exists() else {"samples": 0, "history": []}
-    checksums = folder / CHECKSUMS
     details = {
         "name": recipe.model,
         "made_by": f"oneword microworld train --model {recipe.model} --from-scratch",
@@ -166,16 +173,41 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
         "sizes": dataclasses.asdict(recipe.sizes),
         "denoiser_samples": made["samples"],
         "history": made["history"],
-        "checksums": weights.card(recipe.model).get("checksums", {})
-        | (json.loads(checksums.read_text()) if checksums.exists() else {}),
+        "checksums": weights.card(recipe.model).get("checksums", {}) | checksums,
         "commit": _commit(),
         "torch": torch.__version__,
         "compute": f"{platform.machine()}, {os.cpu_count()} cores",
         "vae_psnr_db": making.vae_psnr(folder, recipe),
         "oracle_accuracy": making.oracle_accuracy(folder, recipe),
+        "retrieval": {
+            name: making.pair_retrieval(folder / name, recipe) for name in ("judge", "guide")
+        },
         "scores": {},
     }
     return weights.land(folder, target, details)
+
+
+def _of_guide(
+    folder: Path, target: Path, recipe: Recipe, checksums: dict[str, Any]
+) -> dict[str, Any]:
+    """The landed model's card with what a guide that is added to it changes."""
+    before = weights.card_of(weights.checked(target))
+    retrieval = {
+        "judge": making.pair_retrieval(target / "judge", recipe),
+        "guide": making.pair_retrieval(folder / "guide", recipe),
+    }
+    made = {
+        "from": f"oneword microworld train --model {recipe.model} --stages guide",
+        "seed": recipe.seed,
+        "commit": _commit(),
+        "torch": torch.__version__,
+    }
+    return before | {
+        "recipe": before["recipe"] | {"guide": dataclasses.asdict(recipe.guide)},
+        "checksums": before["checksums"] | checksums,
+        "guide": made,
+        "retrieval": retrieval,
+    }
 
 
 def _commit() -> str:
