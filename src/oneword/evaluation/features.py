@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from oneword._files import read_json
 from oneword._typing import Pixels
 from oneword.errors import UserError
-from oneword.microworld import weights
+from oneword.models.clip_pairs import DEFAULT_JUDGE, MEAN, STD, judge_source, load_pair
 from oneword.models.contract import Backbone
 
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
 
-DEFAULT_JUDGE = "openai/clip-vit-base-patch32"
-"""The paper's."""
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 DEFAULT_DINO = "facebook/dino-vits16"
 """DreamBooth's."""
 _DINO_MEAN = (0.485, 0.456, 0.406)
@@ -51,8 +45,8 @@ class Judge:
         model: CLIPModel,
         tokenizer: Any,
         *,
-        mean: Sequence[float] = _CLIP_MEAN,
-        std: Sequence[float] = _CLIP_STD,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
         name: str = "",
     ) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -169,33 +163,12 @@ def load_judge(name: str | None, backbone: Backbone) -> Judge:
     Raises:
         JudgeError: there is no CLIP of that name.
     """
-    from transformers import AutoTokenizer, CLIPModel
-    from transformers.utils import logging
-
-    if name is None and backbone.family == "microworld":
-        source = str(weights.judge_folder(backbone.name))
-    else:
-        source = name or DEFAULT_JUDGE
-    logging.disable_progress_bar()
-    try:
-        model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise JudgeError(
-            f"The judge must be a CLIP (hub id or folder), got {source}: {reason[:200]}"
-        ) from error
-    finally:
-        logging.enable_progress_bar()
-    picture: dict[str, Any] = {}
-    settings = Path(source) / "preprocessor_config.json"
-    if settings.is_file():
-        form = {"image_mean?": [float], "image_std?": [float]}
-        picture = read_json(settings, form, error=JudgeError)
+    source = judge_source(name, backbone.name)
+    pair = load_pair(source, backbone.device, role="The judge", error=JudgeError)
     return Judge(
-        model.to(backbone.device),
-        tokenizer,
-        mean=picture.get("image_mean", _CLIP_MEAN),
-        std=picture.get("image_std", _CLIP_STD),
+        pair.model,
+        pair.tokenizer,
+        mean=pair.mean,
+        std=pair.std,
         name=name or ("microworld's judge" if backbone.family == "microworld" else DEFAULT_JUDGE),
     )
