@@ -61,12 +61,22 @@ def tiny_sd_v(tiny_v_folder) -> Backbone:
 @pytest.fixture(scope="session")
 def judge_folder(tmp_path_factory: pytest.TempPathFactory):
     """Folder of a tiny CLIP with random weights."""
-    folder = tmp_path_factory.mktemp("judge")
+    return tiny_clip(tmp_path_factory.mktemp("judge"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def guide_folder(tmp_path_factory: pytest.TempPathFactory):
+    """Folder of another tiny CLIP with random weights."""
+    return tiny_clip(tmp_path_factory.mktemp("guide"), seed=1)
+
+
+def tiny_clip(folder, *, seed):
+    """Save a tiny CLIP with the tiny tokenizer."""
     tokens = tiny.tokenizers.tokenizer()
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
             "num_attention_heads": 2}  # fmt: skip
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # noqa: TID251
+        torch.manual_seed(seed)  # noqa: TID251
         config = CLIPConfig(
             text_config=size | {"vocab_size": len(tokens), "eos_token_id": tokens.eos_token_id},
             vision_config=size | {"image_size": 24, "patch_size": 8},

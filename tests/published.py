@@ -5,8 +5,9 @@ that changes there must change here, too, beside a source that says so.
 
 Sources: sections and appendices are those of Gal et al. 2022, arXiv:2208.01618, and "their code" is
 rinongal/textual_inversion, with the row or paragraph of the specification that this package was
-built from; other papers go by their arXiv id; "ours" is published nowhere, and what it rests on
-stands beside the constant.
+built from; other papers go by their arXiv id; "Crowson 2021" is her notebooks of CLIP
+guidance, and "openai/CLIP" that package; "ours" is published nowhere, and what it rests on stands
+beside the constant.
 """
 
 from __future__ import annotations
@@ -252,7 +253,51 @@ SINGLE: Constants = {
     "rate of Prodigy": (1.0, "2306.06101: its code's default"),
     "course of the rate: cycles": (1, "diffusers"),
     "course of the rate: power": (1.0, "diffusers"),
+    "guide": ("openai/clip-vit-base-patch16", "Crowson 2021: the 256 px notebook"),
+    "mean of CLIP's pixels": ((0.48145466, 0.4578275, 0.40821073), "openai/CLIP"),
+    "spread of CLIP's pixels": ((0.26862954, 0.26130258, 0.27577711), "openai/CLIP"),
+    "times left out before a picture": (300, "Crowson 2021: 200 to 500"),
+    "shortest cutout of a small picture": (0.75, "ours"),
+    "older script: most blur": (24.0, "Crowson 2021"),
+    "older script: blur by noise over signal": (0.25, "Crowson 2021"),
+    "older script: most shift": (8 / 224, "Crowson 2021"),
+    "unconditional model: betas": ((1e-4, 0.02, 1000), "2105.05233: its code"),
+    "unconditional model: channels of a head": (64, "2105.05233: its code"),
+    "unconditional model: groups of a norm": (32, "2105.05233: its code"),
+    "unconditional model: blocks of a level": (2, "2105.05233: its code"),
 }
+
+_CUTS: Constants = {
+    "sampler": ("ddpm", "Crowson 2021"),
+    "cut_power": (1.0, "Crowson 2021"),
+}
+CLIP_DIFFUSION: dict[str, Constants] = {
+    "hq": _CUTS
+    | {
+        "num_inference_steps": (1000, "Crowson 2021: the 256 px notebook"),
+        "clip_scale": (1000.0, "Crowson 2021: the 256 px notebook"),
+        "tv_scale": (150.0, "Crowson 2021: the 256 px notebook"),
+        "range_scale": (50.0, "Crowson 2021: the 256 px notebook"),
+        "num_cutouts": (16, "Crowson 2021: the 256 px notebook"),
+    },
+    "plain": _CUTS
+    | {
+        "num_inference_steps": (500, "Crowson 2021: the older script"),
+        "clip_scale": (2750.0, "Crowson 2021: the older script"),
+        "tv_scale": (0.0, "Crowson 2021: the older script has none"),
+        "range_scale": (0.0, "Crowson 2021: the older script has none"),
+        "num_cutouts": (1, "Crowson 2021: the older script"),
+    },
+    "latent": _CUTS
+    | {
+        "num_inference_steps": (50, "ours"),
+        "clip_scale": (1000.0, "ours"),
+        "tv_scale": (150.0, "ours"),
+        "range_scale": (50.0, "ours"),
+        "num_cutouts": (16, "ours: the 256 px notebook's"),
+    },
+}
+"""Presets of CLIP-guided diffusion."""
 
 DECODERS: dict[str, Constants] = {
     "*": {

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, cast
 import tyro
 
 from oneword.config.annotating import AnnotateConfig
+from oneword.config.baselines import ClipDiffusionConfig
 from oneword.config.checks import check_seeds
 from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
@@ -256,6 +257,19 @@ class UserStudyCaptionsArguments:
     def __post_init__(self) -> None:
         require(1 <= self.each <= 5, f"each must be 1 to 5, got {self.each}.")
         check_seeds(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipDiffusionArguments(ClipDiffusionConfig):
+    """Draw by diffusion that a CLIP guides towards a text: the paper's comparison in Figure 5.
+
+    On a text-to-image model its own denoiser draws, which is told nothing of the text.
+    """
+
+    prompts: tyro.conf.Positional[tuple[str, ...]]
+    """What the pictures show, each in quotes; they may hold words of --concepts."""
+    json: Path | None = None
+    """File for the list of pictures with their settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -570,6 +584,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "userstudy make": (UserStudyMakeArguments, "userstudy"),
     "userstudy read": (UserStudyReadArguments, "userstudy"),
     "userstudy captions": (UserStudyCaptionsArguments, "userstudy"),
+    "baseline clip-diffusion": (ClipDiffusionArguments, "baseline"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -671,6 +686,12 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
         "drawing": _DRAWING,
         "output": ("output_dir", "json"),
     },
+    "baseline clip-diffusion": {
+        "picture": ("prompts", "concepts", "init_image", "skip", "image_prompts", "seeds"),
+        "guidance": ("guide", "preset", "clip_scale", "tv_scale", "num_cutouts", "sampler"),
+        "model": ("checkpoint", "model", "dtype", "device"),
+        "output": ("output_dir", "json"),
+    },
     "concept card": {
         "word": ("files", "license", "scores"),
         "preview": ("preview", "prompts", "num_images_per_prompt", "seed", *_DRAWING),
@@ -687,7 +708,9 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
 def sub_verbs(verb: str) -> dict[str, type[Any]]:
     """The options of a verb's sub-verbs, by name; empty for a verb without any."""
     names = {name.partition(" ")[::2]: kind for name, (kind, _) in COMMANDS.items()}
-    return {sub: kind for (of, sub), kind in names.items() if of == verb and sub.isalpha()}
+    return {
+        sub: kind for (of, sub), kind in names.items() if of == verb and sub and sub[0].isalpha()
+    }
 
 
 SUB_VERB_HELP = {
@@ -708,6 +731,11 @@ SUB_VERB_HELP = {
   captions  write the page on which people describe a thing, or with --answers its descriptions.json
 
 `oneword userstudy VERB --help` lists a verb's options.""",
+    "baseline": """usage: oneword baseline {clip-diffusion} [options]
+
+  clip-diffusion  draw by diffusion that a CLIP guides: unconditional pixels, or a model's latents
+
+`oneword baseline VERB --help` lists a verb's options.""",
     "concept": f"""usage: oneword concept VERB FILE [FILE ...] [options]
 
 {chr(10).join(f"  {sub:<8} {(kind.__doc__ or '').strip()}" for sub, kind in sub_verbs("concept").items())}

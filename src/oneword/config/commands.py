@@ -23,7 +23,7 @@ def command_for(verb: str, config: Any, *positional: str, always: Collection[str
         positional: Names of the settings that the verb takes without their names, in its order.
         always: Names of settings that are written even where they are as usual.
     """
-    first = [getattr(config, name) for name in positional]
+    first = [word for name in positional for word in _words(getattr(config, name))]
     usual = {field.name: _usual(field) for field in dataclasses.fields(config)}
     return command(verb, *first, *_options(config, usual, without=positional, always=always))
 
@@ -48,13 +48,17 @@ def _usual(field: dataclasses.Field[Any]) -> Any:
     return field.default if factory is dataclasses.MISSING else factory()
 
 
+def _words(value: Any) -> list[str]:
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return [str(one) for one in value] if several else [str(value)]
+
+
 def _option(name: str, value: Any) -> Iterator[str]:
     option = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         yield option if value else f"--no-{option.removeprefix('--')}"
         return
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    values = [str(one) for one in value] if several else [str(value)]
+    values = _words(value)
     if len(values) == 1 and values[0].startswith("-"):
         yield f"{option}={values[0]}"  # or it would be read as an option
     else:

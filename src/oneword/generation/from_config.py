@@ -42,13 +42,13 @@ def start_of(chosen: GenerateConfig, backbone: Backbone) -> Start:
     assert size.width
     image = mask = None
     if chosen.image is not None:
-        image = _fitted(chosen.image, size.width, size.height)
+        image = fitted(chosen.image, size.width, size.height)
     if chosen.mask_image is not None:
-        mask = (_fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
+        mask = (fitted(chosen.mask_image, size.width, size.height)[:, :1] + 1) / 2
     return Start(image, mask)
 
 
-def _fitted(path: Path, width: int, height: int) -> Pixels:
+def fitted(path: Path, width: int, height: int) -> Pixels:
     """A picture's middle, as large as what is drawn, as pixels."""
     picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
     return from_uint8(np.asarray(picture)[None])

@@ -65,6 +65,7 @@ class Guide:
         self.size = int(config.vision_config.image_size)
         self.dim = int(config.projection_dim)
         self.device: torch.device = pair.model.device
+        self.pool = "eos"  # where the features of a prompt are taken, word or none
         self._mean = torch.tensor(pair.mean, device=self.device)[:, None, None]
         self._std = torch.tensor(pair.std, device=self.device)[:, None, None]
         width = int(config.text_config.hidden_size)

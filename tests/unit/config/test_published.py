@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import published
-from oneword.config import presets, tuning
+from oneword.config import baselines, presets, tuning
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import ComposeConfig
 from oneword.config.scoring import StudyConfig
 from oneword.evaluation import features
 from oneword.evaluation.harness import protocol_for
-from oneword.generation import blending
-from oneword.models import ldm_checkpoint
+from oneword.generation import blending, clip_diffusion
+from oneword.models import clip_pairs, ldm_checkpoint, unconditional
 from oneword.models.families import ldm, stable_diffusion
 from oneword.study import findings, plan
 from oneword.training import draws
@@ -128,7 +128,24 @@ def test_single_ones():
         "rate of Prodigy": presets.PRODIGY_RATE,
         "course of the rate: cycles": inversion.lr_num_cycles,
         "course of the rate: power": inversion.lr_power,
+        "guide": clip_pairs.DEFAULT_GUIDE,
+        "mean of CLIP's pixels": clip_pairs.MEAN,
+        "spread of CLIP's pixels": clip_pairs.STD,
+        "times left out before a picture": baselines.INIT_SKIP,
+        "shortest cutout of a small picture": clip_diffusion.LEAST_CUT,
+        "older script: most blur": clip_diffusion.MOST_BLUR,
+        "older script: blur by noise over signal": clip_diffusion.BLUR,
+        "older script: most shift": clip_diffusion.SHIFT,
+        "unconditional model: betas": unconditional._BETAS,
+        "unconditional model: channels of a head": unconditional._HEAD_CHANNELS,
+        "unconditional model: groups of a norm": unconditional._GROUPS,
+        "unconditional model: blocks of a level": unconditional._BLOCKS,
     }
+
+
+def test_clip_diffusion():
+    ours = baselines.CLIP_DIFFUSION
+    assert ours == {name: values(own) for name, own in published.CLIP_DIFFUSION.items()}
 
 
 @pytest.mark.parametrize("name", list(published.RECIPES))
@@ -156,8 +173,10 @@ def test_every_constant_has_a_source():
         {"": published.DDIM}, {"": published.LDM_SCHEDULE}, published.PROTOCOLS,
         published.FAMILIES, {"": published.SINGLE}, published.DECODERS,
         published.TUNING_RATES, published.TUNING, {"": published.RATE_FACTORS}, published.RECIPES,
+        published.CLIP_DIFFUSION,
     )  # fmt: skip
-    start = r"(section \d(\.\d)?|appendix [A-D]|their code|\d{4}\.\d{5}|diffusers|ours)\b"
+    named = r"their code|\d{4}\.\d{5}|diffusers|ours|Crowson 2021|openai/CLIP"
+    start = rf"(section \d(\.\d)?|appendix [A-D]|{named})\b"
     for constants in chain.from_iterable(table.values() for table in tables):
         for name, (_, source) in constants.items():
             assert re.match(start, source), (name, source)
