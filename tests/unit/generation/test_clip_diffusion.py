@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -304,7 +305,7 @@ def test_no_picture_to_begin_from_is_noise_alone(guide, latents):
     plain = draw(latents, guide, asked())
     assert torch.equal(plain.pixels, draw(latents, guide, asked(skip=0)).pixels)
     picture = torch.rand(1, 3, latents.resolution, latents.resolution) * 2 - 1
-    begun = draw(latents, guide, asked(init_image="p.png"), init=picture)
+    begun = draw(latents, guide, asked(init_image=Path("p.png")), init=picture)
     assert not torch.allclose(begun.pixels, plain.pixels, atol=1e-3)
     assert begun.settings["skip"] == "300"
     assert begun.settings["steps_taken"] == "2"
@@ -320,12 +321,12 @@ def test_the_last_steps_alone_give_the_picture_back(guide_folder, judge_folder):
     picture = first.pixels
     with torch.no_grad():
         there = model.decode(model.encode(picture)).clamp(-1, 1)
-    config = asked(init_image="p.png", skip=980, num_inference_steps=1000)
+    config = asked(init_image=Path("p.png"), skip=980, num_inference_steps=1000)
     back = draw(model, guide, config, init=picture)
     assert back.settings["steps_taken"] == "20"
     everywhere = torch.ones(1, 1, 64, 64, dtype=torch.bool)
     assert psnr(back.pixels, there, everywhere) > 30
-    half = draw(model, guide, asked(init_image="p.png", skip=200, num_inference_steps=50),
+    half = draw(model, guide, asked(init_image=Path("p.png"), skip=200, num_inference_steps=50),
                 init=picture)  # fmt: skip
     assert psnr(half.pixels, there, everywhere) < 20
 
@@ -343,7 +344,7 @@ def test_image_prompts_weigh_as_much_as_the_text(guide, latents):
     side = latents.resolution
     towards = torch.rand(1, 3, side, side) * 2 - 1
     plain = draw(latents, guide, asked())
-    moved = draw(latents, guide, asked(image_prompts=("p.png",)), image_prompts=towards)
+    moved = draw(latents, guide, asked(image_prompts=(Path("p.png"),)), image_prompts=towards)
     assert not torch.equal(plain.pixels, moved.pixels)
 
 
@@ -359,7 +360,7 @@ def test_a_word_of_the_guide_is_drawn_as_the_rows_that_it_has(guide, latents):
 
 @pytest.mark.parametrize("preset", ["hq", "plain"])
 def test_the_published_presets_draw_with_a_model_of_pixels(guide, pixels, preset):
-    config = asked(preset=preset, checkpoint="m.pt")
+    config = asked(preset=preset, checkpoint=Path("m.pt"))
     found = draw(pixels, guide, config)
     assert found.pixels.shape == (1, 3, 32, 32)
     assert found.settings["method"] == "clip-guided diffusion"
@@ -395,7 +396,7 @@ def test_a_family_that_is_noised_otherwise_is_refused(tmp_path):
 
 
 def test_the_older_script_needs_pixels(guide, latents):
-    config = asked(preset="plain", checkpoint="m.pt")
+    config = asked(preset="plain", checkpoint=Path("m.pt"))
     with pytest.raises(ModelError, match=r"guides by the noised pixels themselves, got .*; take"):
         draw(latents, guide, config)
 
@@ -405,7 +406,7 @@ def test_the_older_script_needs_pixels(guide, latents):
     [
         ({"prompts": ()}, "There must be a prompt"),
         ({"prompts": (" ",)}, "There must be a prompt"),
-        ({"skip": 1000, "init_image": "p.png"}, r"skip must be in 0..999, got 1000"),
+        ({"skip": 1000, "init_image": Path("p.png")}, r"skip must be in 0..999, got 1000"),
         ({"skip": 10}, "got 10 without --init-image"),
         ({"num_inference_steps": 0}, r"must be in 1..1000, got 0"),
         ({"num_inference_steps": 1001}, r"must be in 1..1000, got 1001"),
@@ -413,7 +414,7 @@ def test_the_older_script_needs_pixels(guide, latents):
         ({"tv_scale": math.nan}, "tv_scale must be a finite number"),
         ({"num_cutouts": 0}, "num_cutouts must be 1 or more, got 0"),
         ({"cut_power": 0.0}, "cut_power must be above 0, got 0.0"),
-        ({"preset": "latent", "checkpoint": "m.pt"}, "got it with --checkpoint"),
+        ({"preset": "latent", "checkpoint": Path("m.pt")}, "got it with --checkpoint"),
         ({"preset": "plain"}, "got it without --checkpoint"),
     ],
 )
