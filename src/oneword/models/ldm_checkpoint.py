@@ -22,6 +22,8 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
+from oneword.models import single_file
+
 
 VOCABULARY = "google-bert/bert-base-uncased"
 """Whose tokenizer the model was trained with; a ``vocab.txt`` beside the file is taken first."""
@@ -75,7 +77,7 @@ class PublishedLDM(LDMTextToImagePipeline):
             ValueError: a tensor is missing, is one too many or has another size, or the file's
                 schedule is not the published one.
         """
-        checkpoint: Any = single_file_utils.load_single_file_checkpoint(source)
+        checkpoint = single_file.read(source)
         unet, vae, bert = parts(checkpoint)
         for part in (unet, vae, bert):
             nn.Module.to(part, dtype)
@@ -114,18 +116,12 @@ def parts(
             bert = LDMBertModel(LDMBertConfig(**_bert_settings(sizes)))
     except KeyError as error:
         raise ValueError(f"it lacks the tensor {error.args[0]}") from error
-    _fill(unet, single_file_utils.convert_ldm_unet_checkpoint(dict(weights), unet.config))
-    _fill(vae, single_file_utils.convert_ldm_vae_checkpoint(dict(weights), vae.config))
-    _fill(bert, {_in_bert(n): v for n, v in weights.items() if n.startswith(_BERT)})
+    single_file.fill(
+        unet, single_file_utils.convert_ldm_unet_checkpoint(dict(weights), unet.config)
+    )
+    single_file.fill(vae, single_file_utils.convert_ldm_vae_checkpoint(dict(weights), vae.config))
+    single_file.fill(bert, {_in_bert(n): v for n, v in weights.items() if n.startswith(_BERT)})
     return unet, vae, bert
-
-
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        module.load_state_dict(dict(tensors), strict=True, assign=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(" ".join(lines)[:300]) from error
 
 
 def _in_bert(name: str) -> str:

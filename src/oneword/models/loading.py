@@ -11,7 +11,7 @@ from oneword._files import read_json
 from oneword.catalog import Family
 from oneword.config.model import AUTO, EMBEDDED, ModelConfig
 from oneword.errors import ModelError, reason_of
-from oneword.models import ldm_checkpoint
+from oneword.models import ldm_checkpoint, single_file
 from oneword.models.contract import Backbone
 from oneword.models.memory import count, plan as memory
 from oneword.models.memory.shapes import shapes_alone
@@ -107,7 +107,7 @@ def _family_of_file(path: Path) -> Family:
     from diffusers.loaders import single_file_utils
 
     try:
-        checkpoint = single_file_utils.load_single_file_checkpoint(str(path))
+        checkpoint = single_file.read(path)
         # the one layout that diffusers does not know
         is_ldm = ldm_checkpoint.TOLD_BY in checkpoint
         layout = "ldm" if is_ldm else single_file_utils.infer_diffusers_model_type(checkpoint)
