@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.loaders.single_file_utils import load_single_file_checkpoint
 from torch import Tensor, nn
 
 from oneword._typing import Latents, Pixels
 from oneword.errors import ModelError, reason_of
+from oneword.models import single_file
 
 
 _BLOCKS = 2  # of a level
@@ -331,7 +331,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             "256x256_diffusion_uncond.pt of guided-diffusion and name it."
         )
     try:
-        found: Any = load_single_file_checkpoint(str(path))
+        found: Any = single_file.read(path)
     except Exception as error:
         raise ModelError(
             f"The checkpoint must be a .pt or .safetensors file of tensors, got {path}: "
