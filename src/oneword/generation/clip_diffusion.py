@@ -25,7 +25,7 @@ from oneword.concepts.concept import Concept
 from oneword.config.baselines import INIT_SKIP, ClipDiffusionConfig
 from oneword.errors import ModelError
 from oneword.generation.generate import Drawing, OnPicture, check_words
-from oneword.generation.guide import Cutouts, Guide, spherical_distance
+from oneword.generation.guide import Cutouts, Guide, Pictures, spherical_distance
 from oneword.models.contract import Backbone
 from oneword.models.noise import Diffusion
 from oneword.training.draws import generator
@@ -312,10 +312,9 @@ def _next(
 ) -> Latents:
     if sampler == "ddim":
         noise = noise_in(x_t, step, found.x0)
-        x0 = found.x0
         if gradient is not None:
             noise = moved_noise(noise, step, gradient)
-            x0 = picture_in(x_t, step, noise)
+        x0 = picture_in(x_t, step, noise)
         return math.sqrt(step.before) * x0 + math.sqrt(1 - step.before) * noise
     mean = found.mean if gradient is None else moved_mean(found, gradient)
     if step.before == 1:
@@ -399,7 +398,7 @@ class Guidance:
         seen = F.interpolate(moved, size, mode="bilinear", align_corners=False)
         return self.clip_scale * self._distances(seen)
 
-    def _distances(self, seen: Pixels) -> PerSample:
+    def _distances(self, seen: Pictures) -> PerSample:
         """Weighted distance of each picture, of which several are seen in turn."""
         features = self.guide.image_features(seen).unflatten(0, (len(self.targets), -1))
         apart = spherical_distance(features[:, :, None], self.targets[:, None])
@@ -479,7 +478,7 @@ def draw(
     images, weights = _image_targets(guide, cutouts, image_prompts, config.seed)
     every = steps_of(denoiser.alphas_cumprod, config.settled("num_inference_steps"))
     skip = 0 if init is None else INIT_SKIP if config.skip is None else config.skip
-    first = len(denoiser.alphas_cumprod) * (1 - skip / 1000)
+    first = len(denoiser.alphas_cumprod) * (1000 - skip) / 1000
     steps = [step for step in every if step.time < first] or every[:1]
     scales = {n: config.settled(n) for n in ("clip_scale", "tv_scale", "range_scale")}
     pairs = [(i, seed) for i in range(len(config.prompts)) for seed in config.drawn_seeds]

@@ -23,7 +23,7 @@ from oneword.generation import told, wildcards
 from oneword.generation.told import Spellings, spellings
 from oneword.images import labelled_sheet, save_png, to_images
 from oneword.models import samplers
-from oneword.models.contract import Backbone
+from oneword.models.contract import Backbone, Reader
 from oneword.vocabulary.inject import injected
 
 
@@ -200,7 +200,7 @@ def without_wildcards(
 
 
 def check_words(
-    backbone: Backbone,
+    backbone: Reader,
     prompts: Sequence[str],
     concepts: Sequence[Concept],
     *,

@@ -95,6 +95,16 @@ class Autoencoder(Protocol):
 
 
 @runtime_checkable
+class Reader(Protocol):
+    """What reads prompts: a text-to-image model, or a CLIP that guides."""
+
+    vocabularies: dict[str, Vocabulary]
+    """One per text encoder, by the name of its key in concept files."""
+    pool: str
+    """Where CLIP's pooled output is taken: "eos", or "legacy" as stock tools do."""
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen text-to-image model: everything that differs between families hides here."""
 

@@ -55,9 +55,9 @@ def test_the_published_model_has_the_published_tensors():
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == SHA256
 
 
-PARAMETERS = 0
-TENSORS = 0
-SHA256 = ""
+PARAMETERS = 552_814_086
+TENSORS = 566
+SHA256 = "b9c90be1570d1541c91bede05b270bfb6bd51a7d5432e7b06f3a4c4cb257b1b6"
 
 
 def test_the_published_layout_is_read_from_the_tensors():
@@ -89,8 +89,8 @@ def test_a_file_is_loaded_strictly_and_draws_as_it_did(suffix, tmp_path):
     assert float(found.std()) == pytest.approx(DEVIATION, abs=1e-4)
 
 
-EXPECTED: list[float] = []
-DEVIATION = 0.0
+EXPECTED = [-0.5769, -0.478, -0.1515, 0.2472, 0.5284, 0.5582]
+DEVIATION = 0.5142
 
 
 def test_the_schedule_is_the_published_one(tmp_path):
@@ -148,5 +148,5 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
     (tmp_path / "text.pt").write_text("no tensors")
     with pytest.raises(ModelError, match=r"must be a .pt or .safetensors file of tensors"):
         load_unconditional(tmp_path / "text.pt", CPU)
-    with pytest.raises(ModelError, match="dictionary of tensors"):
+    with pytest.raises(ModelError, match=r"The checkpoint must be a .* of tensors"):
         load_unconditional(saved({"a": 1}, tmp_path / "m.pt"), CPU)
