@@ -162,7 +162,7 @@ def _adversarial(bench: _Bench) -> tuple[Any, Pixels]:
     print("| | before | after | gain |\n|---|---|---|---|")
     for name in ("guide", "judge"):
         gains = [b - a for a, b in zip(before[name], after[name], strict=True)]
-        found[name] = {"before": before[name], "after": after[name], "gain": _mean(gains)}
+        found[name] = {"before": before[name], "after": after[name]}
         ends = (f"{_mean(x[name]).value:.3f}" for x in (before, after))
         print(f"| {name} | {' | '.join(ends)} | {_mean(gains)} |")
     more = [
