@@ -78,6 +78,14 @@ def test_a_picture_is_drawn_over(fewest, pictures, tmp_path):
     assert len(Image.open(file).text["init_image_sha256"]) == 64
 
 
+def test_the_embedded_models_own_guide_guides(tmp_path):
+    few = ["--model", "microworld-nano", "--steps", "1", "--num-cutouts", "1"]
+    assert run("a photo of a mug", *few, "--output-dir", tmp_path / "out") == 0
+    (file,) = (tmp_path / "out").glob("*-seed0.png")
+    assert Image.open(file).text["guide"] == "microworld's guide"
+    assert Image.open(file).text["cutouts"] == "48 to 64 px"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,7 +62,8 @@ def published(checkpoint: Path, config: Path | None, device: torch.device) -> Qu
     Raises:
         ModelError: the file is of another layout, is not whole, or is not the configuration's.
     """
-    model = taming.load(checkpoint, config).to(device)  # pyright: ignore[reportArgumentType]
+    model: Any = taming.load(checkpoint, config)
+    model.to(device)
     with checkpoint.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Quantised(
@@ -84,8 +86,8 @@ def embedded(name: str, device: torch.device) -> Quantised:
     Raises:
         WeightsError: a file is missing or damaged, or the codebook is of another autoencoder.
     """
-    network = weights.load_vae(weights.pipeline_folder(name)).to(device)  # pyright: ignore
-    vae = Plain(network, name)
+    network: Any = weights.load_vae(weights.pipeline_folder(name))
+    vae = Plain(network.to(device), name)
     return Quantised(
         name=f"VQ on the landed VAE of {name} (k-means, ours)",
         codebook=weights.load_codebook(name).to(device),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from diffusers.loaders import single_file_utils
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ class _Callback:
     """Stands for the class by which Lightning's files name a callback; nothing comes of it."""
 
 
-_CALLBACKS = [(_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")]
+_CALLBACKS: list[Any] = [
+    (_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+]
 
 
 def reading_lightnings() -> AbstractContextManager[None]:

@@ -83,7 +83,7 @@ def model_of(tensors: Mapping[str, Any]) -> VQModel:
     sizes = {name: tuple(value.shape) for name, value in given.items()}
     try:
         with torch.device("meta"):
-            model = VQModel(**_settings(sizes))
+            model: Any = VQModel(**_settings(sizes))
     except KeyError as error:
         raise ValueError(
             f"it lacks the tensor {error.args[0]}, and holds {_some(sizes)}"
@@ -177,7 +177,7 @@ _CONFIG = {
 }  # fmt: skip
 
 
-def _compare(model: VQModel, path: Path) -> None:
+def _compare(model: Any, path: Path) -> None:
     """Refuse a configuration that is not the model's.
 
     Raises:
