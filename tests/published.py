@@ -254,6 +254,8 @@ SINGLE: Constants = {
     "scaling factor of LDM's latents": (0.18215, "their code (row 13)"),
     "LDM's context": (77, "their code (2.1)"),
     "mask cells of an edit": (4, "ours"),
+    "VQGAN-CLIP: share of the pictures": (0.5, "ours: section 5.1 says jointly, without weights"),
+    "VQGAN-CLIP: least side of a cutout that the guide sees whole": (0.75, "ours"),
     "rank of a LoRA": (4, "diffusers"),
     "rate of Prodigy": (1.0, "2306.06101: its code's default"),
     "course of the rate: cycles": (1, "diffusers"),
@@ -449,3 +451,42 @@ PALAVRA_SINGLE: Constants = {
     "coarse phrase": ("item", "2204.01694, its code"),
 }  # fmt: skip
 """PALAVRA's other constants."""
+
+VQGAN_CLIP: dict[str, Constants] = {
+    "crowson": {
+        "num_steps": (500, "ours: it runs until it is stopped; nerdyrodent's number"),
+        "learning_rate": (0.05, "Crowson 2021: the z+quantize notebook"),
+        "weight_decay": (0.0, "Crowson 2021: the z+quantize notebook"),
+        "num_cutouts": (64, "Crowson 2021: the z+quantize notebook"),
+        "resolution": (480, "Crowson 2021: the z+quantize notebook"),
+        "start": ("codebook", "Crowson 2021: the z+quantize notebook"),
+        "cutouts": ("cropped", "Crowson 2021: the z+quantize notebook"),
+    },
+    "nerdyrodent": {
+        "num_steps": (500, "nerdyrodent at 07a2489"),
+        "learning_rate": (0.1, "nerdyrodent at 07a2489"),
+        "weight_decay": (0.01, "nerdyrodent at 07a2489: torch's AdamW without a word"),
+        "num_cutouts": (32, "nerdyrodent at 07a2489"),
+        "resolution": (512, "nerdyrodent at 07a2489"),
+        "start": ("uniform", "nerdyrodent at 07a2489"),
+        "cutouts": ("augmented", "nerdyrodent at 07a2489"),
+    },
+    "on the embedded models": {
+        "num_steps": (200, "ours"),
+        "num_cutouts": (16, "ours"),
+    },
+}
+"""The notebook "VQGAN+CLIP (z+quantize method)" of 2021, and nerdyrodent/VQGAN-CLIP at 07a2489."""
+
+AUGMENTATIONS: Constants = {
+    "SHARE": (0.7, "nerdyrodent at 07a2489"),
+    "DEGREES": (15.0, "nerdyrodent at 07a2489"),
+    "SHIFT": (0.1, "nerdyrodent at 07a2489"),
+    "DISTORTION": (0.7, "nerdyrodent at 07a2489"),
+    "HUE": (0.1, "nerdyrodent at 07a2489"),
+    "SATURATION": (0.1, "nerdyrodent at 07a2489"),
+    "ERASED_AREA": ((0.1, 0.4), "nerdyrodent at 07a2489"),
+    "ERASED_ASPECT": ((0.3, 1 / 0.3), "nerdyrodent at 07a2489"),
+    "NOISE": (0.1, "nerdyrodent at 07a2489"),
+}
+"""Of VQGAN-CLIP's cutouts."""

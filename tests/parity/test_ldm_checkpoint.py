@@ -159,6 +159,15 @@ def test_every_tensor_of_a_file_is_used_and_the_model_is_the_same(checkpoint, sm
     assert float(scheduler.final_alpha_cumprod) == pytest.approx(0.99915, abs=5e-6)
 
 
+def test_a_file_that_names_a_class_of_lightning_is_read(checkpoint, small, tmp_path):
+    """As the first files of Stable Diffusion and of taming's autoencoders do."""
+    path, tensors = checkpoint
+    single_file.save_as_lightning({"state_dict": tensors}, path)
+    unet = load_backbone(ModelConfig(model=str(path), device="cpu")).pipeline.unet
+    (own, _, _), _ = small
+    assert torch.equal(unet.conv_in.weight, own.conv_in.weight)
+
+
 def test_a_word_is_learned_on_it(checkpoint):
     path, _ = checkpoint
     backbone = load_backbone(ModelConfig(model=str(path), device="cpu"))

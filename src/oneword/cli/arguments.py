@@ -20,6 +20,7 @@ from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.palavra import PalavraFindConfig, PalavraTrainConfig, PalavraWordConfig
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig, UserStudyConfig
+from oneword.config.vqgan_clip import VQGANCLIPConfig
 from oneword.config.web import WebConfig
 from oneword.errors import require
 
@@ -317,6 +318,20 @@ class PalavraFindArguments(PalavraFindConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VQGANCLIPArguments(VQGANCLIPConfig):
+    """Draw as VQGAN-CLIP does: oneword baseline vqgan-clip "a photo of a mug" --pictures FOLDER.
+
+    A picture's codes are moved until a CLIP finds it near to the text, and to the pictures if there
+    are some. Nothing is learned that could draw another picture.
+    """
+
+    prompts: tyro.conf.Positional[tuple[str, ...]]
+    """What to draw, each in quotes; "a mug | a photo:0.5" draws towards two texts, the second with half the weight."""
+    json: Path | None = None
+    """File for the list of pictures with their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComposeArguments(ComposeConfig):
     """Learn several words together, so that they can stand in one picture.
 
@@ -464,6 +479,19 @@ class ThingsArguments:
     """Look of the sheet; unset: all but the first edition."""
     num: int | None = None
     """Show this many only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookArguments(_Seeded):
+    """Quantise the embedded model's autoencoder by k-means, for oneword baseline vqgan-clip.
+
+    The codebook is put beside the model's weights; done once when a model has landed.
+    """
+
+    model: Embedded = "microworld"
+    """Which embedded model."""
+    seed: int = 0
+    """Seed of the pictures and of the first rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -633,6 +661,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "palavra train": (PalavraTrainArguments, "palavra"),
     "palavra word": (PalavraWordArguments, "palavra"),
     "palavra find": (PalavraFindArguments, "palavra"),
+    "baseline vqgan-clip": (VQGANCLIPArguments, "vqgan_clip"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -642,6 +671,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "microworld people": (PeopleArguments, "microworld_pictures"),
     "microworld evaluate": (MicroworldEvaluateArguments, "microworld"),
     "microworld card": (MicroworldCardArguments, "microworld"),
+    "microworld codebook": (CodebookArguments, "microworld_codebook"),
     "microworld train": (MicroworldTrainArguments, "microworld_train"),
     "models": (ModelsArguments, "models"),
     "concept inspect": (InspectArguments, "concept"),
@@ -728,6 +758,13 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
         "training": ("max_train_steps", "learning_rate", "train_batch_size", "seed"),
         "output": ("output_dir", "checkpointing_steps", "land", "json"),
     },
+    "baseline vqgan-clip": {
+        "picture": ("prompts", "pictures", "image_share", "concepts", "init_image", "seeds"),
+        "drawing": ("preset", "steps", "num_cutouts", "resolution"),
+        "model": ("model", "checkpoint", "device"),
+        "guide": ("guide", "judge"),
+        "output": ("output_dir", "json"),
+    },
     "compose": {
         "word": ("images", "placeholder_tokens", "initializer_tokens", "together", "paste"),
         "model": _MODEL,
@@ -769,7 +806,7 @@ def sub_verbs(verb: str) -> dict[str, type[Any]]:
 
 
 SUB_VERB_HELP = {
-    "microworld": """usage: oneword microworld {sample,explore,things,pictures,people,evaluate,card,train} [options]
+    "microworld": """usage: oneword microworld {sample,explore,things,pictures,people,evaluate,card,codebook,train} [options]
 
   sample    draw prompts and say what the oracle reads from each picture
   explore   contact sheets of nouns, places and relations in all styles, drawn beside generated
@@ -778,6 +815,7 @@ SUB_VERB_HELP = {
   people    draw a profession without the world's bias: a set for `oneword debias`
   evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same
   card      how an embedded model was made and what it scores
+  codebook  quantise its autoencoder by k-means, for `oneword baseline vqgan-clip`
   train     run the recipe: draws pictures and trains every part, resumable, within --minutes""",
     "encoder": """usage: oneword encoder train [options]
 
@@ -791,9 +829,10 @@ SUB_VERB_HELP = {
   captions  write the page on which people describe a thing, or with --answers its descriptions.json
 
 `oneword userstudy VERB --help` lists a verb's options.""",
-    "baseline": """usage: oneword baseline {clip-diffusion} [options]
+    "baseline": """usage: oneword baseline {clip-diffusion,vqgan-clip} [options]
 
   clip-diffusion  draw by diffusion that a CLIP guides: unconditional pixels, or a model's latents
+  vqgan-clip      move a picture's codes until a CLIP finds it near to a text, and to pictures
 
 `oneword baseline VERB --help` lists a verb's options.""",
     "palavra": """usage: oneword palavra {train,word,find} [options]

@@ -38,6 +38,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 """A folder for each model of ``models.SIZES``."""
 CARD = "card.json"
 ENCODERS = "encoders"
+CODEBOOK = "codebook.safetensors"
+"""Rows that stand for the cells of the landed autoencoder's latents."""
+VAE_FILE = "pipeline/vae/diffusion_pytorch_model.safetensors"
 
 
 class WeightsError(UserError):
@@ -160,6 +163,51 @@ def prediction_type(name: str = "microworld") -> str:
 def add_scores(scores: dict[str, Any], name: str = "microworld") -> None:
     """Put scores into an embedded model's card."""
     write_json_atomic(WEIGHTS / name / CARD, card(name) | {"scores": scores})
+
+
+def save_codebook(codebook: torch.Tensor, details: dict[str, Any], name: str) -> Path:
+    """Put a codebook beside an embedded model, fp16, and into its card.
+
+    Args:
+        codebook: (rows, channels of the latents).
+        details: What the card says of how it was made.
+        name: Of the model.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder, told = WEIGHTS / name, card(name)
+    rows = codebook.to("cpu", torch.float16).contiguous()
+    # of another autoencoder it would be noise
+    of = {"vae_sha256": told.pop("sha256")[VAE_FILE]}
+    save_file({"codebook": rows}, folder / CODEBOOK, metadata=of)
+    seal(folder, told | {"codebook": details})
+    return folder / CODEBOOK
+
+
+def load_codebook(name: str = "microworld") -> torch.Tensor:
+    """The rows that stand for cells of an embedded model's latents: (rows, channels), float32.
+
+    Raises:
+        WeightsError: there are none, or they are of another autoencoder.
+    """
+    from safetensors import safe_open
+
+    folder = checked(WEIGHTS / name)
+    again = f"make it with `oneword microworld codebook --model {name}`"
+    if not (folder / CODEBOOK).exists():
+        raise WeightsError(
+            f"The embedded model's codebook must lie in {folder / CODEBOOK}, got no file; {again}."
+        )
+    with safe_open(folder / CODEBOOK, "pt") as file:
+        of = (file.metadata() or {}).get("vae_sha256")
+        rows = file.get_tensor("codebook")
+    if of != card(name)["sha256"][VAE_FILE]:
+        raise WeightsError(
+            f"The embedded model's codebook must be of its autoencoder, got one of another in "
+            f"{folder / CODEBOOK}; {again}."
+        )
+    return rows.float()
 
 
 def save_part(folder: Path, name: str, module: nn.Module) -> None:

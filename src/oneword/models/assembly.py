@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from oneword._devices import pick_device, pick_dtype
 from oneword.config.model import ModelConfig
 from oneword.errors import ModelError, reason_of
+from oneword.models import single_file
 from oneword.models.memory import shapes, ways
 from oneword.models.speed import few_cells
 from oneword.models.speed.streaming import streamed
@@ -45,7 +46,7 @@ def load_pipeline(
     dtype = pick_dtype(config.dtype, device, source)
     options = {"dtype": dtype} | options
     try:
-        with quiet(), streamed():
+        with quiet(), streamed(), single_file.reading_lightnings():
             if shapes.has_shapes_alone():
                 return shapes.without_weights(kind, source, revision=config.revision, **options)
             if config.vae is not None:

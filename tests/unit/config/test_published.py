@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import published
-from oneword.config import baselines, palavra, presets, tuning
+from oneword.config import baselines, palavra, presets, tuning, vqgan_clip as vqgan_clip_config
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import ComposeConfig
 from oneword.config.scoring import StudyConfig
 from oneword.evaluation import features
 from oneword.evaluation.harness import protocol_for
-from oneword.generation import blending, clip_diffusion
+from oneword.generation import augmentations, blending, clip_diffusion, vqgan_clip
 from oneword.models import clip_pairs, ldm_checkpoint, unconditional
 from oneword.models.families import ldm, stable_diffusion
 from oneword.study import findings, plan
@@ -100,6 +100,14 @@ def test_palavra(tmp_path):
     }
 
 
+def test_vqgan_clip():
+    ours = {name: asdict(own) for name, own in vqgan_clip_config.VQGAN_CLIP.items()}
+    ours["on the embedded models"] = vqgan_clip_config.VQGAN_CLIP_EMBEDDED
+    assert ours == {name: values(own) for name, own in published.VQGAN_CLIP.items()}
+    named = {name: getattr(augmentations, name) for name in published.AUGMENTATIONS}
+    assert named == values(published.AUGMENTATIONS)
+
+
 def test_single_ones():
     study, inversion = StudyConfig(), InversionConfig()
     weights = [label.rpartition("=")[2] for label in plan.GROUPS["regularization-weights"]]
@@ -143,6 +151,10 @@ def test_single_ones():
         "scaling factor of LDM's latents": ldm_checkpoint._SCALING_FACTOR,
         "LDM's context": ldm.CONTEXT,
         "mask cells of an edit": blending.THICK,
+        "VQGAN-CLIP: share of the pictures": vqgan_clip_config.VQGANCLIPConfig(
+            prompts=("a",)
+        ).image_share,
+        "VQGAN-CLIP: least side of a cutout that the guide sees whole": vqgan_clip._SMALLEST,
         "rank of a LoRA": tuning.TuningConfig().rank,
         "rate of Prodigy": presets.PRODIGY_RATE,
         "course of the rate: cycles": inversion.lr_num_cycles,
@@ -192,9 +204,10 @@ def test_every_constant_has_a_source():
         {"": published.DDIM}, {"": published.LDM_SCHEDULE}, published.PROTOCOLS,
         published.FAMILIES, {"": published.SINGLE}, published.DECODERS,
         published.TUNING_RATES, published.TUNING, {"": published.RATE_FACTORS}, published.RECIPES,
-        published.CLIP_DIFFUSION,
+        published.CLIP_DIFFUSION, published.VQGAN_CLIP, {"": published.AUGMENTATIONS},
+        published.PALAVRA, {"": published.PALAVRA_SINGLE},
     )  # fmt: skip
-    named = r"their code|\d{4}\.\d{5}|diffusers|ours|Crowson 2021|openai/CLIP"
+    named = r"their code|\d{4}\.\d{5}|diffusers|ours|Crowson 2021|openai/CLIP|nerdyrodent"
     start = rf"(section \d(\.\d)?|appendix [A-D]|{named})\b"
     for constants in chain.from_iterable(table.values() for table in tables):
         for name, (_, source) in constants.items():

@@ -1,0 +1,127 @@
+"""A codebook for the landed autoencoder: rows that stand for the cells of its latents.
+
+No VQGAN is trained for the embedded model. Its own latents, which are continuous, are quantised by
+k-means instead; on drawing by rows of a codebook this changes what the rows are, and nothing else.
+"""
+
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from scipy.cluster import vq
+from torch import Tensor
+
+from oneword.microworld import weights
+from oneword.microworld.making.models import SIZES
+from oneword.microworld.making.stages import pixels_of
+from oneword.microworld.world import drawing
+
+
+ROWS = {"microworld": 4096, "microworld-nano": 1024}
+"""Rows of each model's codebook."""
+_PICTURES = 256  # 65,536 cells of microworld's latents, 16,384 of the tiny model's
+_CHECKED = 64  # unseen pictures that the error is measured on
+_PASSES = 20
+_AT_ONCE = 16  # pictures
+
+
+def make(name: str, *, seed: int = 0, on_picture: Callable[[int, int], None] | None = None) -> Path:
+    """Make the codebook of an embedded model and put it beside its weights.
+
+    Args:
+        name: The model.
+        seed: Of the pictures and of the first rows.
+        on_picture: ``on_picture(done, total)`` is told of the pictures that were encoded.
+
+    Returns:
+        The file.
+
+    Raises:
+        WeightsError: the model has not landed.
+    """
+    vae = weights.load_vae(weights.pipeline_folder(name)).eval()
+    size, show = SIZES[name].size_px, on_picture or _tell_nobody
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 61)))
+    seeds = rng.integers(0, 2**40, _PICTURES + _CHECKED).tolist()
+    pictures, _ = drawing.render_batch(seeds, size=size)
+    latents = []
+    for start in range(0, len(pictures), _AT_ONCE):
+        latents.append(_latents(vae, pictures[start : start + _AT_ONCE]))
+        show(min(start + _AT_ONCE, len(pictures)), len(pictures))
+    known = torch.cat(latents)
+    rows = clustered(_cells(known[:_PICTURES]), ROWS[name], rng)
+    details = {
+        "rows": len(rows),
+        "pictures": _PICTURES,
+        "seed": seed,
+        "passes": _PASSES,
+    } | _kept(vae, pictures[_PICTURES:], known[_PICTURES:], rows.half().float())
+    return weights.save_codebook(rows, details, name)
+
+
+def clustered(cells: Tensor, num_rows: int, rng: np.random.Generator) -> Tensor:
+    """Rows of a codebook by k-means, from cells that differ.
+
+    Args:
+        cells: (cells, channels); of flat pictures many are equal.
+        num_rows: How many rows, fewer than there are different cells.
+        rng: Chooses the first rows.
+
+    Returns:
+        (num_rows, channels), float32.
+    """
+    values = cells.numpy()
+    different = np.unique(values, axis=0)
+    first = different[rng.choice(len(different), num_rows, replace=False)]
+    with warnings.catch_warnings():
+        # a row that no cell is nearest to stays where it was
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        rows, _ = vq.kmeans2(values, first, iter=_PASSES, minit="matrix")
+    return torch.from_numpy(rows).float()
+
+
+@torch.no_grad()
+def _latents(vae: AutoencoderKL, pictures: np.ndarray) -> Tensor:
+    return vae.encode(pixels_of(pictures, torch.device("cpu"))).latent_dist.mean
+
+
+def _cells(latents: Tensor) -> Tensor:
+    return latents.movedim(1, -1).flatten(0, -2)
+
+
+@torch.no_grad()
+def _kept(
+    vae: AutoencoderKL, pictures: np.ndarray, latents: Tensor, rows: Tensor
+) -> dict[str, Any]:
+    """Of unseen drawings: peak signal-to-noise ratio, dB, and how many rows they use."""
+    pixels = pixels_of(pictures, torch.device("cpu"))
+    nearest = torch.cdist(_cells(latents), rows).argmin(dim=1)
+    quantised = rows[nearest].unflatten(0, (len(latents), *latents.shape[2:])).movedim(-1, 1)
+    found: dict[str, float] = {}
+    for what, own in (("autoencoder", latents), ("quantised", quantised)):
+        decoded = torch.cat([vae.decode(part).sample for part in own.split(_AT_ONCE)]).clamp(-1, 1)
+        errors = (decoded - pixels).square().flatten(1).mean(dim=1)
+        found[what] = float((10 * torch.log10(4 / errors)).mean())
+    used = len(nearest.unique())
+    perplexity = _perplexity(nearest, len(rows))
+    return {"psnr_db": found, "rows_used": used, "perplexity": perplexity}
+
+
+def _perplexity(nearest: Tensor, num_rows: int) -> float:
+    """How many rows are used, were all used equally often: in [1, num_rows]."""
+    shares = torch.bincount(nearest, minlength=num_rows).double() / len(nearest)
+    return math.exp(-float(torch.special.xlogy(shares, shares).sum()))
+
+
+def _tell_nobody(done: int, total: int) -> None:
+    """Stand in for an absent ``on_picture``."""
