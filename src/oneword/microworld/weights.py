@@ -74,6 +74,11 @@ def judge_folder(name: str = "microworld") -> Path:
     return WEIGHTS / name / "judge"
 
 
+def guide_folder(name: str = "microworld") -> Path:
+    """Folder of the CLIP that guides drawing on an embedded model, and never scores."""
+    return WEIGHTS / name / "guide"
+
+
 def card(name: str = "microworld") -> dict[str, Any]:
     """How an embedded model was made and what it scores; empty where none has landed."""
     path = WEIGHTS / name / CARD

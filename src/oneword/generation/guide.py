@@ -1,0 +1,105 @@
+"""What guided drawing shares: the guide, how far features lie apart, and cutouts of pictures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from oneword.models.guide import Features, Guide, GuideError, Pictures
+
+
+__all__ = ["Cutouts", "Features", "Guide", "GuideError", "Pictures", "spherical_distance"]
+
+
+def spherical_distance(
+    a: Float[Tensor, "*some dim"], b: Float[Tensor, "*others dim"]
+) -> Float[Tensor, "*both"]:
+    """``2 arcsin(|a/|a| - b/|b|| / 2)^2``, which is half the squared angle, in [0, pi^2 / 2].
+
+    Source:
+        Crowson 2021, the published notebooks of VQGAN-CLIP and CLIP-guided diffusion.
+    """
+    chord = (F.normalize(a, dim=-1) - F.normalize(b, dim=-1)).norm(dim=-1)
+    return 2 * (chord / 2).clamp(max=1.0).arcsin().square()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutouts:
+    """Square cutouts of random sizes and places, brought to a guide's size.
+
+    A side is ``int(u^power * (longest - shortest) + shortest)`` with u from U[0, 1), ``longest``
+    the picture's shorter side and ``shortest`` the least of it, ``size`` and ``min_size``; the
+    place is uniform.
+
+    Source:
+        Crowson 2021, the published notebooks of VQGAN-CLIP and CLIP-guided diffusion; ``min_size``
+        is ours, since cutouts of pictures that are no larger than the guide's would be no cutouts.
+    """
+
+    number: int
+    """Cutouts of each picture, 1 or more."""
+    size: int
+    """Side that they are brought to, px."""
+    power: float = 1.0
+    """Above 1 small cutouts are drawn more often."""
+    min_size: int | None = None
+    """Shortest side, px; ``None``: ``size``."""
+    resize: Literal["pool", "bilinear", "resample"] = "pool"
+    """By the means of cells, between four pixels, or bicubic after a Lanczos filter."""
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Shortest and longest side of the cutouts of pictures of a size, px."""
+        longest = min(height, width)
+        return min(longest, self.size, self.min_size or self.size), longest
+
+    def __call__(
+        self, pictures: Pictures, generator: torch.Generator
+    ) -> Float[Tensor, "cutouts 3 size size"]:
+        """Cut pictures, all of them at the same places.
+
+        Args:
+            pictures: (num, 3, height, width).
+            generator: Of the sizes and places, on the CPU.
+
+        Returns:
+            (number * num, 3, size, size): the first cutout of every picture, then the second.
+        """
+        height, width = pictures.shape[-2:]
+        shortest, longest = self.sides(height, width)
+        found = []
+        for _ in range(self.number):
+            u = float(torch.rand((), generator=generator))
+            side = int(u**self.power * (longest - shortest) + shortest)
+            left = int(torch.randint(width - side + 1, (), generator=generator))
+            top = int(torch.randint(height - side + 1, (), generator=generator))
+            found.append(self._resized(pictures[..., top : top + side, left : left + side]))
+        return torch.cat(found)
+
+    def _resized(self, pictures: Tensor) -> Tensor:
+        size = (self.size, self.size)
+        if tuple(pictures.shape[-2:]) == size:
+            return pictures
+        if self.resize == "pool":
+            return F.adaptive_avg_pool2d(pictures, size)
+        if self.resize == "bilinear":
+            return F.interpolate(pictures, size, mode="bilinear", align_corners=False)
+        if self.size < pictures.shape[-1]:
+            pictures = _smoothed(pictures, self.size / pictures.shape[-1])
+        return F.interpolate(pictures, size, mode="bicubic", align_corners=True)
+
+
+def _smoothed(pictures: Tensor, ratio: float) -> Tensor:
+    """Pictures under a Lanczos filter of two lobes, for a shrinking by a ratio below 1."""
+    reach = math.ceil(2 / ratio)
+    at = torch.arange(-reach, reach + 1, device=pictures.device, dtype=pictures.dtype) * ratio
+    kernel = torch.where(at.abs() < 2, torch.sinc(at) * torch.sinc(at / 2), torch.zeros_like(at))
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1)
+    padded = F.pad(pictures, (reach,) * 4, "reflect")
+    down = F.conv2d(padded, kernel[..., None], groups=3)
+    return F.conv2d(down, kernel[:, :, None], groups=3)

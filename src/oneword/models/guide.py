@@ -1,0 +1,158 @@
+"""The guide: a CLIP pair towards which pictures are drawn, and which never scores them.
+
+Pictures that are optimised on a CLIP fool that CLIP first of all, so that what guides must not be
+what judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from oneword.config.model import EMBEDDED
+from oneword.errors import UserError
+from oneword.models.clip_pairs import (
+    ClipPair,
+    guide_source,
+    is_same,
+    judge_source,
+    load_pair,
+)
+from oneword.vocabulary.inject import injected
+from oneword.vocabulary.vocabulary import Vocabulary
+from oneword.vocabulary.word import PlaceholderError, Word
+
+
+Pictures = Float[Tensor, "num 3 height width"]
+"""RGB, float, in [0, 1], as CLIP has them before its normalisation."""
+Features = Float[Tensor, "num dim"]
+"""CLIP embeddings of unit length."""
+OWN_TOWER = "clip_guide"
+"""Key of the embedded guides' text tower in concept files."""
+_TOWERS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
+"""Keys of text towers whose tables are those of a drawing model's encoder, by width."""
+
+
+class GuideError(UserError):
+    """The CLIP that guides cannot be used."""
+
+
+class Guide:
+    """A frozen CLIP pair that guides drawing.
+
+    Its attributes: ``name``, for reports; ``source``, the hub id or folder; ``size``, the side of
+    its pictures, px; ``dim``, the length of its features; ``tower``, the key of its text tower in
+    concept files.
+    """
+
+    def __init__(self, pair: ClipPair, *, name: str, source: str, tower: str | None = None) -> None:
+        """Take a loaded pair.
+
+        Args:
+            pair: The pair.
+            name: What it is called in reports.
+            source: Hub id or folder.
+            tower: Key of its text tower in concept files; unset: by its width.
+        """
+        self.model, self.name, self.source = pair.model, name, source
+        config: Any = pair.model.config
+        self.size = int(config.vision_config.image_size)
+        self.dim = int(config.projection_dim)
+        self.device: torch.device = pair.model.device
+        self._mean = torch.tensor(pair.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(pair.std, device=self.device)[:, None, None]
+        width = int(config.text_config.hidden_size)
+        # the smaller CLIPs are as wide as each other, and each has a table of its own
+        self.tower = tower or _TOWERS.get(width, f"clip_b{config.vision_config.patch_size}")
+        self._holder = SimpleNamespace(tokenizer=pair.tokenizer)
+        vocabulary = Vocabulary(self.tower, self._holder, "tokenizer", pair.model.text_model)
+        self.vocabularies = {self.tower: vocabulary}
+        """As a backbone has them, so that words can be injected and learned."""
+
+    @classmethod
+    def load(
+        cls,
+        source: str | None,
+        backbone_name: str | None,
+        *,
+        device: torch.device,
+        judge: str | None = None,
+        allow_same_clip: bool = False,
+    ) -> Guide:
+        """Load a guide that is not the judge.
+
+        Args:
+            source: Hub id or folder of a CLIP; ``None``: microworld's own guide on microworld,
+                elsewhere ``openai/clip-vit-base-patch16``.
+            backbone_name: The model that is guided, by which the defaults are taken.
+            device: Where it runs.
+            judge: The CLIP that will score; ``None``: the one that scores by default.
+            allow_same_clip: Let guide and judge be one CLIP; scores are worth little then.
+
+        Raises:
+            GuideError: there is no whole CLIP of that name, or it is the judge.
+        """
+        place = guide_source(source, backbone_name)
+        scores = judge_source(judge, backbone_name or "")
+        if not allow_same_clip and is_same(place, scores):
+            raise GuideError(
+                f"The guide must not be the CLIP that judges, got {source or place} for both; name "
+                "another with --guide or --judge, or pass --allow-same-clip, after which the "
+                "judge's scores say little."
+            )
+        own = source is None and backbone_name in EMBEDDED
+        pair = load_pair(place, device, role="The guide", error=GuideError)
+        return cls(
+            pair,
+            name="microworld's guide" if own else place,
+            source=place,
+            tower=OWN_TOWER if own else None,
+        )
+
+    def image_features(self, pictures: Pictures) -> Features:
+        """Features of pictures of the guide's own size, unit length; differentiable.
+
+        Args:
+            pictures: RGB in [0, 1], (num, 3, size, size).
+
+        Raises:
+            ValueError: they are of another size.
+        """
+        if pictures.shape[-2:] != (self.size, self.size):
+            raise ValueError(
+                f"Pictures must be {self.size} x {self.size} px, got "
+                f"{pictures.shape[-2]} x {pictures.shape[-1]}."
+            )
+        values = (pictures - self._mean) / self._std
+        seen = self.model.vision_model(pixel_values=values).pooler_output
+        return F.normalize(self.model.visual_projection(seen), dim=-1)
+
+    def text_features(self, prompts: Sequence[str], concepts: Sequence[Word] = ()) -> Features:
+        """Features of prompts, unit length; differentiable in the concepts' rows.
+
+        Args:
+            prompts: May hold the concepts' placeholders.
+            concepts: Words with rows for this guide's text tower.
+
+        Raises:
+            PlaceholderError: a word has no rows for the tower, or they are of another width.
+        """
+        for word in concepts:
+            if self.tower not in word.rows:
+                raise PlaceholderError(
+                    f"The concept {word.placeholder_token!r} must have rows for {self.tower}, the "
+                    f"text tower of {self.name}, got some for {', '.join(word.rows)}; use a word "
+                    "that was learned on this CLIP."
+                )
+        with injected(self, concepts):
+            batch = self._holder.tokenizer(
+                list(prompts), padding=True, truncation=True, return_tensors="pt"
+            ).to(self.device)
+            read = self.model.text_model(**batch).pooler_output
+        return F.normalize(self.model.text_projection(read), dim=-1)
