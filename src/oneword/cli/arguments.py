@@ -17,6 +17,7 @@ from oneword.config.drawing import EditConfig, GenerateConfig, SamplingConfig
 from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig, UserStudyConfig
+from oneword.config.variations import ProjectorConfig, VariationsConfig
 from oneword.config.web import WebConfig
 from oneword.errors import require
 
@@ -256,6 +257,28 @@ class UserStudyCaptionsArguments:
     def __post_init__(self) -> None:
         require(1 <= self.each <= 5, f"each must be 1 to 5, got {self.each}.")
         check_seeds(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationsArguments(VariationsConfig):
+    """Vary pictures with a model that a picture guides: oneword baseline variations PICTURE ...
+
+    Nothing is learned. What DALL-E 2 does in the paper's figure 3, with models that are published.
+    """
+
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """The pictures, each of which is varied."""
+    json: Path | None = None
+    """File for the list of variations with their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorArguments(ProjectorConfig):
+    """Train a projector, with which a model of this package varies pictures. Run again to go on.
+
+    Its network turns a picture's CLIP features into vectors that the frozen model reads in a word's
+    place, trained by equation 2.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -570,6 +593,8 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "userstudy make": (UserStudyMakeArguments, "userstudy"),
     "userstudy read": (UserStudyReadArguments, "userstudy"),
     "userstudy captions": (UserStudyCaptionsArguments, "userstudy"),
+    "baseline variations": (VariationsArguments, "variations"),
+    "baseline projector": (ProjectorArguments, "variations"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -658,6 +683,15 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
         "work": ("slots", "num_processes", "cluster", "workers"),
         "output": ("output_dir", "report", "dry_run"),
     },
+    "baseline projector": {
+        "picture": ("train_data_dir", "num_pictures"),
+        "guide": ("guide", "judge", "allow_same_clip"),
+        "model": _MODEL,
+        "training": (
+            "num_vectors", "num_samples", "train_batch_size", "learning_rate", "seed",
+        ),
+        "output": ("output_dir",),
+    },
     "compose": {
         "word": ("images", "placeholder_tokens", "initializer_tokens", "together", "paste"),
         "model": _MODEL,
@@ -708,6 +742,12 @@ SUB_VERB_HELP = {
   captions  write the page on which people describe a thing, or with --answers its descriptions.json
 
 `oneword userstudy VERB --help` lists a verb's options.""",
+    "baseline": """usage: oneword baseline {variations,projector} [options]
+
+  variations  vary pictures with a model that a picture guides, as DALL-E 2 in the paper's figure 3
+  projector   train what varies pictures on a model of this package, such as microworld
+
+`oneword baseline VERB --help` lists a verb's options.""",
     "concept": f"""usage: oneword concept VERB FILE [FILE ...] [options]
 
 {chr(10).join(f"  {sub:<8} {(kind.__doc__ or '').strip()}" for sub, kind in sub_verbs("concept").items())}

@@ -47,6 +47,7 @@ VERBS = {
     "evaluate": "score a learned word beside its references",
     "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
     "userstudy": "ask people: questionnaires about a study's pictures, and what the answers say",
+    "baseline": "what the paper compares with: pictures varied, or drawn towards a CLIP",
     "compose": "learn several words together, so that they can stand in one picture",
     "debias": "learn a fairer word from a small diverse set, and show who each word shows",
     "microworld": "the embedded model: train, evaluate, card",

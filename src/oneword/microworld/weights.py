@@ -79,6 +79,11 @@ def guide_folder(name: str = "microworld") -> Path:
     return WEIGHTS / name / "guide"
 
 
+def projector_folder(name: str = "microworld") -> Path:
+    """Folder of an embedded model's projector from pictures, where one has landed."""
+    return WEIGHTS / name / "projector"
+
+
 def card(name: str = "microworld") -> dict[str, Any]:
     """How an embedded model was made and what it scores; empty where none has landed."""
     path = WEIGHTS / name / CARD

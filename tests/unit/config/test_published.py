@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import published
-from oneword.config import presets, tuning
+from oneword.config import presets, tuning, variations
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import ComposeConfig
 from oneword.config.scoring import StudyConfig
@@ -21,7 +21,7 @@ from oneword.generation import blending
 from oneword.models import ldm_checkpoint
 from oneword.models.families import ldm, stable_diffusion
 from oneword.study import findings, plan
-from oneword.training import draws
+from oneword.training import draws, projector
 from oneword.training.extensions import cross_init, dreamartist, progressive
 from oneword.training.tuning import named
 from oneword.vocabulary import kinds
@@ -79,6 +79,24 @@ def test_weights():
     assert rates == tuning.TUNING_RATES
     assert values(published.RATE_FACTORS) == presets.RATE_FACTORS
     assert flat(tuning.TUNING) == {name: values(own) for name, own in published.TUNING.items()}
+
+
+def test_variations():
+    config = variations.ProjectorConfig()
+    names = ("num_vectors", "num_samples", "num_pictures", "train_batch_size", "learning_rate")
+    ours = {name: dict(own) for name, own in variations.VARIATIONS.items()}
+    ours["karlo from text"] = dict(variations.KARLO_TEXT)
+    ours["candidates"] = {
+        "of a word": variations.CANDIDATES,
+        "of variations": variations.VARIATION_CANDIDATES,
+    }
+    ours["projector"] = {name: getattr(config, name) for name in names} | {
+        "hidden": projector._HIDDEN,
+        "warmup_steps": projector._WARMUP_STEPS,
+        "weight_decay": projector._WEIGHT_DECAY,
+        "initializer": projector.INITIALIZER,
+    }
+    assert ours == {name: values(own) for name, own in published.VARIATIONS.items()}
 
 
 def test_single_ones():
@@ -156,6 +174,7 @@ def test_every_constant_has_a_source():
         {"": published.DDIM}, {"": published.LDM_SCHEDULE}, published.PROTOCOLS,
         published.FAMILIES, {"": published.SINGLE}, published.DECODERS,
         published.TUNING_RATES, published.TUNING, {"": published.RATE_FACTORS}, published.RECIPES,
+        published.VARIATIONS,
     )  # fmt: skip
     start = r"(section \d(\.\d)?|appendix [A-D]|their code|\d{4}\.\d{5}|diffusers|ours)\b"
     for constants in chain.from_iterable(table.values() for table in tables):
