@@ -109,8 +109,8 @@ def values(rows: Sequence[Row], metric: str) -> Runs:
     kinds = {EDITS: KINDS, EVERY: (PHOTO, PLAIN, *KINDS)}.get(kind, (kind,))
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        own = [row.get(name) for name in names]
-        if row["kind"] in kinds and None not in own:
+        own = [row[name] for name in names if row.get(name) is not None]
+        if row["kind"] in kinds and len(own) == len(names):
             mean = math.fsum(own) / len(own)
             found.setdefault(row["concept"], {}).setdefault(row["seed"], []).append(mean)
     return {
