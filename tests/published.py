@@ -490,3 +490,48 @@ AUGMENTATIONS: Constants = {
     "NOISE": (0.1, "nerdyrodent at 07a2489"),
 }
 """Of VQGAN-CLIP's cutouts."""
+
+VARIATIONS: dict[str, Constants] = {
+    "karlo": {
+        "source": ("kakaobrain/karlo-v1-alpha-image-variations", "diffusers"),
+        "guidance_scale": (8.0, "diffusers: decoder_guidance_scale of its pipeline"),
+        "num_inference_steps": (25, "diffusers: steps of the decoder"),
+        "super_res_steps": (7, "diffusers: steps of the enlarging networks"),
+    },
+    "sd-unclip": {
+        "source": ("stabilityai/stable-diffusion-2-1-unclip", "diffusers"),
+        "guidance_scale": (10.0, "diffusers: default of its pipeline"),
+        "num_inference_steps": (20, "diffusers: default of its pipeline"),
+        "noise_level": (0, "diffusers: default of its pipeline"),
+    },
+    "sd-variations": {
+        "source": ("lambdalabs/sd-image-variations-diffusers", "diffusers"),
+        "revision": ("v2.0", "diffusers: the model's card"),
+        "guidance_scale": (3.0, "diffusers: the model's card"),
+        "num_inference_steps": (50, "diffusers: default of its pipeline"),
+    },
+    "karlo from text": {
+        "source": ("kakaobrain/karlo-v1-alpha", "diffusers"),
+        "prior_guidance_scale": (4.0, "diffusers: default of its pipeline"),
+        "prior_steps": (25, "diffusers: default of its pipeline"),
+        "guidance_scale": (8.0, "diffusers: default of its pipeline"),
+        "num_inference_steps": (25, "diffusers: default of its pipeline"),
+        "super_res_steps": (7, "diffusers: default of its pipeline"),
+    },
+    "candidates": {
+        "of a word": (16, "section 4.7 (row 26)"),
+        "of variations": (6, "section 4.7 (row 26): of DALL-E 2"),
+    },
+    "projector": {
+        "num_vectors": (4, "2204.06125: its decoder has four tokens of the embedding"),
+        "num_samples": (50_000, "ours"),
+        "num_pictures": (4096, "ours"),
+        "train_batch_size": (16, "ours"),
+        "learning_rate": (1e-3, "ours"),
+        "hidden": (512, "ours"),
+        "warmup_steps": (100, "ours"),
+        "weight_decay": (0.01, "ours"),
+        "initializer": ("photo", "ours"),
+    },
+}
+"""Of models that vary a picture, and of the projector that does it on models of this package."""

@@ -17,7 +17,7 @@ from oneword.config.presets import SETUPS
 from oneword.microworld.making.run import STAGES
 from oneword.microworld.world import artwork, inventory
 from oneword.microworld.world.held_out import HELD_OUT
-from oneword.study.plan import BIPARTITE, GROUPS, REFERENCES
+from oneword.study.plan import BASELINES, BIPARTITE, GROUPS, REFERENCES
 from oneword.study.prompt_sets import PROMPT_SETS
 
 
@@ -77,7 +77,7 @@ def test_no_help_is_longer_than_two_screens(told):
     ("page", "names"),
     [
         ("train-all", SETUPS), ("train", SETUPS), ("study-all", PROMPT_SETS),
-        ("study-all", {*SETUPS, BIPARTITE, *REFERENCES, *GROUPS}),
+        ("study-all", {*SETUPS, BIPARTITE, *REFERENCES, *BASELINES, *GROUPS}),
         ("microworld-pictures", [concept.name for concept in HELD_OUT]),
         ("microworld-people", inventory.PROFESSIONS), ("microworld-train", STAGES),
         ("microworld-things", (*artwork.LOOKS, artwork.FIRST_EDITION)),

@@ -383,7 +383,7 @@ def test_a_word_that_another_process_trains_stops_the_study_and_fails_no_job(mak
     assert grid.standing(study).failed == []
 
 
-def test_the_pictures_page_shows_what_each_description_drew(make, concepts, tmp_path):
+def test_the_pictures_page_shows_what_each_description_drew(make, concepts, tmp_path, without_hub):
     """Figure 3 from end to end; which text is whose turn, and its place, are tested apart."""
     place = tmp_path / "described" / "cup"
     shutil.copytree(concepts / "cup", place)
@@ -392,6 +392,7 @@ def test_the_pictures_page_shows_what_each_description_drew(make, concepts, tmp_
     study = make(tmp_path / "out", concepts=(str(place),), setups=("fig3",))
     ended = grid.run(study, on_event=Events())
     assert len(ended.done) == 4
+    assert {spec.setup for spec in ended.absent} == {"variations", "variations-captions"}
     page.write(study, command="x")
     html = (study.folder / "pictures.html").read_text()
     (line,) = re.findall(r"<tr><th>captions-long</th>(.*?)</tr>", html, re.S)

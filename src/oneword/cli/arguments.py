@@ -20,6 +20,7 @@ from oneword.config.model import ModelConfig, of_the_word
 from oneword.config.palavra import PalavraFindConfig, PalavraTrainConfig, PalavraWordConfig
 from oneword.config.runs import ComposeConfig, DebiasConfig, TrainConfig
 from oneword.config.scoring import ChooseConfig, EvaluateConfig, StudyConfig, UserStudyConfig
+from oneword.config.variations import ProjectorConfig, VariationsConfig
 from oneword.config.vqgan_clip import VQGANCLIPConfig
 from oneword.config.web import WebConfig
 from oneword.errors import require
@@ -329,6 +330,28 @@ class VQGANCLIPArguments(VQGANCLIPConfig):
     """What to draw, each in quotes; "a mug | a photo:0.5" draws towards two texts, the second with half the weight."""
     json: Path | None = None
     """File for the list of pictures with their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationsArguments(VariationsConfig):
+    """Vary pictures with a model that a picture guides: oneword baseline variations PICTURE ...
+
+    Nothing is learned. What DALL-E 2 does in the paper's figure 3, with models that are published.
+    """
+
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """The pictures, each of which is varied."""
+    json: Path | None = None
+    """File for the list of variations with their settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorArguments(ProjectorConfig):
+    """Train a projector, with which a model of this package varies pictures. Run again to go on.
+
+    Its network turns a picture's CLIP features into vectors that the frozen model reads in a word's
+    place, trained by equation 2.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -658,10 +681,12 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "userstudy captions": (UserStudyCaptionsArguments, "userstudy"),
     "encoder train": (EncoderTrainArguments, "encoder"),
     "baseline clip-diffusion": (ClipDiffusionArguments, "baseline"),
+    "baseline vqgan-clip": (VQGANCLIPArguments, "vqgan_clip"),
+    "baseline variations": (VariationsArguments, "variations"),
+    "baseline projector": (ProjectorArguments, "variations"),
     "palavra train": (PalavraTrainArguments, "palavra"),
     "palavra word": (PalavraWordArguments, "palavra"),
     "palavra find": (PalavraFindArguments, "palavra"),
-    "baseline vqgan-clip": (VQGANCLIPArguments, "vqgan_clip"),
     "compose": (ComposeArguments, "compose"),
     "debias": (DebiasArguments, "debias"),
     "microworld sample": (SampleArguments, "microworld"),
@@ -765,6 +790,15 @@ COMMON: dict[str, dict[str, tuple[str, ...]]] = {
         "guide": ("guide", "judge"),
         "output": ("output_dir", "json"),
     },
+    "baseline projector": {
+        "picture": ("train_data_dir", "num_pictures"),
+        "guide": ("guide", "judge", "allow_same_clip"),
+        "model": _MODEL,
+        "training": (
+            "num_vectors", "num_samples", "train_batch_size", "learning_rate", "seed",
+        ),
+        "output": ("output_dir",),
+    },
     "compose": {
         "word": ("images", "placeholder_tokens", "initializer_tokens", "together", "paste"),
         "model": _MODEL,
@@ -829,10 +863,12 @@ SUB_VERB_HELP = {
   captions  write the page on which people describe a thing, or with --answers its descriptions.json
 
 `oneword userstudy VERB --help` lists a verb's options.""",
-    "baseline": """usage: oneword baseline {clip-diffusion,vqgan-clip} [options]
+    "baseline": """usage: oneword baseline {clip-diffusion,vqgan-clip,variations,projector} [options]
 
   clip-diffusion  draw by diffusion that a CLIP guides: unconditional pixels, or a model's latents
   vqgan-clip      move a picture's codes until a CLIP finds it near to a text, and to pictures
+  variations      vary pictures with a model that a picture guides, as DALL-E 2 in figure 3
+  projector       train what varies pictures on a model of this package, such as microworld
 
 `oneword baseline VERB --help` lists a verb's options.""",
     "palavra": """usage: oneword palavra {train,word,find} [options]

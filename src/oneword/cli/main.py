@@ -48,7 +48,7 @@ VERBS = {
     "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
     "userstudy": "ask people: questionnaires about a study's pictures, and what the answers say",
     "encoder": "train what maps pictures to a word at once, for train --initializer encoder",
-    "baseline": "draw as the methods do that the paper compares with: guided by a CLIP",
+    "baseline": "what the paper compares with: pictures drawn towards a CLIP, or varied",
     "palavra": "learn a word of a CLIP, which finds pictures and guides their drawing (PALAVRA)",
     "compose": "learn several words together, so that they can stand in one picture",
     "debias": "learn a fairer word from a small diverse set, and show who each word shows",

@@ -62,11 +62,16 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         if not (study.folder / page.PARQUET).is_file():
             options.say(f"No {page.PARQUET}: it needs pyarrow; `pip install 'oneword[study]'`.")
         count += f" Report: {path}"
-        if study.wants_pictures and (study.folder / pictures.PAGE).is_file():
-            count += f" Pictures: {study.folder / pictures.PAGE}"
+        for name in study.figures:
+            if (study.folder / pictures.PAGES[name]).is_file():
+                count += f" Pictures: {study.folder / pictures.PAGES[name]}"
     options.tell(count)
     for spec in ended.failed:
         options.tell(f"  failed: {spec.name} ({_failure(study, spec)})")
+    for label, why in grid.absences(study).items():
+        options.tell(f"  not available: {label} ({why})")
+    if ended.absent:
+        options.tell("Run again with --retry-failed once what is missing is here.")
     if ended.failed:
         options.tell("Run again with --retry-failed to try them again.")
     return 1 if ended.failed else 0
@@ -112,7 +117,7 @@ def _dry_run(study: Study, target: Path | None) -> int:
         "setups": list(study.arms),
         "seeds": list(study.config.seeds),
         "prompts": study.prompt_set,
-        "jobs": {k: len(getattr(now, k)) for k in ("done", "failed", "left")},
+        "jobs": now.counts,
         "jobs_left_by_setup": dict(Counter(spec.setup for spec in now.left)),
         "pictures": sum(study.pictures(spec) for spec in now.left),
         "cost": None if found is None else dataclasses.asdict(found) | {
@@ -127,11 +132,17 @@ def _dry_run(study: Study, target: Path | None) -> int:
         + f": {len(study.specs)} jobs, {len(now.done)} done, {len(now.failed)} failed, "
         f"{len(now.left)} left."
     )
+    if now.absent:
+        options.tell(f"  {len(now.absent)} are of methods that are not available here.")
     options.tell(f"  concepts: {', '.join(study.subjects)}")
     for setup, count in plan["jobs_left_by_setup"].items():
         options.tell(f"  {count:5d} x {setup}")
     if found is not None:
         _show_cost(found, plan["pictures"], hands)
+        if study.baselines:
+            options.tell(
+                f"Counted as drawings of the model, and dearer: {', '.join(study.baselines)}."
+            )
     return 0
 
 

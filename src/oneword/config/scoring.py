@@ -126,6 +126,16 @@ class ChooseConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BaselinesConfig:
+    """What draws the rows of figures 3 and 5 that are other people's systems."""
+
+    guide: str | None = None
+    """CLIP that guides the rows of figure 5, which must not be the judge: hub id or folder; unset: the embedded model's own guide, openai/clip-vit-base-patch16 elsewhere."""
+    variations: str | None = None
+    """What varies pictures, as --model of oneword baseline variations; unset: the embedded model's projector, karlo elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StudyConfig:
     """Compare ways to find a word: every concept with every setup and seed, scored alike."""
 
@@ -134,7 +144,7 @@ class StudyConfig:
     concepts: tuple[str, ...] = ()
     """Folders of pictures, folders of such folders (as DreamBench has them), or on the embedded models held-out concepts by name, or a half of them: test, development."""
     setups: tuple[str, ...] = ("paper",)
-    """Setups to compare: names of --setup, bipartite (the word's pictures inverted and drawn anew), or image-only, prompt-only and initializer (references that learn nothing); paper, all, regularization-weights and fig3 stand for several, and fig3 (the word beside short and long descriptions) also writes pictures.html: a row for each setup, a column for each kind of prompt. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
+    """Setups to compare: names of --setup, bipartite (the word's pictures inverted and drawn anew), or image-only, prompt-only and initializer (references that learn nothing); paper, all, regularization-weights, fig3 and fig5 stand for several at once. The group fig3 (the word beside descriptions and variations of a picture: captions-short, captions-long, variations-captions, variations) also writes pictures.html, a row for each setup and a column for each kind of prompt; fig5 (beside palavra-vqgan-clip, palavra-clip-diffusion, vqgan-clip, clip-diffusion and variations) figure5.html, with a column for each prompt. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training and drawing, each a run of its own; microworld draws other training pictures for each."""
     num_pictures: int | None = None
@@ -144,6 +154,7 @@ class StudyConfig:
     sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(**PROTOCOLS["paper"]["sampling"])
     )
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     num_inversion_steps: int = INVERSION_STEPS
     """Steps of the setup bipartite, to the noise and back."""
     prompts: str | None = None

@@ -180,6 +180,22 @@ def concept_seen(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dic
     }
 
 
+def seen_and_obeyed(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dict[str, float]:
+    """Share of pictures that show a held-out concept and all that their template asks for.
+
+    Templates that ask for nothing are left out, as are those that ask a style for another style.
+    """
+    head, value = ("concept", concept.name) if concept.thing else ("style", concept.style)
+    found = {}
+    for template, pictures in read.items():
+        wanted = asked(template)
+        if wanted and head not in wanted:
+            wanted = wanted | {head: value}
+            hits = [all(one[n] == v for n, v in wanted.items()) for one in pictures]
+            found[template] = sum(hits) / len(hits)
+    return found
+
+
 def places_of(read: Sequence[Reading]) -> frozenset[str]:
     """The places that pictures show."""
     return frozenset(picture["scene"] for picture in read)

@@ -90,6 +90,11 @@ def guide_folder(name: str = "microworld") -> Path:
     return WEIGHTS / name / "guide"
 
 
+def projector_folder(name: str = "microworld") -> Path:
+    """Folder of an embedded model's projector from pictures, where one has landed."""
+    return WEIGHTS / name / "projector"
+
+
 def encoder_file(name: str, num_vectors: int) -> Path | None:
     """The landed encoder of an embedded model that gives so many rows, or fewer; ``None``: none."""
     found = {int(p.stem): p for p in (WEIGHTS / name / ENCODERS).glob("*.safetensors")}

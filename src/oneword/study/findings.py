@@ -18,8 +18,20 @@ from typing import Literal
 import numpy as np
 
 from oneword.study import statistics
-from oneword.study.plan import BASE, BIPARTITE, PAPER, REFERENCES
-from oneword.study.statistics import IMAGE, SHAPE, TEXT, Estimate, Row, Runs
+from oneword.study.plan import BASE, BIPARTITE, CAPTIONS, GUIDED, PAPER, REFERENCES, VARIED
+from oneword.study.statistics import (
+    BOTH,
+    BOTH_SEEN,
+    EDITED,
+    IMAGE,
+    SECONDS,
+    SEEN,
+    SHAPE,
+    TEXT,
+    Estimate,
+    Row,
+    Runs,
+)
 
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -82,10 +94,11 @@ def findings(rows: Sequence[Row], setups: Sequence[str], guidance_scale: float) 
         guidance_scale: The protocol's.
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, section 5.3 and appendices A and B.
+        Gal et al. 2022, arXiv:2208.01618, section 5.3 and appendices A and B; where other people's
+        systems are among the setups, sections 4.1 and 4.2.
     """
     judge = _Judge(rows, setups, guidance_scale)
-    return [
+    found = [
         judge.reconstruction(),
         judge.one_word_suffices(),
         judge.one_word_edits_better(),
@@ -99,6 +112,11 @@ def findings(rows: Sequence[Row], setups: Sequence[str], guidance_scale: float) 
         judge.pivotal_collapse(),
         judge.bipartite(),
     ]
+    if not {*setups}.isdisjoint(VARIED):
+        found.append(judge.details())
+    if not {*setups}.isdisjoint(GUIDED):
+        found += [judge.palavra(), judge.text_and_pictures(), judge.together(), judge.dearer()]
+    return found
 
 
 class _Judge:
@@ -319,6 +337,56 @@ class _Judge:
             ),
         ]
         return _finding(claim, "appendix A", parts)
+
+    # --- figures 3 and 5
+
+    def details(self) -> Finding:
+        parts = [self.above(BASE, other, IMAGE) for other in (*CAPTIONS, *VARIED)]
+        seen = [
+            self.above(BASE, other, SEEN)
+            for other in (*CAPTIONS, *VARIED)
+            if self.runs(BASE, SEEN) and self.runs(other, SEEN)
+        ]
+        claim = (
+            "The word captures the thing's own details better than people's descriptions, and than "
+            "a model that is shown a picture."
+        )
+        return _finding(claim, "section 4.1, figure 3", parts, beside=seen)
+
+    def palavra(self) -> Finding:
+        words = [name for name in GUIDED if name.startswith("palavra")]
+        parts = [self.above(name, "image-only", TEXT) for name in words]
+        parts += [self.above(BASE, name, IMAGE) for name in words]
+        claim = (
+            "Pictures of PALAVRA's word hold elements of the prompt, and do not capture the thing."
+        )
+        return _finding(claim, "section 4.2, figure 5", parts)
+
+    def text_and_pictures(self) -> Finding:
+        both = [name for name in GUIDED if not name.startswith("palavra")]
+        parts = [self.above(name, f"palavra-{name}", EDITED) for name in both]
+        parts += [self.above(BASE, name, TEXT) for name in both]
+        claim = (
+            "Guided by text and pictures together, pictures are nearer to the source than "
+            "PALAVRA's, and do not follow new texts."
+        )
+        return _finding(claim, "section 4.2, figure 5", parts)
+
+    def together(self) -> Finding:
+        others = (*GUIDED, "variations")
+        parts = [self.above(BASE, other, BOTH) for other in others]
+        seen = [
+            self.above(BASE, other, BOTH_SEEN)
+            for other in others
+            if self.runs(BASE, BOTH_SEEN) and self.runs(other, BOTH_SEEN)
+        ]
+        claim = "On thing and prompt together, the word is above every other way."
+        return _finding(claim, "section 4.2, figure 5", [*parts, *seen])
+
+    def dearer(self) -> Finding:
+        parts = [self.above(other, BASE, SECONDS) for other in GUIDED]
+        claim = "Ways that optimise each picture take longer to draw than the word does."
+        return _finding(claim, "section 4.2", parts)
 
     def _scales(self, setup: str) -> tuple[float | None, float | None]:
         """The lowest low and the highest high scale that a setup was drawn with."""

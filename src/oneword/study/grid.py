@@ -40,12 +40,13 @@ from oneword.errors import ConfigError, UserError
 from oneword.runs import cluster
 from oneword.runs.events import Ended, Event, Message, OnEvent
 from oneword.study import work
-from oneword.study.plan import BIPARTITE, Spec, Study
+from oneword.study.plan import BASELINES, BIPARTITE, Spec, Study
 
 
 _RETRIES = 2  # of a chunk whose process dies; a job that kills every process must end some time
 _WAIT_S = 0.2
 _INVERSION = "num_inversion_steps"
+_BASELINES = "baselines"
 _BOUND = (
     "inversion",
     "sampling",
@@ -53,6 +54,7 @@ _BOUND = (
     "num_pictures",
     "num_images_per_prompt",
     _INVERSION,
+    _BASELINES,
     "judge",
     "dino",
 )
@@ -66,18 +68,41 @@ class Standing:
     done: list[Spec]
     failed: list[Spec]
     left: list[Spec]
+    absent: list[Spec]
+    """Those whose method is not available here."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each; of the last kind only where there are any."""
+        found = {name: len(getattr(self, name)) for name in ("done", "failed", "left")}
+        return found | ({"not_available": len(self.absent)} if self.absent else {})
 
 
 def standing(study: Study) -> Standing:
-    """Which jobs are done, failed or left to do."""
-    found = Standing([], [], [])
+    """Which jobs are done, failed, left to do, or cannot be done here."""
+    found = Standing([], [], [], [])
     for spec in study.specs:
         if work.rows_file(study.folder, spec).is_file():
             found.done.append(spec)
         elif work.failure_file(study.folder, spec).is_file() and not study.config.retry_failed:
             found.failed.append(spec)
+        elif work.absent_file(study.folder, spec).is_file() and not study.config.retry_failed:
+            found.absent.append(spec)
         else:
             found.left.append(spec)
+    return found
+
+
+def absences(study: Study) -> dict[str, str]:
+    """Why methods are not available here, by the label of the setup.
+
+    Raises:
+        RunError: a file that says so is damaged.
+    """
+    found: dict[str, str] = {}
+    for spec in standing(study).absent:
+        if spec.setup not in found:
+            found[spec.setup] = work.reason(work.absent_file(study.folder, spec)).rstrip(".")
     return found
 
 
@@ -124,6 +149,8 @@ def _bind(study: Study, record: Path) -> None:
             inverted = any(study.arm(s).setup == BIPARTITE for s in standing(study).done)
             steps = theirs.get("sampling.num_inference_steps")
             theirs[_INVERSION] = steps if inverted else ours[_INVERSION]
+        if not any(study.arm(s).setup in BASELINES for s in standing(study).done):
+            theirs |= {n: ours[n] for n in ours if n.startswith(f"{_BASELINES}.")}
         differing = [
             f"{name} was {theirs.get(name)!r} and is {ours[name]!r}"
             for name in ours
@@ -135,8 +162,9 @@ def _bind(study: Study, record: Path) -> None:
                 "its own settings, or pass another --out."
             )
         if differing:  # what failed with the settings of before is tried with these
-            for path in (folder / "jobs").glob(f"*{work.FAILED}"):
-                path.unlink()
+            for ending in (work.FAILED, work.ABSENT):
+                for path in (folder / "jobs").glob(f"*{ending}"):
+                    path.unlink()
     write_json_atomic(record, ours)
 
 
@@ -144,7 +172,7 @@ def _came_to_nothing(study: Study) -> bool:
     """Whether the jobs in the folder have failed, and left neither rows nor a run."""
     jobs, runs = study.folder / "jobs", study.folder / "runs"
     names = [path.name for path in visible(jobs)] if jobs.is_dir() else []
-    failed = bool(names) and all(name.endswith(work.FAILED) for name in names)
+    failed = bool(names) and all(name.endswith((work.FAILED, work.ABSENT)) for name in names)
     return failed and not (runs.is_dir() and visible(runs))
 
 
@@ -249,7 +277,8 @@ def _do(study: Study, on_event: OnEvent) -> None:
     left, config = standing(study).left, study.config
     if config.retry_failed:
         for spec in left:
-            work.failure_file(study.folder, spec).unlink(missing_ok=True)
+            for place in (work.failure_file, work.absent_file):
+                place(study.folder, spec).unlink(missing_ok=True)
     if left and config.cluster is not None:
         hands = config.workers or len(left)
         chunks = study.chunks(left, hands)
@@ -273,6 +302,7 @@ def _unfinished(study: Study, specs: Sequence[Spec]) -> list[Spec]:
         for spec in specs
         if not work.rows_file(study.folder, spec).is_file()
         and not work.failure_file(study.folder, spec).is_file()
+        and not work.absent_file(study.folder, spec).is_file()
     ]
 
 

@@ -57,7 +57,8 @@ def write(
     """Write everything that a study has found so far, into its folder.
 
     ``results.jsonl`` (and ``results.parquet`` where pyarrow is installed), ``summary.json``,
-    ``figures/``, ``report.md`` and ``report.html``; with the setups "fig3" ``pictures.html``.
+    ``figures/``, ``report.md`` and ``report.html``; with the setups "fig3" ``pictures.html``, with
+    "fig5" ``figure5.html``.
 
     Args:
         study: The plan; jobs that are not done are left out.
@@ -81,11 +82,14 @@ def write(
     folder = study.folder
     scale = study.guidance_scale
     setups = [label for label in study.arms if any(row["setup"] == label for row in rows)]
-    groups = _groups(rows, setups, scale)
+    # claims about methods that are not available here say what they need
+    claimed = [*setups, *(label for label in study.baselines if label not in setups)]
+    groups = _groups(rows, setups, claimed, scale)
     _write_rows(rows, folder)
     summary = {
         "command": command,
-        "jobs": {k: len(getattr(grid.standing(study), k)) for k in ("done", "failed", "left")},
+        "jobs": grid.standing(study).counts,
+        "not_available": grid.absences(study),
         "scores": {
             group.kind: {
                 setup: {metric: asdict(mean) for metric, mean in line.items()}
@@ -139,7 +143,9 @@ class _Group:
         return len({row["concept"] for row in self.rows})
 
 
-def _groups(rows: Sequence[Row], setups: Sequence[str], scale: float) -> list[_Group]:
+def _groups(
+    rows: Sequence[Row], setups: Sequence[str], claimed: Sequence[str], scale: float
+) -> list[_Group]:
     """What is to be said of each kind of concept; of a single further one no claim is judged."""
     found = []
     for kind, own in statistics.apart(rows).items():
@@ -149,7 +155,7 @@ def _groups(rows: Sequence[Row], setups: Sequence[str], scale: float) -> list[_G
                 kind,
                 own,
                 statistics.table(own, setups, scale),
-                judged.findings(own, setups, scale) if judges else [],
+                judged.findings(own, claimed, scale) if judges else [],
             )
         )
     return found
@@ -193,6 +199,9 @@ def _lead(study: Study, rows: Sequence[Row]) -> list[str]:
             f"{_count(len(now.left), 'job')} are still to do and {len(now.failed)} failed; what "
             "follows is of those that are done."
         )
+    if absent := grid.absences(study):
+        told = "; ".join(f"{label} ({why})" for label, why in absent.items())
+        lines.append(f"Not available here: {told}.")
     hours = trained / 3600, sum(drawing.values()) / 3600
     lines.append(
         f"Training took {hours[0]:.2f} hours, summed over words that may have shared a batch, and "

@@ -1,94 +1,194 @@
-"""The pictures page of a study: the word beside descriptions, as in the paper's figure 3."""
+"""The pictures pages of a study, as the paper's figures 3 and 5: a row for each method."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from oneword.evaluation import report
 from oneword.images import cells_of, jpeg_bytes, jpeg_uri, open_picture
 from oneword.prompts import fill
-from oneword.study import work
-from oneword.study.plan import CAPTIONS, Spec, Study
+from oneword.study import grid, work
+from oneword.study.plan import CAPTIONS, FIGURE_3, FIGURE_5, GROUPS, VARIED, Spec, Study
 from oneword.study.subjects import Subject
 
 
-PAGE = "pictures.html"
+PAGES = {FIGURE_3: "pictures.html", FIGURE_5: "figure5.html"}
+"""The page of each figure."""
+_TITLES = {
+    FIGURE_3: "The word beside descriptions",
+    FIGURE_5: "The word beside other ways to draw a thing in new scenes",
+}
 _PX = 128
 
 
-def write(study: Study, *, command: str) -> Path | None:
+def write(study: Study, *, command: str) -> list[Path]:
     """Lay what the jobs drew side by side: a row for each method, a column for each prompt.
+
+    Figure 3 has a column for the first prompt of each kind, figure 5 for every prompt. A method
+    that is not available here has a row that says so, and its reason stands below.
 
     Args:
         study: The plan; jobs that are not done, or whose pictures are not here, are left out.
         command: What the study was made with.
 
     Returns:
-        The page, in the study's folder; ``None``: the study was not asked for it, or there are no
-        pictures.
+        The pages, in the study's folder; none where none was asked for, or there are no pictures.
 
     Raises:
         OutputError: it cannot be written.
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, section 4.1 and figure 3.
+        Gal et al. 2022, arXiv:2208.01618, sections 4.1, 4.2 and 4.7, figures 3 and 5.
     """
-    if not study.wants_pictures:
-        return None
+    found = [_page(study, figure, command) for figure in study.figures]
+    return [path for path in found if path is not None]
+
+
+def _page(study: Study, figure: str, command: str) -> Path | None:
     several = len(study.config.seeds) > 1
     sections = []
     for subject in study.subjects.values():
         for seed in study.config.seeds:
-            grid = _grid(study, subject, seed)
-            if grid.lines:
+            shown = _grid(study, figure, subject, seed)
+            if shown.lines:
                 title = f"{subject.name}, seed {seed}" if several else subject.name
-                sections.append(report.Section(title=title, grid=grid))
+                sections.append(report.Section(title=title, grid=shown))
     if not sections:
         return None
+    columns = "the first prompt of each kind" if figure == FIGURE_3 else "each prompt"
     lead = [
-        "A row for each method, a column for the first prompt of each kind, and under each picture "
+        f"A row for each method, a column for {columns}, and under each picture "
         "the seed that it was drawn with: the first seeds, not chosen. Descriptions take turns; "
         "each stands under its picture."
     ]
+    own = [label for label in _labels(study, figure) if study.arms[label].setup != "image-only"]
+    if any(_has_best(study, label) for label in own):
+        few = [label for label in own if study.arms[label].setup in VARIED]
+        most = max(study.candidates(label) for label in own)
+        less = (
+            f", {study.candidates(few[0])} of {' and '.join(few)}"
+            if few and study.candidates(few[0]) < most
+            else ""
+        )
+        lead.append(
+            f"Last in each cell stands the best of the first {most} seeds{less}, as the judge "
+            "ranks them: by the mean of the similarities to the training pictures and to the "
+            "prompt. The judge is a CLIP that guided none of the methods. In the paper, people "
+            "chose."
+        )
     if any(subject.held_out is not None for subject in study.subjects.values()):
         lead.append(
             "The descriptions of the embedded model's own things are ours, not people's: in the "
             "paper, annotators wrote them who had been shown four pictures."
         )
+    absent = {n: why for n, why in grid.absences(study).items() if n in own}
+    if absent:
+        table = [["not available", "why"], *([label, why] for label, why in absent.items())]
+        sections.append(report.Section(title="Not available here", table=table, prose=True))
     sections.append(report.Section(title="Again", commands=[command]))
-    page = report.Report(title="The word beside descriptions", lead=lead, sections=sections)
-    return report.write(page, study.folder / PAGE)
+    page = report.Report(title=_TITLES[figure], lead=lead, sections=sections)
+    return report.write(page, study.folder / PAGES[figure])
 
 
-def _grid(study: Study, subject: Subject, seed: int) -> report.Grid:
+def _labels(study: Study, figure: str) -> list[str]:
+    """The setups of a figure's page: its own, and on that of figure 3 what no figure has."""
+    if figure == FIGURE_5:
+        return [n for n in GROUPS[FIGURE_5] if n in study.arms and n != "prompt-only"]
+    others = {*GROUPS[FIGURE_5]} - {*GROUPS[FIGURE_3]} if FIGURE_5 in study.figures else set()
+    return [label for label in study.arms if label not in others]
+
+
+def _has_best(study: Study, label: str) -> bool:
+    return any(
+        spec.setup == label and work.figure_file(study.folder, spec).is_file()
+        for spec in study.specs
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a job drew of a prompt, as it is shown."""
+
+    first: Sequence[Image.Image]
+    """Of the first seeds."""
+    best: Image.Image | None = None
+    best_seed: int | None = None
+
+
+def _drawn(study: Study, spec: Spec, templates: Sequence[str]) -> dict[str, _Drawn]:
+    """A job's pictures by prompt; of jobs from before the best were kept, of fewer prompts."""
+    path = work.figure_file(study.folder, spec)
+    if path.is_file():
+        best = {
+            row["prompt"]: row["best_seed"]
+            for row in work.read_rows(study.folder, spec)
+            if row.get("best_seed") is not None
+        }
+        rows = cells_of(open_picture(path).convert("RGB"), len(templates))
+        return {
+            template: _Drawn(cells[:-1], cells[-1], best.get(template))
+            for template, cells in zip(templates, rows, strict=True)
+        }
+    path = work.gallery_file(study.folder, spec)
+    if not path.is_file():
+        return {}
+    first = _first(study, study.subjects[spec.concept])
+    rows = cells_of(open_picture(path).convert("RGB"), len(first))
+    return {t: _Drawn(cells) for t, cells in zip(first.values(), rows, strict=True)}
+
+
+def _first(study: Study, subject: Subject) -> Mapping[str, str]:
+    """The first prompt of each kind, in the order of the kinds."""
+    templates = study.templates(subject)
+    first = {kind: template for template, kind in reversed(templates.items())}
+    return {kind: first[kind] for kind in dict.fromkeys(templates.values())}
+
+
+def _grid(study: Study, figure: str, subject: Subject, seed: int) -> report.Grid:
     """What every setup drew of a concept; without lines where no pictures are here."""
-    first = {kind: template for template, kind in reversed(study.templates(subject).items())}
-    kinds = list(dict.fromkeys(study.templates(subject).values()))
+    every = list(study.templates(subject))
+    shown = list(_first(study, subject).values()) if figure == FIGURE_3 else every
     token = study.config.inversion.placeholder_token
-    lines = []
-    for label, arm in study.arms.items():
-        spec = Spec(concept=subject.name, setup=label, seed=seed)
-        path = work.gallery_file(study.folder, spec)
-        if not path.is_file():
+    absent = {spec.name for spec in grid.standing(study).absent}
+    lines: list[tuple[str, Sequence[Sequence[tuple[str, str]]]]] = []
+    is_drawn = False
+    for label in _labels(study, figure):
+        arm, spec = study.arms[label], Spec(concept=subject.name, setup=label, seed=seed)
+        if spec.name in absent:
+            lines.append((f"{label}: not available", [()] * len(shown)))
             continue
-        sheet = open_picture(path).convert("RGB")
         if arm.setup == "image-only":
-            (shown,) = cells_of(sheet, 1)
-            lines.append(
-                ("training pictures", [[(jpeg_uri(jpeg_bytes(cell, 92)), "") for cell in shown]])
-            )
+            path = work.gallery_file(study.folder, spec)
+            if path.is_file():
+                (cells,) = cells_of(open_picture(path).convert("RGB"), 1)
+                lines.append(("training pictures", [[(_uri(cell), "") for cell in cells]]))
             continue
+        drawn = _drawn(study, spec, every)
+        if not drawn:
+            continue
+        is_drawn = True
         captions = subject.captions(arm.setup) if arm.setup in CAPTIONS else ()
         below = _captions(study.drawing_seeds(seed), captions)
-        cells = [
-            [(jpeg_uri(jpeg_bytes(cell, 92)), text) for cell, text in zip(row, below, strict=False)]
-            for row in cells_of(sheet, len(kinds))
-        ]
-        lines.append((label, cells))
-    drawn = [label for label, _ in lines if label != "training pictures"]
-    heads = [fill(first[kind], token) for kind in kinds]
-    return report.Grid(columns=heads, lines=lines if drawn else (), px=_PX)
+        lines.append((label, [_cell(drawn.get(template), below) for template in shown]))
+    heads = [fill(template, token) for template in shown]
+    return report.Grid(columns=heads, lines=lines if is_drawn else (), px=_PX)
+
+
+def _cell(drawn: _Drawn | None, below: Sequence[str]) -> list[tuple[str, str]]:
+    if drawn is None:
+        return []
+    cells = [(_uri(one), text) for one, text in zip(drawn.first, below, strict=False)]
+    if drawn.best is not None and drawn.best_seed is not None:
+        cells.append((_uri(drawn.best), f"best: seed {drawn.best_seed}"))
+    return cells
+
+
+def _uri(cell: Image.Image) -> str:
+    return jpeg_uri(jpeg_bytes(cell, 92))
 
 
 def _captions(seeds: Sequence[int], descriptions: Sequence[str]) -> list[str]:

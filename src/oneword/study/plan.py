@@ -16,6 +16,7 @@ from oneword.config.model import EMBEDDED
 from oneword.config.presets import SETUPS
 from oneword.config.scoring import StudyConfig
 from oneword.config.tuning import TUNING, TuningConfig
+from oneword.config.variations import CANDIDATES, VARIATION_CANDIDATES
 from oneword.errors import ConfigError
 from oneword.generation.generate import check_negative_prompt
 from oneword.prompts import PLAIN_PROMPT
@@ -31,16 +32,25 @@ BIPARTITE = "bipartite"
 CAPTIONS = ("captions-short", "captions-long")
 REFERENCES = ("image-only", "prompt-only", "initializer", *CAPTIONS)
 """Rows that nothing is trained for."""
+VARIED = ("variations-captions", "variations")
+"""A model that a picture guides: told a caption, and shown a training picture."""
+GUIDED = ("palavra-vqgan-clip", "palavra-clip-diffusion", "vqgan-clip", "clip-diffusion")
+"""Drawn towards a CLIP, never the one that scores: PALAVRA's word, then text with pictures."""
+BASELINES = (*GUIDED, *VARIED)
+"""Other people's systems, each reached through ``methods.METHODS``."""
+UNTRAINED = (*REFERENCES, *BASELINES)
+"""Setups that learn no word of the study's model."""
 PAPER = (
     BASE, "two-words", "three-words", "progressive", "regularized", "per-image", "high-lr",
     "low-lr", *CAPTIONS, "image-only", "prompt-only",
 )  # fmt: skip
 """Rows of figure 10 of Gal et al. 2022, arXiv:2208.01618."""
-FIGURE_3 = "fig3"
-"""The group of setups whose pictures are laid side by side, as in the paper's figure 3."""
+FIGURE_3, FIGURE_5 = "fig3", "fig5"
+"""Groups of setups whose pictures are laid side by side, as in the paper's figures 3 and 5."""
 GROUPS = {
     "paper": PAPER,
-    FIGURE_3: ("image-only", BASE, *CAPTIONS),
+    FIGURE_3: ("image-only", BASE, *CAPTIONS, *VARIED),
+    FIGURE_5: ("image-only", "prompt-only", *GUIDED, "variations", BASE),
     "all": tuple(dict.fromkeys((*SETUPS, BIPARTITE, *REFERENCES))),
     "regularization-weights": tuple(
         "regularized"
@@ -69,7 +79,7 @@ class Arm:
 
     @property
     def trains(self) -> bool:
-        return self.setup not in REFERENCES
+        return self.setup not in UNTRAINED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +118,7 @@ def arm(label: str) -> Arm:
         ConfigError: there is no such setup or setting, or a reference is given settings.
     """
     setup, _, settings = label.partition(":")
-    known = (*SETUPS, BIPARTITE, *(name for name in REFERENCES if name not in SETUPS))
+    known = (*SETUPS, BIPARTITE, *(n for n in UNTRAINED if n not in SETUPS))
     if setup not in known:
         raise ConfigError(f"A setup must be one of {', '.join(known)}, got {setup!r}.")
     names = {f.name for f in dataclasses.fields(InversionConfig)} - {*_OWN, "tuning"}
@@ -118,7 +128,7 @@ def arm(label: str) -> Arm:
     for item in settings.split(",") if settings else []:
         name, equals, text = item.partition("=")
         name = name.strip().replace("-", "_")
-        if name not in names or not equals or setup in (*REFERENCES, BIPARTITE):
+        if name not in names or not equals or setup in (*UNTRAINED, BIPARTITE):
             raise ConfigError(
                 f"A setup's changes must be settings of training, as in "
                 f"one-word:learning_rate=0.001, got {label!r}."
@@ -212,7 +222,26 @@ class Study:
     @property
     def wants_pictures(self) -> bool:
         """Whether what was drawn is laid side by side on a page."""
-        return FIGURE_3 in self.config.setups
+        return bool(self.figures)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The paper's figures that were asked for, each of which has a page."""
+        return tuple(name for name in (FIGURE_3, FIGURE_5) if name in self.config.setups)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Labels of the setups that are other people's systems."""
+        return tuple(label for label, arm in self.arms.items() if arm.setup in BASELINES)
+
+    def candidates(self, setup: str) -> int:
+        """Of how many pictures of a prompt the best is shown, by the label of the setup.
+
+        Source:
+            Gal et al. 2022, arXiv:2208.01618, section 4.7: 16, and 6 of DALL-E 2.
+        """
+        most = VARIATION_CANDIDATES if self.arms[setup].setup in VARIED else CANDIDATES
+        return min(self.config.num_images_per_prompt, most)
 
     def _specs(self) -> tuple[list[Spec], list[str]]:
         """All jobs, seed by seed so that what is done first compares; and what is left out."""
@@ -262,7 +291,9 @@ class Study:
     def guidance_scales(self, spec: Spec) -> tuple[float, ...]:
         """The protocol's scale, then those of the sweep where the job's setup takes part."""
         main = self.guidance_scale
-        swept = self.arm(spec).setup in self.config.guidance_setups and not spec.num_pictures
+        setup = self.arm(spec).setup
+        swept = setup in self.config.guidance_setups and not spec.num_pictures
+        swept = swept and setup not in BASELINES  # each has a scale of its own
         more = self.config.guidance_scales if swept else ()
         return (main, *(scale for scale in more if scale != main))
 

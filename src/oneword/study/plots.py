@@ -11,7 +11,7 @@ import numpy as np
 
 from oneword.evaluation.metrics import Mean
 from oneword.study import statistics
-from oneword.study.plan import BASE, REFERENCES
+from oneword.study.plan import BASE, REFERENCES, UNTRAINED
 from oneword.study.statistics import IMAGE, TEXT, Estimate, Row
 
 
@@ -158,7 +158,7 @@ def _plane(rows: Sequence[Row], setups: Sequence[str], scale: float) -> Figure |
     if not points:
         return None
     figure, (axes,) = _figure(size=(8.2, 5.6))
-    learned = {s: (p[0].value, p[1].value) for s, p in points.items() if s not in REFERENCES}
+    learned = {s: (p[0].value, p[1].value) for s, p in points.items() if s not in UNTRAINED}
     line = [learned[name] for name in front(learned)]
     if len(line) > 1:
         axes.plot(*zip(*line, strict=True), "--", color="0.5", linewidth=1, zorder=1)
@@ -167,7 +167,7 @@ def _plane(rows: Sequence[Row], setups: Sequence[str], scale: float) -> Figure |
         axes.fill(*zip(*hull, strict=True), color="0.5", alpha=0.08, zorder=0)
     colours = _colours(len(points))
     for number, ((setup, point), colour) in enumerate(zip(points.items(), colours, strict=True), 1):
-        _mark(axes, point, str(number), colour, reference=setup in REFERENCES,
+        _mark(axes, point, str(number), colour, reference=setup in UNTRAINED,
               legend=f"{number} {setup}")  # fmt: skip
     axes.set(xlabel=_TEXT_AXIS, ylabel=_IMAGE_AXIS)
     axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -201,7 +201,7 @@ def people(points: Mapping[str, tuple[Mean, Mean]]) -> tuple[str, Figure]:
             points.items(), _colours(len(points)), strict=True
         ):
             point = estimate(match), estimate(likeness)
-            _mark(axes, point, name, colour, reference=name in REFERENCES)
+            _mark(axes, point, name, colour, reference=name in UNTRAINED)
         axes.invert_xaxis()
         axes.invert_yaxis()
         axes.set(xlabel="mean rank by match to the text", ylabel="mean rank by likeness")

@@ -35,8 +35,17 @@ METRICS: dict[str, tuple[str, str]] = {
     "background leaked": (EVERY, "background_leaked"),
 }
 """Scores of a run: the prompts that they are read from, and the field."""
+EDITED, SECONDS = "image similarity of edits", "seconds to draw"
+BOTH, BOTH_SEEN = "mean of both similarities", "thing and prompt seen"
+BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
+    EDITED: (EDITS, ("image_similarity",)),
+    BOTH: (EDITS, ("image_similarity", "text_similarity")),
+    BOTH_SEEN: (EDITS, ("seen_and_obeyed",)),
+    SECONDS: (PHOTO, ("draw_time_s",)),
+}
+"""Further scores, of findings alone: the prompts, and the fields whose mean it is."""
 IMAGE, TEXT, SHAPE = "image similarity", "text similarity", "silhouette overlap"
-STRUCTURE = "structure kept"
+STRUCTURE, SEEN = "structure kept", "concept seen"
 OBJECTS, STYLES = "objects", "styles"
 """What concepts are; their edit prompts differ, so that their scores do not mix."""
 _LEAST_SETUPS = 4  # of a correlation over setups
@@ -96,16 +105,23 @@ def select(
 
 def values(rows: Sequence[Row], metric: str) -> Runs:
     """A score of each run; where it is of several prompts, they count alike."""
-    kind, name = METRICS[metric]
+    kind, names = BESIDE[metric] if metric in BESIDE else _single(metric)
     kinds = {EDITS: KINDS, EVERY: (PHOTO, PLAIN, *KINDS)}.get(kind, (kind,))
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        if row["kind"] in kinds and row.get(name) is not None:
-            found.setdefault(row["concept"], {}).setdefault(row["seed"], []).append(row[name])
+        own = [row[name] for name in names if row.get(name) is not None]
+        if row["kind"] in kinds and len(own) == len(names):
+            mean = math.fsum(own) / len(own)
+            found.setdefault(row["concept"], {}).setdefault(row["seed"], []).append(mean)
     return {
         concept: {seed: math.fsum(v) / len(v) for seed, v in seeds.items()}
         for concept, seeds in found.items()
     }
+
+
+def _single(metric: str) -> tuple[str, tuple[str, ...]]:
+    kind, name = METRICS[metric]
+    return kind, (name,)
 
 
 def concept_means(runs: Runs) -> dict[str, float]:

@@ -27,6 +27,7 @@ from oneword._files import (
     OutputError,
     check,
     parsed,
+    read_json,
     read_lines,
     write_atomic,
     write_json_atomic,
@@ -41,6 +42,7 @@ from oneword.config.runs import TrainConfig
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError, UserError
 from oneword.evaluation import harness, metrics, world
+from oneword.evaluation.choosing import best_of
 from oneword.evaluation.features import DEFAULT_DINO, Dino, Judge, load_dino, load_judge
 from oneword.evaluation.silhouettes import overlap, silhouettes
 from oneword.images import contact_sheet, jpeg_bytes, read_folder, shrunk, to_images
@@ -52,7 +54,8 @@ from oneword.prompts import PLAIN_PROMPT
 from oneword.runs.events import Advanced, Ended, Event, OnEvent, Stepped
 from oneword.runs.folder import RunError, RunFolder
 from oneword.runs.many import train_many
-from oneword.study.plan import BIPARTITE, Spec, Study
+from oneword.study import methods
+from oneword.study.plan import BASELINES, BIPARTITE, Spec, Study
 from oneword.study.prompt_sets import prompts_for
 from oneword.study.subjects import Subject
 
@@ -60,6 +63,8 @@ from oneword.study.subjects import Subject
 Row = dict[str, Any]
 FAILED = ".failed.json"
 """Ends the name of the file that says why a job failed."""
+ABSENT = ".absent.json"
+"""Ends the name of the file that says why a job's method is not available here."""
 TRAINING = "training"
 """Kind of the row with a job's training in numbers; other rows are of one prompt each."""
 MAX_ROWS = 2**30
@@ -107,6 +112,29 @@ def rows_file(folder: Path, spec: Spec) -> Path:
 def failure_file(folder: Path, spec: Spec) -> Path:
     """Where it is said why a job failed."""
     return folder / "jobs" / f"{spec.name}{FAILED}"
+
+
+def absent_file(folder: Path, spec: Spec) -> Path:
+    """Where it is said why a job's method is not available."""
+    return folder / "jobs" / f"{spec.name}{ABSENT}"
+
+
+def reason(path: Path) -> str:
+    """What a file that says why a job is not done says.
+
+    Raises:
+        RunError: it says nothing.
+    """
+    return read_json(path, {"error": str}, error=RunError)["error"]
+
+
+def figure_file(folder: Path, spec: Spec) -> Path:
+    """Where a job's pictures for a figure's page lie: a row for each prompt.
+
+    The first pictures of a row are those of the first seeds; the last is the best, as the row in
+    the results says.
+    """
+    return folder / "pictures" / f"{spec.name}--figure.jpg"
 
 
 def gallery_file(folder: Path, spec: Spec) -> Path:
@@ -179,7 +207,8 @@ def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
     ]
     text = "".join(json.dumps(row) + "\n" for row in finite)
     write_atomic(rows_file(folder, spec), text.encode())
-    failure_file(folder, spec).unlink(missing_ok=True)
+    for path in (failure_file(folder, spec), absent_file(folder, spec)):
+        path.unlink(missing_ok=True)
 
 
 # --- a chunk
@@ -201,13 +230,14 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list
         UserError: the model, or what scores, cannot be loaded, or the model cannot draw so.
     """
     study = Study(config)
+    methods.check(config, [arm.setup for arm in study.arms.values()])
     tools = bench(config.model, config.judge, config.dino)
     tools.backbone.check_sampling(_sampling(config, tools))
     specs = [spec for spec in specs if not rows_file(study.folder, spec).exists()]
     trained = _learned(study, tools, specs, tell)
     done = []
     for spec in specs:
-        failure = trained.get(spec.run, "")
+        failure, is_absent = trained.get(spec.run, ""), False
         if not failure:
             try:
                 rows = _scored(study, tools, spec, tell)
@@ -216,12 +246,11 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list
             except _NOT_ITS_OWN:
                 raise
             except Exception as error:
-                failure = _reason(error)
+                failure, is_absent = _reason(error), isinstance(error, methods.NotAvailableError)
         if failure:
-            write_json_atomic(
-                failure_file(study.folder, spec), {"job": spec.name, "error": failure}
-            )
-        tell(ended(spec, failure))
+            place = absent_file if is_absent else failure_file
+            write_json_atomic(place(study.folder, spec), {"job": spec.name, "error": failure})
+        tell(ended(spec, failure, absent=is_absent))
     return done
 
 
@@ -229,10 +258,12 @@ _NOT_ITS_OWN = (OutputError, InUseError)
 """What goes wrong with a job's folder, and not with the job."""
 
 
-def ended(spec: Spec, failure: str = "") -> Ended:
+def ended(spec: Spec, failure: str = "", *, absent: bool = False) -> Ended:
     """The end of a job; of what it failed for only the last line, as of a traceback."""
     if not failure:
         return Ended(spec.name, "done")
+    if absent:
+        return Ended(spec.name, f"not available: {failure.strip().splitlines()[-1]}")
     return Ended(spec.name, f"failed: {failure.strip().splitlines()[-1]}", failed=True)
 
 
@@ -315,13 +346,14 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
         ).pixels
         for one in (shown_of, spec)
     )
-    scorer = Scorer(tools, subject, pictures, own)
+    scorer = Scorer(tools, subject, pictures, own, together=study.wants_pictures)
     templates, scales = study.templates(subject), study.guidance_scales(spec)
     seeds = study.drawing_seeds(spec.seed)
     concept = _concept(study, spec)
     rows = [] if concept is None else [_training_row(study, spec, concept)]
     started = time.monotonic()
     shown: dict[str, Pixels] = {}  # of each kind of prompt the first
+    figure: list[Pixels] = []
     for number, scale in enumerate(scales):
         method = _method(study, tools, spec, subject, concept, scale, pictures)
         for place, (template, kind) in enumerate(templates.items()):
@@ -330,6 +362,11 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
             if drawn is not None and study.arm(spec).setup == BIPARTITE:
                 turns = torch.arange(len(drawn)) % len(pictures)
                 row["structure_kept"] = metrics.structure_kept(drawn, pictures[turns])
+            if drawn is not None and number == 0 and study.wants_pictures:
+                some = drawn[: study.candidates(spec.setup)]
+                best = scorer.best(template, some)
+                row |= {"best_seed": seeds[best], "best_of": len(some)}
+                figure.append(torch.cat([drawn[:_GALLERY], drawn[best : best + 1]]))
             rows.append({"kind": kind, "prompt": template, "guidance_scale": scale} | row)
             repeated = drawn is None and bool(shown)  # the same training pictures again
             if number == 0 and kind not in shown and not repeated:
@@ -339,6 +376,8 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
         if method is None:
             break  # guidance moves no training picture
     write_gallery(gallery_file(study.folder, spec), list(shown.values()))
+    if figure:
+        write_gallery(figure_file(study.folder, spec), figure)
     shared = {
         "concept": spec.concept,
         "family": subject.family,
@@ -379,6 +418,15 @@ def _method(
     setup = study.arm(spec).setup
     if setup == "image-only":
         return None
+    if setup in BASELINES:
+        given = methods.Given(
+            config=study.config,
+            backbone=tools.backbone,
+            subject=subject,
+            seed=spec.seed,
+            sampling=_sampling(study.config, tools),
+        )
+        return methods.method(setup, given, pictures)
     batch_size, sampling = study.config.batch_size, _sampling(study.config, tools)
     if concept is not None and setup == BIPARTITE:
         return harness.redrawn(
@@ -416,6 +464,7 @@ class Scorer:
         subject: The concept.
         pictures: What image similarity is measured against.
         own: What the word was learned from; ``None``: the same.
+        together: Also read how many pictures show both the thing and what the prompt asks for.
     """
 
     def __init__(
@@ -424,7 +473,10 @@ class Scorer:
         subject: Subject,
         pictures: Float[Tensor, "shown 3 height width"],
         own: Float[Tensor, "own 3 height width"] | None = None,
+        *,
+        together: bool = False,
     ) -> None:
+        self.together = together
         self.tools, self.subject, self.pictures = tools, subject, pictures
         self.training = tools.judge.images(pictures)
         self.training_dino = None if tools.dino is None else tools.dino.images(pictures)
@@ -473,7 +525,21 @@ class Scorer:
             asked = world.edits_obeyed(read)
             row |= {f"{name}_obeyed": value for name, value in asked.items()}
             row["obeyed"] = sum(asked.values()) / len(asked) if asked else math.nan
+            if self.together:
+                both = world.seen_and_obeyed(read, self.subject.held_out)
+                row["seen_and_obeyed"] = both.get(template, math.nan)
         return row
+
+    def best(self, template: str, drawn: Pixels) -> int:
+        """Which of a prompt's pictures the judge ranks first: by the mean of both similarities.
+
+        Source:
+            Gal et al. 2022, arXiv:2208.01618, section 4.7 proposes the ranking by CLIP.
+        """
+        features = self.tools.judge.images(drawn).double()
+        (text,) = self.tools.judge.texts([harness.bare(template)]).double()
+        scores = ((features @ self.training.double().T).mean(1) + features @ text) / 2
+        return best_of(scores.tolist(), features, 1)[0]
 
 
 def _against(features: Tensor, true: Tensor, same: bool) -> float:

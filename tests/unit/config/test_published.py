@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 import published
-from oneword.config import baselines, palavra, presets, tuning, vqgan_clip as vqgan_clip_config
+from oneword.config import (
+    baselines,
+    palavra,
+    presets,
+    tuning,
+    variations,
+    vqgan_clip as vqgan_clip_config,
+)
 from oneword.config.inversion import InversionConfig
 from oneword.config.runs import ComposeConfig
 from oneword.config.scoring import StudyConfig
@@ -21,7 +28,7 @@ from oneword.generation import augmentations, blending, clip_diffusion, vqgan_cl
 from oneword.models import clip_pairs, ldm_checkpoint, unconditional
 from oneword.models.families import ldm, stable_diffusion
 from oneword.study import findings, plan
-from oneword.training import draws
+from oneword.training import draws, projector
 from oneword.training.extensions import cross_init, dreamartist, progressive
 from oneword.training.tuning import named
 from oneword.vocabulary import kinds
@@ -106,6 +113,24 @@ def test_vqgan_clip():
     assert ours == {name: values(own) for name, own in published.VQGAN_CLIP.items()}
     named = {name: getattr(augmentations, name) for name in published.AUGMENTATIONS}
     assert named == values(published.AUGMENTATIONS)
+
+
+def test_variations():
+    config = variations.ProjectorConfig()
+    names = ("num_vectors", "num_samples", "num_pictures", "train_batch_size", "learning_rate")
+    ours = {name: dict(own) for name, own in variations.VARIATIONS.items()}
+    ours["karlo from text"] = dict(variations.KARLO_TEXT)
+    ours["candidates"] = {
+        "of a word": variations.CANDIDATES,
+        "of variations": variations.VARIATION_CANDIDATES,
+    }
+    ours["projector"] = {name: getattr(config, name) for name in names} | {
+        "hidden": projector._HIDDEN,
+        "warmup_steps": projector._WARMUP_STEPS,
+        "weight_decay": projector._WEIGHT_DECAY,
+        "initializer": projector.INITIALIZER,
+    }
+    assert ours == {name: values(own) for name, own in published.VARIATIONS.items()}
 
 
 def test_single_ones():
@@ -206,6 +231,7 @@ def test_every_constant_has_a_source():
         published.TUNING_RATES, published.TUNING, {"": published.RATE_FACTORS}, published.RECIPES,
         published.CLIP_DIFFUSION, published.VQGAN_CLIP, {"": published.AUGMENTATIONS},
         published.PALAVRA, {"": published.PALAVRA_SINGLE},
+        published.VARIATIONS,
     )  # fmt: skip
     named = r"their code|\d{4}\.\d{5}|diffusers|ours|Crowson 2021|openai/CLIP|nerdyrodent"
     start = rf"(section \d(\.\d)?|appendix [A-D]|{named})\b"

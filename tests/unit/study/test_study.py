@@ -983,14 +983,17 @@ def test_a_study_may_learn_from_fewer_pictures(photos, tmp_path):
 
 def test_fig3_stands_for_the_word_and_both_kinds_of_descriptions(tmp_path):
     study = Study(config(tmp_path, setups=("fig3",)))
-    assert list(study.arms) == ["image-only", "one-word", "captions-short", "captions-long"]
+    assert list(study.arms) == [
+        "image-only", "one-word", "captions-short", "captions-long", "variations-captions",
+        "variations",
+    ]  # fmt: skip
     assert study.wants_pictures
     assert not Study(config(tmp_path, setups=tuple(study.arms))).wants_pictures
 
 
 def colour(setup, kind, i):
     """Of the i-th picture that a setup drew of a kind of prompts: far from all others."""
-    return (60 * setup + 30, 40 * kind + 20, 60 * i + 10)
+    return (40 * setup + 30, 40 * kind + 20, 60 * i + 10)
 
 
 def cells_of_page(html):
@@ -1041,7 +1044,8 @@ def test_the_pictures_page_has_a_row_for_each_method_and_a_column_for_each_promp
     titles = [f"{name}, seed {seed}" for name in ("parrot", "neon") for seed in (0, 3)]
     assert list(dict.fromkeys(title for title, *_ in found)) == titles
     assert list(dict.fromkeys(label for _, label, _ in found)) == [
-        "training pictures", "one-word", "captions-short", "captions-long",
+        "training pictures", "one-word", "captions-short", "captions-long", "variations-captions",
+        "variations",
     ]  # fmt: skip
     for name, count in kinds.items():
         for seed in (0, 3):

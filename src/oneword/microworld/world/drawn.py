@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _FIRST_NOUN = 2**42  # scenes that neither the recipes nor PALAVRA's maps learn from
 
 
+_SCENES = 83  # stream of the scenes' seeds
+
+
 def concept_pictures(concept: HeldOut, num: int = 5, seed: int = 0, size: int = 128) -> np.ndarray:
     """Draw pictures to learn a concept from, in varied places: uint8 (num, size, size, 3)."""
     return _drawn(concept_scenes(concept, num, seed), size)
@@ -44,6 +47,14 @@ def concept_masks(
 
     found = concept_scenes(concept, num, seed, plain=plain)
     return [drawing.masks(scene, size=size) for scene in found]
+
+
+def world_pictures(num: int, seed: int = 0, size: int = 128) -> np.ndarray:
+    """Draw scenes as training sees them, held-out things left out: uint8 (num, size, size, 3)."""
+    from oneword.microworld.world import drawing  # needs the optional extra
+
+    rng = np.random.default_rng(np.random.SeedSequence((seed, _SCENES)))
+    return drawing.render_batch(rng.integers(0, 2**40, num).tolist(), size=size)[0]
 
 
 def _drawn(found: Sequence[Scene], size: int) -> np.ndarray:

@@ -1,0 +1,209 @@
+"""Other people's systems, as rows of figures 3 and 5: one registry, from a name to what draws.
+
+A row that cannot be drawn here, because its weights or its code are missing, says so
+(``NotAvailableError``), and is listed with that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from oneword._typing import Pixels
+from oneword.config.drawing import SamplingConfig
+from oneword.config.model import EMBEDDED
+from oneword.config.scoring import StudyConfig
+from oneword.errors import ConfigError, UserError
+from oneword.generation import variations
+from oneword.generation.variations import KarloText, Variations, Wishes
+from oneword.images import to_images
+from oneword.models.clip_pairs import guide_source, is_same, judge_source
+from oneword.models.contract import Backbone
+from oneword.prompts import fill
+from oneword.study.plan import BASELINES
+from oneword.study.subjects import Subject
+
+
+class NotAvailableError(UserError):
+    """A method cannot be used here; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a method is given besides pictures, prompt and seed."""
+
+    config: StudyConfig
+    backbone: Backbone
+    """The study's model."""
+    subject: Subject
+    seed: int
+    """Of the job."""
+    sampling: SamplingConfig
+    """How the study's own model draws."""
+
+    @property
+    def noun(self) -> str:
+        """The coarse word of the thing; empty where it has none."""
+        return self.subject.noun or ""
+
+    def text(self, template: str) -> str:
+        """A prompt in words, the thing named by its coarse word; left out where it has none."""
+        return " ".join(fill(template, self.noun).split())
+
+
+Shown = Float[Tensor, "shown 3 height width"]
+"""Training pictures, in [-1, 1]."""
+One = Float[Tensor, "1 3 own_height own_width"]
+"""One picture of the method's own size, in [-1, 1]."""
+Draw = Callable[[Shown, str, int], One]
+"""``draw(pictures, template, seed)``: one picture."""
+Load = Callable[[Given], Draw]
+"""``load(given)``: the method, ready to draw; raises where it is not available."""
+
+
+# --- variations
+
+
+@cache
+def _variations(
+    name: str, judge: str | None, backbone: Backbone, sampling: SamplingConfig
+) -> Variations:
+    wishes = Wishes(judge=judge, device=backbone.config.device, sampling=sampling)
+    return variations.load(name, wishes, backbone=backbone)
+
+
+def _load_variations(given: Given) -> Draw:
+    """One training picture after the other, varied; the prompt where the model reads one."""
+    config = given.config
+    name = _varies(config)
+    model = _variations(name, config.judge, given.backbone, given.sampling)
+    known: dict[int, Tensor] = {}
+
+    def draw(pictures: Shown, template: str, seed: int) -> One:
+        index = seed % len(pictures)
+        (picture,) = to_images(pictures[index : index + 1])
+        if model.reads_text:
+            prompt = template if isinstance(model, variations.Projected) else given.text(template)
+            return model.draw(picture, [seed], prompt)
+        if seed not in known:  # the same picture, whatever the prompt
+            known[seed] = model.draw(picture, [seed])
+        return known[seed]
+
+    return draw
+
+
+def _varies(config: StudyConfig) -> str:
+    name = config.baselines.variations
+    if name is not None:
+        return name
+    return config.model.model if config.model.model in EMBEDDED else "karlo"
+
+
+@cache
+def _karlo_text(device: str) -> KarloText:
+    return KarloText(Wishes(device=device))
+
+
+def _load_captions(given: Given) -> Draw:
+    """People's captions through the text path of what varies pictures, one at random for each.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 4.1.
+    """
+    name = _varies(given.config)
+    if name != "karlo":
+        raise NotAvailableError(
+            f"{name} has no published way from text of its own; of a model of this package it is "
+            "the rows captions-short and captions-long, and --variations karlo has one"
+        )
+    captions = [*given.subject.captions("captions-short"), *given.subject.captions("captions-long")]
+    order = np.random.default_rng(given.seed % 2**64).permutation(len(captions)).tolist()
+    model = _karlo_text(given.config.model.device)
+
+    def draw(pictures: Shown, template: str, seed: int) -> One:  # noqa: ARG001
+        return model.draw(fill(template, captions[order[seed % len(order)]]), seed)
+
+    return draw
+
+
+# --- the registry
+
+
+def _missing(what: str) -> Load:
+    """A method whose code is not here."""
+
+    def load(given: Given) -> Draw:  # noqa: ARG001
+        raise NotAvailableError(f"this package has no {what}")
+
+    return load
+
+
+METHODS: Mapping[str, Load] = {
+    "palavra-vqgan-clip": _missing("PALAVRA and VQGAN-CLIP"),
+    "palavra-clip-diffusion": _missing("PALAVRA and CLIP-guided diffusion"),
+    "vqgan-clip": _missing("VQGAN-CLIP"),
+    "clip-diffusion": _missing("CLIP-guided diffusion"),
+    "variations-captions": _load_captions,
+    "variations": _load_variations,
+}
+"""By the name of the setup, those of ``plan.BASELINES``."""
+
+
+def check(config: StudyConfig, setups: Sequence[str]) -> None:
+    """Refuse a judge that guides one of the methods.
+
+    Args:
+        config: The study's settings.
+        setups: Its setups, by name.
+
+    Raises:
+        ConfigError: guide and judge are one CLIP.
+    """
+    if not {*setups} & {*BASELINES}:
+        return
+    model, given = config.model.model, config.baselines.guide
+    if is_same(guide_source(given, model), judge_source(config.judge, model)):
+        raise ConfigError(
+            "The methods of figures 3 and 5 must be guided by another CLIP than the one that "
+            f"judges, got {judge_source(config.judge, model)} for both; name another with --guide "
+            "or --judge."
+        )
+
+
+def method(setup: str, given: Given, pictures: Shown) -> Callable[[str, Sequence[int]], Pixels]:
+    """A setup as the study draws it: pictures of the model's size, whatever the method's own is.
+
+    Args:
+        setup: One of ``METHODS``.
+        given: What it is given.
+        pictures: The training pictures.
+
+    Raises:
+        NotAvailableError: its weights or its code are not here.
+    """
+    try:
+        one = METHODS[setup](given)
+    except NotAvailableError:
+        raise
+    except UserError as error:
+        raise NotAvailableError(str(error)) from error
+    side = given.backbone.resolution
+
+    def draw(template: str, seeds: Sequence[int]) -> Pixels:
+        return torch.cat([_sized(one(pictures, template, seed), side) for seed in seeds])
+
+    return draw
+
+
+def _sized(drawn: Tensor, side: int) -> Pixels:
+    if drawn.shape[-2:] == (side, side):
+        return drawn.float().cpu()
+    resized = F.interpolate(drawn.float(), (side, side), mode="bicubic", antialias=True)
+    return resized.clamp(-1, 1).cpu()
