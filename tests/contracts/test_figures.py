@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -14,6 +15,7 @@ from oneword.cli.main import main
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
+from oneword.config.palavra import PalavraTrainConfig
 from oneword.config.scoring import BaselinesConfig, StudyConfig
 from oneword.config.variations import ProjectorConfig
 from oneword.errors import ConfigError, ModelError
@@ -26,6 +28,7 @@ from oneword.microworld.world.drawn import world_pictures
 from oneword.models.guide import Guide
 from oneword.models.loading import load_backbone
 from oneword.runs.events import Ended
+from oneword.runs.palavra import train_maps
 from oneword.study import grid, methods, page, pictures, work
 from oneword.study.plan import BASELINES, GROUPS, Study
 from oneword.training import projector
@@ -224,7 +227,7 @@ def test_other_sizes_are_brought_to_the_models(make, tmp_path, monkeypatch):
     study = make(tmp_path / "s", setups=("vqgan-clip",))
     given = methods.Given(
         config=study.config, backbone=load_backbone(NANO), subject=study.subjects["parrot"],
-        seed=0, sampling=study.config.sampling,
+        seed=0, sampling=study.config.sampling, pictures_dir=tmp_path,
     )  # fmt: skip
     drawn = methods.method("vqgan-clip", given, torch.zeros(2, 3, 64, 64))("a {}", [0, 1])
     assert drawn.shape == (2, 3, 64, 64)
@@ -271,3 +274,85 @@ def test_the_command_tells_what_is_not_available_and_ends_well(
     assert "Run again with --retry-failed once what is missing is here." in out
     assert main([*words, "--dry-run"]) == 0
     assert "1 are of methods that are not available here." in capsys.readouterr().out
+
+
+@pytest.fixture
+def guided(tmp_path):
+    """A study of guided methods on the embedded model's own guide, in a few steps each."""
+
+    def study(*setups, **more):
+        return Study(StudyConfig(
+            output_dir=tmp_path / "guided", concepts=("parrot",), seeds=(0,), setups=setups,
+            model=NANO, sampling=SamplingConfig(num_inference_steps=1, guidance_scale=1.0),
+            num_images_per_prompt=1,
+            baselines=BaselinesConfig(**{"vqgan_steps": 2, "diffusion_steps": 4} | more),
+        ))  # fmt: skip
+
+    return study
+
+
+def test_guided_methods_draw_on_the_embedded_model(guided):
+    study = guided("vqgan-clip", "clip-diffusion", "palavra-vqgan-clip")
+    ended = grid.run(study, on_event=ignore)
+    assert not ended.failed
+    assert {spec.setup for spec in ended.done} == {"vqgan-clip", "clip-diffusion"}
+    told = grid.absences(study)
+    assert (
+        "PALAVRA's maps were not named; train them with oneword palavra train"
+        in (told["palavra-vqgan-clip"])
+    )
+    rows = {s: [r for r in page.gather(study) if r["setup"] == s] for s in study.arms}
+    drawn = {s: {r["image_similarity"] for r in own} for s, own in rows.items()}
+    # in a few steps not every code of VQGAN-CLIP comes to another row
+    assert len(drawn["clip-diffusion"]) == len(rows["clip-diffusion"]) == 8
+    assert len(drawn["vqgan-clip"]) > 1
+
+
+def given_of(study):
+    tools = work.bench(NANO, None, None)
+    spec = study.specs[0]
+    return methods.Given(
+        config=study.config, backbone=tools.backbone, subject=study.subjects["parrot"], seed=0,
+        sampling=study.config.sampling, pictures_dir=work._training_folder(study, spec, 64),
+    )  # fmt: skip
+
+
+def test_they_draw_towards_or_from_the_training_pictures(guided):
+    study = guided("vqgan-clip", "clip-diffusion", vqgan_steps=10)
+    given, shown = given_of(study), from_uint8(world_pictures(2, size=64))
+    for setup in ("vqgan-clip", "clip-diffusion"):
+        draw = methods.METHODS[setup](given)
+        one = draw(shown, "a photo of a {} on the moon", 0)
+        assert torch.equal(one, draw(shown, "a photo of a {} on the moon", 0))
+        first, second = (
+            draw(own, "a photo of a {} on the moon", 0) for own in (shown[:1], shown[1:])
+        )
+        assert not torch.equal(first, second)
+        assert not torch.equal(one, draw(shown, "an oil painting of a {}", 0))
+        assert not torch.equal(one, draw(shown, "a photo of a {} on the moon", 2))
+
+
+def test_palavras_word_is_learned_and_drawn(guided, tmp_path):
+    maps = tmp_path / "maps"
+    train_maps(PalavraTrainConfig(clip="microworld-nano", output_dir=maps, num_pictures=2, epochs=1,
+                                  hidden=8, batch_size=16, set_size=1, device="cpu"))  # fmt: skip
+    study = guided("palavra-vqgan-clip", "palavra-clip-diffusion", palavra=maps)
+    given, shown = given_of(study), from_uint8(world_pictures(2, size=64))
+    for setup in ("palavra-vqgan-clip", "palavra-clip-diffusion"):
+        draw = methods.METHODS[setup](given)
+        one = draw(shown, "a photo of a {} on the moon", 0)
+        assert one.shape == (1, 3, 64, 64)
+        assert torch.equal(one, draw(shown.flip(0), "a photo of a {} on the moon", 0))
+        plain = methods.METHODS[setup.removeprefix("palavra-")](given)
+        assert not torch.equal(one, plain(shown, "a photo of a {} on the moon", 0))
+    assert (study.folder / "palavra" / "parrot--seed0" / "learned_embeds.safetensors").is_file()
+
+
+def test_a_real_model_without_a_vqgan_says_so(guided, tiny_sd):
+    study = guided("vqgan-clip")
+    config = dataclasses.replace(study.config, model=tiny_sd.config)
+    given = dataclasses.replace(given_of(study), config=config, backbone=tiny_sd)
+    with pytest.raises(methods.NotAvailableError, match="no VQGAN was named; pass --vqgan FILE"):
+        methods.METHODS["vqgan-clip"](given)
+    with pytest.raises(ConfigError, match="vqgan_steps must be 1 or more, got 0"):
+        BaselinesConfig(vqgan_steps=0)

@@ -133,6 +133,21 @@ class BaselinesConfig:
     """CLIP that guides the rows of figure 5, which must not be the judge: hub id or folder; unset: the embedded model's own guide, openai/clip-vit-base-patch16 elsewhere."""
     variations: str | None = None
     """What varies pictures, as --model of oneword baseline variations; unset: the embedded model's projector, karlo elsewhere."""
+    palavra: Path | None = None
+    """Maps of oneword palavra train, on the CLIP that guides; unset: PALAVRA's rows are not available."""
+    vqgan: Path | None = None
+    """File of a published VQGAN for VQGAN-CLIP, such as vqgan_imagenet_f16_16384.ckpt; unset: the embedded model's autoencoder, quantised (ours)."""
+    vqgan_steps: int | None = None
+    """Steps of a picture of VQGAN-CLIP; unset: as of oneword baseline vqgan-clip."""
+    unconditional: Path | None = None
+    """File of the published unconditional model of pixels for CLIP-guided diffusion, 256x256_diffusion_uncond.pt; unset: the study's model, in its latents (ours)."""
+    diffusion_steps: int | None = None
+    """Steps of a picture of CLIP-guided diffusion; unset: as of oneword baseline clip-diffusion."""
+
+    def __post_init__(self) -> None:
+        for name in ("vqgan_steps", "diffusion_steps"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,18 +18,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from oneword._typing import Pixels
+from oneword.concepts.concept import Concept
+from oneword.config.baselines import ClipDiffusionConfig
 from oneword.config.drawing import SamplingConfig
 from oneword.config.model import EMBEDDED
+from oneword.config.palavra import PalavraWordConfig
 from oneword.config.scoring import StudyConfig
+from oneword.config.vqgan_clip import VQGANCLIPConfig
 from oneword.errors import ConfigError, UserError
-from oneword.generation import variations
+from oneword.generation import clip_diffusion, variations, vqgan_clip
+from oneword.generation.clip_diffusion import Denoiser, LatentDenoiser
 from oneword.generation.variations import KarloText, Variations, Wishes
 from oneword.images import to_images
+from oneword.models import quantised
 from oneword.models.clip_pairs import guide_source, is_same, judge_source
 from oneword.models.contract import Backbone
+from oneword.models.guide import Guide
+from oneword.models.quantised import Quantised
+from oneword.models.unconditional import load_unconditional
 from oneword.prompts import fill
+from oneword.runs.palavra import learn_word
 from oneword.study.plan import BASELINES
 from oneword.study.subjects import Subject
+from oneword.training.palavra.maps import fingerprint
 
 
 class NotAvailableError(UserError):
@@ -47,6 +59,8 @@ class Given:
     """Of the job."""
     sampling: SamplingConfig
     """How the study's own model draws."""
+    pictures_dir: Path
+    """Folder of the training pictures."""
 
     @property
     def noun(self) -> str:
@@ -64,6 +78,8 @@ One = Float[Tensor, "1 3 own_height own_width"]
 """One picture of the method's own size, in [-1, 1]."""
 Draw = Callable[[Shown, str, int], One]
 """``draw(pictures, template, seed)``: one picture."""
+Say = Callable[[str], str]
+"""``say(template)``: a prompt in words."""
 Load = Callable[[Given], Draw]
 """``load(given)``: the method, ready to draw; raises where it is not available."""
 
@@ -133,23 +149,130 @@ def _load_captions(given: Given) -> Draw:
     return draw
 
 
+# --- drawn towards a CLIP
+
+
+@cache
+def _guide(name: str | None, model: str, judge: str | None, device: torch.device) -> Guide:
+    return Guide.load(name, model, device=device, judge=judge)
+
+
+def _guide_of(given: Given) -> Guide:
+    config = given.config
+    return _guide(config.baselines.guide, config.model.model, config.judge, given.backbone.device)
+
+
+@cache
+def _codes(checkpoint: Path | None, model: str, device: torch.device) -> Quantised:
+    if checkpoint is not None:
+        return quantised.published(checkpoint, None, device)
+    if model not in EMBEDDED:
+        raise NotAvailableError(
+            "no VQGAN was named; pass --vqgan FILE, such as vqgan_imagenet_f16_16384.ckpt"
+        )
+    return quantised.embedded(model, device)
+
+
+def _by_codes(given: Given, concepts: Sequence[Concept], say: Say, *, towards: bool) -> Draw:
+    """VQGAN-CLIP, towards a text and where asked the training pictures as well."""
+    config = given.config.baselines
+    vq = _codes(config.vqgan, given.config.model.model, given.backbone.device)
+    guide = _guide_of(given)
+    settings = VQGANCLIPConfig(prompts=("-",), checkpoint=config.vqgan, steps=config.vqgan_steps)
+    constants = settings.constants(vq.resolution)
+
+    def draw(pictures: Shown, template: str, seed: int) -> One:
+        shown = _sized(pictures, constants.resolution) if towards else None
+        return vqgan_clip.draw(
+            vq, guide, say(template), seed, constants, concepts=concepts, pictures=shown
+        ).pixels
+
+    return draw
+
+
+@cache
+def _denoiser(checkpoint: Path | None, backbone: Backbone) -> Denoiser:
+    if checkpoint is None:
+        return LatentDenoiser(backbone)
+    return load_unconditional(checkpoint, backbone.device, backbone.dtype)
+
+
+def _by_diffusion(given: Given, concepts: Sequence[Concept], say: Say, *, begun: bool) -> Draw:
+    """CLIP-guided diffusion towards a text, from noise or where asked from a training picture."""
+    config = given.config.baselines
+    denoiser, guide = _denoiser(config.unconditional, given.backbone), _guide_of(given)
+
+    def draw(pictures: Shown, template: str, seed: int) -> One:
+        index = seed % len(pictures)
+        init = _sized(pictures[index : index + 1], denoiser.resolution) if begun else None
+        settings = ClipDiffusionConfig(
+            prompts=(say(template),),
+            seeds=(str(seed),),
+            checkpoint=config.unconditional,
+            num_inference_steps=config.diffusion_steps,
+        )
+        return clip_diffusion.draw(denoiser, guide, settings, concepts=concepts, init=init).pixels
+
+    return draw
+
+
+def _palavra(given: Given) -> tuple[Sequence[Concept], Say]:
+    """PALAVRA's word of the training pictures, and prompts with its noun before it.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, section 4.2; Cohen et al. 2022, arXiv:2204.01694.
+    """
+    config = given.config
+    if config.baselines.palavra is None:
+        raise NotAvailableError(
+            "PALAVRA's maps were not named; train them with oneword palavra train, and pass "
+            "--palavra FOLDER"
+        )
+    token = config.inversion.placeholder_token
+    found = learn_word(
+        PalavraWordConfig(
+            train_data_dir=given.pictures_dir,
+            maps=config.baselines.palavra,
+            judge=config.judge,
+            placeholder_token=token,
+            initializer_token=given.noun or None,
+            output_dir=config.output_dir / "palavra" / f"{given.subject.name}--seed{given.seed}",
+            device=config.model.device,
+        )
+    ).concept
+    guide = _guide_of(given)
+    if found.provenance["clip_sha256"] != fingerprint(guide):
+        raise NotAvailableError(
+            f"the maps of {config.baselines.palavra} are of another CLIP than {guide.name}, which "
+            "guides; name theirs with --guide"
+        )
+    return [found], lambda template: fill(template, f"{given.noun} {token}".strip())
+
+
+def _load_palavra_codes(given: Given) -> Draw:
+    return _by_codes(given, *_palavra(given), towards=False)
+
+
+def _load_palavra_diffusion(given: Given) -> Draw:
+    return _by_diffusion(given, *_palavra(given), begun=False)
+
+
+def _load_codes(given: Given) -> Draw:
+    return _by_codes(given, (), given.text, towards=True)
+
+
+def _load_diffusion(given: Given) -> Draw:
+    return _by_diffusion(given, (), given.text, begun=True)
+
+
 # --- the registry
 
 
-def _missing(what: str) -> Load:
-    """A method whose code is not here."""
-
-    def load(given: Given) -> Draw:  # noqa: ARG001
-        raise NotAvailableError(f"this package has no {what}")
-
-    return load
-
-
 METHODS: Mapping[str, Load] = {
-    "palavra-vqgan-clip": _missing("PALAVRA and VQGAN-CLIP"),
-    "palavra-clip-diffusion": _missing("PALAVRA and CLIP-guided diffusion"),
-    "vqgan-clip": _missing("VQGAN-CLIP"),
-    "clip-diffusion": _missing("CLIP-guided diffusion"),
+    "palavra-vqgan-clip": _load_palavra_codes,
+    "palavra-clip-diffusion": _load_palavra_diffusion,
+    "vqgan-clip": _load_codes,
+    "clip-diffusion": _load_diffusion,
     "variations-captions": _load_captions,
     "variations": _load_variations,
 }

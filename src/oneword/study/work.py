@@ -425,6 +425,7 @@ def _method(
             subject=subject,
             seed=spec.seed,
             sampling=_sampling(study.config, tools),
+            pictures_dir=_training_folder(study, spec, tools.backbone.resolution),
         )
         return methods.method(setup, given, pictures)
     batch_size, sampling = study.config.batch_size, _sampling(study.config, tools)
