@@ -326,7 +326,7 @@ class VQGANCLIPArguments(VQGANCLIPConfig):
     are some. Nothing is learned that could draw another picture.
     """
 
-    prompts: tyro.conf.Positional[tuple[str, ...]]
+    prompts: tyro.conf.Positional[tuple[str, ...]] = ()
     """What to draw, each in quotes; "a mug | a photo:0.5" draws towards two texts, the second with half the weight."""
     json: Path | None = None
     """File for the list of pictures with their settings."""

@@ -125,27 +125,27 @@ def copy_pictures(concept: str | Path, target: Path) -> tuple[Path, Path | None]
     folders = target / "pictures", target / "pictures-plain"
     shipped = {path.read_bytes() for path in source.rglob("*.png")}
     if isinstance(concept, Path):
-        picture = concept.name, read_bytes(concept, most=MAX_BYTES)
+        own = {concept.name: read_bytes(concept, most=MAX_BYTES)}
         read_image(concept)  # which says what is wrong with it
-        shipped.add(picture[1])
+        wanted = own, {}
+    else:
+        wanted = tuple(
+            {path.name: path.read_bytes() for path in (source / name).iterdir()}
+            for name in (concept, f"{concept}-plain")
+        )
     earlier = [path for folder in folders if folder.exists() for path in visible(folder)]
     for path in earlier:
-        if not path.is_file() or path.read_bytes() not in shipped:
+        if not path.is_file() or path.read_bytes() not in {*shipped, *wanted[0].values()}:
             raise ConfigError(
                 f"The demo replaces only its own pictures, got {path}; pass another --output-dir."
             )
     for path in earlier:
         path.unlink()
-    if isinstance(concept, Path):
-        for folder in folders:
-            sweep(folder)
-        write_atomic(folders[0] / picture[0], picture[1])
-        return folders[0], None
-    for folder, name in zip(folders, (concept, f"{concept}-plain"), strict=True):
+    for folder, pictures in zip(folders, wanted, strict=True):
         sweep(folder)
-        for path in (source / name).iterdir():
-            write_atomic(folder / path.name, path.read_bytes())
-    return folders
+        for name, content in pictures.items():
+            write_atomic(folder / name, content)
+    return folders[0], folders[1] if wanted[1] else None
 
 
 def _commands(
