@@ -390,7 +390,7 @@ def test_a_concept_of_another_width_names_both(tmp_path, tiny_folder, capsys):
         (["trian"], "got 'trian'; did you mean train?"),
         (
             ["microworld", "fly"],
-            "must be one of sample, explore, things, pictures, people, evaluate, card, train",
+            "explore, things, pictures, people, evaluate, card, codebook, train",
         ),
         (["concept", "fly"], "combine, card, push, got 'fly'."),
         (["concept", "inspect", "/no/file"], "must exist"),

@@ -502,6 +502,19 @@ def test_tricks_of_training_reach_the_weights_too(backbone):
         )
 
 
+def test_the_rare_word_is_the_last_of_two_or_three_letters(backbone, monkeypatch):
+    vocabulary = backbone.vocabularies["clip"]
+    tokens = sorted(vocabulary.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    words = [piece.removesuffix("</w>") for piece, _ in tokens if piece.endswith("</w>")]
+    known = [word for word in words if word.isascii() and word.isalpha()]
+    short = [word for word in known if len(word) in (2, 3) and vocabulary.is_word(word)]
+    assert named.rare_word(backbone) == short[-1]
+    for allowed in [*short[-4:], *[word for word in short if len(word) == 2][-3:]]:
+        others = {word for word in known if len(word) not in (2, 3)} | {allowed}
+        monkeypatch.setattr(type(vocabulary), "is_word", lambda _, text, own=others: text in own)
+        assert named.rare_word(backbone) == allowed
+
+
 def test_a_lora_starts_as_pefts_do(backbone):
     """Kaiming's uniform start with a = sqrt 5, within 1 / sqrt(inputs); the second half is zero."""
     config = job("lora-dreambooth").config.resolved(backbone.family)

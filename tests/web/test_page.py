@@ -129,7 +129,10 @@ def test_one_of_the_saved_steps_is_kept(served, tab, mugs):
     drop(tab, mugs[:3], 3)
     tab.get_by_text("Advanced").first.click()
     fill(tab, "teach-save-steps", "10")
-    teach(tab, "<steps>", 400)
+    # the paper's never stops early, so that it is under way for long enough to be stopped
+    tab.get_by_label("Preset").first.click()
+    tab.get_by_role("option", name="paper", exact=True).click()
+    teach(tab, "<steps>", 20_000)
     says(tab, "learning-stands", "Step ")
     folder = served.page.workspace.words / "steps"
     before = {path.name for path in folder.glob("learned_embeds-steps-*")}

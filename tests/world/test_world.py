@@ -38,8 +38,11 @@ def test_the_landed_model_is_small_and_says_how_it_was_made():
     files = [p for p in weights.WEIGHTS.rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) < 40e6
     assert max(p.stat().st_size for p in files) < 15e6
-    nano = [p for p in (weights.WEIGHTS / "microworld-nano").rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in nano) < 4e6
+    nano = weights.WEIGHTS / "microworld-nano"
+    extras = ("encoders", "guide", "projector")  # read by few, and when they are asked for
+    own = [p for p in nano.rglob("*") if p.is_file() and p.relative_to(nano).parts[0] not in extras]
+    assert sum(p.stat().st_size for p in own) < 4e6
+    assert sum(p.stat().st_size for p in nano.rglob("*") if p.is_file()) < 5e6
     assert set(EMBEDDED) == set(models.SIZES)
     card = weights.card()
     assert {"recipe", "denoiser_samples", "checksums", "commit", "sha256", "compute"} <= card.keys()

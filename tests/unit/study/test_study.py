@@ -812,7 +812,7 @@ def test_the_landed_page_is_that_of_its_rows():
     with gzip.open(docs / "data" / "study" / page.ROWS, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     setups = list(dict.fromkeys(row["setup"] for row in rows))
-    groups = page._groups(rows, setups, 5.0)
+    groups = page._groups(rows, setups, setups, 5.0)
     assert [(group.kind, group.num) for group in groups] == [("objects", 7), ("styles", 1)]
     for group in groups:
         for table in (page._scores(group.means), page._changes(group.means)):
@@ -1061,7 +1061,7 @@ def test_the_pictures_page_has_a_row_for_each_method_and_a_column_for_each_promp
                         own = texts.get(label)
                         assert below == f"seed {1000 * seed + i}" + (f": {own[i]}" if own else "")
                         far = np.subtract(seen, colour(place, kind, i))
-                        assert np.abs(far).max() <= 8
+                        assert np.abs(far).max() <= 15  # the nearest other one is 40 away
                     assert len(cell) == 3
     assert "are ours, not people&#39;s" in html
     assert all(a.startswith("data:") for a in re.findall(r'\bsrc="([^"]*)', html))
