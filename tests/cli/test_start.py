@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from oneword.cli import ahead
 from oneword.cli.main import main
 
@@ -28,6 +30,7 @@ print(json.dumps("diffusers.pipelines.auto_pipeline" in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_garbage_is_not_looked_for_while_the_libraries_load():
     done = subprocess.run(
         [sys.executable, "-c", AT_TORCH], stdout=subprocess.PIPE, text=True, check=True

@@ -185,7 +185,9 @@ def test_the_fixed_batch_is_scored_over_all_sizes(tiny_sd):
     assert len({*(tuple(b.target.shape) for b in few)}) > 1
 
 
-@pytest.mark.parametrize("micro", [None, 1, 2])
+@pytest.mark.parametrize(
+    "micro", [*(pytest.param(n, marks=pytest.mark.slow) for n in (None, 1)), 2]
+)
 def test_words_of_many_sizes_share_a_batch_and_none_feels_the_others(tiny_sd, micro):
     tasks = [job("a"), job("b", [(64, 64)] * 2, seed=3), job("c", [(16, 48), (32, 32)], seed=4)]
     tasks += [job("d", [(32, 32)] * 3, seed=5)]

@@ -67,6 +67,7 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
         assert len(lines) == 11
 
 
+@pytest.mark.slow
 def test_workers_bound_how_long_threads_spin(monkeypatch):
     import ray
 

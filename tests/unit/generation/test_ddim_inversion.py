@@ -113,7 +113,7 @@ def test_inversion_is_the_closed_form_and_the_renoise_form(scheduler, unet, step
         assert torch.allclose(found, renoised(predict, x0, scheduler, steps), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("steps", [20, 250])
+@pytest.mark.parametrize("steps", [20, pytest.param(250, marks=pytest.mark.slow)])
 def test_the_published_inversion_begins_at_the_first_time(scheduler, unet, steps):
     """The authors' loop: x0 is the state of time 1, and the last of the times is the end."""
 
