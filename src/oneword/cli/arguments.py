@@ -289,7 +289,7 @@ class PalavraTrainArguments(PalavraTrainConfig):
 class ClipDiffusionArguments(ClipDiffusionConfig):
     """Draw by diffusion that a CLIP guides towards a text: the paper's comparison in Figure 5.
 
-    On a text-to-image model its own denoiser draws, which is told nothing of the text.
+    On a text-to-image model its own denoiser draws, which gets an empty prompt.
     """
 
     prompts: tyro.conf.Positional[tuple[str, ...]]

@@ -3,7 +3,7 @@
 The paper's comparison (Gal et al. 2022, arXiv:2208.01618, figure 5) uses the notebooks of Crowson
 2021 on the unconditional model of pixels of Dhariwal and Nichol 2021, arXiv:2105.05233, from which
 the sampler is, too. On models of latents the same is done with the decoded prediction, by their own
-denoiser, which is told nothing of the text; that is ours, and named so.
+denoiser, which gets an empty prompt; that is ours, and named so.
 """
 
 from __future__ import annotations
@@ -586,7 +586,7 @@ def _settings(
         "skip": str(skip),
         "steps_taken": str(num_steps),
         "image_prompts": str(len(config.image_prompts)),
-        "guidance_scale": "1",  # the denoiser is told nothing
+        "guidance_scale": "1",  # the denoiser gets an empty prompt
         "solver": f"CLIP-guided {config.settled('sampler').upper()}",
         "negative_prompt": "",
         "emphasis": "none",

@@ -24,7 +24,7 @@ def distance(
     opposite deviations of two vectors cancel.)
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, section 5.2; the paper does not tell the weight.
+        Gal et al. 2022, arXiv:2208.01618, section 5.2; the paper gives no value for the weight.
     """
     if not config.regularization_weight:
         return None
