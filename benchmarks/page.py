@@ -70,7 +70,7 @@ def main() -> None:
                 opened.append(time.perf_counter() - started)
             words = served.page.workspace.words
             served.page.desk.teach(_run(pictures, words / "first", model, 1))
-            until(lambda: health(served)["learning"] == [])
+            until(lambda: served.page.learned() and health(served)["learning"] == [])
             idle = _answers(tab, arguments.clicks)
             served.page.desk.teach(_run(pictures, words / "second", model, 100_000))
             until(lambda: served.page.desk.standing("second").step >= 2)
