@@ -94,6 +94,11 @@ def build(page: Page) -> None:
         kept = name if name in names else (names[0] if names else None)
         return shown, names, gr.update(choices=names, value=kept), gr.update(choices=names)
 
+    def looked_again(search: str, name: str | None, listed: Sequence[str]) -> tuple[Any, ...]:
+        """As ``looked``, where words have come or gone since."""
+        names = [entry.name for entry in library.entries(search or "")]
+        return (gr.skip(),) * 4 if names == [*listed] else looked(search, name)
+
     @saying(1)
     def told(name: str | None) -> tuple[Any, ...]:
         if not name:
@@ -183,7 +188,12 @@ def build(page: Page) -> None:
         seen,
         api_visibility="private",
         show_progress="hidden",
+        trigger_mode="always_last",  # letters that are typed while it looks count
     )
+    gr.Timer(2.0).tick(
+        looked_again, [search, name, listed], seen, api_visibility="private",
+        show_progress="hidden",
+    )  # fmt: skip
     name.change(told, name, [said, facts], api_visibility="private", show_progress="hidden")
     cards.select(picked, listed, name, api_visibility="private", show_progress="hidden")
     for button, act, given in (
