@@ -56,7 +56,7 @@ def main() -> None:
                         open_tab(tab, name)
                         tab.wait_for_timeout(800)
                         path = target / f"{name.lower()}-{width}-{theme}.jpg"
-                        tab.screenshot(path=path, full_page=True, type="jpeg", quality=60)
+                        tab.screenshot(path=path, full_page=True, type="jpeg", quality=40)
                         sys.stdout.write(f"{path.relative_to(ROOT)}\n")
         browser.close()
 

@@ -34,7 +34,11 @@ def build(page: Page) -> None:
             back = gr.Button("Take back what training kept")
             said = status("What happens", elem_id="choose-said")
             again = gr.Code(
-                label="The command for this", wrap_lines=True, language="shell", interactive=False
+                label="The command for this",
+                wrap_lines=True,
+                lines=2,
+                max_lines=6,
+                interactive=False,
             )
         with gr.Column(min_width=320):
             drawn = gr.Gallery(

@@ -35,7 +35,11 @@ def build(page: Page) -> None:
             run = gr.Button("Compare", variant="primary", elem_id="compare-compare")
             said = status("What happens", elem_id="compare-said")
             again = gr.Code(
-                label="The command for this", wrap_lines=True, language="shell", interactive=False
+                label="The command for this",
+                wrap_lines=True,
+                lines=2,
+                max_lines=6,
+                interactive=False,
             )
         with gr.Column(min_width=320):
             scores = gr.Dataframe(

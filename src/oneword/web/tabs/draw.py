@@ -45,7 +45,11 @@ def build(page: Page) -> None:
                 guidance = gr.Number(label="Guidance; 0: the model's", value=0)
                 steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
             again = gr.Code(
-                label="The command for this", wrap_lines=True, language="shell", interactive=False
+                label="The command for this",
+                wrap_lines=True,
+                lines=2,
+                max_lines=6,
+                interactive=False,
             )
             draw = gr.Button("Draw", variant="primary", elem_id="draw-draw")
             said = status("What happens", elem_id="draw-said")

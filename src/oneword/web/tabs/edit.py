@@ -52,7 +52,11 @@ def build(page: Page) -> None:
             run = gr.Button("Edit", variant="primary", elem_id="edit-edit")
             said = status("What happens", elem_id="edit-said")
             again = gr.Code(
-                label="The command for this", wrap_lines=True, language="shell", interactive=False
+                label="The command for this",
+                wrap_lines=True,
+                lines=2,
+                max_lines=6,
+                interactive=False,
             )
         with gr.Column(min_width=320):
             drawn = gr.Gallery(

@@ -78,7 +78,11 @@ def build(page: Page) -> None:
                 elem_id="library-typed",
             )  # fmt: skip
             again = gr.Code(
-                label="The command for this", wrap_lines=True, language="shell", interactive=False
+                label="The command for this",
+                wrap_lines=True,
+                lines=2,
+                max_lines=6,
+                interactive=False,
             )
             taken = gr.File(
                 label="Bring words in: a file of any tool",

@@ -100,8 +100,8 @@ def build(page: Page) -> None:
                     elem_id="teach-encoded",
                 )
             again = gr.Code(
-                label="The command for this", wrap_lines=True, language="shell", interactive=False,
-                elem_id="teach-command",
+                label="The command for this", wrap_lines=True, lines=2, max_lines=6,
+                interactive=False, elem_id="teach-command",
             )  # fmt: skip
             takes = status("What it will take", elem_id="teach-takes")
             with gr.Row():
