@@ -29,6 +29,7 @@ from oneword.training.extensions import dreamartist, per_image, progressive, xti
 from oneword.training.job import Job, JobError
 from oneword.training.loop import invert, invert_many
 from oneword.training.tuning import BASELINES, method
+from oneword.vocabulary import kinds
 from oneword.vocabulary.inject import injected
 from oneword.vocabulary.kinds import VARYING
 from oneword.vocabulary.word import PlaceholderError
@@ -462,6 +463,15 @@ def test_a_network_starts_as_linear_layers_do_and_is_summed_up_by_its_middle(tin
         learned.tensors, "clip", torch.tensor([layers // 2 - 1]), torch.tensor([0.75])
     )
     assert not torch.allclose(learned.rows["clip"], beside[0], atol=1e-3)
+
+
+def test_a_place_is_coded_by_a_thousand_times_and_its_layer():
+    """Published: times count to 1000, layers by one; sines, then cosines, of length 1."""
+    frequencies = torch.tensor([[0.001, 0.0], [0.0, 2.0]])
+    found = kinds.code(frequencies, torch.tensor([3]), torch.tensor([0.5]))
+    angles = torch.tensor([0.5, 6.0])
+    expected = torch.cat([angles.sin(), angles.cos()]) / math.sqrt(2)
+    assert torch.allclose(found[0], expected, atol=1e-6)
 
 
 def test_the_opposite_is_guided_away_from_in_training_and_in_drawing(tiny_sd):
