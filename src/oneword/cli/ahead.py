@@ -11,10 +11,11 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.config.model import AUTO, EMBEDDED, ModelConfig
 
 
 AWAY = threading.Event()
@@ -47,16 +48,29 @@ def read_ahead(model: ModelConfig) -> threading.Thread | None:
     return thread
 
 
-def look_for_hub() -> threading.Thread | None:
+_BY_NAME = ("judge", "dino", "guide", "caption_with", "mask_with", "clip", "variations")
+"""Settings that may name something on the Hub, besides the model."""
+
+
+def look_for_hub(chosen: Any) -> threading.Thread | None:
     """Find out whether the Hub can be reached; where it cannot, nothing waits for it.
+
+    Nothing is looked up for a command that needs nothing from there.
 
     Without a network its client tries each file again and again, for minutes. Where its name is not
     known to the system, only files that are on this machine are used, as with ``HF_HUB_OFFLINE=1``.
 
+    Args:
+        chosen: The command's options.
+
     Returns:
-        The thread that looks; ``None``: a proxy knows the name, or the user has decided it.
+        The thread that looks; ``None``: the command needs nothing from there, a proxy knows the
+        name, or the user has decided it.
     """
-    if "HF_HUB_OFFLINE" in os.environ or urllib.request.getproxies():
+    model = getattr(chosen, "model", None)
+    model = model.model if isinstance(model, ModelConfig) else AUTO
+    named = model not in (*EMBEDDED, AUTO) or any(getattr(chosen, n, None) for n in _BY_NAME)
+    if not named or "HF_HUB_OFFLINE" in os.environ or urllib.request.getproxies():
         return None
     thread = threading.Thread(target=_look, daemon=True)
     thread.start()

@@ -220,7 +220,7 @@ def _follow(verb: str, words: list[str]) -> int:
         options.say("Loading the model ...")  # the libraries' import takes seconds, too
     folder = getattr(chosen, "output_dir", None)
     was_there = folder is None or is_there(folder)
-    ahead.look_for_hub()
+    ahead.look_for_hub(chosen)
     try:
         model = getattr(chosen, "model", None)
         if isinstance(model, ModelConfig) and not getattr(chosen, "preview_pictures", False):

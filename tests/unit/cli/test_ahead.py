@@ -9,6 +9,7 @@ import socket
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -143,8 +144,8 @@ def asked_of_the_system(monkeypatch):
     ahead.AWAY.clear()
 
 
-def looked():
-    thread = ahead.look_for_hub()
+def looked(**chosen):
+    thread = ahead.look_for_hub(SimpleNamespace(**(chosen or {"model": ModelConfig(model="a/b")})))
     if thread is not None:
         thread.join()
     return thread
@@ -171,3 +172,12 @@ def test_a_hub_that_is_known_or_that_a_proxy_knows_is_asked(asked_of_the_system,
     assert not asked_of_the_system
     assert not huggingface_hub.is_offline_mode()
     assert not ahead.AWAY.is_set()
+
+
+def test_no_name_is_looked_up_for_what_needs_nothing_from_the_hub(asked_of_the_system):
+    for model in ("microworld", "microworld-nano", "auto"):
+        assert looked(model=ModelConfig(model=model), judge=None) is None
+    assert looked(files=()) is None
+    assert not asked_of_the_system
+    assert looked(model=ModelConfig(), judge="owner/clip")
+    assert asked_of_the_system == ["huggingface.co"]
