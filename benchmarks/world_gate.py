@@ -11,6 +11,8 @@ share whose nearest neighbour in latent space, among the drawings of all things,
 itself. Beside it stand the best existing noun and known things by their own word, and the loss on
 other pictures of the held-out things.
 
+Pictures of 128 px are computed in bf16, in every arm, where the machine computes that.
+
 A run can be stopped at any moment and goes on from its state in ``--state``; its readings are kept
 there, and ``--json`` holds those of every run with the same state folder.
 """
@@ -26,6 +28,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -275,6 +278,7 @@ class Model:
         layers = recipe.sizes.text_layers
         self.text = CLIPTextModel(models.text_config(self.words, recipe.sizes, layers))
         self.scheduler = models.scheduler()
+        self.amp: Any = nullcontext()
 
     @property
     def table(self) -> Tensor:
@@ -284,18 +288,20 @@ class Model:
     def read(self, texts: Sequence[str], rows: Tensor | None = None) -> Tensor:
         """Hidden states (texts, CONTEXT, width)."""
         ids = self.words(texts)
-        if rows is None:
-            return self.text(ids).last_hidden_state
-        key = next(n for n, p in self.text.named_parameters() if p is self.table)
-        table = {key: torch.cat([self.table.detach(), rows])}
-        return torch.func.functional_call(self.text, table, (ids,)).last_hidden_state
+        with self.amp:
+            if rows is None:
+                return self.text(ids).last_hidden_state
+            key = next(n for n, p in self.text.named_parameters() if p is self.table)
+            table = {key: torch.cat([self.table.detach(), rows])}
+            return torch.func.functional_call(self.text, table, (ids,)).last_hidden_state
 
     def errors(self, x0: Tensor, noise: Tensor, t: Tensor, states: Tensor) -> Tensor:
         """Squared errors of the predicted velocity, (pictures,)."""
         alphas = self.scheduler.alphas_cumprod[t][:, None, None, None]
         a, s = alphas.sqrt(), (1 - alphas).sqrt()
         x_t = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
-        predicted = self.unet(x_t, t, states).sample
+        with self.amp:
+            predicted = self.unet(x_t, t, states).sample.float()
         return (predicted - (a * noise - s * x0)).square().flatten(1).mean(1)
 
     @torch.inference_mode()
@@ -311,7 +317,8 @@ class Model:
             self.scheduler.set_timesteps(arguments.num_inference_steps)
             for t in self.scheduler.timesteps:
                 both = torch.cat([x, x]).contiguous(memory_format=torch.channels_last)
-                told, free = self.unet(both, t, states).sample.chunk(2)
+                with self.amp:
+                    told, free = self.unet(both, t, states).sample.float().chunk(2)
                 guided = free + arguments.guidance_scale * (told - free)
                 x = self.scheduler.step(guided, t, x).prev_sample
             found.append(x)
@@ -531,6 +538,8 @@ def run_arm(arguments: Arguments) -> None:
         if size != wanted:
             size = wanted
             moments = latents(arguments.state, arguments.arm, size)
+            # the first half was begun in fp32; 128 px take 1.6 times as long in it
+            model.amp = shop.amp if size == SIDES[1] else nullcontext()
         index = rng.integers(0, len(shown), stage.batch_size)
         texts = [
             ""
