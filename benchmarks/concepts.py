@@ -5,8 +5,8 @@ r"""How well the default preset learns microworld's held-out concepts, with 95 %
 
 Every concept is learned from five pictures with each seed. The same sentences are drawn with the
 word, with its initialiser and with the best existing noun, and the oracle says in how many pictures
-it sees the concept, and whether the rest of the sentence was obeyed. The judge's scores stand
-beside: "reached" is the share of the way from the initialiser's plain similarity to the drawings'
+it sees the concept, and whether the rest of the sentence was obeyed. The judge's scores are printed
+as well: "reached" is the share of the way from the initialiser's plain similarity to the drawings'
 own similarity to each other.
 """
 
@@ -21,6 +21,7 @@ import dataclasses
 import json
 import math
 import multiprocessing
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,13 @@ from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.training.job import Job
 from oneword.training.loop import invert_many
+
+
+_TITLE = """# How well held-out concepts are learned
+
+Things and styles that no training picture of the embedded model shows, each learned as one new word
+from five pictures.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +142,8 @@ def main() -> None:
     text = _table(arguments, runs)
     print(text)
     if arguments.markdown is not None:
-        write_atomic(arguments.markdown, text.encode())
+        command = f"```sh\npython benchmarks/concepts.py {shlex.join(sys.argv[1:])}\n```\n"
+        write_atomic(arguments.markdown, f"{_TITLE}\n{command}\n{text}".encode())
 
 
 def _with_nan(found: dict[str, Any]) -> dict[str, Any]:
@@ -258,38 +267,51 @@ def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
         "text: word": score(harness.CONCEPT, "text_similarity"),
         "text: initialiser": score(harness.INITIALIZER, "text_similarity"),
     }
-    lines = [
-        "| concept | family | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
     names = list(dict.fromkeys(run["concept"] for run in runs))
     groups = [[run for run in runs if run["concept"] == name] for name in names]
-    for name, group in zip(names, groups, strict=True):
-        cells = [_mean([column(run) for run in group]) for column in columns.values()]
-        lines.append(f"| {name} | {group[0]['family']} | " + " | ".join(cells) + " |")
-    for family in (*dict.fromkeys(run["family"] for run in runs), "all"):
-        those = [g for g in groups if family in ("all", g[0]["family"])]
+    kinds = [*dict.fromkeys(run["family"] for run in runs), "all"]
+    better = sum(run["seen"]["concept"] > run["seen"].get("initializer", 0) for run in runs)
+    lines = [
+        f"{len(runs)} runs: {len(names)} concepts with {len(arguments.seeds)} seeds, preset "
+        f"{arguments.inversion.preset}, 5 pictures each, {arguments.num_images} pictures per "
+        f"prompt. The word was seen in more pictures than its initialiser in {better} of "
+        f"{len(runs)} runs.",
+        "",
+        "| kind | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for kind in kinds:
+        those = [g for g in groups if kind in ("all", g[0]["family"])]
         # concepts, not runs, are what the mean is over: a concept's seeds depend on it
         cells = [
             _mean([value for g in those if (value := _average(column, g)) == value])
             for column in columns.values()
         ]
-        lines.append(f"| **{family}** | | " + " | ".join(cells) + " |")
-    better = sum(run["seen"]["concept"] > run["seen"].get("initializer", 0) for run in runs)
+        lines.append(f"| **{kind}** | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"{len(runs)} runs: {len(names)} concepts with {len(arguments.seeds)} seeds, preset "
-        f"{arguments.inversion.preset}, 5 pictures each, {arguments.num_images} pictures per "
-        'prompt. Seen: share of pictures of the photo prompt (of a style: "a painting in the '
-        'style of S*") in which the oracle sees the concept; in edits: the same over the edit '
-        "prompts. Kept: share of pictures of edit prompts that show the scene, the style or the "
-        "noun beside S* (of a style: the noun drawn in it) that they ask for. The word was seen "
-        f"in more pictures than its initialiser in {better} of {len(runs)} runs. Image and text: "
-        f"the judge's cosines ({runs[0]['judge']}). Per concept: mean over seeds; then over "
-        "concepts; ± is the half-width of the 95 % interval (Student's t).",
+        '- **Seen**: share of pictures of the photo prompt (for a style: "a painting in the style '
+        'of S*") in which the oracle sees the concept. **In edits**: the same over the edit '
+        "prompts.",
+        "- **Kept**: share of pictures of edit prompts that show the scene, the style or the noun "
+        "next to S* (for a style: the noun drawn in it) that the prompt asks for.",
+        "- **Reached**: share of the way from the initialiser to drawings of the thing on plain "
+        "ground, by the judge's image similarity.",
+        f"- **Image, text**: the judge's cosines ({runs[0]['judge']}).",
+        "- A number is the mean over the seeds of each concept, and then over concepts. ± is the "
+        "half-width of the 95 % interval (Student's t).",
         "",
+        "## Each concept",
+        "",
+        "Here ± is over the seeds.",
+        "",
+        "| concept | kind | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 2) + "|",
     ]
-    return "\n".join(lines)
+    for name, group in zip(names, groups, strict=True):
+        cells = [_mean([column(run) for run in group]) for column in columns.values()]
+        lines.append(f"| {name} | {group[0]['family']} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
 
 
 def _average(column: Callable[[dict[str, Any]], float], runs: list[dict[str, Any]]) -> float:
