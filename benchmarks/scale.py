@@ -78,7 +78,7 @@ def main() -> None:
         )
         rows.append((text, word_s, arguments.card_price_per_hour))
     print(
-        "| | a word, machine s | words a day and machine | machines for a million a day | "
+        "| | a word, machine s | words a day per machine | machines for a million a day | "
         "a word | a million |\n|---|---|---|---|---|---|"
     )
     for text, word_s, price in rows:
