@@ -1,4 +1,4 @@
-"""``python -m oneword``: the command line, where the command ``oneword`` is not on the path."""
+"""``python -m oneword``: the command line, for when the command ``oneword`` is not on the path."""
 
 from __future__ import annotations
 

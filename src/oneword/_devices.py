@@ -12,7 +12,7 @@ from oneword.errors import ModelError
 
 
 def computes(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a device has instructions for products of a type, or imitates them."""
+    """Whether a device has instructions for matrix products in a type, or emulates them."""
     if device.type != "cpu" or dtype == torch.float32:
         return True
     if dtype == torch.bfloat16:
@@ -33,7 +33,7 @@ _LARGE = 1e9  # bytes
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on its way from the CPU to a device.
 
-    To a GPU it goes through pinned memory, so that nobody waits for the work queued there.
+    To a GPU it goes through pinned memory, so that the CPU does not wait for the work queued there.
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
@@ -50,10 +50,10 @@ def _is_large(source: str) -> bool:
 
 
 def device_of(name: str) -> torch.device:
-    """The torch device of a name, there or not; "auto" takes CUDA, then MPS, then the CPU.
+    """The torch device of a name, available or not; "auto" takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ModelError: it is no such name.
+        ModelError: the name is not one of a device.
     """
     if name == "auto":
         name = (
@@ -70,10 +70,10 @@ def device_of(name: str) -> torch.device:
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device of a name, as of :func:`device_of`, which takes tensors.
+    """The torch device of a name, as :func:`device_of` gives it, after a tensor was put on it.
 
     Raises:
-        ModelError: there is no such device here.
+        ModelError: this machine has no such device.
     """
     device = device_of(name)
     try:
@@ -88,13 +88,14 @@ def _missing(name: str) -> ModelError:
 
 
 def pick_dtype(name: str, device: torch.device, source: str = "") -> torch.dtype:
-    """The compute type of a name; "auto" is bf16 where that is fast, and fp32 elsewhere.
+    """The compute type of a name; "auto" is bf16 if that is fast on the device, otherwise fp32.
 
-    On a CPU small models stay in fp32: they gain little, and are the same on every processor.
+    On a CPU small models stay in fp32: they would gain little, and fp32 is the same on every
+    processor.
 
     Args:
         name: "auto", "fp32", "bf16" or "fp16".
-        device: Where it will run.
+        device: The device that it will run on.
         source: Hub id, folder or file of the model.
     """
     if name == "auto":

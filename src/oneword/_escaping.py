@@ -1,9 +1,9 @@
-"""What a file, a folder or a setting says, made safe for where a person reads it.
+"""Text from files, folders and settings, made safe for where a person reads it.
 
-A downloaded file may hold anything in its strings: commands to a terminal, tags, a heading, a quote
-that ends a command. Each destination has one function here. All of them spell out control
-characters, halves of surrogate pairs (names that are no UTF-8) and marks that turn the direction of
-writing, since a reader sees these nowhere or sees something else.
+The strings of a downloaded file may contain anything: terminal commands, tags, a heading, a quote
+that ends a command. There is one function here for each destination. All of them spell out control
+characters, halves of surrogate pairs (names that are not UTF-8) and marks that change the direction
+of writing, because a reader would not see them, or would see something else.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ _CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
 # LRM, RLM, the embeddings, overrides and isolates
 _TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# an underscore inside a word is none of emphasis, and "clip_l" shall stay readable
+# an underscore inside a word is not emphasis, and "clip_l" should stay readable
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$&<>]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _BEGINS_A_BLOCK = re.compile(r"^(#|[-+=]|\d+(?=[.)](\s|$)))")
 
 
 def is_control(char: str) -> bool:
-    """Whether a character does something to a reader's screen in place of being seen."""
+    """Whether a character acts on a reader's screen instead of being shown."""
     return unicodedata.category(char) in _CONTROLS or char in _TURNING
 
 
 def terminal(text: object, *, lines: bool = False) -> str:
-    r"""Text for a terminal: what is not seen is spelled as in Python, ``\x1b``.
+    r"""Text for a terminal: invisible characters are spelled as in Python, ``\x1b``.
 
     Args:
         text: Anything that prints.
-        lines: Keep the ends of lines and tabs, where they are the writer's own.
+        lines: Keep line ends and tabs, if they come from the writer.
     """
     kept = "\n\t" if lines else ""
     return "".join(
@@ -63,7 +63,7 @@ def markdown(text: object) -> str:
 
 
 def markdown_code(text: object) -> str:
-    """Text for Markdown as code on one line, which may stand in a table."""
+    """Text for Markdown as code on one line, which may be in a table."""
     line = terminal(" ".join(str(text).split())).replace("|", "\\|") or " "
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     space = " " if "`" in (line[0], line[-1]) else ""

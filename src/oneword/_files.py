@@ -1,10 +1,10 @@
-"""Files in and out: one place opens them, checks names that come from outside, and writes whole.
+"""Reading and writing files: opened in one place, names from outside checked, written atomically.
 
-Nothing that is read is trusted. A reader opens regular files only (a FIFO waits for ever, a device
-may do anything), knows the most bytes that it will take before it takes one, and turns text into
-strings by one rule. A name out of a file, an address or a setting is checked against the folder
-that it belongs to. Writes are atomic: a reader sees the old file or the new one, never half of
-either. A folder has one writer at a time (``hold``), and what a killed one left is swept up.
+Nothing that is read is trusted. Only regular files are opened (a FIFO would wait for ever, a device
+may do anything), with a limit on the bytes that are read, and text is decoded by one rule. A name
+from a file, an address or a setting is checked against the folder that it belongs to. Writes are
+atomic: a reader sees the old file or the new one, never half of either. A folder has one writer at
+a time (``hold``), and leftovers of a killed one are removed.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ except ImportError:  # Windows, where a file that is open cannot be removed
 
 
 MAX_TEXT = 16 * 2**20
-"""Bytes of a text file; no settings, captions or prompts come near it."""
+"""Most bytes of a text file; no settings, captions or prompts come near it."""
 MAX_LINE = 2**20
-"""Characters of one line of a file that is read line by line."""
+"""Most characters of one line of a file that is read line by line."""
 _MAX_NAME = 255  # bytes, of ext4, APFS and NTFS alike
 _TEMPORARY = ".oneword"  # ends the name of a file that is being written
-_PROBE = ".oneword-"  # begins the name of the file that tries whether a folder can be written
+_PROBE = ".oneword-"  # begins the name of the file that tests whether a folder can be written
 LOCK = ".oneword-lock"
-"""In a folder that has a writer; after a writer was killed it stays, and holds nobody up."""
-_GRACE_S = 2.0  # a process that was just killed may take so long to be gone
+"""Name of the lock in a folder that has a writer; if a writer is killed it stays, and blocks
+nobody."""
+_GRACE_S = 2.0  # a process that was just killed may take this long to disappear
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
@@ -54,14 +55,14 @@ class InUseError(UserError):
 
 
 class InputError(UserError):
-    """A file cannot be read, or is of another form than it must be."""
+    """A file cannot be read, or does not have the form that it must have."""
 
 
 # --- names
 
 
 def within(root: Path, name: object, *, error: type[UserError] = InputError) -> Path:
-    """The path of a file below a folder, by a name that comes from outside.
+    """The path of a file below a folder, from a name that comes from outside.
 
     Args:
         root: The folder.
@@ -69,8 +70,8 @@ def within(root: Path, name: object, *, error: type[UserError] = InputError) -> 
         error: What to raise.
 
     Raises:
-        UserError: the name is empty, absolute, leads out of the folder, or is none that a file can
-            have.
+        UserError: the name is empty or absolute, leads out of the folder, or cannot be a file's
+            name.
     """
     text = name if isinstance(name, str) else ""
     parts = text.split("/")
@@ -94,7 +95,7 @@ def within(root: Path, name: object, *, error: type[UserError] = InputError) -> 
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything has that name; a name that no file can have is that of nothing."""
+    """Whether anything exists under that name; for a name that no file can have, ``False``."""
     try:
         return path.exists() or path.is_symlink()
     except OSError:
@@ -102,7 +103,7 @@ def is_there(path: Path) -> bool:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a person put into a folder: hidden files, such as ``.DS_Store``, do not count."""
+    """What a person put into a folder; hidden files, such as ``.DS_Store``, do not count."""
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
@@ -116,17 +117,17 @@ def open_regular(
 
     Args:
         path: Where.
-        most: Bytes that it may have.
-        must: What a message says must hold, such as "The prompts must be a readable text file".
+        most: Most bytes that it may have.
+        must: Beginning of the message, such as "The prompts must be a readable text file".
         error: What to raise.
 
     Raises:
-        UserError: there is none, it cannot be read, is no regular file, or is larger.
+        UserError: the file is missing, cannot be read, is not a regular file, or is larger.
     """
     must = must or "The file must be readable and regular"
     try:
-        # Looked at first, since opening a device may do something; and again when it is open, since
-        # it may have been exchanged. Without O_NONBLOCK a FIFO would wait for its other end.
+        # Checked before, because opening a device may do something, and again once it is open,
+        # because it may have been replaced. Without O_NONBLOCK a FIFO would wait for its other end.
         reason = _irregular(os.stat(path).st_mode)
         if not reason:
             flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -167,7 +168,7 @@ def read_bytes(
     """All bytes of a regular file.
 
     Raises:
-        UserError: as :func:`open_regular`.
+        UserError: as for :func:`open_regular`.
     """
     with open_regular(path, most=most, must=must, error=error) as file:
         data = file.read(os.fstat(file.fileno()).st_size + 1)
@@ -186,7 +187,7 @@ def read_text(
     UTF-8 with or without a byte order mark, or UTF-16 with one.
 
     Raises:
-        UserError: as :func:`open_regular`; or it is in another encoding.
+        UserError: as for :func:`open_regular`; or it is in another encoding.
     """
     must = must or "The file must be readable text"
     data = read_bytes(path, most=most, must=must, error=error)
@@ -197,7 +198,7 @@ def decoded(data: bytes, path: object, *, error: type[UserError] = InputError) -
     """Bytes as :func:`read_text` takes them.
 
     Raises:
-        UserError: they are in another encoding.
+        UserError: the bytes are in another encoding.
     """
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -222,7 +223,7 @@ def read_lines(
     r"""The lines of a text file; only "\n", "\r\n" and "\r" end one, as in JSON Lines.
 
     Raises:
-        UserError: as :func:`read_text`.
+        UserError: as for :func:`read_text`.
     """
     lines = read_text(path, most=most, must=must, error=error).split("\n")
     return lines[:-1] if lines[-1] == "" else lines
@@ -240,13 +241,13 @@ def read_json(
 
     Args:
         path: Where.
-        form: What it must look like; see :func:`check`.
-        most: Bytes that it may have.
-        must: What a message says must hold.
+        form: The form that it must have; see :func:`check`.
+        most: Most bytes that it may have.
+        must: Beginning of the message.
         error: What to raise.
 
     Raises:
-        UserError: as :func:`read_text`; or it is no JSON, or JSON of another form.
+        UserError: as for :func:`read_text`; or it is not JSON, or JSON of another form.
     """
     must = must or "The file must be readable JSON"
     text = read_text(path, most=most, must=must, error=error)
@@ -257,14 +258,14 @@ def read_json(
 
 
 class FormError(Exception):
-    """JSON, or a value in it, is of another form; the text says where and what."""
+    """JSON, or a value in it, has another form; the text says where and which."""
 
 
 def parsed(text: str | bytes) -> Any:
     """JSON, as a value.
 
     Raises:
-        FormError: it is none, or deeper than any of ours.
+        FormError: the text is not JSON, or is nested deeper than any of ours.
     """
     try:
         return json.loads(text)
@@ -280,12 +281,12 @@ def check(value: Any, form: Any, place: str = "it") -> Any:
     Args:
         value: What JSON or TOML holds.
         form: A type or a tuple of types (``bool`` is no ``int`` here, an ``int`` is a ``float``);
-            ``[form]`` for a list; ``{str: form}`` for an object of any names; ``{"name": form}``
-            for one with these names and perhaps others, those that end in "?" left out at will.
-        place: What messages call the value.
+            ``[form]`` for a list; ``{str: form}`` for an object with any names; ``{"name": form}``
+            for one with these names and perhaps others; names that end in "?" are optional.
+        place: Name of the value in messages.
 
     Raises:
-        FormError: it differs.
+        FormError: the value does not have the form.
     """
     if isinstance(form, list):
         _must_be(value, list, place)
@@ -337,23 +338,23 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write a file through a temporary one in the same folder, which is made if missing.
 
     Raises:
-        OutputError: the folder cannot be written or the disk is full; nothing is left behind.
+        OutputError: the folder cannot be written or the disk is full. Nothing is left behind.
     """
     write_together({path: data})
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files, all of them or none: all are whole before the first one moves to its place.
+    """Write all of the files or none: all are complete before the first one is moved to its place.
 
-    A process that is killed while they move leaves the first of them, in their order.
+    If the process is killed during the moves, the first ones are in place.
 
     Raises:
-        OutputError: as :func:`write_atomic`, of the first that cannot be written.
+        OutputError: as for :func:`write_atomic`, for the first file that cannot be written.
     """
     moves: dict[Path, Path] = {}
     path = Path()
     try:
-        with contextlib.ExitStack() as held:  # open until they have moved, so that none is swept up
+        with contextlib.ExitStack() as held:  # open until moved, so that none is swept up
             for path, data in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 handle, temporary = _temporary(path.parent, f".{path.name[:40]}.", _TEMPORARY)
@@ -363,7 +364,7 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 file.flush()
                 os.fsync(handle)
                 os.chmod(temporary, 0o644)
-                if fcntl is None:  # Windows moves no open file
+                if fcntl is None:  # Windows cannot move an open file
                     file.close()
             while moves:
                 temporary, path = next(iter(moves.items()))
@@ -381,17 +382,17 @@ def write_together(files: Mapping[Path, bytes]) -> None:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name is that of something in a folder itself, and leads nowhere else."""
+    """Whether a name is one of an entry in a folder, and leads nowhere else."""
     return bool(name) and name not in (".", "..") and Path(name).name == name
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, and sure that it can be written, before anything costly; empty ones may stay.
+    """Make a folder and check that it can be written, before costly work; an empty one may stay.
 
-    What killed writers left in it is swept up.
+    Leftovers of killed writers in it are removed.
 
     Raises:
-        OutputError: it is a file, or cannot be made or written.
+        OutputError: the folder is a file, or cannot be made or written.
     """
     probe: Path | None = None
     try:
@@ -413,10 +414,10 @@ def check_writable(folder: Path) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Make sure that a file can be written there, before anything costly; nothing is made.
+    """Check that a file can be written there, before costly work; nothing is made.
 
     Raises:
-        OutputError: it is a folder, or lies in none that can be written.
+        OutputError: it is a folder, or is in a folder that cannot be written.
     """
     try:
         folder = path.parent
@@ -449,7 +450,7 @@ def _temporary(folder: Path, prefix: str, suffix: str) -> tuple[int, Path]:
             return handle, Path(name)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:  # else swept up between the two calls
+        if os.fstat(handle).st_nlink:  # otherwise removed between the two calls
             return handle, Path(name)
         os.close(handle)
 
@@ -458,13 +459,13 @@ def _temporary(folder: Path, prefix: str, suffix: str) -> tuple[int, Path]:
 
 
 class Hold:
-    """A folder that is ours to write until it is released, or this process dies."""
+    """A folder that only we write to, until it is released or this process ends."""
 
     def __init__(self, folder: Path, lock: Any) -> None:
         self.folder, self._lock = folder, lock
 
     def release(self) -> None:
-        """Let others write; a second time does nothing."""
+        """Let others write; calling it again does nothing."""
         lock, self._lock = self._lock, None
         if lock is not None:
             with contextlib.suppress(OSError):  # first, while nobody else can hold it
@@ -480,21 +481,21 @@ class Hold:
 
 
 def hold(folder: Path, *, below: bool = False, wait_s: float = _GRACE_S) -> Hold:
-    """Make a folder, sweep up what killed writers left, and keep others out of it.
+    """Make a folder, remove the leftovers of killed writers, and keep other writers out of it.
 
     The lock is the system's (``flock``): it ends with the process that holds it, however that dies.
-    Where the file system keeps no locks, a warning says so, and nobody is kept out.
+    If the file system has no locks, a warning says so, and nobody is kept out.
 
     Args:
         folder: The folder.
-        below: Sweep the folders below, too.
-        wait_s: How long to wait for another writer's end, s.
+        below: Clean up the folders below, too.
+        wait_s: How long to wait for another writer to finish, s.
 
     Raises:
         InUseError: another process, or another part of this one, writes there.
-        OutputError: it is a file, or cannot be made or written.
+        OutputError: the folder is a file, or cannot be made or written.
     """
-    import filelock  # takes as long as all else here
+    import filelock  # takes as long as everything else here
 
     check_writable(folder)
     path = folder / LOCK
@@ -518,7 +519,7 @@ def hold(folder: Path, *, below: bool = False, wait_s: float = _GRACE_S) -> Hold
             stacklevel=2,
         )
     else:
-        with contextlib.suppress(OSError):  # for messages alone
+        with contextlib.suppress(OSError):  # only for messages
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     if below:
         sweep(folder)
@@ -534,7 +535,7 @@ def _holder(path: Path) -> str:
 
 
 def sweep(folder: Path, *, below: bool = True) -> None:
-    """Remove what killed writers left; the files of those that are at work stay.
+    """Remove leftovers of killed writers; the files of those at work stay.
 
     Args:
         folder: Where.
@@ -558,7 +559,7 @@ def _remove_unheld(path: Path) -> None:
 
 
 def leftovers(folder: Path, *, below: bool = True) -> Iterator[Path]:
-    """Temporary files and locks of ours, in a folder and, where asked for, below."""
+    """Our temporary files and locks in a folder and, on request, below it."""
     for path in folder.rglob(".*") if below else folder.glob(".*"):
         ours = path.name.endswith(_TEMPORARY) or path.name.startswith(_PROBE)
         if ours and path.is_file() and not path.is_symlink():

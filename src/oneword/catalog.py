@@ -1,4 +1,4 @@
-"""The model families, one record each; whatever else lists families is made from these.
+"""The model families, one record each; every other list of families is made from these.
 
 A new family is a record here, a file in ``models/families/`` and a tiny pipeline in
 ``tests/tiny/``. Nothing here needs torch.
@@ -17,73 +17,74 @@ class TextEncoder:
     """A text encoder whose rows can be learned, and how files of rows name it."""
 
     key: str
-    """Its name in concept files and, where other tools have one, in theirs."""
+    """Its name in concept files, and in those of other tools if they have one."""
     title: str
-    """What people call it."""
+    """Name for people."""
     width: int
-    """Of its embedding table."""
+    """Width of its embedding table."""
     other_size: str = ""
-    """Key of the same model in a size that is not known here; empty: there is none."""
+    """Key of the same model in a size that is not known here; empty if there is none."""
     aliases: tuple[str, ...] = ()
-    """Further keys by which files of other tools name it."""
+    """Other keys for it in files of other tools."""
     named: Literal["always", "beside others", "never"] = "always"
-    """When files of other tools name it: also where it is alone, since ComfyUI looks for its key;
-    beside the rows of other encoders; or never."""
+    """When files of other tools name it: always, even if it is the only one, because ComfyUI looks
+    for its key; only together with other encoders; or never."""
     by_width: bool = False
-    """Whether rows of this width are taken for its where a file names no encoder."""
+    """Whether rows of this width are taken for this encoder if a file names none."""
     fits: str = ""
-    """What a file that holds its rows alone is for; empty: as other encoders of its width."""
+    """What a file with only its rows fits; empty: the same as other encoders of its width."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What is to be known of a model family without loading it."""
+    """What is known of a model family without loading it."""
 
     name: str
-    """As backbones, presets and run folders call it."""
+    """Its name in backbones, presets and run folders."""
     title: str
-    """What people call it."""
+    """Name for people."""
     module: str = ""
-    """Module with its ``load(config)``; empty: the file of its name in ``models/families/``."""
+    """Module with its ``load(config)``; empty: the file of the same name in
+    ``models/families/``."""
     pipelines: tuple[str, ...] = ()
-    """Classes that the ``model_index.json`` of its folders names."""
+    """Pipeline classes in the ``model_index.json`` of its folders."""
     single_files: tuple[str, ...] = ()
-    """Beginnings of diffusers' names of its layouts of single files."""
+    """Prefixes of diffusers' names for its single-file layouts."""
     text_encoders: tuple[TextEncoder, ...]
-    """Those that learn, in any of the family's models."""
+    """Those whose rows are learned, in any of the family's models."""
     reads: str = ""
-    """The same in words, where their keys do not say it all."""
+    """The same in words, if the keys are not enough."""
     told_by: tuple[str, ...] = ()
-    """Keys that tell the family when one file holds them all; empty: none do."""
+    """Keys that identify the family if one file holds them all; empty: none do."""
     prediction_type: str
     """What the denoiser is trained to return."""
     draws: tuple[Literal["from noise", "over a picture", "inpaints"], ...] = ("from noise",)
     draws_so: str = ""
-    """The only one of its models that does; the others draw from noise. Empty: all do."""
+    """The only model of the family that does; the others draw from noise. Empty: all do."""
     inverts: bool = False
-    """Whether DDIM draws it by default, so that a picture can be edited by inversion."""
+    """Whether DDIM is its default sampler, so that a picture can be edited by inversion."""
     recipe: Literal["*", "ldm", "relative", "microworld"] = "relative"
-    """Which of a preset's values it takes, where they differ: "*", those published for Stable
-    Diffusion; "ldm", for the paper's model; "relative", a rate in units of the family's own
-    table, since none is published; or "microworld", what was measured."""
+    """Which of a preset's values it uses, if they differ: "*", those published for Stable
+    Diffusion; "ldm", those for the paper's model; "relative", a rate in units of the family's own
+    table, because none is published; or "microworld", what was measured."""
     proven: str = "tiny random weights of the real classes"
-    """On what the code was run."""
+    """What the code was run on."""
     examples: tuple[str, ...]
     """Published weights."""
     options: str = ""
-    """What the command line needs besides to load them."""
+    """Further options that the command line needs to load them."""
     memory: str = "not known here: no published size was at hand"
     hub_tag: str = ""
-    """The Hub's tag for words of this family; empty: it has none."""
+    """The Hub's tag for words of this family; empty if it has none."""
 
     @property
     def reads_in_words(self) -> str:
-        """Its text encoders."""
+        """Its text encoders, in words."""
         return self.reads or ", ".join(encoder.key for encoder in self.text_encoders)
 
     @property
     def draws_in_words(self) -> str:
-        """What a drawing may start from."""
+        """What a drawing can start from."""
         first, *more = self.draws
         if self.draws_so:
             return f"{first}; {self.draws_so} {' and '.join(more)}, too"
@@ -102,7 +103,7 @@ class Family:
         return importlib.import_module(self.module or f"oneword.models.families.{self.name}")
 
 
-# Text encoders of several families; what only one family reads with stands in its record.
+# Text encoders of several families; one that only one family uses is in that family's record.
 _CLIP_L = TextEncoder(
     key="clip_l",
     title="CLIP ViT-L",
@@ -647,11 +648,11 @@ _RECORDS = (
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _RECORDS}
-"""Every family by its name; lists are made from it when they are asked for."""
+"""Every family by its name; lists are made from it on demand."""
 
 
 def of_pipeline(name: object) -> Family | None:
-    """The family of a pipeline class that a ``model_index.json`` names."""
+    """The family of a pipeline class named in a ``model_index.json``."""
     return next((family for family in FAMILIES.values() if name in family.pipelines), None)
 
 
@@ -663,5 +664,5 @@ def of_single_file(layout: str) -> Family | None:
 
 
 def text_encoders() -> list[TextEncoder]:
-    """Those of all families, each once; where two are as wide, the one that counts is first."""
+    """Those of all families, each once; of two with one width, the one that counts is first."""
     return list(dict.fromkeys(e for family in FAMILIES.values() for e in family.text_encoders))

@@ -1,10 +1,10 @@
-"""What goes wrong for a reason that a person can mend, and how it is said."""
+"""Errors that a user can fix, and their wording."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake of the user's: the text says what must hold, what was given, and what to do."""
+    """A user's mistake: the text says what must hold, what was given, and what to do."""
 
 
 class ConfigError(UserError):
@@ -22,11 +22,11 @@ class ModelError(UserError):
 
 
 def reason_of(error: Exception) -> str:
-    """Why a library could not load something: its loaders raise a dozen kinds of error."""
+    """Why a library could not load something; its loaders raise a dozen kinds of errors."""
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else repr(error)
 
 
 def why(error: Exception) -> str:
-    """What to tell of an error: a mistake's own words, or what kind of fault it was."""
+    """What to print for an error: a user's mistake's text, for others the kind of error, too."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -40,9 +40,9 @@ from oneword.prompts import descriptions
 
 MIN_SIDE_PX = 16
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused from their header: decoding one can fill the memory."""
+"""Larger pictures are refused by their header, because decoding one can fill the memory."""
 MAX_BYTES = 2**30
-"""Of a picture's file: more than the largest picture has without any compression."""
+"""Most bytes of a picture's file: more than the largest picture has without any compression."""
 FORMATS = {
     "AVIF": (".avif",),
     "BMP": (".bmp", ".dib"),
@@ -56,7 +56,7 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-"""Formats that are read, whatever a file is called, and the endings that pictures are known by.
+"""Formats that are read, whatever a file is called, and their usual file extensions.
 
 Pillow reads others, too: PostScript by starting Ghostscript, and video by its first frame. HEIF
 needs pillow-heif.
@@ -67,7 +67,7 @@ _NOT_READ = {
     ".ai": "Illustrator", ".xcf": "GIMP", ".ico": "icon", ".dng": "raw", ".cr2": "raw",
     ".cr3": "raw", ".nef": "raw", ".arw": "raw", ".orf": "raw", ".raf": "raw", ".rw2": "raw",
 }  # fmt: skip
-_STRIP = 2**22  # pixels that are worked on at once where a step needs much memory for each
+_STRIP = 2**22  # pixels that are processed at once if a step needs much memory for each
 
 
 class ImageError(UserError):
@@ -79,36 +79,37 @@ class PictureSet:
     """The pictures of a folder, in the order of their names."""
 
     pixels: Pixels
-    """Those of several sizes lie in the upper left of equal frames, which are white elsewhere."""
+    """If sizes differ, each is in the upper left of a frame of the same size, white elsewhere."""
     names: tuple[str, ...]
     captions: tuple[str | None, ...]
-    """From ``metadata.jsonl`` or a .txt file of the same stem, where there is one."""
+    """From ``metadata.jsonl`` or a .txt file with the same stem, if there is one."""
     crops: Int[Tensor, "batch 4"]
-    """Original height and width, and top and left of the crop in the resized picture, px."""
+    """Original height and width, and top and left of the crop in the resized picture, in px."""
     masks: Masks | None = None
-    """What of each picture counts, where any picture has a mask; those without count whole."""
+    """Which part of each picture counts, if any picture has a mask; those without one count in
+    full."""
     opacity: Masks | None = None
-    """How solid each picture is, in [0, 1], where any is transparent somewhere; ``pixels`` show
-    them on white."""
+    """Opacity of each picture, in [0, 1], if any is partly transparent; ``pixels`` show them on
+    white."""
     sizes: Int[Tensor, "batch 2"] | None = None
-    """Height and width of each picture, px, where they differ; ``None``: all fill their frames."""
+    """Height and width of each picture in px, if they differ; ``None``: all fill their frames."""
     skipped: tuple[str, ...] = field(default=())
-    """Entries that are no pictures, each with the reason."""
+    """Entries that are not pictures, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a picture is put, and how."""
+    """The frame that a picture is fitted into, and how."""
 
     size: tuple[int, int]
     """Height and width, px."""
     fit: Fit = "crop"
-    """As of ``to_pixels``."""
+    """See :func:`to_pixels`."""
     interpolation: Interpolation = "lanczos"
 
     @property
     def shape(self) -> str:
-        """What it is, in a word."""
+        """Its shape, in a word."""
         return "square" if self.size[0] == self.size[1] else "frame"
 
 
@@ -127,28 +128,28 @@ def read_folder(
     mask_dir: Path | None = None,
     caption_dir: Path | None = None,
 ) -> PictureSet:
-    """Read every picture of a folder in the size that a model takes.
+    """Read every picture of a folder at the size that a model takes.
 
-    Hidden files, folders and files of other kinds are skipped and listed; a damaged picture is an
-    error, since leaving it out would change the result silently. What is transparent becomes white.
-    Captions are a .txt file beside a picture, or the field "text" in the ``metadata.jsonl`` of the
-    Hugging Face imagefolder layout.
+    Hidden files, folders and files of other kinds are skipped and listed. A damaged picture is an
+    error, because leaving it out would change the result silently. Transparent areas become white.
+    A caption is a .txt file next to the picture, or the field "text" in the ``metadata.jsonl`` of
+    the Hugging Face imagefolder layout.
 
     Args:
-        folder: Where the pictures lie.
-        resolution: Side of the squares, px; buckets have at most their area.
-        fit: Take the middle square ("crop"), bring the whole to a square ("squash"), put bars
-            around it, which no mask marks ("pad"), or crop to the nearest of ``bucket_sizes``
+        folder: Folder with the pictures.
+        resolution: Side of the squares, in px; buckets have at most their area.
+        fit: Take the middle square ("crop"), squash the whole picture to a square ("squash"), add
+            bars that masks leave out ("pad"), or crop to the nearest of ``bucket_sizes``
             ("buckets").
-        bucket_step: Sides of buckets are multiples of this, px.
-        interpolation: How it is brought to that size.
-        masks: Read masks: from ``mask_dir``, from ``NAME.mask.png`` beside ``NAME.jpg``, or from
-            the picture's own transparency, the first that there is.
-        mask_dir: Folder with a mask for pictures, under the picture's stem.
-        caption_dir: Folder with .txt files, which go before those beside the pictures.
+        bucket_step: Sides of buckets are multiples of this, in px.
+        interpolation: How pictures are resized.
+        masks: Read masks: the first of ``mask_dir``, ``NAME.mask.png`` next to ``NAME.jpg``, and
+            the picture's own transparency.
+        mask_dir: Folder with masks, named after the pictures' stems.
+        caption_dir: Folder with .txt files, which take precedence over those next to the pictures.
 
     Raises:
-        ImageError: there is no such folder, it holds no picture, or one cannot be used.
+        ImageError: the folder is missing or has no pictures, or a picture cannot be used.
     """
     paths, skipped = picture_files(folder)
     for name, other in (("masks", mask_dir), ("captions", caption_dir)):
@@ -180,10 +181,10 @@ def read_folder(
 
 
 def picture_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """The pictures of a folder in the order of their names, and other entries with the reason.
+    """The pictures of a folder in the order of their names, and the skipped entries with reasons.
 
     Raises:
-        ImageError: there is no such folder, or it holds no picture.
+        ImageError: the folder is missing or has no pictures.
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
@@ -216,12 +217,12 @@ def picture_files(folder: Path) -> tuple[list[Path], list[str]]:
 def captions_of(
     folder: Path, paths: Sequence[Path], caption_dir: Path | None = None
 ) -> tuple[str | None, ...]:
-    """The caption of each picture of a folder, where it has one.
+    """The caption of each picture of a folder, if it has one.
 
     Args:
-        folder: As of ``read_folder``.
+        folder: As for :func:`read_folder`.
         paths: Its pictures.
-        caption_dir: As of ``read_folder``.
+        caption_dir: As for :func:`read_folder`.
 
     Raises:
         ImageError: a caption cannot be read, or ``metadata.jsonl`` names other pictures.
@@ -242,13 +243,13 @@ def captions_of(
 
 
 def caption_file(picture: Path, caption_dir: Path | None = None) -> Path:
-    """Where the caption of a picture lies: beside it, or in a folder of captions."""
+    """Path of a picture's caption: next to it, or in a folder of captions."""
     beside = picture.with_suffix(".txt")
     return beside if caption_dir is None else caption_dir / beside.name
 
 
 def mask_file(picture: Path, mask_dir: Path | None = None) -> Path:
-    """Where a mask for a picture is written: beside it, or in a folder of masks."""
+    """Path to which a picture's mask is written: next to it, or in a folder of masks."""
     return (
         picture.with_name(picture.stem + _MASK)
         if mask_dir is None
@@ -266,7 +267,7 @@ def _caption_beside(picture: Path, caption_dir: Path | None) -> str | None:
 
 
 def _framed(own: Sequence[Tensor]) -> Tensor:
-    """Pictures of several sizes in the upper left of frames as large as the largest sides."""
+    """Pictures of several sizes, each in the upper left of a frame with the largest sides."""
     height, width = (max(one.shape[axis] for one in own) for axis in (-2, -1))
     return torch.cat(
         [F.pad(o, (0, width - o.shape[-1], 0, height - o.shape[-2]), value=1.0) for o in own]
@@ -276,17 +277,18 @@ def _framed(own: Sequence[Tensor]) -> Tensor:
 # --- sizes by aspect
 
 MOST_LONG = 4
-"""Of a bucket's longer side, in units of its shorter one."""
+"""Most that a bucket's longer side can be, in units of its shorter one."""
 
 
 def bucket_sizes(resolution: int, step: int) -> list[tuple[int, int]]:
-    """Heights and widths that are multiples of a step and fill the area of a square, or nearly so.
+    """Heights and widths that are multiples of a step and nearly fill the area of a square.
 
-    Of each width it is the largest height; the longer side is at most ``MOST_LONG`` of the shorter.
+    For each width it is the largest height; the longer side is at most ``MOST_LONG`` times the
+    shorter.
 
     Args:
-        resolution: Side of the square, px.
-        step: In px.
+        resolution: Side of the square, in px.
+        step: The step, in px.
 
     Raises:
         ImageError: the square is smaller than one step.
@@ -309,13 +311,13 @@ def bucket_sizes(resolution: int, step: int) -> list[tuple[int, int]]:
 
 
 def _nearest(image: Image.Image, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The size whose aspect is nearest to a picture's; of equally near ones the largest."""
+    """The size with the aspect nearest to a picture's; the largest of equally near ones."""
     aspect = math.log(image.width / image.height)
     return min(sizes, key=lambda s: (abs(math.log(s[1] / s[0]) - aspect), -s[0] * s[1]))
 
 
 def _composed(name: str) -> str:
-    """A file's name in one spelling: macOS stores "é" as two characters where others have one."""
+    """A file's name in one spelling: macOS stores "é" as two characters, others as one."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -323,7 +325,7 @@ _Entry = {"file_name": str, "text": (str, type(None))}
 
 
 def _listed_captions(path: Path) -> dict[str, str | None]:
-    """Captions by file name from a ``metadata.jsonl``; none where there is no such file."""
+    """Captions by file name from a ``metadata.jsonl``; empty if there is no such file."""
     if not path.exists():
         return {}
     found: dict[str, str | None] = {}
@@ -347,7 +349,7 @@ def _listed_captions(path: Path) -> dict[str, str | None]:
 
 
 def _crop(image: Image.Image, frame: Frame) -> list[int]:
-    """Original height and width, and where the frame lies in the resized picture, px."""
+    """Original height and width, and the frame's position in the resized picture, in px."""
     width, height = image.size
     if frame.fit in ("squash", "pad"):
         return [height, width, 0, 0]
@@ -360,7 +362,7 @@ def _crop(image: Image.Image, frame: Frame) -> list[int]:
 
 
 def _mask_places(path: Path, mask_dir: Path | None) -> list[Path]:
-    """The files of a picture's masks, the one that counts first."""
+    """The candidates for a picture's mask; the first one that exists counts."""
     places = [mask_file(path)]
     if mask_dir is not None:
         inside = [p for p in sorted(mask_dir.iterdir()) if p.suffix.lower() in _ENDINGS]
@@ -369,11 +371,11 @@ def _mask_places(path: Path, mask_dir: Path | None) -> list[Path]:
 
 
 def mask_of(path: Path, mask_dir: Path | None = None) -> Image.Image | None:
-    """The mask of a picture, grey and as large as it, where there is one.
+    """The mask of a picture, grey and of the same size, if there is one.
 
     Args:
         path: The picture.
-        mask_dir: As of ``read_folder``.
+        mask_dir: As for :func:`read_folder`.
 
     Raises:
         ImageError: the picture or its mask cannot be used.
@@ -395,7 +397,7 @@ def _mask_of(path: Path, upright: Image.Image, mask_dir: Path | None) -> Image.I
 
 
 def _opacity(image: Image.Image) -> Image.Image | None:
-    """The alpha channel, where something of the picture is transparent."""
+    """The alpha channel, if part of the picture is transparent."""
     if (
         image.mode == "P"
         or "transparency" in image.info
@@ -409,7 +411,7 @@ def _opacity(image: Image.Image) -> Image.Image | None:
 
 
 def _solid(upright: Image.Image, path: Path, frame: Frame) -> Masks:
-    """How solid the pixels of a picture in its frame are."""
+    """Opacity of the pixels of a picture in its frame."""
     alpha = _opacity(upright)
     if alpha is None:
         return torch.ones(1, 1, *frame.size)
@@ -454,7 +456,7 @@ def read_image(path: Path) -> Image.Image:
     """Read a picture as upright RGB; transparency becomes white, an animation its first frame.
 
     Raises:
-        ImageError: it is no picture, is damaged, or is too small or too large.
+        ImageError: the file is not a picture, is damaged, or is too small or too large.
     """
     return _rgb(_upright(path))
 
@@ -463,7 +465,7 @@ def open_picture(path: Path) -> Image.Image:
     """Read a picture as it is stored, in any of :data:`FORMATS`.
 
     Raises:
-        ImageError: it is no picture, is damaged, or is too large.
+        ImageError: the file is not a picture, is damaged, or is too large.
     """
     must = "A picture must be whole and readable"
     with open_regular(path, most=MAX_BYTES, must=must, error=ImageError) as file:
@@ -502,7 +504,7 @@ _MAYBE_HEIF = {b"mif1", b"msf1"}  # or AVIF
 
 
 def _is_heif(file: BinaryIO, path: Path) -> bool:
-    """Whether a file holds HEIC. Where only its end tells it from AVIF, Pillow will know both."""
+    """Whether a file is HEIC. If only its end tells it from AVIF, Pillow can read both."""
     header = file.read(12)
     file.seek(0)
     brand = header[8:] if header[4:8] == b"ftyp" else b""
@@ -514,7 +516,7 @@ def _is_heif(file: BinaryIO, path: Path) -> bool:
 
 @cache
 def _reads_heif() -> bool:
-    """Let Pillow read HEIC, where the extra is installed; whether it is."""
+    """Let Pillow read HEIC if the extra is installed; whether it is."""
     try:
         import pillow_heif
     except ImportError:
@@ -533,7 +535,7 @@ def _check_size(image: Image.Image, path: Path) -> None:
 
 
 def _upright(path: Path) -> Image.Image:
-    """A picture as a person sees it: turned as its camera says, its colours those of sRGB."""
+    """A picture as a person sees it: rotated as its camera recorded, with colours in sRGB."""
     image = open_picture(path)
     if min(image.size) < MIN_SIDE_PX:
         raise ImageError(
@@ -555,12 +557,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""By the orientation in EXIF."""
+"""Transposition by the orientation in EXIF."""
 _ORIENTATION = 0x0112  # the tag
 
 
 def _orientation(image: Image.Image) -> int:
-    """The one number of EXIF that counts; the other tags may hold what they want."""
+    """The one number of EXIF that is used; the other tags may hold anything."""
     data = image.info.get("exif")
     found = _short_in_exif(data, _ORIENTATION) if isinstance(data, bytes) else None
     if found is None:
@@ -624,7 +626,7 @@ def _in_srgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 _SPACES = {"RGB": "RGB", "RGBX": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
-"""Colour space of a profile, as ICC names it, by the mode of a picture that it is for."""
+"""ICC's name of a profile's colour space, by the picture mode that it is for."""
 
 
 def _without_profile(image: Image.Image, path: Path, error: Exception) -> Image.Image:
@@ -650,7 +652,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _brightest(image: Image.Image) -> float:
-    """What stands for white in a picture of more than 8 bits."""
+    """The value of white in a picture of more than 8 bits."""
     if not image.mode.startswith(("I", "F")):
         return 255.0
     return 65535.0 if np.nanmax(np.asarray(image)) > 255 else 255.0
@@ -678,8 +680,8 @@ def to_pixels(image: Image.Image, frame: Frame, fill: int = 255) -> Pixels:
 
     Args:
         image: The picture.
-        frame: With ``fit`` "crop" or "buckets" the middle that has the frame's aspect; with
-            "squash" the whole, in whatever aspect; with "pad" the whole between two bars.
+        frame: With ``fit`` "crop" or "buckets", the middle with the frame's aspect; with "squash",
+            the whole picture, whatever its aspect; with "pad", the whole picture between two bars.
         fill: Grey value of the bars, 0..255.
     """
     height, width = frame.size
@@ -731,17 +733,17 @@ def png_bytes(image: Image.Image, metadata: dict[str, str] | None = None) -> byt
 
 
 def save_png(image: Image.Image, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a PNG atomically; what made it stays inside as text entries."""
+    """Write a PNG atomically; its settings are stored inside as text entries."""
     write_atomic(path, png_bytes(image, metadata))
 
 
 def data_uri(image: Image.Image, most_px: int | None = None) -> str:
-    """A picture as a data URI, for pages that need no other file.
+    """A picture as a data URI, for pages in a single file.
 
     Args:
         image: The picture.
-        most_px: Larger ones are shrunk to this side and kept as JPEG, so that pages of hundreds
-            stay small; unset: every pixel is kept.
+        most_px: Larger ones are shrunk to this side, in px, and stored as JPEG, so that pages with
+            hundreds stay small. Default: every pixel is kept.
     """
     if most_px is not None and max(image.size) > most_px:
         return jpeg_uri(jpeg_bytes(shrunk(image, most_px)))
@@ -761,7 +763,7 @@ def jpeg_uri(data: bytes) -> str:
 
 
 def shrunk(image: Image.Image, most_px: int) -> Image.Image:
-    """A picture whose longer side is at most so long; a smaller one as it is."""
+    """A picture whose longer side is at most this long; a smaller one is not changed."""
     factor = min(1.0, most_px / max(image.size))
     size = tuple(max(1, round(side * factor)) for side in image.size)
     return image.resize(size, Image.Resampling.LANCZOS) if factor < 1 else image  # pyright: ignore[reportArgumentType]
@@ -780,14 +782,14 @@ def contact_sheet(
     column_labels: Sequence[str] | None = None,
     cell_px: int = 128,
 ) -> Image.Image:
-    """Pictures side by side, small ones enlarged so that a person can see them.
+    """Pictures side by side; small ones are enlarged so that a person can see them.
 
     Args:
         pictures: Pixels, or pictures of any size.
-        columns: Pictures a row; unset: nearly square.
-        row_labels: Text over each row; an empty one takes no room.
-        column_labels: Text over each column, cut to its width.
-        cell_px: Least side of a picture on the sheet.
+        columns: Pictures per row; by default the sheet is nearly square.
+        row_labels: Text above each row; an empty one takes no room.
+        column_labels: Text above each column, cut to its width.
+        cell_px: Smallest side of a picture on the sheet, in px.
     """
     images = to_images(pictures) if isinstance(pictures, torch.Tensor) else list(pictures)
     columns = columns or math.ceil(math.sqrt(len(images)))
@@ -802,7 +804,7 @@ def _laid_out(
     column_labels: Sequence[str] = (),
     cell_px: int = 128,
 ) -> tuple[Image.Image, list[Box]]:
-    """A contact sheet, and where each picture is on it."""
+    """A contact sheet, and the box of each picture on it."""
     width = max(image.width for image in images)
     factor = max(1, math.ceil(cell_px / width))
     images = [
@@ -843,12 +845,12 @@ def captioned_sheet(
     columns: int = 4,
     cell_px: int = 256,
 ) -> Image.Image:
-    """Pictures of any aspect in rows, each with texts below it that go on in further lines.
+    """Pictures of any aspect in rows, each with texts below it, broken into lines.
 
     Args:
         pictures: Each with its texts, one below the other.
-        columns: Pictures a row, at most.
-        cell_px: Longer side of a picture on the sheet.
+        columns: Most pictures per row.
+        cell_px: Longer side of a picture on the sheet, in px.
     """
     columns, font, line_px = min(columns, len(pictures)), ImageFont.load_default(13), 18
     cells = []
@@ -883,7 +885,7 @@ _MOST_LINES = 12  # of a text below a picture
 
 
 def _lines(text: str, font: Any, width: float) -> list[str]:
-    """A text in lines that are no wider, broken between words where that is possible."""
+    """A text in lines that are no wider than this, broken between words if possible."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()
@@ -903,7 +905,7 @@ _UNCOUNTED = (90, 0, 25)
 
 
 def with_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """A picture in which what a mask leaves out is dark red.
+    """A picture with the part that a mask leaves out in dark red.
 
     Args:
         image: The picture.
@@ -915,7 +917,7 @@ def with_mask(image: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def cells_of(sheet: Image.Image, rows: int) -> list[list[Image.Image]]:
-    """The pictures of a contact sheet of square ones without labels, row by row.
+    """The pictures of a contact sheet, row by row; they must be square and without labels.
 
     Args:
         sheet: As ``contact_sheet`` made it, or the same as JPEG.
@@ -933,11 +935,11 @@ def cells_of(sheet: Image.Image, rows: int) -> list[list[Image.Image]]:
 def labelled_sheet(
     groups: Mapping[str, Pixels | Sequence[Image.Image]], *, most_columns: int = 8
 ) -> Image.Image:
-    """A contact sheet of groups, each with its label above; a long one goes on in further rows.
+    """A contact sheet of groups, each with its label above; a long group takes several rows.
 
     Args:
         groups: Pictures by label, at least one each.
-        most_columns: Pictures a row at most.
+        most_columns: Most pictures per row.
     """
     return groups_sheet([*groups.items()], most_columns=most_columns)[0]
 
@@ -948,10 +950,10 @@ def groups_sheet(
     *,
     most_columns: int = 8,
 ) -> tuple[Image.Image, list[list[Box]]]:
-    """As :func:`labelled_sheet`, of groups whose labels may be equal.
+    """Like :func:`labelled_sheet`, for groups whose labels may be equal.
 
     Returns:
-        The sheet, and where each group's pictures are on it.
+        The sheet, and the boxes of each group's pictures on it.
     """
     pictures = [
         (label, to_images(own) if isinstance(own, torch.Tensor) else list(own))
@@ -977,8 +979,8 @@ def grid_sheet(
     """A sheet with a label over each column and over each row.
 
     Args:
-        columns: The labels, one at least.
-        rows: Label and pictures of each, as many as there are columns.
+        columns: The labels, at least one.
+        rows: Label and pictures of each row, one picture per column.
     """
     return contact_sheet(
         [picture for _, own in rows for picture in own],

@@ -1,1 +1,1 @@
-"""A learned word, its weight changes, and the files, cards and hubs that hold it."""
+"""A learned word, its weight deltas, and its files, cards and repositories."""

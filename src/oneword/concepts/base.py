@@ -20,12 +20,12 @@ def base_of(words: Mapping[Path, Sequence[Concept]]) -> str:
         words: The concepts of each file, one at least.
 
     Returns:
-        An embedded model, a hub id, or the path of a folder or file that is there.
+        An embedded model, a hub id, or the path of an existing folder or file.
 
     Raises:
-        ConfigError: a file names none, or one that cannot be found by its name, or two files name
-            two models.
-        ConceptError: a word's rows are those of a CLIP that draws nothing.
+        ConfigError: a file names no model or one that cannot be found, or two files name different
+            models.
+        ConceptError: a word's rows are for a CLIP that draws nothing.
     """
     found: dict[str, Path] = {}
     for path, concept in ((path, own) for path, owns in words.items() for own in owns):

@@ -1,4 +1,4 @@
-"""Sharing a word: a card in the Hub's format beside its file, and the upload of both."""
+"""Sharing a word: a card in the Hub's format next to its file, and the upload of both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SETTINGS = (
 
 
 class SharingError(UserError):
-    """A word cannot be shared as it is."""
+    """A word cannot be shared in its present state."""
 
 
 def write_card(
@@ -40,22 +40,22 @@ def write_card(
     prompts: Sequence[str] = (),
     scores: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write ``README.md``, and ``preview.png``, beside a word's file.
+    """Write ``README.md``, and ``preview.png`` if there are pictures, next to a word's file.
 
     Args:
         path: The file, or its run folder.
         license: The Hub's name of a licence, such as "cc-by-4.0".
-        preview: Pictures of the word, as many for each prompt.
+        preview: Pictures of the word, the same number for each prompt.
         prompts: The prompt of each row of the preview.
-        scores: What ``oneword evaluate`` wrote into ``scores.json``; ``None``: the file of that
-            name beside the word's, where there is one.
+        scores: The content of ``oneword evaluate``'s ``scores.json``; ``None``: that of the file of
+            this name next to the word's, if there is one.
 
     Returns:
-        The card.
+        Path of the card.
 
     Raises:
-        FormatError: there is no word's file.
-        SharingError: another README lies there, or the licence or the scores cannot be used.
+        FormatError: the word has no file.
+        SharingError: there is another README, or the licence or the scores cannot be used.
     """
     check_card(path, license)
     file = formats.read(path)
@@ -82,8 +82,8 @@ def check_card(path: Path | str, license: str) -> None:
         license: The Hub's name of a licence.
 
     Raises:
-        FormatError: there is no word's file.
-        SharingError: another README lies there, or the licence cannot be used.
+        FormatError: the word has no file.
+        SharingError: there is another README, or the licence cannot be used.
     """
     folder = formats.read(path).path.parent
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
@@ -95,10 +95,10 @@ def check_card(path: Path | str, license: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder in which a card would write over somebody's README.
+    """Refuse a folder in which a card would overwrite somebody's README.
 
     Raises:
-        SharingError: there is one.
+        SharingError: there is such a README.
     """
     card = folder / CARD
     if is_there(card) and not _is_card(card):
@@ -109,17 +109,17 @@ def check_folder(folder: Path) -> None:
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """What ``oneword evaluate`` wrote.
+    """The scores that ``oneword evaluate`` wrote.
 
     Raises:
-        SharingError: it is something else.
+        SharingError: the file holds something else.
     """
     must = "The scores must be the scores.json that `oneword evaluate` writes"
     return read_json(path, _SCORES, must=must, error=SharingError)
 
 
 def _is_card(path: Path) -> bool:
-    """Whether a file is a card of ours: nothing else is written over."""
+    """Whether a file is one of our cards: nothing else is overwritten."""
     must = "The card must be a readable text file"
     return _MARK in read_text(path, must=must, error=SharingError)
 
@@ -129,7 +129,7 @@ _SCORES = {
     "scores": {str: {"image_similarity": _NUMBER, "text_similarity": _NUMBER}},
     "words?": {str: str},
 }
-"""Form of ``scores.json``, as far as a card prints it."""
+"""Form of ``scores.json``, for the parts that a card prints."""
 
 
 def card_text(
@@ -140,7 +140,7 @@ def card_text(
     has_preview: bool,
     scores: Mapping[str, Any] | None,
 ) -> str:
-    """The card: metadata as YAML, then what a person reads."""
+    """The card: metadata as YAML, then text for people."""
     from huggingface_hub import ModelCardData
 
     first = concepts[0]
@@ -215,7 +215,7 @@ def _usage(concept: Concept, base: str | None, file_name: str) -> str:
 
 
 def _elsewhere(concept: Concept) -> list[str]:
-    """What to type in other tools that have a form for the word."""
+    """What to type in other tools that can hold the word."""
     lines = []
     for layout, tool in formats.TOOLS.items():
         path = Path(f"my-word{formats.WRITERS[layout][0]}")
@@ -297,19 +297,20 @@ def push_concept(
     """Upload a word's file with its card and preview.
 
     Args:
-        path: The file, or its run folder; its card lies beside it.
-        repository: ``OWNER/NAME``, or ``NAME`` for one of your own; it is made where there is none.
+        path: The file, or its run folder, with its card next to it.
+        repository: ``OWNER/NAME``, or ``NAME`` for one of your own; it is created if it does not
+            exist.
         private: Make a new repository private.
-        token: With the right to write; unset: that of ``hf auth login`` or ``HF_TOKEN``.
-        message: Of the commit; unset: names the word.
+        token: A token with write access; default: that of ``hf auth login`` or ``HF_TOKEN``.
+        message: The commit message; the default names the word.
 
     Returns:
         The repository's address.
 
     Raises:
-        FormatError: there is no word's file.
+        FormatError: the word has no file.
         SharingError: it has no card.
-        HubError: the Hub does not take it.
+        HubError: the Hub does not accept it.
     """
     file = formats.read(path)
     folder = file.path.parent
@@ -321,7 +322,7 @@ def push_concept(
         )
     repository = hub.full_name(repository, token=token)
     text = read_text(card)
-    # Hub users load the file by this name without asking; the card names it so, too.
+    # Hub users load the file by this name by default, and the card uses it, too.
     ending = file.path.suffix.lower()
     name = hub.LEARNED if ending == ".safetensors" else f"learned_embeds{ending}"
     told = text.replace("OWNER/NAME", repository).replace(repr(file.path.name), repr(name))

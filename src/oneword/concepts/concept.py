@@ -17,38 +17,38 @@ from oneword.errors import UserError
 
 
 ROWS = "textual-inversion"
-"""Kind of a concept that is rows of an embedding table and nothing else."""
+"""Kind of a concept that consists only of rows of an embedding table."""
 
 OUTPUT_VECTORS = "output-vectors"
-"""Kind of a concept whose vectors stand in the text encoders' output where the word stands, which
-the encoders read as its initialiser; it works in this package alone."""
+"""Kind of a concept whose vectors replace the text encoders' output at the word's position, while
+the encoders read the word as its initialiser; it works only in this package."""
 
 _NEGATIVE = "negative/"  # before the encoder's name, among the tensors of a word with a negative
 
 
 _PAIRS = re.compile(r"clip_(?:guide|b\d+)")
-"""Keys of the text towers of CLIP pairs that are no drawing model's text encoder."""
+"""Keys of CLIP text towers that are not the text encoder of a drawing model."""
 
 
 class ConceptError(UserError):
-    """A concept is not whole, or no drawing model reads it."""
+    """A concept is incomplete, or no drawing model reads it."""
 
 
 def is_of_pair(encoder: str) -> bool:
-    """Whether a key is that of a CLIP's text tower which no drawing model reads."""
+    """Whether a key is that of a CLIP text tower that no drawing model uses."""
     return _PAIRS.fullmatch(encoder) is not None
 
 
 def check_drawable(token: str, encoders: Collection[str], readers: Collection[str] = ()) -> None:
-    """Refuse a word of a CLIP where a drawing model, or a tool for one, would have to read it.
+    """Refuse a word of a CLIP if a drawing model, or a tool for one, would have to read it.
 
     Args:
         token: The word.
         encoders: Keys of its rows.
-        readers: Text encoders that do read it.
+        readers: Text encoders that can read it.
 
     Raises:
-        ConceptError: its rows are of a CLIP that is none of the readers.
+        ConceptError: its rows are for a CLIP that is not among the readers.
     """
     pairs = sorted(name for name in encoders if is_of_pair(name) and name not in readers)
     if pairs:
@@ -61,19 +61,19 @@ def check_drawable(token: str, encoders: Collection[str], readers: Collection[st
 
 
 def further_token(placeholder_token: str, name: str) -> str:
-    """Placeholder of a further word that belongs to one: ``<cat-negative>`` to ``<cat>``."""
+    """Placeholder of an extra word that belongs to another: ``<cat-negative>`` to ``<cat>``."""
     stem = placeholder_token.removesuffix(">")
     return f"{stem}-{name}{placeholder_token[len(stem) :]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Concept:
-    """A new word for a model, with the changes to its weights that its method makes, if any.
+    """A new word for a model, with the changes to the model's weights that belong to it, if any.
 
     Raises:
-        ConceptError: there are no rows, or they are not finite (num_vectors, dim) matrices with as
-            many vectors for every text encoder.
-        DeltaError: the weight deltas are not whole.
+        ConceptError: there are no rows, or they are not finite (num_vectors, dim) matrices with the
+            same number of vectors for every text encoder.
+        DeltaError: the weight deltas are incomplete.
     """
 
     placeholder_token: str
@@ -81,14 +81,15 @@ class Concept:
     """By text encoder, such as "clip_l": (num_vectors, dim), float32. Output vectors: by encoder
     and place of its output, such as "clip_l.last_hidden_state"."""
     kind: str = ROWS
-    """What the concept is made of: rows alone, rows and ``tensors`` that only the kind's own code
-    can use, or output vectors in the rows' place."""
+    """What the concept consists of: rows alone, rows with ``tensors`` that only the kind's own code
+    can use, or output vectors instead of rows."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """What the kind needs besides the rows, by its own names; float32 of any shape."""
+    """What the kind needs in addition to the rows, by its own names; float32 of any shape."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON-able."""
+    """How it was learned: base_model, initializer_token, config, steps, loss, scores; JSON
+    values."""
     deltas: dict[str, Tensor] = field(default_factory=dict)
-    """Changes to the model's weights that go with the word, as ``deltas.py`` names them."""
+    """Changes to the model's weights that belong to the word, with the names of ``deltas.py``."""
 
     def __post_init__(self) -> None:
         name = repr(self.placeholder_token)
@@ -126,13 +127,13 @@ class Concept:
 
     @property
     def learnable_property(self) -> str:
-        """What it was trained as: "object", where it does not say, or "style"."""
+        """What it was trained as: "style", or "object", which is also the default."""
         settings = self.provenance.get("config")
         found = settings.get("learnable_property") if isinstance(settings, dict) else None
         return found if found in ("object", "style") else "object"
 
     def sha256(self) -> str:
-        """Hash of the names and float32 bytes of the rows, of other tensors, of weight deltas."""
+        """Hash of the names and float32 bytes of rows, other tensors and weight deltas."""
         digest = hashlib.sha256()
         for group in (self.rows, self.tensors, self.deltas):
             for name in sorted(group):
@@ -152,13 +153,13 @@ class Concept:
 
     @property
     def negative_token(self) -> str | None:
-        """Word that pictures of this one are drawn away from, in the negative prompt."""
+        """The word for the negative prompt of this one's pictures, if it has one."""
         if not any(name.startswith(_NEGATIVE) for name in self.tensors):
             return None
         return further_token(self.placeholder_token, "negative")
 
     def companions(self) -> list[Concept]:
-        """The further words that this one brings along."""
+        """The extra words that belong to this one."""
         token = self.negative_token
         if token is None:
             return []
@@ -170,17 +171,17 @@ class Concept:
         return [Concept(placeholder_token=token, rows=rows)]
 
     def named(self, placeholder_token: str) -> Concept:
-        """The same rows under another word."""
+        """The same rows under another placeholder."""
         return dataclasses.replace(self, placeholder_token=placeholder_token)
 
     def fitted(self, dims: Mapping[str, int]) -> Concept:
-        """The concept with its rows under a model's own names of the text encoders.
+        """The concept with its rows under a model's own names for the text encoders.
 
-        Files that hold rows of one encoder seldom say which; where exactly one encoder of the model
-        is so wide, it is meant. A CLIP's own key is never taken for another encoder's.
+        Files with rows for one encoder rarely say which one. If exactly one encoder of the model
+        has their width, it is used. A CLIP's own key is never taken for another encoder's.
 
         Args:
-            dims: Width of each text encoder's rows, by the model's name of it.
+            dims: Width of each text encoder's rows, by the model's name for it.
         """
         is_named = (
             self.kind == OUTPUT_VECTORS

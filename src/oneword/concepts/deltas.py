@@ -1,9 +1,9 @@
-"""Changes to a model's weights that go with a word: put on for a while, taken off to the bit.
+"""Changes to a model's weights that belong to a word: applied for a while, then undone to the bit.
 
-They are named as other tools name them in files: ``unet.<module>.lora_A.weight`` (rank, in) and
-``lora_B`` (out, rank) for a change of low rank, as diffusers and peft write it;
-``unet.<module>.diff`` and ``.diff_b`` for the whole change of a weight and of a bias, as ComfyUI
-reads it. The first part of a name is the pipeline's own name of the model that changes.
+They have the names that other tools use in files: ``unet.<module>.lora_A.weight`` (rank, in) and
+``lora_B`` (out, rank) for a low-rank change, as diffusers and peft write it; ``unet.<module>.diff``
+and ``.diff_b`` for the full change of a weight and of a bias, as ComfyUI reads it. The first part
+of a name is the pipeline's own name for the model that changes.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _ADAPTER = "oneword"
 
 
 class DeltaError(UserError):
-    """Changes to weights are not whole, or do not fit the model."""
+    """Changes to weights are incomplete, or do not fit the model."""
 
 
 def is_lora(name: str) -> bool:
-    """Whether a change is half of a product of low rank."""
+    """Whether a change is one of the two factors of a low-rank change."""
     return name.endswith((LORA_A, LORA_B))
 
 
 def check(changes: Mapping[str, Tensor], owner: str) -> None:
-    """Refuse changes that are not finite, or not whole.
+    """Refuse changes that are not finite or not complete.
 
     Args:
         changes: By name.
-        owner: What messages call the thing that they belong to.
+        owner: Name in messages of what they belong to.
 
     Raises:
-        DeltaError: see above.
+        DeltaError: as described above.
     """
     for name, change in changes.items():
         if "." not in name or not (is_lora(name) or name.endswith((WEIGHT, BIAS))):
@@ -73,16 +73,16 @@ def _check_pair(changes: Mapping[str, Tensor], name: str, owner: str) -> None:
 
 @dataclass(slots=True)
 class Applied:
-    """Changes that a model has on."""
+    """Changes that are applied to a model."""
 
     leaves: dict[str, Tensor] = field(default_factory=dict)
-    """Tensors that the model runs through, by the name of the change: of a LoRA the change itself,
-    otherwise the changed weight, whose gradient is that of the change."""
+    """Tensors that the model computes with, by the name of the change: for a LoRA the change
+    itself, otherwise the changed weight, which has the same gradient as the change."""
     _whole: list[tuple[nn.Parameter, Tensor, list[Tensor]]] = field(default_factory=list)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Bring the model's weights up to changes that have been written to."""
+        """Update the model's weights after the changes have been modified."""
         for live, original, changes in self._whole:
             total = sum((change.to(live.device, torch.float32) for change in changes), 0.0)
             live.copy_(original.float() + total)
@@ -92,18 +92,18 @@ class Applied:
 def applied(
     pipeline: Any, many: Sequence[Mapping[str, Tensor]], *, trainable: bool = False
 ) -> Iterator[Applied]:
-    """Let a pipeline's models run with changed weights, for as long as the context lasts.
+    """Run a pipeline's models with changed weights inside the context.
 
-    Several sets of changes add up. On exit, by exception too, every module and every parameter is
-    the old object with the old bits.
+    Several sets of changes add up. On exit, also after an exception, every module and every
+    parameter is the old object with the old bits.
 
     Args:
         pipeline: A diffusers pipeline.
-        many: Sets of changes, each as :func:`check` wants them.
+        many: Sets of changes, each valid for :func:`check`.
         trainable: Let gradients reach ``Applied.leaves``.
 
     Raises:
-        DeltaError: a change is for another model, or for one whose weights are not whole.
+        DeltaError: a change is for another model, or for one whose weights are packed or offloaded.
 
     Source:
         LoRA: Hu et al. 2021, arXiv:2106.09685, equation 3, with a scale of 1.
@@ -140,10 +140,10 @@ def _component(pipeline: Any, part: str) -> nn.Module:
 
 
 def check_whole(model: nn.Module) -> None:
-    """Refuse a model whose weights are packed, or wait elsewhere until they are used.
+    """Refuse a model whose weights are packed, or kept elsewhere until they are used.
 
     Raises:
-        DeltaError: see above.
+        DeltaError: as described above.
     """
     if any(p.is_meta or not p.is_floating_point() for p in model.parameters()):
         raise DeltaError(
@@ -180,7 +180,7 @@ def _change(
     *,
     trainable: bool,
 ) -> None:
-    """Put a changed copy in a parameter's place."""
+    """Replace a parameter with a changed copy."""
     part, _, path = name.partition(".")
     path, attribute = _parameter(path)
     owner = _owner(_component(pipeline, part), path, name)
@@ -200,14 +200,14 @@ def _change(
 
 
 def _parameter(path: str) -> tuple[str, str]:
-    """Module and attribute that a whole change is of."""
+    """Module and attribute that a full change is for."""
     if path.endswith(BIAS):
         return path.removesuffix(BIAS), "bias"
     return path.removesuffix(WEIGHT), "weight"
 
 
 def name_of_change(part: str, parameter: str) -> str | None:
-    """Name of the whole change of a model's parameter; ``None`` where files have no name for it."""
+    """Name of the full change of a model's parameter; ``None`` if files have no name for it."""
     path, _, attribute = parameter.rpartition(".")
     ending = {"weight": WEIGHT, "bias": BIAS}.get(attribute)
     return None if ending is None or not path else f"{part}.{path}{ending}"
@@ -216,7 +216,7 @@ def name_of_change(part: str, parameter: str) -> str | None:
 def _adapt(
     model: nn.Module, lora: Mapping[str, list[Tensor]], undo: ExitStack, *, trainable: bool
 ) -> dict[str, Tensor]:
-    """Wrap a model's linear layers in peft's, with these matrices; the layers' leaves by name."""
+    """Wrap a model's linear layers in peft's, with these matrices; return the leaves by name."""
     from peft import LoraConfig
     from peft.tuners.lora import Linear, LoraModel
 
@@ -238,7 +238,7 @@ def _adapt(
             _fitting(change.shape, (len(change), layer.in_features), path + LORA_A)
         for change in lora[path + LORA_B]:
             _fitting(change.shape, (layer.out_features, change.shape[1]), path + LORA_B)
-    # The rank is that of the matrices put in below; one that equals alpha makes the scale 1. Made
+    # The rank is that of the matrices set below; with alpha equal to it, the scale is 1. Made
     # without storage, so that peft draws nothing from the global generator.
     config = LoraConfig(r=1, lora_alpha=1, target_modules="|".join(map(re.escape, paths)))
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -250,7 +250,7 @@ def _adapt(
         assert isinstance(layer, Linear)
         for half, ending, axis in ((layer.lora_A, LORA_A, 0), (layer.lora_B, LORA_B, 1)):
             own = lora[path + ending]
-            # two LoRAs of one layer add up to one of the sum of their ranks
+            # two LoRAs of one layer add up to one whose rank is the sum of theirs
             matrix = own[0] if len(own) == 1 else torch.cat([m.float() for m in own], axis)
             if not isinstance(matrix, nn.Parameter):
                 matrix = nn.Parameter(matrix.detach().to(layer.weight.device, torch.float32))
@@ -266,5 +266,5 @@ def _restore(model: nn.Module, tuner: Any, flags: Mapping[str, bool]) -> None:
 
 
 def size_mb(changes: Mapping[str, Tensor]) -> float:
-    """Room that changes take in a file, MB."""
+    """Size of changes in a file, in MB."""
     return sum(change.numel() * change.element_size() for change in changes.values()) / 1e6

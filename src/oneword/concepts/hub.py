@@ -1,4 +1,4 @@
-"""The Hub: a word's file found by its repository, and a folder of files uploaded."""
+"""The Hub: finding a word's file in its repository, and uploading files."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class UnreachableError(HubError):
 
 
 def is_repository(text: str) -> bool:
-    """Whether a text may be ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, and no file's name."""
+    """Whether a text may be ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, and is not a file's name."""
     name = text.partition("@")[0]
     return bool(_REPOSITORY.fullmatch(text)) and PurePosixPath(name).suffix not in _ENDINGS
 
 
 def fetch(repository: str) -> Path:
-    """The file of a repository's words, downloaded into the Hub's cache.
+    """The file with a repository's words, downloaded into the Hub's cache.
 
     Args:
-        repository: ``OWNER/NAME``, with ``@REVISION`` for another than its main branch.
+        repository: ``OWNER/NAME``, with ``@REVISION`` for another revision than its main branch.
 
     Returns:
-        ``learned_embeds.safetensors`` where there is one, otherwise the only file that may hold an
+        ``learned_embeds.safetensors`` if there is one, otherwise the only file that may hold an
         embedding.
 
     Raises:
-        HubError: there is no such repository, it needs a token, it holds no such file or several,
-            or the Hub cannot be reached.
+        HubError: the repository does not exist, needs a token, or has no such file or several, or
+            the Hub cannot be reached.
     """
     name, _, revision = repository.partition("@")
     api = _api(None)
@@ -55,12 +55,12 @@ def fetch(repository: str) -> Path:
         return Path(api.hf_hub_download(name, file, revision=revision or None, **options))
 
     try:
-        # asked first, since a download tries for half a minute where there is no network
+        # checked first, because without a network a download tries for half a minute
         info = _asked(
             repository, lambda: api.model_info(name, revision=revision or None, timeout=_TIMEOUT_S)
         )
     except UnreachableError:
-        with contextlib.suppress(OSError):  # what was downloaded before will do
+        with contextlib.suppress(OSError):  # an earlier download will do
             return download(LEARNED, local_files_only=True)
         raise
     files = [one.rfilename for one in info.siblings or ()]
@@ -74,10 +74,10 @@ def fetch(repository: str) -> Path:
 
 
 def embeddings(names: Sequence[str]) -> list[str]:
-    """Which of the files of a repository, or of a folder like one, may be the embedding.
+    """Which files of a repository, or of a folder like one, may be the embedding.
 
-    ``learned_embeds.safetensors`` alone where there is one; otherwise all of the first ending of
-    .safetensors, .bin and .pt that any has, but for a pair's second half.
+    Only ``learned_embeds.safetensors`` if there is one; otherwise all files with the first of the
+    extensions .safetensors, .bin and .pt that occurs, except the second half of a pair.
     """
     if LEARNED in names:
         return [LEARNED]
@@ -91,14 +91,14 @@ def embeddings(names: Sequence[str]) -> list[str]:
 
 
 def check_upload(repository: str, *, token: str | None = None) -> None:
-    """Refuse an upload that could not be, as far as that is known without the Hub.
+    """Refuse an upload that cannot work, as far as that is known without the Hub.
 
     Args:
-        repository: ``OWNER/NAME``, or ``NAME`` for one of the token's owner.
-        token: With the right to write; unset: that of ``hf auth login`` or ``HF_TOKEN``.
+        repository: ``OWNER/NAME``, or ``NAME`` for one that the token's owner has.
+        token: A token with write access; default: that of ``hf auth login`` or ``HF_TOKEN``.
 
     Raises:
-        HubError: the name cannot be one, or there is no token.
+        HubError: the name is not valid, or there is no token.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
@@ -121,10 +121,11 @@ def check_upload(repository: str, *, token: str | None = None) -> None:
 
 
 def full_name(repository: str, *, token: str | None = None) -> str:
-    """``OWNER/NAME`` of a repository that may be named without its owner, who is the token's.
+    """``OWNER/NAME`` of a repository; without an owner, the token's owner is used.
 
     Raises:
-        HubError: as :func:`check_upload`; or the Hub does not know the token, or cannot be reached.
+        HubError: as for :func:`check_upload`; or the Hub does not know the token, or cannot be
+            reached.
     """
     check_upload(repository, token=token)
     if "/" in repository:
@@ -141,21 +142,21 @@ def upload(
     private: bool = False,
     token: str | None = None,
 ) -> str:
-    """Upload files in one commit; the repository is made where there is none.
+    """Upload files in one commit; the repository is created if it does not exist.
 
     Args:
-        files: Each file, or its bytes, and its name in the repository.
+        files: Each file, or its bytes, with its name in the repository.
         repository: ``OWNER/NAME``.
-        message: Of the commit.
+        message: The commit message.
         private: Make a new repository private.
-        token: With the right to write; unset: that of ``hf auth login`` or ``HF_TOKEN``.
+        token: A token with write access; default: that of ``hf auth login`` or ``HF_TOKEN``.
 
     Returns:
         The repository's address.
 
     Raises:
-        HubError: as :func:`check_upload`; or the token may not write there, or the Hub cannot be
-            reached.
+        HubError: as for :func:`check_upload`; or the token has no write access, or the Hub cannot
+            be reached.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -182,7 +183,7 @@ def _api(token: str | None):
 
 
 def _asked(repository: str, call: Callable[[], T], *, writes: bool = False) -> T:
-    """Ask the Hub, and say what is wrong in one sentence."""
+    """Call the Hub, and turn its errors into one sentence."""
     from huggingface_hub import errors
 
     try:

@@ -1,4 +1,4 @@
-"""What is inside a concept: facts, and doubts that a person should hear."""
+"""What is inside a concept: facts, and warnings for people."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def facts(
     *,
     nearest: int = 0,
 ) -> dict[str, Any]:
-    """Everything worth knowing of one concept of a file, JSON-able.
+    """Everything worth knowing about one concept of a file, as JSON values.
 
     Args:
-        file: Where it lies.
-        concept: One of the file's.
-        vocabularies: A model's, to compare with; it may be another model's.
+        file: The file.
+        concept: One of the file's concepts.
+        vocabularies: A model's vocabularies to compare with; it may be another model.
         nearest: How many of its nearest words to list for each row.
     """
     dims = {name: rows.shape[1] for name, rows in concept.rows.items()}

@@ -1,8 +1,8 @@
-"""The learned words of a folder: listed, searched, taken in, renamed, deleted and brought back.
+"""The learned words of a folder: list, search, import, rename, delete and restore them.
 
-An SQLite file next to them remembers what each holds, so that a list of hundreds opens at once. The
-files are the truth: what the index says of a file that has changed, or is gone, is thrown away, and
-without the index everything is read anew.
+An SQLite file next to them records what each holds, so that a list of hundreds opens at once. The
+files decide: entries for files that have changed or are gone are dropped, and without the index
+everything is read again.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ class Entry:
     """A word of the library."""
 
     name: str
-    """Of its folder."""
+    """Name of its folder."""
     tokens: tuple[str, ...] = ()
-    """What stands for it in prompts; several where a file holds several words."""
+    """Its placeholders; several if the file holds several words."""
     base_model: str = ""
     family: str = ""
-    """What it can be drawn with, in words."""
+    """The family that it can be drawn with, in words."""
     kind: str = ""
     num_vectors: int = 0
     steps: int | None = None
     loss: float | None = None
     license: str = ""
     problem: str = ""
-    """Why the file cannot be used; empty: it can."""
+    """Why the file cannot be used; empty if it can."""
 
     @property
     def text(self) -> str:
-        """Everything of it that a search looks through."""
+        """Everything about it that a search looks through."""
         return " ".join((self.name, *self.tokens, self.base_model, self.family, self.kind)).lower()
 
 
 class Library:
-    """The words of a folder, each in a folder of its own as a run leaves it.
+    """The words of a folder, each in a folder of its own, as a run leaves it.
 
     Args:
         root: The folder.
@@ -73,7 +73,7 @@ class Library:
         self.root = root
 
     def entries(self, search: str = "") -> list[Entry]:
-        """The words, by name; with a search, those that hold each of its words somewhere."""
+        """The words, sorted by name; with a search, those that contain all of its terms."""
         wanted = search.lower().split()
         return [one for one in self._refreshed() if all(word in one.text for word in wanted)]
 
@@ -81,7 +81,7 @@ class Library:
         """A word's file.
 
         Raises:
-            LibraryError: there is no such word.
+            LibraryError: the library has no such word.
         """
         path = self.root / name / formats.LEARNED
         if not is_plain_name(name) or not path.is_file():
@@ -89,15 +89,15 @@ class Library:
         return path
 
     def preview(self, name: str) -> Path | None:
-        """A picture that shows the word, where there is one."""
+        """A picture that shows the word, if there is one."""
         path = previews.beside(self.file(name))
         return path if path.is_file() else None
 
     def take(self, path: Path) -> list[str]:
-        """Take words in from a file of any tool, each as a folder of its own; their names.
+        """Import words from a file of any tool, each into its own folder; return their names.
 
         Raises:
-            FormatError: the file holds no word.
+            FormatError: the file has no word.
         """
         names: list[str] = []
         for concept in formats.load_all(path):
@@ -107,11 +107,11 @@ class Library:
         return names
 
     def rename(self, name: str, token: str) -> None:
-        """Give a word another placeholder; its folder and everything else stay.
+        """Give a word another placeholder; its folder and everything else stay the same.
 
         Raises:
-            LibraryError: there is no such word, or its file holds several.
-            ConfigError: the placeholder is none.
+            LibraryError: the library has no such word, or its file holds several.
+            ConfigError: the placeholder is not valid.
         """
         check_placeholder(token, "The new word")
         path = self.file(name)
@@ -124,12 +124,12 @@ class Library:
             write_together(formats.files_of(words[0].named(token), path))
 
     def merge(self, names: Sequence[str]) -> str:
-        """Put the words of several entries into one file of a new entry; its name.
+        """Merge the words of several entries into one file of a new entry; return its name.
 
-        A word that is taken gets a number, as in ``oneword concept merge``.
+        A word whose name is taken gets a number, as in ``oneword concept merge``.
 
         Raises:
-            LibraryError: there is no such word, or fewer than two are named.
+            LibraryError: the library has no such word, or fewer than two are named.
         """
         if len(set(names)) < 2:
             raise LibraryError(f"Two or more words are merged, got {len(set(names))}.")
@@ -139,30 +139,30 @@ class Library:
         return name
 
     def delete(self, name: str) -> str:
-        """Put a word's folder aside; what to call :meth:`restore` with.
+        """Delete a word, so that it can be restored; return the argument for :meth:`restore`.
 
         Raises:
-            LibraryError: there is no such word.
+            LibraryError: the library has no such word.
         """
         folder = self.file(name).parent
         kept = f"{name}.{secrets.token_hex(4)}"
         (self.root / TRASH).mkdir(exist_ok=True)
         with hold(folder, wait_s=_WAIT_S):
-            pass  # whoever writes there is waited for
+            pass  # waits for anyone who is writing there
         folder.rename(self.root / TRASH / kept)
         return kept
 
     def deleted(self) -> list[str]:
-        """Words that were put aside and can be restored, the latest first."""
+        """Deleted words that can be restored, the latest first."""
         folder = self.root / TRASH
         found = [path for path in folder.glob("*") if path.is_dir()] if folder.is_dir() else []
         return [p.name for p in sorted(found, key=lambda p: p.stat().st_ctime_ns, reverse=True)]
 
     def restore(self, kept: str) -> str:
-        """Bring a deleted word back; its name, which is another where the old one is taken.
+        """Restore a deleted word; return its name, which is new if the old one is taken.
 
         Raises:
-            LibraryError: there is none.
+            LibraryError: there is no such deleted word.
         """
         folder = self.root / TRASH / kept
         if not is_plain_name(kept) or not folder.is_dir():
@@ -172,7 +172,7 @@ class Library:
         return name
 
     def empty_trash(self) -> None:
-        """Delete for good what was put aside."""
+        """Delete for good all words that could be restored."""
         shutil.rmtree(self.root / TRASH, ignore_errors=True)
 
     # --- the index ---
@@ -194,7 +194,7 @@ class Library:
                 stamps[path.parent.name] = (seen.st_size, seen.st_mtime_ns)
         try:
             return self._through_index(stamps)
-        except sqlite3.DatabaseError:  # damaged, or no SQLite file at all
+        except sqlite3.DatabaseError:  # damaged, or not an SQLite file at all
             with contextlib.suppress(OSError):
                 (self.root / INDEX).unlink()
         try:
@@ -236,7 +236,7 @@ class Library:
             connection.close()
 
     def _read(self, name: str) -> Entry:
-        """What a word's file says of it."""
+        """The entry of a word, read from its file."""
         try:
             words = formats.load_all(self.root / name)
         except UserError as error:

@@ -12,9 +12,9 @@ from oneword.concepts.concept import ROWS, Concept, ConceptError
 
 
 def distinct(concepts: Sequence[Concept]) -> tuple[list[Concept], dict[int, str]]:
-    """Give words that are taken a number: the second ``<cat>`` becomes ``<cat-2>``.
+    """Add a number to words that are taken: the second ``<cat>`` becomes ``<cat-2>``.
 
-    Words that differ in case alone clash, since most tools write them alike.
+    Words that differ only in case clash, because most tools write them the same.
 
     Returns:
         The concepts with distinct words, and the new word by the index of each renamed concept.
@@ -65,9 +65,9 @@ def average(
     """The weighted mean of concepts of the same shape.
 
     Args:
-        concepts: What to mix.
+        concepts: Concepts to mix.
         placeholder_token: The new word.
-        weights: One each, divided by their sum; ``None``: equal.
+        weights: One for each, divided by their sum; ``None``: equal.
 
     Raises:
         ConceptError: the shapes differ, or the weights are not one each with a sum that is not 0.

@@ -1,4 +1,4 @@
-"""The preview beside a word's file, ``NAME.preview.png``, which A1111 and Forge show for it."""
+"""The preview next to a word's file, ``NAME.preview.png``, which A1111 and Forge show for it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MARK = "oneword-preview"  # the text entry that tells ours from a person's
 
 
 def beside(word: Path) -> Path:
-    """Where the preview of a word's file lies."""
+    """Path of the preview of a word's file."""
     return word.with_name(f"{word.stem}.preview.png")
 
 
 def preview_bytes(picture: Image.Image, facts: dict[str, str]) -> bytes:
-    """A picture as a preview that may be written over later.
+    """A picture as a preview that may be overwritten later.
 
     Args:
         picture: What the word draws.
@@ -31,7 +31,7 @@ def preview_bytes(picture: Image.Image, facts: dict[str, str]) -> bytes:
 
 
 def may_write(path: Path) -> bool:
-    """Whether nothing lies there, or a preview that this package wrote."""
+    """Whether there is nothing, or a preview that this package wrote."""
     if not is_there(path):
         return True
     try:
@@ -41,7 +41,7 @@ def may_write(path: Path) -> bool:
 
 
 def kept(word: Path) -> bytes | None:
-    """The preview of a word's file, whoever made it; ``None``: there is none that can be read."""
+    """The preview of a word's file, whoever made it; ``None`` if none can be read."""
     path = beside(word)
     try:
         if not is_there(path) or open_picture(path).format != "PNG":

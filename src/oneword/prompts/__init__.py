@@ -1,4 +1,4 @@
-"""Sentences: the published template sets, captions as templates, and prompts without their word."""
+"""Prompts: the published template sets, captions as templates, and prompts without their word."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _DUAL_STYLE = tuple(
     )
 )  # fmt: skip
 _ODD = "a painting of one {} in the style of {own}"
-"""The one of the authors' sentences with two words in which a style is what is painted."""
+"""The only one of the authors' sentences with two words that paints a style."""
 
 
 def _depicted(kind: str) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "style19dot": tuple(t + "." for t in _STYLE),
     "style19": _STYLE,
 }
-"""Named as in ``InversionConfig.prompt_templates``; "{}" stands for the word."""
+"""Named as in ``InversionConfig.prompt_templates``; "{}" is replaced by the word."""
 
 _DUAL_OBJECT = tuple(f"{t} with {{own}}" for t in _OBJECT)
 _DUAL_OF_STYLES = (*_DUAL_STYLE, _ODD)
@@ -78,14 +78,14 @@ DUAL_TEMPLATES: dict[str, tuple[str, ...]] = {
     "style19dot": tuple(t + "." for t in _DUAL_OF_STYLES),
     "style19": _DUAL_OF_STYLES,
 }
-"""The sentences with a picture's own word as well, "{own}", by the set that they go with."""
+"""The sentences that also have a picture's own word, "{own}", by the set that they belong to."""
 
 PHOTO_PROMPTS = {
     "microworld": {"object": "a photo of a {}", "style": "a painting in the style of {}"},
     # Gal et al. 2022, section 5.1
     "*": {"object": "a photo of {}", "style": "a painting in the style of {}"},
 }
-"""Prompt that image similarity is scored on, by model family and learnable property."""
+"""Prompt for image similarity, by model family and learnable property."""
 
 PLAIN_PROMPT = "a photo of a {} on a plain background"
 """Prompt for the score without backgrounds."""
@@ -122,7 +122,7 @@ EDIT_PROMPTS = {
         ),
     },
 }
-"""Prompts that editability is scored on, by model family and learnable property."""
+"""Prompts for text similarity (editability), by model family and learnable property."""
 
 PAPER_EDIT_PROMPTS = {
     # Gal et al. 2022, section 5.1 and figure 5; the whole list was never published
@@ -135,7 +135,7 @@ PAPER_EDIT_PROMPTS = {
         "times square in the style of {}",
     ),
 }
-"""Those of the paper, whatever the model."""
+"""The paper's prompts, for any model."""
 
 PROMPT_LISTS: dict[str, dict[str, tuple[str, ...]]] = {
     # Gal et al. 2022, arXiv:2208.01618, by figure, as far as the figures show their prompts
@@ -217,8 +217,8 @@ COMMON_WORDS = {
         ),
     },
 }  # fmt: skip
-"""Words of the vocabulary that stand for many things, by model family and learnable property; the
-first ones are tried as initialisers where none is given."""
+"""Words of the vocabulary that name many things, by model family and learnable property; the first
+ones are tried as initialisers if none is given."""
 
 _Entry = TypeVar("_Entry")
 
@@ -226,7 +226,7 @@ _Entry = TypeVar("_Entry")
 def of_family(
     table: Mapping[str, Mapping[str, _Entry]], family: str, learnable_property: str
 ) -> _Entry:
-    """Look up a table by model family, "*" standing for every other, and learnable property."""
+    """Look up a table by model family ("*" is every other) and learnable property."""
     return table.get(family, table["*"])[learnable_property]
 
 
@@ -240,19 +240,19 @@ _UNSPACED = (
     "HALFWIDTH KATAKANA", "HANGUL", "HALFWIDTH HANGUL", "YI ", "TANGUT", "THAI", "LAO", "KHMER",
     "MYANMAR", "TIBETAN", "TAI ", "NEW TAI", "JAVANESE", "BALINESE",
 )  # fmt: skip
-"""How Unicode's names of characters begin in scripts that put no space between words; Korean puts
-none before its particles."""
+"""Prefixes of Unicode's character names in scripts without spaces between words; Korean has none
+before its particles."""
 
 
 def _is_letter(character: str) -> bool:
-    """Whether a character runs together with a letter beside it into one word."""
+    """Whether a character forms one word with a letter next to it."""
     if not (character.isalnum() or unicodedata.category(character).startswith("M")):
         return False
     return not unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether a part of a text is no piece of a longer word."""
+    """Whether a part of a text is not a piece of a longer word."""
     beside = ((text[start - 1 : start], text[start]), (text[end : end + 1], text[end - 1]))
     return not any(
         outer and (outer == "_" or _is_letter(outer)) and _is_letter(inner)
@@ -261,7 +261,7 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
 
 
 def spellings(placeholder_token: str) -> set[str]:
-    """A placeholder in the forms in which a keyboard, a file or a clipboard may bring it.
+    """A placeholder in all forms that a keyboard, a file or a clipboard may produce.
 
     An accented letter is one character in Unicode's form NFC and two in NFD, and looks the same.
     """
@@ -272,11 +272,11 @@ def spellings(placeholder_token: str) -> set[str]:
 
 
 def places(text: str, placeholder_tokens: Iterable[str]) -> list[tuple[int, int, str]]:
-    """Where placeholders stand in a text: start, end and which, the longest where several begin.
+    """Where placeholders are in a text: start, end and which; the longest if several begin there.
 
-    A placeholder that begins or ends with a letter is none inside of a longer word: "cat" does not
-    stand in "cathedral". In scripts that put no spaces between words it may stand anywhere. It is
-    found in each of its ``spellings``.
+    A placeholder that begins or ends with a letter does not match inside a longer word: "cat" is
+    not found in "cathedral". In scripts without spaces between words it matches anywhere. Each of
+    its ``spellings`` is found.
     """
     meant = {form: token for token in placeholder_tokens for form in spellings(token)}
     forms = sorted(meant, key=len, reverse=True)
@@ -295,7 +295,7 @@ def places(text: str, placeholder_tokens: Iterable[str]) -> list[tuple[int, int,
 
 
 def replaced(text: str, texts: Mapping[str, str]) -> str:
-    """A text with other texts in the places of placeholders."""
+    """A text with its placeholders replaced by other texts."""
     parts, last = [], 0
     for start, end, token in places(text, texts):
         parts += [text[last:start], texts[token]]
@@ -304,12 +304,12 @@ def replaced(text: str, texts: Mapping[str, str]) -> str:
 
 
 def names(prompt: str, placeholder_token: str) -> bool:
-    """Whether a prompt holds a placeholder, as the tokenizer will find it."""
+    """Whether a prompt contains a placeholder, as the tokenizer will find it."""
     return bool(places(prompt, [placeholder_token]))
 
 
 def named(prompt: str, placeholder_tokens: Iterable[str]) -> set[str]:
-    """Which of some placeholders a prompt holds, as the tokenizer will find them together."""
+    """Which of these placeholders a prompt contains, as the tokenizer will find them."""
     return {token for _, _, token in places(prompt, placeholder_tokens)}
 
 
@@ -318,7 +318,7 @@ _LIKE_A_PLACEHOLDER = re.compile(r"<[^<>\s]+>|(?<![\w*])\w+\*(?![\w*])")
 
 
 def expanded(given: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
-    """Prompts with lists by name put in, and templates filled with every word they are for.
+    """Prompts with named lists inserted, and templates filled with every word they apply to.
 
     Args:
         given: Prompts, templates with "{}", names of ``PROMPT_LISTS`` such as "paper:fig4", or
@@ -326,7 +326,7 @@ def expanded(given: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
         words: Learnable property ("object" or "style") by placeholder.
 
     Raises:
-        PromptError: there is no such list or file, or no word that a list or template is for.
+        PromptError: a list or file is missing, or no word fits a list or template.
     """
     found: list[str] = []
     for text in given:
@@ -356,16 +356,16 @@ def expanded(given: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def strangers(prompt: str, placeholder_tokens: Sequence[str]) -> list[str]:
-    """What is written like a placeholder (``<cat>``, ``S*``) and is none of the known ones."""
+    """Text that looks like a placeholder (``<cat>``, ``S*``) and is none of the known ones."""
     rest = without_placeholder(prompt, placeholder_tokens)
     return _LIKE_A_PLACEHOLDER.findall(rest)
 
 
 def check_text(prompt: str) -> None:
-    """Refuse what no tokenizer takes: bytes of the command line in another encoding.
+    """Refuse text that no tokenizer takes: bytes of the command line in another encoding.
 
     Raises:
-        PromptError: it is so.
+        PromptError: the text holds such bytes.
     """
     try:
         prompt.encode()
@@ -374,10 +374,10 @@ def check_text(prompt: str) -> None:
 
 
 def as_template(prompt: str, placeholder_token: str) -> str:
-    """A prompt with "{}" in its placeholder's place.
+    """A prompt with "{}" instead of its placeholder.
 
     Raises:
-        PromptError: the prompt does not hold the placeholder, or is no text.
+        PromptError: the prompt does not contain the placeholder, or is not text.
     """
     check_text(prompt)
     if not names(prompt, placeholder_token):
@@ -389,13 +389,13 @@ def as_template(prompt: str, placeholder_token: str) -> str:
 
 
 def with_word(caption: str, placeholder_token: str, noun: str | None = None) -> str:
-    """A caption that holds the new word, so that a word can be trained in it.
+    """A caption that contains the new word, so that the word can be trained with it.
 
     Args:
-        caption: As a person or a model wrote it; one that holds the word already stays as it is.
+        caption: As a person or a model wrote it; one that already contains the word is not changed.
         placeholder_token: The word.
-        noun: What the word takes the place of, where the caption names it; the first time alone.
-            Otherwise the word stands in front, with a comma.
+        noun: The word replaces its first occurrence in the caption. If there is none, the word is
+            put in front, with a comma.
     """
     if names(caption, placeholder_token):
         return caption
@@ -416,14 +416,14 @@ _BEFORE = (
     r"(?=$|\s+(?:as|at|beside|floating|from|full|hanging|in|made|near|next|on|sitting|under|wearing|"
     r"with)\b)"
 )
-"""What stands behind a word that is a thing of its own, and no part of another's name."""
+"""What follows a word that is a thing of its own, and not part of another's name."""
 
 
 def context(template: str) -> str:
-    """What a template asks for besides its word, as a person reads it: "A photo on the moon".
+    """What a template asks for besides its word, for people: "A photo on the moon".
 
     Args:
-        template: A sentence with "{}" in the word's place.
+        template: A sentence with "{}" for the word.
     """
     text = re.sub(rf"\s+(?:in the style )?of (?:(?:a|an|the) )?{{}}{_BEFORE}", "", template)
     text = re.sub(rf"(?:\b(?:a|an|the) )?{{}}{_BEFORE}", "something", text)
@@ -432,10 +432,10 @@ def context(template: str) -> str:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """One prompt a line; blank lines and lines that begin with # are left out.
+    """One prompt per line; blank lines and lines that begin with # are skipped.
 
     Raises:
-        PromptError: the file cannot be read or holds no prompt.
+        PromptError: the file cannot be read or has no prompts.
     """
     must = "The prompts must be a readable text file"
     lines = read_lines(path, must=must, error=PromptError)

@@ -1,4 +1,4 @@
-"""A thing in people's words: short and long captions that take the place of a learned word."""
+"""A thing in people's words: short and long captions that replace a learned word."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from oneword.errors import UserError
 
 
 FILE = "descriptions.json"
-"""Name of the file beside the pictures: {"short": [five texts], "long": [five texts]}."""
+"""Name of the file next to the pictures: {"short": [five texts], "long": [five texts]}."""
 COUNT = 5
 LIMITS = {"short": 12, "long": 30}
-"""Most words of a caption."""
+"""Most words of a caption, by kind."""
 
 
 class DescriptionError(UserError):
@@ -25,7 +25,7 @@ class Descriptions:
     """Captions of one thing "that could allow an artist to recreate it".
 
     Raises:
-        DescriptionError: they are not five of each kind, or one is too long.
+        DescriptionError: there are not five of each kind, or one is too long.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 4.1.
@@ -55,7 +55,7 @@ def check(kind: str, text: str) -> None:
         text: The caption.
 
     Raises:
-        DescriptionError: it has.
+        DescriptionError: the caption has too many words, or none.
     """
     words, limit = len(text.split()), LIMITS[kind]
     if not 1 <= words <= limit:
@@ -65,10 +65,10 @@ def check(kind: str, text: str) -> None:
 
 
 def read(folder: Path) -> Descriptions | None:
-    """Read the descriptions that lie beside the pictures of a folder; ``None``: there are none.
+    """Read the descriptions next to the pictures of a folder; ``None`` if there are none.
 
     Raises:
-        DescriptionError: the file is of another form, or its captions cannot be used.
+        DescriptionError: the file has another form, or its captions cannot be used.
     """
     path = folder / FILE
     if not path.exists():
@@ -83,7 +83,7 @@ def read(folder: Path) -> Descriptions | None:
 
 
 def write(descriptions: Descriptions, folder: Path) -> Path:
-    """Write descriptions beside pictures."""
+    """Write descriptions next to pictures."""
     path = folder / FILE
     write_json_atomic(path, asdict(descriptions))
     return path

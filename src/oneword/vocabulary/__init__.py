@@ -1,1 +1,1 @@
-"""Words outside the model: tables, tokenizers, and the rows spliced into them."""
+"""Words outside the model: tables, tokenizers, and the rows inserted into them."""

@@ -1,8 +1,8 @@
-"""Words outside the model: rows spliced in at the embedding lookup, and tokenizers that know them.
+"""Words outside the model: rows inserted at the embedding lookup, and tokenizers that know them.
 
 The frozen table is never resized. Inside ``injected`` a placeholder becomes one token of a copy of
-the tokenizer, then as many row ids as the concept has vectors; these ids lie beyond the table, and
-a hook on the lookup answers them from the concept's rows.
+the tokenizer, then one row id for each vector of the concept. These ids are beyond the table, and a
+hook on the lookup answers them with the concept's rows.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _CPU = torch.device("cpu")
 
 @contextmanager
 def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) -> Iterator[None]:
-    """Let prompts hold the concepts' placeholders, for as long as the context lasts.
+    """Let prompts contain the concepts' placeholders inside the context.
 
-    The rows are used as they are, so that gradients reach them if they ask for gradients. CLIP's
-    pooled output is taken at the end-of-text token, unless the backbone's ``pool`` is
-    "legacy": then where stock tools take it, on most models at the word itself. Weight deltas
-    change the model for every prompt. On exit, by exception too, the tokenizers and the model's
-    parameters are the old objects and no hook is left.
+    The rows are used without copying, so that gradients reach them if they require gradients.
+    CLIP's pooled output is taken at the end-of-text token, unless the backbone's ``pool`` is
+    "legacy": then it is taken where stock tools take it, on most models at the word itself. Weight
+    deltas change the model for every prompt. On exit, also after an exception, the tokenizers and
+    the model's parameters are the old objects, and no hook is left.
 
     Args:
-        backbone: Anything with ``vocabularies``, and with ``pipeline`` where a concept has deltas.
-        concepts: The words; none is fine. A concept brings its negative word along.
+        backbone: Anything with ``vocabularies``, and with ``pipeline`` if a concept has deltas.
+        concepts: The words; there may be none. A concept's negative word is included.
         replace: Allow a placeholder that is already a word of the model.
 
     Raises:
         PlaceholderError: two concepts share a placeholder, one is a word of the model, or its rows
             are for another model.
         DeltaError: a concept's weight deltas are for another model.
-        ConceptError: a concept's rows are those of a CLIP that draws nothing, and is not this one.
+        ConceptError: a concept's rows are for a CLIP that draws nothing, and is not this one.
     """
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
@@ -98,10 +98,10 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
 
 
 def _by_layer(backbone: Any) -> AbstractContextManager[None]:
-    """Let each cross-attention layer of the denoiser read prompts of its own.
+    """Give each cross-attention layer of the denoiser prompts of its own.
 
     Raises:
-        PlaceholderError: it has no such layers.
+        PlaceholderError: the denoiser has no such layers.
     """
     context = backbone.by_layer() if hasattr(backbone, "by_layer") else None
     if context is None:
@@ -114,7 +114,7 @@ def _by_layer(backbone: Any) -> AbstractContextManager[None]:
 
 
 def _as_read(concept: Word, vocabularies: Mapping[str, Vocabulary]) -> Word:
-    """The rows that text encoders read: a word with output vectors is read as its initialiser."""
+    """The rows that text encoders read; a word with output vectors is read as its initialiser."""
     if concept.kind != OUTPUT_VECTORS:
         return concept
     token, word = concept.placeholder_token, concept.provenance.get("initializer_token")
@@ -137,7 +137,7 @@ def _splice_outputs(
     first_row: int,
     undo: ExitStack,
 ) -> None:
-    """Let the encoder's output hold the vectors of those words that have some there."""
+    """Insert the vectors of words that have some in the encoder's output."""
     vectors = {
         concept.placeholder_token: {
             key.partition(".")[2]: rows
@@ -167,16 +167,16 @@ def _splice_outputs(
 def initial_outputs(
     backbone: Any, initializer_token: str, num_vectors: int, sentences: Sequence[str]
 ) -> dict[str, Tensor]:
-    """What the text encoders say of an initialiser, wherever the model listens.
+    """The text encoders' output for an initialiser, at every place that the model uses.
 
-    Which places of an encoder's output the model uses (the last layer, an earlier one, several) is
-    found by asking which of them its conditioning depends on.
+    The places of an encoder's output that the model uses (the last layer, an earlier one, several)
+    are those that its conditioning depends on.
 
     Args:
         backbone: The model.
         initializer_token: Existing word or words.
-        num_vectors: As many as the word's.
-        sentences: With "{}" for the word; the vectors are means over them.
+        num_vectors: Number of the word's vectors.
+        sentences: With "{}" for the word; the vectors are means over these sentences.
 
     Returns:
         By encoder and place, such as "clip_l.last_hidden_state": (num_vectors, dim), float32.
@@ -194,7 +194,7 @@ def initial_outputs(
         leaves = {p: x.detach().requires_grad_() for p, x in places(output, ids).items()}
         word = ids - vocabularies[name].tokenizer._first_row
         heard.update({f"{name}.{place}": (word, leaf) for place, leaf in leaves.items()})
-        # copies: some pipelines write into what they are given
+        # copies, because some pipelines modify what they are given
         return replaced(output, {place: leaf.clone() for place, leaf in leaves.items()})
 
     with injected(backbone, [Concept(placeholder_token="<probe>", rows=rows)]), ExitStack() as undo:

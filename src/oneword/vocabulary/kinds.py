@@ -1,7 +1,7 @@
-"""Kinds of words whose rows depend on the layer, and perhaps the diffusion time, that reads them.
+"""Kinds of words whose rows depend on the layer, and perhaps the timestep, that reads them.
 
-Such a word is stored as tensors from which a row follows for each place; the plain rows beside them
-are for whoever reads one row only. How they are learned is in ``training/extensions``.
+Such a word is stored as tensors that give a row for each layer and time. The plain rows stored with
+them are for readers of a single row. Training is in ``training/extensions``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ RowsAt = Callable[[Mapping[str, Tensor], str, Tensor, Tensor], Tensor]
 """``rows_at(tensors, encoder, layer, time)``: rows by sequence, (sequences, num_vectors, dim).
 
 ``tensors`` are the word's, ``layer`` (sequences,) the cross-attention layer that reads each
-sequence, int64, and ``time`` (sequences,) its diffusion time in [0, 1).
+sequence, int64, and ``time`` (sequences,) its timestep in [0, 1).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the rows of a varying word follow from its tensors."""
+    """How the rows of a varying word are computed from its tensors."""
 
     rows_at: RowsAt
     timed: bool
-    """Whether the diffusion time matters."""
+    """Whether the rows depend on the timestep."""
 
 
 # --- a row for every layer
@@ -40,7 +40,7 @@ def rows_by_layer(
     layer: Tensor,
     time: Tensor,  # noqa: ARG001  (the shape of ``RowsAt``)
 ) -> Tensor:
-    """The row of each layer is stored as it is.
+    """The row of each layer is stored directly.
 
     Source:
         Voynov et al. 2023, arXiv:2303.09522, section 3.
@@ -55,7 +55,7 @@ FREQUENCIES = 1024
 SCALES = (0.03, 2.0)
 """Standard deviations of the frequencies of time (0 to 999) and layer."""
 TIMES = 10
-"""Anchors along the time, for each layer, that the first layer starts from."""
+"""Anchor times for each layer, which initialise the network's first layer."""
 HIDDEN = 128
 
 

@@ -1,11 +1,11 @@
-"""Vectors that stand in a text encoder's output, at the places of a word.
+"""Vectors that replace a text encoder's output at the positions of a word.
 
-A word of this kind is read by the encoder as its initialiser, and its own vectors replace what the
-encoder says at its places. No gradient goes through the encoder, and what the encoder says of a
-prompt stays the same while such a word learns: each prompt is encoded once.
+The encoder reads a word of this kind as its initialiser, and the word's own vectors replace the
+output at its positions. No gradient goes through the encoder, and its output for a prompt stays the
+same during training, so each prompt is encoded once.
 
-A place of the output is named as ``last_hidden_state``, ``hidden_states.10``, or by its number
-where the encoder returns a tuple.
+A place of the output is named ``last_hidden_state``, ``hidden_states.10``, or by its number if the
+encoder returns a tuple.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OutputsError(UserError):
 
 
 def places(output: Any, ids: TokenIds) -> dict[str, Tensor]:
-    """The parts of an encoder's output that hold a vector for each token."""
+    """The parts of an encoder's output that have a vector for each token."""
     items = output.items() if isinstance(output, Mapping) else enumerate(output)
     found: dict[str, Tensor] = {}
     for name, value in items:
@@ -44,7 +44,7 @@ def places(output: Any, ids: TokenIds) -> dict[str, Tensor]:
 
 
 def replaced(output: Any, new: Mapping[str, Tensor]) -> Any:
-    """An encoder's output with other tensors at some places."""
+    """An encoder's output with some places replaced by other tensors."""
     items: dict[Any, Any] = dict(
         output.items() if isinstance(output, Mapping) else enumerate(output)
     )
@@ -57,7 +57,7 @@ def replaced(output: Any, new: Mapping[str, Tensor]) -> Any:
 
 
 def ids_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TokenIds:
-    """The token ids that an encoder was called with."""
+    """The token ids in the arguments of an encoder's call."""
     return kwargs["input_ids"] if "input_ids" in kwargs else args[0]
 
 
@@ -66,28 +66,29 @@ class OutputWord:
     """A word with vectors in the output of one encoder."""
 
     first: int
-    """Id of its first vector; the others follow."""
+    """Id of its first vector; the others are consecutive."""
     num_vectors: int
-    """As many ids are its own."""
+    """Number of its ids."""
     vectors: Mapping[str, Tensor]
-    """(num_vectors, dim) by place; none where the model uses the pooled output alone."""
+    """(num_vectors, dim) by place; empty if the model uses only the pooled output."""
 
     @property
     def stop(self) -> int:
-        """Id after its last vector."""
+        """The id after its last vector's."""
         return self.first + self.num_vectors
 
 
 class OutputSplice:
-    """Stands for a text encoder's ``forward``."""
+    """Replaces a text encoder's ``forward``."""
 
     def __init__(self, encoder: nn.Module, words: Sequence[OutputWord], first_row: int) -> None:
         """Prepare to run.
 
         Args:
-            encoder: The text encoder as it is.
-            words: Those with vectors here.
-            first_row: Ids from here on are words'; those of no word here have rows that may learn.
+            encoder: The unchanged text encoder.
+            words: The words with vectors here.
+            first_row: Ids from here on belong to words; those of no word here have rows that may be
+                trained.
         """
         self.run, self.words, self.first_row = encoder.forward, words, first_row
         self.own = {i for word in words for i in range(word.first, word.stop)}
@@ -96,7 +97,7 @@ class OutputSplice:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         ids = ids_of(args, kwargs)
-        # waits for the device, once a step: small beside the encoders that this is meant for
+        # waits for the device, once per step: little compared with the encoders that this is for
         learning = any(
             i >= self.first_row and i not in self.own for row in ids.tolist() for i in row
         )
@@ -121,7 +122,7 @@ class OutputSplice:
         return replaced(output, new)
 
     def _recalled(self, ids: TokenIds, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the encoder says, each row of the batch run once; kept in the computer's memory."""
+        """The encoder's output; each row of the batch is encoded once and kept in CPU memory."""
         leaves, structure = pytree.tree_flatten((args, kwargs))
         count = len(ids)
         split = [x if isinstance(x, Tensor) and x.shape[:1] == (count,) else None for x in leaves]

@@ -1,4 +1,4 @@
-"""Hooks that answer a text encoder's look-ups of injected words."""
+"""Hooks that answer a text encoder's lookups of injected words."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Splice:
         self.encoder, self.words, self.first_row = encoder, words, first_row
         self.ids = torch.empty(0, dtype=torch.long)
         self.place: tuple[Tensor, Tensor] | None = None
-        """Layer, int64, and diffusion time in [0, 1) for which each sequence is encoded; without
-        them a word that varies answers with its plain rows."""
+        """Layer, int64, and timestep in [0, 1) that each sequence is encoded for; without them, a
+        word that varies uses its plain rows."""
 
     @property
     def varies(self) -> bool:
@@ -30,7 +30,7 @@ class Splice:
 
     @property
     def timed(self) -> bool:
-        """Whether a word's rows depend on the diffusion time at which they are read."""
+        """Whether a word's rows depend on the timestep at which they are read."""
         return any(VARYING[word.kind].timed for word in self.words if word.kind in VARYING)
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002
@@ -47,7 +47,7 @@ class Splice:
             tables = self._tables(self.place, output.device)
             found = tables.gather(1, index[..., None].expand(-1, -1, tables.shape[2]))
         found = found.to(output.dtype)
-        # Gemma multiplies what it looks up, by a number in the table's own type
+        # Gemma multiplies the rows that it looks up by a number in the table's own type
         scale = getattr(module, "embed_scale", None)
         if isinstance(scale, Tensor):
             scale = scale.to(output.dtype)

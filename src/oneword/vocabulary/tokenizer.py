@@ -1,4 +1,4 @@
-"""Tokenizers that know placeholders, for as long as these are injected."""
+"""Tokenizers that know placeholders while these are injected."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from oneword.vocabulary.word import PlaceholderError, Word
 
 
 class TooLongError(PlaceholderError):
-    """A prompt loses a word, or a part of it, where it is cut off."""
+    """A prompt is too long, so that a word or a part of it would be cut off."""
 
     def __init__(self, limit: int, length: int, text: str) -> None:
-        """Say it of a prompt.
+        """Make the message for a prompt.
 
         Args:
-            limit: Tokens that are read.
-            length: Tokens that it has.
+            limit: Number of tokens that are read.
+            length: Number of tokens in the prompt.
             text: The prompt.
         """
         super().__init__(
@@ -46,7 +46,7 @@ class _WordTokenizer:
 
     @property
     def added_tokens_encoder(self) -> dict[str, int]:
-        # diffusers would otherwise rewrite prompts that hold an added token
+        # diffusers would otherwise rewrite prompts that contain an added token
         return self._original.added_tokens_encoder
 
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -82,7 +82,7 @@ class _WordTokenizer:
             data = {key: value[0] for key, value in data.items()}
         found = BatchEncoding(data, tensor_type=kwargs.get("return_tensors"))
         if self._device.type == "cuda" and kwargs.get("return_tensors") == "pt":
-            # pipelines move ids as they are, for which the CPU would wait in every step
+            # pipelines move ids without pinning, so the CPU would wait in every step
             for key, value in found.items():
                 found[key] = value.pin_memory().to(self._device, non_blocking=True)
         return found
@@ -98,11 +98,11 @@ class _WordTokenizer:
         return self._known[text, special]
 
     def _by_parts(self, text: str, special: bool) -> list[int]:
-        """Ids where the tokenizer does not find the words itself.
+        """The ids, for tokenizers that do not find the words themselves.
 
-        One that is written in Python does not say where its tokens stand; a fast one sees no word
-        that letters of a script without spaces surround. What stands between the words is tokenised
-        alone, as it would be behind another word.
+        A tokenizer written in Python does not tell where its tokens are; a fast one does not see a
+        word surrounded by letters of a script without spaces. The text between the words is
+        tokenised separately, as if it followed another word.
         """
         plain = super().__call__  # type: ignore[misc]
 
@@ -114,7 +114,7 @@ class _WordTokenizer:
         ids = bare(parts[0].removesuffix(" ") if parts[1:] else text)
         for i in range(1, len(parts), 2):
             after = parts[i + 1]
-            # as with other tokenizers a row takes the place of the space before it, too
+            # as with other tokenizers, a row also replaces the space before it
             ids += rows[parts[i]]
             ids += behind(bare, after.removesuffix(" ") if parts[i + 2 :] else after)
         if not special:
@@ -124,7 +124,7 @@ class _WordTokenizer:
         return full[:head] + ids + full[len(full) - tail :]
 
     def _by_offsets(self, text: str, special: bool) -> list[int] | None:
-        """Ids with the words that the tokenizer finds; ``None``: it finds others than there are."""
+        """The ids, with the words that the tokenizer finds; ``None`` if it finds the wrong ones."""
         encoded = super().__call__(  # type: ignore[misc]
             text, add_special_tokens=special, return_offsets_mapping=True, verbose=False
         )
@@ -134,7 +134,7 @@ class _WordTokenizer:
         for token, (start, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
             if token in self._expansions and text[start:end] == self._spellings[token]:
                 found.append((start, end, self._spellings[token]))
-                # Gemma's words hold the space before them; a row takes such a word's place. Some
+                # Gemma's words include the space before them, and a row replaces such a word. Some
                 # tokenizers give a lone space no width
                 lone = before in ((start - 1, start), (start, start))
                 if lone and text[start - 1] == " ":
@@ -184,17 +184,17 @@ class _WordTokenizer:
 
 
 def is_single(token: str) -> bool:
-    """Whether a placeholder begins and ends like a word, so that it must not match inside one."""
+    """Whether a placeholder begins and ends like a word, and so must not match inside one."""
     return token[0].isalnum() and token[-1].isalnum()
 
 
 def truncated(tokenizer: Any, ids: list[int], limit: int, text: str) -> list[int]:
-    """The first ids of a prompt, of which a family's own road has made more than it takes.
+    """The first ids of a prompt that is longer than the family's own encoding takes.
 
     Args:
         tokenizer: A pipeline's, inside ``injected`` or not.
-        ids: Without special tokens.
-        limit: How many may stay.
+        ids: The prompt's ids, without special tokens.
+        limit: How many ids to keep.
         text: The prompt, for the message.
 
     Raises:
@@ -223,7 +223,7 @@ def with_words(
         if words.is_fast:
             words.add_tokens([added])
             index = words.convert_tokens_to_ids(token)
-        else:  # it is found in the text, and needs a token for decoding alone
+        else:  # it is found in the text, and needs a token only for decoding
             index = row
             words._added_tokens_decoder[index] = added
         words._expansions[index] = list(range(row, row + concept.num_vectors))
@@ -233,14 +233,14 @@ def with_words(
 
 
 def apart(tokenizer: Any, text: str) -> list[str]:
-    """A text in parts, of which every second one is a placeholder that the tokenizer knows.
+    """A text split into parts; every second one is a placeholder that the tokenizer knows.
 
     Args:
         tokenizer: A pipeline's, inside ``injected`` or not.
         text: A prompt.
 
     Returns:
-        One part more than twice the number of placeholders; what stands between may be empty.
+        One more than twice the number of placeholders; the parts between may be empty.
     """
     parts, last = [], 0
     for start, end, token in places(text, getattr(tokenizer, "_spellings", {}).values()):

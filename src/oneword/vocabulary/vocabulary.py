@@ -1,4 +1,4 @@
-"""The words that a model has: a text encoder with its tokenizer."""
+"""The words that a model knows: a text encoder with its tokenizer."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _PART = 2048  # rows of a table that are copied at once
 
 @dataclass(slots=True, eq=False)
 class Vocabulary:
-    """One text encoder with its tokenizer: the words that a model has."""
+    """One text encoder with its tokenizer: the words that a model knows."""
 
     name: str
     """Key in concept files, such as "clip_l"."""
     pipeline: Any
     tokenizer_attribute: str
-    """Where the pipeline keeps the tokenizer, such as "tokenizer_2"."""
+    """The pipeline's attribute for the tokenizer, such as "tokenizer_2"."""
     text_encoder: nn.Module
     longest: int | None = None
-    """Tokens of the longest prompt, where the family's pipeline sets it."""
+    """Tokens of the longest prompt, if the family's pipeline sets it."""
     splice: Splice | None = None
-    """What answers look-ups of injected words, while there are any."""
+    """Answers lookups of injected words, while there are any."""
 
     @property
     def max_length(self) -> int:
@@ -42,7 +42,7 @@ class Vocabulary:
 
     @property
     def tokenizer(self) -> Any:
-        """The pipeline's tokenizer as it is now."""
+        """The pipeline's current tokenizer."""
         return getattr(self.pipeline, self.tokenizer_attribute)
 
     @property
@@ -56,7 +56,7 @@ class Vocabulary:
         return self.weight.shape[1]
 
     def tables(self) -> list[nn.Embedding]:
-        """Every embedding module that reads the table; on T5 it is not the one that is named."""
+        """Every embedding module that reads the table; for T5, not the one its class names."""
         weight = self.weight
         modules = self.text_encoder.modules()
         return [m for m in modules if isinstance(m, nn.Embedding) and m.weight is weight]
@@ -64,7 +64,7 @@ class Vocabulary:
     def std(self) -> float:
         """Standard deviation of the table's entries: the scale of a relative learning rate."""
         parts = self.weight.detach().split(_PART)  # a copy of the whole would be large
-        # on the CPU, since not every device has float64
+        # on the CPU, because not every device has float64
         sums = [(p.sum(), p.square().sum()) for p in (part.cpu().double() for part in parts)]
         total, squares = (float(sum(values)) for values in zip(*sums, strict=True))
         count = self.weight.numel()
@@ -76,7 +76,7 @@ class Vocabulary:
             yield part.float()
 
     def median_norm(self) -> float:
-        """Length that half of the existing rows exceed."""
+        """Median length (Euclidean norm) of the existing rows."""
         return float(torch.cat([part.norm(dim=1) for part in self.existing()]).median())
 
     def gaps(self, rows: Rows) -> Float[Tensor, " rows"]:
@@ -89,8 +89,8 @@ class Vocabulary:
         return torch.stack(parts).amin(dim=0)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text, as it stands inside a sentence, without special tokens."""
-        # Gemma and byte-level tokenizers have other tokens for words that no space precedes
+        """Token ids of a text inside a sentence, without special tokens."""
+        # Gemma and byte-level tokenizers have other tokens for words without a space before them
         if self.tokenizer.is_fast:
             return list(self.tokenizer(f" {text}", add_special_tokens=False).input_ids)
         return behind(self._bare, f" {text}")
@@ -104,14 +104,14 @@ class Vocabulary:
         return self.weight.detach()[index].float()
 
     def is_word(self, text: str) -> bool:
-        """Whether a text is one existing token that holds a letter or digit."""
+        """Whether a text is one existing token with a letter or digit."""
         bare = self._bare(text)
         unknown = _unknown_id(self.tokenizer)
         known = any(len(ids) == 1 and ids[0] != unknown for ids in (bare, self.ids(text)))
         return known and any(c.isalnum() for c in text)
 
     def nearest(self, rows: Rows, count: int) -> list[list[tuple[str, float]]]:
-        """For each row the existing tokens with the highest cosine, best first."""
+        """For each row, the existing tokens with the highest cosine, best first."""
         table = F.normalize(self.weight.detach().float()[: len(self.tokenizer)], dim=1)
         cosines = F.normalize(rows.to(table), dim=1) @ table.T
         best = cosines.topk(min(count, len(table)))
@@ -127,17 +127,18 @@ class Vocabulary:
 def distance_to_words(
     vocabularies: Mapping[str, Vocabulary], rows: Mapping[str, Tensor]
 ) -> float | None:
-    """How far a word is from what words the model has: from the nearest sequence of them.
+    """Distance of a word from the model's existing words: from the nearest sequence of them.
 
-    Euclidean, all vectors of the word together, in units of the median length of the table's rows;
-    the mean over the text encoders. 0: the word is a sequence of existing tokens.
+    Euclidean, for all vectors of the word together, in units of the median length of the table's
+    rows, as the mean over the text encoders. 0 means that the word is a sequence of existing
+    tokens.
 
     Args:
         vocabularies: The model's, by text encoder.
         rows: The word's, by text encoder, each (num_vectors, dim).
 
     Returns:
-        ``None`` where no rows are those of an embedding table.
+        ``None`` if no rows belong to an embedding table.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.3, speaks of this distance without defining it;
@@ -152,19 +153,19 @@ def distance_to_words(
 
 
 def _unknown_id(tokenizer: Any) -> int | None:
-    # CLIP's tokenizer spells every word in bytes and names its end token as "unknown"
+    # CLIP's tokenizer spells every word in bytes, and its "unknown" token is the end token
     unknown = tokenizer.unk_token_id
     return None if unknown in (tokenizer.eos_token_id, None) else unknown
 
 
 def behind(encode: Callable[[str], list[int]], text: str) -> list[int]:
-    """Ids of a text that follows another: some tokenizers put a space before what comes first."""
+    """Ids of a text that follows another; some tokenizers put a space before the first text."""
     head, whole = encode("a"), encode(f"a{text}")
     return whole[len(head) :] if whole[: len(head)] == head else encode(text)
 
 
 def initial_rows(vocabulary: Vocabulary, initializer_token: str, num_vectors: int) -> Rows:
-    """Rows that a new word starts from.
+    """The rows that a new word starts from.
 
     One vector is the mean of the initialiser's tokens; several are its tokens in order, the last
     one repeated.
@@ -174,7 +175,7 @@ def initial_rows(vocabulary: Vocabulary, initializer_token: str, num_vectors: in
     """
     for word in initializer_token.split() or [initializer_token]:
         ids = vocabulary.ids(word)
-        # byte-level tokenizers spell what they do not know nearly letter by letter
+        # byte-level tokenizers spell unknown words nearly letter by letter
         spelled = len(ids) > 1 and len(word.encode()) < 2 * len(ids)
         if not ids or spelled or _unknown_id(vocabulary.tokenizer) in ids:
             raise PlaceholderError(

@@ -1,4 +1,4 @@
-"""What can be put into prompts: a concept, or a word that is being learned."""
+"""What can be used in prompts: a concept, or a word that is being learned."""
 
 from __future__ import annotations
 

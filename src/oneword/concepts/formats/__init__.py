@@ -1,6 +1,6 @@
-"""Files of learned words: every layout that people have is read, the common ones are written.
+"""Files of learned words: the layouts in use are read, and the common ones are written.
 
-The layout is found by looking into the file, never by its name.
+The layout is recognised by the file's content, never by its name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ READERS = {
     "by_encoder": by_encoder,
     "diffusers": by_token,
 }
-"""Layouts in the order in which they are tried; each module has ``matches`` and ``load``."""
+"""Layouts, in the order in which they are tried; each module has ``matches`` and ``load``."""
 Layout = Literal[
     "oneword",
     "diffusers",
@@ -53,29 +53,29 @@ WRITERS: dict[Layout, tuple[str, Callable[[Sequence[Concept], Path], dict[Path, 
     "onetrainer": (".safetensors", by_encoder.files_for("onetrainer")),
     "authors": (".pt", string_to_param.files_authors),
 }
-"""Layouts that can be written, each as its tool loads it: ending, and the files of concepts."""
+"""Layouts that can be written, each as its tool loads it: file extension and writer."""
 WITH_DELTAS = ("oneword", "diffusers")
-"""Layouts that hold weight deltas; diffusers' a LoRA only."""
+"""Layouts that can hold weight deltas; diffusers' only a LoRA."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingFile:
-    """What a file was found to hold."""
+    """The concepts found in a file."""
 
     path: Path
     layout: str
     """One of ``READERS``."""
     concepts: list[Concept]
     notes: list[str]
-    """What the file holds besides and is not used."""
+    """What else is in the file and is not used."""
 
 
 def read(path: Path | str) -> EmbeddingFile:
     """Read every concept of a file, of a run folder, or of a repository of the Hub.
 
     Raises:
-        FormatError: there is no such file, it is damaged, or it holds no embedding.
-        HubError: there is no such repository, or it needs a token.
+        FormatError: the file is missing or damaged, or has no embedding.
+        HubError: the repository does not exist, or needs a token.
         ConceptError: rows are not finite, or do not match their checksum.
     """
     path = Path(path)
@@ -92,7 +92,7 @@ def read(path: Path | str) -> EmbeddingFile:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The word's file in a run folder, or in a folder like a repository of the Hub."""
+    """The word's file in a run folder, or in a folder with the layout of a Hub repository."""
     names = [path.name for path in visible(folder) if path.is_file()]
     found = hub.embeddings([name for name in names if name not in _OF_RUNS])
     if len(found) != 1 or (_OF_RUNS & {*names} and LEARNED not in names):
@@ -113,10 +113,10 @@ def _unknown(contents: Contents) -> FormatError:
 
 
 def load_all(path: Path | str) -> list[Concept]:
-    """Every concept of a file or run folder; what is not used of it is warned of.
+    """Every concept of a file or run folder; a warning says what is not used.
 
     Raises:
-        FormatError: as :func:`read`.
+        FormatError: as for :func:`read`.
     """
     found = read(path)
     for note in found.notes:
@@ -128,12 +128,12 @@ def load_concept(path: Path | str, placeholder_token: str | None = None) -> Conc
     """Read the one concept of a file, of a run folder, or of a repository of the Hub.
 
     Args:
-        path: File, folder that holds ``learned_embeds.safetensors``, or ``OWNER/NAME``.
-        placeholder_token: Another word for it than the file says.
+        path: File, folder with ``learned_embeds.safetensors``, or ``OWNER/NAME``.
+        placeholder_token: Placeholder to use instead of the file's.
 
     Raises:
-        FormatError: there is no such file, or it holds no embedding, or several.
-        HubError: there is no such repository, or it needs a token.
+        FormatError: the file is missing, or has no embedding or several.
+        HubError: the repository does not exist, or needs a token.
     """
     concepts = load_all(path)
     if len(concepts) != 1:
@@ -148,10 +148,10 @@ def load_concept(path: Path | str, placeholder_token: str | None = None) -> Conc
 
 
 def same(path: Path, other: Path) -> bool:
-    """Whether two files hold the same tensors and fields, whatever their bytes; no file differs.
+    """Whether two files hold the same tensors and fields, even if their bytes differ.
 
     Raises:
-        FormatError: the first is none of ours.
+        FormatError: the first file is not one of ours.
     """
     first = open_file(path)
     try:
@@ -167,7 +167,7 @@ def same(path: Path, other: Path) -> bool:
 
 
 def to_type(concept: Concept, path: Path, layout: Layout) -> str:
-    """The exact text that stands for a word in a tool's prompt.
+    """The exact text to type for a word in a tool's prompt.
 
     Args:
         concept: The word.
@@ -193,25 +193,25 @@ TOOLS: dict[Layout, str] = {
     "diffusers": "diffusers",
     "authors": "the paper's code",
 }
-"""Other tools, by layout."""
+"""Names of other tools, by layout."""
 
 
 def save_concept(
     concepts: Concept | Sequence[Concept], path: Path | str, layout: Layout = "oneword"
 ) -> list[Path]:
-    """Write concepts, all files or none.
+    """Write concepts to files: all files or none.
 
     Args:
-        concepts: One, or several for the layouts that hold several.
-        path: File; the pair of a diffusers file for two encoders gets ``_2`` before its ending, its
-            LoRA ``_lora``.
+        concepts: One, or several for layouts that can hold several.
+        path: The file. With the layout "diffusers", the second file for two encoders gets ``_2``
+            before its extension, and the LoRA ``_lora``.
         layout: One of ``WRITERS``.
 
     Returns:
-        The files written.
+        Paths of the written files.
 
     Raises:
-        FormatError, ConceptError: as of :func:`files_of`.
+        FormatError, ConceptError: as for :func:`files_of`.
     """
     files = files_of(concepts, Path(path), layout)
     write_together(files)
@@ -221,11 +221,11 @@ def save_concept(
 def files_of(
     concepts: Concept | Sequence[Concept], path: Path, layout: Layout = "oneword"
 ) -> dict[Path, bytes]:
-    """What :func:`save_concept` writes, by path, so that it can be looked at before.
+    """What :func:`save_concept` would write, by path, without writing it.
 
     Raises:
         FormatError: the layout cannot hold these concepts.
-        ConceptError: the layout is a drawing tool's, and a concept's rows are those of a CLIP.
+        ConceptError: the layout is for a tool that draws, and a concept's rows are for a CLIP.
     """
     many = [concepts] if isinstance(concepts, Concept) else list(concepts)
     for concept in many if layout != "oneword" else ():

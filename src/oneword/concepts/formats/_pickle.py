@@ -1,9 +1,9 @@
-"""Pickles of embeddings, read and not run.
+"""Pickles of embeddings, read without running them.
 
-A pickle is a program. This is an interpreter for the part of it that builds dicts, lists, strings,
-numbers and tensors; a class or function of any other name is refused when it is named, and nothing
-is ever imported or called. Tensors stay views on bytes until one is asked for, so what a file
-claims is counted before anything of that size is made.
+A pickle is a program. This is an interpreter for the part that builds dicts, lists, strings,
+numbers and tensors. Any other class or function is refused as soon as it is named, and nothing is
+ever imported or called. Tensors stay views on bytes until they are needed, so that sizes are
+checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 MAX_BYTES = 256 * 2**20
-"""Of a file, and of what it unpacks to; an embedding has thousands of numbers, not millions."""
+"""Most bytes of a file, packed or not; an embedding has thousands of numbers, not millions."""
 _MAX_NUMBER = 2**24  # elements that one tensor of the file may claim
 _MAX_CALLS = 8192  # objects that a file may build; an embedding builds a few
 _MAX_STEPS = 2**18  # instructions; an embedding's have hundreds
@@ -47,12 +47,12 @@ _KNOWN |= {f"torch.{name}" for name in (*_STORAGES, "float32", "float16", "bfloa
 
 
 class PickleError(Exception):
-    """A pickle that is not opened; the text goes on after the file's name."""
+    """A pickle that is refused; the text continues after the file's name."""
 
 
 @dataclass(slots=True, eq=False)
 class Storage:
-    """Numbers in a file, before they are read."""
+    """Numbers in a file that have not been read yet."""
 
     dtype: torch.dtype
     key: str
@@ -69,7 +69,7 @@ class Storage:
 
 @dataclass(slots=True, eq=False)
 class View:
-    """A tensor before it is made: places in a storage."""
+    """A tensor that has not been made yet: positions in a storage."""
 
     storage: Storage
     offset: int
@@ -77,7 +77,7 @@ class View:
     stride: tuple[int, ...]
 
     def tensor(self) -> Tensor:
-        """The tensor, whose bytes others of its storage share."""
+        """The tensor; it shares its bytes with others of its storage."""
         if not math.prod(self.shape):
             return torch.empty(self.shape, dtype=self.storage.dtype)
         return self.storage.flat().as_strided(self.shape, self.stride, self.offset)
@@ -85,7 +85,7 @@ class View:
 
 @dataclass(slots=True, eq=False)
 class _Named:
-    """A class or function of one of the known names."""
+    """A class or function with one of the known names."""
 
     name: str
 
@@ -98,18 +98,18 @@ class _ParameterDict:
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether a file that begins so is a pickle, or a zip archive as PyTorch writes it."""
+    """Whether a file with this beginning is a pickle, or a zip archive as PyTorch writes it."""
     return head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and 2 <= head[1] <= 5)
 
 
 def load(data: bytes) -> Any:
     """The object in a pickle: :class:`View`, strings and numbers in dicts and lists.
 
-    Which of its two containers a file is, its first bytes say, as for PyTorch; an archive behind a
-    pickle is not looked at.
+    The first bytes tell which of the two containers it is, as in PyTorch; an archive after a pickle
+    is ignored.
 
     Raises:
-        PickleError: it is too large, or names something that an embedding does not need.
+        PickleError: the pickle is too large, or names something that an embedding does not need.
     """
     return _from_archive(data) if data.startswith(b"PK\x03\x04") else _from_stream(data)
 
@@ -223,7 +223,7 @@ def _run(stream: io.BytesIO, storage_of: Callable[[Any], Storage]) -> Any:
         The instructions as Python's ``pickletools`` documents them.
     """
     stack: list[Any] = []
-    below: list[list[Any]] = []  # what lies under each mark
+    below: list[list[Any]] = []  # what is below each mark
     memo: dict[Any, Any] = {}
     calls = 0
 
@@ -293,7 +293,7 @@ def _run(stream: io.BytesIO, storage_of: Callable[[Any], Storage]) -> Any:
 
 
 def _check_number(argument: Any) -> None:
-    """Larger numbers are sizes that no embedding has, or chosen to collide as keys."""
+    """Refuse larger numbers: no embedding has such sizes, and they could collide as keys."""
     if isinstance(argument, int) and abs(argument) > _MAX_NUMBER and argument != _LEGACY_MAGIC:
         raise PickleError(
             f"must be a small embedding, got a pickle that claims the size {argument}."
@@ -327,11 +327,11 @@ def _named(module: str, name: str) -> _Named:
 
 
 def _built(what: Any, arguments: Any) -> Any:
-    """What a call of one of the known names comes to."""
+    """The result of calling one of the known names."""
     name = what.name if isinstance(what, _Named) else ""
     if not isinstance(arguments, tuple):
         raise PickleError("must call with arguments, got something else.")
-    # nothing is copied here, or one long list would be copied by each of many calls
+    # nothing is copied here, or many calls could each copy one long list
     if name == _DICT and not arguments:
         return {}
     if name in _SETS or name == "torch.Size":
@@ -350,7 +350,7 @@ def _built(what: Any, arguments: Any) -> Any:
 
 
 def _view(storage: Any, offset: Any, shape: Any, stride: Any) -> View:
-    """A tensor whose every place lies in its storage."""
+    """A tensor with all of its positions inside its storage."""
     lists = isinstance(shape, list | tuple) and isinstance(stride, list | tuple)
     plain = lists and isinstance(storage, Storage) and len(shape) == len(stride) <= _MAX_DIMENSIONS
     if not plain or not all(map(_is_count, (offset, *shape, *stride))):
@@ -365,7 +365,7 @@ def _view(storage: Any, offset: Any, shape: Any, stride: Any) -> View:
 
 
 def opened(value: Any) -> Any:
-    """The dict of parameters that stands behind the paper's class; anything else as it is."""
+    """The dict of parameters inside the paper's class; anything else unchanged."""
     if not isinstance(value, _ParameterDict):
         return value
     found = value.state.get("_parameters") if isinstance(value.state, dict) else None

@@ -1,7 +1,7 @@
-"""Embeddings inside files of other weights: LoRA files that bundle them, pivotal tuning's files.
+"""Embeddings inside files of other weights: LoRA bundles, and files of pivotal tuning.
 
 ``bundle_emb.<word>.<...>`` in LoRA files of A1111 and OneTrainer; in cloneofsimo's pivotal-tuning
-files ``<s1>`` beside the LoRA's layers, marked ``"<embed>"`` in the metadata.
+files ``<s1>`` next to the LoRA's layers, marked ``"<embed>"`` in the metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _marked(contents: Contents) -> list[str]:
 
 
 def matches(contents: Contents) -> bool:
-    """Whether an embedding lies among other tensors."""
+    """Whether there is an embedding among other tensors."""
     return any(name.startswith(_BUNDLE) for name in contents.shapes) or bool(_marked(contents))
 
 

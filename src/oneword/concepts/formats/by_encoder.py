@@ -37,13 +37,13 @@ _ARCHITECTURES = {
 
 
 def matches(contents: Contents) -> bool:
-    """Whether every tensor is named for an encoder, or as the parameters of the only one."""
+    """Whether every tensor is named after an encoder, or is a parameter of the only one."""
     names = {name.removesuffix(_OUT) for name in contents.shapes}
     return bool(names) and names <= {*_SINGLE, *keys()} and bool(names & contents.shapes.keys())
 
 
 def load(contents: Contents) -> tuple[list[Concept], list[str]]:
-    """Read the concept; what OneTrainer adds to an encoder's output is reported, not used."""
+    """Read the concept; OneTrainer's additions to an encoder's output are reported and not used."""
     rows, notes, ours = {}, [], keys()
     contents.count([name for name in contents.shapes if not name.endswith(_OUT)], 1)
     for name, shape in contents.shapes.items():
@@ -75,7 +75,7 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
 
 
 def _described(text: object) -> dict[str, Any]:
-    """The base model, where the description is one that this package wrote."""
+    """The base model, if this package wrote the description."""
     try:
         found = check(parsed(text), {"base_model": str}) if isinstance(text, str) else {}
     except FormError:
@@ -85,26 +85,26 @@ def _described(text: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Tool:
-    """What one tool takes: a key for each text encoder, in files of these encoders."""
+    """What a tool accepts: a key for each text encoder, in files for these encoders."""
 
     name: str
     alone: str
     """Key of the rows of a word for one text encoder."""
     sets: tuple[frozenset[str], ...] = ()
-    """Text encoders that a word of several may have."""
+    """Text encoders that a word for several encoders may have."""
     keys: Mapping[str, str] = field(default_factory=dict)
-    """Keys of encoders that the tool calls otherwise."""
+    """Keys of encoders for which the tool has other names."""
     any_encoder: bool = False
-    """Any encoders, each under its own name."""
+    """Whether it accepts any encoders, each under its own name."""
     widths: tuple[int, ...] = ()
-    """Of a word for one encoder; none: any."""
+    """Accepted widths of a word for one encoder; empty: any."""
     named: frozenset[str] = frozenset()
-    """Encoders that have their key even alone."""
+    """Encoders that keep their key even if they are the only one."""
 
 
 _XL = frozenset({"clip_l", "clip_g"})
 _TOOLS = {
-    # comfy/sd1_clip.py looks for the key of each encoder, and else takes a file's first tensor
+    # comfy/sd1_clip.py looks for each encoder's key, and otherwise takes a file's first tensor
     "comfyui": _Tool("ComfyUI", "emb_params", any_encoder=True),
     # train_textual_inversion.py takes the first tensor, its sibling for XL the two keys
     "kohya": _Tool("kohya", "emb_params", (_XL,)),
@@ -128,7 +128,7 @@ def _keys(concept: Concept, tool: _Tool) -> dict[str, str]:
     """Key in the file by text encoder.
 
     Raises:
-        FormatError: the tool takes no such word.
+        FormatError: the tool has no form for such a word.
     """
     names = frozenset(concept.rows)
     if len(names) == 1:
@@ -158,7 +158,7 @@ def _files(tool: _Tool, concepts: Sequence[Concept], path: Path) -> dict[Path, b
     """The file that a tool loads.
 
     Raises:
-        FormatError: there are several concepts, or the tool takes no word for such encoders.
+        FormatError: there are several concepts, or the tool has no form for these encoders.
     """
     if len(concepts) != 1:
         raise FormatError(

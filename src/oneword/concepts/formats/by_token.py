@@ -1,8 +1,8 @@
 """Files of diffusers: tensors under the placeholders themselves.
 
-``{token: (dim,) | (1, dim) | (n, dim)}`` in safetensors or a pickle. The training script for
-Stable Diffusion XL writes a pair, ``learned_embeds.safetensors`` and ``learned_embeds_2``. A LoRA
-is a file of its own there, which ``pipeline.load_lora_weights`` reads.
+``{token: (dim,) | (1, dim) | (n, dim)}`` in safetensors or a pickle. The training script for Stable
+Diffusion XL writes a pair, ``learned_embeds.safetensors`` and ``learned_embeds_2``. A LoRA is in a
+separate file, for ``pipeline.load_lora_weights``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from oneword.concepts.formats.contents import Contents, FormatError, open_file
 from oneword.concepts.formats.names import encoder_of_width, token_of
 
 
-_MOST = 64  # words in one file; more are the weights of something
+_MOST = 64  # words in one file; more are weights of something else
 _XTI = {"IN01", "IN02", "MID"}  # keys of a file with one vector per layer
 
 
 def matches(contents: Contents) -> bool:
-    """Whether every tensor looks like rows of one width under a name of its own."""
+    """Whether every tensor looks like rows of the same width under its own name."""
     shapes = contents.shapes
     if not 1 <= len(shapes) <= _MOST or shapes.keys() >= _XTI:
         return False
@@ -59,10 +59,10 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
 
 
 def _other_half(path: Path, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Rows of the second file of a pair, and what is to be said of it.
+    """Rows of the second file of a pair, and a note about it.
 
-    A file called so may as well be another word's: it is the other half only if it holds the same
-    words, with as many vectors each, for another text encoder.
+    A file with such a name may also be another word's. It is the second half only if it holds the
+    same words, with the same numbers of vectors, for another text encoder.
     """
     second = _second_file(path)
     if not second.is_file():
@@ -93,8 +93,8 @@ def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
     """One file per text encoder: PATH, then PATH_2 and so on; a word's LoRA in PATH_lora.
 
     Raises:
-        FormatError: two words differ in case alone, which stock loaders cannot tell apart, or there
-            are weight deltas that stock loaders have no place for.
+        FormatError: two words differ only in case, which stock loaders cannot tell apart, or there
+            are weight deltas that stock loaders cannot use.
     """
     lora = _lora_of(concepts)
     tokens = [c.placeholder_token.lower() for c in concepts]
@@ -118,7 +118,7 @@ def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
 
 
 def paths_of(concepts: Sequence[Concept], path: Path) -> list[Path]:
-    """The files that :func:`files` makes."""
+    """Paths of the files that :func:`files` makes."""
     count = max((len(concept.rows) for concept in concepts), default=0)
     halves = [path.with_name(f"{path.stem}_{i}{path.suffix}") for i in range(2, count + 1)]
     lora = [path.with_name(f"{path.stem}_lora{path.suffix}")]

@@ -1,8 +1,8 @@
-"""What a file of any container holds, opened without trust: names, shapes, small fields, tensors.
+"""The contents of an untrusted file of any container: names, shapes, small fields, tensors.
 
 A container is safetensors, a pickle (through ``_pickle``) or a picture with a text chunk. A file is
-opened once. How many things it holds and how large they are is counted before a tensor is read;
-kinds and finiteness are checked before one is used.
+opened once. Numbers and sizes are checked before a tensor is read, types and finiteness before one
+is used.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from oneword.images import ImageError, open_picture
 
 
 class FormatError(UserError):
-    """A file is not an embedding that can be read, or a concept does not fit a format."""
+    """A file is not a readable embedding, or a concept does not fit a format."""
 
 
 MAX_VECTORS = 1024
 MAX_DIM = 16_384
 MAX_WORDS = 8192
-"""Of one file."""
+"""Most words of one file."""
 MAX_NUMBERS = 2**27
-"""Of the rows of all words of a file together."""
+"""Most numbers in the rows of all words of a file together."""
 _MAX_FILE = 2**40  # bytes; of a file that bundles a word with weights, only the word is read
 _MAX_HEADER = 16 * 2**20  # bytes of a safetensors header; a whole model's is under two million
 _MAX_TEXT = 32 * 2**20  # bytes of a picture's text chunk
@@ -60,17 +60,17 @@ class Contents:
     container: str
     """"safetensors", "pickle" or "picture"."""
     shapes: dict[str, tuple[int, ...]]
-    """Of every tensor, by its dotted place in the file."""
+    """Shape of every tensor, by its dotted path in the file."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """Everything small that is no tensor: strings, numbers, safetensors metadata."""
+    """Everything small that is not a tensor: strings, numbers, safetensors metadata."""
     read: Callable[[str], Tensor]
 
     def count(self, names: Iterable[str], words: int) -> None:
-        """Count what a reader is about to take, before it takes any.
+        """Check sizes before a reader takes anything.
 
         Args:
-            names: Tensors that it will read, one as often as it will.
-            words: How many words that makes.
+            names: Tensors that it will read, repeated if read several times.
+            words: How many words they are.
 
         Raises:
             FormatError: there are more words or numbers than any embedding has, or one tensor is to
@@ -94,7 +94,7 @@ class Contents:
         """A tensor as (num_vectors, dim) float32 rows; one dimension is one vector.
 
         Raises:
-            FormatError: it is no matrix of floats, or larger than any embedding.
+            FormatError: the tensor is not a matrix of floats, or is larger than any embedding.
         """
         if name not in self.shapes:
             raise FormatError(f"{self.path} must hold a tensor {name!r} of floats, got none.")
@@ -114,7 +114,7 @@ class Contents:
         return found.detach().to(torch.float32).reshape(num, dim).contiguous()
 
     def describe(self) -> str:
-        """Container, names and shapes in one sentence, for messages."""
+        """Container, names and shapes in a sentence for messages."""
         listed = [f"{name!r} {shape}" for name, shape in self.shapes.items()]
         more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
         tensors = ", ".join(listed[:_LISTED]) or "none"
@@ -124,10 +124,10 @@ class Contents:
 
 
 def open_file(path: Path) -> Contents:
-    """Open a file by what it begins with, whatever its name ends with.
+    """Open a file by its first bytes, whatever its name.
 
     Raises:
-        FormatError: it is missing, damaged, too large, or of no known container.
+        FormatError: the file is missing, damaged, too large, or not a known container.
     """
     must = "The concept file must exist and be readable"
     with open_regular(path, most=_MAX_FILE, must=must, error=FormatError) as file:
@@ -170,8 +170,8 @@ def _safetensors(path: Path, header_size: int, size: int) -> Contents:
             f"{path} must have a header of at most {_MAX_HEADER} bytes that lies in the file, got "
             f"one that claims {header_size}; the file is damaged."
         )
-    # left open, for as long as somebody may read: opened anew for each tensor, a file of many
-    # tensors would take hours
+    # left open as long as somebody may read: opened again for each tensor, a file with many tensors
+    # would take hours
     file = safetensors.safe_open(path, framework="pt").__enter__()
     names = file.keys()
     if len(names) > _MAX_TENSORS:
@@ -221,7 +221,7 @@ def _flattened(path: Path, container: str, tree: Any) -> Contents:
     steps = 0
 
     def walk(value: Any, name: str, depth: int) -> None:
-        # what dicts share is walked as often as it is reached, so the steps are what counts
+        # parts shared by dicts are visited each time they are reached, so steps are counted
         nonlocal steps
         steps += 1
         if steps > _MAX_TENSORS or depth > _MAX_DEPTH:

@@ -14,7 +14,7 @@ _MAX_STEM = 180  # bytes of a file's name; endings and numbers follow
 
 
 def keys() -> dict[str, str]:
-    """Keys of files that name a text encoder, and our name of it."""
+    """Keys in files that name a text encoder, with our name for it."""
     ours = {}
     for encoder in catalog.text_encoders():
         if encoder.named != "never":
@@ -24,7 +24,7 @@ def keys() -> dict[str, str]:
 
 
 def is_named_alone(key: str) -> bool:
-    """Whether files name the encoder even where it is the only one, since ComfyUI looks for it."""
+    """Whether files name the encoder even if it is the only one, because ComfyUI looks for it."""
     return any(
         encoder.named == "always" and key in (encoder.key, encoder.other_size)
         for encoder in catalog.text_encoders()
@@ -32,7 +32,7 @@ def is_named_alone(key: str) -> bool:
 
 
 def encoder_of_width(dim: int, *, second: bool = False) -> str:
-    """Our name of the text encoder whose rows are so wide, where the file names none.
+    """Our name for the text encoder with rows of this width, if the file names none.
 
     1280 is OpenCLIP-bigG or the paper's BERT; a model with one encoder takes either.
     """
@@ -43,9 +43,9 @@ def encoder_of_width(dim: int, *, second: bool = False) -> str:
 
 
 def family_of(rows: dict[str, int]) -> str:
-    """The family that encoders of such widths belong to, in words."""
+    """The family that encoders of these widths belong to, in words."""
     told = [f for f in catalog.FAMILIES.values() if f.told_by and rows.keys() >= {*f.told_by}]
-    if told:  # the one of which most is there
+    if told:  # the one with the most encoders here
         return max(told, key=lambda f: sum(e.key in rows for e in f.text_encoders)).title
     key, width = next(iter(rows.items()))
     if is_of_pair(key):
@@ -56,7 +56,7 @@ def family_of(rows: dict[str, int]) -> str:
 
 
 def token_of(name: object, path: Path) -> str:
-    """A word without spaces from a name in a file, or else from the file's own name."""
+    """A word without spaces, made from a name in a file or from the file's own name."""
     word = _seen(name).strip() if isinstance(name, str) else ""
     if word.lower() in _SAY_NOTHING:
         stem = path.stem if path.stem.lower() not in _SAY_NOTHING else path.parent.name
@@ -65,11 +65,11 @@ def token_of(name: object, path: Path) -> str:
 
 
 def file_name(token: str) -> str:
-    """A word as the name of its file, without an ending: other tools call it so."""
+    """A word as a file name without an extension, which is its name in other tools."""
     kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in token).strip("-")
     return kept.encode()[:_MAX_STEM].decode(errors="ignore") or "word"
 
 
 def _seen(text: str) -> str:
-    """Without control characters, which nobody could type."""
+    """The text without control characters, which nobody could type."""
     return "".join(char for char in text if char.isspace() or not is_control(char))

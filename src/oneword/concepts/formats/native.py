@@ -3,8 +3,8 @@
 One concept for one text encoder is stored under its placeholder in lower case, which stock
 diffusers loads (its loader loses vectors of mixed-case tokens); for several encoders under their
 names (``clip_l``, ``clip_g``, ``t5xxl``), which ComfyUI, Forge and A1111 load. Several concepts
-share a file under ``token`` or ``token.encoder``. Weight deltas lie beside the rows under their own
-names (see ``deltas.py``), among several concepts with ``token.`` before them.
+share a file under ``token`` or ``token.encoder``. Weight deltas are stored with the rows under
+their own names (see ``deltas.py``), with ``token.`` in front if there are several concepts.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _ENTRIES = [
         "provenance": {str: object},
     }
 ]
-"""Form of the metadata, an entry for each word."""
+"""Form of the metadata, with an entry for each word."""
 
 
 def matches(contents: Contents) -> bool:
-    """Whether the metadata is ours."""
+    """Whether this package wrote the metadata."""
     return contents.container == "safetensors" and "oneword" in contents.fields
 
 
 def load(contents: Contents) -> tuple[list[Concept], list[str]]:
-    """Read the concepts of a file of ours.
+    """Read the concepts of one of our files.
 
     Raises:
         ConceptError: the rows do not match the checksum, or the metadata is damaged.
@@ -102,13 +102,13 @@ def _check_word(token: str) -> None:
 
 
 def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
-    """The one file of concepts."""
+    """The single file of concepts."""
     tensors: dict[str, torch.Tensor] = {}
     entries: list[dict[str, Any]] = []
     for concept in (c.detached() for c in concepts):
         token = _unused(concept.placeholder_token.lower(), tensors)
         one = len(concept.rows) == 1
-        if concept.kind == OUTPUT_VECTORS:  # no name that another tool would take for a word's
+        if concept.kind == OUTPUT_VECTORS:  # not a name that another tool would take for a word
             token, one = (
                 _unused(f"{concept.kind}.{concept.placeholder_token.lower()}", tensors),
                 False,
@@ -142,7 +142,7 @@ def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
 
 
 def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its metadata in order; the library puts it in any, file by file."""
+    """A safetensors file with its metadata in a fixed order; the library's order varies by file."""
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -152,7 +152,7 @@ def _in_order(data: bytes) -> bytes:
 
 
 def _unused(token: str, taken: dict[str, torch.Tensor]) -> str:
-    """Two words may differ in case alone; their keys may not."""
+    """A key that is not used yet: two words may differ only in case, but their keys may not."""
     key, count = token, 1
     while any(name == key or name.startswith(f"{key}.") for name in taken):
         count += 1

@@ -28,7 +28,7 @@ def matches(contents: Contents) -> bool:
 
 
 def load(contents: Contents) -> tuple[list[Concept], list[str]]:
-    """Read the words; A1111's only one is called as the file says, the paper's as their keys."""
+    """Read the words; A1111's is named by the file's field, the paper's by their keys."""
     fields = contents.fields
     keys = [name for name in contents.shapes if name.startswith(PREFIX)]
     contents.count(keys, len(keys))
@@ -54,10 +54,10 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
 
 
 def _pickled(content: dict[str, Any]) -> bytes:
-    """As the container of PyTorch before 1.6.
+    """The object in the container of PyTorch before 1.6.
 
-    Every tool and every version of torch reads it; A1111's ``safe.py`` refuses an archive that
-    holds what newer versions add.
+    Every tool and every version of torch reads it; A1111's ``safe.py`` refuses archives with what
+    newer versions add.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer, _use_new_zipfile_serialization=False)
@@ -65,7 +65,7 @@ def _pickled(content: dict[str, Any]) -> bytes:
 
 
 def files_a1111(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
-    """A1111's ``.pt``: its own form for one text encoder, the two of XL under their names.
+    """A1111's ``.pt``: its own form for one text encoder; for SDXL, both under their names.
 
     Raises:
         FormatError: there are several words, or rows of other text encoders.
@@ -101,25 +101,25 @@ def files_a1111(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
 
 
 SIGNS = "*@#$%&+=~^!?;:"
-"""What words of the paper's file are typed as, one after the other; each is one token."""
+"""What to type for the words of a file for the paper's code, in order; each is one token."""
 
 
 def sign_of(place: int, token: str) -> str:
-    """What to type for a word of the paper's file: itself if it is such a sign, or else the next.
+    """What to type for a word in the paper's code: the word if it is a sign, else the next one.
 
     Args:
-        place: Of the word in the file.
+        place: Position of the word in the file.
         token: The word.
     """
     return token if token in SIGNS and len(token) == 1 else SIGNS[place]
 
 
 def files_authors(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
-    """The file of the paper's code, which is typed as a sign such as "*".
+    """The file for the paper's code, in which the word is typed as a sign such as "*".
 
-    That code looks for one token in a prompt and puts the rows in its place; a word as ours is
-    several tokens, so each is given a sign. The class ParameterDict, which its own files hold, no
-    torch since 2.6 loads by itself; a dict does as well wherever the rows are only read.
+    That code looks for one token in a prompt and replaces it with the rows. Our words are several
+    tokens, so each is given a sign. Its own files hold the class ParameterDict, which torch no
+    longer loads by default since 2.6; a dict works, too, because the rows are only read.
 
     Raises:
         FormatError: a word has several text encoders, or there are more words than signs.
@@ -150,9 +150,9 @@ def files_authors(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
     return {path: _pickled({"string_to_token": ids, "string_to_param": params})}
 
 
-_BERT_WIDTH = 1280  # of the paper's own model, whose tokenizer is BERT's
+_BERT_WIDTH = 1280  # for the paper's own model, whose tokenizer is BERT's
 
 
 def _id_of(sign: str, width: int) -> int:
-    """A sign's token: both vocabularies hold the signs of ASCII in their order."""
+    """A sign's token: both vocabularies have the ASCII signs in their order."""
     return ord(sign) - ord("!") + (999 if width == _BERT_WIDTH else 256)
