@@ -137,7 +137,7 @@ class Fairness:
     read: tuple[list[dict[str, str]], list[dict[str, str]]] = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """Everything but the pictures, JSON-able."""
+        """Everything but the pictures, as JSON values."""
         name, *values = self.meaning
         return {
             "words": list(self.words),

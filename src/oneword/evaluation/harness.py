@@ -131,7 +131,7 @@ class Evaluation:
     """Share of the way from the initialiser's plain similarity to the drawings'; NaN without."""
 
     def plain(self) -> dict[str, Any]:
-        """Everything but the pictures, JSON-able."""
+        """Everything but the pictures, as JSON values."""
         names = Scores.__dataclass_fields__
         return {
             "judge": self.judge,

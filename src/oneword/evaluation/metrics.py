@@ -76,7 +76,7 @@ def structure_kept(drawn: Pixels, originals: Pixels) -> float:
 
 
 def share_of_way(value: float, start: float, goal: float) -> float:
-    """How much of the way from ``start`` to ``goal`` a score has gone; NaN where there is none."""
+    """How much of the way from ``start`` to ``goal`` a score has gone; NaN if there is none."""
     return (value - start) / (goal - start) if goal > start else math.nan
 
 

@@ -52,7 +52,7 @@ def compare(
         on_picture: Told how far the drawing of all of them is.
 
     Raises:
-        UserError: as of :func:`oneword.generate`.
+        UserError: as for :func:`oneword.generate`.
     """
     last = words[max(words)]
     token, start = last.placeholder_token, str(last.provenance.get("initializer_token") or "")
@@ -94,7 +94,7 @@ def scores(
     Args:
         compared: What they drew.
         judge: The CLIP that ranks.
-        rank_by: As of :func:`choosing.choose`.
+        rank_by: As for :func:`choosing.choose`.
         references: Training pictures by placeholder.
 
     Raises:

@@ -43,7 +43,7 @@ class Drift:
     after: Pixels = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """Everything but the pictures, JSON-able."""
+        """Everything but the pictures, as JSON values."""
         pictures = ("before", "after")
         return {n: getattr(self, n) for n in self.__dataclass_fields__ if n not in pictures}
 

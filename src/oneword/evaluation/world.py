@@ -101,7 +101,7 @@ def evaluate_world(
         num_people: Pictures of each profession that has a documented bias.
         sampling: Unset fields take the model's default.
         batch_size: Pictures drawn at once.
-        on_picture: Told how far the drawing is.
+        on_picture: Called with the progress of drawing.
     """
     from oneword.microworld.world import drawing  # needs the optional extra
 

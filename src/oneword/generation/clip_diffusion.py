@@ -450,7 +450,7 @@ def draw(
         concepts: Words with rows for the guide, that the prompts may use.
         init: Picture to begin from, of the model's size, in [-1, 1].
         image_prompts: Pictures to be drawn towards, of the model's size, in [-1, 1].
-        on_picture: Told how far the drawing is.
+        on_picture: Called with the progress of drawing.
 
     Raises:
         PromptError: no prompt uses one of the concepts.

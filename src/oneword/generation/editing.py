@@ -110,7 +110,7 @@ def edit(
         picture: One picture, in the size that is drawn (see ``read_picture``).
         prompt: What the result shows; may hold the concepts' placeholders.
         seeds: One candidate each. With ``invert`` they are all the same.
-        mask: One mask of the same size; what is over 0.5 is drawn anew.
+        mask: One mask of the same size; what is over 0.5 is drawn again.
         mask_growth: Cells of the latents by which the mask is wider at the first step; it shrinks
             to itself cell by cell. ``None``: what a thin mask lacks.
         background: What becomes of the rest of a masked picture.
@@ -123,7 +123,7 @@ def edit(
             takes 250 steps.
         batch_size: Candidates drawn at once.
         replace: Allow a placeholder that is already a word of the model.
-        on_picture: Told how far the drawing is.
+        on_picture: Called with the progress of drawing.
 
     Raises:
         ConfigError: there is no way to edit given, two that exclude each other, or a seed is out of

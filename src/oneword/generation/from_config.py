@@ -69,7 +69,7 @@ def draw(
         chosen: The settings; its words and choosing are the caller's.
         backbone: The model.
         concepts: The words, loaded.
-        on_picture: Told how far the drawing is.
+        on_picture: Called with the progress of drawing.
         prompts: The prompts where they are no longer those of the config; none: its own.
         start: What is drawn over, where it is read already.
 
@@ -103,7 +103,7 @@ def edit(
         chosen: The settings; its words and choosing are the caller's.
         backbone: The model.
         concepts: The words, loaded.
-        on_picture: Told how far the drawing is.
+        on_picture: Called with the progress of drawing.
 
     Raises:
         UserError: the picture, the mask, a word or the prompt cannot be used.

@@ -113,7 +113,7 @@ def generate(
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
         wildcard_dir: Folder of the files that wildcards name.
-        on_picture: Told how far the drawing is.
+        on_picture: Called with the progress of drawing.
 
     Raises:
         ConfigError: a seed is out of range.

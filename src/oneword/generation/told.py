@@ -110,7 +110,7 @@ def _quoted(value: str) -> str:
 
 
 def workflow(prompt: str, seed: int, settings: Mapping[str, str], words: Spellings) -> str:
-    """A graph of ComfyUI's own nodes that draws the picture, as JSON; empty where there is none.
+    """A graph of ComfyUI's own nodes that draws the picture, as JSON; empty if there is none.
 
     ComfyUI loads it where the picture is dropped on its page. The words are files in its
     ``models/embeddings``, as ``oneword concept convert --to comfyui`` names them; the checkpoint

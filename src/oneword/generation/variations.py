@@ -532,7 +532,7 @@ def vary(
         pictures: RGB, by name.
         seeds: One variation of each picture for each.
         prompt: What the variations show, with "{}" for the picture.
-        on_picture: Told how far the drawing is.
+        on_picture: Called with the progress of drawing.
 
     Raises:
         VariationsError: the model does not read the prompt.

@@ -121,7 +121,7 @@ def is_same(one: str, other: str) -> bool:
 
 
 def _sha256(source: str) -> str | None:
-    """Of the weights' file, where there is one on this machine."""
+    """Of the weights' file, if there is one on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in _FILES:

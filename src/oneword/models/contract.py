@@ -239,7 +239,7 @@ class Backbone(Protocol):
             seeds: As many.
             sampling: Unset fields take the family's default.
             image: Pictures to start from, as many, in the size that is drawn.
-            mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn anew, the rest of
+            mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn again, the rest of
                 ``image`` stays.
             strength: How much of ``image`` is drawn over, in (0, 1].
             latents: What to denoise, at the first step's noise, in place of the seeds' noise.

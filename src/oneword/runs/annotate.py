@@ -67,7 +67,7 @@ def annotate(
         mark: Gives a grey mask as large as the picture, or ``None`` (``Marker``).
         placeholder_token: The new word.
         noun: As of ``prompts.with_word``.
-        output_dir: Folder for captions and masks; ``None``: beside the pictures.
+        output_dir: Folder for captions and masks; ``None``: next to the pictures.
         overwrite: Write anew what is there.
         on_picture: ``on_picture(done, total)``.
 

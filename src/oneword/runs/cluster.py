@@ -61,7 +61,7 @@ def train_on_cluster(
             mirror it need not see the run folders.
         address: "local" (a cluster on this machine, for this call), "auto" (the one that this
             machine belongs to), or a Ray address.
-        workers: How many; ``None``: one for each GPU, or for each core where there is none.
+        workers: How many; ``None``: one for each GPU, or for each core if there is none.
         slots: Words that train at once on each worker.
         on_event: Told of each job's events, and of each worker that begins.
 

@@ -85,12 +85,12 @@ def train_encoder(
 ) -> EncoderOutcome:
     """Train an encoder, in a folder that can be resumed.
 
-    Ctrl-C, SIGTERM and a closed terminal end the step and save the state; the same call goes on
-    from there, to the same bits (same machine and thread count).
+    Ctrl-C, SIGTERM and a closed terminal end the step and save the state; the same call resumes, to
+    the same bits (same machine and thread count).
 
     Args:
         config: What to do; ``output_dir`` may hold the same training, begun before.
-        backbone: Its model, where it is loaded already.
+        backbone: Its model, if it is already loaded.
         on_progress: Told how far pictures and steps have come.
         on_message: Told what the person should know.
 

@@ -106,14 +106,14 @@ def train_many(
 
     A job that cannot be trained, or whose folder can be written no more, fails alone. Setups that
     change the model's weights share no batch: they are trained one by one after the others. Ctrl-C,
-    SIGTERM and SIGHUP end the step and save every state; the same call goes on from there. SIGUSR1
-    asks for a preview of each word under way, SIGUSR2 for each word as it is, a file
-    ``preview-now`` or ``save-now`` in a word's folder for that word's.
+    SIGTERM and SIGHUP end the step and save every state; the same call resumes. SIGUSR1 asks for a
+    preview of each word under way, SIGUSR2 for each word as it is, a file ``preview-now`` or
+    ``save-now`` in a word's folder for that word's.
 
     Args:
         configs: The jobs, all of one model; the names of their output folders tell them apart.
         slots: Words that train at once; ``None``: as many as the memory of a GPU holds, 4 on a CPU.
-        backbone: The jobs' model, where it is loaded already.
+        backbone: The jobs' model, if it is already loaded.
         on_event: Told of each job's plan, messages, steps, previews and end.
         guest: Uses the model between two steps; its jobs take free slots, of which there may then
             be more than jobs.

@@ -109,7 +109,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
 
     Args:
         config: What to do.
-        backbone: Its model, where it is loaded already.
+        backbone: Its model, if it is already loaded.
 
     Raises:
         UserError: training could not begin.

@@ -23,7 +23,7 @@ def preview_pictures(config: TrainConfig, backbone: Backbone | None = None) -> t
 
     Args:
         config: What would be done.
-        backbone: Its model, where it is loaded already.
+        backbone: Its model, if it is already loaded.
 
     Returns:
         The sheet's file, and what is on it.

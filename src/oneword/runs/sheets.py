@@ -74,7 +74,7 @@ class Sheet:
     pictures: Sequence[Image.Image]
     """Prompt after prompt, each with every seed."""
     initializer: str = ""
-    """The word that the new one starts from, where there is one."""
+    """The word that the new one starts from, if there is one."""
     beside: Sequence[Image.Image] = ()
     """What it draws in the word's place, likewise; none, or as many."""
     drawn: Mapping[str, Any] = field(default_factory=dict)
@@ -332,7 +332,7 @@ class Previews:
         told = json.loads(json.dumps(self._told(progress)))
         for path in reversed(self.folder.previews()):
             sheet = None
-            with contextlib.suppress(UserError):  # damaged: it is drawn anew
+            with contextlib.suppress(UserError):  # damaged: it is drawn again
                 sheet = read_sheet(path)
             if (
                 sheet is not None

@@ -89,15 +89,15 @@ def train(
 ) -> TrainOutcome:
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
-    Ctrl-C, SIGTERM and SIGHUP (a closed terminal) end the step, save the state, and give a result
-    of status "interrupted". SIGUSR1 or a file ``preview-now`` in the folder asks for a preview,
-    SIGUSR2 or ``save-now`` for the word as it is. While it runs, nobody else can write into the
-    folder.
+    Ctrl-C, SIGTERM and SIGHUP (a closed terminal) finish the step, save the state, and give a
+    result of status "interrupted". SIGUSR1 or a file ``preview-now`` in the folder asks for a
+    preview, SIGUSR2 or ``save-now`` for the word as it is. While it runs, nobody else can write
+    into the folder.
 
     Args:
         config: What to do; ``output_dir`` may hold the same run, begun before.
         on_event: Told of the plan, of messages, steps and previews.
-        backbone: Its model, where it is loaded already.
+        backbone: Its model, if it is already loaded.
         processes: Those that share the run, from ``processes.joined``; each calls this with the
             same config. The first alone writes into the folder and tells of events.
 

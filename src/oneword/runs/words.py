@@ -162,7 +162,7 @@ def said_of(choice: Mapping[str, Any]) -> str:
 
 
 def note_of(folder: RunFolder) -> str:
-    """What is to be said of a choice when training has ended; empty where there is none."""
+    """What is to be said of a choice when training has ended; empty if there is none."""
     choice = choice_of(folder)
     if choice is None:
         return ""

@@ -73,7 +73,7 @@ class Standing:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many there are of each; of the last kind only where there are any."""
+        """How many there are of each; of the last kind only if there are any."""
         found = {name: len(getattr(self, name)) for name in ("done", "failed", "left")}
         return found | ({"not_available": len(self.absent)} if self.absent else {})
 

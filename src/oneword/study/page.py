@@ -63,7 +63,7 @@ def write(
     Args:
         study: The plan; jobs that are not done are left out.
         command: What the study was made with.
-        markdown: A page that the results are put into, between its marks; a new page where there is
+        markdown: A page that the results are put into, between its marks; a new page if there is
             none.
         figures: Folder for the page's figures and all rows; ``None``: beside it, with its name.
 
@@ -392,7 +392,7 @@ def _scores(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
 
 
 def _changes(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
-    """Table of paired differences from the method; empty where there is none."""
+    """Table of paired differences from the method; empty if there is none."""
     shown = [m for m in METRICS if any(f"Δ {m}" in line for line in means.values())]
     table = [[f"less {BASE}", *shown]]
     for setup, line in means.items():

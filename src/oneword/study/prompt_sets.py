@@ -129,7 +129,7 @@ PROMPT_SETS: dict[str, dict[str, PromptSet]] = {
         ),
     },
 }  # fmt: skip
-"""By name and kind of subject: "object", "live" (objects' prompts where there are none) and
+"""By name and kind of subject: "object", "live" (objects' prompts if there are none) and
 "style"."""
 
 

@@ -70,7 +70,7 @@ class Estimate:
         return (self.high - self.low) / 2
 
     def told(self, form: str = ".3f") -> str:
-        """The mean, and behind it the interval where there is one.
+        """The mean, and behind it the interval if there is one.
 
         Args:
             form: Of the mean, as ``format`` takes it.

@@ -83,7 +83,7 @@ class Subject:
         return self.held_out is not None or wanted <= len(self.files)
 
     def pictures_in(self, place: Path, *, seed: int, num: int, size_px: int) -> Path:
-        """A folder with ``num`` pictures to learn from; made below ``place`` where there is none.
+        """A folder with ``num`` pictures to learn from; made below ``place`` if there is none.
 
         Pictures of a held-out concept depend on the seed; fewer pictures are the first of more.
         """

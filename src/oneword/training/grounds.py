@@ -163,5 +163,5 @@ def set_on(pictures: Pixels, opacity: Tensor, ground: Tensor) -> Pixels:
         opacity: (batch, 1, height, width) in [0, 1].
         ground: (3, height, width) in [-1, 1], or one for each picture.
     """
-    # a pixel on white is a * colour + (1 - a), so the ground comes in the place of that white
+    # a pixel on white is a * colour + (1 - a), so the ground comes instead of that white
     return (pictures - (1 - opacity) * (1 - ground)).clamp(-1, 1)

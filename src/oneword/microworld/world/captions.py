@@ -279,7 +279,7 @@ def sentence(
         place: one of ``PLACES``.
         style: one of ``scenes.STYLES``.
         relation: how the noun stands to ``second_noun``.
-        second_noun: the second thing, where there is one.
+        second_noun: the second thing, if there is one.
         num: how many of the noun are counted.
     """
     kind = None if pattern == "plain" else pattern

@@ -215,7 +215,7 @@ def sentence(
         place: one of ``inventory.PLACES``.
         style: one of ``inventory.STYLES``; it goes before a look.
         relation: one of ``wide_scenes.RELATIONS``.
-        second_noun: the second thing, where there is one.
+        second_noun: the second thing, if there is one.
         num: how many are counted.
     """
     subject = f"{colour} {noun}" if colour else noun

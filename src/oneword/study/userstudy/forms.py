@@ -159,8 +159,8 @@ def write(key: Key, items: Sequence[Item], folder: Path, *, url: str | None = No
 def plan(items: Sequence[Item], config: UserStudyConfig, consent: Sequence[str] = ()) -> Key:
     """Choose what each form shows.
 
-    Every item is shown about as often as every other. Both questionnaires of a number show the
-    same items; the order of the pages and of the results is drawn anew for each.
+    Every item is shown about as often as every other. Both questionnaires of a number show the same
+    items; the order of the pages and of the results is drawn again for each.
 
     Raises:
         UserStudyError: a form asks for more than there is.
@@ -237,7 +237,7 @@ def _check(items: Sequence[Item], what: Questionnaire, rng: random.Random) -> Pa
 
 
 def _other(items: Sequence[Item], page: Page, rng: random.Random) -> Item:
-    """Something drawn for another text, of another concept where there is one."""
+    """Something drawn for another text, of another concept if there is one."""
     found = [item for item in items if item.context != page.context]
     found = [item for item in found if item.concept != page.concept] or found
     if not found:

@@ -31,7 +31,7 @@ def put(path: Path, *, form: str, person: str, respondent: str, content: str) ->
     """Keep one person's answers to a form.
 
     Args:
-        path: The SQLite file; it is made where there is none.
+        path: The SQLite file; it is made if there is none.
         form: The form's name.
         person: Who answered: by the participant id, or the page's random number.
         respondent: The page's random number.

@@ -42,7 +42,7 @@ class Outcome:
     agreement: float | None
     """Kendall's W between people's orders of the models, over all their pages: 0 none, 1 full."""
     same_page: Mean | None
-    """Mean of Kendall's W over the pages that several people ranked, where there are any."""
+    """Mean of Kendall's W over the pages that several people ranked, if there are any."""
     places: list[float]
     """Mean rank of the picture at each place of the page, checks left out: flat without an effect
     of the order. NaN: nothing stood there."""

@@ -61,7 +61,7 @@ def encoded_rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[s
 
 
 def origin(backbone: Backbone, config: ResolvedConfig) -> dict[str, Any]:
-    """What the record of a word says of the encoder that it comes from; empty where there is none.
+    """What the record of a word says of the encoder that it comes from; empty if there is none.
 
     Raises:
         UserError: as of ``encoded_rows``.

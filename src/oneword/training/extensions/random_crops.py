@@ -24,7 +24,7 @@ def views(job: Job, config: ResolvedConfig) -> list[Job]:
     A window keeps an even draw between ``crop_scale`` squared and 1 of the area, and the picture's
     aspect, lies anywhere in it, and is brought to its size. Masks, opacity and the numbers that
     some models are told of crops go with it. A window in which no mask marks anything is drawn
-    anew.
+    again.
 
     Args:
         job: Its pictures.

@@ -218,7 +218,7 @@ def of_world(
 
 
 def _sentence(scene: inventory.Scene, word: str, rng: np.random.Generator) -> str:
-    """A true caption with "{}" in the place of the thing's noun, or of its name."""
+    """A true caption with "{}" instead of the thing's noun, or of its name."""
     thing = scene.things[0]
     own = replace(scene, things=(replace(thing, name=thing.name if word == thing.name else ""),))
     while True:  # a caption names a thing by its name four times in five

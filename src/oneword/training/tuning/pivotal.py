@@ -111,7 +111,7 @@ def _start(backbone: Backbone, word: Concept, first: Result | None) -> Start:
 
 
 def _learned(first: Result) -> Concept | None:
-    """The word to tune around; ``None`` where there is none, or somebody has asked to stop."""
+    """The word to tune around; ``None`` if there is none, or somebody has asked to stop."""
     learned = first.status == "finished" or (
         first.status == "stopped" and "on_step" not in first.reason
     )

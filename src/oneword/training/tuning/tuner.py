@@ -123,8 +123,8 @@ def tune(
     under ``start.class_prompt``, which keep the model from forgetting the class.
 
     Args:
-        batches: Of the job, from ``batches_of``; its model is its old self on return, by exception
-            too.
+        batches: Of the job, from ``batches_of``; its model is its old self on return, also after an
+            exception.
         config: The job's settings, with its initialiser.
         start: What the method begins with.
         changes: Changes that learn, float32; together they must change nothing yet.
