@@ -1,1 +1,1 @@
-"""Scores, what they are read from, and reports."""
+"""Scores, the features that they are computed from, and reports."""

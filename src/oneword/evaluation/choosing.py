@@ -1,4 +1,4 @@
-"""Choosing among drawings: the judge ranks the candidates of each prompt, and the best are kept."""
+"""Choosing among pictures: the judge ranks the candidates of each prompt, and the best are kept."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ RankBy = Literal["image", "text", "mean"]
 
 
 class ChoosingError(UserError):
-    """The candidates cannot be ranked as asked."""
+    """The candidates cannot be ranked as requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which pictures of a drawing are kept, and the numbers that decided."""
+    """Which pictures of a drawing are kept, and the scores that decided."""
 
     rank_by: RankBy
     diversity: float
@@ -36,16 +36,16 @@ class Choice:
     kept: tuple[int, ...]
     """Indices into the drawing: prompt after prompt, the best of each first."""
     image: tuple[float, ...]
-    """Of every picture, kept or not: mean cosine with the pictures of its prompt's words; NaN where
-    none are known."""
+    """For every picture, kept or not: mean cosine with the training pictures of its prompt's words;
+    NaN if none are known."""
     text: tuple[float, ...]
-    """Likewise: cosine with its prompt, the placeholders left out."""
+    """For every picture: cosine with its prompt, without the placeholders."""
     scores: tuple[float, ...]
-    """What was ranked."""
+    """The scores that the ranking used."""
 
     @property
     def dropped(self) -> tuple[int, ...]:
-        """The other indices, in the drawing's order."""
+        """The other indices, in the order of the drawing."""
         return tuple(sorted(set(range(len(self.scores))) - set(self.kept)))
 
 
@@ -61,18 +61,18 @@ def choose(
     """Keep the best pictures of each prompt.
 
     Args:
-        drawing: Candidates, as many of each prompt; the paper drew 16.
+        drawing: Candidates, the same number for each prompt; the paper drew 16.
         judge: The CLIP that ranks.
-        keep: Pictures kept of each prompt, 1 or more.
+        keep: Pictures to keep of each prompt, 1 or more.
         rank_by: "image" (similarity to the references), "text" (to the prompt), or the plain "mean"
-            of the two cosines; ``None``: "mean" where every prompt has references, else "text".
+            of the two cosines; ``None``: "mean" if every prompt has references, else "text".
         references: Training pictures by placeholder.
-        diversity: 0: the highest scores; towards 1, those that differ most from the ones kept
-            before them.
+        diversity: In [0, 1]. 0 keeps the highest scores; higher values prefer pictures that differ
+            from those already kept.
 
     Raises:
-        ChoosingError: there are fewer candidates than are to be kept, or image similarity is asked
-            for and a prompt has no references.
+        ChoosingError: there are fewer candidates than ``keep``, or ``rank_by`` needs references and
+            a prompt has none.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 4.7 proposes the ranking by CLIP; diversity is
@@ -95,7 +95,7 @@ def choose(
                 f"{keep}; draw more with --num-images-per-prompt (the paper draws 16)."
             )
     for prompt in dict.fromkeys(drawing.prompts):
-        # a judge reads brackets as letters, weights or not
+        # a judge would read the brackets of weights as text
         said = plain(prompt, drawing.settings.get("emphasis", "none"))
         read = judge.texts([without_placeholder(said, tokens)])[0].double()
         words = [known[token] for token in known if names(prompt, token)]
@@ -125,10 +125,10 @@ def choose(
 def check_references(
     prompts: Sequence[str], references: Mapping[str, Pixels], rank_by: RankBy | None
 ) -> RankBy:
-    """What prompts are ranked by, with training pictures of these words.
+    """The score that prompts are ranked by, given training pictures of these words.
 
     Raises:
-        ChoosingError: image similarity is asked for and a prompt has no references.
+        ChoosingError: image similarity is requested and a prompt has no references.
     """
     bare = next((p for p in prompts if not any(names(p, word) for word in references)), None)
     if rank_by is None:
@@ -144,11 +144,11 @@ def check_references(
 def best_of(
     scores: Sequence[float], features: Float[Tensor, "num dim"], keep: int, diversity: float = 0.0
 ) -> list[int]:
-    """Indices of the best, one after the other: high in score, unlike those taken before.
+    """Indices of the best, one by one: with a high score, and unlike those already taken.
 
     Each next one has the highest ``(1 - diversity) * score - diversity * nearest``, where
-    ``nearest`` is its highest cosine with one that was taken; the first has the highest score. Of
-    equals the earlier is taken.
+    ``nearest`` is its highest cosine with one already taken. The first has the highest score. Of
+    equals, the earlier one is taken.
     """
     cosines = features.double() @ features.double().T
     taken = [max(range(len(scores)), key=lambda i: scores[i])]
@@ -164,7 +164,7 @@ def best_of(
 
 
 def apart(drawing: Drawing, choice: Choice) -> tuple[Drawing, Drawing | None]:
-    """The kept pictures, and the dropped ones if any; each carries its similarities."""
+    """The kept pictures, and the dropped ones if any, each with its similarities."""
     facts = tuple(
         {
             "image_similarity": "" if math.isnan(image) else f"{image:.4f}",

@@ -1,4 +1,4 @@
-"""How one-sided a word's pictures are: attributes, their distribution, and how even it is."""
+"""How one-sided a word's pictures are: attributes, their distribution, and its evenness."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "old": "a photo of an old person",
     },
 }
-"""What is read by zero-shot CLIP where nothing else is asked for: value and sentence."""
+"""Default attributes for zero-shot CLIP: value and sentence by attribute."""
 
 CAVEATS = (
     "Attributes are read by zero-shot CLIP: it has biases of its own and errs more on some groups "
@@ -52,7 +52,7 @@ CAVEATS = (
     "An even distribution over these values is not fairness in any wider sense, and what holds for "
     "this prompt need not hold for another.",
 )
-"""Printed wherever CLIP reads attributes."""
+"""Printed whenever CLIP reads attributes."""
 
 
 def zero_shot(judge: Judge, attributes: Mapping[str, Mapping[str, str]]) -> Reader:
@@ -81,7 +81,7 @@ def parsed(attributes: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def oracle_reader(name: str) -> tuple[Reader, dict[str, tuple[str, ...]]]:
-    """Microworld's truth: skin, hair and both together, by the oracle of an embedded model."""
+    """Reads skin, hair and both together with the oracle of an embedded model."""
     oracle = weights.load_oracle(name)
 
     def read(pixels: Pixels) -> list[dict[str, str]]:
@@ -98,14 +98,14 @@ def oracle_reader(name: str) -> tuple[Reader, dict[str, tuple[str, ...]]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """Of one attribute over one word's pictures."""
+    """Distribution of one attribute over one word's pictures."""
 
     counts: dict[str, int]
-    """By value, those never seen included."""
+    """Count of each value, including values never seen."""
     evenness: float
-    """Entropy over that of an even distribution, 0 to 1."""
+    """Entropy divided by that of an even distribution, in [0, 1]."""
     evenness_interval: tuple[float, float]
-    """95 %, by resampling the pictures."""
+    """95 % interval, by resampling the pictures."""
 
     @property
     def num(self) -> int:
@@ -119,7 +119,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fairness:
-    """Two words side by side."""
+    """Two words compared."""
 
     words: tuple[str, str]
     """The existing word and the new one."""
@@ -128,11 +128,11 @@ class Fairness:
     """What read the attributes."""
     seeds: tuple[int, ...]
     distributions: dict[str, tuple[Distribution, Distribution]]
-    """By attribute: of the existing word, of the new one."""
+    """Distributions of the existing and the new word, by attribute."""
     gains: dict[str, tuple[float, float, float]]
-    """By attribute: how much more even the new word is, with its 95 % interval."""
+    """Evenness gained by the new word with its 95 % interval, by attribute."""
     meaning: tuple[str, float, float]
-    """What is kept of the old meaning: name of the measure, and its value for each word."""
+    """How much of the old meaning is kept: name of the measure, and its value for each word."""
     pictures: tuple[Pixels, Pixels] = field(repr=False)
     read: tuple[list[dict[str, str]], list[dict[str, str]]] = field(repr=False)
 
@@ -169,17 +169,17 @@ def debias(
     on_event: events.OnEvent | None = None,
     on_word: Callable[[int], None] | None = None,
 ) -> tuple[runs.TrainOutcome, Fairness | None]:
-    """Learn a fairer word from a small diverse set, and compare what it and the old word draw.
+    """Learn a fairer word from a small, diverse set, and compare its pictures with the old word's.
 
-    The run is resumed as that of ``oneword train`` is; it lies in ``run`` of the output folder.
+    The run is in ``run`` of the output folder, and resumes like one of ``oneword train``.
 
     Args:
         config: What to do.
         on_event: As for ``runs.train``.
-        on_word: Told how many of the two words are drawn.
+        on_word: Called with the number of words drawn so far, 0 to 2.
 
     Returns:
-        How training ended, and the comparison where it left a word.
+        How training ended, and the comparison if there is a word.
 
     Raises:
         UserError: the folder, the pictures, the model or the settings cannot be used.
@@ -199,7 +199,7 @@ def debias(
         validation_prompts=(fill(config.prompt, token),),  # so that its length is checked
         validation_steps=0,
     )
-    # what is drawn afterwards is checked before
+    # what will be drawn afterwards is checked first
     check_negative_prompt(config.sampling.negative_prompt, absent=[token])
     backbone = load_backbone(config.model, work_of(train))
     backbone.check_sampling(config.sampling)
@@ -236,23 +236,23 @@ def compare_fairness(
     replace: bool = False,
     on_word: Callable[[int], None] | None = None,
 ) -> Fairness:
-    """Draw an existing word and a learned one with the same seeds, and read who is shown.
+    """Draw an existing word and a learned one with the same seeds, and read attributes of both.
 
     Args:
         backbone: The model.
         word: The existing word.
         concept: The learned word.
-        judge: Reads the attributes by zero-shot, and the meaning, where the oracle cannot.
+        judge: Reads the attributes by zero-shot, and the meaning, if there is no oracle.
         seeds: One picture of each word for each seed; two or more.
-        prompt: Template that both are drawn in.
-        attributes: Value and sentence by attribute; ``None``: the oracle's truth on an embedded
+        prompt: Template for both words.
+        attributes: Value and sentence by attribute; ``None``: those of the oracle on an embedded
             model, otherwise ``ATTRIBUTES``.
         sampling: Unset fields take the family's default.
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
-        on_word: Told how many of the two words are drawn.
+        on_word: Called with the number of words drawn so far, 0 to 2.
     """
-    sampling = drawn_as_learned(backbone, [concept], sampling)  # both words alike
+    sampling = drawn_as_learned(backbone, [concept], sampling)  # the same for both words
     drawn: list[Pixels] = []
     for text, known in ((word, []), (concept.placeholder_token, [concept])):
         method = harness.word(
@@ -298,7 +298,7 @@ def compare_fairness(
 
 
 def distribution(values: Sequence[str], possible: Sequence[str]) -> Distribution:
-    """Counts of the values that are possible, and how even they are."""
+    """Counts of the possible values, and their evenness."""
     return Distribution(
         counts={value: list(values).count(value) for value in possible},
         evenness=metrics.evenness(values, len(possible)),
@@ -310,7 +310,7 @@ def distribution(values: Sequence[str], possible: Sequence[str]) -> Distribution
 
 
 def gain(before: Sequence[str], after: Sequence[str], possible: int) -> tuple[float, float, float]:
-    """Evenness gained, and its 95 % interval: pictures of the same seed are resampled together."""
+    """Evenness gained, with its 95 % interval; pictures of the same seed are resampled together."""
 
     def difference(index: Sequence[int]) -> float:
         new, old = ([part[i] for i in index] for part in (after, before))
@@ -322,7 +322,7 @@ def gain(before: Sequence[str], after: Sequence[str], possible: int) -> tuple[fl
 
 
 def sections(fairness: Fairness, *, num_pictures: int = 12) -> list[report.Section]:
-    """For a report: both words' first pictures, then the table."""
+    """Sections for a report: both words' first pictures, then the table."""
     rows = [
         report.row(
             fill(fairness.prompt, word),
@@ -358,7 +358,7 @@ def _told(read: Mapping[str, str]) -> list[str]:
 
 
 def table(fairness: Fairness) -> list[list[str]]:
-    """Head, then a line for each value and one for the evenness of each attribute."""
+    """The head, then for each attribute a line for each value and one for the evenness."""
     lines = [["", *fairness.words, "gain"]]
     for attribute, (before, after) in fairness.distributions.items():
         gained, low, high = fairness.gains[attribute]

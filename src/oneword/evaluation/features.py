@@ -1,4 +1,4 @@
-"""The judge: a CLIP that turns pictures and prompts into features, apart from the model itself."""
+"""The judge: a CLIP, separate from the model, that turns pictures and prompts into features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import CLIPModel
 
 DEFAULT_DINO = "facebook/dino-vits16"
-"""DreamBooth's."""
+"""DreamBooth's DINO."""
 _DINO_MEAN = (0.485, 0.456, 0.406)
 _DINO_STD = (0.229, 0.224, 0.225)
 _CHUNK = 64
@@ -35,9 +35,9 @@ class Judge:
     Args:
         model: The pair.
         tokenizer: Its tokenizer.
-        mean: Per channel, of pixels in [0, 1].
-        std: Likewise.
-        name: What it is called in reports.
+        mean: Mean of pixels in [0, 1], per channel.
+        std: Standard deviation, likewise.
+        name: Its name in reports.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Judge:
     def images(self, pixels: Pixels) -> Tensor:
         """Features of pictures: (num, dim), float32, unit length, on the CPU.
 
-        They are resized with the shorter side to CLIP's size (bicubic, smoothed) and cropped.
+        The shorter side is resized to CLIP's size (bicubic, with antialiasing), then they are
+        cropped.
         """
         return torch.cat([self._images(part) for part in pixels.split(_CHUNK)])
 
@@ -80,13 +81,13 @@ class Judge:
 
 
 class Dino:
-    """A frozen DINO: features of pictures that tell things of one kind apart better than CLIP's.
+    """A frozen DINO, whose features tell things of the same kind apart better than CLIP's.
 
     Args:
         model: Vision transformer.
-        mean: Per channel, of pixels in [0, 1].
-        std: Likewise.
-        name: What it is called in reports.
+        mean: Mean of pixels in [0, 1], per channel.
+        std: Standard deviation, likewise.
+        name: Its name in reports.
 
     Source:
         Caron et al. 2021, arXiv:2104.14294; as a score: Ruiz et al. 2022, arXiv:2208.12242.
@@ -112,7 +113,7 @@ class Dino:
 
 
 def _squares(pixels: Tensor, size_px: int) -> Tensor:
-    """Pixels in [0, 1], the shorter side at the size that a model sees, cropped to the middle."""
+    """Pixels in [0, 1] with the shorter side at the model's input size, cropped to the middle."""
     values = (pixels.float() + 1) / 2
     height, width = values.shape[-2:]
     if (height, width) == (size_px, size_px):
@@ -127,14 +128,14 @@ def _squares(pixels: Tensor, size_px: int) -> Tensor:
 
 
 def load_dino(name: str, backbone: Backbone) -> Dino:
-    """The DINO of a name.
+    """Load a DINO by name.
 
     Args:
         name: Hub id or folder of a vision transformer.
-        backbone: Whose pictures will be scored; its device is used.
+        backbone: The model whose pictures will be scored; its device is used.
 
     Raises:
-        JudgeError: there is no vision transformer of that name.
+        JudgeError: there is no vision transformer with that name.
     """
     from transformers import ViTModel
     from transformers.utils import logging
@@ -154,14 +155,14 @@ def load_dino(name: str, backbone: Backbone) -> Dino:
 
 
 def load_judge(name: str | None, backbone: Backbone) -> Judge:
-    """The judge of a name; unset: microworld's own on microworld, the paper's CLIP elsewhere.
+    """Load a judge by name; by default microworld's own on microworld, elsewhere the paper's CLIP.
 
     Args:
         name: Hub id or folder of a CLIP.
-        backbone: Whose pictures will be scored; its device is used.
+        backbone: The model whose pictures will be scored; its device is used.
 
     Raises:
-        JudgeError: there is no CLIP of that name.
+        JudgeError: there is no CLIP with that name.
     """
     source = judge_source(name, backbone.name)
     pair = load_pair(source, backbone.device, role="The judge", error=JudgeError)

@@ -1,4 +1,4 @@
-"""Galleries: all that was drawn, in order, on one page that needs no other file, and as sheets."""
+"""Galleries: everything that was drawn, in order, on a page in a single file and as sheets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from oneword.prompts import as_template, names
 
 PAGE = "gallery.html"
 CELL_PX = 256
-"""Largest side of a picture on a page or sheet."""
+"""Largest side of a picture on a page or sheet, in px."""
 ROWS = 8
-"""Prompts on a sheet."""
+"""Number of prompts on a sheet."""
 GRID_SEEDS = 3
-"""First seeds of each word on the grid of words."""
+"""Number of first seeds of each word on the grid of words."""
 
 
 def words_of(drawing: Drawing) -> list[str]:
@@ -30,7 +30,7 @@ def words_of(drawing: Drawing) -> list[str]:
 
 
 def groups(drawing: Drawing) -> dict[tuple[str, ...], dict[str, list[int]]]:
-    """Indices by the words that a prompt names, then by prompt."""
+    """Picture indices, by the words in a prompt, then by prompt."""
     found: dict[tuple[str, ...], dict[str, list[int]]] = {}
     for i, prompt in enumerate(drawing.prompts):
         words = tuple(w for w in words_of(drawing) if names(prompt, w))
@@ -39,7 +39,7 @@ def groups(drawing: Drawing) -> dict[tuple[str, ...], dict[str, list[int]]]:
 
 
 def grid(drawing: Drawing) -> dict[str, dict[str, list[int]]]:
-    """Indices by template, then by word, where a template was drawn with several words."""
+    """Picture indices by template, then by word, for templates drawn with several words."""
     found: dict[str, dict[str, list[int]]] = {}
     for words, prompts in groups(drawing).items():
         for prompt, own in prompts.items() if len(words) == 1 else ():
@@ -54,13 +54,13 @@ def save_gallery(
 
     Args:
         drawing: All pictures, before any choice.
-        folder: Where ``gallery.html`` and the sheets go.
-        choice: What was kept of them, to be marked.
-        commands: What made the page, to be printed on it.
+        folder: Folder for ``gallery.html`` and the sheets.
+        choice: Which pictures were kept, to be marked.
+        commands: Commands that made the page, to be printed on it.
 
     Returns:
-        The page, then the sheets: a few prompts each, seeds from left to right, and ``grid.png``
-        where prompts were drawn with several words.
+        The page, then the sheets: a few prompts each, seeds from left to right, and ``grid.png`` if
+        prompts were drawn with several words.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -117,7 +117,7 @@ def _sheet(
 
 
 def chosen_section(drawing: Drawing, choice: Choice, *, title: str = "Chosen") -> report.Section:
-    """For a report: the kept pictures of each prompt, best first, above the dropped ones."""
+    """Report section: the kept pictures of each prompt, best first, above the dropped ones."""
     images, rows = to_images(drawing.pixels), []
     asked = [drawing.asked(i) for i in range(len(images))]
     for prompt in dict.fromkeys(asked):

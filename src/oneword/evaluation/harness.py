@@ -1,7 +1,7 @@
-"""The paper's scores of a concept, beside the references without which they cannot be read.
+"""The paper's scores of a concept, together with the references that are needed to interpret them.
 
 A method is a callable from a prompt template and seeds to pictures, so that a learned word, an
-existing word and a later baseline are scored by the same lines.
+existing word and a baseline are scored by the same code.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from oneword.prompts import (
 
 
 Method = Callable[[str, Sequence[int]], Pixels]
-"""``method(template, seeds)``: one picture per seed, the template's "{}" being the subject."""
+"""``method(template, seeds)``: one picture per seed, with the subject for the template's "{}"."""
 
 OnPicture = Callable[[str, int, int], None]
 """``on_picture(method, done, total)``."""
@@ -57,11 +57,11 @@ class Protocol:
     """Template of plain similarity; ``None``: no such score."""
     seeds: tuple[int, ...]
     emphasis: str = "none"
-    """What in the templates is a weight, as a drawing's settings say; the judge reads none."""
+    """Weight syntax of the templates, as in a drawing's settings; the judge sees no weights."""
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """All templates, each drawn once per seed."""
+        """All templates; each is drawn once per seed."""
         return (self.photo, *self.edits, *([self.plain] if self.plain else []))
 
 
@@ -78,13 +78,13 @@ def protocol_for(
     """The protocol of a model family.
 
     Args:
-        family: Of the model.
-        preset: "paper": its prompts, whatever the family.
+        family: The model's family.
+        preset: With "paper", the paper's prompts for any family.
         learnable_property: "object" or "style".
-        edits: Templates in place of those.
-        plain: Score against plain-background pictures too.
-        seeds: One picture each; the paper draws 64.
-        emphasis: What in ``edits`` is a weight.
+        edits: Templates to use instead.
+        plain: Also score against pictures on plain backgrounds.
+        seeds: One picture for each; the paper draws 64.
+        emphasis: Weight syntax of ``edits``.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.1.
@@ -103,23 +103,23 @@ def protocol_for(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Scores of one method; NaN where a score does not apply."""
+    """Scores of one method; NaN if a score does not apply."""
 
     image_similarity: float
     """Mean pairwise cosine with the training pictures."""
     plain_similarity: float
-    """The same on plain backgrounds, with drawings of the thing alone."""
+    """The same for plain backgrounds, with drawings of the thing alone."""
     text_similarity: float
-    """Mean over the edit prompts, in the paper's form."""
+    """Mean over the edit prompts, by the paper's formula."""
     text_similarity_code: float
-    """The same in the form of the authors' code."""
+    """The same by the formula of the authors' code."""
     by_prompt: dict[str, float]
-    """Text similarity, in the paper's form, by edit template."""
+    """Text similarity, by the paper's formula, for each edit template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores of all methods, and the pictures they were read from."""
+    """Scores of all methods, and the pictures that they were computed from."""
 
     protocol: Protocol
     judge: str
@@ -128,7 +128,8 @@ class Evaluation:
     pictures: dict[str, dict[str, Pixels]] = field(repr=False)
     """By method and template."""
     reached: float
-    """Share of the way from the initialiser's plain similarity to the drawings'; NaN without."""
+    """Share of the way from the initialiser's plain similarity to the drawings'; NaN without
+    one."""
 
     def plain(self) -> dict[str, Any]:
         """Everything but the pictures, as JSON values."""
@@ -164,16 +165,16 @@ def evaluate(
     """Score methods with the same templates and seeds.
 
     Args:
-        methods: By name; "concept" and "initializer" also decide how far the word has ``reached``.
+        methods: Methods by name; "concept" and "initializer" also give ``reached``.
         pictures: The training pictures.
-        judge: The CLIP that scores; it should have no part in training.
+        judge: The CLIP that scores; it should not be used in training.
         protocol: Templates and seeds.
-        plain: Pictures of the thing alone; needed where the protocol has a plain template.
-        on_picture: Told how far each method is.
+        plain: Pictures of the thing alone; needed if the protocol has a plain template.
+        on_picture: Called with the progress of each method.
     """
     training = judge.images(pictures)
     plain_features = None if plain is None else judge.images(plain)
-    # Scored against a prompt without its subject, as the paper does: "a photo of on the moon".
+    # Scored against the prompt without its subject, as in the paper: "a photo of on the moon".
     said = [plain_text(template, protocol.emphasis) for template in protocol.edits]
     texts = judge.texts([bare(template) for template in said])
     scores: dict[str, Scores] = {}
@@ -244,7 +245,7 @@ def word(
     batch_size: int = 16,
     replace: bool = False,
 ) -> Method:
-    """The method that puts a word, learned or known, into the template and draws."""
+    """The method that inserts a word, learned or known, into the template and draws."""
 
     def draw(template: str, seeds: Sequence[int]) -> Pixels:
         return generate(
@@ -272,19 +273,20 @@ def redrawn(
     sampler: str | None = None,
     batch_size: int = 16,
 ) -> Method:
-    """The method that keeps a picture's noise and draws it under another sentence.
+    """The method that keeps a picture's noise and draws it again with another sentence.
 
-    The first seed has the first picture, and so on, round and round.
+    The first seed gets the first picture, and so on in turn.
 
     Args:
         backbone: The model.
         pictures: Pictures of the concept.
-        templates: All that will be asked for; a picture's way to its noise serves them together.
-        photo: Template of what the pictures show.
+        templates: All templates that will be drawn; a picture is inverted once for all of them.
+        photo: Template for what the pictures show.
         concept: The learned word.
-        guidance_scale: Of the way back.
-        num_inference_steps: Of the way to the noise, and of the way back.
-        sampler: Whose DDIM it is; ``None``: that of the preset that the word was learned with.
+        guidance_scale: For the way back from the noise.
+        num_inference_steps: For each of the two ways.
+        sampler: Sampler whose DDIM is used; ``None``: that of the preset that the word was learned
+            with.
         batch_size: Pictures drawn at once.
 
     Source:
@@ -314,7 +316,7 @@ def redrawn(
 
 
 def prompt_only(backbone: Backbone, **options: Any) -> Method:
-    """The method that draws the prompt without its subject; ``options`` as in :func:`word`.
+    """The method that draws the prompt without its subject; ``options`` as for :func:`word`.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.2.
@@ -327,9 +329,9 @@ def prompt_only(backbone: Backbone, **options: Any) -> Method:
 
 
 def described(backbone: Backbone, captions: Sequence[str], **options: Any) -> Method:
-    """The method that puts people's descriptions in the word's place, each for some of the seeds.
+    """The method that replaces the word by people's descriptions, each for some of the seeds.
 
-    ``options`` as in :func:`word`. A description's own article goes where the template has one.
+    ``options`` as for :func:`word`. A description's own article is dropped if the template has one.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.2.
@@ -355,10 +357,10 @@ _ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
 def best_noun(
     backbone: Backbone, judge: Judge, pictures: Pixels, learnable_property: str = "object"
 ) -> str | None:
-    """The common word of the model's vocabulary that the judge finds nearest to the pictures.
+    """The common word of the model's vocabulary that is nearest to the pictures for the judge.
 
-    Of a style, the word that it finds nearest as a style. ``None`` where the vocabulary has none of
-    them as one token.
+    For a style, the nearest word for a style. ``None`` if the vocabulary has none of them as a
+    single token.
     """
     words = [
         word
@@ -374,7 +376,7 @@ def best_noun(
 
 
 def learnable_property(concept: Concept) -> str:
-    """What a concept was trained as: "object", where it does not say, or "style"."""
+    """What a concept was trained as: "style", or "object", which is also the default."""
     return concept.learnable_property
 
 
@@ -385,13 +387,12 @@ def concept_methods(
     pictures: Pixels,
     **options: Any,
 ) -> dict[str, tuple[str, Method]]:
-    """The concept, its initialiser and the best existing noun: the word of each, and its method.
+    """The concept, its initialiser and the best existing noun, each with its word and method.
 
-    ``options`` as in :func:`word`. A concept that does not say what it started from has no
-    initialiser.
+    ``options`` as for :func:`word`. A concept that does not record its initialiser has none.
 
     Raises:
-        PromptError: the negative prompt names the concept, without which the others are drawn.
+        PromptError: the negative prompt names the concept, but the others are drawn without it.
     """
     token, sampling = concept.placeholder_token, options.get("sampling") or backbone.sampling
     check_negative_prompt(sampling.negative_prompt, absent=[token])

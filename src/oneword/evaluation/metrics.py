@@ -1,4 +1,4 @@
-"""Scores as pure functions of features or pixels, and the interval of a mean."""
+"""Scores as pure functions of features or pixels, and intervals of means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Features = Float[Tensor, "num dim"]
 
 
 def image_similarity(drawn: Features, true: Float[Tensor, "others dim"]) -> float:
-    """Mean cosine over every pair of a drawn and a true picture.
+    """Mean cosine over all pairs of a drawn and a true picture.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.1.
@@ -28,7 +28,7 @@ def image_similarity(drawn: Features, true: Float[Tensor, "others dim"]) -> floa
 
 
 def self_similarity(features: Features) -> float:
-    """Mean cosine over every pair of two different pictures of one set; NaN for a single one."""
+    """Mean cosine over all pairs of different pictures of a set; NaN for a single picture."""
     num = len(features)
     if num < 2:
         return math.nan
@@ -48,23 +48,23 @@ def text_similarity(drawn: Features, text: Float[Tensor, " dim"]) -> float:
 def text_similarity_code(drawn: Features, text: Float[Tensor, " dim"]) -> float:
     """Mean of the pictures' own cosines, as in the authors' code.
 
-    It is ``text_similarity`` times the norm of the mean embedding, so less diverse pictures score
-    higher.
+    It equals ``text_similarity`` times the norm of the mean embedding, so less diverse pictures
+    score higher.
     """
     return float((drawn.double() @ text.double()).mean())
 
 
 def diversity(drawn: Features) -> float:
-    """How unlike each other the pictures of one prompt are: one less their mean pairwise cosine."""
+    """How different the pictures of a prompt are: 1 minus their mean pairwise cosine."""
     return 1.0 - self_similarity(drawn)
 
 
 def structure_kept(drawn: Pixels, originals: Pixels) -> float:
-    """How far edges lie where they lay: the mean correlation of two maps of edge strength.
+    """How well edges keep their places: the mean correlation of two maps of edge strength.
 
-    The map is the gradient's size of the mean of the colours, averaged over 16 x 16 cells; its
-    correlation with the original's is 1 for a copy, and about 0 for another picture. It sees where
-    things stand, not what they are.
+    A map is the magnitude of the gradient of the mean over the colours, averaged over 16 x 16
+    cells. Its correlation with the original's is 1 for a copy, and about 0 for another picture. It
+    measures where things are, not what they are.
     """
     maps = []
     for pixels in (drawn, originals):
@@ -76,7 +76,7 @@ def structure_kept(drawn: Pixels, originals: Pixels) -> float:
 
 
 def share_of_way(value: float, start: float, goal: float) -> float:
-    """How much of the way from ``start`` to ``goal`` a score has gone; NaN if there is none."""
+    """Share of the way from ``start`` to ``goal`` that is covered; NaN unless goal > start."""
     return (value - start) / (goal - start) if goal > start else math.nan
 
 
@@ -105,7 +105,7 @@ def mean_interval(values: Sequence[float]) -> Mean:
     """Mean of independent values and its 95 % interval by Student's t.
 
     Raises:
-        ValueError: there is no value.
+        ValueError: there are no values.
     """
     num = len(values)
     if num == 0:
@@ -114,7 +114,7 @@ def mean_interval(values: Sequence[float]) -> Mean:
     if num == 1:
         return Mean(mean, math.nan, 1)
     variance = math.fsum((v - mean) ** 2 for v in values) / (num - 1)
-    # beyond the table the point falls as 1.96 + 2.4 / df, to three decimals
+    # beyond the table the point is 1.96 + 2.4 / df, to three decimals
     t = _T_95[num - 2] if num - 1 <= len(_T_95) else 1.96 + 2.4 / (num - 1)
     return Mean(mean, t * math.sqrt(variance / num), num)
 
@@ -123,7 +123,7 @@ def wilson_interval(hits: int, num: int) -> tuple[float, float]:
     """95 % interval of a share of independent pictures.
 
     Raises:
-        ValueError: there is no picture.
+        ValueError: there are no pictures.
 
     Source:
         Wilson 1927, doi:10.1080/01621459.1927.10502953.
@@ -138,14 +138,14 @@ def wilson_interval(hits: int, num: int) -> tuple[float, float]:
 
 
 def evenness(values: Sequence[str], possible: int) -> float:
-    """Entropy of what was seen, divided by that of an even distribution: 0 (all alike) to 1.
+    """Entropy of the values seen, divided by that of an even distribution: 0 (all the same) to 1.
 
-    Few pictures make it too low: of an even one over ``k`` values by about
-    ``(k - 1) / (2 * num * ln k)``.
+    With few pictures it is too low: for an even distribution over ``k`` values by about ``(k - 1) /
+    (2 * num * ln k)``.
 
     Args:
         values: One for each picture.
-        possible: How many values there are, seen or not; 2 or more.
+        possible: Number of possible values, seen or not; 2 or more.
     """
     num = len(values)
     shares = [values.count(value) / num for value in set(values)]
@@ -158,10 +158,10 @@ def bootstrap_interval(
     """95 % percentile interval of a statistic under resampling of pictures.
 
     Args:
-        statistic: Of picture indices, (num,), drawn with replacement.
-        num: Pictures.
-        num_draws: Resamplings.
-        seed: Of the resampling.
+        statistic: Function of picture indices, (num,), drawn with replacement.
+        num: Number of pictures.
+        num_draws: Number of resamplings.
+        seed: Seed of the resampling.
     """
     indices = torch.randint(num, (num_draws, num), generator=torch.Generator().manual_seed(seed))
     found = sorted(statistic(row) for row in indices)

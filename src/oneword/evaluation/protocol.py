@@ -1,4 +1,4 @@
-"""What scores were read by, beside the paper's protocol."""
+"""The protocol of scores, compared with the paper's."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ def facts(
     judge: str,
     learnable_property: str,
 ) -> dict[str, Any]:
-    """Everything that decides scores, JSON-able, and what of it is not as in the paper.
+    """Everything that decides scores, as JSON values, and what of it differs from the paper.
 
     Args:
         config: How a word is evaluated.
         protocol: What is drawn.
-        sampling: How; no field is None.
+        sampling: How it is drawn; no field is None.
         judge: The CLIP that scores.
         learnable_property: "object" or "style".
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, section 5.1; ViT-B/32 and guidance 5 are their code's.
+        Gal et al. 2022, arXiv:2208.01618, section 5.1; ViT-B/32 and guidance 5 come from their
+        code.
     """
     paper = PROTOCOLS["paper"]
     theirs = protocol_for("*", preset="paper", learnable_property=learnable_property)
@@ -77,7 +78,7 @@ def _reading(fit: str, interpolation: str) -> str:
 
 
 def sentence(found: Mapping[str, Any]) -> str:
-    """The same for a person."""
+    """The same as a sentence."""
     said = ", ".join(_said(name, found[name]) for name in _IN_WORDS if found[name] != "")
     differs = found["paper_has"]
     if not differs:

@@ -1,4 +1,4 @@
-"""Reports a person reads: one HTML file that needs no other, pictures before numbers."""
+"""Reports for people: a single HTML file, with pictures before numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from oneword.runs.sheets import Sheet, columns_of, spread
 
 
 def seen(value: Any) -> Any:
-    """Spell out what is not seen, and halves of surrogate pairs, which no page can hold."""
+    """Spell out invisible characters, and halves of surrogate pairs, which no page can hold."""
     return terminal(value, lines=True) if type(value) is str else value
 
 
@@ -97,14 +97,14 @@ footer { margin-top: 3rem; font-size: .85rem; opacity: .7; }
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Pictures side by side, under a label."""
+    """Pictures in a row, under a label."""
 
     label: str
     pictures: Sequence[tuple[str, str]]
     """(data URI, caption) pairs."""
     px: int = 144
     small: bool = False
-    """Show the pixels of small pictures as they are."""
+    """Whether small pictures are shown pixel by pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +112,16 @@ class Grid:
     """Pictures in rows and columns."""
 
     columns: Sequence[str]
-    """What stands over each column."""
+    """Text above each column."""
     lines: Sequence[tuple[str, Sequence[Sequence[tuple[str, str]]]]]
-    """A label, and for each column its (data URI, caption) pairs; a line may be shorter."""
+    """A label, and for each column its (data URI, caption) pairs; a line can have fewer columns."""
     px: int = 128
-    """Width of a picture."""
+    """Width of a picture, in px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading with what belongs under it, in this order."""
+    """A heading and its contents, in this order."""
 
     title: str
     text: str = ""
@@ -130,11 +130,11 @@ class Section:
     plot: str = ""
     """SVG."""
     table: Sequence[Sequence[str]] = ()
-    """Head first."""
+    """The table's lines, head first."""
     bold: bool = True
-    """Set the table's first line in bold."""
+    """Whether the table's first line is bold."""
     prose: bool = False
-    """The table's cells are sentences."""
+    """Whether the table's cells are sentences."""
     note: str = ""
     commands: Sequence[str] = ()
 
@@ -161,7 +161,7 @@ def write(report: Report, path: Path) -> Path:
 
 
 def drift(found: Drift) -> Section:
-    """What a concept does to prompts that do not name it: the same noise without and with it."""
+    """How a concept changes prompts that do not name it: the same noise without and with it."""
     num = len(found.before) // len(found.prompts)
     return Section(
         title="What else has changed",
@@ -195,7 +195,7 @@ def row(
     px: int = 144,
     most_px: int | None = None,
 ) -> Row:
-    """A row of pictures, kept at their own size inside the file, or at most so large."""
+    """A row of pictures, stored at their own size or at most at this size."""
     images = list(pictures) if isinstance(pictures, Sequence) else to_images(pictures)
     captions = captions or [""] * len(images)
     pairs = [(data_uri(image, most_px), text) for image, text in zip(images, captions, strict=True)]
@@ -213,8 +213,8 @@ def curves(
     Args:
         losses: (step, loss).
         distances: (step, distance moved).
-        best_step: Whose rows were kept.
-        word_distances: (step, distance to the nearest words); none: no curve of them.
+        best_step: The step whose rows were kept.
+        word_distances: (step, distance to the nearest words); empty: no such curve.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -237,7 +237,7 @@ def curves(
     for one in axes:
         one.grid(alpha=0.3)
     stream = io.StringIO()
-    with rc_context({"svg.hashsalt": "oneword"}):  # the same figure is the same text
+    with rc_context({"svg.hashsalt": "oneword"}):  # the same figure gives the same text
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
@@ -262,7 +262,7 @@ def drawings(evaluation: Evaluation, words: Mapping[str, str], *, num_pictures: 
 
 
 def scores(evaluation: Evaluation, words: Mapping[str, str]) -> Section:
-    """Scores of all methods, with what they mean."""
+    """Scores of all methods, with explanations."""
     plain = any(not math.isnan(s.plain_similarity) for s in evaluation.scores.values())
     head = ["", "image similarity", *(["plain similarity"] if plain else []), "text similarity",
             "text similarity (code)"]  # fmt: skip
@@ -303,10 +303,10 @@ _WORD_DISTANCE = (
 
 
 def steps(sheets: Sequence[Sheet], saved: Collection[int] = ()) -> Section:
-    """What a word drew on its way: a column for each step, the initialiser first, a row a prompt.
+    """What a word drew during training: a column per step, the initialiser first, a row per prompt.
 
     Args:
-        sheets: Of the same prompts and seeds, oldest first.
+        sheets: Previews of the same prompts and seeds, oldest first.
         saved: Steps whose word was saved.
     """
     prompts, seeds = sheets[-1].prompts, sheets[-1].seeds
@@ -330,7 +330,7 @@ def steps(sheets: Sequence[Sheet], saved: Collection[int] = ()) -> Section:
     )
 
 
-_STEP_PX = 256  # most of a picture's side on the page
+_STEP_PX = 256  # largest side of a picture on the page
 
 
 def learning(
@@ -346,13 +346,13 @@ def learning(
     """Training pictures, previews over time and curves of a run.
 
     Args:
-        training: What it was shown.
-        names: Of those pictures.
+        training: The training pictures.
+        names: Their names.
         previews: Whole sheets that cannot be compared with the others, by step.
         sheets: Previews of the same prompts and seeds, oldest first.
         saved: Steps whose word was saved.
         metrics: A line for each scoring.
-        best_step: Whose rows were kept.
+        best_step: The step whose rows were kept.
     """
     sections = [
         Section(title="What it was shown", rows=[row("", training, names)]),

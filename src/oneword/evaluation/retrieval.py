@@ -1,8 +1,8 @@
-"""How well a word of a CLIP finds pictures of its thing among others.
+"""How well a word of a CLIP finds pictures of its thing among other pictures.
 
 Source:
-    Cohen et al. 2022, arXiv:2204.01694, whose retrieval asks for each picture of a thing, among
-    those of others, by a sentence with its word.
+    Cohen et al. 2022, arXiv:2204.01694: each picture of a thing is looked for among those of
+    others, by a sentence with its word.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from oneword.models.guide import Features, Guide
 
 
 WORD, BOTH, NOUN = "word", "noun and word", "noun"
-"""What stands in the sentence that finds."""
-FEW = 5  # among so many, a picture counts as found early
+"""What the sentence contains."""
+FEW = 5  # up to this rank, a picture counts as found early
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieval:
-    """At which place each picture was found, by what the sentence held."""
+    """The rank at which each picture was found, by the contents of the sentence."""
 
     prompts: dict[str, str]
     ranks: dict[str, tuple[int, ...]]
-    """From 1, each picture alone among the others; the same pictures in each."""
+    """Ranks from 1, for each picture alone among the others; the same pictures for each
+    sentence."""
     num_others: int
 
     def reciprocal(self, name: str) -> tuple[float, ...]:
-        """One over each rank."""
+        """1 divided by each rank."""
         return tuple(1 / rank for rank in self.ranks[name])
 
     def mrr(self, name: str) -> float:
@@ -43,14 +44,14 @@ class Retrieval:
         return sum(self.reciprocal(name)) / len(self.ranks[name])
 
     def gain(self) -> Mean | None:
-        """By how much noun and word exceed the noun alone, picture by picture, if there is one."""
+        """Gain of noun and word over the noun alone, picture by picture, if there is a noun."""
         if NOUN not in self.ranks:
             return None
         pairs = zip(self.reciprocal(BOTH), self.reciprocal(NOUN), strict=True)
         return mean_interval([a - b for a, b in pairs])
 
     def plain(self) -> dict[str, Any]:
-        """As numbers, JSON-able."""
+        """The numbers, as JSON values."""
         return {
             name: {
                 "prompt": self.prompts[name],
@@ -67,14 +68,14 @@ class Retrieval:
 def ranks_of(
     text: Float[Tensor, " dim"], pictures: Features, others: Float[Tensor, "others dim"]
 ) -> tuple[int, ...]:
-    """Place of each picture by its cosine with a text, each alone among the others.
+    """Rank of each picture by its cosine with a text, each alone among the others.
 
-    A picture that is as near as another comes behind it.
+    Of equally near pictures, the one looked for comes last.
 
     Args:
-        text: Of unit length, as all.
-        pictures: What is looked for.
-        others: What it is looked for among.
+        text: Features of unit length, as all.
+        pictures: The pictures that are looked for.
+        others: The pictures that they are looked for among.
     """
     near = (others @ text)[None] >= (pictures @ text)[:, None]
     return tuple((1 + near.sum(dim=1)).tolist())
@@ -95,12 +96,12 @@ def retrieval(
         guide: The CLIP whose word the concept is.
         concept: The word.
         pictures: Features of pictures that it was not learned from, of unit length.
-        others: Likewise, of other things.
-        noun: The thing's, which stands before the word, and alone for comparison.
+        others: Likewise, for other things.
+        noun: The thing's noun, used before the word, and alone for comparison.
         prompt: "*" for what is looked for.
 
     Raises:
-        PlaceholderError: the word is not the CLIP's.
+        PlaceholderError: the word is not one of this CLIP.
     """
     token = concept.placeholder_token
     said = {WORD: token} if noun is None else {BOTH: f"{noun} {token}", WORD: token, NOUN: noun}

@@ -1,8 +1,8 @@
-"""The outline of a thing on a plain background, and how far two outlines agree.
+"""The outline of a thing on a plain background, and how well two outlines agree.
 
-CLIP is nearly blind to shape (Gal et al. 2022, arXiv:2208.01618, section 5.3), so what a method did
-to the shape is read from the pictures themselves: on a plain background everything that cannot be
-reached from the border through smooth changes of colour is the thing.
+CLIP is nearly blind to shape (Gal et al. 2022, arXiv:2208.01618, section 5.3), so shape is measured
+in the pictures themselves: on a plain background, the thing is everything that cannot be reached
+from the border through smooth changes of colour.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from oneword._typing import Pixels
 
 
 Outlines = Bool[Tensor, "num height width"]
-_STEP = 0.16  # of a colour's range of 2, between neighbours: shadows change more softly
-_SIDE_PX = 64  # of the frame that outlines are compared in
+_STEP = 0.16  # between neighbours, for colours in [-1, 1]: shadows change more softly
+_SIDE_PX = 64  # side of the frame in which outlines are compared
 
 
 def silhouettes(pixels: Pixels) -> Outlines:
-    """Mark what stands on a plain background; holes are filled.
+    """Mark the thing on a plain background; holes are filled.
 
     Args:
-        pixels: One thing each, on a background that changes softly.
+        pixels: One thing each, on a background with soft changes.
     """
     across = (pixels[..., :, 1:] - pixels[..., :, :-1]).abs().amax(1) > _STEP
     down = (pixels[..., 1:, :] - pixels[..., :-1, :]).abs().amax(1) > _STEP
     edge = F.pad(across, (0, 1)) | F.pad(across, (1, 0))
     edge |= F.pad(down, (0, 0, 0, 1)) | F.pad(down, (0, 0, 1, 0))
-    # a drawn outline has gaps: they are bridged, and the edge's own width is taken off again
+    # a drawn outline has gaps: they are bridged, and the edge's own width is removed again
     return ~_grown(~filled(_grown(edge, 1)), 2)
 
 
@@ -62,8 +62,8 @@ def overlap(
 ) -> Float[Tensor, " num"]:
     """Intersection over union of each found outline with the true one that fits it best.
 
-    Place and size do not count: outlines are cut out, their proportions kept, and compared as they
-    are and mirrored. An outline that marks nothing overlaps with nothing.
+    Position and size do not count: outlines are cut out with their proportions, and compared both
+    unchanged and mirrored. An empty outline has an overlap of 0.
     """
     seen, wanted = _framed(found), torch.cat([_framed(true), _framed(true.flip(-1))])
     both = (seen[:, None] & wanted[None]).sum((2, 3))
@@ -72,7 +72,7 @@ def overlap(
 
 
 def _framed(outlines: Outlines) -> Bool[Tensor, "num side side"]:
-    """Each outline's own box, in the middle of a square frame of one size."""
+    """Each outline's bounding box, in the middle of a square frame of the same size."""
     frames = []
     for outline in outlines:
         rows, columns = outline.any(1).nonzero()[:, 0], outline.any(0).nonzero()[:, 0]

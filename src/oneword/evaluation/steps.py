@@ -1,4 +1,4 @@
-"""The words that a run has saved, side by side: what each draws, and which the judge prefers."""
+"""The words that a run has saved, compared: what each draws, and which one the judge prefers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from oneword.prompts import replaced
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What every saved word draws of the same prompts, with the same seeds."""
+    """What every saved word draws for the same prompts and seeds."""
 
     steps: Mapping[int, Drawing]
-    """By step, oldest first."""
+    """Drawings by step, oldest first."""
     initializer: Drawing | None
-    """What the words started from draws in their place; ``None``: that is no word."""
+    """What their initialiser draws; ``None`` if they did not start from a word."""
 
 
 def compare(
@@ -43,13 +43,13 @@ def compare(
 
     Args:
         backbone: The run's model.
-        words: By step, of one run.
-        prompts: With the words' placeholder.
+        words: Words of one run, by step.
+        prompts: Prompts with the words' placeholder.
         seeds: One picture per prompt and seed.
-        sampling: Unset fields are as the words were learned.
+        sampling: Unset fields are those that the words were learned with.
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
-        on_picture: Told how far the drawing of all of them is.
+        on_picture: Called with the progress of drawing all of them.
 
     Raises:
         UserError: as for :func:`oneword.generate`.
@@ -89,16 +89,16 @@ def scores(
     rank_by: RankBy | None = None,
     references: Mapping[str, Pixels] | None = None,
 ) -> dict[int, float]:
-    """How well each word's pictures do, by step: the mean of what :func:`choosing.choose` ranks by.
+    """Score of each word's pictures, by step: the mean of what :func:`choosing.choose` ranks by.
 
     Args:
-        compared: What they drew.
+        compared: What the words drew.
         judge: The CLIP that ranks.
         rank_by: As for :func:`choosing.choose`.
         references: Training pictures by placeholder.
 
     Raises:
-        ChoosingError: image similarity is asked for, and there are no training pictures.
+        ChoosingError: image similarity is requested, and there are no training pictures.
     """
     return {
         step: statistics.fmean(

@@ -1,4 +1,4 @@
-"""What changed weights do besides their word: how all else drifts, and editing under guidance."""
+"""Side effects of changed weights: drift of other prompts, and editing at high guidance."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from oneword.prompts import COMMON_WORDS, EDIT_PROMPTS, PHOTO_PROMPTS, fill, of_
 from oneword.vocabulary.inject import injected
 
 
-_NUM_UNRELATED = 4  # nouns, each in one sentence
+_NUM_UNRELATED = 4  # nouns, each in a sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """How far a concept has moved what the model draws of prompts that do not name it."""
+    """How far a concept has changed what the model draws for prompts that do not name it."""
 
     prompts: tuple[str, ...]
     similarity: float
-    """Mean cosine of a picture before and after, by prompt and seed; 1: nothing has moved."""
+    """Mean cosine of the pictures before and after, by prompt and seed; 1: nothing has changed."""
     pixel_change: float
-    """Mean absolute difference of such a pair, pixels in [-1, 1]."""
+    """Mean absolute difference of such a pair, for pixels in [-1, 1]."""
     text_before: float
-    """Mean text similarity of the pictures and their own prompts without the concept."""
+    """Mean text similarity of the pictures with their prompts, without the concept."""
     text_after: float
-    """The same with it."""
+    """The same with the concept."""
     by_prompt: dict[str, float]
     """``similarity`` of each prompt."""
     before: Pixels = field(repr=False)
@@ -49,9 +49,9 @@ class Drift:
 
 
 def unrelated_prompts(backbone: Backbone, concept: Concept) -> tuple[str, ...]:
-    """Prompts about other things: some common nouns that the concept was not learned from.
+    """Prompts about other things: common nouns that the concept was not learned from.
 
-    Half are plain photos, half the family's edit prompts.
+    Half are plain photos, half are the family's edit prompts.
     """
     nouns = [
         noun
@@ -66,7 +66,7 @@ def unrelated_prompts(backbone: Backbone, concept: Concept) -> tuple[str, ...]:
 
 
 def class_prompts(backbone: Backbone, concept: Concept) -> tuple[str, ...]:
-    """The concept's class in a plain photo: what prior preservation is to protect."""
+    """The concept's class in a plain photo, which prior preservation should protect."""
     noun = concept.provenance.get("initializer_token")
     return (fill(of_family(PHOTO_PROMPTS, backbone.family, "object"), noun),) if noun else ()
 
@@ -83,13 +83,13 @@ def drift(
 ) -> Drift:
     """Draw the same prompts from the same noise without and with a concept, and compare.
 
-    A word alone moves nothing: its similarity is 1 and its change 0.
+    A word without weight deltas changes nothing: its similarity is 1 and its change 0.
 
     Args:
         backbone: The model.
         concept: The word with its weight deltas.
         judge: The CLIP that compares.
-        prompts: Without the concept's word; ``None``: ``unrelated_prompts``.
+        prompts: Prompts without the concept's word; ``None``: ``unrelated_prompts``.
         seeds: One picture each.
         sampling: As in ``generation.generate``.
         batch_size: Pictures drawn at once.
@@ -150,12 +150,12 @@ def guidance_sweep(
 
     Args:
         backbone: The model.
-        concepts: By the name of their method, such as "one-word" and "pivotal".
-        pictures: What they were learned from.
+        concepts: Concepts by the name of their method, such as "one-word" and "pivotal".
+        pictures: The pictures that they were learned from.
         judge: The CLIP that scores.
         protocol: Templates and seeds.
-        scales: Of classifier-free guidance.
-        sampling: The rest of the sampling.
+        scales: Scales of classifier-free guidance.
+        sampling: All other settings of sampling.
 
     Returns:
         Evaluations by scale.

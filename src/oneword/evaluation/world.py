@@ -28,7 +28,7 @@ BARS = {
     "both nouns": 0.8,
     "relation": 0.7,
 }
-"""What the embedded model should reach on prompts that never occurred in training."""
+"""Goals for the embedded model on prompts that never occurred in training."""
 
 Reading = Mapping[str, str]
 """One picture's attributes, as ``Oracle.read`` gives them."""
@@ -36,15 +36,15 @@ Reading = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldScores:
-    """Share of prompts obeyed by attribute, and the same for drawings through the VAE."""
+    """Share of prompts obeyed, by attribute, and the same for drawings through the VAE."""
 
     value: dict[str, float]
     ceiling: dict[str, float]
     num: dict[str, int]
-    """Prompts that ask for the attribute."""
+    """Number of prompts that ask for the attribute."""
     appearance: dict[str, dict[str, float]]
-    """By profession with a documented bias: its usual appearance's share of generated pictures,
-    of drawn ones, and in the world."""
+    """By profession with a documented bias: the share of its usual appearance in generated
+    pictures, in drawn ones, and in the world."""
     prompts: tuple[str, ...]
     generated: Pixels
     drawn: Pixels
@@ -60,10 +60,10 @@ class WorldScores:
 
 
 def obeyed(read: Sequence[Reading], prompts: Sequence[Prompt]) -> dict[str, list[bool]]:
-    """Whether each prompt that asks for an attribute got it, by attribute.
+    """Whether each prompt that asks for an attribute was obeyed, by attribute.
 
-    "noun" is asked of prompts with one noun, "both nouns" of those with two; a relation counts only
-    where the oracle reads that very relation.
+    "noun" is for prompts with one noun, "both nouns" for those with two. A relation counts only if
+    the oracle reads exactly that relation.
     """
     found: dict[str, list[bool]] = {name: [] for name in (*BARS, "count")}
     for picture, prompt in zip(read, prompts, strict=True):
@@ -77,7 +77,7 @@ def obeyed(read: Sequence[Reading], prompts: Sequence[Prompt]) -> dict[str, list
 
 
 def usual_share(read: Sequence[Reading], profession: str) -> float:
-    """Share of pictures whose person looks as the world's bias has it, in 0..1."""
+    """Share of pictures whose person has the appearance of the world's bias, in [0, 1]."""
     (skin, hair), _ = inventory.BIAS[profession]
     return sum(r["skin"] == skin and r["hair"] == hair for r in read) / len(read)
 
@@ -96,9 +96,9 @@ def evaluate_world(
 
     Args:
         backbone: An embedded model.
-        num_prompts: Prompts, one picture each.
-        seed: Of the prompts and of the pictures.
-        num_people: Pictures of each profession that has a documented bias.
+        num_prompts: Number of prompts, with one picture each.
+        seed: Seed of the prompts and of the pictures.
+        num_people: Pictures of each profession with a documented bias.
         sampling: Unset fields take the model's default.
         batch_size: Pictures drawn at once.
         on_picture: Called with the progress of drawing.
@@ -145,7 +145,7 @@ def evaluate_world(
 
 
 def _person(profession: str, seed: int, index: int) -> inventory.Scene:
-    """Draw a person as training shows them, in a photo."""
+    """Draw a person as in training, in a photo."""
     key = seed * 1_000_003 + index
     return scenes.sample_scene(key, nouns=(profession,), styles=("photo",), relation="alone")
 
@@ -181,9 +181,10 @@ def concept_seen(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dic
 
 
 def seen_and_obeyed(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dict[str, float]:
-    """Share of pictures that show a held-out concept and all that their template asks for.
+    """Share of pictures that show a held-out concept and everything that their template asks for.
 
-    Templates that ask for nothing are left out, as are those that ask a style for another style.
+    Templates that ask for nothing are left out, and so are those that ask for another style than a
+    learned one.
     """
     head, value = ("concept", concept.name) if concept.thing else ("style", concept.style)
     found = {}
@@ -206,12 +207,12 @@ def background_leaked(
 ) -> dict[str, float]:
     """Share of pictures that show one of a word's training places unasked, by template.
 
-    Templates that ask for a place are left out. What chance alone gives is the share of pictures of
-    a word that never saw the training pictures, such as the initialiser's.
+    Templates that ask for a place are left out. Chance level is the share for a word that never saw
+    the training pictures, such as the initialiser.
 
     Args:
-        read: Pictures by template.
-        places: Those of the training pictures, each of which has its own.
+        read: Readings of the pictures, by template.
+        places: The places of the training pictures, each in its own.
     """
     return {
         template: sum(picture["scene"] in places for picture in pictures) / len(pictures)

@@ -1,6 +1,6 @@
-"""Augmented cutouts, by which nerdyrodent's VQGAN-CLIP shows a picture to its guide.
+"""Augmented cutouts, with which nerdyrodent's VQGAN-CLIP shows a picture to its guide.
 
-The same draws for the same generator on every device; pictures are moved by ``grid_sample`` alone.
+The same generator gives the same draws on every device; pictures are only moved by ``grid_sample``.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from oneword.generation.guide import Pictures
 
 
 SHARE = 0.7
-"""Of the cutouts that each augmentation changes."""
+"""Share of the cutouts that each augmentation changes."""
 DEGREES = 15.0
 SHIFT = 0.1
-"""Of the picture's side, each way."""
+"""Largest shift in each direction, as a share of the picture's side."""
 DISTORTION = 0.7
-"""Of the way to the middle, at most, that a corner goes."""
+"""Most that a corner moves, as a share of the way to the middle."""
 HUE = 0.1
-"""Of the whole circle, each way."""
+"""Largest change of hue in each direction, as a share of the whole circle."""
 SATURATION = 0.1
-"""Of the saturation, each way."""
+"""Largest change of saturation in each direction, as a share of it."""
 ERASED_AREA = (0.1, 0.4)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 NOISE = 0.1
-"""Deviation of the noise, at most."""
+"""Largest standard deviation of the noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmented:
-    """The whole picture many times over, each time augmented in its own way.
+    """The whole picture many times, each time with its own augmentations.
 
-    Turned and moved, seen from aside, recoloured, with a rectangle erased (the same one of all, in
-    ``SHARE`` of the calls) and with noise.
+    Rotated and shifted, in perspective, recoloured, with a rectangle erased (the same one for all,
+    in ``SHARE`` of the calls) and with noise.
 
     Source:
-        nerdyrodent/VQGAN-CLIP at 07a2489, whose constants these are; kornia, which it uses, for
-        what they mean. kornia's own shift goes one way along one side in some versions; here it
-        goes both ways along both.
+        nerdyrodent/VQGAN-CLIP at 07a2489 for the constants; kornia, which it uses, for their
+        meaning. In some versions kornia's shift goes one way along one side; here it goes both ways
+        along both.
     """
 
     number: int
     """Cutouts of each picture, 1 or more."""
     size: int
-    """Side that they are brought to, px."""
+    """Side that they are resized to, in px."""
 
     def __call__(
         self, pictures: Pictures, generator: torch.Generator
@@ -58,7 +58,7 @@ class Augmented:
 
         Args:
             pictures: (num, 3, height, width) in [0, 1].
-            generator: Of all draws, on the CPU.
+            generator: Generator of all draws, on the CPU.
 
         Returns:
             (number * num, 3, size, size): the first cutout of every picture, then the second.
@@ -88,15 +88,15 @@ class Augmented:
 def moved(
     pictures: Pictures, angles: Float[Tensor, " num"], shifts: Float[Tensor, "num 2"]
 ) -> Pictures:
-    """Pictures turned about their middle and moved, their border going on outside.
+    """Pictures rotated about their middle and shifted; outside, their border is repeated.
 
     Args:
         pictures: As many as angles and shifts.
-        angles: Radians; above 0 turns clockwise.
-        shifts: Along x and y, of the side.
+        angles: In radians; positive values rotate clockwise.
+        shifts: Along x and y, as a share of the side.
     """
     cos, sin = angles.cos(), angles.sin()
-    # from where in the picture each place is taken: the way back
+    # the position in the picture that each pixel is taken from: the inverse
     back = torch.stack([torch.stack([cos, sin], dim=1), torch.stack([-sin, cos], dim=1)], dim=1)
     start = -2 * (back @ shifts[:, :, None])
     grid = F.affine_grid(torch.cat([back, start], dim=2), list(pictures.shape), align_corners=False)
@@ -107,12 +107,12 @@ _CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 
 
 def from_aside(pictures: Pictures, inwards: Float[Tensor, "num 4 2"]) -> Pictures:
-    """Pictures whose corners are elsewhere, as of a flat thing seen from aside; black around it.
+    """Pictures in perspective, with moved corners, like a flat thing seen from the side.
 
     Args:
-        pictures: As many as corners.
-        inwards: How far the corners (upper left, and on clockwise) go along x and y, of the way to
-            the middle, in [0, 1).
+        pictures: As many as sets of corners.
+        inwards: How far the corners (clockwise from the upper left) move along x and y, as a share
+            of the way to the middle, in [0, 1).
     """
     corners = torch.tensor(_CORNERS, device=pictures.device, dtype=inwards.dtype)
     ends = corners * (1 - inwards)
@@ -135,12 +135,12 @@ def from_aside(pictures: Pictures, inwards: Float[Tensor, "num 4 2"]) -> Picture
 def recoloured(
     pictures: Pictures, hues: Float[Tensor, " num"], saturations: Float[Tensor, " num"]
 ) -> Pictures:
-    """Pictures with another hue and saturation, in the sense of HSV; differentiable.
+    """Pictures with changed hue and saturation, as defined by HSV; differentiable.
 
     Args:
         pictures: In [0, 1].
-        hues: What is added to the hue, of the whole circle.
-        saturations: Factors on the saturation, which stays at most 1.
+        hues: Added to the hue, as a share of the whole circle.
+        saturations: Factors for the saturation, which is at most 1.
     """
     red, green, blue = pictures.unbind(dim=1)
     value = pictures.amax(dim=1)
@@ -159,13 +159,13 @@ def recoloured(
 
 
 def _unerased(size: int, generator: torch.Generator) -> Float[Tensor, "size size"]:
-    """1, and in ``SHARE`` of the calls 0 in a rectangle."""
+    """A factor of 1; in ``SHARE`` of the calls it is 0 in a rectangle."""
     mask = torch.ones(size, size)
     erases, area, tall, aspect, down, right = torch.rand(6, generator=generator).tolist()
     if erases >= SHARE:
         return mask
     least, most = ERASED_AREA
-    # as often wide as tall
+    # wide as often as tall
     low, high = (ERASED_ASPECT[0], 1.0) if tall < 0.5 else (1.0, ERASED_ASPECT[1])
     area, aspect = (least + (most - least) * area) * size**2, low + (high - low) * aspect
     height, width = (min(round(math.sqrt(a)), size) for a in (area * aspect, area / aspect))

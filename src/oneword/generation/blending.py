@@ -1,4 +1,4 @@
-"""Blended latent diffusion: what is drawn inside a mask, and how the rest of a picture comes back.
+"""Blended latent diffusion: drawing inside a mask, and restoring the rest of the picture.
 
 Avrahami et al. 2022, arXiv:2206.02779.
 """
@@ -21,41 +21,41 @@ from oneword.training.draws import generator
 
 
 Background = Literal["paste", "optimize", "poisson", "blend"]
-"""How what lies outside the mask comes back: as the picture's own pixels; through a decoder that is
-tuned to them; as its own pixels, to whose colours the edit is fitted; or, which is ours, as the
-autoencoder gives the picture back, without a seam."""
+"""How the picture outside the mask is restored: "paste", its own pixels; "optimize", through a
+decoder tuned to them; "poisson", its own pixels, with the edit's colours matched to them; or
+"blend" (ours), as the autoencoder reproduces the picture, without a seam."""
 
 Marked = Bool[Tensor, "batch 1 height width"]
-"""What is to change."""
+"""Mask of the part to change."""
 
 THICK = 4
-"""Cells that a mask should be wide: the first steps, which decide what is where, need room."""
-_STREAM = 20  # of draws that are none of training's
+"""Width in cells that a mask should have: the first steps, which decide the layout, need room."""
+_STREAM = 20  # of draws that differ from those of training
 
 
 class Blend:
-    """Puts the picture's own latents outside the mask, under fresh noise, before each step.
+    """Replaces the latents outside the mask by the picture's own with fresh noise, at each step.
 
-    In the last steps, where that is asked for, picture and edit are blended as pixels after each
-    step instead, so that what the autoencoder loses of the picture is made up for.
+    On request, picture and edit are instead blended as pixels after each of the last steps, which
+    makes up for what the autoencoder loses.
 
     Args:
         backbone: The model; blending as pixels needs DDIM.
         original: The picture.
         x0: Its latents.
-        marked: What is to change.
-        seeds: Of the candidates.
-        steps: Denoising steps.
-        growth: By how many cells the mask is wider at first; ``None``: what a thin one lacks.
+        marked: Mask of the part to change.
+        seeds: Seeds of the candidates.
+        steps: Number of denoising steps.
+        growth: By how many cells the mask is wider at first; ``None``: as many as a thin one needs.
         pixel_blending: Share of the steps, the last ones, that are blended as pixels, in [0, 1].
-        first: The first step whose latents are seen: 1 of a drawing over the picture, which starts
-            from it.
+        first: The first step whose latents are changed: 1 when drawing over the picture, which
+            starts from it.
 
     Source:
-        Avrahami et al. 2022, arXiv:2206.02779, sections 4.1 and 4.3, and their code. Ours: what is
-        marked starts from noise alone, theirs from the picture at the first step's noise; the
-        finished latents are blended once more; pixels are noised for the next step, theirs for the
-        one just done, which leaves more noise than the next step takes away.
+        Avrahami et al. 2022, arXiv:2206.02779, sections 4.1 and 4.3, and their code. Ours: the
+        marked part starts from pure noise (theirs: from the picture at the first step's noise
+        level); the finished latents are blended once more; pixels are noised for the next step
+        (theirs: for the step just done, which leaves more noise than the next step removes).
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Blend:
         return latents
 
     def _noised(self, x0: Latents, t: float) -> Latents:
-        """Clean latents at a time, under noise of this step's own."""
+        """Clean latents with this step's own noise at a timestep."""
         drawn = [
             torch.randn(x0.shape[1:], generator=generator(seed, _STREAM, self.step))
             for seed in self.seeds
@@ -109,7 +109,7 @@ class Blend:
         return self.backbone.add_noise(x0, torch.stack(drawn).to(x0), times)
 
     def _blended_pixels(self, latents: Latents, t: float | None) -> Latents:
-        """What the step just done expects, with the picture's own pixels outside the mask."""
+        """The result of the step just done, with the picture's own pixels outside the mask."""
         expected = self.backbone.decode_latents(self._expected(latents.float(), t))
         blended = torch.where(self.marked, expected, self.original.to(expected))
         return self.backbone.encode_image(blended).mean.to(latents)
@@ -132,9 +132,9 @@ class Blend:
 
 
 def cells_of(marked: Marked, size: tuple[int, int]) -> Bool[Tensor, "batch 1 h w"]:
-    """The cells of the latents, (height, width) of them, whose middle pixel is marked.
+    """The (height, width) cells of the latents whose middle pixel is marked.
 
-    Of a mask that is too thin for that, every cell that it touches, so that none of it is lost.
+    If the mask is too thin for that, every cell that it touches, so that none of it is lost.
 
     Source:
         Avrahami et al. 2022, arXiv:2206.02779, their code (nearest neighbour). Thin masks: ours.
@@ -144,12 +144,12 @@ def cells_of(marked: Marked, size: tuple[int, int]) -> Bool[Tensor, "batch 1 h w
 
 
 def _fits(cells: Marked, side: int) -> bool:
-    """Whether a square of so many cells fits into a mask."""
+    """Whether a square of this many cells fits into a mask."""
     return bool((F.max_pool2d(-cells.float(), side, 1) < 0).any())
 
 
 def grown(cells: Marked, by: int) -> Marked:
-    """A mask that is wider on all sides by so many cells."""
+    """A mask that is wider by this many cells on all sides."""
     return F.max_pool2d(cells.float(), 2 * by + 1, stride=1, padding=by) > 0
 
 
@@ -164,7 +164,8 @@ def shrinking(cells: Marked, by: int, steps: int) -> list[Marked]:
     """A mask for each step and for the end: wider by ``by`` at first, then by one less, and so on.
 
     Source:
-        Avrahami et al. 2022, arXiv:2206.02779, section 4.3; how long each lasts is their code's.
+        Avrahami et al. 2022, arXiv:2206.02779, section 4.3; the duration of each comes from their
+        code.
     """
     each = steps // (by + 1) + 1
     return [*(grown(cells, by - step // each) for step in range(steps)), cells]
@@ -175,22 +176,22 @@ class DecoderTuning:
     """How a decoder is tuned to a picture's background."""
 
     steps: int
-    """Most steps of Adam."""
+    """Maximum number of steps of Adam."""
     learning_rate: float
-    """Of Adam."""
+    """Learning rate of Adam."""
     goal_db: float | None = None
-    """Where tuning may end sooner, outside the mask; ``None``: nowhere."""
+    """PSNR outside the mask, in dB, at which tuning may end early; ``None``: never."""
     background_weight: float = 100.0
-    """Of the error outside the mask, that inside being 1."""
+    """Weight of the error outside the mask, relative to the error inside."""
 
 
 DECODER_TUNING = {
     # Avrahami et al. 2022, arXiv:2206.02779, their code; not validated here
     "*": DecoderTuning(steps=75, learning_rate=1e-4),
-    # ours: the small decoder takes a higher rate and more steps; one above the 35 dB promised
+    # ours: the small decoder needs a higher rate and more steps; 1 dB above the promised 35
     "microworld": DecoderTuning(steps=300, learning_rate=1e-3, goal_db=36.0),
 }
-"""By model family ("*": every other)."""
+"""Settings by model family ("*" is every other)."""
 
 
 def rejoined(
@@ -202,7 +203,7 @@ def rejoined(
     latents: Float[Tensor, "drawn channels h w"],
     x0: Float[Tensor, "one channels h w"],
 ) -> Float[Tensor, "drawn 3 height width"]:
-    """Put what lies outside the mask back into what was drawn."""
+    """Restore the picture outside the mask in what was drawn."""
     if bool(marked.all()):
         return drawn
     if background == "paste":
@@ -210,7 +211,7 @@ def rejoined(
     if background == "poisson":
         return cloned(drawn, original, marked)
     if background == "blend":
-        # what is drawn moves the decoder's group norms, and with them the whole picture
+        # the edit changes the decoder's group norms, and with them the whole picture
         trip = backbone.decode_latents(x0)
         return torch.lerp(trip, drawn, feathered(marked, backbone.autoencoder.factor))
     return torch.cat([
@@ -222,11 +223,12 @@ def rejoined(
 def feathered(
     marked: Bool[Tensor, "one 1 height width"], width: int
 ) -> Float[Tensor, "one 1 height width"]:
-    """How much of the edit each pixel shows: 0 outside and at the edge, 1 deep inside.
+    """Share of the edit in each pixel: 0 outside and at the edge, 1 deep inside.
 
     Args:
-        marked: The mask; beyond the picture's borders it goes on.
-        width: Pixels from the edge to where it is 1. A thinner mask has 1 where it is deepest.
+        marked: The mask; it continues beyond the picture's borders.
+        width: Distance in px from the edge to where the share is 1. In a thinner mask it is 1 at
+            the deepest point.
     """
     around = F.pad(marked.float(), (width,) * 4, mode="replicate")
     depth = F.avg_pool2d(around, 2 * width + 1, stride=1)
@@ -240,7 +242,7 @@ def psnr(
     original: Float[Tensor, "one 3 height width"],
     marked: Bool[Tensor, "one 1 height width"],
 ) -> float:
-    """Peak signal-to-noise ratio of pixels in [-1, 1] where they are marked, dB."""
+    """Peak signal-to-noise ratio in dB, of the marked pixels in [-1, 1]."""
     where = marked.expand_as(pixels)
     error = (pixels - original).square().expand_as(pixels)[where].mean()
     return float(10 * torch.log10(4 / error.clamp_min(1e-12)))
@@ -254,19 +256,19 @@ def preserved(
     marked: Marked,
     tuning: DecoderTuning | None = None,
 ) -> Pixels:
-    """Decode one edit with a decoder that was tuned to give the rest of the picture back.
+    """Decode an edit with a decoder that is tuned to reproduce the rest of the picture.
 
     Args:
-        backbone: The model; its own decoder stays as it is.
-        latents: The edit's.
-        edited: What its decoder makes of them, kept where the mask is.
+        backbone: The model; its own decoder is not changed.
+        latents: The edit's latents.
+        edited: What the model's decoder makes of them; it is kept inside the mask.
         original: The picture.
         marked: The mask.
-        tuning: How; ``None``: as ``DECODER_TUNING`` says for the family.
+        tuning: How to tune; ``None``: the family's entry in ``DECODER_TUNING``.
 
     Source:
-        Avrahami et al. 2022, arXiv:2206.02779, section 4.2 (weights of the decoder). Ours: the
-        latents are the edit's own; theirs are those of its picture, encoded again.
+        Avrahami et al. 2022, arXiv:2206.02779, section 4.2 (weights of the decoder). Ours: we use
+        the edit's own latents; they encode the edited picture again.
     """
     tuning = tuning or DECODER_TUNING.get(backbone.family, DECODER_TUNING["*"])
     tuned = copy.deepcopy(backbone.autoencoder)
@@ -292,7 +294,7 @@ def preserved(
 
 
 _POISSON_ERROR = 1e-5
-"""Largest residual that is left, of pixels in [-1, 1]: far below one grey level."""
+"""Largest remaining residual, for pixels in [-1, 1]: far below one grey level."""
 
 
 def cloned(
@@ -300,7 +302,7 @@ def cloned(
     original: Float[Tensor, "one 3 height width"],
     marked: Bool[Tensor, "one 1 height width"],
 ) -> Float[Tensor, "drawn 3 height width"]:
-    """The picture with the edit's gradients inside the mask: no seam, but colours shift.
+    """The picture with the edit's gradients inside the mask: no seam, but shifted colours.
 
     The discrete Poisson equation, solved by conjugate gradients.
 
@@ -309,7 +311,7 @@ def cloned(
     """
     inside = marked.double()
     edit, rest = drawn.double(), (original.double() * (1 - inside)).expand(len(drawn), -1, -1, -1)
-    # of each pixel: its neighbours in the picture, and their sum
+    # for each pixel: its neighbours in the picture, and their sum
     ones = torch.ones_like(inside)
 
     def around(values: Tensor) -> Tensor:

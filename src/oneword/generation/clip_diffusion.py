@@ -1,9 +1,9 @@
-"""Diffusion that a CLIP guides: each step is moved to where CLIP sees more of a text.
+"""CLIP-guided diffusion: each step is moved towards where CLIP sees more of a text.
 
 The paper's comparison (Gal et al. 2022, arXiv:2208.01618, figure 5) uses the notebooks of Crowson
-2021 on the unconditional model of pixels of Dhariwal and Nichol 2021, arXiv:2105.05233, from which
-the sampler is, too. On models of latents the same is done with the decoded prediction, by their own
-denoiser, which gets an empty prompt; that is ours, and named so.
+2021 on the unconditional pixel model of Dhariwal and Nichol 2021, arXiv:2105.05233, who also
+describe the sampler. On latent models we do the same with the decoded prediction of their own
+denoiser, which gets an empty prompt; this variant is ours, and is marked as such.
 """
 
 from __future__ import annotations
@@ -32,37 +32,38 @@ from oneword.training.draws import generator
 
 
 LEAST_CUT = 0.75
-"""Shortest cutout of pictures that are no larger than what the guide sees, as a share of their
-side; ours, since every cutout would be the whole picture else."""
+"""Shortest cutout of pictures that are no larger than the guide's input, as a share of their side;
+ours, because otherwise every cutout would be the whole picture."""
 MOST_BLUR, BLUR = 24.0, 0.25
-"""Of the older script: px, and px for each unit of noise over signal."""
+"""From the older script: px, and px for each unit of noise over signal."""
 SHIFT = 8 / 224
-"""Of the older script: how far a picture is moved at most, as a share of its side."""
-_CUTS, _TARGETS = 130, 131  # streams of draws: of cutouts at each step, of those of image prompts
+"""From the older script: the largest shift of a picture, as a share of its side."""
+_CUTS, _TARGETS = 130, 131  # streams of draws: cutouts at each step, and of image prompts
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A model of diffusion that noise and a picture's latents belong to."""
+    """A diffusion model, with its latents and noise schedule."""
 
     name: str
     resolution: int
-    """Side of its pictures, px."""
+    """Side of its pictures, in px."""
     channels: int
     factor: int
-    """How many pixels wide a cell of the latents is."""
+    """Width of a cell of the latents, in px."""
     is_of_pixels: bool
     """Whether latents are the pictures themselves."""
     alphas_cumprod: Tensor
-    """Share of the signal's variance at each time, (times,), float64."""
+    """Share of the signal's variance at each timestep, (timesteps,), float64."""
 
     @property
     def device(self) -> torch.device: ...
 
     def predict(self, x_t: Latents, time: int) -> tuple[Latents, Latents | None]:
-        """The noise in latents, and where between its bounds the variance lies; differentiable.
+        """The noise in latents, and where the variance is between its bounds; differentiable.
 
-        The latter is a share of its logarithm in [-1, 1]; ``None`` where the model learned none.
+        The latter is for the logarithm, in [-1, 1]; ``None`` if the model has not learned a
+        variance.
         """
         ...
 
@@ -76,7 +77,7 @@ class Denoiser(Protocol):
 
 
 class LatentDenoiser:
-    """A text-to-image model's own denoiser under the empty caption."""
+    """A text-to-image model's own denoiser with the empty caption."""
 
     is_of_pixels = False
 
@@ -84,10 +85,10 @@ class LatentDenoiser:
         """Take a model.
 
         Args:
-            backbone: Of a family that is noised by diffusion.
+            backbone: A model of a family with a diffusion noise schedule.
 
         Raises:
-            ModelError: it is of another family.
+            ModelError: the model is of another family.
         """
         noise: Any = getattr(backbone, "noise", None)
         if not isinstance(noise, Diffusion):
@@ -106,11 +107,11 @@ class LatentDenoiser:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device that it runs on."""
         return self.backbone.device
 
     def predict(self, x_t: Latents, time: int) -> tuple[Latents, None]:
-        """The noise in latents; of a prediction of v: ``sqrt(abar) v + sqrt(1 - abar) x_t``.
+        """The noise in latents; from a prediction of v: ``sqrt(abar) v + sqrt(1 - abar) x_t``.
 
         Source:
             Salimans and Ho 2022, arXiv:2202.00512, appendix D.
@@ -136,34 +137,34 @@ class LatentDenoiser:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a shorter way through a model's times."""
+    """One step of a shortened schedule."""
 
     time: int
-    """As the model is told it."""
+    """The timestep that the model gets."""
     abar: float
     """Share of the signal's variance at the step's start."""
     before: float
-    """The same where the step leads; 1 at the picture."""
+    """The same at the step's end; 1 at the picture."""
     least_log_variance: float
-    """Logarithm of the posterior's variance; at the last step that of the one before it."""
+    """Logarithm of the posterior's variance; at the last step, that of the step before."""
 
     @property
     def beta(self) -> float:
-        """Variance that the step of the noising way adds."""
+        """Variance that this step of the noising process adds."""
         return 1 - self.abar / self.before
 
     @property
     def variance(self) -> float:
-        """Of the posterior; 0 at the last step."""
+        """Variance of the posterior; 0 at the last step."""
         return self.beta * (1 - self.before) / (1 - self.abar)
 
 
 def steps_of(alphas_cumprod: Float[Tensor, " times"], num_steps: int) -> list[Step]:
-    """Steps through a schedule, evenly spaced, the one that leads to the picture first.
+    """Evenly spaced steps through a schedule; the one that leads to the picture comes first.
 
     Args:
-        alphas_cumprod: Of the model, float64.
-        num_steps: From 1 to as many as there are times.
+        alphas_cumprod: The model's, float64.
+        num_steps: From 1 to the number of timesteps.
 
     Source:
         Nichol and Dhariwal 2021, arXiv:2102.09672, section 4, and their code for the rounding.
@@ -176,7 +177,7 @@ def steps_of(alphas_cumprod: Float[Tensor, " times"], num_steps: int) -> list[St
         for t, before, abar in zip(times, powers, powers[1:], strict=False)
     ]
     variances = [step.variance for step in plain]
-    # the first is 0, and without a second one nothing is drawn by it
+    # the first is 0, and without a second one it is not used
     variances[0] = variances[1] if num_steps > 1 else plain[0].beta
     return [
         Step(step.time, step.abar, step.before, math.log(variance))
@@ -186,10 +187,10 @@ def steps_of(alphas_cumprod: Float[Tensor, " times"], num_steps: int) -> list[St
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """What a model says of the latents that a step leads to."""
+    """A model's prediction for the latents at a step's end."""
 
     x0: Latents
-    """The picture that it predicts."""
+    """The predicted picture."""
     mean: Latents
     variance: Latents
     log_variance: Latents
@@ -202,11 +203,11 @@ def posterior(
 
     Args:
         x_t: Noised latents.
-        step: At which.
+        step: The step.
         noise: The noise that the model sees in them.
-        share: Where between its bounds the logarithm of the variance lies, in [-1, 1]; ``None``:
+        share: Position of the logarithm of the variance between its bounds, in [-1, 1]; ``None``:
             at the lower one.
-        clamps: Whether the predicted picture is brought into [-1, 1].
+        clamps: Whether the predicted picture is clamped to [-1, 1].
 
     Source:
         Ho et al. 2020, arXiv:2006.11239, equation 7; Nichol and Dhariwal 2021, arXiv:2102.09672,
@@ -226,12 +227,12 @@ def posterior(
 
 
 def picture_in(x_t: Latents, step: Step, noise: Latents) -> Latents:
-    """The picture in noised latents, once the noise is known."""
+    """The picture in noised latents, given the noise."""
     return x_t / math.sqrt(step.abar) - math.sqrt(1 / step.abar - 1) * noise
 
 
 def noise_in(x_t: Latents, step: Step, x0: Latents) -> Latents:
-    """The noise in noised latents, once the picture is known."""
+    """The noise in noised latents, given the picture."""
     return (x_t / math.sqrt(step.abar) - x0) / math.sqrt(1 / step.abar - 1)
 
 
@@ -239,8 +240,8 @@ def moved_mean(found: Posterior, gradient: Latents) -> Latents:
     """A step's mean under a condition: ``mean + variance * gradient``.
 
     Args:
-        found: The model's own.
-        gradient: Of the logarithm of the condition's probability.
+        found: The model's own posterior.
+        gradient: Gradient of the logarithm of the condition's probability.
 
     Source:
         Dhariwal and Nichol 2021, arXiv:2105.05233, algorithm 1.
@@ -258,7 +259,7 @@ def moved_noise(noise: Latents, step: Step, gradient: Latents) -> Latents:
 
 
 Loss = Callable[[Latents, Latents, Step], PerSample]
-"""``loss(x_t, x0, step)``: of each picture, differentiable in one of the two or in both."""
+"""``loss(x_t, x0, step)``: loss of each picture, differentiable in ``x_t``, ``x0`` or both."""
 
 
 def walk(
@@ -273,17 +274,17 @@ def walk(
     clamps: bool = False,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Latents:
-    """Latents of pictures, from those at the last of the steps.
+    """Latents of pictures, sampled from those at the last of the steps.
 
     Args:
         denoiser: The model.
         x_t: Noised latents.
-        steps: As ``steps_of`` orders them; the last is taken first.
-        noises: One generator for each picture, of the noise that "ddpm" adds.
-        loss: What each step makes smaller; ``None``: the model draws on its own.
+        steps: In the order of ``steps_of``; the last is taken first.
+        noises: A generator for each picture, for the noise that "ddpm" adds.
+        loss: What each step reduces; ``None``: the model draws without guidance.
         sampler: "ddpm" moves the mean and adds noise, "ddim" moves the noise and adds none.
-        of_noised: The loss depends on ``x_t`` itself, not on what the model makes of it.
-        clamps: Whether the predicted pictures are brought into [-1, 1].
+        of_noised: Whether the loss depends on ``x_t`` itself, not on the model's prediction.
+        clamps: Whether the predicted pictures are clamped to [-1, 1].
         on_step: ``on_step(done, total)``.
     """
     for done, step in enumerate(reversed(steps), start=1):
@@ -323,7 +324,7 @@ def _next(
 
 
 def drawn(noises: Sequence[torch.Generator], like: Latents) -> Latents:
-    """Standard normal noise, each picture's from its own generator."""
+    """Standard normal noise, from each picture's own generator."""
     shape = like.shape[1:]
     return torch.stack([torch.randn(shape, generator=g) for g in noises]).to(like)
 
@@ -334,7 +335,7 @@ def drawn(noises: Sequence[torch.Generator], like: Latents) -> Latents:
 def total_variation(pictures: Pixels) -> PerSample:
     """Mean of the squared differences to the right and lower neighbour, summed over both.
 
-    At the last row and column there is no difference.
+    The last row and column have no difference.
     """
     padded = F.pad(pictures, (0, 1, 0, 1), "replicate")
     right = padded[..., :-1, 1:] - padded[..., :-1, :-1]
@@ -343,19 +344,19 @@ def total_variation(pictures: Pixels) -> PerSample:
 
 
 def beyond_range(pictures: Pixels) -> PerSample:
-    """Mean square of what lies outside [-1, 1]."""
+    """Mean square of what is outside [-1, 1]."""
     return (pictures - pictures.clamp(-1, 1)).square().mean(dim=(1, 2, 3))
 
 
 def mixed(x_t: Latents, x0: Latents, step: Step) -> Latents:
-    """What CLIP sees of pixels: the prediction where noise is high, the latents where it is low."""
+    """What CLIP sees of pixels: the prediction at high noise, the latents at low noise."""
     share = math.sqrt(1 - step.abar)
     return x0 * share + x_t * (1 - share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guidance:
-    """Distance from targets in CLIP's space, and what keeps pictures smooth and in range.
+    """Distance from targets in CLIP's space, with terms that keep pictures smooth and in range.
 
     Source:
         Crowson 2021, the published notebooks.
@@ -366,16 +367,16 @@ class Guidance:
     targets: Float[Tensor, "batch targets dim"]
     """Features that each picture is drawn towards."""
     weights: Float[Tensor, " targets"]
-    """Of the targets; their sum is 1."""
+    """Weights of the targets; their sum is 1."""
     cutouts: Cutouts
     draws: Sequence[torch.Generator]
-    """One for each picture, of its cutouts or shifts."""
+    """A generator for each picture, for its cutouts or shifts."""
     clip_scale: float
     tv_scale: float
     range_scale: float
 
     def of_prediction(self, x_t: Latents, x0: Latents, step: Step) -> PerSample:
-        """Loss of each picture, of what the model predicts; a ``Loss``."""
+        """Loss of each picture for the model's prediction; a ``Loss``."""
         if self.denoiser.is_of_pixels:
             pictures, whole = mixed(x_t, x0, step), x0
         else:
@@ -391,7 +392,7 @@ class Guidance:
         )
 
     def of_noised(self, x_t: Latents, _x0: Latents, step: Step, /) -> PerSample:
-        """Loss of each picture, of the blurred pixels before the step; a ``Loss``."""
+        """Loss of each picture for the blurred pixels before the step; a ``Loss``."""
         deviation = min(MOST_BLUR, BLUR * math.sqrt((1 - step.abar) / step.abar))
         moved = shifted((blurred(x_t, deviation) + 1) / 2, self.draws)
         size = (self.guide.size, self.guide.size)
@@ -399,14 +400,14 @@ class Guidance:
         return self.clip_scale * self._distances(seen)
 
     def _distances(self, seen: Pictures) -> PerSample:
-        """Weighted distance of each picture, of which several are seen in turn."""
+        """Weighted distance of each picture, whose cutouts come one after the other."""
         features = self.guide.image_features(seen).unflatten(0, (len(self.targets), -1))
         apart = spherical_distance(features[:, :, None], self.targets[:, None])
         return (apart * self.weights).sum(dim=2).mean(dim=1)
 
 
 def blurred(pictures: Pixels, deviation: float) -> Pixels:
-    """Pictures under a Gaussian, px; what lies outside is mirrored."""
+    """Pictures blurred by a Gaussian, in px; the outside is mirrored."""
     reach = max(math.ceil((6 * deviation + 1) / 2) - 1, 1)
     reach = min(reach, min(pictures.shape[-2:]) - 1)
     at = torch.arange(-reach, reach + 1, device=pictures.device, dtype=pictures.dtype)
@@ -418,8 +419,8 @@ def blurred(pictures: Pixels, deviation: float) -> Pixels:
 
 
 def shifted(pictures: Pixels, draws: Sequence[torch.Generator]) -> Pixels:
-    """Pictures moved a little, each by its own draw; their border is drawn out."""
-    most = 2 * SHIFT  # where a side is 2 long
+    """Pictures shifted slightly, each by its own draw; their border is extended."""
+    most = 2 * SHIFT  # in coordinates in which a side has length 2
     by = torch.stack([(2 * torch.rand(2, generator=g) - 1) * most for g in draws]).to(pictures)
     unmoved = torch.eye(2, dtype=by.dtype, device=by.device).expand(len(by), -1, -1)
     grid = F.affine_grid(
@@ -445,17 +446,17 @@ def draw(
 
     Args:
         denoiser: The model.
-        guide: What is followed.
+        guide: The CLIP that guides.
         config: The settings.
-        concepts: Words with rows for the guide, that the prompts may use.
-        init: Picture to begin from, of the model's size, in [-1, 1].
-        image_prompts: Pictures to be drawn towards, of the model's size, in [-1, 1].
+        concepts: Words with rows for the guide, which prompts may use.
+        init: Picture to start from, of the model's size, in [-1, 1].
+        image_prompts: Pictures to draw towards, of the model's size, in [-1, 1].
         on_picture: Called with the progress of drawing.
 
     Raises:
         PromptError: no prompt uses one of the concepts.
-        PlaceholderError: a word is not the guide's.
-        ModelError: the settings are for a model of pixels, and this is none.
+        PlaceholderError: a word is not one of the guide.
+        ModelError: the settings are for a pixel model, and this is not one.
     """
     plain = config.preset_name == "plain"
     if plain and not denoiser.is_of_pixels:
@@ -527,7 +528,7 @@ def draw(
 def _image_targets(
     guide: Guide, cutouts: Cutouts, pictures: Pixels | None, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Features of cutouts of pictures to draw towards, (targets, dim); weights of text and them."""
+    """Features of the target pictures' cutouts, (targets, dim), and weights of text and them."""
     if pictures is None:
         empty = torch.empty(0, guide.dim, device=guide.device)
         return empty, torch.ones(1, device=guide.device)
@@ -567,7 +568,7 @@ def _settings(
     skip: int,
     num_steps: int,
 ) -> dict[str, str]:
-    """What made a set of pictures, as text for their files."""
+    """Settings of a set of pictures, as text for their files."""
     backbone = getattr(denoiser, "backbone", None)
     where = "diffusion" if denoiser.is_of_pixels else "latent diffusion, ours"
     sides = cutouts.sides(denoiser.resolution, denoiser.resolution)

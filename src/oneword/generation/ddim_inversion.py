@@ -1,4 +1,4 @@
-"""Bipartite inversion: a picture's noise under one sentence, drawn again under another.
+"""Bipartite inversion: invert a picture under one sentence, and draw it again under another.
 
 Gal et al. 2022, arXiv:2208.01618, appendix A.
 """
@@ -26,7 +26,7 @@ from oneword.vocabulary.inject import injected
 
 
 Predict = Callable[[Latents, int], Latents]
-"""``predict(x_t, t)``: the denoiser's own prediction at one time for all."""
+"""``predict(x_t, t)``: the denoiser's own prediction, at the same timestep for all."""
 
 
 LEAST_SIGNAL = 1e-3
@@ -41,19 +41,20 @@ def ddim_inversion(
     *,
     as_published: bool = False,
 ) -> Latents:
-    """The noise from which DDIM would draw latents, in as many steps.
+    """The noise from which DDIM would draw these latents, in the same number of steps.
 
-    Each step asks for the prediction at the noise that the latents have, not at that to which they
-    go: v and the noise in it belong to one time.
+    Each step predicts at the latents' present noise level, not at the next one, because v and the
+    noise in it belong to one timestep.
 
     Args:
         predict: The denoiser.
         x0: Clean latents.
         scheduler: The DDIM that will draw; its constants are used.
-        num_inference_steps: Steps; the more, the nearer the way back comes to the start.
-        as_published: Begin as the authors' code does: the clean latents count as those of the first
-            time, so that one step less is taken. Otherwise they are where the drawing's last step
-            leads, and every step of the drawing has its own here.
+        num_inference_steps: Number of steps; with more steps, drawing again comes closer to the
+            start.
+        as_published: Start like the authors' code: the clean latents count as those of the first
+            timestep, so there is one step less. Otherwise they are the result of the last drawing
+            step, and every drawing step has its own step here.
 
     Source:
         Dhariwal and Nichol 2021, arXiv:2105.05233, appendix F; Gal et al. 2022, arXiv:2208.01618,
@@ -74,13 +75,13 @@ def ddim_inversion(
 
 
 def inverted(backbone: Backbone, x0: Latents, sentence: str, sampling: SamplingConfig) -> Latents:
-    """The noise from which a model would draw latents under a sentence, without guidance.
+    """The noise from which a model would draw these latents under a sentence, without guidance.
 
-    Inside ``injected`` the sentence may hold placeholders.
+    Inside ``injected`` the sentence may contain placeholders.
 
     Raises:
-        ModelError: the family is not drawn by DDIM, or not in so many steps, or its schedule ends
-            in noise alone.
+        ModelError: the family is not drawn by DDIM, or not in this many steps, or its schedule ends
+            in pure noise.
     """
     num_inference_steps = backbone.sampling_for(sampling).num_inference_steps or 1
     with backbone.solving(sampling):
@@ -98,7 +99,7 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, sampling: SamplingC
         )
     left = float(scheduler.alphas_cumprod[-1])
     if scheduler.config["prediction_type"] == "epsilon" and left < LEAST_SIGNAL:
-        # the way back divides the error of every prediction by its root
+        # drawing again divides the error of every prediction by its root
         raise ModelError(
             f"Inversion needs a schedule that leaves {LEAST_SIGNAL:g} or more of the picture's "
             f"variance in the noise, got {left:.1g} in {backbone.name}, whose noise does not lead "
@@ -128,25 +129,25 @@ def bipartite(
     batch_size: int = 16,
     replace: bool = False,
 ) -> dict[float, Float[Tensor, "prompts 3 height width"]]:
-    """Keep a picture's noise, change the sentence: one drawing per prompt, at each guidance.
+    """Keep a picture's noise and change the sentence: one drawing per prompt and guidance scale.
 
-    The paper finds structure kept only at low guidance, where the text counts for little.
+    In the paper, structure is kept only at low guidance, where the text has little effect.
 
     Args:
         backbone: The model.
         picture: One picture, in the size that is drawn.
-        prompts: What the results show; ``invert`` among them shows the round trip.
-        guidance_scales: Of the way back; the way to the noise has none.
+        prompts: What the results should show; ``invert`` among them shows the round trip.
+        guidance_scales: Scales for drawing again; the inversion has no guidance.
         invert: What the picture shows, such as "a photo of a S*".
         concepts: Words that the sentences may use.
-        num_inference_steps: Of both ways.
-        sampler: Whose DDIM it is; ``None``: that of the preset that the words were learned with.
-            With "paper" and "release" the inversion begins as the authors' does.
+        num_inference_steps: Number of steps, each way.
+        sampler: Sampler whose DDIM is used; ``None``: that of the preset that the words were
+            learned with. With "paper" and "release" the inversion starts like the authors'.
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
 
     Returns:
-        By guidance, one picture per prompt.
+        One picture per prompt, by guidance scale.
 
     Raises:
         ModelError: the family is not drawn by DDIM.
@@ -170,7 +171,7 @@ def bipartite(
             for first in range(0, len(prompts), batch_size):
                 some = prompts[first : first + batch_size]
                 noise = start.expand(len(some), -1, -1, -1)
-                seeds = [0] * len(some)  # not drawn from: the noise is the picture's
+                seeds = [0] * len(some)  # not used: the noise comes from the picture
                 batches.append(backbone.draw(some, seeds, scaled, latents=noise).cpu())
             found[scale] = torch.cat(batches)
     return found

@@ -1,7 +1,7 @@
-"""Editing a picture with words: inside a mask, drawn over as a whole, or inverted and drawn again.
+"""Editing a picture with words: inside a mask, drawn over as a whole, or inverted and redrawn.
 
-All three go through the family's own drawing. What differs is where it starts, and what is put into
-the latents between its steps.
+All three use the family's own drawing. They differ in the start, and in what happens to the latents
+between the steps.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from oneword.vocabulary.inject import injected
 
 
 AnyMask = Float[Tensor, "masks 1 rows columns"]
-"""A mask that may not fit its picture yet."""
+"""A mask that may not have its picture's size yet."""
 
 
 class EditError(UserError):
-    """A picture cannot be edited as it was asked for."""
+    """A picture cannot be edited as requested."""
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """What ranks candidates; ``evaluation.features.Judge`` is one."""
+    """Ranks candidates; ``evaluation.features.Judge`` is one."""
 
     def images(self, pixels: Pixels) -> Tensor:
         """Features of pictures, of unit length."""
@@ -69,15 +69,15 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edits:
-    """A picture, what of it was to change, and the candidates."""
+    """A picture, the mask of what should change, and the candidates."""
 
     picture: Pixels
-    """The one that was edited, as large as the candidates."""
+    """The edited picture, with the size of the candidates."""
     mask: Masks | None
     drawing: Drawing
-    """One candidate per seed; the best first where they were ranked."""
+    """One candidate per seed; the best first if they were ranked."""
     scores: tuple[float, ...] = ()
-    """Where they were ranked: cosine of each with the prompt, inside the mask."""
+    """If they were ranked: cosine of each with the prompt, inside the mask."""
 
 
 def edit(
@@ -100,46 +100,46 @@ def edit(
 ) -> Edits:
     """Edit one picture.
 
-    With a mask: blended latent diffusion. Before each step, what lies outside the mask is replaced
-    by the picture's own latents under fresh noise. Without: the picture is noised up to
-    ``strength`` and drawn over; or, with ``invert``, traced back to the noise that it would have
-    been drawn from, and drawn anew from there.
+    With a mask: blended latent diffusion. Before each step, the latents outside the mask are
+    replaced by the picture's own with fresh noise. Without a mask, the picture is noised up to
+    ``strength`` and drawn over; or, with ``invert``, inverted to the noise that it would have been
+    drawn from, and drawn again from there.
 
     Args:
         backbone: The model.
         picture: One picture, in the size that is drawn (see ``read_picture``).
-        prompt: What the result shows; may hold the concepts' placeholders.
-        seeds: One candidate each. With ``invert`` they are all the same.
-        mask: One mask of the same size; what is over 0.5 is drawn again.
-        mask_growth: Cells of the latents by which the mask is wider at the first step; it shrinks
-            to itself cell by cell. ``None``: what a thin mask lacks.
-        background: What becomes of the rest of a masked picture.
+        prompt: What the result should show; may contain the concepts' placeholders.
+        seeds: One candidate for each. With ``invert`` they are all the same.
+        mask: One mask of the same size; where it is over 0.5, the picture is redrawn.
+        mask_growth: Cells of the latents by which the mask is wider at the first step; it then
+            shrinks cell by cell. ``None``: as many as a thin mask needs.
+        background: How the rest of a masked picture is restored.
         pixel_blending: Share of the steps, the last ones, in which picture and edit are blended as
             pixels, in [0, 1], for families that DDIM draws.
-        strength: How much of the picture is drawn over, in (0, 1]; 1 starts from noise alone.
-        invert: What the picture shows, in words, learned ones too.
+        strength: How much of the picture is drawn over, in (0, 1]; 1 starts from pure noise.
+        invert: A sentence for what the picture shows; it may use learned words.
         concepts: Words that ``prompt`` and ``invert`` may use.
-        sampling: Guidance and steps; unset fields take the family's default, but that an inversion
-            takes 250 steps.
+        sampling: Guidance and steps; unset fields take the family's default, except that an
+            inversion takes 250 steps.
         batch_size: Candidates drawn at once.
         replace: Allow a placeholder that is already a word of the model.
         on_picture: Called with the progress of drawing.
 
     Raises:
-        ConfigError: there is no way to edit given, two that exclude each other, or a seed is out of
+        ConfigError: no way to edit is given or two that exclude each other, or a seed is out of
             range.
         EditError: the mask does not fit the picture, the strength is too low for a step, or the
             decoder cannot be tuned.
-        PromptError: no sentence uses one of the concepts, or the negative prompt names a word that
-            is not loaded.
+        PromptError: a concept is used in no sentence, or the negative prompt names a word that is
+            not loaded.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
-        ModelError: the family has no pipeline for it.
+        ModelError: the family has no pipeline for this kind of edit.
 
     Source:
         Avrahami et al. 2022, arXiv:2206.02779, sections 4.1 to 4.3 (mask); Meng et al. 2021,
         arXiv:2108.01073 (strength); Gal et al. 2022, arXiv:2208.01618, appendix A (inversion).
     """
-    # refuse what cannot be done before anything is computed
+    # refuse what cannot be done, before anything is computed
     _check(picture, mask, strength, invert, len(seeds))
     for seed in (min(seeds), max(seeds)):
         check_seeds(seed)
@@ -212,7 +212,7 @@ def edit(
                 if on_picture is not None:
                     on_picture(first + size * step / steps, len(seeds))
 
-            # with a mask, the rest of the picture is put back at each step, and at the end
+            # with a mask, the rest of the picture is restored at each step, and at the end
             blend = None
             if marked is not None:
                 blend = Blend(
@@ -291,7 +291,7 @@ def _check_pixel_blending(backbone: Backbone, share: float) -> None:
 def boxed(
     pixels: Pixels, mask: Float[Tensor, "one 1 height width"], margin: float = 0.1
 ) -> Float[Tensor, "batch 3 rows columns"]:
-    """The square around a mask, with a margin as a share of its side, inside the picture."""
+    """The square around a mask, inside the picture; its margin is a share of its side."""
     rows, columns = (torch.nonzero((mask[0, 0] > 0.5).any(dim)).flatten() for dim in (1, 0))
     spans = [(int(r.min()), int(r.max()) + 1) for r in (rows, columns)]
     side = round((1 + 2 * margin) * max(stop - start for start, stop in spans))
@@ -306,10 +306,10 @@ def boxed(
 def ranked(
     edits: Edits, judge: Judge, *, concepts: Sequence[Concept] = (), keep: int | None = None
 ) -> Edits:
-    """The candidates with the best first, by CLIP's cosine of the masked part with the prompt.
+    """The candidates, best first, by CLIP's cosine of the masked part with the prompt.
 
-    A learned word, which CLIP does not know, is read as the word that it started from where that
-    is known, and left out otherwise.
+    CLIP does not know a learned word, so it is replaced by its initialiser if that is known, and
+    otherwise left out.
 
     Args:
         edits: The candidates.
@@ -318,7 +318,7 @@ def ranked(
         keep: How many to keep; ``None``: all.
 
     Raises:
-        EditError: there are fewer.
+        EditError: there are fewer candidates than ``keep``.
 
     Source:
         Avrahami et al. 2022, arXiv:2206.02779, section 4.4.
@@ -355,7 +355,7 @@ def _known(prompt: str, concepts: Sequence[Concept]) -> str:
 
 
 GRID_PX = 16
-"""Sides are multiples of this, which every family's latents and patches divide."""
+"""Sides are multiples of this number of px, which fits every family's latents and patches."""
 
 
 def read_picture(
@@ -365,19 +365,18 @@ def read_picture(
     *,
     mask: Path | None = None,
 ) -> tuple[Pixels, Masks | None]:
-    """A picture, and its mask, in the size that is drawn.
+    """Read a picture, and its mask, at the size that is drawn.
 
-    The shorter side becomes the model's own, unless ``sampling`` sets the size; what is over at the
-    borders is cut off.
+    The shorter side becomes the model's own size, unless ``sampling`` sets it; the rest is cropped.
 
     Args:
         path: The picture.
-        backbone: Whose size it gets.
-        sampling: Its ``height`` and ``width``, where they are set.
-        mask: Another picture of the same aspect, white where the first is to change.
+        backbone: The model, which gives the size.
+        sampling: ``height`` and ``width``, if they are set.
+        mask: Another picture of the same aspect, white where the first should change.
 
     Raises:
-        ImageError: one of them is no picture.
+        ImageError: one of them is not a picture.
         EditError: the picture is smaller than what is drawn, or the mask has another aspect.
     """
     picture = read_image(path)
@@ -401,7 +400,7 @@ def read_picture(
     if mask is None:
         return pixels, None
     marks = read_image(mask)
-    # of one aspect: the wanted height is right to the pixel
+    # same aspect: the height is correct to the pixel
     if abs(marks.width * picture.height / picture.width - marks.height) > 1:
         raise EditError(
             f"A mask must have its picture's aspect, got {mask.name} of {marks.width} x "
@@ -412,10 +411,10 @@ def read_picture(
 
 
 def save_edits(edits: Edits, folder: Path) -> list[Path]:
-    """Write each edit as a PNG that carries its settings, and a sheet: picture, mask, edits.
+    """Write each edit as a PNG that stores its settings, and a sheet: picture, mask, edits.
 
     Returns:
-        The edits' files, then the sheet.
+        Paths of the edits, then of the sheet.
 
     Raises:
         OutputError: the folder cannot be written.

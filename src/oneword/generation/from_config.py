@@ -1,4 +1,4 @@
-"""Drawing and editing as a config says; each picture carries the command that makes it again."""
+"""Drawing and editing as a config says; each picture stores the command that draws it again."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from oneword.models.contract import Backbone
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What is drawn over, as large as what is drawn; nothing where pictures come from noise."""
+    """The picture that is drawn over, at the drawn size; empty if pictures come from noise."""
 
     image: Pixels | None = None
     mask: Masks | None = None
 
 
 def start_of(chosen: GenerateConfig, backbone: Backbone) -> Start:
-    """The picture that is drawn over, and its mask, as large as what is drawn."""
+    """The picture that is drawn over, and its mask, at the drawn size."""
     size = backbone.sampling_for(chosen.sampling)
     assert size.height
     assert size.width
@@ -49,7 +49,7 @@ def start_of(chosen: GenerateConfig, backbone: Backbone) -> Start:
 
 
 def fitted(path: Path, width: int, height: int) -> Pixels:
-    """A picture's middle, as large as what is drawn, as pixels."""
+    """A picture's middle, at the drawn size, as pixels."""
     picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
     return from_uint8(np.asarray(picture)[None])
 
@@ -70,8 +70,8 @@ def draw(
         backbone: The model.
         concepts: The words, loaded.
         on_picture: Called with the progress of drawing.
-        prompts: The prompts where they are no longer those of the config; none: its own.
-        start: What is drawn over, where it is read already.
+        prompts: Prompts to use instead of the config's; empty: the config's.
+        start: The picture that is drawn over, if it is already loaded.
 
     Raises:
         UserError: a word, a prompt or a picture cannot be used.
@@ -133,7 +133,7 @@ def edit(
 
 
 def _told_how(drawing: Drawing, chosen: GenerateConfig | EditConfig) -> Drawing:
-    """Each picture with the command that makes it again, and the sums of what it starts from."""
+    """Each picture with the command that draws it again, and checksums of what it starts from."""
     starts = {
         f"{name}_sha256": hashlib.sha256(read_bytes(path, most=MAX_BYTES)).hexdigest()
         for name in ("image", "mask_image", "picture", "mask")
@@ -154,7 +154,7 @@ _AS_EDITED = ("mask", "background", "mask_growth", "pixel_blending", "strength",
 def _again(
     chosen: GenerateConfig | EditConfig, settings: Mapping[str, str], prompt: str, seed: int
 ) -> str:
-    """The command that makes one picture again."""
+    """The command that draws one picture again."""
     given = [("model", settings["model"])]
     given += [(n, v) for n in _AS_LOADED if (v := getattr(chosen.model, n)) not in (None, "auto")]
     given += [("pool", chosen.model.pool)] if chosen.model.pool != ModelConfig().pool else []

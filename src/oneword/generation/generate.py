@@ -1,4 +1,4 @@
-"""Drawing: every prompt with every seed, with any number of learned words."""
+"""Drawing every prompt with every seed, with any number of learned words."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from oneword.vocabulary.inject import injected
 
 
 OnPicture = Callable[[float, int], None]
-"""``on_picture(done, total)``: pictures drawn so far, a batch under way counted by its steps."""
+"""``on_picture(done, total)``: pictures drawn so far; a batch in progress counts by its steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """Pictures, and everything that made them."""
+    """Pictures, with all their settings."""
 
     pixels: Pixels
     """One per (prompt, seed), seeds running fastest."""
@@ -42,9 +42,9 @@ class Drawing:
     seeds: tuple[int, ...]
     """The seed of each picture."""
     settings: dict[str, str]
-    """What all pictures share: model, concepts with their hashes, sampling."""
+    """Settings that all pictures share: model, concepts with their hashes, sampling."""
     facts: tuple[dict[str, str], ...] = ()
-    """More text entries of each picture, such as its similarities; none, or one for each."""
+    """More text entries of each picture, such as its similarities; empty, or one per picture."""
     spellings: Spellings = field(default_factory=dict)
     """How the words are written in other tools."""
 
@@ -59,7 +59,7 @@ class Drawing:
         )
 
     def asked(self, index: int) -> str:
-        """The prompt of a picture as it was asked for, with its wildcards."""
+        """The prompt of a picture as it was given, with its wildcards."""
         return (self.facts[index] if self.facts else {}).get("template", self.prompts[index])
 
     def told(self, facts: Sequence[Mapping[str, str]]) -> Drawing:
@@ -70,7 +70,7 @@ class Drawing:
     def metadata(self, index: int) -> dict[str, str]:
         """Text entries for the PNG of one picture.
 
-        "parameters" is what A1111 and most others read, "workflow" what ComfyUI loads.
+        "parameters" is for A1111 and most other tools, "workflow" for ComfyUI.
         """
         own = {"prompt": self.prompts[index], "seed": str(self.seeds[index])} | self.settings
         own |= self.facts[index] if self.facts else {}
@@ -102,23 +102,23 @@ def generate(
 
     Args:
         backbone: The model.
-        prompts: May hold the concepts' placeholders, as the negative prompt may; and wildcards,
-            which each picture's seed decides.
+        prompts: May contain the concepts' placeholders, as may the negative prompt, and wildcards,
+            which are chosen by each picture's seed.
         seeds: One picture per prompt and seed; a picture does not depend on the others.
         concepts: Words that the prompts may use.
         sampling: Guidance, steps, size; unset fields take the family's default.
         image: One picture to start from, in the size that is drawn.
-        mask: What of it to draw anew: 1; the rest stays.
+        mask: 1 where the picture is redrawn; the rest stays.
         strength: How much of it is drawn over, in (0, 1].
         batch_size: Pictures drawn at once.
         replace: Allow a placeholder that is already a word of the model.
-        wildcard_dir: Folder of the files that wildcards name.
+        wildcard_dir: Folder with the files that wildcards name.
         on_picture: Called with the progress of drawing.
 
     Raises:
         ConfigError: a seed is out of range.
-        PromptError: there is nothing to draw, no prompt uses one of the concepts, or the negative
-            prompt names a word that is not loaded, or a wildcard cannot be chosen.
+        PromptError: there is nothing to draw, a concept is used in no prompt, the negative prompt
+            names a word that is not loaded, or a wildcard cannot be chosen.
         PlaceholderError: a placeholder is a word of the model, is used twice, or would be cut off.
         ConceptError: a concept does not fit the model.
         ModelError: the family cannot draw with the settings.
@@ -177,10 +177,10 @@ def without_wildcards(
     words: Sequence[str],
     away: str = "",
 ) -> tuple[list[tuple[str, int]], tuple[dict[str, str], ...]]:
-    """Every prompt with every seed, its wildcards chosen, and what is to be said of it.
+    """Every prompt with every seed, with its wildcards chosen, and messages about it.
 
     Raises:
-        PromptError: a wildcard cannot be chosen, or stands in the negative prompt, ``away``.
+        PromptError: a wildcard cannot be chosen, or is in the negative prompt, ``away``.
     """
     if wildcards.has_wildcards(away, words):
         raise sentences.PromptError(
@@ -206,15 +206,15 @@ def check_words(
     *,
     negative_prompt: str = "",
 ) -> None:
-    """Refuse words that are missing on one side; tell of what is read as text, and of poolings.
+    """Refuse words that are not used or not loaded; report what is read as text, and poolings.
 
-    A word may stand in the negative prompt alone. What is written like a placeholder and is none of
-    the loaded ones is text in a prompt, where the picture shows it, and refused in the negative
-    prompt, where nothing would.
+    A word may be in the negative prompt only. What looks like a placeholder and is not loaded is
+    text in a prompt, because the picture shows it. In the negative prompt it is refused, because no
+    picture would show it.
 
     Raises:
-        PromptError: no prompt uses one of the concepts, or the negative prompt names a word that is
-            not loaded.
+        PromptError: a concept is used in no prompt, or the negative prompt names a word that is not
+            loaded.
     """
     for text in (*prompts, negative_prompt):
         sentences.check_text(text)
@@ -240,7 +240,7 @@ def check_words(
     check_negative_prompt(negative_prompt, concepts)
     for word in strange:
         if all(vocabulary.is_word(word) for vocabulary in backbone.vocabularies.values()):
-            continue  # a model that was saved with it
+            continue  # a model that was saved with the word
         warnings.warn(
             f"{word!r} is no loaded word and is read as text; if it is one, load its file (on the "
             "command line with --concepts).",
@@ -251,15 +251,15 @@ def check_words(
 def check_negative_prompt(
     negative_prompt: str, concepts: Sequence[Concept] = (), *, absent: Sequence[str] = ()
 ) -> None:
-    """Refuse words in a negative prompt that are not loaded; a number with a star is a rating.
+    """Refuse words in a negative prompt that are not loaded; a number with a star is not a word.
 
     Args:
-        negative_prompt: Of the drawing.
+        negative_prompt: The drawing's.
         concepts: Words that it may name.
-        absent: Placeholders that it may not name, since some pictures are drawn without them.
+        absent: Placeholders that it may not name, because some pictures are drawn without them.
 
     Raises:
-        PromptError: it names one.
+        PromptError: it names a word that is not loaded or absent.
     """
     loaded = _loaded(concepts)
     strange = [
@@ -276,18 +276,18 @@ def check_negative_prompt(
 
 
 def _loaded(concepts: Sequence[Concept]) -> list[str]:
-    """Placeholders of concepts and of the words that they bring along."""
+    """Placeholders of concepts and of their companions."""
     return [word.placeholder_token for c in concepts for word in (c, *c.companions())]
 
 
 _LOADED = ("revision", "variant", "vae", "clip_skip", "pool", "weights", "safety_checker")
-"""How a model was loaded, as far as it changes pictures."""
+"""Settings of loading a model that change pictures."""
 
 
 def settings_of(
     backbone: Backbone, concepts: Sequence[Concept], sampling: SamplingConfig
 ) -> dict[str, str]:
-    """What made a set of pictures, as text for their files."""
+    """Settings of a set of pictures, as text for their files."""
     with backbone.solving(sampling):
         solver = samplers.told(sampling.sampler or "model", backbone.pipeline.scheduler)
     loaded = {
@@ -314,14 +314,14 @@ def settings_of(
 def settled(
     backbone: Backbone, concepts: Sequence[Concept], wishes: SamplingConfig | None
 ) -> SamplingConfig:
-    """Sampling whose every setting is known, with the concepts' negative words in it."""
+    """Sampling with every setting resolved, and with the concepts' negative words."""
     return away_from(concepts, backbone.sampling_for(drawn_as_learned(backbone, concepts, wishes)))
 
 
 def drawn_as_learned(
     backbone: Backbone, concepts: Sequence[Concept], wishes: SamplingConfig | None
 ) -> SamplingConfig:
-    """Wishes; where they name no sampler, with that of the preset that all words share."""
+    """The given settings; without a sampler, with that of the preset that all words share."""
     wishes = wishes or SamplingConfig()
     if wishes.sampler is not None:
         return wishes
@@ -341,10 +341,10 @@ SHEET = "contact-sheet.png"
 
 
 def save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
-    """Write each picture as a PNG that carries its settings, and a contact sheet of them all.
+    """Write each picture as a PNG that stores its settings, and a contact sheet of all.
 
     Returns:
-        The pictures' files, then the contact sheet.
+        Paths of the pictures, then of the contact sheet.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -358,12 +358,12 @@ def save_drawing(drawing: Drawing, folder: Path) -> list[Path]:
 
 
 def save_pictures(drawing: Drawing, folder: Path, *, mark: str = "") -> list[Path]:
-    """Write each picture as a PNG that carries its settings.
+    """Write each picture as a PNG that stores its settings.
 
     Args:
         drawing: The pictures.
-        folder: Where to.
-        mark: What tells their files from those of another drawing.
+        folder: The folder.
+        mark: Part of the file names that tells them from another drawing's.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""What guided drawing shares: the guide, how far features lie apart, and cutouts of pictures."""
+"""Shared parts of guided drawing: distances between features, and cutouts of pictures."""
 
 from __future__ import annotations
 
@@ -31,41 +31,42 @@ def spherical_distance(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutouts:
-    """Square cutouts of random sizes and places, brought to a guide's size.
+    """Square cutouts of random sizes and positions, resized to a guide's input.
 
-    A side is ``int(u^power * (longest - shortest) + shortest)`` with u from U[0, 1), ``longest``
-    the picture's shorter side and ``shortest`` the least of it, ``size`` and ``min_size``; the
-    place is uniform.
+    A side is ``int(u^power * (longest - shortest) + shortest)`` with u from U[0, 1), where
+    ``longest`` is the picture's shorter side, and ``shortest`` the smallest of that, ``size`` and
+    ``min_size``. The position is uniform.
 
     Source:
         Crowson 2021, the published notebooks of VQGAN-CLIP and CLIP-guided diffusion; ``min_size``
-        is ours, since cutouts of pictures that are no larger than the guide's would be no cutouts.
+        is ours, because otherwise cutouts of pictures no larger than the guide's input would be
+        whole pictures.
     """
 
     number: int
     """Cutouts of each picture, 1 or more."""
     size: int
-    """Side that they are brought to, px."""
+    """Side that they are resized to, in px."""
     power: float = 1.0
-    """Above 1 small cutouts are drawn more often."""
+    """Above 1, small cutouts are more frequent."""
     min_size: int | None = None
-    """Shortest side, px; ``None``: ``size``."""
+    """Shortest side, in px; ``None``: ``size``."""
     resize: Literal["pool", "bilinear", "resample"] = "pool"
-    """By the means of cells, between four pixels, or bicubic after a Lanczos filter."""
+    """How they are resized: by the means of cells, bilinear, or bicubic after a Lanczos filter."""
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
-        """Shortest and longest side of the cutouts of pictures of a size, px."""
+        """Shortest and longest side of the cutouts of pictures of a size, in px."""
         longest = min(height, width)
         return min(longest, self.size, self.min_size or self.size), longest
 
     def __call__(
         self, pictures: Pictures, generator: torch.Generator
     ) -> Float[Tensor, "cutouts 3 size size"]:
-        """Cut pictures, all of them at the same places.
+        """Cut pictures, all at the same positions.
 
         Args:
             pictures: (num, 3, height, width).
-            generator: Of the sizes and places, on the CPU.
+            generator: Generator of sizes and positions, on the CPU.
 
         Returns:
             (number * num, 3, size, size): the first cutout of every picture, then the second.
@@ -95,7 +96,7 @@ class Cutouts:
 
 
 def _smoothed(pictures: Tensor, ratio: float) -> Tensor:
-    """Pictures under a Lanczos filter of two lobes, for a shrinking by a ratio below 1."""
+    """Pictures filtered by a Lanczos filter of two lobes, for shrinking by a ratio below 1."""
     reach = math.ceil(2 / ratio)
     at = torch.arange(-reach, reach + 1, device=pictures.device, dtype=pictures.dtype) * ratio
     kernel = torch.where(at.abs() < 2, torch.sinc(at) * torch.sinc(at / 2), torch.zeros_like(at))

@@ -1,7 +1,7 @@
-"""What a picture's file says to other tools: A1111's parameters, and a workflow that ComfyUI loads.
+"""Entries of a picture's file for other tools: A1111's parameters, and a workflow for ComfyUI.
 
-Both are what those tools would need to draw the same. Their samplers and compute types are their
-own, so that a picture drawn there is like ours and not the same to the bit.
+Both are what those tools need to draw the same picture. Their samplers and compute types differ
+from ours, so a picture drawn there is similar and not the same to the bit.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from oneword.prompts import replaced
 
 
 Spellings = Mapping[str, Mapping[str, str]]
-"""By tool, then by placeholder: what to type there; without a tool that takes not all words."""
+"""What to type, by tool and then by placeholder; tools that cannot use all words are left out."""
 
 _TOOLS: tuple[Layout, ...] = ("a1111", "comfyui")
 _IN_COMFYUI = ("stable_diffusion", "sdxl")
-"""Families whose models one node of ComfyUI loads whole."""
+"""Families whose models a single node of ComfyUI loads."""
 _FROM_A_PICTURE = {"strength", "invert", "background"}
-"""Settings of drawings that start from a picture, which a file of text does not hold."""
+"""Settings of drawings that start from a picture, which text entries cannot store."""
 
 
 def spellings(concepts: Sequence[Concept]) -> Spellings:
-    """How words are written in other tools, as ``oneword concept convert`` names their files."""
+    """How to write words in other tools, by the file names of ``oneword concept convert``."""
     words = [word for concept in concepts for word in (concept, *concept.companions())]
     found: dict[str, dict[str, str]] = {}
     for tool in _TOOLS:
@@ -51,13 +51,13 @@ def spellings(concepts: Sequence[Concept]) -> Spellings:
 
 
 def parameters(prompt: str, seed: int, settings: Mapping[str, str], words: Spellings) -> str:
-    """The text that A1111, and all who read its pictures, take for what made one.
+    """The text from which A1111, and tools that read its pictures, take a picture's settings.
 
     Args:
-        prompt: The picture's.
+        prompt: The picture's prompt.
         seed: Its seed.
-        settings: What all pictures of a drawing share.
-        words: How its words are written elsewhere.
+        settings: Settings that all pictures of a drawing share.
+        words: How its words are written in other tools.
 
     Source:
         AUTOMATIC1111/stable-diffusion-webui 1.10, modules/processing.py, ``create_infotext``, and
@@ -78,7 +78,7 @@ def parameters(prompt: str, seed: int, settings: Mapping[str, str], words: Spell
         "Size": f"{settings['width']}x{settings['height']}",
         "Model": Path(settings["model"]).name,
         "Denoising strength": settings.get("strength", ""),
-        # ours is the number of layers skipped, A1111's the place from the end that is read
+        # ours is the number of skipped layers, A1111's the position from the end that is read
         "Clip skip": str(int(settings["clip_skip"]) + 1) if settings.get("clip_skip") else "",
         "RNG": "CPU",
         "Version": f"oneword {__version__}",
@@ -112,15 +112,15 @@ def _quoted(value: str) -> str:
 def workflow(prompt: str, seed: int, settings: Mapping[str, str], words: Spellings) -> str:
     """A graph of ComfyUI's own nodes that draws the picture, as JSON; empty if there is none.
 
-    ComfyUI loads it where the picture is dropped on its page. The words are files in its
-    ``models/embeddings``, as ``oneword concept convert --to comfyui`` names them; the checkpoint
-    is named as its file here, and is to be chosen where it is called otherwise.
+    ComfyUI loads it when the picture is dropped on its page. The words are files in its
+    ``models/embeddings``, with the names of ``oneword concept convert --to comfyui``. The
+    checkpoint has its file name here; if it has another name there, it must be selected.
 
     Args:
-        prompt: The picture's.
+        prompt: The picture's prompt.
         seed: Its seed.
-        settings: What all pictures of a drawing share.
-        words: How its words are written elsewhere.
+        settings: Settings that all pictures of a drawing share.
+        words: How its words are written in other tools.
 
     Source:
         comfyanonymous/ComfyUI, nodes.py for the nodes; the graph is litegraph's, version 0.4.
@@ -147,7 +147,7 @@ def workflow(prompt: str, seed: int, settings: Mapping[str, str], words: Spellin
     checkpoint = graph.add("CheckpointLoaderSimple", [file], {}, ("MODEL", "CLIP", "VAE"))
     clip = (checkpoint, 1)
     if settings.get("clip_skip"):
-        # XL reads the last layer but one where nothing is skipped
+        # XL reads the last layer but one if nothing is skipped
         skipped = int(settings["clip_skip"]) + (2 if settings["family"] == "sdxl" else 1)
         clip = (graph.add("CLIPSetLastLayer", [-skipped], {"clip": clip}, ("CLIP",)), 0)
     positive, negative = (
@@ -188,7 +188,7 @@ class _Graph:
         inputs: Mapping[str, tuple[int, int]],
         outputs: Sequence[str],
     ) -> int:
-        """A node; ``inputs`` names the node and the output that each comes from."""
+        """Add a node; ``inputs`` names the node and the output that each comes from."""
         number = len(self.nodes) + 1
         taken = []
         for slot, (name, (source, output)) in enumerate(inputs.items()):
@@ -218,7 +218,7 @@ class _Graph:
         return number
 
     def dumped(self) -> str:
-        """As JSON of plain ASCII, which every reader of PNG chunks takes."""
+        """The graph as JSON in plain ASCII, which every reader of PNG chunks accepts."""
         return json.dumps(
             {
                 "last_node_id": len(self.nodes),

@@ -1,8 +1,8 @@
-"""Variations of a picture: models that are guided by a picture's CLIP embedding, not by a word.
+"""Variations of a picture: models guided by a picture's CLIP embedding instead of a word.
 
-The paper's figure 3 has DALL-E 2 for it, which is not published. What stands in its place here is
-named for what it is: Karlo's unCLIP, Stable Diffusion 2.1's, or the variations of Stable Diffusion
-1.4, each through diffusers' own pipeline; and on the embedded models a projector, which is ours
+The paper's figure 3 uses DALL-E 2, which is not published. Its replacements here have their own
+names: Karlo's unCLIP, Stable Diffusion 2.1's unCLIP, or the variations of Stable Diffusion 1.4,
+each through diffusers' own pipeline; and on the embedded models a projector, which is ours
 (``training/projector.py``).
 
 Source:
@@ -45,18 +45,18 @@ from oneword.training import projector as projecting
 
 
 TOKEN = "<picture>"
-"""What stands for the picture in a projector's prompts."""
+"""Placeholder for the picture in a projector's prompts."""
 OnPicture = Callable[[float, int], None]
 """``on_picture(done, total)``: variations drawn so far."""
 
 
 class VariationsError(UserError):
-    """A picture cannot be varied as asked."""
+    """A picture cannot be varied as requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """How variations are drawn; what is not given is as the model was published."""
+    """How variations are drawn; unset fields take the model's published values."""
 
     guidance_scale: float | None = None
     num_inference_steps: int | None = None
@@ -67,26 +67,27 @@ class Wishes:
     safety_checker: bool = True
     batch_size: int = 8
     judge: str | None = None
-    """CLIP that will score, which must not be the one that guides."""
+    """The CLIP that will score, which must not be the one that guides."""
     sampling: SamplingConfig | None = None
-    """How a projector's model draws, all of it; unset: as the first two say."""
+    """All settings of drawing with a projector's model; by default, those of the first two
+    fields."""
 
 
 class Variations(ABC):
     """A model that varies pictures."""
 
     name: str
-    """What it is called in reports."""
+    """Its name in reports."""
     reads_text: bool
     """Whether a prompt changes what it draws."""
     settings: dict[str, str]
-    """What all of its pictures share, as text for their files."""
+    """Settings that all of its pictures share, as text for their files."""
 
     def said(self, prompt: str | None) -> str:
-        """What the model reads of a prompt, whose "{}" is the picture; empty: nothing.
+        """The part of a prompt that the model reads, with "{}" for the picture; empty if nothing.
 
         Raises:
-            VariationsError: it reads no text, or the prompt has no place for the picture.
+            VariationsError: the model reads no text, or the prompt has no "{}".
         """
         if prompt is not None and not self.reads_text:
             raise VariationsError(
@@ -103,7 +104,7 @@ class Variations(ABC):
         prompt: str | None = None,
         on_picture: OnPicture | None = None,
     ) -> Pixels:
-        """A variation for each seed; each depends on its own seed only.
+        """Draw a variation for each seed; each depends only on its own seed.
 
         Raises:
             VariationsError: the model does not read the prompt.
@@ -126,11 +127,11 @@ class Published(Variations):
         Args:
             source: Hub id or folder.
             wishes: How it draws.
-            revision: Of the hub, where the wishes name none.
+            revision: Revision on the hub, if the wishes name none.
 
         Raises:
             ModelError: it cannot be loaded.
-            VariationsError: it takes no noise level, and one was given.
+            VariationsError: the model takes no noise level, and one was given.
         """
         own = VARIATIONS[self.preset]
         if wishes.noise_level is not None and not self.takes_noise:
@@ -161,7 +162,7 @@ class Published(Variations):
             self.settings["revision"] = config.revision
 
     def _loaded(self, kind: Any, config: ModelConfig, wishes: Wishes) -> Any:  # noqa: ARG002
-        """Its pipeline.
+        """Load its pipeline.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -186,7 +187,7 @@ class Published(Variations):
 
     @abstractmethod
     def _run(self, picture: Image.Image, said: str, generator: torch.Generator) -> Any:
-        """One variation, (1, height, width, 3) in [0, 1]."""
+        """Draw one variation, (1, height, width, 3) in [0, 1]."""
 
 
 class Karlo(Published):
@@ -214,7 +215,7 @@ class Karlo(Published):
 
 
 class StableUnclip(Published):
-    """Stable Diffusion 2.1, tuned to read CLIP's picture embedding beside the text.
+    """Stable Diffusion 2.1, tuned to read CLIP's picture embedding together with the text.
 
     Source:
         stabilityai/stable-diffusion-2-1-unclip.
@@ -237,11 +238,11 @@ class StableUnclip(Published):
 
 
 class StableVariations(Published):
-    """Stable Diffusion 1.4, tuned to read CLIP's picture embedding in place of the text.
+    """Stable Diffusion 1.4, tuned to read CLIP's picture embedding instead of the text.
 
     Source:
-        lambdalabs/sd-image-variations-diffusers. Its card resizes pictures without smoothing, since
-        the model was trained so.
+        lambdalabs/sd-image-variations-diffusers. Its card resizes pictures without antialiasing, as
+        in training.
     """
 
     pipeline_class, preset = "StableDiffusionImageVariationPipeline", "sd-variations"
@@ -266,11 +267,11 @@ class StableVariations(Published):
 
 
 def unsmoothed(picture: Image.Image, side: int) -> Tensor:
-    """A picture as CLIP reads it, brought to a square by bicubic samples without smoothing.
+    """A picture for CLIP, resized to a square by bicubic sampling without antialiasing.
 
     Args:
         picture: RGB of any shape, which is squashed.
-        side: Of the square, px.
+        side: Side of the square, in px.
 
     Returns:
         (1, 3, side, side), normalised.
@@ -292,7 +293,7 @@ _NAMES: dict[str, type[Published]] = {own.preset: own for own in _CLASSES.values
 
 
 class KarloText:
-    """Karlo's own way from a caption, over its prior: DALL-E 2 with a caption in figure 3.
+    """Karlo's own path from a caption through its prior: replaces DALL-E 2 with a caption.
 
     Source:
         kakaobrain/karlo-v1-alpha; Ramesh et al. 2022, arXiv:2204.06125.
@@ -308,7 +309,7 @@ class KarloText:
         self.pipeline = _assembled(diffusers.UnCLIPPipeline, config)
 
     def draw(self, caption: str, seed: int) -> Pixels:
-        """One picture of a caption."""
+        """Draw one picture for a caption."""
         own = KARLO_TEXT
         with torch.no_grad(), quiet():
             found = self.pipeline(
@@ -326,9 +327,9 @@ class KarloText:
 
 
 def _assembled(kind: Any, config: ModelConfig) -> Any:
-    """A pipeline put together from its parts, each by the class that the pipeline names.
+    """A pipeline assembled from its parts, each loaded by the class that the pipeline names.
 
-    diffusers no longer finds all parts of an unCLIP by the index that it was published with.
+    diffusers no longer finds all parts of an unCLIP through its published index.
 
     Raises:
         ModelError: a part cannot be loaded.
@@ -429,9 +430,9 @@ def load_projected(folder: Path, wishes: Wishes, *, backbone: Backbone | None = 
     """A projector of a folder, with the model and the guide that it was trained for.
 
     Args:
-        folder: As ``oneword baseline projector`` wrote it.
+        folder: A folder that ``oneword baseline projector`` wrote.
         wishes: How it draws.
-        backbone: A loaded model, which is used if it is the projector's.
+        backbone: A loaded model; it is used if it is the projector's.
 
     Raises:
         ProjectorError: there is no projector, or it does not fit its model or guide.
@@ -464,7 +465,7 @@ def load_projected(folder: Path, wishes: Wishes, *, backbone: Backbone | None = 
 
 
 def load(name: str, wishes: Wishes, *, backbone: Backbone | None = None) -> Variations:
-    """What varies pictures, by its name.
+    """Load a model that varies pictures, by name.
 
     Args:
         name: One of ``VARIATIONS``, an embedded model, a projector's folder, or a hub id or folder
@@ -473,7 +474,7 @@ def load(name: str, wishes: Wishes, *, backbone: Backbone | None = None) -> Vari
         backbone: A loaded model, which is used if it is a projector's.
 
     Raises:
-        VariationsError: there is no such model, or it does not draw so.
+        VariationsError: there is no such model, or it cannot draw with these settings.
         ModelError: it cannot be loaded.
         ProjectorError: a projector is damaged, or does not fit.
         GuideError: a projector's guide cannot be loaded, or is the judge.
@@ -510,7 +511,7 @@ def _class_of(name: str, wishes: Wishes) -> str:
         try:
             config: Any = diffusers.DiffusionPipeline.load_config(name, revision=wishes.revision)
             found = config.get("_class_name")
-        except Exception as error:  # no network, no such model, no right to it
+        except Exception as error:  # no network, no such model, or no permission
             raise VariationsError(f"{must}, got {name}: {reason_of(error)}") from error
     if found not in _CLASSES:
         raise VariationsError(f"{must}, got {name}, which is a {found}.")
@@ -528,10 +529,10 @@ def vary(
     """Vary each of some pictures with every seed.
 
     Args:
-        model: What varies them.
-        pictures: RGB, by name.
-        seeds: One variation of each picture for each.
-        prompt: What the variations show, with "{}" for the picture.
+        model: The model.
+        pictures: RGB pictures, by name.
+        seeds: One variation of each picture for each seed.
+        prompt: What the variations should show, with "{}" for the picture.
         on_picture: Called with the progress of drawing.
 
     Raises:

@@ -1,4 +1,4 @@
-"""VQGAN-CLIP: the codes of a picture are moved until a CLIP finds the picture near to its targets.
+"""VQGAN-CLIP: a picture's codes are optimised until a CLIP finds the picture close to its targets.
 
 Crowson et al. 2022, arXiv:2204.08583; the formulas are those of the notebook "VQGAN+CLIP
 (z+quantize method)" (Crowson 2021) and of nerdyrodent/VQGAN-CLIP at 07a2489.
@@ -33,13 +33,13 @@ from oneword.vocabulary.word import Word
 OnStep = Callable[[int, int], None]
 """``on_step(done, total)``: steps taken so far."""
 METHOD = "VQGAN-CLIP"
-_SMALLEST = 0.75  # side of a cutout, where the guide sees no more than the whole picture: ours
+_SMALLEST = 0.75  # side of a cutout, if the guide's input is no smaller than the picture: ours
 _NUMBERED = re.compile(r"(.+):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|-?inf)\s*", re.DOTALL)
-"""A text with a number behind a colon at its end."""
+"""A text that ends in a colon and a number."""
 
 
 class _StraightThrough(torch.autograd.Function):
-    """One tensor forwards; the gradient goes to another of its shape."""
+    """One tensor in the forward pass; the gradient goes to another of the same shape."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, to: Tensor) -> Tensor:  # noqa: ARG004
@@ -51,7 +51,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(value: Tensor, to: Tensor) -> Tensor:
-    """``value``, bit for bit, whose gradient is that of ``to``.
+    """``value``, bit for bit, with its gradient passed to ``to``.
 
     Source:
         Bengio et al. 2013, arXiv:1308.3432.
@@ -61,7 +61,7 @@ def straight_through(value: Tensor, to: Tensor) -> Tensor:
 
 
 class _Clamp(torch.autograd.Function):
-    """A clamp that lets a gradient through where a step against it leads back inside."""
+    """A clamp that passes a gradient where a step against it leads back inside."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:
@@ -77,26 +77,26 @@ class _Clamp(torch.autograd.Function):
 
 
 def clamp_with_grad(value: Tensor, low: float, high: float) -> Tensor:
-    """``value`` in [low, high]; outside a gradient is kept where descent leads back inside."""
+    """``value`` in [low, high]; outside, a gradient is kept where descent leads back inside."""
     found: Any = _Clamp.apply(value, low, high)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A text to draw towards, or away from where its weight is below 0."""
+    """A text to draw towards, or away from if its weight is below 0."""
 
     text: str
     weight: float = 1.0
     stop: float = -math.inf
-    """Distances below count as this."""
+    """Distances below this count as this."""
 
 
 def phrases(prompt: str) -> list[Phrase]:
     """The phrases of a prompt: ``text``, ``text:weight`` or ``text:weight:stop``, with "|" between.
 
     Raises:
-        PromptError: one is empty, or its weight is 0 or infinite.
+        PromptError: a phrase is empty, or its weight is 0 or infinite.
     """
     return [_phrase(part.strip(), prompt) for part in prompt.split("|")]
 
@@ -117,14 +117,14 @@ def _phrase(part: str, prompt: str) -> Phrase:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """What a picture is drawn towards, in the guide's space."""
+    """A target in the guide's space."""
 
     features: Features
-    """Of one text, or of a picture's cutouts."""
+    """Features of a text, or of a picture's cutouts."""
     weight: float = 1.0
     """Below 0: the picture is drawn away from it."""
     stop: float = -math.inf
-    """Distances below count as this."""
+    """Distances below this count as this."""
 
     def loss(self, seen: Features) -> Float[Tensor, ""]:
         """``|w| mean(max(sign(w) d, stop))`` over the cutouts seen and the target's features.
@@ -141,14 +141,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """A picture, and how the guide's loss fell."""
+    """A picture, and the course of the guide's loss."""
 
     pixels: Pixels
     """One picture."""
     codes: Latents
-    """Its codes, before the nearest rows are taken."""
+    """Its codes, before they are replaced by the nearest rows."""
     losses: tuple[float, ...]
-    """Before each step."""
+    """The loss before each step."""
 
 
 def draw_all(
@@ -165,19 +165,19 @@ def draw_all(
     """Draw every prompt with every seed of the settings.
 
     Args:
-        vq: What turns codes into pictures.
-        guide: The CLIP that is asked.
+        vq: The model that decodes codes.
+        guide: The CLIP that guides.
         config: The settings.
-        prompts: Theirs, with words and lists put in.
+        prompts: The settings' prompts, with words and lists inserted.
         concepts: Words with rows for the guide's text tower; each prompt may name some of them.
-        pictures: Those of the settings, as large as what is drawn.
-        image: That of the settings, as large as what is drawn.
-        on_step: Told how many steps of all pictures are done.
+        pictures: The settings' pictures, at the drawn size.
+        image: The settings' start picture, at the drawn size.
+        on_step: Called with the steps done, for all pictures together.
 
     Raises:
-        ConfigError: the pictures' side is no multiple of a code's.
-        PromptError: a prompt cannot be read, or a word stands in none of them.
-        PlaceholderError: a word is not of the guide's.
+        ConfigError: the pictures' side is not a multiple of a code's.
+        PromptError: a prompt cannot be read, or a word is in none of them.
+        PlaceholderError: a word is not one of the guide.
     """
     constants = config.constants(vq.resolution)
     check_words(guide, prompts, concepts)
@@ -247,7 +247,7 @@ def _settings(
         "cutouts": sides,
         "start": "a picture" if config.init_image is not None else constants.start,
         "init_weight": str(config.init_weight),
-        # what other tools ask of every picture: there is no guidance of that kind here
+        # other tools expect this for every picture; there is no such guidance here
         "guidance_scale": "1",
         "negative_prompt": "",
         "sampler": METHOD,
@@ -270,26 +270,26 @@ def draw(
     init_weight: float = 0.0,
     on_step: OnStep | None = None,
 ) -> Drawn:
-    """Draw one picture. It depends on its own arguments alone, for pictures are drawn one by one.
+    """Draw one picture, which depends only on its own arguments.
 
     Args:
-        vq: What turns codes into pictures.
-        guide: The CLIP that is asked.
-        prompt: Texts, as :func:`phrases` reads them; may hold the concepts' placeholders.
-        seed: Of the first codes and of the cutouts.
-        constants: How.
+        vq: The model that decodes codes.
+        guide: The CLIP that guides.
+        prompt: Texts, as :func:`phrases` reads them; may contain the concepts' placeholders.
+        seed: Seed of the first codes and of the cutouts.
+        constants: The settings.
         concepts: Words with rows for the guide's text tower.
-        pictures: Further targets, as large as what is drawn; of any number.
-        image_share: Share of all weights that the pictures have together, in (0, 1), taken from
-            the texts' own.
-        image: What to start from, as large as what is drawn; ``None``: random codes.
+        pictures: Any number of further targets, at the drawn size.
+        image_share: Share of the total weight that the pictures get together, in (0, 1); the texts
+            get the rest.
+        image: Picture to start from, at the drawn size; ``None``: random codes.
         init_weight: Weight of ``mean((z - z0)^2) / 2``.
-        on_step: Told how far it is.
+        on_step: Called with the progress.
 
     Raises:
-        ConfigError: the picture's side is no multiple of a code's.
+        ConfigError: the picture's side is not a multiple of a code's.
         PromptError: the prompt cannot be read.
-        PlaceholderError: a word is not of the guide's.
+        PlaceholderError: a word is not one of the guide.
     """
     side, factor = constants.resolution, vq.factor
     require(
@@ -325,24 +325,24 @@ def draw(
 
 
 def shown(vq: Quantised, z: Latents) -> Pictures:
-    """The picture of codes: their nearest rows, decoded; the gradient passes both.
+    """The picture of codes: their nearest rows, decoded; the gradient passes through both steps.
 
     Args:
-        vq: What turns codes into pictures.
-        z: Codes, which need be no rows.
+        vq: The model that decodes codes.
+        z: Codes, which need not be rows.
 
     Returns:
-        In [0, 1].
+        The picture, in [0, 1].
     """
     rows = straight_through(vq.nearest(z.detach()), z)
     return clamp_with_grad((vq.decode(rows) + 1) / 2, 0.0, 1.0)
 
 
 def cutouts_of(constants: VQGANConstants, guide: Guide) -> Cutouts | Augmented:
-    """What the guide is shown of a picture.
+    """The cutouts of a picture that the guide sees.
 
-    Where the guide sees as many pixels as the picture has, every published cutout would be the
-    whole picture; there they are at least three quarters as wide, enlarged (ours).
+    If the guide's input has as many pixels as the picture, every published cutout would be the
+    whole picture. In that case they are at least three quarters as wide, enlarged (ours).
     """
     number, size, side = constants.num_cutouts, guide.size, constants.resolution
     if constants.cutouts == "augmented":

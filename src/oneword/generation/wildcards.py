@@ -1,8 +1,8 @@
 r"""Wildcards in prompts: ``{red|green|blue}``, and ``__animals__`` for a line of animals.txt.
 
-What is drawn is chosen by the picture's seed alone, so that a picture can be drawn again by itself,
-and another prompt with as many wildcards gets the same choices. Braces without "|" are text, and so
-are ``\{`` and ``\}``.
+The choice depends only on the picture's seed, so that a picture can be drawn again by itself, and
+another prompt with the same number of wildcards gets the same choices. Braces without "|" are text,
+and so are ``\{`` and ``\}``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from oneword.prompts import PromptError, read_prompts
 
 
 _DEEPEST = 10
-_MOST = 100_000  # characters of a prompt that wildcards have made
+_MOST = 100_000  # most characters of a prompt after wildcards
 _FILE = re.compile(r"(?<!\w)__((?!_)[\w./][\w./-]*?)__(?!\w)")
 _ODDS = re.compile(r"\s*[\d.-]+(\$\$|::)")
 
 
 def has_wildcards(prompt: str, words: Iterable[str] = ()) -> bool:
-    """Whether something in a prompt is chosen by the seed; loaded words are none."""
+    """Whether a prompt has wildcards; loaded words are not."""
     return any(m[0] not in {*words} for m in _FILE.finditer(prompt)) or _group(prompt) is not None
 
 
@@ -34,23 +34,23 @@ def resolved(
     """A prompt with its wildcards chosen.
 
     Args:
-        prompt: As it is written.
-        seed: Of the picture.
-        folder: Where the files of ``__NAME__`` lie, one choice a line.
-        words: Loaded words, which are no wildcards, however they are written.
+        prompt: The prompt as written.
+        seed: The picture's seed.
+        folder: Folder with the files of ``__NAME__``, one choice per line.
+        words: Loaded words, which are not wildcards, however they are written.
 
     Raises:
-        PromptError: there is no such file, or no folder for it; its name leads out of the folder;
-            wildcards stand in each other without end; or numbers of choices are asked for.
+        PromptError: a file or the folder is missing, its name leads out of the folder, wildcards
+            contain each other without end, or a number of choices is requested.
     """
     known = {*words}
-    # random() draws the same in every version of Python, for a text as the seed
+    # random() gives the same numbers in every version of Python, with a text as the seed
     chosen = _chosen(prompt, random.Random(f"wildcards {seed}"), folder, known, 0)
     return _text(chosen)
 
 
 def as_text(prompt: str, words: Iterable[str] = ()) -> str:
-    """A prompt that is read as this one is, without a wildcard, if it looks like one."""
+    """A prompt that is read as this text, with what looks like a wildcard escaped."""
     special = has_wildcards(prompt, words) or "\\{" in prompt or "\\}" in prompt
     return re.sub(r"([{}])", r"\\\1", prompt) if special else prompt
 
@@ -95,7 +95,7 @@ def _chosen(
 
 
 def _group(text: str) -> tuple[int, int, list[str]] | None:
-    """The first outermost ``{a|b}``: where it stands, and its options."""
+    """The first outermost ``{a|b}``: its position and options."""
     opened: list[tuple[int, list[int]]] = []  # start of a brace, and the bars in it
     found: tuple[int, int, list[int]] | None = None
     for match in re.finditer(r"\\[{}]|[{}|]", text):
