@@ -1,1 +1,1 @@
-"""The training loop of words, what it is made of, and the methods that change weights."""
+"""The training loop for words, its parts, and the methods that change weights."""

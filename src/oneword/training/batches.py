@@ -1,4 +1,4 @@
-"""The batches of a job: its pictures, encoded once, noised by the draws of each step."""
+"""The batches of a job: its pictures, encoded once, with the noise of each step's draws."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from oneword.training.samples import Batch, Choices, Samples
 from oneword.training.sizes import check_sizes
 
 
-_ENCODE_CHUNK = 8  # pictures through the VAE at once; bounds memory
+_ENCODE_CHUNK = 8  # pictures through the VAE at once; limits memory
 
 
 class Bucket:
-    """The pictures of a job that have one size, and their masks, encoded."""
+    """The pictures of a job with the same size, and their masks, encoded."""
 
     def __init__(self, backbone: Backbone, job: Job, config: ResolvedConfig) -> None:
         """Encode them.
 
         Args:
             backbone: The frozen model.
-            job: Of these pictures alone.
+            job: A job with only these pictures.
             config: The job's settings.
         """
         self.backbone, self.job, self.config = backbone, job, config
@@ -46,10 +46,10 @@ class Bucket:
 
     @torch.no_grad()
     def _encode(self) -> tuple[Moments, Tensor]:
-        """Posterior of each picture, then of each mirror image, on each of their grounds, by view.
+        """Posterior of each picture, then of each mirror image, on each background, by view.
 
         Returns:
-            The posterior, and where (view, ground, mirrored, picture) stand in it.
+            The posterior, and the position of each (view, ground, mirrored, picture) in it.
         """
         shown: list[Tensor] = []
         places: list[Tensor] = []
@@ -81,14 +81,14 @@ class Bucket:
     def noised(
         self, draws: Draws, times: Tensor, own: Tensor, pictures: Tensor, job: Job
     ) -> Samples:
-        """Noise pictures that the draws name.
+        """Add noise to the pictures chosen by the draws.
 
         Args:
-            draws: Of a step, or of the fixed batch.
-            times: Diffusion time of each of its samples.
-            own: Places of those samples whose pictures are here.
-            pictures: Place of each one's picture here.
-            job: Whose samples they are.
+            draws: Draws of a step, or of the fixed batch.
+            times: Timestep of each sample.
+            own: Indices of the samples with pictures of this size.
+            pictures: Index of each one's picture here.
+            job: The samples' job.
         """
         backbone, device = self.backbone, self.backbone.device
         _, height, width = self.latent_shape
@@ -116,7 +116,7 @@ class Bucket:
 
 
 class Batches:
-    """Pictures, masks and sentences of a job, and the batches that draws make of them."""
+    """Pictures, masks and sentences of a job, and the batches that are drawn from them."""
 
     def __init__(
         self,
@@ -133,11 +133,11 @@ class Batches:
             backbone: The frozen model.
             job: Its pictures, masks and crops.
             config: The job's settings.
-            prompts: The sentences of each picture.
-            against: The sentence from which a sample is guided away.
+            prompts: Gives the sentences of each picture.
+            against: Gives the sentence that a sample is guided away from.
 
         Raises:
-            UserError: the job cannot be trained as it was given.
+            UserError: the job cannot be trained with these settings.
         """
         self.backbone, self.job, self.config, self.against = backbone, job, config, against
         self.sentences = checked(backbone, job, config, prompts)
@@ -159,7 +159,7 @@ class Batches:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(channels, h, w) in which a sample of any size has room."""
+        """(channels, h, w) that is large enough for samples of every size."""
         shapes = [bucket.latent_shape for bucket in self.buckets]
         channels, height, width = (max(sides) for sides in zip(*shapes, strict=True))
         return channels, height, width
@@ -169,7 +169,7 @@ class Batches:
         return self.buckets[0].places.shape[1]
 
     def draws(self, step: int) -> Draws:
-        """The draws of the job's own step, with the noise that its settings make of them."""
+        """The draws of the job's own step, with noise as its settings change it."""
         draws = step_draws(
             self.config.seed,
             step,
@@ -185,13 +185,13 @@ class Batches:
         )
 
     def noised(self, draws: Draws, times: Tensor, *, alone: bool = False) -> list[Batch]:
-        """Noise the pictures that the draws name; those of one size make one batch.
+        """Add noise to the pictures chosen by the draws; those of one size form one batch.
 
         Args:
-            draws: Of a step, or of the fixed batch.
-            times: Diffusion time of each sample, in [0, 1), before the family's own map.
-            alone: Of the fixed batch: leave further words out of the sentences, and what settings
-                change of sentences and loss, so that its losses compare.
+            draws: Draws of a step, or of the fixed batch.
+            times: Time of each sample, in [0, 1), before the family's own mapping to timesteps.
+            alone: For the fixed batch: use no extra words and no changes of sentences and loss by
+                the settings, so that losses are comparable.
         """
         choices = [self.sentences[picture] for picture in draws.pictures.tolist()]
         sentences = [
@@ -224,10 +224,10 @@ class Batches:
 def checked(
     backbone: Backbone, job: Job, config: ResolvedConfig, prompts: PromptsPart
 ) -> list[Choices]:
-    """The sentences of each picture of a job, where its parts fit each other and the model.
+    """The sentences of each picture of a job, after checking that its parts fit together.
 
     Raises:
-        UserError: the job cannot be trained as it was given.
+        UserError: the job cannot be trained with these settings.
     """
     sentences = [c if isinstance(c, Choices) else Choices(tuple(c)) for c in prompts(job, config)]
     name, count = job.name, len(job.pictures)
@@ -275,7 +275,7 @@ def checked(
 def every_sentence(
     sentences: Sequence[Choices], config: ResolvedConfig, against: AgainstPart | None
 ) -> list[str]:
-    """Every sentence that is read with a sample, once, in the order of the alphabet."""
+    """Every sentence that is used with a sample, once, in alphabetical order."""
     found = {sentence for choices in sentences for sentence in choices}
     found |= {other for sentence in found for other in wording.longest(sentence, config)}
     if against is not None:

@@ -16,17 +16,17 @@ from oneword.training.job import below
 
 
 _PACKAGES = {"prodigy": "prodigyopt", "lion": "lion_pytorch", "adamw8bit": "bitsandbytes"}
-"""Of optimisers that are an extra of this package under their own name."""
+"""Packages of optimisers that are extras of this package with the same name."""
 _KINDS = {bool: torch.bool, int: torch.int64, float: torch.float64}
-"""How numbers of a state are kept; they come back as what they were."""
+"""Types of the numbers of a state, so that they are restored with the same type."""
 _STATE, _NUMBER, _GROUP = "state/", "number/", "group/"  # before the names of a state's tensors
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse an optimiser whose library is not there.
+    """Refuse an optimiser whose library is not installed.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not installed.
     """
     package = _PACKAGES.get(name)
     if package is not None and importlib.util.find_spec(package) is None:
@@ -37,14 +37,14 @@ def check_optimizer(name: str) -> None:
 
 
 class ByLibrary:
-    """A library's optimiser over the tensors of one word, which it shares with no other word."""
+    """A library's optimiser for the tensors of one word, not shared with any other word."""
 
     def __init__(self, config: ResolvedConfig, rows: Mapping[str, nn.Parameter]) -> None:
-        """Make it, without any step done.
+        """Make it, before the first step.
 
         Args:
-            config: Of the word; its ``optimizer`` is none of ours.
-            rows: What is trained, by name.
+            config: The word's settings, with an ``optimizer`` of another library.
+            rows: The trained tensors, by name.
 
         Raises:
             ConfigError: the library is not installed.
@@ -61,9 +61,8 @@ class ByLibrary:
         """Move the tensors.
 
         Args:
-            gradients: One for each tensor, in their order; where ``None``, it neither decays nor
-                moves.
-            rates: Absolute, likewise.
+            gradients: One for each tensor, in order; with ``None`` it neither decays nor moves.
+            rates: Absolute rates, one for each tensor.
         """
         groups = self.optimizer.param_groups
         for parameter, group, gradient, rate in zip(
@@ -76,11 +75,11 @@ class ByLibrary:
 
     @property
     def factor(self) -> float:
-        """What the optimiser itself multiplies the rate by now: 1, but for Prodigy."""
+        """The optimiser's own factor for the rate: 1, except for Prodigy."""
         return float(self.optimizer.param_groups[0].get("d", 1.0))
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy of everything that a step changes, but the tensors that are trained."""
+        """A copy of everything that a step changes, except the trained tensors."""
         found: dict[str, Tensor] = {}
         for (name, parameter), group in zip(
             self.rows.items(), self.optimizer.param_groups, strict=True
@@ -131,7 +130,7 @@ def _made(config: ResolvedConfig, groups: list[dict[str, Any]]) -> torch.optim.O
     if config.optimizer == "prodigy":
         from prodigyopt import Prodigy  # needs the optional extra
 
-        # the two that its authors advise for diffusion models, as diffusers' scripts have them
+        # the two settings that its authors recommend for diffusion models, as in diffusers' scripts
         return Prodigy(groups, **adam, use_bias_correction=True, safeguard_warmup=True)
     if config.optimizer == "lion":
         from lion_pytorch import Lion  # needs the optional extra
@@ -141,5 +140,5 @@ def _made(config: ResolvedConfig, groups: list[dict[str, Any]]) -> torch.optim.O
         from bitsandbytes.optim import AdamW8bit  # needs the optional extra
 
         return AdamW8bit(groups, **adam)
-    # of its two ways the one that takes a rate from outside
+    # of its two modes, the one with a given rate
     return transformers.Adafactor(groups, lr=1.0, scale_parameter=False, relative_step=False)

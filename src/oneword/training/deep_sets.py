@@ -1,4 +1,4 @@
-"""A network from a set of vectors to one vector, the same in whatever order the set stands."""
+"""A network from a set of vectors to one vector that does not depend on their order."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 
 class Equivariant(nn.Module):
-    """One layer over a set: each member's own linear map less a linear map of the mean.
+    """One layer over a set: a linear map of each member minus a linear map of the mean.
 
     Args:
         dim: Width of the members.
-        out: Width of what comes out, one for each member.
+        out: Width of the output for each member.
 
     Source:
-        Zaheer et al. 2017, arXiv:1703.06114, section 3, with the mean for the pool and a
-        full matrix in place of each factor.
+        Zaheer et al. 2017, arXiv:1703.06114, section 3, with the mean for pooling and a full matrix
+        instead of each factor.
     """
 
     def __init__(self, dim: int, out: int) -> None:
@@ -35,15 +35,15 @@ class Equivariant(nn.Module):
 class DeepSets(nn.Module):
     """Equivariant layers, the mean over the set, and a perceptron of two layers.
 
-    Sets of any size go through the same weights. ELU follows every layer but the last.
+    Sets of any size use the same weights. ELU follows every layer except the last.
 
     Args:
         dim: Width of a set's members.
-        hidden: Width of all that is between.
-        out: Width of what comes out, one vector for each set.
-        num_layers: Equivariant layers.
-        dropout: Share of values that are zeroed before each layer of the perceptron while it
-            learns, in [0, 1).
+        hidden: Width of all hidden layers.
+        out: Width of the output vector of each set.
+        num_layers: Number of equivariant layers.
+        dropout: Share of values that are zeroed before each layer of the perceptron in training, in
+            [0, 1).
 
     Source:
         Zaheer et al. 2017, arXiv:1703.06114, section 3.
@@ -70,7 +70,7 @@ class DeepSets(nn.Module):
 
         Args:
             sets: (sets, members, dim).
-            generator: Of the values that are zeroed, on the CPU; ``None``: none are.
+            generator: CPU generator for the zeroed values; ``None``: none are zeroed.
 
         Returns:
             (sets, out).
@@ -87,11 +87,11 @@ class DeepSets(nn.Module):
 
 @torch.no_grad()
 def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw the first weights of a network's linear layers, as torch does, from a generator.
+    """Initialise a network's linear layers as torch does, but from a generator.
 
     Args:
-        network: On the CPU.
-        generator: Likewise.
+        network: A network on the CPU.
+        generator: A generator on the CPU.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Linear):

@@ -1,8 +1,8 @@
-"""Every random number of training: a pure function of (job's seed, own step, sample).
+"""All random numbers of training: a pure function of (job's seed, own step, sample).
 
-Nothing here knows of slots, queues or neighbours, and there is no state to save: a resumed run
-draws what the unbroken one would have drawn. All draws are made on the CPU, so that every device
-sees the same numbers.
+They do not depend on slots, queues or neighbours, and there is no state to save: a resumed run
+draws the same numbers as an unbroken one. All draws are made on the CPU, so that every device sees
+the same numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from oneword._typing import Latents, Uniforms
 
 _TRAINING, _EVALUATION, _PERMUTATION, _GROUNDS, _TRICKS = range(5)
 EVALUATION_SPAN = (0.1, 0.95)
-"""Part of the diffusion time that the fixed evaluation batch covers, as fractions."""
+"""Range of times that the fixed evaluation batch covers, as fractions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +31,25 @@ class Draws:
     flips: Bool[Tensor, " batch"]
     """Whether the picture is mirrored."""
     sentences: Uniforms
-    """Which of the picture's sentences: ``floor(u * count)``."""
+    """Chooses among the picture's sentences: ``floor(u * count)``."""
     times: Uniforms
-    """Diffusion time, before the family's own map."""
+    """Time, before the family's own mapping to timesteps."""
     posterior_noise: Latents
-    """Standard normal; picks the sample of the VAE's posterior."""
+    """Standard normal; chooses the sample of the VAE's posterior."""
     noise: Latents
-    """Standard normal; what the denoiser has to undo."""
+    """Standard normal; the noise that the denoiser has to remove."""
     grounds: Int[Tensor, " batch"]
-    """Index of the ground behind a picture with transparency."""
+    """Index of the background behind a picture with transparency."""
     offsets: Float[Tensor, "batch channels 1 1"]
-    """Standard normal; what an offset adds to the noise."""
+    """Standard normal; the offset added to the noise, before its factor."""
     wordings: Int[Tensor, " batch"]
-    """Seeds of what is done to the sentences, in [0, 2**62)."""
+    """Seeds for changes of the sentences, in [0, 2**62)."""
     views: Int[Tensor, " batch"]
     """Index of the picture's view: 0 is the picture itself."""
 
 
 def generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
-    """A CPU generator that belongs to (seed, stream, index) alone.
+    """A CPU generator that depends only on (seed, stream, index).
 
     Neighbouring seeds and steps give unrelated draws, because the triple is hashed.
     """
@@ -59,7 +59,7 @@ def generator(seed: int, stream: int, index: int = 0) -> torch.Generator:
 
 
 def balanced(seed: int, first: int, count: int, num_pictures: int) -> Int[Tensor, " batch"]:
-    """Pictures ``first .. first + count - 1`` of an endless row of shuffled decks."""
+    """Pictures ``first .. first + count - 1`` of an endless sequence of shuffled decks."""
     positions = range(first, first + count)
     decks = {
         deck: torch.randperm(num_pictures, generator=generator(seed, _PERMUTATION, deck))
@@ -81,17 +81,17 @@ def step_draws(
 ) -> Draws:
     """Draws of a concept's own step.
 
-    Every picture is used equally often: the indices run through shuffled decks.
+    Every picture is used equally often, because indices come from shuffled decks.
 
     Args:
         seed: The job's seed.
         step: The concept's own step, 0 or more.
-        batch: Samples of this concept.
-        num_pictures: Pictures to choose from.
+        batch: Number of samples of this concept.
+        num_pictures: Number of pictures to choose from.
         latent_shape: (channels, h, w) of one sample.
         random_flip: Mirror half of the samples.
-        num_grounds: Grounds to choose from.
-        num_views: Views of each picture to choose from.
+        num_grounds: Number of backgrounds to choose from.
+        num_views: Number of views of each picture to choose from.
     """
     g = generator(seed, _TRAINING, step)
     uniforms = torch.rand(3, batch, generator=g)
@@ -117,7 +117,7 @@ def step_draws(
 def evaluation_draws(
     seed: int, batch: int, num_pictures: int, latent_shape: tuple[int, ...], num_grounds: int = 1
 ) -> Draws:
-    """Draws of the fixed evaluation batch: no mirror images or tricks, times at stratum centres.
+    """Draws of the fixed evaluation batch: no mirroring or tricks, times at the centres of strata.
 
     Source:
         The fixed batch is DVAR's (Voronov et al. 2023, arXiv:2302.04841); the strata are ours.

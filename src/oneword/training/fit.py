@@ -1,4 +1,4 @@
-"""Whether a job's sentences are short enough for the words in them, before any step."""
+"""Check before the first step that a job's sentences are short enough for the words in them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from oneword.training.parts import Form
 from oneword.vocabulary.tokenizer import TooLongError
 
 
-_LONG = 200  # characters of a sentence that a message shows whole
+_LONG = 200  # characters up to which a message shows a whole sentence
 
 
 def filled(sentence: str, token: str, others: Iterable[str] = ()) -> str:
-    """A sentence with a word in place of "{}", and further words in place of their names.
+    """A sentence with a word for "{}", and extra words for their names.
 
     Args:
-        sentence: As the job's.
+        sentence: A sentence of the job.
         token: Placeholder of the word.
-        others: Names of the further words.
+        others: Names of the extra words.
     """
     sentence = sentence.replace("{}", token)
     for name in others:
@@ -34,13 +34,13 @@ def filled(sentence: str, token: str, others: Iterable[str] = ()) -> str:
 def longest_words(
     backbone: Backbone, job: Job, config: ResolvedConfig, form: Form
 ) -> tuple[list[Concept], tuple[str, ...]]:
-    """A job's words with all the vectors that they will have, under the names a person knows.
+    """A job's words with all vectors that they will have, under the names that the user knows.
 
-    An initialiser that is yet to be chosen counts as the first that will be tried, and output
-    vectors count as the rows that are read for them, so that no text encoder runs.
+    If the initialiser is not chosen yet, the first candidate is used; output vectors count as the
+    rows that are read for them, so that no text encoder runs.
 
     Returns:
-        The words, and the names by which sentences call the further ones.
+        The words, and the names of the extra ones in sentences.
 
     Raises:
         UserError: the job cannot be trained as it was given.
@@ -73,17 +73,17 @@ def check_fit(
     token: str,
     others: Sequence[str] = (),
 ) -> None:
-    """Let the tokenizers refuse a sentence that is too long for its words; inside ``injected``.
+    """Refuse sentences that are too long for their words, by the tokenizers; inside ``injected``.
 
     Args:
         backbone: The model.
-        sentences: With "{}" for the word and "{name}" for a further one.
-        fill: Puts in what stands for the words in the model now.
-        token: The word as the person wrote it, for the message.
-        others: Names of the further words.
+        sentences: With "{}" for the word and "{name}" for an extra one.
+        fill: Inserts the words' present placeholders in the model.
+        token: The word as the user wrote it, for the message.
+        others: Names of the extra words.
 
     Raises:
-        JobError: one is too long.
+        JobError: a sentence is too long.
     """
     texts = {fill(sentence): sentence for sentence in sentences}
     for vocabulary in backbone.vocabularies.values():

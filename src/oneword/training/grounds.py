@@ -1,4 +1,4 @@
-"""What pictures with transparency are set on: another ground each step, so that none is learned."""
+"""Backgrounds of pictures with transparency: a different one each step, so that none is learned."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from oneword.training.job import Job, JobError
 
 
 NUM_GROUNDS = 8
-"""Of a picture, and as many of its mirror image: each is encoded once."""
+"""Backgrounds of a picture, and of its mirror image; each is encoded once."""
 _STREAM = 78
-"""Of the grounds' draws."""
+"""Stream of the backgrounds' draws."""
 
 
 def check_grounds(job: Job, config: ResolvedConfig, family: str) -> None:
-    """Refuse grounds that a job's pictures or its model have no use for.
+    """Refuse backgrounds that do not fit a job's pictures or its model.
 
     Raises:
-        JobError: places of the embedded model's world are asked for with another model, or grounds
-            by name for a picture that is not transparent anywhere.
+        JobError: places of the embedded model's world are requested for another model, or
+            backgrounds for pictures without transparency.
     """
     asked, opacity = config.backgrounds, job.opacity
     if opacity is not None and len(opacity) != len(job.pictures):
@@ -58,13 +58,13 @@ def check_grounds(job: Job, config: ResolvedConfig, family: str) -> None:
 
 
 def grounds_for(config: ResolvedConfig, family: str, size: int) -> Pixels | None:
-    """The grounds of a job, a pure function of its seed; ``None``: white.
+    """The backgrounds of a job, a pure function of its seed; ``None``: white.
 
     Args:
-        config: Its seed and ``backgrounds``: "auto" is half plain colours and half places on the
-            embedded model, else colours.
-        family: The model's.
-        size: Side, px.
+        config: With its seed and ``backgrounds``: "auto" is half plain colours and half places on
+            the embedded model, otherwise colours.
+        family: The model's family.
+        size: Side, in px.
 
     Returns:
         (2 * NUM_GROUNDS, 3, size, size) in [-1, 1], colours and places in turn.
@@ -81,12 +81,12 @@ def grounds_for(config: ResolvedConfig, family: str, size: int) -> Pixels | None
     chosen = places[torch.randperm(len(places), generator=draws)[torch.arange(count) % len(places)]]
     if asked == "world":
         return chosen
-    turn = torch.arange(count) % 4 < 2  # for a picture and for its mirror image alike
+    turn = torch.arange(count) % 4 < 2  # for a picture and for its mirror image
     return torch.where(turn[:, None, None, None], colours, chosen)
 
 
 def _colours(count: int, size: int, draws: torch.Generator) -> Pixels:
-    """Plain grounds, a little darker below; their hues lie evenly around the circle."""
+    """Plain backgrounds, slightly darker at the bottom; their hues are evenly spaced."""
     first, *rest = torch.rand(1 + 2 * count, generator=draws).tolist()
     shade = torch.linspace(1.0, 0.9, size)[None, :, None]
     found = []
@@ -108,7 +108,7 @@ def _places(size: int) -> Pixels:
 
 @lru_cache(maxsize=1)
 def _shipped_places() -> Pixels:
-    """The world's places with nothing in them, drawn once: squares side by side."""
+    """The world's empty places, drawn once: squares side by side."""
     data = resources.files("oneword.microworld").joinpath("pictures/places.png").read_bytes()
     with Image.open(io.BytesIO(data)) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
@@ -119,16 +119,16 @@ def _shipped_places() -> Pixels:
 def on_grounds(
     job: Job, config: ResolvedConfig, family: str
 ) -> tuple[Pixels, Int[Tensor, "grounds sides pictures"]]:
-    """A job's pictures and, where they are mirrored, their mirror images, on all of their grounds.
+    """A job's pictures and, if they are mirrored, their mirror images, on all of their backgrounds.
 
     Args:
         job: Its pictures and their opacity.
         config: Its settings.
-        family: The model's.
+        family: The model's family.
 
     Returns:
-        Different pictures, each once, and where (ground, mirrored, picture) stand among them. One
-        without transparency is the same on every ground.
+        The different pictures, each once, and the index of each (ground, mirrored, picture) among
+        them. One without transparency is the same on every background.
     """
     pictures, opacity = job.pictures, job.opacity
     count = len(pictures)
@@ -156,12 +156,12 @@ def on_grounds(
 
 
 def set_on(pictures: Pixels, opacity: Tensor, ground: Tensor) -> Pixels:
-    """Pictures on another ground than the white that they show.
+    """Pictures on another background than white.
 
     Args:
         pictures: (batch, 3, height, width) in [-1, 1], on white.
         opacity: (batch, 1, height, width) in [0, 1].
         ground: (3, height, width) in [-1, 1], or one for each picture.
     """
-    # a pixel on white is a * colour + (1 - a), so the ground comes instead of that white
+    # a pixel on white is a * colour + (1 - a), so the background replaces that white
     return (pictures - (1 - opacity) * (1 - ground)).clamp(-1, 1)

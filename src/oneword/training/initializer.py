@@ -1,4 +1,4 @@
-"""The existing word that a new one starts from, ranked by its loss."""
+"""The existing word that a new one starts from, chosen by its loss."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from oneword.training.record import Record
 from oneword.training.samples import Batch, spread
 
 
-_NUM_NOUNS = 12  # initialisers that are tried where none is given
+_NUM_NOUNS = 12  # initialisers that are tried if none is given
 
 
 _NOUN_SAMPLES = 4  # samples of the fixed batch that rank them
 
 
-_AT_ONCE = 64  # words whose samples are in memory together
+_AT_ONCE = 64  # words whose samples are in memory at the same time
 
 
 def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str]:
-    """Common nouns that are tried where a job names no initialiser, the first ones first.
+    """Common nouns to try if a job names no initialiser, in order.
 
     Raises:
-        JobError: the model's vocabulary holds none of them.
+        JobError: the model's vocabulary has none of them.
     """
     vocabularies = backbone.vocabularies.values()
     common = of_family(COMMON_WORDS, backbone.family, config.learnable_property)
@@ -52,17 +52,17 @@ def word_losses(
     loss: LossPart = squared_error,
     samples: int | None = None,
 ) -> dict[str, float]:
-    """What each existing word makes of a job's pictures: the mean loss, in the word's place.
+    """The mean loss on a job's pictures with each existing word instead of the new one.
 
     Args:
-        batches: Of the job.
-        words: Of the model's vocabulary.
+        batches: The job's batches.
+        words: Words of the model's vocabulary.
         scored: The samples, such as the fixed batch.
         loss: Per-sample loss.
-        samples: Those that a step of training takes at once; ``None``: by the job's settings.
+        samples: Samples that a training step takes at once; ``None``: by the job's settings.
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, equation 2, of a word that is not learned.
+        Gal et al. 2022, arXiv:2208.01618, equation 2, for a word that is not learned.
     """
     backbone = batches.backbone
     own = backbone.micro_batch_size or batches.config.train_batch_size
@@ -85,16 +85,16 @@ def choose_initializer(
     """The common noun that explains the pictures best, by the denoising loss.
 
     Args:
-        batches: Of the job.
-        record: Where it is said.
+        batches: The job's batches.
+        record: Gets a message about the choice.
         loss: Per-sample loss.
-        samples: As of ``word_losses``.
+        samples: As for :func:`word_losses`.
 
     Returns:
-        The noun, and the loss of each that was tried.
+        The noun, and the loss of each candidate.
 
     Raises:
-        JobError: the model's vocabulary holds none of the common nouns.
+        JobError: the model's vocabulary has none of the common nouns.
     """
     nouns = nouns_for(batches.backbone, batches.job.name, batches.config)
     found = word_losses(batches, nouns, spread(batches.fixed, _NOUN_SAMPLES), loss, samples)

@@ -1,4 +1,4 @@
-"""A word to learn, how it stands, and what became of it."""
+"""A word to learn, its progress, and its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oneword.prompts.descriptions import Descriptions
 
 
 class JobError(UserError):
-    """A job cannot be trained as it was given."""
+    """A job cannot be trained with its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,28 +27,30 @@ class Job:
     """One word to learn: its pictures and its own settings."""
 
     name: str
-    """How results and messages call the job."""
+    """Name of the job in results and messages."""
     pictures: Pixels
     """Pictures of the thing, float32 in [-1, 1], at the model's resolution."""
     config: InversionConfig
     crops: Int[Tensor, "crops 4"] | None = None
-    """Original height and width, and top and left of the crop in the resized picture, px, of each
-    picture; ``None``: every picture is whole."""
+    """For each picture, original height and width, and top and left of the crop in the resized
+    picture, in px; ``None``: every picture is whole."""
     masks: Float[Tensor, "masks 1 height width"] | None = None
-    """What of each picture, in [0, 1], the loss counts; ``None``: all of it."""
+    """Which part of each picture counts in the loss, in [0, 1]; ``None``: all of it."""
     opacity: Float[Tensor, "pictures 1 height width"] | None = None
-    """How solid each picture is, in [0, 1], where ``pictures`` show some of them on white, whose
-    place ``config.backgrounds`` takes; ``None``: they have no transparency."""
+    """Opacity of each picture, in [0, 1]. ``pictures`` show transparent areas on white, which
+    ``config.backgrounds`` replaces. ``None``: no picture has transparency."""
     sizes: Int[Tensor, "sizes 2"] | None = None
-    """Height and width of each picture, px, where they differ: it lies in the upper left of its
-    frame in ``pictures``, ``masks`` and ``opacity``; ``None``: every picture fills its frame."""
+    """Height and width of each picture in px, if they differ: the picture is in the upper left of
+    its frame in ``pictures``, ``masks`` and ``opacity``. ``None``: every picture fills its
+    frame."""
     captions: tuple[str, ...] | None = None
-    """One per picture, each with the placeholder; ``None``: the template set of ``config``."""
+    """A caption for each picture, with the placeholder; ``None``: the template set of
+    ``config``."""
     descriptions: Descriptions | None = None
-    """The thing in words, for setups whose word is a description."""
+    """The thing in people's words, for setups that use a description."""
 
     def by_size(self) -> list[tuple[list[int], Job]]:
-        """The pictures of each size: their places, and a job of them alone without captions."""
+        """The pictures of each size: their indices, and a job with only these, without captions."""
         if self.sizes is None:
             return [([*range(len(self.pictures))], self)]
         found: dict[tuple[int, int], list[int]] = {}
@@ -76,31 +78,31 @@ class Job:
 
 
 Status = Literal["finished", "stopped", "nothing-learned", "diverged", "interrupted", "failed"]
-"""How a job ended: "stopped" is early but well, "interrupted" can be resumed."""
+"""How a job ended: "stopped" means early but successfully, "interrupted" can be resumed."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What became of a job."""
+    """The result of a job."""
 
     job: Job
     status: Status
     concept: Concept | None
-    """On the CPU; ``None`` only where the job never began."""
+    """The learned word, on the CPU; ``None`` only if the job never began."""
     steps: int = 0
     best_step: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
     """(step, loss on the fixed batch)."""
     reason: str = ""
-    """Why the job ended as it did; empty for "finished"."""
+    """Why the job ended in this way; empty for "finished"."""
     cause: Exception | None = None
-    """What was raised, where a job failed in this call."""
+    """The exception, if the job failed in this call."""
     messages: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where one job stands after a step."""
+    """The state of a job after a step."""
 
     job: Job
     config: ResolvedConfig
@@ -108,25 +110,26 @@ class Progress:
     step: int
     """Steps done; 0 before the first."""
     evaluated: bool
-    """The fixed evaluation batch was scored at this step."""
+    """Whether the fixed evaluation batch was scored at this step."""
     losses: Sequence[tuple[int, float]]
     """(step, loss on the fixed batch), oldest first."""
     best_loss: float
     best_step: int
     distance: float
-    """How far the rows have moved, relative to the initial rows' norm, at the last scoring."""
+    """Distance that the rows have moved until the last scoring, relative to the initial rows'
+    norm."""
     learning_rate: float
-    """Absolute rate of the step just done, the first encoder's."""
+    """Absolute rate of the last step, for the first encoder."""
     rows: Mapping[str, Tensor]
-    """The rows as they are now, by text encoder; copy them to keep them."""
+    """The present rows, by text encoder; copy them to keep them."""
     word: Callable[[], Concept]
-    """Makes a copy of the word as it is now, on the CPU, as a file may hold it."""
+    """Makes a copy of the present word on the CPU, ready to be saved."""
     token: str
-    """Placeholder that stands for the rows now: ``on_step`` may draw prompts that hold it."""
+    """Placeholder of the rows in the model: ``on_step`` may draw prompts that contain it."""
     negative_prompt: str = ""
-    """What such a drawing takes for its negative prompt."""
+    """Negative prompt for such a drawing."""
     message: str = ""
-    """What the person should know: an initialiser chosen, a roll-back."""
+    """A message for the user, such as a chosen initialiser or a roll-back."""
 
     @property
     def loss(self) -> float:
@@ -140,5 +143,5 @@ def encoder_of(name: str) -> str:
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, under the rest of their names."""
+    """The tensors whose names begin with a prefix, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""One job in a slot: its rows and its optimiser, beside its batches and its record.
+"""One job in a slot: its rows and optimiser, with its batches and record.
 
-A learner knows nothing of its neighbours; the loop asks it for a batch, hands it a gradient, and
-asks it to judge a score. All of it that a step changes can be copied and put back.
+A learner knows nothing of its neighbours. The loop asks it for a batch, gives it a gradient, and
+asks it to judge a score. Everything that a step changes can be copied and restored.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from oneword.training.record import Record, Verdict
 from oneword.training.state import Active
 
 
-_LIBRARY = "optimizer/"  # before names of a library's state among what is trained
+_LIBRARY = "optimizer/"  # prefix of a library's state among the trained tensors
 
 
 def slot_token(slot: int) -> str:
-    """Placeholder that stands for the word of a slot while it trains."""
+    """Placeholder of a slot's word during training."""
     return f"<slot-{slot}>"
 
 
 class Live:
-    """A word that is being learned, for ``injected``: its tensors are those of the moment."""
+    """A word that is being learned, for ``injected``, with its present tensors."""
 
     def __init__(self, learner: Learner, name: str = "") -> None:
         self.learner, self.name = learner, name
@@ -76,9 +76,9 @@ class Learner:
         Args:
             backbone: The frozen model.
             job: What to learn.
-            parts: The loop's.
-            index: Place of the job among all jobs.
-            slot: Place in the batch; its token stands for the word while it trains.
+            parts: The loop's parts.
+            index: Index of the job among all jobs.
+            slot: Index in the batch; its token is the word's placeholder during training.
 
         Raises:
             UserError: the job cannot be trained as it was given.
@@ -113,21 +113,21 @@ class Learner:
 
     @property
     def is_due(self) -> bool:
-        """Whether the fixed batch is to be scored now."""
+        """Whether the fixed batch is due to be scored."""
         return self.record.is_due(self.config.evaluation_steps)
 
     @property
     def is_regular(self) -> bool:
-        """Whether a run of more steps would be scored at this step, too."""
+        """Whether a run with more steps would also be scored at this step."""
         return self.step % self.config.evaluation_steps == 0
 
     def wants_steps(self, status: Status) -> bool:
-        """Whether a job with this end might not have ended with more steps."""
+        """Whether a job with this end could continue with more steps."""
         given_up = status == "nothing-learned" and self.dead is None
         return given_up or (status == "finished" and self.record.is_over)
 
     def start(self, initial: dict[str, Tensor]) -> None:
-        """Place the initial rows and a fresh optimiser."""
+        """Set the initial rows and a new optimiser."""
         config, device = self.config, self.backbone.device
         self.initial = {n: v.detach().to(device, torch.float32) for n, v in initial.items()}
         chosen = config.train_encoders or tuple(self.backbone.vocabularies)
@@ -144,13 +144,13 @@ class Learner:
         words = self.words()
         self.others = tuple(words.others)
         if words.kind == OUTPUT_VECTORS and config.optimizer != "prodigy":
-            # as large a step in units of the vectors' own spread as rows take in theirs
+            # the same step in units of the vectors' own spread as rows have in theirs
             relative = {n: self.rates[encoder_of(n)][1] for n in self.initial}
             self.rates = {n: (r * float(self.initial[n].std()), r) for n, r in relative.items()}
         self.library = None if config.optimizer == "adamw" else ByLibrary(config, self.rows)
         self.moments = {
             name: {
-                # the fused step wants its count beside the rows
+                # the fused step needs its count on the rows' device
                 "step": torch.zeros((), device=device if is_fused(device) else None),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
@@ -161,11 +161,11 @@ class Learner:
         self.record.best, self.record.good = self.kept(), self.trained()
 
     def words(self) -> Words:
-        """What the tensors are in prompts now."""
+        """The words in prompts that the tensors give now."""
         return self.form.words(self.rows | self.frozen, self.config, self.step)
 
     def moving(self) -> dict[str, nn.Parameter]:
-        """What takes part in training at this step."""
+        """The tensors that take part in training at this step."""
         resting = self.words().resting
         return {name: p for name, p in self.rows.items() if name not in resting}
 
@@ -176,11 +176,11 @@ class Learner:
         return last.resting >= self.rows.keys()
 
     def fill(self, sentence: str) -> str:
-        """A sentence with the slot's own words in it."""
+        """A sentence with the slot's own placeholders inserted."""
         return filled(sentence, self.token, self.others)
 
     def token_of(self, name: str) -> str:
-        """Placeholder of a further word."""
+        """Placeholder of an extra word."""
         return further_token(self.token, name)
 
     def kept(self) -> dict[str, Tensor]:
@@ -210,14 +210,14 @@ class Learner:
             self.library.restore(below(trained, _LIBRARY))
 
     def rate(self, name: str, step: int) -> float:
-        """Absolute rate of a tensor at a step: its own, or that of its text encoder."""
+        """Absolute rate of a tensor at a step: its own, or its text encoder's."""
         absolute, _ = self.rates[name if name in self.rates else encoder_of(name)]
         return absolute * self.record.rate_factor * schedule(self.config, step)
 
     def checked(self, loss: Tensor, given: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients for a step, without waiting for the device; ``None``: it takes no part.
+        """The gradients for a step, without waiting for the device; ``None`` for resting tensors.
 
-        Where a number is not finite the gradient counts as zero; the next scoring rolls back.
+        If a number is not finite, the gradient counts as zero, and the next scoring rolls back.
         """
         finite = self.record.check(loss, given)
         if self.step == 0:
@@ -231,8 +231,8 @@ class Learner:
 
     @torch.no_grad()
     def stepped(self) -> None:
-        """Finish the step that ``update`` has made."""
-        for parameter in self.rows.values():  # a rate so high that the rows overflow
+        """Finish a step after ``update``."""
+        for parameter in self.rows.values():  # a rate so high that rows overflow
             self.record.bad |= ~parameter.isfinite().all()
             parameter.nan_to_num_(0.0, 0.0, 0.0)
         moving = self.moving()
@@ -241,7 +241,7 @@ class Learner:
         self.record.step += 1
 
     def measures(self, loss: Tensor) -> Tensor:
-        """What a scoring reads from the device, in one piece: loss, bad, distance."""
+        """What a scoring reads from the device, in one tensor: loss, bad, distance."""
         moved = sum((p.detach() - self.initial[n]).square().sum() for n, p in self.rows.items())
         size = sum(self.initial[n].square().sum() for n in self.rows)
         assert isinstance(moved, Tensor)
@@ -250,7 +250,7 @@ class Learner:
         )
 
     def judge(self, loss: float, bad: bool, distance: float) -> Verdict | None:
-        """Record what ``measures`` read; an ending and its reason, or ``None`` to go on."""
+        """Record what ``measures`` read; return an ending and its reason, or ``None``."""
         rates = ", ".join(
             f"{absolute:.3g} ({relative:.3g} of the vocabulary's spread)"
             for absolute, relative in self.rates.values()
@@ -258,7 +258,7 @@ class Learner:
         return self.record.judge(loss, bad, distance, self, rates=rates)
 
     def state(self) -> Active:
-        """What ``resume`` goes on from."""
+        """The state for ``resume``."""
         tensors = self.trained()
         tensors |= {f"good/{key}": value for key, value in self.record.good.items()}
         tensors |= {f"best/{name}": value for name, value in self.record.best.items()}
@@ -273,7 +273,7 @@ class Learner:
         )
 
     def resume(self, state: Active) -> None:
-        """Continue from what ``state`` gave."""
+        """Continue from the output of ``state``."""
         device, tensors = self.backbone.device, state.tensors
         self.config = dataclasses.replace(self.config, initializer_token=state.initializer_token)
         self.ranking = state.ranking
@@ -287,7 +287,7 @@ class Learner:
         self.record.best = {n: value.to(device) for n, value in below(tensors, "best/").items()}
 
     def progress(self, *, evaluated: bool) -> Progress:
-        """What ``stop`` and ``on_step`` are told."""
+        """The argument of ``stop`` and ``on_step``."""
         words = self.words()
         factor = 1.0 if self.library is None else self.library.factor
         return self.record.progress(
@@ -302,13 +302,13 @@ class Learner:
         )
 
     def live(self) -> list[Live]:
-        """The words under the slot's own placeholders, for ``injected``."""
+        """The words with the slot's own placeholders, for ``injected``."""
         return [Live(self), *(Live(self, name) for name in self.others)]
 
     def saved(self) -> Concept:
-        """The word as it is now, or the average that ``keep`` names, as a file may hold it.
+        """The present word, or the average with ``keep`` "average", ready to be saved.
 
-        While a number that was not finite waits to be rolled back, it is the word before.
+        If a number was not finite and is not rolled back yet, it is the word before that.
         """
         trained = self.record.good if self.record.bad else self.trained()
         tensors = below(trained, "rows/")
@@ -317,7 +317,7 @@ class Learner:
         return self._concept(tensors, self.step, "saved")
 
     def result(self, status: Status, reason: str) -> Result:
-        """The end of the job, with the rows that its ``keep`` names."""
+        """The result of the job, with the rows that its ``keep`` selects."""
         record, losses = self.record, self.record.losses
         if record.bad:
             self.restore(record.good)
@@ -331,7 +331,7 @@ class Learner:
         return record.result(self.job, status, reason, self._concept(tensors, step, status))
 
     def _concept(self, tensors: Mapping[str, Tensor], step: int, status: str) -> Concept:
-        """What is trained, as it was after a step, with where it comes from."""
+        """The trained word after a step, with its provenance."""
         losses = self.record.losses
         words = self.form.words({**tensors, **self.frozen}, self.config, step)
         concept = Concept(

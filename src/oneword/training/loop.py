@@ -1,9 +1,9 @@
-"""The one training loop: the rows of new words learn, everything else stays frozen.
+"""The training loop: it learns the rows of new words, everything else stays frozen.
 
-Written for N concepts that share a batch. The model is frozen, so samples of different concepts can
-ride one forward pass; the loss is a mean within a concept and a sum across concepts, so that each
-concept's gradient is what it would be alone. The loop knows no file, no preview and no extension:
-those come in as parts (``parts.py``), ``on_step`` and ``checkpoint``.
+It is written for N concepts that share a batch. The model is frozen, so samples of different
+concepts can share a forward pass. The loss is a mean within a concept and a sum over concepts, so
+each concept's gradient is the same as alone. The loop knows nothing of files, previews and
+extensions: those are passed as parts (``parts.py``), ``on_step`` and ``checkpoint``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from oneword.training.state import Active, Checkpoint, Done, State
 from oneword.vocabulary.inject import injected
 
 
-HALF_SCALE = 4096.0  # of the loss in fp16, whose small gradients would vanish; a power of two
+HALF_SCALE = 4096.0  # on the loss in fp16, where small gradients vanish; a power of two
 
 
 def invert_many(
@@ -73,40 +73,41 @@ def invert_many(
 ) -> list[Result]:
     """Learn many words, up to ``slots`` of them in one batch.
 
-    A concept's result does not depend on who shared its batch (fp32, within float tolerance). When
-    one ends, its slot takes the next job. A job that fails or diverges ends alone, with its reason.
+    A concept's result does not depend on which others share its batch (in fp32, within float
+    tolerance). When one ends, its slot takes the next job. If a job fails or diverges, only that
+    job ends, with its reason.
 
     Main arguments:
-        backbone: The frozen model; nothing of it changes.
+        backbone: The frozen model, which is not changed.
         jobs: What to learn; several may share a placeholder.
-        slots: Most concepts that train at once.
+        slots: Maximum number of concepts that train at once.
         on_step: Called after every step of every job, and once before the first; see ``OnStep``.
-        checkpoint: Loads the state to go on from, and saves it; a resumed loop ends with the same
-            bits as an unbroken one (same machine, thread count and slots). It is saved, too,
+        checkpoint: Loads the state to resume from, and saves it. A resumed loop ends with the same
+            bits as an unbroken one (same machine, number of threads and slots). It also saves
             whenever a job has ended.
-        processes: Those that share the work: each calls this with the same jobs and parts, takes
-            its share of every step's samples, and gets the same results, which are those of one
-            process but for rounding. The checkpoint is the first one's; what ``on_step`` asks for
-            in any of them holds for all.
-        visitor: Asked after each round of steps whether it wants the model, with which it may draw,
-            or jobs to add; no job's bits depend on it. For one process alone.
+        processes: Processes that share the work: each calls this with the same jobs and parts,
+            takes its share of every step's samples, and gets the same results, which equal those of
+            one process up to rounding. The first process's checkpoint is used. A request of
+            ``on_step`` in any process holds for all.
+        visitor: Asked after each round of steps whether it wants the model, for drawing, or has
+            jobs to add; no job's bits depend on it. Only for a single process.
 
-    Other arguments, the parts of the loop (``parts.py`` says what each is told):
-        form: What each job's word is made of. By default, as with every part below, what the job's
-            own settings say.
-        rows: Initial rows, in place of the form's.
-        prompts: Sentences that the word is trained in, in place of the form's.
-        timesteps: Map of the drawn times.
+    Other arguments, the parts of the loop (see ``parts.py`` for their arguments):
+        form: What each job's word consists of. The default, as for every part below, is given by
+            the job's settings.
+        rows: Initial rows, instead of the form's.
+        prompts: Training sentences, instead of the form's.
+        timesteps: Mapping of the drawn times.
         loss: Per-sample loss.
-        penalties: Terms on the rows, added to each concept's loss.
-        after: What is done to the rows after each step.
-        stop: Asked after each scoring; ends a job early.
+        penalties: Terms that depend on the rows, added to each concept's loss.
+        after: Applied to the rows after each step.
+        stop: Called after each scoring; can end a job early.
 
     Returns:
-        One result per job, in the order of ``jobs``, then of those that joined.
+        One result per job, in the order of ``jobs``, then those of jobs that joined.
 
     Raises:
-        ConfigError: ``slots`` is below 1, or the saved state belongs to other jobs.
+        ConfigError: ``slots`` is less than 1, or the saved state belongs to other jobs.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, equation 2; the shared batch is ours.
@@ -130,7 +131,7 @@ def invert_many(
 
 
 def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
-    """Learn one word; ``parts`` as in :func:`invert_many`.
+    """Learn one word; ``parts`` are the other arguments of :func:`invert_many`.
 
     Raises:
         UserError: the job cannot be trained as it was given.
@@ -141,10 +142,10 @@ def invert(backbone: Backbone, job: Job, **parts: Any) -> Result:
 
 
 def raise_failure(result: Result) -> None:
-    """Raise what made a job fail, if it did.
+    """Raise the error that made a job fail, if it failed.
 
     Raises:
-        JobError: it cannot be trained as it was given; any other error as it was raised.
+        JobError: the job cannot be trained with its settings. Other errors are raised unchanged.
     """
     if result.status != "failed":
         return
@@ -155,19 +156,19 @@ def raise_failure(result: Result) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """Samples of one word in a pass through the model."""
+    """Samples of a word in one pass through the model."""
 
     place: int
-    """Of the word among those of the step."""
+    """Index of the word among those of the step."""
     batch: Batch
     total: int
-    """Samples that the word has in the step."""
+    """Number of samples of the word in the step."""
     is_first: bool
-    """Whether they are the first of them, with which what is told once goes."""
+    """Whether they are the word's first samples of the step, which carry what is added once."""
 
 
 def _of_mean(losses: Tensor, total: int) -> Tensor:
-    """What some samples have of the mean loss of so many."""
+    """Contribution of some samples to the mean loss over all samples."""
     mean = losses.mean()
     return mean if len(losses) == total else mean * (len(losses) / total)
 
@@ -187,11 +188,11 @@ class _Loop:
         self.processes = processes
         self.queue = deque(range(len(jobs)))
         self.results: dict[int, Result] = {}
-        self.lasts: dict[int, Active] = {}  # what those that ended for want of steps go on from
-        self.at_rest: set[int] = set()  # those that would have ended with more steps, too
+        self.lasts: dict[int, Active] = {}  # of jobs that ran out of steps
+        self.at_rest: set[int] = set()  # jobs that would have ended with more steps, too
         self.active: dict[int, Learner] = {}
         self.waiting: dict[int, Active] = {}  # begun, in the queue
-        self.sizes: list[int] = []  # vectors of each word in the model
+        self.sizes: list[int] = []  # number of vectors of each word in the model
         self.rounds = 0
         self.interrupted = False
 
@@ -203,7 +204,7 @@ class _Loop:
             self._resume(state)
         while not self.interrupted and self._fill():
             self._train_together([self.active[slot] for slot in sorted(self.active)])
-            # what has ended is kept at once, whoever else still trains
+            # an ended job is saved at once, even if others still train
             if self.parts.checkpoint and not self.interrupted and self._has_begun:
                 self.parts.checkpoint.save(self._state())
             self._receive()
@@ -217,7 +218,7 @@ class _Loop:
         return [self.results[index] for index in range(len(self.jobs))]
 
     def _receive(self) -> None:
-        """Let the visitor use the model, and its jobs join the queue."""
+        """Let the visitor use the model, and add its jobs to the queue."""
         visitor = self.parts.visitor
         if visitor is None or self.interrupted or not visitor.waits():
             return
@@ -235,12 +236,12 @@ class _Loop:
 
     @property
     def _has_begun(self) -> bool:
-        """Whether there is more to keep than jobs that could not be trained."""
+        """Whether there is anything to save besides jobs that could not be trained."""
         ends = (result.status for result in self.results.values())
         return bool(self.active or self.waiting) or any(end != "failed" for end in ends)
 
     def _train_together(self, learners: Sequence[Learner]) -> None:
-        """Step after step until a slot falls free or a visitor comes: then the words change."""
+        """Train until a slot is free or a visitor comes, when the words change."""
         visitor = self.parts.visitor
         with contextlib.ExitStack() as placed:
             self._place(placed, learners)
@@ -251,11 +252,11 @@ class _Loop:
                     return
 
     def _step(self, learners: Sequence[Learner], placed: contextlib.ExitStack) -> None:
-        """One step of every learner, then the scorings that are due.
+        """Do a step of every learner, then the scorings that are due.
 
         Args:
-            learners: Whose words stand in the prompts.
-            placed: Holds the words in the model; they are placed anew when one of them grows.
+            learners: The learners whose words are in the prompts.
+            placed: Keeps the words in the model; they are placed again when one of them grows.
         """
         able = self._each(learners, self._learn)
         self.rounds += 1
@@ -267,14 +268,14 @@ class _Loop:
     def _each(
         self, learners: Sequence[Learner], do: Callable[[Sequence[Learner]], None]
     ) -> list[Learner]:
-        """Do something for all at once; where that raises, for each alone, so that one fails alone.
+        """Do something for all at once, or, if that raises, for each alone, so that only one fails.
 
         Args:
-            learners: For whom.
-            do: What; it must change no learner before it raises.
+            learners: The learners.
+            do: The action; it must not change a learner before it raises.
 
         Returns:
-            Those for whom it was done.
+            The learners for which it succeeded.
         """
         try:
             do(learners)
@@ -288,7 +289,7 @@ class _Loop:
         return list(learners)
 
     def _learn(self, learners: Sequence[Learner]) -> None:
-        """The draws and the update of each learner, and one forward pass for all."""
+        """The draws and the update of each learner, with a common forward pass."""
         with self.processes.agreed():
             own = self._own_gradients(learners)
 
@@ -305,7 +306,7 @@ class _Loop:
         )
 
     def _own_gradients(self, learners: Sequence[Learner]) -> list[Tensor]:
-        """What this process's samples give: of each learner the loss, then the rows' gradients."""
+        """From this process's samples: each learner's loss, then its rows' gradients."""
         backbone, parts = self.backbone, self.parts
 
         # Draws: a pure function of each job's seed and its own step.
@@ -315,13 +316,13 @@ class _Loop:
             for learner, drawn in zip(learners, draws, strict=True)
         ]
 
-        # Noise: the drawn pictures' latents, as far as the drawn times say.
+        # Noise: the drawn pictures' latents, at the drawn times.
         batches = [
             learner.batches.noised(drawn, at)
             for learner, drawn, at in zip(learners, draws, times, strict=True)
         ]
 
-        # Gradients, pass by pass: what a pass keeps for them is gone before the next.
+        # Gradients, pass by pass: what a pass keeps is freed before the next.
         sums: list[list[Tensor | None]] = [[None] * (1 + len(one.rows)) for one in learners]
         for shares in self._passes(batches):
             own = [learners[share.place] for share in shares]
@@ -337,7 +338,7 @@ class _Loop:
         ]
 
     def _passes(self, batches: Sequence[Sequence[Batch]]) -> Iterator[list[_Share]]:
-        """Part this process's samples of a step into passes, those of one size together."""
+        """Divide this process's samples of a step into passes, grouped by size."""
         totals = [sum(len(batch.sentences) for batch in own) for own in batches]
         owned = [self._owned(own) for own in batches]
         for group in by_size((place, b) for place, own in enumerate(batches) for b in own):
@@ -355,7 +356,7 @@ class _Loop:
                 ]
 
     def _owned(self, batches: Sequence[Batch]) -> dict[int, range]:
-        """Which samples of each batch of a word are this process's, by the batch's id."""
+        """This process's samples of each batch of a word, by the batch's id."""
         sizes = [len(batch.sentences) for batch in batches]
         own, first, found = self.processes.share(sum(sizes)), 0, {}
         for batch, size in zip(batches, sizes, strict=True):
@@ -367,15 +368,15 @@ class _Loop:
     def _gradients(
         self, learners: Sequence[Learner], shares: Sequence[_Share]
     ) -> list[list[Tensor | None]]:
-        """Of each learner the share of some samples in its loss, then in its rows' gradients."""
+        """Contribution of some samples to each learner's loss, then to its rows' gradients."""
         backbone, parts = self.backbone, self.parts
 
-        # Read the prompts, equal ones once, and predict: the samples of all words in one pass.
+        # Encode the prompts, equal ones once, and predict: the samples of all words in one pass.
         found = predictions(
             backbone, [(n.fill, share.batch) for n, share in zip(learners, shares, strict=True)]
         )
 
-        # Loss: a mean within a word and a sum across words, so that none feels the others.
+        # Loss: a mean within a word and a sum over words, so that words do not affect each other.
         losses = []
         for learner, share, prediction in zip(learners, shares, found, strict=True):
             batch = share.batch
@@ -386,7 +387,7 @@ class _Loop:
                 loss = loss if term is None else loss + term
             losses.append(loss)
 
-        # Gradient, of the rows alone: not backward(), which would serve whoever asks for one.
+        # Gradient of the rows only: not backward(), which would compute every requested gradient.
         parameters = [p for learner in learners for p in learner.rows.values()]
         gradients: list[Tensor | None] = [None] * len(parameters)
         scale = HALF_SCALE if backbone.dtype == torch.float16 else 1.0
@@ -400,14 +401,14 @@ class _Loop:
         return given
 
     def _place(self, placed: contextlib.ExitStack, learners: Sequence[Learner]) -> None:
-        """Let the words stand in the model's prompts until ``placed`` is closed."""
+        """Keep the words in the model's prompts until ``placed`` is closed."""
         words = [word for learner in learners for word in learner.live()]
         self.sizes = _sizes(learners)
         placed.enter_context(injected(self.backbone, words))
         placed.enter_context(widened(self.backbone))
 
     def _fill(self) -> bool:
-        """Give each free slot the next job that can be trained; whether any slot is taken."""
+        """Give each free slot the next trainable job; return whether any slot is taken."""
         for slot in range(self.slots):
             while slot not in self.active and self.queue:
                 index = self.queue.popleft()
@@ -457,7 +458,7 @@ class _Loop:
         )
 
     def _begin(self, learners: Sequence[Learner]) -> None:
-        """Check the new words in their sentences, and score them before the first step."""
+        """Check the new words' sentences, and score the words before the first step."""
         able = [one for learner in learners for one in self._each([learner], self._check_prompts)]
         verdicts = self._score(able)
         for learner in able:
@@ -466,7 +467,7 @@ class _Loop:
         self._report(able, verdicts)
 
     def _check_prompts(self, learners: Sequence[Learner]) -> None:
-        """Let the tokenizers refuse a sentence too long for its word, before any step."""
+        """Refuse sentences that are too long for their word, before the first step."""
         for learner in learners:
             batches = learner.batches
             check_fit(
@@ -478,9 +479,9 @@ class _Loop:
             )
 
     def _judge(self, learners: Sequence[Learner]) -> None:
-        """The scorings that are due after a step of every learner."""
+        """Do the scorings that are due after a step of every learner."""
         due = [learner for learner in learners if learner.is_due]
-        # a longer run would not be scored now
+        # a longer run would not be scored here
         self.lasts |= {learner.index: learner.state() for learner in due if not learner.is_regular}
         verdicts = self._score(due)
         for learner in learners:
@@ -499,7 +500,7 @@ class _Loop:
             self.parts.checkpoint.save(self._state())
 
     def _score(self, learners: Sequence[Learner]) -> dict[int, Verdict | None]:
-        """Score the fixed batches of all learners in one go; verdicts by job index."""
+        """Score the fixed batches of all learners together; return verdicts by job index."""
         numbers: dict[int, list[float]] = {}
 
         def measure(some: Sequence[Learner]) -> None:
@@ -513,17 +514,17 @@ class _Loop:
         }
 
     def _measures(self, learners: Sequence[Learner]) -> list[list[float]]:
-        """What ``Learner.judge`` is given of each: loss, whether a number was bad, distance."""
+        """The input of ``Learner.judge`` for each: loss, whether a number was bad, distance."""
         with self.processes.agreed():
             losses = self._own_losses(learners)
         sums = self.processes.summed(losses)
         measures = [one.measures(loss) for one, loss in zip(learners, sums, strict=True)]
-        # the one place where the loop waits for the device
+        # the only place where the loop waits for the device
         return torch.stack(measures).tolist()
 
     @torch.no_grad()
     def _own_losses(self, learners: Sequence[Learner]) -> list[Tensor]:
-        """The share of this process's samples in each learner's loss on its fixed batch."""
+        """Contribution of this process's samples to each learner's loss on its fixed batch."""
         fixed = [learner.batches.fixed for learner in learners]
         owned = [self._owned(own) for own in fixed]
         chosen = [
@@ -540,13 +541,13 @@ class _Loop:
         return losses
 
     def _num_at_once(self, learners: Sequence[Learner]) -> int:
-        """Samples of a step that are in this process's memory together."""
+        """Number of a step's samples that are in this process's memory at once."""
         shares = [self.processes.share(learner.config.train_batch_size) for learner in learners]
         samples = max(1, sum(map(len, shares)))
         return min(samples, self.backbone.micro_batch_size or samples)
 
     def _report(self, learners: Sequence[Learner], verdicts: dict[int, Verdict | None]) -> None:
-        """Tell ``stop`` and ``on_step``, then free the slots of those that end."""
+        """Call ``stop`` and ``on_step``, then free the slots of jobs that end."""
         learners = [learner for learner in learners if learner.slot in self.active]
         ends = {index: verdict for index, verdict in verdicts.items() if verdict is not None}
         asked = [0] * len(learners)
@@ -609,5 +610,5 @@ class _Loop:
 
 
 def _sizes(learners: Sequence[Learner]) -> list[int]:
-    """Vectors of each word as it is now."""
+    """Present number of vectors of each word."""
     return [word.num_vectors for learner in learners for word in learner.live()]

@@ -1,4 +1,4 @@
-"""How much of picture and noise a sample and its target hold, in any family."""
+"""How much picture and noise a sample and its target contain, for any family."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oneword._typing import Latents, PerSample, Timesteps
 
 @runtime_checkable
 class Noising(Protocol):
-    """What a backbone knows of noise; both are linear in picture and noise."""
+    """A backbone's methods for noise; both are linear in picture and noise."""
 
     def add_noise(self, x0: Latents, noise: Latents, t: Timesteps, /) -> Latents: ...
 
@@ -26,17 +26,17 @@ class NoiseLevels:
     signal: PerSample
     noise: PerSample
     target_of_x0: PerSample
-    """The target is ``target_of_x0 x0 + target_of_noise n``: 0 and 1 where it is the noise."""
+    """The target is ``target_of_x0 x0 + target_of_noise n``: 0 and 1 if it is the noise."""
     target_of_noise: PerSample
 
     @property
     def snr(self) -> PerSample:
-        """Ratio of signal to noise, of their squares, in [0, inf]."""
+        """Signal-to-noise ratio: that of the squares, in [0, inf]."""
         return (self.signal / self.noise).square()
 
 
 def noise_levels(backbone: Noising, t: Timesteps) -> NoiseLevels:
-    """The coefficients at times ``t``: what the family makes of ones, as picture and as noise."""
+    """The coefficients at times ``t``, found by passing ones as picture and as noise."""
     one = torch.ones(len(t), 1, 1, 1, device=t.device)
     zero = torch.zeros_like(one)
     return NoiseLevels(

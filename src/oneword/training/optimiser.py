@@ -18,12 +18,12 @@ from oneword.training.rates import is_fused
 def update(learners: Sequence[Learner], gradients: Sequence[Sequence[Tensor | None]]) -> None:
     """One optimiser step of the rows of all learners.
 
-    Rows of AdamW with the same settings share a call, which on a GPU is one kernel; an optimiser of
-    another library is its word's own.
+    Rows that use AdamW with the same settings share a call, which on a GPU is one kernel. An
+    optimiser of another library belongs to a single word.
 
     Args:
-        learners: Who has trained.
-        gradients: Of each learner's rows, as ``checked`` gave them.
+        learners: The learners that were trained.
+        gradients: Gradients of each learner's rows, from ``checked``.
     """
     groups: dict[tuple[Any, ...], list[tuple[Tensor, Tensor, dict[str, Tensor]]]] = defaultdict(
         list
@@ -35,7 +35,7 @@ def update(learners: Sequence[Learner], gradients: Sequence[Sequence[Tensor | No
             continue
         c = learner.config
         for (name, parameter), gradient in zip(learner.rows.items(), own, strict=True):
-            if gradient is None:  # it neither decays nor moves, and its moments wait
+            if gradient is None:  # it neither decays nor moves, and its moments stay
                 continue
             rate = learner.rate(name, learner.step)
             settings = (rate, c.adam_beta1, c.adam_beta2, c.adam_epsilon, c.adam_weight_decay)

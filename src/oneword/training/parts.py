@@ -1,8 +1,8 @@
-"""The parts that the training loop is made of: what each is told, what it returns, its default.
+"""The parts of the training loop: their arguments, results and defaults.
 
-An extension replaces a part by passing another callable of the same shape; the loop never names
-one. A part must be a function of its arguments alone (no state of its own, no global randomness),
-so that a resumed run equals an unbroken one.
+An extension replaces a part by passing another callable with the same signature; the loop never
+names one. A part must depend only on its arguments (no state, no global randomness), so that a
+resumed run equals an unbroken one.
 """
 
 from __future__ import annotations
@@ -28,59 +28,58 @@ from oneword.vocabulary.inject import initial_outputs
 from oneword.vocabulary.vocabulary import initial_rows
 
 
-_SENTENCES = 8  # templates that output vectors begin from
+_SENTENCES = 8  # templates from which output vectors start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """How a job's tensors stand in prompts."""
+    """A job's tensors as words in prompts."""
 
     rows: Mapping[str, Tensor]
-    """Of the word, by text encoder, each (num_vectors, dim)."""
+    """Rows of the word, by text encoder, each (num_vectors, dim)."""
     kind: str = ROWS
     """As ``Concept.kind``."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """As ``Concept.tensors``."""
     others: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    """Rows of further words, by the name that sentences call them by; they end with the job."""
+    """Rows of extra words, by their name in sentences; they are dropped after the job."""
     negative: str | None = None
-    """Which of the further words previews are drawn away from."""
+    """The extra word that previews use in the negative prompt."""
     resting: frozenset[str] = frozenset()
-    """Names of tensors that take no part yet: they neither decay nor move."""
+    """Names of tensors that do not take part yet: they neither decay nor move."""
 
 
 RowsPart = Callable[[Backbone, Job, ResolvedConfig], dict[str, Tensor]]
 """``rows(backbone, job, config)``: the initial values of what is trained, float32, by name.
 
-A name is that of a text encoder, whose rate it gets, or begins with it: "clip_l", "clip_l/1",
-"clip_l.last_hidden_state".
-``config.initializer_token`` is set, unless the form needs none or the word starts from a file or an
-encoder: the loop has chosen one where the user did not.
+A name is, or begins with, that of a text encoder, whose rate the tensor gets: "clip_l", "clip_l/1",
+"clip_l.last_hidden_state". ``config.initializer_token`` is set (if necessary, the loop has chosen
+one), unless the form needs none or the word starts from a file or an encoder.
 """
 
 WordsPart = Callable[[Mapping[str, Tensor], ResolvedConfig, int], Words]
-"""``words(tensors, config, step)``: what the tensors are in prompts after so many steps.
+"""``words(tensors, config, step)``: the words in prompts that the tensors give at a step.
 
-It is asked at every look-up of a row, so it must be quick.
+It is called at every lookup of a row, so it must be fast.
 """
 
 PromptsPart = Callable[[Job, ResolvedConfig], Sequence[Choices | Sequence[str]]]
 """``prompts(job, config)``: for each picture its sentences, with "{}" for the word."""
 
 AgainstPart = Callable[[str, ResolvedConfig], str]
-"""``against(sentence, config)``: the sentence from which a sample's prediction is guided away, by
+"""``against(sentence, config)``: the sentence that a sample's prediction is guided away from, with
 ``training_guidance_scale``."""
 
 TimestepsPart = Callable[[Uniforms, ResolvedConfig], Uniforms]
 """``timesteps(u, config)``: maps a step's draws of U[0, 1), one per sample, to times in [0, 1)."""
 
 LossPart = Callable[[Latents, Latents, Samples], PerSample]
-"""``loss(prediction, target, samples)``: one number per sample; masks and weights live here."""
+"""``loss(prediction, target, samples)``: one number per sample; applies masks and weights."""
 
 Penalty = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], ResolvedConfig], Tensor | None]
 """``penalty(rows, initial, config)``: a scalar that is added to the concept's loss in training.
 
-It is told of what takes part in training at this step; ``None``: nothing is added.
+Its arguments hold the tensors that take part at this step; ``None`` adds nothing.
 """
 
 AfterPart = Callable[
@@ -88,41 +87,41 @@ AfterPart = Callable[
 ]
 """``after(tensors, memory, spreads, config, step)``: called after each optimiser step.
 
-It may change the tensors in place, without waiting for the device, and keep tensors of its own in
+It may change the tensors in place, without waiting for the device, and keep its own tensors in
 ``memory``, which is saved and restored with them. ``spreads``: the standard deviation of each text
 encoder's vocabulary.
 """
 
 StopPart = Callable[[Progress], bool]
-"""``stop(progress)``: asked after each scoring of the fixed batch; True ends the job."""
+"""``stop(progress)``: called after each scoring of the fixed batch; True ends the job."""
 
 OnStep = Callable[[Progress], Literal["stop"] | None]
 """``on_step(progress)``: called after every step of every job; "stop" ends the job.
 
-Raising ``KeyboardInterrupt`` from it ends the loop: the state is saved as of that step, and the
-jobs under way come back as "interrupted".
+If it raises ``KeyboardInterrupt``, the loop ends: the state of that step is saved, and the jobs in
+progress are returned as "interrupted".
 """
 
 
 @runtime_checkable
 class Visitor(Protocol):
-    """Somebody who uses the model between two steps, while no word stands in it."""
+    """Uses the model between two steps, while no word is in it."""
 
     def waits(self) -> bool:
         """Whether the visitor wants the model now; asked after every round of steps."""
         ...
 
     def served(self) -> Sequence[tuple[Job, Active | None]]:
-        """Do what was waited for; the jobs returned join the end of the queue.
+        """Use the model; the returned jobs join the end of the queue.
 
-        Each comes with what it goes on from, where it has begun before. Raising
-        ``KeyboardInterrupt`` ends the loop as it does from ``OnStep``.
+        Each comes with its state if it has begun before. A ``KeyboardInterrupt`` ends the loop, as
+        in ``OnStep``.
         """
         ...
 
 
 AVERAGE = "average/"
-"""What ``memory`` holds under this name is what ``keep`` "average" keeps."""
+"""Name in ``memory`` of what ``keep`` "average" keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +148,8 @@ def rows_of_initializer(
 ) -> dict[str, Tensor]:
     """Rows of the initialiser: one vector is its tokens' mean, several are its tokens in order.
 
-    Output vectors begin as what the encoders say of it, the mean over some of the templates. A
-    learned file's rows are taken as they are, and so are those that an encoder makes of the job's
+    Output vectors start from the encoders' output for it, as the mean over some templates. A
+    learned file's rows are used unchanged, and so are those that an encoder makes from the job's
     pictures.
 
     Raises:
@@ -171,17 +170,17 @@ def rows_of_initializer(
 
 
 def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, Tensor]:
-    """Rows of a learned word, for every text encoder; where they are too few, the last is repeated.
+    """Rows of a learned word, for every text encoder; if there are too few, the last is repeated.
 
     Args:
         backbone: The model.
-        file: As ``concepts.formats.read`` takes it.
-        num_vectors: Of the new word.
+        file: A file for ``concepts.formats.read``.
+        num_vectors: Number of vectors of the new word.
 
     Raises:
         JobError: the file holds more than rows, or rows of other text encoders, or too many.
-        ConceptError: its rows are those of a CLIP that draws nothing.
-        FormatError: there is no such file, or it holds no embedding, or several.
+        ConceptError: its rows are for a CLIP that draws nothing.
+        FormatError: the file is missing, or has no embedding or several.
     """
     word = load_concept(file)
     if word.kind != ROWS or word.deltas:
@@ -219,12 +218,12 @@ def plain_words(
     config: ResolvedConfig,
     step: int,  # noqa: ARG001  (the shape of the part)
 ) -> Words:
-    """The tensors are the word's rows, or its output vectors, as they are."""
+    """The tensors are the word's rows, or its output vectors, unchanged."""
     return Words(rows=tensors, kind=OUTPUT_VECTORS if config.vectors_at == "output" else ROWS)
 
 
 def captions_or_templates(job: Job, config: ResolvedConfig) -> list[tuple[str, ...]]:
-    """The picture's own caption where the job has captions, otherwise every template of the set.
+    """The picture's own caption if the job has captions, otherwise every template of the set.
 
     Raises:
         JobError: the captions do not match the pictures, or one lacks the placeholder.
@@ -242,34 +241,35 @@ def captions_or_templates(job: Job, config: ResolvedConfig) -> list[tuple[str, .
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What a word is made of: the parts that must fit each other."""
+    """What a word consists of: the parts that must fit together."""
 
     rows: RowsPart = rows_of_initializer
     words: WordsPart = plain_words
     prompts: PromptsPart = captions_or_templates
     against: AgainstPart | None = None
     described: bool = False
-    """The word is a description of the thing, and starts from no initialiser."""
+    """Whether the word is a description of the thing, without an initialiser."""
 
 
 FormPart = Callable[[ResolvedConfig], Form]
-"""``form(config)``: what the word of a job with these settings is made of."""
+"""``form(config)``: what the word of a job with these settings consists of."""
 
 
 def squared_error(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
-    """Mean squared error over channels and cells; over the mask's cells where there is a mask.
+    """Mean squared error over channels and cells; over the mask's cells if there is a mask.
 
-    The masked mean is divided by the mask's own area, so that a small thing counts as a large one.
+    The masked mean is divided by the mask's own area, so that a small thing counts as much as a
+    large one.
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, equation 2, of the noise; of v or of a flow's velocity on
+        Gal et al. 2022, arXiv:2208.01618, equation 2, for the noise; for v or a flow's velocity on
         models that predict those, such as the embedded ones (v). The mask is ours.
     """
     return mean_error((prediction.float() - target.float()).square(), samples)
 
 
 def mean_error(error: Latents, samples: Samples) -> PerSample:
-    """Mean of each sample's errors, as ``squared_error`` takes it."""
+    """Mean of each sample's errors, as in :func:`squared_error`."""
     if samples.mask is None:
         return error.flatten(1).mean(1)
     weight = samples.mask / samples.mask.flatten(1).mean(1)[:, None, None, None].clamp_min(1e-6)

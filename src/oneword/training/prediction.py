@@ -1,4 +1,4 @@
-"""The denoiser's predictions for the samples of several words at once."""
+"""The denoiser's predictions for samples of several words at once."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ SCORING_CHUNK = 32  # most samples per forward pass without gradients
 
 
 def scoring_chunk(samples: int) -> int:
-    """Samples per forward pass without gradients: no more memory than a step of training takes.
+    """Samples per forward pass without gradients, so that memory is no more than a training step's.
 
     Args:
-        samples: Of one step of training.
+        samples: Samples of one training step.
     """
     return min(SCORING_CHUNK, 4 * samples)
 
 
 def passes(shares: Sequence[range], most: int | None) -> list[list[tuple[int, range]]]:
-    """Part the samples of a step into passes through the model.
+    """Divide the samples of a step into passes through the model.
 
     Args:
         shares: Samples of each word.
-        most: Samples of a pass; ``None``: all are one pass. A word with more of them is parted,
-            and alone in its passes; others share one while they fit.
+        most: Most samples of a pass; ``None``: all in one pass. A word with more samples is divided
+            and alone in its passes; other words share a pass if they fit.
 
     Returns:
-        For each pass the words, by their places, and which of their samples.
+        For each pass, the words by index, with their samples.
     """
     whole = [(place, own) for place, own in enumerate(shares) if own]
     if most is None:
@@ -54,7 +54,7 @@ def passes(shares: Sequence[range], most: int | None) -> list[list[tuple[int, ra
 
 
 def by_size(batches: Iterable[tuple[int, Batch]]) -> list[list[tuple[int, Batch]]]:
-    """Batches with their words' places, those whose latents have one size together."""
+    """Batches with their words' indices, grouped by the size of their latents."""
     found: dict[tuple[int, ...], list[tuple[int, Batch]]] = {}
     for place, batch in batches:
         found.setdefault(tuple(batch.target.shape[1:]), []).append((place, batch))
@@ -71,9 +71,9 @@ def sample_losses(
 
     Args:
         backbone: The model.
-        words: What fills each word in, and its batches.
+        words: For each word, the function that inserts it into sentences, and its batches.
         loss: Per-sample loss.
-        chunk: As of ``predictions``.
+        chunk: As for :func:`predictions`.
     """
     found: list[list[PerSample]] = [[] for _ in words]
     for group in by_size((place, b) for place, (_, own) in enumerate(words) for b in own):
@@ -88,12 +88,13 @@ def predictions(
     words: Sequence[tuple[Callable[[str], str], Batch]],
     chunk: int | None = None,
 ) -> tuple[Latents, ...]:
-    """Predictions for each batch, whose word is filled in; equal prompts are encoded once.
+    """Predictions for each batch with its word inserted; equal prompts are encoded once.
 
     Args:
         backbone: The model.
-        words: What fills each word in, and its batch; the latents of all have one size.
-        chunk: Samples of a pass; ``None``: all are one pass.
+        words: For each word, the function that inserts it into sentences, and its batch; all
+            latents have the same size.
+        chunk: Samples of a pass; ``None``: all in one pass.
     """
     asked = [(fill, batch.sentences, batch.samples) for fill, batch in words]
     guided = [place for place, (_, batch) in enumerate(words) if batch.against is not None]

@@ -1,9 +1,9 @@
 """Processes that share a run: each takes some of a step's samples, and gradients are summed.
 
-Every process runs the same loop with the same draws. What a decision rests on (gradients, losses on
-the fixed batch, who was asked to stop, what was raised) is brought together first, so that all of
-them decide alike: they hold the same rows after each step and end at the same one. Files, previews
-and messages are the first process's alone.
+Every process runs the same loop with the same draws. Everything that a decision depends on
+(gradients, losses on the fixed batch, requests to stop, exceptions) is combined first, so that all
+decide the same: they have the same rows after each step and end at the same step. Only the first
+process writes files, previews and messages.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from oneword.training.started import Started
 
 
 T = TypeVar("T")
-_PATIENCE = timedelta(hours=2)  # the first process may draw or upload; the dead are noticed at once
+_PATIENCE = timedelta(hours=2)  # the first process may draw or upload
 _FINE, _ASKED, _FAILED = range(3)
 
 
 class ProcessError(UserError):
-    """Another process of a run has failed, or is gone."""
+    """Another process of a run has failed or is gone."""
 
 
 class Processes:
-    """The processes that share a run, seen from one of them. Every method is called in all of them.
+    """The processes of a run, from the view of one. Every method must be called in all of them.
 
     Args:
-        rank: Which of them this one is, from 0.
-        count: How many there are.
+        rank: Index of this process, from 0.
+        count: Number of processes.
     """
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
@@ -44,15 +44,15 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files and tells of progress."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def share(self, size: int) -> range:
-        """Which of so many samples are this process's; shares differ by one at most."""
+        """This process's samples; shares differ by at most one."""
         return range(self.rank * size // self.count, (self.rank + 1) * size // self.count)
 
     def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The sums over all processes, on the device, of tensors that are shaped alike in all.
+        """The sums over all processes, on the device, of tensors with the same shapes in all.
 
         Raises:
             ProcessError: another process is gone.
@@ -66,7 +66,7 @@ class Processes:
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def highest(self, numbers: Sequence[int]) -> list[int]:
-        """The highest of each number in any process.
+        """The maximum of each number over all processes.
 
         Raises:
             ProcessError: another process is gone.
@@ -79,7 +79,7 @@ class Processes:
         return found.tolist()
 
     def from_first(self, value: T) -> T:
-        """What the first process calls this with; it must be picklable.
+        """The value in the first process; it must be picklable.
 
         Raises:
             ProcessError: another process is gone.
@@ -93,13 +93,13 @@ class Processes:
 
     @contextlib.contextmanager
     def agreed(self) -> Iterator[None]:
-        """Let whatever is raised inside by one process be raised by all, when the block ends.
+        """Raise in all processes what one of them raises inside the block, when the block ends.
 
-        No process may wait for the others inside.
+        Inside, no process may wait for the others.
 
         Raises:
             ProcessError: something was raised in another process, or one is gone.
-            KeyboardInterrupt: it was raised in any process, and nothing worse.
+            KeyboardInterrupt: it was raised in a process, and nothing worse in any.
         """
         if self.count == 1:
             yield
@@ -130,7 +130,7 @@ ALONE = Processes()
 
 @contextlib.contextmanager
 def _noticed() -> Iterator[None]:
-    """Say in a sentence that another process is gone: torch says so as it can."""
+    """Turn torch's various errors about a lost process into one sentence."""
     try:
         yield
     except RuntimeError as error:
@@ -141,17 +141,17 @@ def _noticed() -> Iterator[None]:
 
 
 def check_device(device: str, count: int) -> torch.device:
-    """The device on which so many processes of this machine can train.
+    """The device on which this machine's processes can train.
 
     Args:
-        device: As of ``ModelConfig``.
-        count: Of this machine's processes.
+        device: As for ``ModelConfig``.
+        count: Number of processes on this machine.
 
     Raises:
-        ModelError: it is no device.
-        ConfigError: it is one for a single process, or there are fewer GPUs than processes.
+        ModelError: there is no such device.
+        ConfigError: the device is for a single process, or there are fewer GPUs than processes.
     """
-    found = device_of(device)  # without a tensor there, which would take memory of the first GPU
+    found = device_of(device)  # without a tensor there, which would use memory of the first GPU
     if found.type not in ("cpu", "cuda") or found.index is not None:
         raise ConfigError(
             "Several processes must train on CUDA's GPUs, one each, or on the CPU, got the device "
@@ -167,20 +167,20 @@ def check_device(device: str, count: int) -> torch.device:
 
 @contextlib.contextmanager
 def joined(started: Started | None, device: str = "auto") -> Iterator[Processes]:
-    """Meet the other processes of a run, through torch.distributed.
+    """Join the other processes of a run, through torch.distributed.
 
     Gradients on GPUs are summed by NCCL, everything else by Gloo, which notices at once when a
     process is gone.
 
     Args:
-        started: As the launcher says; ``None``: this process is alone.
-        device: As of ``ModelConfig``; "cuda" is then the GPU with this process's number.
+        started: From the launcher; ``None``: this process is alone.
+        device: As for ``ModelConfig``; "cuda" is then the GPU with this process's number.
 
     Yields:
         The processes; they part at the end of the block.
 
     Raises:
-        UserError: as of ``check_device``.
+        UserError: as for ``check_device``.
     """
     if started is None:
         yield ALONE

@@ -1,9 +1,9 @@
 """From a picture's features to a word's vectors: a small network, trained by equation 2.
 
-A picture becomes vectors in the text encoders' output, where a word stands in a sentence
-(``vocabulary/output_vectors.py``); the model itself is frozen. What a picture shows is so drawn
-again, alone or in a sentence. Ours; Karlo's decoder takes four such vectors of its own
-(Ramesh et al. 2022, arXiv:2204.06125, section 2.1).
+A picture becomes vectors in the text encoders' output, at the position of a word in a sentence
+(``vocabulary/output_vectors.py``); the model itself is frozen. In this way the picture's contents
+can be drawn again, alone or in a sentence. This is ours; Karlo's decoder takes four such vectors of
+its own (Ramesh et al. 2022, arXiv:2204.06125, section 2.1).
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from oneword.vocabulary.inject import initial_outputs, injected
 FILE = "projector.safetensors"
 """Name of a projector in its folder."""
 STATE = "projector.state.safetensors"
-"""What training goes on from, beside it."""
+"""State for resuming, next to it."""
 INITIALIZER = "photo"
-"""The word that text encoders read where a picture's vectors will stand."""
+"""The word that text encoders read at the position of a picture's vectors."""
 _HIDDEN = 512  # width of the network
 _WARMUP_STEPS = 100
 _WEIGHT_DECAY = 0.01
-_SENTENCES = 8  # templates whose mean the vectors begin as
+_SENTENCES = 8  # templates whose mean the vectors start from
 _SAVED_EVERY = 500  # steps
 _FEATURED = 32  # pictures through the guide at once
 
@@ -61,16 +61,16 @@ OnStep = Callable[[int, int, float], None]
 
 
 class ProjectorError(UserError):
-    """A projector cannot be read, or is of another model or guide."""
+    """A projector cannot be read, or is for another model or guide."""
 
 
 class Projector(nn.Module):
-    """Features of pictures to vectors by place of the text encoders' output.
+    """Maps features of pictures to vectors, by place of the text encoders' output.
 
     Args:
         dim: Length of the features.
-        base: Where the vectors begin, (num_vectors, width) by place; the network adds to it, in
-            units of its spread, and adds nothing before it is trained.
+        base: Start of the vectors, (num_vectors, width) by place. The network adds to it in units
+            of its spread, and adds nothing before training.
     """
 
     def __init__(self, dim: int, base: Mapping[str, Tensor]) -> None:
@@ -89,7 +89,7 @@ class Projector(nn.Module):
 
     def forward(self, features: Features) -> dict[str, Float[Tensor, "num vectors width"]]:
         """Vectors of pictures by place."""
-        # features are of unit length: their entries are small where there are many
+        # features have unit length, so many entries means small ones
         flat = self.base + self.spread * self.net(features * self.dim**0.5)
         sizes = [vectors * width for vectors, width in self.shapes.values()]
         parts = flat.split(sizes, dim=1)
@@ -101,19 +101,19 @@ class Projector(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A projector with where it comes from."""
+    """A projector with its provenance."""
 
     projector: Projector
     base_model: str
     guide: str | None
-    """As the settings had it; ``None``: the embedded model's own, or the default."""
+    """The guide of the settings; ``None``: the embedded model's own, or the default."""
     fingerprint: str
-    """Of the guide."""
+    """Fingerprint of the guide."""
     steps: int
     first_loss: float
     """On the fixed batch, before the first step."""
     loss: float
-    """On it now."""
+    """On the fixed batch, now."""
 
     @torch.no_grad()
     def word(self, features: Features, placeholder_token: str) -> Concept:
@@ -121,7 +121,7 @@ class Trained:
 
         Args:
             features: (1, dim).
-            placeholder_token: What it is called in prompts.
+            placeholder_token: Its placeholder in prompts.
         """
         vectors = self.projector(features.to(next(self.projector.parameters()).device))
         return Concept(
@@ -133,14 +133,14 @@ class Trained:
 
 
 def fingerprint(guide: Guide) -> str:
-    """What tells one guide from another: a hash of its last map of pictures."""
+    """Identifies a guide: a hash of its last layer for pictures."""
     weight = guide.model.visual_projection.weight.detach().cpu().float().contiguous()
     return hashlib.sha256(weight.numpy().tobytes()).hexdigest()
 
 
 @torch.no_grad()
 def features_of(guide: Guide, pixels: Pixels) -> Features:
-    """The guide's features of square pictures, which are brought to its size.
+    """The guide's features of square pictures, which are resized to its size.
 
     Args:
         guide: A CLIP pair.
@@ -165,23 +165,23 @@ def train(
     *,
     on_step: OnStep | None = None,
 ) -> Trained:
-    """Train a projector on pictures, and write it into its folder; the same call goes on.
+    """Train a projector on pictures, and write it into its folder; the same call resumes.
 
     Each sample is equation 2 with the picture's own vectors as the word, in one of the neutral
-    sentences; the gradient goes through the frozen model to the network.
+    sentences; the gradient passes through the frozen model to the network.
 
     Args:
         backbone: The frozen model.
-        guide: Whose features are projected.
-        pixels: Squares of the model's size, in [-1, 1].
+        guide: The CLIP whose features are projected.
+        pixels: Square pictures of the model's size, in [-1, 1].
         config: The settings.
-        on_step: Told of every step.
+        on_step: Called at every step.
 
     Raises:
-        ProjectorError: the folder holds the state of other settings.
-        PlaceholderError: the model reads no text encoder's output token by token.
+        ProjectorError: the folder has the state of other settings.
+        PlaceholderError: the model does not read a text encoder's output token by token.
         OutputError: the folder cannot be written.
-        KeyboardInterrupt: training was stopped; the state is written.
+        KeyboardInterrupt: training was stopped; the state is saved.
     """
     return _Run(backbone, guide, pixels, config).run(on_step)
 
@@ -202,7 +202,7 @@ class _Run:
             learning_rate=config.learning_rate,
             lr_scheduler="cosine",
             lr_warmup_steps=min(_WARMUP_STEPS, config.num_steps // 10),
-            random_flip=False,  # features are of the pictures as they are
+            random_flip=False,  # features are those of the unflipped pictures
             seed=config.seed,
         ).resolved(backbone.family)
         job = Job(name="projector", pictures=pixels, config=self.settings)
@@ -267,10 +267,10 @@ class _Run:
 
     @torch.no_grad()
     def _encode_all(self) -> None:
-        """Let the text encoders read every sentence now, always in the same company.
+        """Let the text encoders read every sentence now, always in the same batches.
 
-        What they say is kept (``OutputSplice``); how a sentence's numbers are rounded depends on
-        those that it is read with, and a training that goes on would read it with others.
+        Their output is kept (``OutputSplice``). The rounding of a sentence's numbers depends on its
+        batch, which would be different in a resumed training.
         """
         sentences = list(dict.fromkeys(s for own in self.batches.sentences for s in own))
         for slot in range(len(self.leaves)):
@@ -315,7 +315,7 @@ class _Run:
     # --- the state on disk
 
     def _told(self) -> dict[str, Any]:
-        """What must be the same to go on."""
+        """What must be the same to resume."""
         plain = json.loads(json.dumps(asdict(self.config), default=str))
         places = ("output_dir", "judge", "allow_same_clip")
         own = {name: value for name, value in plain.items() if name not in places}
@@ -372,7 +372,7 @@ def save(trained: Trained, folder: Path) -> Path:
     """Write a projector into a folder.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the folder cannot be written.
     """
     told = {name: getattr(trained, name) for name in _FORM if hasattr(trained, name)}
     told |= {"dim": trained.projector.dim, "places": trained.projector.shapes}
@@ -384,7 +384,7 @@ def load(folder: Path, device: torch.device) -> Trained:
     """Read the projector of a folder.
 
     Raises:
-        ProjectorError: there is none, or it is damaged.
+        ProjectorError: there is no projector, or it is damaged.
     """
     path = folder / FILE
     tensors, told = _read(path, _FORM)
@@ -406,7 +406,7 @@ def check_fits(trained: Trained, backbone: Backbone, guide: Guide, folder: Path)
     """Refuse a projector that was trained for another model or another guide.
 
     Raises:
-        ProjectorError: it is so.
+        ProjectorError: the projector does not fit.
     """
     if trained.base_model != backbone.name:
         raise ProjectorError(

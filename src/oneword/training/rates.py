@@ -1,4 +1,4 @@
-"""The rate of a step: its scale and its course."""
+"""The learning rate of a step: its scale and its schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oneword.vocabulary.vocabulary import Vocabulary
 
 
 def effective_learning_rate(config: ResolvedConfig, vocabulary: Vocabulary) -> tuple[float, float]:
-    """The rate that the optimiser gets for one text encoder, before the scheduler.
+    """The optimiser's rate for a text encoder, before the scheduler.
 
     Args:
         config: A resolved config.
@@ -30,7 +30,7 @@ def effective_learning_rate(config: ResolvedConfig, vocabulary: Vocabulary) -> t
 
 
 def schedule(config: ResolvedConfig, step: int) -> float:
-    """Factor on the rate at a step: diffusers' scheduler of the name, which ends at the last step.
+    """Factor on the rate at a step, by diffusers' scheduler, which ends at the last step.
 
     "polynomial" ends at 1e-7 of the rate, where diffusers' scripts end at an absolute 1e-7.
 
@@ -53,8 +53,8 @@ def schedule(config: ResolvedConfig, step: int) -> float:
 def _course(
     name: str, total: int, warmup: int, cycles: int, power: float, rules: str
 ) -> Callable[[int], float]:
-    """A function of the step alone, so that there is no state to save."""
-    if name == "constant":  # for which nothing has to be loaded
+    """The schedule as a function of the step, so that there is no state to save."""
+    if name == "constant":  # for which diffusers need not be loaded
         return lambda _: 1.0
     scheduler = get_scheduler(
         name,
@@ -69,5 +69,5 @@ def _course(
 
 
 def is_fused(device: torch.device) -> bool:
-    """Whether a device takes an optimiser step in one kernel."""
+    """Whether a device can do an optimiser step in one kernel."""
     return device.type == "cuda"

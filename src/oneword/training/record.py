@@ -1,4 +1,4 @@
-"""The record of a job: losses on the fixed batch, the best of them, messages, and the verdict."""
+"""The record of a job: losses on the fixed batch, the best one, messages, and the verdict."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from oneword.training.job import Job, Progress, Result, Status
 from oneword.training.state import Losses, Standing
 
 
-GUARD_MIN_STEPS = 100  # shorter runs are trials: they are never called fruitless
-GUARD_MARGIN = 1e-3  # least relative fall of the fixed loss that counts as learning
+GUARD_MIN_STEPS = 100  # shorter runs are trials, which are never judged fruitless
+GUARD_MARGIN = 1e-3  # smallest relative fall of the fixed loss that counts as learning
 
 Verdict = tuple[Status, str]
 """How a job ends, and why."""
@@ -24,10 +24,10 @@ Verdict = tuple[Status, str]
 
 @runtime_checkable
 class Trained(Protocol):
-    """What a record is kept of, where it can be put back."""
+    """What a record is about, and can restore."""
 
     def kept(self) -> dict[str, Tensor]:
-        """A copy of what a result may hold."""
+        """A copy of what a result may contain."""
         ...
 
     def trained(self) -> dict[str, Tensor]:
@@ -40,14 +40,14 @@ class Trained(Protocol):
 
 
 class Record:
-    """How a job stands: its losses on the fixed batch, the best of them, and what is said of it.
+    """The state of a job: its losses on the fixed batch, the best one, and messages.
 
     Args:
-        device: Where steps are checked for numbers that are not finite.
+        device: Device on which steps are checked for numbers that are not finite.
         max_steps: Steps after which the job, or this stage of it, ends.
-        first_step: Steps of the stage before this one.
-        losses: Of that stage.
-        messages: Of that stage, which have been told.
+        first_step: Steps of the previous stage.
+        losses: Losses of the previous stage.
+        messages: Messages of the previous stage, which have been shown.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Record:
 
     @property
     def total_step(self) -> int:
-        """Steps done in all stages."""
+        """Steps done in all stages together."""
         return self.first_step + self.step
 
     @property
@@ -82,18 +82,18 @@ class Record:
         return self.step >= self.max_steps
 
     def is_due(self, every: int) -> bool:
-        """Whether the fixed batch is to be scored now, as after ``every`` steps."""
+        """Whether the fixed batch is due to be scored, every ``every`` steps."""
         return self.step % every == 0 or self.is_over
 
     def say(self, message: str) -> None:
-        """Leave a message for the person."""
+        """Add a message for the user."""
         self.messages.append(message)
         self.unsaid.append(message)
 
     def check(self, loss: Tensor, gradients: Sequence[Tensor]) -> Tensor:
         """Whether all numbers of a step are finite, without waiting for the device.
 
-        Where they are not, ``bad`` is raised, which the next scoring reads.
+        If they are not, ``bad`` is set, which the next scoring reads.
         """
         finite = torch.stack([loss.detach().isfinite(), *(g.isfinite().all() for g in gradients)])
         finite = finite.all()
@@ -105,13 +105,13 @@ class Record:
     def judge(
         self, loss: float, bad: bool, distance: float, learned: Trained, *, rates: str
     ) -> Verdict | None:
-        """Record a scoring; an ending and its reason, or ``None`` to go on.
+        """Record a scoring; return an ending and its reason, or ``None`` to continue.
 
         Args:
-            loss: On the fixed batch.
-            bad: A step since the last scoring met a number that is not finite.
+            loss: Loss on the fixed batch.
+            bad: Whether a step since the last scoring had a number that is not finite.
             distance: As ``Progress.distance``.
-            learned: What has been trained; it is put back where a number is not finite.
+            learned: What is trained; it is restored if a number is not finite.
             rates: The learning rates, in words.
         """
         if bad or not math.isfinite(loss):
@@ -180,7 +180,7 @@ class Record:
         token: str,
         negative_prompt: str = "",
     ) -> Progress:
-        """What ``stop`` and ``on_step`` are told; messages are told once."""
+        """The argument of ``stop`` and ``on_step``; each message is included once."""
         message, self.unsaid = "\n".join(self.unsaid), []
         return Progress(
             job=job,
@@ -200,7 +200,7 @@ class Record:
         )
 
     def result(self, job: Job, status: Status, reason: str, concept: Concept) -> Result:
-        """What became of the job."""
+        """The result of the job."""
         return Result(
             job=job,
             status=status,
@@ -213,7 +213,7 @@ class Record:
         )
 
     def standing(self) -> Standing:
-        """All of it that a state holds, but the copies of what is trained."""
+        """Everything for a state, except the copies of what is trained."""
         return Standing(
             step=self.step,
             losses=tuple(self.losses),
@@ -229,7 +229,7 @@ class Record:
         )
 
     def resume(self, standing: Standing) -> None:
-        """Go on from what ``standing`` gave."""
+        """Continue from the output of ``standing``."""
         self.step, self.losses = standing.step, list(standing.losses)
         self.first_loss = standing.first_loss
         self.best_loss, self.best_step = standing.best_loss, standing.best_step

@@ -14,7 +14,7 @@ from oneword.training.job import Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """What a loss is told about the samples of one job."""
+    """Information for the loss about the samples of a job."""
 
     job: Job
     pictures: Int[Tensor, " batch"]
@@ -26,13 +26,13 @@ class Samples:
     noise: Latents
     x_t: Latents
     crops: Int[Tensor, "batch 4"]
-    """As ``Job.crops``, of each sample's picture."""
+    """As ``Job.crops``, for each sample's picture."""
     mask: Float[Tensor, "batch 1 h w"] | None = None
-    """As ``Job.masks``, averaged over each latent cell, mirrored where the picture is."""
+    """As ``Job.masks``, averaged over each latent cell, and mirrored if the picture is."""
     huber_c: PerSample | None = None
-    """Error from which the loss is linear; ``None``: it is the squared error."""
+    """Error above which the loss is linear; ``None``: the squared error is used."""
     weight: PerSample | None = None
-    """Of each sample in the loss; ``None``: all count alike."""
+    """Weight of each sample in the loss; ``None``: all count the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,20 @@ class Batch:
     """Noised samples of one job, ready for the denoiser."""
 
     sentences: list[str]
-    """One per sample, "{}" for the word and "{name}" for a further one."""
+    """One per sample, with "{}" for the word and "{name}" for an extra one."""
     target: Latents
     samples: Samples
     against: list[str] | None = None
-    """Sentences from which the prediction is guided away, one per sample."""
+    """Sentences that the prediction is guided away from, one per sample."""
     guidance: float = 1.0
     """Scale of that guidance."""
 
     def part(self, keep: range) -> Batch:
-        """The samples of a range; the batch itself where they are all."""
+        """The samples of a range; the batch itself if these are all."""
         return self if len(keep) == len(self.sentences) else self.only(keep)
 
     def only(self, keep: Sequence[int]) -> Batch:
-        """The samples at these places."""
+        """The samples at these indices."""
         s, keep = self.samples, list(keep)
         return Batch(
             [self.sentences[i] for i in keep],
@@ -77,7 +77,7 @@ class Batch:
 
 
 def spread(batches: Sequence[Batch], count: int) -> list[Batch]:
-    """``count`` of some batches' samples, far apart, so that they differ in picture and time."""
+    """``count`` samples of some batches, spread so that they differ in picture and time."""
     places = [(b, i) for b, batch in enumerate(batches) for i in range(len(batch.sentences))]
     size = len(places)
     count = min(count, size)
@@ -91,9 +91,9 @@ class Choices:
     """The sentences of one picture."""
 
     sentences: tuple[str, ...]
-    """Each with "{}" for the word; drawn alike."""
+    """Each with "{}" for the word, and with the same probability."""
     dual: tuple[str, ...] = ()
-    """Sentences that hold a further word as well, as "{name}"; never in the fixed batch."""
+    """Sentences that also contain an extra word, as "{name}"; never in the fixed batch."""
     share: float = 0.0
     """Probability of ``dual``, in [0, 1]."""
 
@@ -102,7 +102,7 @@ class Choices:
         yield from self.dual
 
     def at(self, u: float, *, alone: bool = False) -> str:
-        """The sentence of a draw from U[0, 1); ``alone``: one without further words."""
+        """The sentence of a draw from U[0, 1); with ``alone``, one without extra words."""
         if not self.dual or alone:
             return self.sentences[int(u * len(self.sentences))]
         if u < self.share:

@@ -1,4 +1,4 @@
-"""Sizes of pictures that are not square: which ones a model takes."""
+"""Sizes that a model takes for pictures that are not square."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from oneword.models.speed.compiled import aside
 from oneword.training.job import Job, JobError
 
 
-_SHARE = 16  # steps that a square's side has at most, unless they are asked for
+_SHARE = 16  # most steps along a square's side by default
 
 
 def bucket_step(backbone: Backbone, config: ResolvedTrainConfig) -> int:
-    """What the sides of a run's buckets are multiples of, px.
+    """Step of the sides of a run's buckets, in px.
 
     Args:
-        backbone: The model, whose own step divides it.
+        backbone: The model; its own step divides this one.
         config: The run's settings.
 
     Raises:
-        JobError: the step that was asked for is none that the model takes.
+        JobError: the model does not support the requested step.
     """
     own, asked = backbone.step_px, config.bucket_step
     if asked is None:
@@ -36,10 +36,10 @@ def bucket_step(backbone: Backbone, config: ResolvedTrainConfig) -> int:
 
 
 def check_sizes(backbone: Backbone, job: Job) -> None:
-    """Refuse pictures that are not all one square where the model cannot take them.
+    """Refuse pictures of other sizes than the square if the model cannot take them.
 
     Raises:
-        JobError: a side is no multiple of what the model divides, or its denoiser refuses the size.
+        JobError: a side is not a multiple of the model's step, or its denoiser refuses the size.
     """
     if job.sizes is not None and job.sizes.shape != (len(job.pictures), 2):
         raise JobError(
@@ -74,7 +74,7 @@ def _try(backbone: Backbone, height: int, width: int) -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        # denoisers of many kinds, which each refuse in their own way
+        # denoisers of many kinds, which refuse in different ways
         raise JobError(
             f"Cannot train on pictures of {width} x {height} px because the denoiser of "
             f"{backbone.name} does not take them ({why(error)}); do --fit crop, squash or pad."

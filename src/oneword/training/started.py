@@ -1,7 +1,7 @@
 """How this process was started: alone, or by a launcher as one of several.
 
-torchrun, and with it ``accelerate launch``, starts a command several times and tells each process
-by environment variables which one it is. Nothing here imports torch.
+torchrun, and therefore ``accelerate launch``, starts a command several times and numbers the
+processes in environment variables. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ class Started:
     """One process among several, as its launcher counts them."""
 
     rank: int
-    """Which it is, from 0."""
+    """Index of this process, from 0."""
     count: int
-    """How many there are on all machines."""
+    """Number of processes on all machines."""
     local_rank: int
-    """Which it is on its machine, from 0."""
+    """Index on its machine, from 0."""
     local_count: int
-    """How many there are on its machine."""
+    """Number of processes on its machine."""
 
 
 def started() -> Started | None:
-    """What the launcher says of this process; ``None``: it was started alone."""
+    """The launcher's information about this process; ``None`` if it was started alone."""
     told = os.environ
     if not all(told.get(name) for name in _TOLD) or int(told["WORLD_SIZE"]) < 2:
         return None

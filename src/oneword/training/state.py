@@ -1,8 +1,8 @@
-"""Everything that training needs to go on as if it had never stopped, and how a file holds it.
+"""Everything that training needs to resume as if it had never stopped, and its form in a file.
 
-A ``State`` is that of all jobs of a loop. ``split`` gives each job's share as a run of its own, and
-``joined`` puts runs together again. A file holds flat tensors and a dict for JSON; their names and
-their order are those of every file written so far, so that old runs go on.
+A ``State`` covers all jobs of a loop. ``split`` gives each job's share as a run of its own, and
+``joined`` combines runs again. A file holds flat tensors and a dict for JSON. Their names and order
+must stay the same as in all files written so far, so that old runs can resume.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from oneword.concepts.concept import Concept
 from oneword.training.job import Job, Result, Status, below
 
 
-_MORE, _DELTAS = "tensors/", "deltas/"  # before names of a result's tensors that are no rows
-_LAST = "last/"  # before names of the tensors with which a job that has ended could go on
-_WORD = "word/"  # before names of the rows that tuning began with
+_MORE, _DELTAS = "tensors/", "deltas/"  # prefix of a result's tensors that are not rows
+_LAST = "last/"  # prefix of the tensors from which an ended job could continue
+_WORD = "word/"  # prefix of the rows that tuning began with
 
 Losses = Sequence[tuple[int, float]]
 """(step, loss on the fixed batch), oldest first."""
@@ -29,7 +29,7 @@ Losses = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What ``Record`` knows of a job under way."""
+    """What ``Record`` knows about a job in progress."""
 
     step: int
     losses: Losses
@@ -46,15 +46,15 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Active:
-    """A job under way in the word's own loop."""
+    """A job in progress in the word's own loop."""
 
     index: int
-    """Place among the loop's jobs."""
+    """Index among the loop's jobs."""
     slot: int
     initializer_token: str | None
     record: Standing
     ranking: dict[str, float]
-    """Loss of each word that was tried as the initialiser."""
+    """Loss of each word tried as the initialiser."""
     tensors: dict[str, Tensor]
     """On the CPU."""
 
@@ -64,11 +64,11 @@ class Active:
         return self.record.step
 
     def packed(self) -> dict[str, Tensor]:
-        """All tensors, as a file has them."""
+        """All tensors, in the form for a file."""
         return self.tensors
 
     def plain(self) -> dict[str, Any]:
-        """All but the tensors, for JSON."""
+        """Everything except the tensors, for JSON."""
         record = self.record
         return {
             "index": self.index,
@@ -89,7 +89,7 @@ class Active:
 
     @classmethod
     def read(cls, own: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Active:
-        """What ``plain`` was called on, from its tensors."""
+        """Restore from the output of ``plain`` and the tensors."""
         losses = _losses(plain["losses"])
         names = ("bad", "step", "setbacks", "rate_factor", "best_loss", "best_step", "distance")
         return cls(
@@ -113,9 +113,9 @@ class Done:
     """A job that has ended."""
 
     index: int
-    """Place among the loop's jobs."""
+    """Index among the loop's jobs."""
     slot: int | None = None
-    """0 in the run folder of a job that shared its batch; else unset."""
+    """0 in the run folder of a job that shared its batch; otherwise unset."""
     status: Status
     steps: int
     best_step: int
@@ -123,15 +123,14 @@ class Done:
     reason: str
     messages: tuple[str, ...]
     kind: str | None = None
-    """As ``Concept.kind``; ``None``: there is no concept."""
+    """As ``Concept.kind``; ``None`` if there is no concept."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """As ``Concept.provenance``."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     last: Active | Tuning | None = None
-    """The job under way at its last step, where it ended for want of steps and keeps what it
-    takes to go on."""
+    """The job at its last step, if it ran out of steps and keeps its state for continuing."""
     at_rest: bool = False
-    """At its last step it met an end that more steps would not have put off."""
+    """Whether at its last step it met an end that more steps would not have postponed."""
 
     @classmethod
     def of(
@@ -142,7 +141,7 @@ class Done:
         *,
         at_rest: bool = False,
     ) -> Done:
-        """From which ``result`` rebuilds a result."""
+        """Store a result, from which ``result`` rebuilds it."""
         done = cls(
             index=index,
             status=result.status,
@@ -164,7 +163,7 @@ class Done:
         )
 
     def result(self, job: Job) -> Result:
-        """The result that ``of`` was called with."""
+        """The result that was passed to ``of``."""
         concept = None
         if self.kind is not None:
             rows = {n: t for n, t in self.tensors.items() if not n.startswith((_MORE, _DELTAS))}
@@ -189,14 +188,14 @@ class Done:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the job would have ended so with more steps, too."""
+        """Whether the job would have ended in the same way with more steps."""
         return self.at_rest or self.status != "finished"
 
     def more(self, max_steps: int) -> Active | Tuning | None:
-        """The job under way again, where it would not have ended with so many steps.
+        """The job in progress again, if it would not have ended with this many steps.
 
         Args:
-            max_steps: Of its own stage.
+            max_steps: Steps of its own stage.
         """
         last = self.last
         if last is None:
@@ -207,12 +206,12 @@ class Done:
         return last if max_steps > (2 * done if given_up else done) else None
 
     def packed(self) -> dict[str, Tensor]:
-        """All tensors, as a file has them."""
+        """All tensors, in the form for a file."""
         last = {} if self.last is None else self.last.packed()
         return self.tensors | {f"{_LAST}{name}": tensor for name, tensor in last.items()}
 
     def plain(self) -> dict[str, Any]:
-        """All but the tensors, for JSON."""
+        """Everything except the tensors, for JSON."""
         names = ("status", "steps", "best_step", "losses", "reason", "messages")
         plain = {name: getattr(self, name) for name in names}
         if self.kind is not None:
@@ -226,7 +225,7 @@ class Done:
 
     @classmethod
     def read(cls, own: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Done:
-        """What ``plain`` was called on, from its tensors."""
+        """Restore from the output of ``plain`` and the tensors."""
         known = dict(plain) | {
             "losses": _losses(plain["losses"]),
             "messages": tuple(plain["messages"]),
@@ -240,20 +239,20 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a method that tunes weights begins with."""
+    """The start of a method that tunes weights."""
 
     rows: dict[str, Tensor]
     """The word, by text encoder."""
     num_learned: int = 0
-    """How many of its first vectors learn; the others stay as they are."""
+    """How many of its first vectors are trained; the others are fixed."""
     class_prompt: str | None = None
-    """What the class pictures show, in a sentence; ``None``: no prior preservation."""
+    """A sentence for what the class pictures show; ``None``: no prior preservation."""
     first_step: int = 0
-    """Steps that the word has behind it."""
+    """Steps that the word was trained for before."""
     losses: Losses = ()
-    """Of those steps."""
+    """Losses of those steps."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """What the concept's provenance says besides."""
+    """Additional entries of the concept's provenance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,11 +271,11 @@ class Tuning:
         return self.start.first_step + self.record.step
 
     def packed(self) -> dict[str, Tensor]:
-        """All tensors, as a file has them."""
+        """All tensors, in the form for a file."""
         return self.tensors | {f"{_WORD}{n}": rows.cpu() for n, rows in self.start.rows.items()}
 
     def plain(self) -> dict[str, Any]:
-        """All but the tensors, for JSON."""
+        """Everything except the tensors, for JSON."""
         names = ("step", "first_loss", "losses", "best_loss", "best_step", "messages", "unsaid")
         record = {name: getattr(self.record, name) for name in (*names, "bad")}
         names = ("class_prompt", "first_step", "losses", "provenance", "num_learned")
@@ -287,7 +286,7 @@ class Tuning:
 
     @classmethod
     def read(cls, own: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Tuning:
-        """What ``plain`` was called on, from its tensors."""
+        """Restore from the output of ``plain`` and the tensors."""
         record: dict[str, Any] = dict(plain["tuning"])
         start = plain["start"]
         initializer = record.pop("initializer_token")
@@ -303,24 +302,24 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Everything from which a loop goes on: its jobs under way, waiting and done."""
+    """Everything for resuming a loop: its jobs in progress, waiting and done."""
 
     jobs: tuple[str, ...]
     """Names of the loop's jobs."""
     rounds: int = 0
-    """Steps of the loop; of tuning, of all its stages."""
+    """Steps of the loop; for tuning, of all its stages."""
     queue: tuple[int, ...] = ()
-    """Places of the jobs that have not begun."""
+    """Indices of the jobs that have not begun."""
     active: tuple[Active, ...] = ()
     done: tuple[Done, ...] = ()
     first_stage: State | None = None
-    """Of a run that tunes weights later: the word's own loop."""
+    """For a run that tunes weights later: the word's own loop."""
     tuning: Tuning | None = None
-    """Of a run that tunes weights now."""
+    """For a run that tunes weights now."""
 
     @property
     def step(self) -> int | None:
-        """Steps of the run under way; ``None`` where none is."""
+        """Steps of the run in progress; ``None`` if there is none."""
         if self.tuning is not None:
             return self.tuning.step
         if self.first_stage is not None:
@@ -330,7 +329,7 @@ class State:
 
     @property
     def scored(self) -> int | None:
-        """The last step at which the run under way was scored; ``None`` where none was."""
+        """The last step at which the run in progress was scored; ``None`` if there is none."""
         if self.tuning is not None:
             losses = self.tuning.record.losses
         elif self.first_stage is not None:
@@ -341,11 +340,11 @@ class State:
         return losses[-1][0] if losses else None
 
     def lengthened(self, max_train_steps: int, tuning_steps: int | None = None) -> State:
-        """With the jobs under way again that ended for want of steps and have more of them now.
+        """The state in which jobs that ran out of steps and have more now are in progress again.
 
         Args:
-            max_train_steps: Of each job in the word's own loop.
-            tuning_steps: Of a job that tunes weights, without the steps before.
+            max_train_steps: Steps of each job in the word's own loop.
+            tuning_steps: Steps of a job that tunes weights, without those before.
         """
         if self.first_stage is not None:
             first_stage = self.first_stage.lengthened(max_train_steps)
@@ -363,10 +362,10 @@ class State:
         return dataclasses.replace(self, active=tuple(active), done=tuple(done), tuning=tuning)
 
     def split(self, names: Sequence[str]) -> dict[int, State]:
-        """Each job's share as a run of its own, by the job's place: those under way, then the done.
+        """Each job's share as a run of its own, by index: those in progress, then those done.
 
         Args:
-            names: What each job is called in its own run.
+            names: Name of each job in its own run.
         """
         shares = {}
         for one in self.active:
@@ -379,10 +378,10 @@ class State:
 
     @classmethod
     def joined(cls, names: Sequence[str], runs: Sequence[State | None]) -> State | None:
-        """One loop's state from those of runs under way; ``None`` where none has begun.
+        """One loop's state from those of runs in progress; ``None`` if none has begun.
 
         Args:
-            names: What each run is called among the loop's jobs.
+            names: Name of each run among the loop's jobs.
             runs: ``None`` for each that has not begun.
         """
         begun = [
@@ -390,7 +389,7 @@ class State:
             for index, run in enumerate(runs)
             if run is not None
         ]
-        begun.sort(key=lambda one: one.slot)  # side by side as they were, so to the same bits
+        begun.sort(key=lambda one: one.slot)  # side by side as before, and so to the same bits
         active = [dataclasses.replace(one, slot=slot) for slot, one in enumerate(begun)]
         if not active:
             return None
@@ -402,7 +401,7 @@ class State:
         )
 
     def packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a file holds: tensors, and a dict for JSON."""
+        """The contents of a file: tensors, and a dict for JSON."""
         info: dict[str, Any] = {
             "jobs": self.jobs,
             "rounds": self.rounds,
@@ -425,7 +424,7 @@ class State:
 
     @classmethod
     def unpacked(cls, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> State:
-        """What ``packed`` was called on."""
+        """Restore from the output of ``packed``."""
 
         def own(plain: Mapping[str, Any]) -> dict[str, Tensor]:
             return below(tensors, f"{plain['index']}/")
@@ -452,7 +451,7 @@ def _losses(plain: Sequence[Sequence[float]]) -> Losses:
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """Where the loop keeps its state."""
+    """Stores the loop's state."""
 
     steps: int
     """Steps of the loop between two calls of ``save``."""
@@ -462,5 +461,5 @@ class Checkpoint(Protocol):
         ...
 
     def save(self, state: State) -> None:
-        """Keep a state; it must replace the one before in one instant, or not at all."""
+        """Save a state; it must replace the previous one atomically, or not at all."""
         ...

@@ -1,4 +1,4 @@
-"""Words that are learned together, so that they can stand in one picture."""
+"""Words that are learned together, so that they can share a picture."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from oneword.vocabulary.word import PlaceholderError
 
 
 PASTED_CAPTION = "a photo of a {} and a {}"
-"""Of a picture with another pasted in; the first "{}" is the picture's own word."""
+"""Caption of a picture with another pasted in; the first "{}" is the picture's own word."""
 
 
 _STREAM = 77
-"""Of the pastings' draws."""
+"""Stream of the pastings' draws."""
 
 
 def pasted(
     base: Tensor, other: Tensor, draws: torch.Generator, mask: Tensor | None = None
 ) -> Tensor:
-    """A picture with another one in a box of a quarter to half its side, at a random place.
+    """A picture with another pasted into a box of a quarter to half its side, at a random position.
 
     Args:
         base: (3, height, width).
         other: Likewise; it is shrunk to the box.
-        draws: Size and place of the box.
-        mask: (1, height, width), what of ``other`` is pasted; ``None``: all of it.
+        draws: Draws for size and position of the box.
+        mask: (1, height, width), the part of ``other`` that is pasted; ``None``: all of it.
 
     Source:
-        Gal et al. 2022, arXiv:2208.01618, section 4.4 names the remedy; the box is that of the
+        Gal et al. 2022, arXiv:2208.01618, section 4.4 suggests the idea; the box follows the
         authors' unpublished code.
     """
     u = torch.rand(3, generator=draws).tolist()
@@ -77,19 +77,20 @@ def invert_together(
 
     Args:
         backbone: The frozen model.
-        jobs: One for each word: distinct placeholders, an initialiser each, equally many steps.
+        jobs: One for each word, with different placeholders, an initialiser each, and the same
+            number of steps.
         paste: Share of the samples, in [0, 1), in which a picture of another word is pasted into
-            the job's own, with a caption that names both. Each picture gets one such composite;
-            its masks, where a job has some, say what is pasted.
-        together: Pictures with several of the things, and for each a caption that names their
-            placeholders; each counts as much as a picture of its own.
-        seed: Of the pastings.
+            the job's own, with a caption that names both. Each picture gets one such composite; if
+            a job has masks, only the masked part is pasted.
+        together: Pictures with several of the things, each with a caption that contains their
+            placeholders; each counts as much as one of a job's own pictures.
+        seed: Seed of the pastings.
         replace: Allow placeholders that are already words of the model.
         **parts: As for :func:`oneword.invert_many`.
 
     Raises:
         JobError: the words cannot be learned together, a sentence is too long for them, or a
-            placeholder is a word of the model.
+            placeholder is already a word of the model.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 4.4 (named as future work).
@@ -115,7 +116,7 @@ def invert_together(
     mixed, told = [], {}
     for i, job in enumerate(jobs):
         composites = _composites(jobs, i, seed) if paste else []
-        # repeats of the pictures for each composite, so that these have their share of the deck
+        # repeats of the pictures per composite, which give composites their share of the deck
         repeats = max(1, round((1 - paste) / paste)) if paste else 1
         deck: list[Tensor] = []
         opacity: list[Tensor] = []
@@ -124,7 +125,7 @@ def invert_together(
             deck += [picture] * repeats
             opacity += [solid[i][place]] * repeats
             said += [sentences[i][place]] * repeats
-            if place < len(composites):  # spread, so that the fixed batch meets some
+            if place < len(composites):  # spread, so that the fixed batch contains some
                 other, composite = composites[place]
                 word = slots[jobs[other].config.placeholder_token]
                 deck.append(composite)
@@ -194,7 +195,7 @@ def _check_words(
     *,
     replace: bool,
 ) -> None:
-    """Refuse what one of the words cannot be learned with before the others are."""
+    """Refuse settings that do not fit one of the words, before any is trained."""
     words = []
     for job in jobs:
         config = job.config.resolved(backbone.family)
@@ -210,7 +211,7 @@ def _check_words(
 
 
 def _composites(jobs: Sequence[Job], own: int, seed: int) -> list[tuple[int, Tensor]]:
-    """For each picture of a job, another job's index and the picture with one of its pasted in."""
+    """For each picture of a job: another job's index, and the picture with one of its pasted in."""
     others = itertools.cycle([i for i in range(len(jobs)) if i != own])
     found = []
     for place, (base, other) in enumerate(zip(jobs[own].pictures, others)):  # noqa: B905  (endless)
@@ -223,7 +224,7 @@ def _composites(jobs: Sequence[Job], own: int, seed: int) -> list[tuple[int, Ten
 
 
 def _owner(caption: str, jobs: Sequence[Job]) -> int:
-    """The job whose samples a picture with several things belongs to: the word named first."""
+    """The job that a picture with several things belongs to: that of the word named first."""
     words = [job.config.placeholder_token for job in jobs]
     found = [word for _, _, word in places(caption, words)]
     if len({*found}) < 2:
@@ -235,5 +236,5 @@ def _owner(caption: str, jobs: Sequence[Job]) -> int:
 
 
 def _named(caption: str, owner: Job, slots: Mapping[str, str]) -> str:
-    """A caption with "{}" for the owner's word, and the others' slots for theirs."""
+    """A caption with "{}" for the owner's word, and slot placeholders for the others."""
     return replaced(caption, {**slots, owner.config.placeholder_token: "{}"})

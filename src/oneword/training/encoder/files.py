@@ -1,4 +1,4 @@
-"""A finished encoder and its file, which says what it is for, and is refused for anything else."""
+"""A finished encoder and its file, which records what it is for; other uses are refused."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ FILE = "encoder.safetensors"
 _KEY = "oneword-encoder"  # of the file's metadata
 _MOST = 2**32  # bytes
 _NETWORK, _TABLE, _PROBE = "network/", "table/", "probe"
-_TABLE_ROWS, _TABLE_WIDTH = 64, 4  # of a text encoder's table, by which it is known again
-_NEAR = 0.02  # how far numbers of one table in two types may lie apart, of their own size
-_ALIKE = 0.98  # least cosine of one picture's features by the same tower
+_TABLE_ROWS, _TABLE_WIDTH = 64, 4  # of a text encoder's table, by which it is recognised
+_NEAR = 0.02  # largest relative difference between numbers of one table in two types
+_ALIKE = 0.98  # smallest cosine of one picture's features by the same tower
 _FORM = {
     "model": str,
     "family": str,
@@ -65,7 +65,7 @@ class About:
     """Name of the model whose words it makes."""
     family: str
     version: str
-    """Of an embedded model: its weights' checksum in short; empty elsewhere."""
+    """For an embedded model, a short checksum of its weights; otherwise empty."""
     guide: str | None
     """As ``EncoderConfig.guide``."""
     allow_same_clip: bool
@@ -83,8 +83,8 @@ class Encoder:
     Args:
         network: The network; it is moved to the CPU and frozen.
         about: What it is for.
-        table: Some numbers of each text encoder's table, by which the model is known again.
-        probe: Features of ``towers.probe``, by which the tower is known again.
+        table: Some numbers of each text encoder's table, by which the model is recognised.
+        probe: Features of ``towers.probe``, by which the tower is recognised.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class Encoder:
 
     @classmethod
     def of(cls, network: SetEncoder, about: About, backbone: Backbone, tower: Tower) -> Encoder:
-        """A network that was trained for a model, as its file has it."""
+        """Make an encoder from a network that was trained for a model."""
         return cls(network, about, _tables(backbone), tower(probe(backbone))[0])
 
     @property
     def num_vectors(self) -> int:
-        """Rows of a word."""
+        """Number of rows of a word."""
         return self.network.shape.num_vectors
 
     def tensors(self) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ class Encoder:
         return {name: value.contiguous() for name, value in found.items()}
 
     def sha256(self) -> str:
-        """Of its tensors."""
+        """Hash of its tensors."""
         digest = hashlib.sha256()
         for name, value in sorted(self.tensors().items()):
             digest.update(name.encode())
@@ -123,7 +123,7 @@ class Encoder:
         return digest.hexdigest()
 
     def data(self) -> bytes:
-        """What its file holds."""
+        """The contents of its file."""
         shape = self.network.shape
         about = dataclasses.asdict(self.about) | {
             "features": shape.features,
@@ -135,7 +135,7 @@ class Encoder:
         return safetensors.torch.save(self.tensors(), {_KEY: json.dumps(about)})
 
     def check(self, backbone: Backbone) -> None:
-        """Refuse a model that it was not trained for.
+        """Refuse a model for which it was not trained.
 
         Raises:
             EncoderError: the model is another one, or another version of it.
@@ -164,14 +164,15 @@ class Encoder:
         """Rows of the word for some pictures of one thing.
 
         Args:
-            backbone: The model, which ``check`` has let pass.
-            pictures: RGB in [-1, 1], those of one size together: each (num, 3, height, width).
+            backbone: The model, checked by ``check``.
+            pictures: RGB in [-1, 1], grouped by size: each (num, 3, height, width).
 
         Returns:
             By text encoder, each (num_vectors, dim), on the CPU.
 
         Raises:
-            EncoderError: there is no picture, or what sees them is not what the encoder learned by.
+            EncoderError: there are no pictures, or the tower is not the one of the encoder's
+                training.
         """
         if not sum(map(len, pictures)):
             raise EncoderError(
@@ -197,7 +198,7 @@ def load(path: Path) -> Encoder:
         path: Its file, or the folder of ``oneword encoder train``.
 
     Raises:
-        EncoderError: there is none, or the file is of another kind.
+        EncoderError: there is no encoder, or the file is of another kind.
     """
     place = path / FILE if path.is_dir() else path
     must = "The encoder must be a file of oneword encoder train, or its folder"
@@ -206,7 +207,7 @@ def load(path: Path) -> Encoder:
     return _read(place, at.st_mtime_ns, at.st_size)
 
 
-@lru_cache(maxsize=4)  # many words are encoded one after the other
+@lru_cache(maxsize=4)  # many words are encoded in a row
 def _read(path: Path, _changed: int, _size: int) -> Encoder:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -243,7 +244,7 @@ def _read(path: Path, _changed: int, _size: int) -> Encoder:
 
 
 def version_of(backbone: Backbone) -> str:
-    """Of an embedded model the checksum of its weights, in short; of any other nothing."""
+    """A short checksum of an embedded model's weights; empty for other models."""
     if backbone.name not in EMBEDDED:
         return ""
     return weights.version(backbone.name)
@@ -260,12 +261,12 @@ def _tables(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def _is_near(one: Tensor, other: Tensor) -> bool:
-    """Whether two tables are one, but for the type that they were loaded in."""
+    """Whether two tables are the same, apart from the type that they were loaded in."""
     if one.shape != other.shape:
         return False
     return float((one - other).norm()) <= _NEAR * float(other.norm())
 
 
 def _sees_alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two features of one picture are of the same tower."""
+    """Whether two features of one picture come from the same tower."""
     return one.shape == other.shape and float(F.cosine_similarity(one, other, 0)) >= _ALIKE

@@ -1,6 +1,6 @@
-"""How an encoder learns: by equation 2, through a frozen denoiser.
+"""How an encoder is trained: with equation 2, through a frozen denoiser.
 
-The picture that is denoised is left out of the set that is encoded, so that no copy of it can leak.
+The denoised picture is left out of the encoded set, so that no copy of it can leak.
 """
 
 from __future__ import annotations
@@ -35,24 +35,23 @@ from oneword.vocabulary.inject import injected
 
 
 _DECAY_FRACTION = 0.3  # last part of the steps, over which the rate falls to zero
-_WARMUP_STEPS = 100  # at most; of a short training a tenth
+_WARMUP_STEPS = 100  # at most; in a short training a tenth of the steps
 _MOST_NORM = 1.0  # of the gradient
 _WEIGHT_DECAY = 0.01
-_SETBACKS = 10  # steps without a finite gradient, one after the other, that end the training
+_SETBACKS = 10  # consecutive steps without a finite gradient that end the training
 
 
 @dataclass(slots=True, kw_only=True)
 class Standing:
-    """How far a training has come."""
+    """The progress of a training."""
 
     step: int = 0
     losses: list[tuple[int, float, float]] = field(default_factory=list)
-    """(step, mean loss of the steps before, loss on things that are kept out); NaN of either that
-    there is not."""
+    """(step, mean loss of the steps before, loss on held-out things); NaN if there is none."""
     recent: list[float] = field(default_factory=list)
-    """Losses of the steps since the last of those."""
+    """Losses of the steps since the last entry of ``losses``."""
     setbacks: int = 0
-    """Steps without a finite gradient, one after the other."""
+    """Consecutive steps without a finite gradient."""
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -65,7 +64,7 @@ class Standing:
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Standing:
-        """What ``plain`` was called on."""
+        """Restore from the output of ``plain``."""
         losses = [(int(step), float(own), float(unseen)) for step, own, unseen in plain["losses"]]
         return cls(
             step=plain["step"],
@@ -76,7 +75,7 @@ class Standing:
 
 
 class _Made:
-    """A word whose rows are those that the encoder has just made, for ``injected``."""
+    """A word with the rows that the encoder has just made, for ``injected``."""
 
     kind = ROWS
     tensors: Mapping[str, Tensor] = {}
@@ -92,15 +91,15 @@ class _Made:
 
 
 class Training:
-    """An encoder that learns.
+    """An encoder in training.
 
-    Every draw is a function of (seed, step), so that a training that was stopped goes on to the
-    same bits (same machine and thread count).
+    Every draw is a function of (seed, step), so a training that was stopped resumes to the same
+    bits (on the same machine, with the same number of threads).
 
     Args:
-        backbone: The model; nothing of it changes.
-        things: What it learns from.
-        config: How.
+        backbone: The model, which is not changed.
+        things: The training data.
+        config: The settings.
     """
 
     def __init__(self, backbone: Backbone, things: Things, config: EncoderConfig) -> None:
@@ -135,17 +134,18 @@ class Training:
         on_step: Callable[[Standing], None] | None = None,
         save: Callable[[], None] | None = None,
     ) -> bool:
-        """Learn to the last step.
+        """Train to the last step.
 
         Args:
-            on_step: Told after every step; ``KeyboardInterrupt`` from it ends the training.
-            save: Called every so many steps and at the end, also of a training that is stopped.
+            on_step: Called after every step; a ``KeyboardInterrupt`` that it raises ends the
+                training.
+            save: Called at regular steps and at the end, also if training is stopped.
 
         Returns:
             Whether the last step was done.
 
         Raises:
-            EncoderError: the gradients are not finite, again and again.
+            EncoderError: the gradients are repeatedly not finite.
         """
         config, standing = self.config, self.standing
         slots = max(self._at_once, scoring_chunk(self._at_once))
@@ -176,7 +176,7 @@ class Training:
     # --- one step
 
     def _learn(self) -> None:
-        """Draw things, denoise a picture of each with the word of the others, and step."""
+        """Draw things, denoise a picture of each with the word of its other pictures, and step."""
         config, standing, device = self.config, self.standing, self.backbone.device
         batch = config.train_batch_size
         drawn = step_sets(
@@ -212,7 +212,7 @@ class Training:
         standing.step += 1
 
     def _losses(self, drawn: Drawn, *, training: bool) -> PerSample:
-        """Equation 2 of each thing's left-out picture, in the words of the sets.
+        """Equation 2 for each thing's left-out picture, with the words of the sets.
 
         Source:
             Gal et al. 2022, arXiv:2208.01618, equation 2, whose embedding an encoder gives here.
@@ -250,7 +250,7 @@ class Training:
         return extensions.LOSS(found, target, samples)
 
     def _make(self, features: Tensor, counts: Tensor | None) -> None:
-        """Let the words have the rows of some sets.
+        """Give the words the rows of some sets.
 
         Args:
             features: (sets, most, dim).
@@ -263,13 +263,13 @@ class Training:
         made = self.network(sent(features, device), sent(here, device))
         for name, rows in made.items():
             before = self._made.get(name)
-            # the words that no set stands for keep the rows that they had
+            # words without a set keep their rows
             rest = [] if before is None else [before[len(rows) :].detach()]
             self._made[name] = torch.cat([rows, *rest])
 
     @torch.no_grad()
     def _score(self) -> None:
-        """Note the losses since the last time, and that on things that are kept out."""
+        """Record the losses since the last time, and the loss on held-out things."""
         standing, config = self.standing, self.config
         recent = standing.recent
         own = math.fsum(recent) / len(recent) if recent else math.nan
@@ -296,10 +296,10 @@ class Training:
         return {name: value.detach().cpu().contiguous() for name, value in found.items()}
 
     def restore(self, tensors: Mapping[str, Tensor], standing: Standing) -> None:
-        """Go on from what ``tensors`` and ``standing`` gave.
+        """Continue from the output of ``tensors`` and ``standing``.
 
         Raises:
-            EncoderError: they are of another training.
+            EncoderError: they belong to another training.
         """
         try:
             self.network.load_state_dict(below(tensors, "network/"))
@@ -319,7 +319,7 @@ class Training:
 
 
 def rate_factor(step: int, num_steps: int) -> float:
-    """Part of the rate at a step: a linear warm-up, then all of it, then a linear fall to zero."""
+    """Factor on the rate at a step: a linear warm-up, then 1, then a linear fall to zero."""
     warmup = min(_WARMUP_STEPS, max(1, num_steps // 10))
     left = (num_steps - step) / max(1.0, num_steps * _DECAY_FRACTION)
     return min(1.0, (step + 1) / warmup, left)
@@ -332,7 +332,7 @@ def _common_rows(backbone: Backbone, learnable_property: str) -> dict[str, Tenso
     for name, vocabulary in backbone.vocabularies.items():
         known = [word for word in common if vocabulary.is_word(word)]
         rows = [vocabulary.rows_of(word).mean(0) for word in known]
-        if not rows:  # a vocabulary of other languages: any of its words
+        if not rows:  # a vocabulary of another language: any of its words
             rows = list(vocabulary.rows_of(" ".join(common)))
         found[name] = torch.stack(rows).cpu()
     return found

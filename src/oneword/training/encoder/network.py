@@ -1,4 +1,4 @@
-"""The network: features of a set of pictures, in any order and number, to the rows of one word."""
+"""The network: from features of a set of pictures, in any order and number, to a word's rows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 Sets = Float[Tensor, "sets most dim"]
-"""Features of the pictures of each set; sets of fewer pictures than the largest end in anything."""
+"""Features of the pictures of each set; smaller sets are padded with any values."""
 Here = Bool[Tensor, "sets most"]
-"""Which of them there are; one or more of each set."""
+"""Which of them are real; at least one in each set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +24,15 @@ class Shape:
     features: int
     """Length of a picture's features."""
     width: int
-    """Of the layers."""
+    """Width of the layers."""
     num_vectors: int
-    """Rows that a word gets."""
+    """Number of rows of a word."""
     encoders: Mapping[str, int]
     """Width of the rows of each text encoder, by its name."""
 
 
 class _SetLayer(nn.Module):
-    """``x -> A x - B mean(x)``: what becomes of a picture depends on its set, and not on the order.
+    """``x -> A x - B mean(x)``: a picture's output depends on its set, and not on the order.
 
     Source:
         Zaheer et al. 2017, arXiv:1703.06114, section 3, in the form that takes the mean.
@@ -48,7 +48,7 @@ class _SetLayer(nn.Module):
 
 
 def _mean(x: Sets, here: Here) -> Float[Tensor, "sets dim"]:
-    """Mean over the pictures of each set that there are."""
+    """Mean over the real pictures of each set."""
     weight = here[..., None].to(x.dtype)
     return (x * weight).sum(1) / weight.sum(1)
 
@@ -56,9 +56,9 @@ def _mean(x: Sets, here: Here) -> Float[Tensor, "sets dim"]:
 class SetEncoder(nn.Module):
     """Three layers on the pictures, the mean over the set, and two on that.
 
-    Each row has the fixed length of its text encoder's common words, whatever the pictures: in a
-    trial rows of free length ran away to three times the table's spread. Before training, the rows
-    are those words' mean direction.
+    Each row has a fixed length, that of its text encoder's common words: in a trial, rows of free
+    length grew to three times the table's spread. Before training, the rows have the mean direction
+    of those words.
 
     Source:
         The layers of Cohen et al. 2022, arXiv:2204.01694, section 4, without their dropout; the
@@ -70,7 +70,7 @@ class SetEncoder(nn.Module):
 
         Args:
             shape: Its sizes.
-            seed: Of the weights.
+            seed: Seed of the weights.
         """
         super().__init__()
         self.shape = shape
@@ -82,7 +82,7 @@ class SetEncoder(nn.Module):
         self.rows = nn.ModuleDict(
             {name: nn.Linear(width, shape.num_vectors * d) for name, d in shape.encoders.items()}
         )
-        # what features of pictures are like, and rows of words
+        # statistics of features of pictures and of rows of words
         self.register_buffer("mean", torch.zeros(shape.features))
         self.register_buffer("std", torch.ones(shape.features))
         for name, dim in shape.encoders.items():
@@ -104,10 +104,10 @@ class SetEncoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Tensor, words: Mapping[str, Tensor]) -> None:
-        """Take over what features and rows are like, before training.
+        """Set the statistics of features and rows, before training.
 
         Args:
-            features: Of many pictures, (pictures, dim).
+            features: Features of many pictures, (pictures, dim).
             words: Rows of common words, by text encoder, each (words, dim).
         """
         self.get_buffer("mean").copy_(features.mean(0))
@@ -120,8 +120,8 @@ class SetEncoder(nn.Module):
         """Rows of the word of each set.
 
         Args:
-            features: Of the pictures of each set.
-            here: Which of them there are.
+            features: Features of the pictures of each set.
+            here: Which of them are real.
 
         Returns:
             By text encoder, each (sets, num_vectors, dim).

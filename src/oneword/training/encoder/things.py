@@ -1,4 +1,4 @@
-"""What an encoder learns from: pictures of many things, and the sets that each step draws."""
+"""Training data of an encoder: pictures of many things, and the sets drawn at each step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from oneword.training.encoder.files import EncoderError
 from oneword.training.encoder.towers import Tower
 
 
-_STREAM, _UNSEEN, _ORDER = 31, 32, 33  # of draws that are none of the loop's own
+_STREAM, _UNSEEN, _ORDER = 31, 32, 33  # for draws that differ from the loop's own
 _TEMPLATES = {"object": TEMPLATES["release27"], "style": TEMPLATES["style19"]}
-_UNSEEN_SHARE = 20  # one thing of so many is kept out of the training
-_FEWEST = 10  # things of which one can be spared
+_UNSEEN_SHARE = 20  # one thing in this many is held out of the training
+_FEWEST = 10  # number of things from which one can be held out
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +37,27 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Things:
-    """Pictures of many things as an encoder and its denoiser take them, on the CPU."""
+    """Pictures of many things in the form that encoder and denoiser take, on the CPU."""
 
     features: Tensor
     """(pictures, dim), float32; mirrored ones count as pictures."""
     moments: Moments
-    """Posterior of each, in half precision."""
+    """Posterior of each picture, in half precision."""
     places: tuple[Tensor, ...]
-    """Of each thing, where its pictures stand: (views, pictures), the mirrored ones the second
-    view."""
+    """For each thing, the indices of its pictures: (views, pictures), with mirrored ones as the
+    second view."""
     kinds: tuple[str, ...]
     """As ``Thing.kind``."""
     sha256: str
-    """Of all pictures."""
+    """Hash of all pictures."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Of one sample."""
+        """Shape of the latents of one sample."""
         return tuple(self.moments.mean.shape[1:])
 
     def parted(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Which things are trained on, and which are kept out to be scored; none of a few."""
+        """The things to train on, and those held out for scoring (none if there are few)."""
         order = torch.randperm(len(self.places), generator=generator(seed, _ORDER))
         spared = len(order) // _UNSEEN_SHARE or 1 if len(order) >= _FEWEST else 0
         return order[spared:], order[:spared]
@@ -75,13 +75,13 @@ def gathered(
 
     Args:
         backbone: The model.
-        tower: What sees the pictures.
+        tower: Turns pictures into features.
         things: Two or more things.
-        random_flip: Take mirror images along.
-        on_thing: Told how many are done.
+        random_flip: Also use mirror images.
+        on_thing: Called with the number of things done.
 
     Raises:
-        EncoderError: there are fewer than two, or one has fewer than two pictures.
+        EncoderError: there are fewer than two things, or one has fewer than two pictures.
     """
     digest = hashlib.sha256()
     features, means, stds, places, kinds = [], [], [], [], []
@@ -118,14 +118,14 @@ def gathered(
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Things of a step: of each a set of pictures, and another picture, which is denoised."""
+    """Things of a step: for each a set of pictures, and another picture to denoise."""
 
     shown: list[Tensor]
-    """Places of the pictures of each set."""
+    """Indices of the pictures of each set."""
     targets: Tensor
-    """Place of each one's denoised picture, which is in no view of its set."""
+    """Index of each one's denoised picture, which is not in its set in any view."""
     sentences: list[str]
-    """One for each, with "{}" for the word."""
+    """A sentence for each, with "{}" for the word."""
     times: Uniforms
     """Diffusion time, before the family's own map."""
     posterior_noise: Latents
@@ -148,14 +148,14 @@ class Drawn:
 
 
 def step_sets(things: Things, among: Tensor, seed: int, step: int, batch: int, most: int) -> Drawn:
-    """The sets of a step, a function of its number alone; every thing has its turn equally often.
+    """The sets of a step, which depend only on its number; all things occur equally often.
 
     Args:
         things: All of them.
-        among: Places of those to draw from.
-        seed: Of the training.
-        step: From 0 on.
-        batch: How many.
+        among: Indices of the things to draw from.
+        seed: Seed of the training.
+        step: The step, from 0.
+        batch: Number of sets.
         most: Most pictures of a set.
     """
     g = generator(seed, _STREAM, step)
@@ -164,7 +164,7 @@ def step_sets(things: Things, among: Tensor, seed: int, step: int, batch: int, m
 
 
 def unseen_sets(things: Things, among: Tensor, seed: int, most: int) -> Drawn:
-    """The fixed sets by which an encoder is scored: each thing four times, times evenly spread."""
+    """The fixed sets for scoring an encoder: each thing four times, at evenly spread times."""
     chosen = among.repeat(4)
     low, high = EVALUATION_SPAN
     times = low + (high - low) * (torch.arange(len(chosen)) + 0.5) / len(chosen)

@@ -1,4 +1,4 @@
-"""What an encoder sees of a picture: features of a frozen CLIP, or of the model's autoencoder."""
+"""An encoder's input: features of pictures from a frozen CLIP or the model's autoencoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oneword.models.guide import Guide
 PictureFeatures = Float[Tensor, "batch dim"]
 
 _CHUNK = 32  # pictures at once; bounds memory
-_CELLS = 8  # a side of the latents, as far as the encoder tells them apart
+_CELLS = 8  # side of the latents at the encoder's resolution
 
 
 @runtime_checkable
@@ -41,7 +41,7 @@ class _OfGuide:
         return torch.cat(parts).float().cpu()
 
     def _seen(self, pixels: Pixels) -> Tensor:
-        """Their middle squares in the guide's size, in [0, 1]."""
+        """Their middle squares at the guide's size, in [0, 1]."""
         height, width = pixels.shape[-2:]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
@@ -65,7 +65,7 @@ class _OfAutoencoder:
 
 
 def tower_of(backbone: Backbone, guide: str | None, *, allow_same_clip: bool = False) -> Tower:
-    """What sees the pictures for a model's encoder.
+    """The tower for a model's encoder.
 
     Args:
         backbone: The model.
@@ -73,7 +73,7 @@ def tower_of(backbone: Backbone, guide: str | None, *, allow_same_clip: bool = F
         allow_same_clip: As ``EncoderConfig.allow_same_clip``.
 
     Raises:
-        GuideError: there is no whole CLIP of that name, or it is the one that scores.
+        GuideError: there is no complete CLIP with that name, or it is the one that scores.
     """
     if guide == LATENTS:
         return _OfAutoencoder(backbone)
@@ -86,7 +86,7 @@ def _guide(guide: str | None, model: str, device: str, allow_same_clip: bool) ->
 
 
 def probe(backbone: Backbone) -> Pixels:
-    """A picture whose features tell one tower from another: (1, 3, side, side)."""
+    """A picture whose features distinguish towers: (1, 3, side, side)."""
     side = backbone.resolution
     up, across = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
     return torch.stack([up, across, torch.sin(9 * up * across)])[None]

@@ -1,4 +1,4 @@
-"""An encoder at work: what a word starts from, and where its record says that it comes from."""
+"""Using an encoder: the start of a word, and the entry in its record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def encoder_for(backbone: Backbone, config: ResolvedConfig) -> Encoder:
     """The encoder that settings name, or the embedded model's own.
 
     Raises:
-        EncoderError: there is none, or it is for another model, kind of word or number of rows.
+        EncoderError: there is no encoder, or it is for another model, kind of word or number of
+            rows.
     """
     file = config.encoder
     if file is None and backbone.name in EMBEDDED:
@@ -47,9 +48,9 @@ def encoder_for(backbone: Backbone, config: ResolvedConfig) -> Encoder:
 
 
 def encoded_rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
-    """Rows of a job's word, as the encoder of its settings makes them of the pictures.
+    """Rows of a job's word, made from its pictures by the encoder of its settings.
 
-    Where they are fewer than the word is to have, the last is repeated.
+    If the word needs more rows, the last one is repeated.
 
     Raises:
         UserError: there is no such encoder, or it cannot be used here.
@@ -61,10 +62,10 @@ def encoded_rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[s
 
 
 def origin(backbone: Backbone, config: ResolvedConfig) -> dict[str, Any]:
-    """What the record of a word says of the encoder that it comes from; empty if there is none.
+    """The entry about the encoder in the record of a word; empty if there is none.
 
     Raises:
-        UserError: as of ``encoded_rows``.
+        UserError: as for ``encoded_rows``.
     """
     if config.initializer != "encoder":
         return {}

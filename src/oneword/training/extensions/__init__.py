@@ -1,4 +1,4 @@
-"""One published idea per file, each a part of the training loop that the settings switch on.
+"""One published idea per file, each a part of the training loop that settings switch on.
 
 The loop takes its default parts from here, and names none of them.
 """
@@ -41,7 +41,7 @@ FORMS: dict[str, Form] = {
     "dreamartist": dreamartist.FORM,
     "encoder": encoded.FORM,
 }
-"""What a word is made of, by ``InversionConfig.form``."""
+"""What a word consists of, by ``InversionConfig.form``."""
 TIMESTEPS = timesteps.sampled
 PENALTIES = (regularized.distance, cross_init.distance)
 AFTER = (norm.drawn, averaging.followed)
@@ -51,9 +51,9 @@ NOISE = offset_noise.shifted
 VIEWS = random_crops.views
 WORDING = wording.varied
 SAMPLES = (huber.scaled, min_snr.weighed)
-"""What the samples of training are told beside; those of the fixed batch stay plain."""
+"""Additions to the samples of training; those of the fixed batch stay unchanged."""
 
 
 def form(config: ResolvedConfig) -> Form:
-    """What the word of a job with these settings is made of."""
+    """What the word of a job with these settings consists of."""
     return FORMS[config.form]

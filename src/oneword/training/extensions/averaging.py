@@ -1,4 +1,4 @@
-"""Keep the average of the last rows, which the steps' own noise moves less."""
+"""Keep the average of the last rows, which has less noise than the rows of a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No learning at all: a person's description takes the word's place."""
+"""No training: a person's description replaces the word."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from oneword.training.parts import Form, Words
 
 
 def text_of(job: Job, config: ResolvedConfig) -> str:
-    """The description that stands for a job's word: the seed picks one of the five.
+    """The description that replaces a job's word; the seed picks one of the five.
 
-    It stands without its first article, since the templates bring one.
+    Its first article is dropped, because the templates have one.
 
     Raises:
         JobError: the job has no descriptions.
@@ -34,10 +34,10 @@ def text_of(job: Job, config: ResolvedConfig) -> str:
 
 
 def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
-    """The table's own rows of the description: prompts read as if the text stood in them.
+    """The table's rows of the description, as if prompts contained the text itself.
 
     Raises:
-        JobError: there is no description, or the text encoders cut it into pieces differently.
+        JobError: there is no description, or the text encoders tokenise it to different lengths.
     """
     text = text_of(job, config)
     found = {name: v.rows_of(text) for name, v in backbone.vocabularies.items()}
@@ -55,7 +55,7 @@ def words(
     config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
-    """The rows as they are, and nothing to train."""
+    """The rows unchanged, with nothing to train."""
     return Words(rows=tensors, resting=frozenset(tensors))
 
 

@@ -1,4 +1,4 @@
-"""Start where the text encoder ends: from its output for the initialiser."""
+"""Start from the text encoder's output for the initialiser."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from oneword.vocabulary.vocabulary import Vocabulary
 
 
 WEIGHT = 1e-5
-"""Of the distance to the initial rows, in the loss."""
+"""Weight in the loss of the distance to the initial rows."""
 
 
 def start(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
-    """Rows of the initialiser, or with ``cross_initialization`` the encoder's output for it.
+    """Rows of the initialiser, or, with ``cross_initialization``, the encoder's output for it.
 
-    A learned row lies far from the vocabulary and near the text encoder's outputs, so training from
-    there is short.
+    Learned rows are far from the vocabulary and close to the text encoder's outputs, so training
+    from there is short.
 
     Source:
         Pang et al. 2023, arXiv:2312.15905, section 3.2.
@@ -38,7 +38,7 @@ def start(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Ten
 
 @torch.no_grad()
 def _output(vocabulary: Vocabulary, text: str, num_vectors: int) -> Tensor:
-    """Last hidden states at a text's own tokens, as many as there are vectors."""
+    """Last hidden states at a text's own tokens, one for each vector."""
     bare = vocabulary.ids(text)
     ids = vocabulary.tokenizer(
         text, padding="max_length", max_length=vocabulary.max_length, truncation=True

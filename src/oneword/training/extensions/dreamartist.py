@@ -1,4 +1,4 @@
-"""A word and its opposite: what pictures should show, and what they should be drawn away from."""
+"""A word and its opposite: what pictures should show, and what they should avoid."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from oneword.training.parts import Form, Words
 
 
 NOISE = 0.07
-"""Of the negative word's start, in standard deviations of the vocabulary's entries."""
+"""Noise of the negative word's start, in standard deviations of the vocabulary's entries."""
 _NAME = "negative"
 _STREAM = 12  # of draws that are none of the loop's own
 
 
 def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
-    """Both words start from the initialiser, the negative one with a little noise."""
+    """Both words start from the initialiser, the negative one with some noise."""
     found = start(backbone, job, config)
     away = start(
         backbone, job, dataclasses.replace(config, num_vectors=config.num_negative_vectors)
@@ -41,7 +41,7 @@ def words(
     config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
-    """The word, and the negative one that the kept concept brings along."""
+    """The word, and the negative word that belongs to the concept."""
     away = {encoder_of(n): tensor for n, tensor in tensors.items() if "/" in n}
     return Words(
         rows={n: tensor for n, tensor in tensors.items() if "/" not in n},
@@ -53,12 +53,12 @@ def words(
 
 
 def against(sentence: str, config: ResolvedConfig) -> str:  # noqa: ARG001  (the part's shape)
-    """The same sentence of the negative word."""
+    """The same sentence with the negative word."""
     return sentence.replace("{}", f"{{{_NAME}}}")
 
 
 FORM = Form(rows=rows, words=words, against=against)
-"""Contrastive prompt tuning; the loss is that of the guided prediction.
+"""Contrastive prompt tuning, with the loss of the guided prediction.
 
 Source:
     Dong et al. 2022, arXiv:2211.11337, section 3.2; without its loss on decoded pictures.

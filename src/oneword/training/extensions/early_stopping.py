@@ -1,4 +1,4 @@
-"""Stop when the loss on the fixed batch has come to rest, by its variance."""
+"""Stop when the loss on the fixed batch has settled, by its variance."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def variance(progress: Progress) -> bool:
-    """Whether the last losses on the fixed batch vary little beside all of them.
+    """Whether the last losses on the fixed batch vary little compared with all of them.
 
-    Stops where the population variance of the last ``stop_window`` scorings is below
+    Stops when the population variance of the last ``stop_window`` scorings is below
     ``stop_threshold`` times that of all scorings of training so far; never with ``early_stopping``
-    off. DVAR scores after every step, which doubles a step's cost; here it is every
-    ``evaluation_steps``. So the first scoring, before training, is left out: it would stand for
-    many, and the steeper the first steps, the more of what follows would pass for rest.
+    off. DVAR scores after every step, which doubles the cost of a step; here it is every
+    ``evaluation_steps``. The first scoring, before training, is therefore left out: it would count
+    for many, and the steeper the first steps, the sooner the rest would look settled.
 
     Source:
         Voronov et al. 2023, arXiv:2302.04841, section 4.

@@ -1,4 +1,4 @@
-"""No learning at all: the word is what an encoder makes of the pictures."""
+"""No training: the word is what an encoder makes from the pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from oneword.training.parts import Form, rows_of_initializer
 
 
 FORM = Form(rows=rows_of_initializer, words=words)
-"""An encoder's rows, which do not move.
+"""An encoder's rows, which do not change.
 
 Source:
     Gal et al. 2022, arXiv:2208.01618, section 6, where it is named as future work.

@@ -1,4 +1,4 @@
-"""A loss to which cells that are far off count less than by their square."""
+"""A loss in which large errors count less than by their square."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from oneword.training.samples import Samples
 
 
 def scaled(samples: Samples, backbone: Backbone, config: ResolvedConfig) -> Samples:
-    """The samples with the error from which each one's loss is linear, with ``loss_type`` "huber".
+    """The samples with the error above which each one's loss is linear, with ``loss_type`` "huber".
 
     It is ``huber_c`` c, or with ``huber_schedule`` "snr" ``(1 - c) / (1 + noise / signal)^2 + c``:
-    1 where there is no noise, and c where there is nothing else.
+    1 without noise, and c for pure noise.
 
     Source:
         Khrapov et al. 2024, arXiv:2403.16728, and their authors' code in
@@ -34,7 +34,7 @@ def scaled(samples: Samples, backbone: Backbone, config: ResolvedConfig) -> Samp
 def error(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
     """Pseudo-Huber loss ``2 c (sqrt(e^2 + c^2) - c)`` of each cell's error e, and its mean.
 
-    Small errors count as their square, as without it, and large ones as ``2 c |e|``.
+    Small errors count as their square, large ones as ``2 c |e|``.
 
     Source:
         Charbonnier et al. 1994, in the form and scale of Khrapov et al. 2024, arXiv:2403.16728.
@@ -42,5 +42,5 @@ def error(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
     assert samples.huber_c is not None
     c = samples.huber_c[:, None, None, None]
     e = prediction.float() - target.float()
-    # as a fraction, which loses no digits where c is large
+    # as a fraction, which loses no digits if c is large
     return mean_error(2 * c * e.square() / ((e.square() + c.square()).sqrt() + c), samples)

@@ -1,4 +1,4 @@
-"""The loss of a sample, as its settings have it."""
+"""The loss of a sample, by its settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oneword.training.samples import Samples
 
 
 def loss(prediction: Latents, target: Latents, samples: Samples) -> PerSample:
-    """The squared error, or Huber's loss, times the sample's weight where it has one."""
+    """The squared error, or Huber's loss, times the sample's weight if it has one."""
     own = squared_error if samples.huber_c is None else error
     found = own(prediction, target, samples)
     return found if samples.weight is None else samples.weight * found

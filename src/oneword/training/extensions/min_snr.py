@@ -1,4 +1,4 @@
-"""Samples with little noise count no more than those where the picture is decided."""
+"""Limit the weight of samples with little noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from oneword.training.samples import Samples
 
 
 def weighed(samples: Samples, backbone: Backbone, config: ResolvedConfig) -> Samples:
-    """The samples with their weights in the loss, with ``snr_gamma``."""
+    """The samples with their weights in the loss, if ``snr_gamma`` is set."""
     if not config.snr_gamma:
         return samples
     levels = noise_levels(backbone, samples.t)
@@ -22,7 +22,7 @@ def weighed(samples: Samples, backbone: Backbone, config: ResolvedConfig) -> Sam
 
 
 def weights(levels: NoiseLevels, gamma: float) -> PerSample:
-    """``min(SNR, gamma)`` on the squared error of x0, as a weight on that of the model's target.
+    """``min(SNR, gamma)`` on the squared error of x0, as a weight on the error of the target.
 
     With x_t known the target is ``target_of_x0 x0 + target_of_noise (x_t - signal x0) / noise``. An
     error of x0 is one of the target times ``target_of_x0 - target_of_noise signal / noise``, by

@@ -1,7 +1,7 @@
-"""A small network that gives the row for each diffusion time and cross-attention layer.
+"""A small network that gives the row for each timestep and cross-attention layer.
 
-The network is the paper's without its textual bypass and its nested dropout, and begins at the
-initialiser: its last layer starts with zero weights and the initialiser for bias.
+It is the paper's network without textual bypass and nested dropout. It starts at the initialiser:
+its last layer has zero weights and the initialiser as bias.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STREAM = 11  # of draws that are none of the loop's own
 
 
 def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
-    """Weights of one network for each text encoder, by the encoder's name and their own."""
+    """Weights of a network for each text encoder, by the encoder's name and their own."""
     layers = num_layers(backbone, job)
     found: dict[str, Tensor] = {}
     for encoder, initial in start(backbone, job, config).items():
@@ -51,7 +51,7 @@ def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tens
         network |= {
             "last.weight": torch.zeros(initial.numel(), HIDDEN),
             "last.bias": initial.cpu().flatten(),
-            # what the output's vectors are as long as
+            # the length of the output's vectors
             "norms": initial.cpu().norm(dim=1),
         }
         found |= {f"{encoder}/{name}": value for name, value in network.items()}
@@ -63,7 +63,7 @@ def words(
     config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
-    """The networks; the plain rows are what they give in the middle of time and layers."""
+    """The networks; the plain rows are their output in the middle of time and layers."""
     plain = {}
     for encoder in dict.fromkeys(encoder_of(name) for name in tensors):
         layers = len(tensors[f"{encoder}/anchors.bias"]) // TIMES

@@ -1,4 +1,4 @@
-"""Keep the rows about as long as the vocabulary's."""
+"""Keep the rows about as long as those of the vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise whose mean moves, so that a picture's brightness as a whole has to be denoised, too."""
+"""Noise with a random mean, so that a picture's overall brightness has to be denoised, too."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def shifted(noise: Latents, offsets: Tensor, config: ResolvedConfig) -> Latents:
-    """``noise + noise_offset * offsets``: each channel of each sample moves as a whole.
+    """``noise + noise_offset * offsets``: each channel of each sample is shifted as a whole.
 
     Args:
         noise: A step's draws, standard normal.
-        offsets: Likewise, (batch, channels, 1, 1).
-        config: ``noise_offset``; 0: the noise as it is.
+        offsets: A step's draws, standard normal, (batch, channels, 1, 1).
+        config: With ``noise_offset``; 0 leaves the noise unchanged.
 
     Source:
         Guttenberg 2023, "Diffusion with Offset Noise", crosslabs.org, whose factor is 0.1.

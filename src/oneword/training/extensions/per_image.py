@@ -1,4 +1,4 @@
-"""A further word for every picture, which may take what is that picture's alone."""
+"""An extra word for every picture, which can absorb what belongs to that picture alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STREAM = 10  # of draws that are none of the loop's own
 def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
     """The word's rows, and one for each picture, drawn like a row of the vocabulary.
 
-    The authors' code begins the pictures' words with uniform numbers, some thirty times as long as
+    The authors' code starts the pictures' words with uniform numbers, some thirty times as long as
     a row of the table.
     """
     found = start(backbone, job, config)
@@ -41,7 +41,7 @@ def words(
     config: ResolvedConfig,  # noqa: ARG001  (the shape of the part)
     step: int,  # noqa: ARG001
 ) -> Words:
-    """The word itself is what is kept; the pictures' words end with the job."""
+    """The word itself is kept; the pictures' words are dropped after the job."""
     others: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         place = name.partition("/")[2]
@@ -51,7 +51,7 @@ def words(
 
 
 def prompts(job: Job, config: ResolvedConfig) -> list[Choices]:
-    """Each picture's sentences, and at their share those with its own word as well.
+    """Each picture's sentences and, with their probability, those that also have its own word.
 
     A picture's caption has the word at its end; a set of templates has a list of its own.
     """

@@ -1,4 +1,4 @@
-"""A word that grows: one vector first, and further ones as training goes on."""
+"""A word that grows: one vector at first, and more during training."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from oneword.training.parts import Form, Words
 
 
 STAGE = 2000
-"""Steps until the next vector joins, of a run that is long enough."""
+"""Steps until the next vector joins, in a run that is long enough."""
 SHARE = 0.8
 """Part of a run by which the last vector has joined."""
 
 
 def stage_steps(config: ResolvedConfig) -> float:
-    """Optimiser steps until the next vector joins, of a word of several."""
+    """Optimiser steps until the next vector joins, for a word of several vectors."""
     return min(STAGE, SHARE * config.max_train_steps / max(1, config.num_vectors - 1))
 
 
 def num_active(config: ResolvedConfig, step: int) -> int:
-    """Vectors that the word has after so many optimiser steps.
+    """Number of vectors of the word after this many optimiser steps.
 
-    Of 5,000 steps and three vectors the second joins after 2,000 and the third after 4,000; shorter
-    runs are scaled.
+    With 5,000 steps and three vectors, the second joins after 2,000 steps and the third after
+    4,000; shorter runs are scaled.
 
     Args:
         config: A resolved config.
@@ -46,7 +46,7 @@ def num_active(config: ResolvedConfig, step: int) -> int:
 
 
 def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tensor]:
-    """Each vector apart, so that those that wait are left alone by the optimiser."""
+    """Each vector as a tensor of its own, so that the optimiser ignores those that wait."""
     return {
         f"{encoder}/{place}": row[None]
         for encoder, many in start(backbone, job, config).items()
@@ -55,7 +55,7 @@ def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tens
 
 
 def words(tensors: Mapping[str, Tensor], config: ResolvedConfig, step: int) -> Words:
-    """The vectors that have joined are the word; the others rest."""
+    """The vectors that have joined form the word; the others rest."""
     active = num_active(config, step)
     encoders = dict.fromkeys(encoder_of(name) for name in tensors)
     return Words(

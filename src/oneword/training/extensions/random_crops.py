@@ -1,4 +1,4 @@
-"""Further views of each picture: random windows of it, each encoded once like itself."""
+"""More views of each picture: random crops of it, each encoded once like the picture itself."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from oneword.training.job import Job
 
 
 _STREAM = 79  # of the windows' draws
-_TRIES = 20  # for a window in which something is marked
+_TRIES = 20  # for a crop in which something is marked
 
 
 def views(job: Job, config: ResolvedConfig) -> list[Job]:
-    """The job itself, then with ``random_crops`` windows of its pictures in their place.
+    """The job itself, then ``random_crops`` times the job with crops of its pictures.
 
-    A window keeps an even draw between ``crop_scale`` squared and 1 of the area, and the picture's
-    aspect, lies anywhere in it, and is brought to its size. Masks, opacity and the numbers that
-    some models are told of crops go with it. A window in which no mask marks anything is drawn
-    again.
+    A crop keeps a share of the area, drawn uniformly between ``crop_scale`` squared and 1, and the
+    picture's aspect. Its position is random, and it is resized to the picture's size. Masks,
+    opacity and the crop coordinates that some models take are cropped with it. A crop in which the
+    mask is empty is drawn again.
 
     Args:
         job: Its pictures.

@@ -1,4 +1,4 @@
-"""Keep the word near the one that it started from."""
+"""Keep the word close to the one that it started from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in the diffusion a step's samples lie."""
+"""The distribution of a step's timesteps."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from oneword._typing import Uniforms
     from oneword.config.inversion import ResolvedConfig
 
-_SPREAD = 1009.0  # takes the digits of a draw that its rank does not use
+_SPREAD = 1009.0  # uses the digits of a draw that its rank does not use
 _HALVINGS = 40
 
 
 def sampled(u: Uniforms, config: ResolvedConfig) -> Uniforms:
-    """Map a step's draws of U[0, 1) to times, as the settings say; plain draws stay as they are.
+    """Map a step's draws of U[0, 1) to times, as the settings say; by default they are unchanged.
 
-    Stratified: each of a step's samples has an equal part of the time to itself, which keeps the
-    distribution and lowers the variance. Biased: more of the noisy times, where layout and colour
-    are decided. A power keeps more of them still to the very noisiest: at all others a large area's
-    colour can be seen in the sample, and teaches nothing.
+    Stratified: each of a step's samples has its own equal part of the range, which keeps the
+        distribution and lowers the variance. Biased: more of the noisy times, where layout and
+        colour are decided. A power prefers the noisiest times even more: at all others, the colour
+        of a large area can be seen in the sample and teaches nothing.
 
     Args:
         u: A concept's draws for one step.

@@ -1,4 +1,4 @@
-"""Captions that change from step to step: tags in another order or left out, or the word alone."""
+"""Captions that change at every step: tags shuffled or left out, or the word alone."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from oneword.training.job import JobError
 if TYPE_CHECKING:
     from oneword.config.inversion import ResolvedConfig
 
-_WORD = re.compile(r"\{\w*\}|<slot-\d+>")  # also further words, and those learned beside it
+_WORD = re.compile(r"\{\w*\}|<slot-\d+>")  # also extra words, and those learned together with it
 
 
 def varied(sentence: str, seed: int, config: ResolvedConfig) -> str:
-    """A sentence as one sample has it.
+    """A sentence with the changes of one sample.
 
-    With ``caption_dropout_rate`` it is the word alone: other trainers leave the caption empty, from
-    which a word learns nothing. Otherwise its tags, the parts between commas, after the first
-    ``keep_tokens``, are put into another order (``shuffle_caption``), and each is left out at the
-    rate of ``caption_tag_dropout_rate``, but for those with the word.
+    With ``caption_dropout_rate`` it is the word alone (other trainers use an empty caption, from
+    which a word learns nothing). Otherwise its tags, the parts between commas, are shuffled after
+    the first ``keep_tokens`` (``shuffle_caption``), and each is left out at the rate of
+    ``caption_tag_dropout_rate``, except those with the word.
 
     Args:
         sentence: With "{}" for the word.
@@ -50,7 +50,7 @@ def varied(sentence: str, seed: int, config: ResolvedConfig) -> str:
 
 
 def longest(sentence: str, config: ResolvedConfig) -> list[str]:
-    """What else of a sentence a tokenizer could cut: the word alone, and the word at the end."""
+    """Variants of a sentence to check for length: the word alone, and the word at the end."""
     bare = _bare(sentence)
     found = [bare] if bare and config.caption_dropout_rate else []
     if config.shuffle_caption:
@@ -64,12 +64,12 @@ def check(name: str, sentences: Iterable[str], config: ResolvedConfig) -> None:
     """Refuse changes that change nothing.
 
     Args:
-        name: Of the job.
+        name: The job's name.
         sentences: All of its sentences.
         config: The settings.
 
     Raises:
-        JobError: no sentence has tags that could change places or be left out.
+        JobError: no sentence has tags that could be shuffled or left out.
     """
     if not _changes_tags(config):
         return
@@ -92,7 +92,7 @@ def _changes_tags(config: ResolvedConfig) -> bool:
 
 
 def _tags(sentence: str, config: ResolvedConfig) -> tuple[list[str], list[str]]:
-    """The tags that stay where they are, and the others."""
+    """The tags that keep their places, and the others."""
     tags = [tag.strip() for tag in sentence.split(",") if tag.strip()]
     return tags[: config.keep_tokens], tags[config.keep_tokens :]
 

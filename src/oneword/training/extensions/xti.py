@@ -1,7 +1,7 @@
 """A row for every cross-attention layer: the extended space P+.
 
-A word that differs from layer to layer is stored with its rows by layer; the plain rows beside them
-are their mean, for whoever reads one row only.
+The word is stored with its rows by layer; the plain rows are their mean, for readers of a single
+row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def num_layers(backbone: Backbone, job: Job) -> int:
     """Cross-attention layers of the denoiser.
 
     Raises:
-        JobError: it has none.
+        JobError: the denoiser has none.
     """
     found = getattr(backbone, "num_cross_attentions", 0)
     if not found:

@@ -1,4 +1,4 @@
-"""What the maps learn from: pictures of classes with sentences about them, as a CLIP sees both."""
+"""Training data of the maps: a CLIP's features of pictures of classes and of their sentences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from oneword.training.palavra.maps import PalavraError, Reader, picture_features
 
 OnClass = Callable[[int, int], None]
 """``on_class(done, total)``."""
-_PLAIN = "a photo of a {}"  # of a picture that has no caption
+_PLAIN = "a photo of a {}"  # for a picture without a caption
 _FIRST_SCENE = 2**41  # above every seed of the embedded models' own recipe
 _SCENES = 2**24  # between two nouns, and more than are tried
 _NAMED = 16  # pictures of each thing that has a name of its own
@@ -43,14 +43,14 @@ class PictureClass:
     """The pictures of one class, and sentences about them."""
 
     words: tuple[str, ...]
-    """Its own word, and further ones that may stand in that one's place."""
+    """Its own word, and further words that may replace it."""
     pictures: Features
     texts: Float[Tensor, "words pictures dim"]
-    """Of each picture's sentence with each word, as the CLIP's projection gives them."""
+    """Features of each picture's sentence with each word, from the CLIP's projection."""
 
     @property
     def held_back(self) -> Int[Tensor, " some"]:
-        """Indices of the pictures that are only for the test."""
+        """Indices of the pictures that are used only for testing."""
         return torch.arange(0, len(self.pictures), HELD_BACK)
 
     @property
@@ -66,9 +66,9 @@ class Classes:
 
     members: tuple[PictureClass, ...]
     tested: tuple[int, ...]
-    """Those that the test tells apart, by index."""
+    """Indices of the classes that are tested."""
     sha256: str
-    """Of words, sentences and pixels."""
+    """Hash of words, sentences and pixels."""
 
 
 class _Gathering:
@@ -82,9 +82,9 @@ class _Gathering:
         """Take a class.
 
         Args:
-            words: As of ``PictureClass``.
+            words: As for ``PictureClass``.
             sentences: One for each picture, with "{}" for the word.
-            pixels: Of the CLIP's own size.
+            pixels: Pictures at the CLIP's own size.
         """
         self.digest.update(repr((tuple(words), tuple(sentences))).encode())
         self.digest.update(pixels.contiguous().numpy().tobytes())
@@ -115,11 +115,11 @@ def of_folder(
     """The classes of a folder of folders of pictures.
 
     Args:
-        reader: Of the CLIP.
-        folder: Holds a folder for each class, whose name is its word ("-" and "_" are spaces).
-        num_pictures: Most pictures of each, the first ones by name.
+        reader: Reader of the CLIP.
+        folder: Has a folder for each class, whose name is its word ("-" and "_" are spaces).
+        num_pictures: Most pictures of each class, the first ones by name.
         words_file: JSON with further words, by class.
-        on_class: Told how far it is.
+        on_class: Called with the progress.
 
     Raises:
         UserError: there are fewer than two classes, one has fewer than two pictures, a picture
@@ -175,13 +175,13 @@ def of_world(
     """The nouns of the embedded models' world, and the things in it that have names of their own.
 
     Each noun is a class whose further words are the names of its six named looks, and each name is
-    a class by itself. Captions are exact; nothing that is held out is drawn.
+    a class by itself. Captions are exact; held-out things are not drawn.
 
     Args:
-        reader: Of the CLIP.
-        num_pictures: Of each noun; of a name 16, or fewer where these are.
-        seed: Of the scenes.
-        on_class: Told how far it is.
+        reader: Reader of the CLIP.
+        num_pictures: Pictures of each noun; names have 16, or this number if it is smaller.
+        seed: Seed of the scenes.
+        on_class: Called with the progress.
     """
     from oneword.microworld.world import drawing  # needs the optional extra
 

@@ -1,4 +1,4 @@
-"""The two maps that begin every word of a CLIP, the losses, and texts with a row in a word's place.
+"""The two maps that start every word of a CLIP, their losses, and texts with a row for a word.
 
 Source:
     Cohen et al. 2022, arXiv:2204.01694, and the code that its authors published with it.
@@ -28,20 +28,20 @@ from oneword.vocabulary.inject import injected
 
 
 STAR = "*"
-"""Stands for the word in prompts of this package's PALAVRA, as in the published ones."""
+"""Placeholder of the word in PALAVRA's prompts, as published."""
 _PLACE = "<palavra>"  # what the tokenizer knows it by
 _CHUNK = 128  # texts or pictures that are read at once
 _WEIGHTS = 21  # stream of the draws of the first weights
 
 
 class PalavraError(UserError):
-    """A CLIP's word, or the maps that begin it, cannot be learned."""
+    """A CLIP's word, or the maps for it, cannot be learned."""
 
 
 def contrastive_loss(
     first: Float[Tensor, "num dim"], second: Float[Tensor, "num dim"], temperature: float
 ) -> Float[Tensor, ""]:
-    """How badly each vector finds its partner among all vectors of both sides but itself.
+    """Contrastive loss: how badly each vector finds its partner among all others of both sides.
 
     ``-mean log(exp(<a, b> / t) / sum exp(<a, c> / t))`` over all 2 num vectors a, with b the
     partner of a and c every vector but a; all of unit length.
@@ -71,7 +71,7 @@ def unit_distance(
 
 
 class TextToImage(nn.Module):
-    """From a text's features to where pictures of the same are: ``x + W x + b``.
+    """From a text's features to those of a picture of the same: ``x + W x + b``.
 
     Args:
         dim: Length of the features.
@@ -82,12 +82,12 @@ class TextToImage(nn.Module):
         self.change = nn.Linear(dim, dim)
 
     def forward(self, texts: Tensor) -> Tensor:
-        """Features (..., dim) to as many."""
+        """Map features (..., dim) to the same shape."""
         return texts + self.change(texts)
 
 
 class Maps:
-    """Both maps, and how far they have learned.
+    """Both maps, and the progress of their training.
 
     ``to_word`` goes from a set of pictures' features to a row of the CLIP's table, ``to_image``
     from a text's features to a picture's; ``optimizers`` are theirs, by the same names; ``epochs``
@@ -95,12 +95,12 @@ class Maps:
     """
 
     def __init__(self, settings: ResolvedPalavra, dim: int, width: int) -> None:
-        """Take networks without weights of their own yet: see ``drawn`` and ``put``.
+        """Make networks without weights; see ``drawn`` and ``put``.
 
         Args:
-            settings: What they are.
+            settings: The settings.
             dim: Length of the CLIP's features.
-            width: Of a row of its table.
+            width: Width of a row of its table.
         """
         self.settings = settings
         with torch.device("meta"):
@@ -121,7 +121,7 @@ class Maps:
         return {"to_word": self.to_word, "to_image": self.to_image}
 
     def drawn(self, device: torch.device) -> Maps:
-        """The same with first weights, which the settings' seed decides."""
+        """The same with initial weights, by the settings' seed."""
         g = generator(self.settings.seed, _WEIGHTS)
         for part in self.parts().values():
             part.to_empty(device="cpu")
@@ -129,10 +129,10 @@ class Maps:
         return self._ready(device)
 
     def put(self, tensors: Mapping[str, Tensor], device: torch.device) -> Maps:
-        """The same with what ``tensors`` gave.
+        """The same with the output of ``tensors``.
 
         Raises:
-            PalavraError: tensors are missing, are strangers, or are of other shapes.
+            PalavraError: tensors are missing, unknown, or of other shapes.
         """
         rest = dict(tensors)
         for name, part in self.parts().items():
@@ -202,7 +202,7 @@ class _Word:
 
 
 class Reader:
-    """Reads texts with a CLIP, with rows in a word's place, while ``reading`` lasts."""
+    """Encodes texts with a CLIP, with rows for a word, inside ``reading``."""
 
     def __init__(self, guide: Guide, word: _Word) -> None:
         self.guide, self._word = guide, word
@@ -210,7 +210,7 @@ class Reader:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "num dim"]:
-        """Features of texts as the CLIP's projection gives them, not of unit length."""
+        """Features of texts from the CLIP's projection, not of unit length."""
         found = []
         for start in range(0, len(texts), _CHUNK):
             part = list(texts[start : start + _CHUNK])
@@ -219,10 +219,10 @@ class Reader:
         return torch.cat(found)
 
     def with_rows(self, prompt: str, rows: Rows) -> Float[Tensor, "num_vectors features"]:
-        """Features of a prompt with each row in the star's place, as ``texts``; differentiable.
+        """Features of a prompt with each row for the star, as from ``texts``; differentiable.
 
         Args:
-            prompt: Holds "*".
+            prompt: Contains "*".
             rows: One for each text.
         """
         ids = self._ids([prompt.replace(STAR, _PLACE)]).input_ids
@@ -233,7 +233,7 @@ class Reader:
         return self._features(ids, torch.ones_like(ids))
 
     def first_row(self, word: str) -> Float[Tensor, " dim"]:
-        """The table's row for a word, of its first token where it has several."""
+        """The table's row for a word; for a word of several tokens, that of the first."""
         return self.vocabulary.rows_of(word)[0]
 
     def _ids(self, texts: list[str]) -> Any:
@@ -248,7 +248,7 @@ class Reader:
 
 @contextmanager
 def reading(guide: Guide) -> Iterator[Reader]:
-    """Let a CLIP read texts with rows in a word's place; on exit it is as it was."""
+    """Let a CLIP encode texts with rows for a word; on exit it is unchanged."""
     width = guide.vocabularies[guide.tower].dim
     word = _Word({guide.tower: torch.zeros(1, width, device=guide.device)})
     with injected(guide, [word]):
@@ -270,7 +270,7 @@ def picture_features(guide: Guide, pixels: Pixels) -> Features:
 
 
 def fingerprint(guide: Guide) -> str:
-    """SHA-256 of a CLIP's weights: which CLIP it is, wherever it lies."""
+    """SHA-256 of a CLIP's weights, which identifies it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(guide.model.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""Stage A of PALAVRA: the maps learn on pictures and texts of classes whose words the CLIP has."""
+"""Stage A of PALAVRA: train the maps on pictures and texts of classes that the CLIP knows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from oneword.training.palavra.maps import (
 
 
 _LEARNING, _TEST = 22, 23  # streams of the draws
-_BY_PICTURES, _BY_TEXTS = range(2)  # the passes of an epoch that learn
-_TESTED = 10  # epochs between two tests
+_BY_PICTURES, _BY_TEXTS = range(2)  # training passes of an epoch
+_TESTED = 10  # epochs between tests
 _SETS = 4  # of each class, in the test
 
 
@@ -36,10 +36,10 @@ def pretrain(
     *,
     on_epoch: Callable[[Maps], None] | None = None,
 ) -> None:
-    """Let the maps learn until so many epochs are done; the CLIP stays as it is.
+    """Train the maps up to this number of epochs; the CLIP is frozen.
 
-    Every draw is a function of the seed, the epoch and the pass, so that maps which are put down
-    and taken up learn the same to the bit.
+    Every draw is a function of the seed, the epoch and the pass, so that a resumed training gives
+    the same bits.
 
     An epoch has two passes over the classes in shuffled batches, each with one prompt. By pictures,
     ``to_image`` learns to map each picture's sentence to the picture, and ``to_word`` a row from a
@@ -49,13 +49,13 @@ def pretrain(
 
     Args:
         reader: Of the CLIP.
-        classes: What to learn from.
-        maps: Change in place.
-        epochs: Of all, those done before included.
-        on_epoch: Called after each.
+        classes: The training data.
+        maps: The maps, changed in place.
+        epochs: Total number of epochs, including those done before.
+        on_epoch: Called after each epoch.
 
     Raises:
-        PalavraError: the loss is no number any more.
+        PalavraError: the loss is no longer finite.
     """
     while maps.epochs < epochs:
         totals: list[dict[str, float]] = []
@@ -127,7 +127,7 @@ def _step(
 
 
 def _set(among: Tensor, size: int, g: torch.Generator) -> Tensor:
-    """So many of some indices, each drawn from all of them, as is published."""
+    """This number of indices, drawn with replacement, as published."""
     return among[torch.randint(len(among), (size,), generator=g)]
 
 
@@ -139,10 +139,10 @@ def _descend(optimizer: torch.optim.Adam, loss: Tensor) -> None:
 
 @torch.no_grad()
 def accuracy(reader: Reader, classes: Classes, maps: Maps) -> float:
-    """How often a row from pictures that were held back reads as its own class's word, in [0, 1].
+    """Share of rows from held-back pictures that read as their own class's word, in [0, 1].
 
-    Of each tested class four sets are taken, always the same, and each row's prompt is compared
-    with the prompts of all tested classes' words.
+    For each tested class, four fixed sets are used, and each row's prompt is compared with the
+    prompts of all tested classes' words.
     """
     tested = [classes.members[i] for i in classes.tested]
     g = generator(maps.settings.seed, _TEST)

@@ -1,4 +1,4 @@
-"""Stage B of PALAVRA: a word begins at what the maps make of its pictures, and learns on."""
+"""Stage B of PALAVRA: a word starts from the maps' row for its pictures, and is trained further."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from oneword.training.palavra.maps import (
 
 @dataclass(slots=True, eq=False)
 class Learning:
-    """Words under way, a row for each, and how far they are."""
+    """Words in training, a row for each, and their progress."""
 
     rows: Rows
     step: int = 0
     moments: dict[str, Tensor] = field(default_factory=dict)
-    """State of Adam: none before the first step."""
+    """State of Adam; empty before the first step."""
     losses: list[float] = field(default_factory=list)
-    """Before each step."""
+    """The loss before each step."""
 
 
 @torch.no_grad()
@@ -39,10 +39,10 @@ def begun(maps: Maps, sets: Sequence[Tensor], device: torch.device) -> Learning:
     """Words as the maps give them.
 
     Args:
-        maps: Of the CLIP.
+        maps: The CLIP's maps.
         sets: Features of each thing's pictures, (pictures, dim) of unit length; any number, in any
             order.
-        device: Where they will learn.
+        device: The device for training.
 
     Raises:
         PalavraError: a set is empty.
@@ -60,7 +60,7 @@ def word_loss(
     coarse: Float[Tensor, "num dim"] | None,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """How badly words stand for their pictures.
+    """The loss of words for their pictures.
 
     Args:
         mode: "coarse": the mean over the words of the contrastive loss on two pairs, the pictures
@@ -68,8 +68,8 @@ def word_loss(
             pictures and word; "batch": the contrastive loss over all words, which is 0 for one.
         pictures: The mean of each thing's features.
         read: Features of the prompt with each word.
-        coarse: With mode "coarse", where pictures of the coarse phrase are.
-        temperature: Of the contrastive loss.
+        coarse: With mode "coarse", the features of the coarse phrase as a picture.
+        temperature: Temperature of the contrastive loss.
 
     Source:
         Cohen et al. 2022, arXiv:2204.01694, and its code: its modes 1, 0 and 2.
@@ -99,18 +99,18 @@ def learn(
     temperature: float,
     on_step: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Let words learn until so many steps are done; CLIP and maps stay as they are.
+    """Train words up to this number of steps; CLIP and maps are frozen.
 
     Args:
         reader: Of the CLIP.
-        maps: Of the same CLIP; ``to_image`` says where pictures of the coarse phrase are.
-        sets: As of ``begun``.
-        words: Change in place.
-        max_train_steps: Of all, those done before included.
-        mode: As of ``word_loss``.
-        coarse: Phrase that the words are held apart from.
-        learning_rate: Of Adam, absolute.
-        temperature: Of the contrastive loss.
+        maps: Maps of the same CLIP; ``to_image`` maps the coarse phrase to a picture's features.
+        sets: As for ``begun``.
+        words: The words, changed in place.
+        max_train_steps: Total number of steps, including those done before.
+        mode: As for ``word_loss``.
+        coarse: Phrase that the words are kept away from.
+        learning_rate: Absolute rate of Adam.
+        temperature: Temperature of the contrastive loss.
         on_step: ``on_step(done, total)``.
 
     Raises:

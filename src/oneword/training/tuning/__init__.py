@@ -1,4 +1,4 @@
-"""Methods that change the model's weights, each called like ``loop.invert``."""
+"""Methods that change the model's weights; each is called like ``loop.invert``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BASELINES: dict[str, Callable[..., Result]] = {
 def longest_words(
     backbone: Backbone, job: Job, config: ResolvedConfig
 ) -> tuple[list[Concept], tuple[str, ...]]:
-    """As ``fit.longest_words``, of any setup.
+    """As ``fit.longest_words``, for any setup.
 
     Raises:
         UserError: the job cannot be trained as it was given.
@@ -35,5 +35,5 @@ def longest_words(
 
 
 def method(setup: str) -> Callable[..., Result]:
-    """``invert`` of a setup: one of this folder, or the word's own loop for all others."""
+    """``invert`` of a setup: one from this folder, otherwise the word's own loop."""
     return BASELINES.get(setup, loop.invert)

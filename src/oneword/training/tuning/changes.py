@@ -1,4 +1,4 @@
-"""Changes of a denoiser's weights that a setup learns."""
+"""The changes of a denoiser's weights that a setup learns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TEXT_KEYS = ("attn2.to_k", "attn2.to_v", "add_k_proj", "add_v_proj")
 
 
 def changes_of(backbone: Backbone, config: ResolvedConfig) -> dict[str, Tensor]:
-    """Changes of the denoiser's weights that a setup learns, as yet without effect.
+    """The changes of the denoiser's weights that a setup learns, at first without effect.
 
     Raises:
         JobError: the denoiser has no such weights.
@@ -46,7 +46,7 @@ def check_weights(backbone: Backbone, config: ResolvedConfig) -> None:
     """Refuse a setup whose weights the denoiser does not have.
 
     Raises:
-        JobError: it is so.
+        JobError: the denoiser does not have such weights.
     """
     part, denoiser = denoiser_of(backbone)
     weights = config.resolved_tuning.tuned_weights
@@ -61,7 +61,7 @@ def check_weights(backbone: Backbone, config: ResolvedConfig) -> None:
 def _tuned(
     denoiser: nn.Module, part: str, config: ResolvedConfig
 ) -> Iterator[tuple[str, nn.Parameter]]:
-    """Weights that change as a whole, by the name of their change."""
+    """Weights that are changed in full, by the name of their change."""
     every = config.resolved_tuning.tuned_weights == "full"
     for name, parameter in denoiser.named_parameters():
         key = deltas.name_of_change(part, name)
@@ -84,10 +84,10 @@ def denoiser_of(backbone: Backbone) -> tuple[str, nn.Module]:
 
 
 def _low_rank(denoiser: nn.Module, part: str, rank: int, seed: int) -> dict[str, Tensor]:
-    """A LoRA of every attention layer: random in its first half, zero in its second.
+    """A LoRA of every attention layer; its first half is random, its second half zero.
 
     Source:
-        Hu et al. 2021, arXiv:2106.09685, section 4.1; the spread of the first half is peft's.
+        Hu et al. 2021, arXiv:2106.09685, section 4.1; the spread of the first half is that of peft.
     """
     found: dict[str, Tensor] = {}
     g = generator(seed, _LORA_STREAM)
@@ -103,10 +103,10 @@ def _low_rank(denoiser: nn.Module, part: str, rank: int, seed: int) -> dict[str,
 
 
 def compact(changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Changes as a file holds them: whole ones in half the room, and none that changes nothing.
+    """Changes in the form for a file: full ones in half precision, without those that are zero.
 
-    A change is some hundredth or thousandth of its weight, so that three digits of it are five or
-    six of the weight.
+    A change is about a hundredth or thousandth of its weight, so three digits of it are five or six
+    digits of the weight.
     """
     kept = {}
     for name, change in changes.items():
@@ -118,6 +118,6 @@ def compact(changes: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _halved(change: Tensor) -> Tensor:
-    """Half precision, or bfloat16 for numbers so small that they lose less in it."""
+    """Half precision, or bfloat16 for numbers so small that this loses less."""
     forms = (change.half(), change.bfloat16())
     return min(forms, key=lambda form: float((form.float() - change).norm()))

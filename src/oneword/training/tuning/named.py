@@ -1,15 +1,15 @@
 """Methods that tune weights around a rare word and the name of its class.
 
-DreamBooth through a LoRA: the attention learns a thing under a rare word, and keeps its class. Its
+DreamBooth with a LoRA: the attention learns a thing under a rare word, and keeps its class. Its
 sentence is "a photo of a [rare word] [class]". The placeholder stands for both words here, so that
-the same prompts serve every method: with the LoRA alone, "a photo of a sks dog" in a stock pipeline
-is "a photo of a S*" with this concept.
+the same prompts work for every method: with the LoRA alone, "a photo of a sks dog" in a stock
+pipeline equals "a photo of a S*" with this concept.
 
-Custom Diffusion: a new word, and the keys and values by which the denoiser reads the text. The
-paper's sentence is "a photo of a [new word] [class]"; of the two words the first learns. The paper
-takes its class pictures from LAION (pass a folder of them as ``class_data_dir``) and also shows the
-thing at other sizes, with words for them; here the model draws them, as in DreamBooth, and pictures
-keep their size.
+Custom Diffusion: a new word, and the keys and values with which the denoiser reads the text. The
+paper's sentence is "a photo of a [new word] [class]", of which the first word is learned. The paper
+takes class pictures from LAION (pass a folder of them as ``class_data_dir``) and also shows the
+thing at other sizes, with words for them. Here the model draws the class pictures, as in
+DreamBooth, and pictures keep their size.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ RARE_LETTERS = 3
 
 
 def rare_word(backbone: Backbone) -> str:
-    """A short word that the model has seldom seen: the last one of its vocabulary.
+    """A short word that the model has rarely seen: the last one of its vocabulary.
 
-    Vocabularies of byte pairs are in the order of how common the pairs are.
+    Byte-pair vocabularies are ordered by how common the pairs are.
 
     Raises:
-        JobError: the vocabulary has none.
+        JobError: the vocabulary has no such word.
 
     Source:
         Ruiz et al. 2022, arXiv:2208.12242, section 3.2: rare tokens of up to three letters.
@@ -69,17 +69,17 @@ def invert(
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Result:
-    """Tune weights for a word that is a rare one, followed by the name of its class.
+    """Tune weights for a rare word that is followed by the name of its class.
 
     "lora-dreambooth" tunes a LoRA of the denoiser's attention, and the rare word with
     ``train_word``; "custom-diffusion" the keys and values of the cross-attention, together with the
     rare word.
 
     Args:
-        backbone: The model; it is its old self on return.
+        backbone: The model; it is unchanged on return.
         job: What to learn; ``config.tuning`` says how.
-        on_step: As in ``loop.invert``.
-        checkpoint: As in ``loop.invert``.
+        on_step: As for ``loop.invert``.
+        checkpoint: As for ``loop.invert``.
 
     Raises:
         UserError: the job cannot be trained as it was given.
@@ -127,7 +127,7 @@ def rows(backbone: Backbone, rare: str, noun: str, num_vectors: int) -> dict[str
 
 
 def longest_word(backbone: Backbone, job: Job, config: ResolvedConfig) -> Concept:
-    """What ``fit.longest_words`` finds, of a word that stands for two.
+    """The same as ``fit.longest_words``, for a word that stands for two.
 
     Raises:
         UserError: the job cannot be trained as it was given.

@@ -1,7 +1,7 @@
-"""Pivotal tuning: the word is learned as always, then the denoiser is tuned around it.
+"""Pivotal tuning: the word is learned as usual, then the denoiser is tuned around it.
 
-Gal et al. report better shapes, artefacts, and editing that collapses at high guidance; how far the
-model itself has moved is ``evaluation/tuned.py``'s to say.
+Gal et al. report better shapes, artefacts, and editing that collapses at high guidance.
+``evaluation/tuned.py`` measures how far the model itself has changed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def invert(
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Result:
-    """Learn a word, then tune the denoiser on the same sentences with the word as it is.
+    """Learn a word, then tune the denoiser on the same sentences with the word fixed.
 
     Args:
-        backbone: The model; it is its old self on return.
-        job: What to learn; ``config.tuning`` says how the second stage goes.
-        word: The word, where it is learned already: then there is no first stage.
-        on_step: As in ``loop.invert``; the steps of both stages are counted on.
-        checkpoint: As in ``loop.invert``.
+        backbone: The model; it is unchanged on return.
+        job: What to learn; ``config.tuning`` has the settings of the second stage.
+        word: The word, if it is already learned: then there is no first stage.
+        on_step: As for ``loop.invert``; steps are counted over both stages.
+        checkpoint: As for ``loop.invert``.
 
     Raises:
         UserError: the job cannot be trained as it was given.
@@ -111,7 +111,7 @@ def _start(backbone: Backbone, word: Concept, first: Result | None) -> Start:
 
 
 def _learned(first: Result) -> Concept | None:
-    """The word to tune around; ``None`` if there is none, or somebody has asked to stop."""
+    """The word to tune around; ``None`` if there is none, or a stop was requested."""
     learned = first.status == "finished" or (
         first.status == "stopped" and "on_step" not in first.reason
     )
@@ -125,7 +125,7 @@ def _first_stage(
     on_step: OnStep | None,
     checkpoint: Checkpoint | None,
 ) -> Result:
-    """The word's own loop, whose end is not the run's."""
+    """The word's own loop, whose end is not the end of the run."""
     return learn_word(
         backbone,
         dataclasses.replace(job, config=dataclasses.replace(config, setup="one-word")),
@@ -135,7 +135,7 @@ def _first_stage(
 
 
 def _counted(on_step: OnStep, job: Job, total: int) -> OnStep:
-    """``on_step``, told of the first stage's steps as some of the whole run's."""
+    """``on_step``, called with the first stage's steps as part of the whole run."""
 
     def counted(progress: Progress) -> Literal["stop"] | None:
         whole = dataclasses.replace(progress.config, max_train_steps=total)
@@ -156,7 +156,7 @@ class _FirstStage:
         return None if state is None else state.first_stage
 
     def save(self, state: State) -> None:
-        """Keep it as a run that goes on."""
+        """Save it as a run in progress."""
         self.outer.save(
             State(jobs=state.jobs, rounds=state.rounds, queue=state.queue, first_stage=state)
         )

@@ -12,14 +12,14 @@ from oneword.prompts import fill
 from oneword.training.job import JobError
 
 
-_DRAWN_AT_ONCE = 8  # class pictures; bounds memory
+_DRAWN_AT_ONCE = 8  # class pictures at once; limits memory
 
 
 def class_prompt(config: ResolvedConfig, noun: str | None) -> str:
     """What the class pictures show.
 
     Raises:
-        JobError: nobody says what the class is.
+        JobError: the class is not known.
     """
     if config.tuning.class_prompt is not None:
         return config.tuning.class_prompt
@@ -34,7 +34,7 @@ def class_prompt(config: ResolvedConfig, noun: str | None) -> str:
 
 @torch.no_grad()
 def class_pictures(backbone: Backbone, prompt: str, count: int, seed: int, side: int) -> Pixels:
-    """Pictures of a class as the model draws them, with seeds ``seed``, ``seed + 1``, ...
+    """Pictures of a class, drawn by the model with seeds ``seed``, ``seed + 1``, ...
 
     Source:
         Ruiz et al. 2022, arXiv:2208.12242, section 3.3.

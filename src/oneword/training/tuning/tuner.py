@@ -1,8 +1,8 @@
-"""The loop that changes a model's weights, one concept at a time; the methods beside it call it.
+"""The loop that changes a model's weights, one concept at a time; this folder's methods call it.
 
-It trains changes rather than weights (``deltas.py``), so that what it saves is what a concept file
-holds, and the model is its old self as soon as the loop ends. Its batches and its record are those
-of the word's own loop (``batches.py``, ``record.py``): losses compare.
+It trains changes rather than weights (``deltas.py``), so that it saves what a concept file holds,
+and the model is unchanged when the loop ends. Its batches and record are those of the word's own
+loop (``batches.py``, ``record.py``), so losses are comparable.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from oneword.vocabulary.vocabulary import initial_rows
 
 
 def check(backbone: Backbone, config: ResolvedConfig) -> None:
-    """Refuse settings that a setup of this folder cannot work with, before anything costly.
+    """Refuse settings that a setup of this folder cannot use, before costly work.
 
     Raises:
-        JobError: pictures are of several sizes, the word is not to be of rows, the denoiser has no
-            weights to tune so, or nobody says what the class is.
+        JobError: pictures have several sizes, the word does not consist of rows, the denoiser has
+            no such weights, or the class is not known.
         PlaceholderError: the model does not know the rare token.
         DeltaError: the denoiser's weights are packed, or not on the device.
         ImageError: the folder of class pictures cannot be used.
@@ -97,12 +97,12 @@ def _check_fit(setup: str, in_buckets: bool) -> None:
 
 
 def ended(job: Job, state: State | None) -> Result | None:
-    """The result that a state holds, where its run has ended."""
+    """The result in a state whose run has ended."""
     return state.done[0].result(job) if state is not None and state.done else None
 
 
 def state_of(result: Result, last: Tuning | None = None) -> State:
-    """The state of a run that has ended; ``last``: what it could go on from."""
+    """The state of a run that has ended; ``last`` is the state from which it could continue."""
     return State(jobs=(result.job.name,), rounds=result.steps, done=(Done.of(result, last=last),))
 
 
@@ -119,19 +119,19 @@ def tune(
 ) -> Result:
     """Learn changes to the denoiser's weights, and the first vectors of the word with them.
 
-    The loss is the word's own, plus ``prior_loss_weight`` times the same of as many class pictures
-    under ``start.class_prompt``, which keep the model from forgetting the class.
+    The loss is the word's own, plus ``prior_loss_weight`` times the same for an equal number of
+    class pictures with ``start.class_prompt``, which keep the model from forgetting the class.
 
     Args:
-        batches: Of the job, from ``batches_of``; its model is its old self on return, also after an
+        batches: The job's, from ``batches_of``; the model is unchanged on return, also after an
             exception.
         config: The job's settings, with its initialiser.
-        start: What the method begins with.
-        changes: Changes that learn, float32; together they must change nothing yet.
-        record: Of the job.
-        resumed: What to go on from.
-        on_step: As in ``invert_many``; steps count on from ``start.first_step``.
-        checkpoint: Where the state is saved; a resumed run ends with the same bits.
+        start: The start of the method.
+        changes: Changes to train, float32; at first, they must have no effect.
+        record: The job's record.
+        resumed: State to resume from.
+        on_step: As for ``invert_many``; steps are counted from ``start.first_step``.
+        checkpoint: Saves the state; a resumed run ends with the same bits.
 
     Raises:
         UserError: the class pictures cannot be read or drawn, or a sentence is too long.
@@ -143,7 +143,7 @@ def tune(
     tuner = _Tuner(batches, config, start, changes, record, on_step, checkpoint)
     if resumed is not None:
         tuner.resume(resumed)
-    # a compiled denoiser has the weights of before, and gradients for its inputs alone
+    # a compiled denoiser has the old weights, and gradients only for its inputs
     with aside(backbone), deltas.applied(backbone.pipeline, [tuner.deltas], trainable=True) as live:
         word = Concept(placeholder_token=tuner.token, rows=dict(tuner.rows), provenance={})
         with injected(backbone, [word]), widened(backbone):
@@ -157,7 +157,7 @@ def tune(
 
 
 class _Tuner:
-    """Changes and rows, and their optimiser, beside the batches and the record of a job."""
+    """Changes, rows and their optimiser, with the batches and the record of a job."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class _Tuner:
         self.prior: Batches | None = None
         self.optimizer = self._optimizer()
 
-    # what learns
+    # what is trained
 
     def _learning(self) -> dict[str, nn.Parameter]:
         words = self.rows if self.start.num_learned else {}
@@ -208,7 +208,7 @@ class _Tuner:
             [{"params": [parameter]} for parameter in self._learning().values()],
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
-            # of a change, decay is a pull to the model as it was; the methods use none
+            # for a change, decay is a pull to the original model; the methods use none
             weight_decay=0.0,
             foreach=False,
         )
@@ -235,7 +235,7 @@ class _Tuner:
         try:
             if math.isinf(record.first_loss):
                 verdict = self._score()
-                if not self.start.first_step:  # the word's own end was told of before
+                if not self.start.first_step:  # the word's own end was reported before
                     verdict = self._report(evaluated=True) or verdict
             while verdict is None and not record.is_over:
                 self._train(live)
@@ -252,7 +252,7 @@ class _Tuner:
             return self._result("interrupted", "stopped before its end")
         result = self._result(*(verdict or self._verdict()))
         if self.checkpoint:
-            # of every weight it would be four times the denoiser, for good
+            # for every weight it would stay four times the denoiser
             goes_on = verdict is None and self.tuning.tuned_weights != "full"
             last = (last or self._standing()) if goes_on else None
             self.checkpoint.save(state_of(result, last))
@@ -300,7 +300,7 @@ class _Tuner:
         loss: Tensor,
         gradients: Sequence[Tensor | None],
     ) -> None:
-        """One AdamW step; where a number is not finite, the gradient counts as zero."""
+        """One AdamW step; if a number is not finite, the gradient counts as zero."""
         given = [
             torch.zeros_like(parameter) if gradient is None else gradient.to(parameter.dtype)
             for parameter, gradient in zip(learning.values(), gradients, strict=True)
@@ -319,7 +319,7 @@ class _Tuner:
 
     @torch.no_grad()
     def _score(self) -> Verdict | None:
-        """Score the fixed batch; an ending where it is not finite: weights are not put back."""
+        """Score the fixed batch; return an ending if it is not finite: weights stay."""
         fixed, record = self.batches.fixed, self.record
         chunk = scoring_chunk(self.config.train_batch_size)
         (found,) = sample_losses(self.backbone, [(self.fill, fixed)], squared_error, chunk)
@@ -345,7 +345,7 @@ class _Tuner:
         return "finished", ""
 
     def _report(self, *, evaluated: bool) -> Verdict | None:
-        """Tell ``on_step``; an ending where it asks for one."""
+        """Call ``on_step``; return an ending if it asks for one."""
         if self.on_step is None:
             return None
         record = self.record
@@ -372,12 +372,12 @@ class _Tuner:
     # the class
 
     def _prior(self, prompt: str) -> Batches:
-        """The class pictures as a job of their own."""
+        """The class pictures as a separate job."""
         if self.class_pictures is None:
             drawn = (self._class_pixels(prompt).clamp(-1, 1) + 1) * 127.5
             self.class_pictures = drawn.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         pixels = from_uint8(self.class_pictures.numpy())
-        # draws unlike the word's own, and pictures and sentences as they are
+        # draws that differ from the word's own, with unchanged pictures and sentences
         config = dataclasses.replace(
             self.config,
             seed=self.config.seed ^ 0x5EED,
@@ -386,7 +386,7 @@ class _Tuner:
             caption_tag_dropout_rate=0.0,
         )
         job = Job(name="class", pictures=pixels, config=config)
-        # the word of a class picture's sentence is the whole of it
+        # the word of a class picture's sentence is the whole sentence
         return Batches(
             self.backbone, job, config, prompts=lambda job, _: [("{}",)] * len(job.pictures)
         )
@@ -407,7 +407,7 @@ class _Tuner:
     # its end and its state
 
     def _saved(self) -> Concept:
-        """The word and the changes as they are now."""
+        """The present word and changes."""
         return self._concept(self._copies(), self.record.total_step, "saved")
 
     def _result(self, status: Status, reason: str) -> Result:
@@ -418,7 +418,7 @@ class _Tuner:
         return record.result(self.batches.job, status, reason, self._concept(kept, step, status))
 
     def _concept(self, kept: Mapping[str, Tensor], step: int, status: str) -> Concept:
-        """What learns, as it was after a step, with where it comes from."""
+        """The trained word and changes after a step, with their provenance."""
         record = self.record
         rows = {n: r.detach().clone() for n, r in self.rows.items()} | below(kept, "rows/")
         tuning = {
@@ -450,12 +450,12 @@ class _Tuner:
         return concept.detached()
 
     def _state(self) -> State:
-        """The run as it stands."""
+        """The state of the run."""
         tuning = self._standing()
         return State(jobs=(self.batches.job.name,), rounds=tuning.step, tuning=tuning)
 
     def _standing(self) -> Tuning:
-        """What ``resume`` goes on from."""
+        """The state for ``resume``."""
         tensors = {n: p.detach() for n, p in self._learning().items()}
         for name, parameter in self._learning().items():
             for key, value in self.optimizer.state[parameter].items():
@@ -473,7 +473,7 @@ class _Tuner:
 
     @torch.no_grad()
     def resume(self, state: Tuning) -> None:
-        """Go on from what ``_standing`` gave."""
+        """Continue from the output of ``_standing``."""
         tensors, device = state.tensors, self.backbone.device
         for name, parameter in self._learning().items():
             parameter.copy_(tensors[name])
