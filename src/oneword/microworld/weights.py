@@ -91,12 +91,12 @@ def guide_folder(name: str = "microworld") -> Path:
 
 
 def projector_folder(name: str = "microworld") -> Path:
-    """Folder of an embedded model's projector from pictures, where one has landed."""
+    """Folder of an embedded model's projector from pictures, if there is one."""
     return WEIGHTS / name / "projector"
 
 
 def encoder_file(name: str, num_vectors: int) -> Path | None:
-    """The landed encoder of an embedded model that gives so many rows, or fewer; ``None``: none."""
+    """The shipped encoder of an embedded model with this number of rows, or fewer, if any."""
     found = {int(p.stem): p for p in (WEIGHTS / name / ENCODERS).glob("*.safetensors")}
     fitting = [num for num in found if num <= num_vectors]
     return found[max(fitting)] if fitting else None
@@ -149,29 +149,29 @@ def add_encoder(folder: Path, data: bytes, num_vectors: int, details: dict[str, 
 
 
 def card(name: str = "microworld") -> dict[str, Any]:
-    """How an embedded model was made and what it scores; empty where none has landed."""
+    """How an embedded model was made, and its scores; empty if the model is not in the package."""
     return card_of(WEIGHTS / name)
 
 
 def card_of(folder: Path) -> dict[str, Any]:
-    """The card of a model's folder; empty where it has none."""
+    """The card of a model's folder; empty if it has none."""
     path = folder / CARD
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def prediction_type(name: str = "microworld") -> str:
-    """What an embedded model's denoiser was trained to return, as its own scheduler says."""
+    """What an embedded model's denoiser was trained to predict, from its own scheduler."""
     path = WEIGHTS / name / "pipeline" / "scheduler" / "scheduler_config.json"
     return read_json(path, {"prediction_type": str})["prediction_type"]
 
 
 def add_scores(scores: dict[str, Any], name: str = "microworld") -> None:
-    """Put scores into an embedded model's card."""
+    """Add scores to an embedded model's card."""
     write_json_atomic(WEIGHTS / name / CARD, card(name) | {"scores": scores})
 
 
 def save_codebook(codebook: torch.Tensor, details: dict[str, Any], name: str) -> Path:
-    """Put a codebook beside an embedded model, fp16, and into its card.
+    """Save a codebook with an embedded model, fp16, and add it to the model's card.
 
     Args:
         codebook: (rows, channels of the latents).
@@ -194,7 +194,7 @@ def load_codebook(name: str = "microworld") -> torch.Tensor:
     """The rows that stand for cells of an embedded model's latents: (rows, channels), float32.
 
     Raises:
-        WeightsError: there are none, or they are of another autoencoder.
+        WeightsError: there is no codebook, or it is for another autoencoder.
     """
     from safetensors import safe_open
 
@@ -418,7 +418,7 @@ def _respell(state: dict[str, torch.Tensor], old: CLIPTokenizer, new: CLIPTokeni
 
 
 def load_oracle(name: str = "microworld", path: Path | None = None) -> Oracle:
-    """The classifier that reads attributes; the landed one unless a file is named."""
+    """The classifier that reads attributes; the shipped one unless a file is named."""
     from safetensors.torch import load_file
 
     oracle = Oracle(SIZES[name].oracle_width, SIZES[name].size_px)

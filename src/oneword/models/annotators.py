@@ -1,4 +1,4 @@
-"""Models of transformers that describe a picture: in a sentence, or by where a thing is in it."""
+"""Models of transformers that describe a picture: with a sentence, or by marking a thing in it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SEGMENTING: dict[Any, Any] = {
 
 
 def _whole(auto: Any, model: str, device: torch.device) -> Any:
-    """A model of which every weight was in its files: one for another task lacks some."""
+    """Load a model and check that its files hold every weight; one for another task lacks some."""
     dtype = pick_dtype("auto", device, model)
     found, told = auto.from_pretrained(
         model, dtype=dtype, trust_remote_code=False, output_loading_info=True
@@ -55,7 +55,7 @@ def _whole(auto: Any, model: str, device: torch.device) -> Any:
 
 
 def _refusal(to: str, model: str, what: str, example: str, error: Exception) -> ModelError:
-    """Why a model cannot be taken, and what to do."""
+    """Why a model cannot be used, and what to do."""
     reason = reason_of(error)
     if isinstance(error, ImportError):
         extra = "pip install 'oneword[masks]'" if "scipy" in reason else "install it"
@@ -70,7 +70,7 @@ def _refusal(to: str, model: str, what: str, example: str, error: Exception) -> 
 
 
 class Captioner:
-    """A model that says what a picture shows, always the same of the same picture."""
+    """A model that captions pictures; the same picture always gets the same caption."""
 
     def __init__(self, model: str, *, device: str = "auto", prompt: str | None = None) -> None:
         """Load it.
@@ -78,10 +78,11 @@ class Captioner:
         Args:
             model: Hub id or folder of an image-text-to-text model of transformers.
             device: As of ``ModelConfig``.
-            prompt: What one that chats is asked; ``None``: for a plain sentence.
+            prompt: Question for a chat model; ``None`` asks for a plain sentence.
 
         Raises:
-            ModelError: it is none, cannot be loaded, or is asked something and does not chat.
+            ModelError: the model is of another kind, cannot be loaded, or gets a prompt and does
+                not chat.
         """
         self.name, self.prompt = model, prompt or _ASK
         place = pick_device(device)
@@ -110,7 +111,7 @@ class Captioner:
         """A caption of a picture, in one line.
 
         Raises:
-            ModelError: the model cannot caption a picture alone.
+            ModelError: the model cannot caption a picture without further input.
         """
         try:
             with quiet():
@@ -121,7 +122,7 @@ class Captioner:
                 )
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # of models that want more than a picture
+        except Exception as error:  # for models that need more than a picture
             raise ModelError(
                 f"Cannot caption with {self.name} because it does not caption a picture alone "
                 f"({reason_of(error)}); do name another model."
@@ -129,11 +130,11 @@ class Captioner:
         return " ".join(self.reader.decode(made[0, start:], skip_special_tokens=True).split())
 
     def _seen(self, image: Image.Image) -> Any:
-        """What a model that only captions is given."""
+        """Input of a model that only captions."""
         return self.images(images=image, return_tensors="pt")
 
     def _asked(self, image: Image.Image) -> tuple[Any, int]:
-        """What a model that chats is given, and how many tokens of it are no answer."""
+        """Input of a chat model, and how many of its tokens are not part of the answer."""
         assert self.chats is not None
         content = [{"type": "image", "image": image}, {"type": "text", "text": self.prompt}]
         inputs = self.chats.apply_chat_template(
@@ -154,12 +155,12 @@ class Marker:
 
         Args:
             model: Hub id or folder of an image segmentation model of transformers.
-            labels: Of what is marked, by the model's own names; none: its only one that is no
+            labels: What to mark, by the model's own names; empty: its only label besides the
                 background.
             device: As of ``ModelConfig``.
 
         Raises:
-            ModelError: it is none, cannot be loaded, or does not know a label.
+            ModelError: the model is of another kind, cannot be loaded, or does not know a label.
         """
         self.name = model
         place = pick_device(device)
@@ -171,7 +172,7 @@ class Marker:
                 )
                 if auto is None:
                     raise ValueError(f"it is a {config.model_type}")
-                # the one family that is told its task in words
+                # the one family that takes its task as text
                 words: dict[str, Any] = {}
                 if config.model_type == "oneformer":
                     words["tokenizer"] = model
@@ -189,7 +190,7 @@ class Marker:
         self.labels = self._chosen(labels)
 
     def _chosen(self, labels: Sequence[str]) -> set[str]:
-        """The model's own spellings of the labels that are marked."""
+        """The model's own spellings of the labels to mark."""
         if not labels:
             things = [one for one in self.known if one.strip().lower() not in _BACKGROUND]
             if len(things) == 1:
@@ -209,7 +210,7 @@ class Marker:
 
     @torch.no_grad()
     def __call__(self, image: Image.Image) -> Image.Image | None:
-        """A grey mask as large as a picture, white where the thing is; ``None``: it is nowhere.
+        """A grey mask of a picture's size, white where the thing is; ``None`` if it is not found.
 
         Raises:
             ModelError: the model cannot segment the picture.
@@ -232,7 +233,7 @@ class Marker:
 
 
 def _is_label(asked: str, own: str) -> bool:
-    """Whether a label is meant: its name, or one of several with commas between."""
+    """Whether a label is meant: its name, or one of several separated by commas."""
     asked = asked.strip().lower()
     return asked in {own.strip().lower(), *(part.strip().lower() for part in own.split(","))}
 

@@ -1,4 +1,4 @@
-"""A family's pipeline, loaded and put where it computes."""
+"""Loads a family's pipeline onto its device."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def load_pipeline(
     """Load a pipeline of one class, from the hub, a folder or a single file, onto the device.
 
     Args:
-        config: How it is asked for.
+        config: The settings for loading.
         kind: Class of the pipeline.
         source: Hub id, folder or file.
         autoencoder: Class of the family's VAE, for ``config.vae``.
-        options: What the loader is told besides.
+        options: Further arguments of the loader.
 
     Raises:
-        ModelError: it is not whole, or not of this class.
+        ModelError: the pipeline is incomplete, or not of this class.
     """
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device, source)
@@ -74,14 +74,14 @@ def load_pipeline(
 
 
 def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Bring each part where it is to lie."""
+    """Move each part to its device."""
     for name, part in pipeline.components.items():
         if not isinstance(part, nn.Module):
             continue
         is_encoder = name.startswith(("text_encoder", "bert"))
         is_denoiser = name in ("unet", "transformer", "unconditional_transformer")
         is_whole = config.weights in (None, "full") and config.offload != "all"
-        # a second denoiser, which draws and does not train
+        # a second denoiser, which is used for drawing and not in training
         waits = is_whole and name.startswith("unconditional")
         if waits or not (is_encoder or is_denoiser):
             part.to("cpu" if config.offload not in (None, "none") else device)
@@ -101,7 +101,7 @@ def _place(pipeline: Any, config: ModelConfig, device: torch.device, dtype: torc
 
 
 def reschedule(pipeline: Any, kind: type[Any], **changes: Any) -> None:
-    """Give a pipeline another solver, with the settings of its own, which it goes on to hold."""
+    """Give a pipeline another solver, with the settings of its present one."""
     if not hasattr(pipeline, "own_scheduler"):
         pipeline.own_scheduler = pipeline.scheduler
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **changes)
@@ -109,7 +109,7 @@ def reschedule(pipeline: Any, kind: type[Any], **changes: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the libraries' notices and bars, which a user can do nothing about."""
+    """Suppress the libraries' notices and progress bars, which do not help users."""
     libraries = (diffusers_logging, transformers_logging)
     levels = [library.get_verbosity() for library in libraries]
     for library in libraries:
@@ -124,7 +124,7 @@ def quiet() -> Iterator[None]:
 
 
 def refuse_vae(config: ModelConfig) -> None:
-    """Refuse another autoencoder in a family that has one of a kind.
+    """Refuse another autoencoder for a family that has a special one.
 
     Raises:
         ModelError: ``vae`` was given.

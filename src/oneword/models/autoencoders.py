@@ -1,6 +1,6 @@
-"""Autoencoders as parts that a family is given: plain, for films, in patches, and none at all.
+"""Autoencoders of families: plain, for video, in patches, and none at all.
 
-Each is also told how the family's denoiser takes latents: its packing.
+Each has a packing: the form in which the family's denoiser takes latents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from oneword.models.contract import Moments
 
 @runtime_checkable
 class Packing(Protocol):
-    """Latents as a denoiser takes them, and the way back to so many cells."""
+    """Latents in the form that a denoiser takes, and back to a number of cells."""
 
     def pack(self, latents: Latents, /) -> Tensor: ...
 
@@ -31,7 +31,7 @@ class Packing(Protocol):
 
 
 class Unpacked:
-    """Latents as they are."""
+    """Unchanged latents."""
 
     def pack(self, latents: Latents) -> Tensor:
         """The latents."""
@@ -74,13 +74,13 @@ UNPACKED, CELLS_IN_ROW, PATCHES_IN_ROW = Unpacked(), CellsInRow(), PatchesInRow(
 
 
 class Plain:
-    """An autoencoder whose latents have one scale, and a shift where it is configured.
+    """An autoencoder whose latents have one scale, and a shift if one is configured.
 
-    The others below differ in what their network takes and in the scale.
+    The others below differ in their network's input and in the scale.
     """
 
     decode_options: Mapping[str, Any] = MappingProxyType({})
-    """What the network is told when it decodes."""
+    """Further arguments of the network for decoding."""
 
     def __init__(
         self, vae: Any, name: str, factor: int | None = None, packing: Packing = UNPACKED
@@ -89,9 +89,9 @@ class Plain:
 
         Args:
             vae: Autoencoder of diffusers.
-            name: What the user calls the model.
-            factor: How many pixels wide a cell is, where the network's levels do not tell.
-            packing: How the denoiser takes latents.
+            name: The user's name for the model.
+            factor: Width of a cell in px, if the network's levels do not give it.
+            packing: The form in which the denoiser takes latents.
         """
         self.vae, self.name, self.packing = vae, name, packing
         self.factor = factor or 2 ** (len(vae.config.block_out_channels) - 1)
@@ -101,7 +101,7 @@ class Plain:
             vae.to(torch.float32)
 
     def encode(self, pixels: Pixels) -> Moments:
-        """Posterior, float32, scaled; without a spread where the network has one answer."""
+        """Posterior, float32, scaled; without a spread if the network is deterministic."""
         taken = self._taken(pixels)
 
         def run(vae: Any) -> Tensor:
@@ -114,7 +114,7 @@ class Plain:
         return self._scaled(*self._sound(run))
 
     def decode(self, latents: Latents) -> Pixels:
-        """Pictures of scaled latents, float32, as the network has them: not clamped."""
+        """Pictures of scaled latents, float32, not clamped."""
         unscaled = self._unscaled(latents)
 
         def run(vae: Any) -> Tensor:
@@ -132,7 +132,7 @@ class Plain:
         return self.packing.unpack(packed, size)
 
     def _sound(self, run: Callable[[Any], Tensor]) -> Tensor:
-        """What the network gives, in float32 from the first NaN on."""
+        """The network's output, computed in float32 from the first NaN on."""
         vae = self.vae
         found = run(vae)
         if vae.dtype != torch.float32 and not bool(torch.isfinite(found).all()):
@@ -167,9 +167,9 @@ class Plain:
 
 
 class Film(Plain):
-    """Qwen-Image's autoencoder, which takes films and is scaled by channel.
+    """Qwen-Image's autoencoder, which takes video and is scaled by channel.
 
-    A picture is a film of one frame.
+    A picture is a video of one frame.
     """
 
     def _channels(self) -> int:
@@ -211,8 +211,8 @@ class Patch(Plain):
 
         Args:
             vae: Autoencoder of diffusers.
-            name: What the user calls the model.
-            packing: How the denoiser takes latents.
+            name: The user's name for the model.
+            packing: The form in which the denoiser takes latents.
             patchify: Brings cells into patches, in the family's order of channels.
             unpatchify: The way back.
         """

@@ -1,7 +1,8 @@
-"""Prompts of their own for each cross-attention layer of a UNet.
+"""Different prompts for each cross-attention layer of a UNet.
 
-The layers' hidden states travel side by side on the token axis, through the UNet's own signature
-(and so through gradient checkpointing and stock pipelines); a hook on each layer takes its part.
+The layers' hidden states are concatenated on the token axis and passed through the UNet's own
+signature (and so through gradient checkpointing and stock pipelines); a hook on each layer takes
+its part.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from oneword.vocabulary.splice import Splice
 
 
 def cross_attentions(denoiser: nn.Module) -> list[nn.Module]:
-    """The UNet's cross-attention modules in the order in which they run; none of other networks."""
+    """The UNet's cross-attention modules in running order; empty for other networks."""
     blocks = [getattr(denoiser, name, None) for name in ("down_blocks", "mid_block", "up_blocks")]
     return [
         module
@@ -32,10 +33,10 @@ def cross_attentions(denoiser: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def reading_by_layer(layers: Sequence[nn.Module], longest: int) -> Iterator[None]:
-    """Let each layer read its own part of states that are longer than any prompt.
+    """Let each layer read its own part of states that are longer than any single prompt.
 
     Args:
-        layers: As ``cross_attentions`` lists them.
+        layers: As listed by ``cross_attentions``.
         longest: Tokens of the longest prompt.
     """
 
@@ -62,12 +63,12 @@ def read_by_layer(
     num_layers: int,
     time: Float[Tensor, " batch"],
 ) -> Conditioning:
-    """Conditioning of prompts with states of their own for each cross-attention layer.
+    """Conditioning of prompts with different states for each cross-attention layer.
 
     Args:
-        read: The family's way to read prompts.
-        prompts: Some of their words differ from layer to layer.
-        splices: What answers for those words.
+        read: The family's encoding of prompts.
+        prompts: Prompts with words that differ by layer.
+        splices: The hooks for those words.
         num_layers: Cross-attention layers of the denoiser.
         time: The time of each prompt as a share of the schedule, in [0, 1).
     """
@@ -89,12 +90,12 @@ def read_by_layer(
 def following(
     denoiser: nn.Module, encode: Callable[[Tensor], Tensor], *, timed: bool
 ) -> Iterator[None]:
-    """While a stock pipeline draws, give its UNet the prompts' states for each layer and time.
+    """While a stock pipeline draws, give its UNet the prompts' states for each layer and timestep.
 
     Args:
         denoiser: The UNet that the pipeline runs.
-        encode: States of the prompts at a time, all layers' side by side.
-        timed: They depend on the time; otherwise they are encoded once.
+        encode: States of the prompts at a timestep, for all layers side by side.
+        timed: Whether they depend on the timestep; otherwise they are encoded once.
     """
     kept: list[Tensor] = []
 
@@ -116,11 +117,11 @@ def following(
 def telling(
     denoiser: nn.Module, told: Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]
 ) -> Iterator[None]:
-    """Change what a denoiser is told at each of its calls.
+    """Change the arguments of a denoiser at each call.
 
     Args:
-        denoiser: Whoever calls it.
-        told: ``told(args, kwargs)``: arguments by name, in place of those that are there.
+        denoiser: The denoiser, for all callers.
+        told: ``told(args, kwargs)``: new values of arguments, by name.
     """
 
     def before(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:

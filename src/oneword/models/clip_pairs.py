@@ -1,4 +1,4 @@
-"""CLIP pairs, which are loaded alike whether they judge or guide."""
+"""CLIP pairs, loaded in the same way as judge and as guide."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from transformers import CLIPModel
 
 DEFAULT_JUDGE = "openai/clip-vit-base-patch32"
-"""The paper's."""
+"""The paper's judge."""
 DEFAULT_GUIDE = "openai/clip-vit-base-patch16"
-"""That of the published notebook of CLIP-guided diffusion (Crowson 2021, 256 px), and not the
-judge."""
+"""The guide of the published notebook of CLIP-guided diffusion (Crowson 2021, 256 px), which is not
+the judge."""
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Of CLIP's pixels in [0, 1], where a pair's folder says nothing else."""
+"""Mean and standard deviation of CLIP's pixels in [0, 1], unless a pair's folder has others."""
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipPair:
-    """A pair with its tokenizer, and what its pixels are normalised by."""
+    """A pair with its tokenizer, and the mean and deviation for its pixels."""
 
     model: CLIPModel
     tokenizer: Any
@@ -41,21 +41,21 @@ class ClipPair:
 
 
 def judge_source(name: str | None, model: str) -> str:
-    """Hub id or folder of the judge; unset: microworld's own on microworld, elsewhere the paper's.
+    """Hub id or folder of the judge; default: microworld's own on microworld, else the paper's.
 
     Args:
-        name: As the settings have it.
+        name: The name in the settings.
         model: Name of the model whose pictures are scored.
     """
     return name or (str(weights.judge_folder(model)) if model in EMBEDDED else DEFAULT_JUDGE)
 
 
 def guide_source(name: str | None, model: str | None) -> str:
-    """Hub id or folder of the guide; unset: microworld's own on microworld, elsewhere CLIP's B/16.
+    """Hub id or folder of the guide; default: microworld's own on microworld, else CLIP's B/16.
 
     Args:
-        name: As the settings have it.
-        model: Name of the model that is guided; ``None``: no oneword model draws.
+        name: The name in the settings.
+        model: Name of the guided model; ``None`` if no oneword model draws.
     """
     return name or (str(weights.guide_folder(model)) if model in EMBEDDED else DEFAULT_GUIDE)
 
@@ -65,12 +65,12 @@ def load_pair(source: str, device: torch.device, *, role: str, error: type[UserE
 
     Args:
         source: Hub id or folder.
-        device: Where it runs.
-        role: What messages call it, such as "The judge".
-        error: What is raised.
+        device: The device.
+        role: Its name in messages, such as "The judge".
+        error: Type of the error.
 
     Raises:
-        UserError: of the type ``error``: no whole pair is there, such as a text encoder alone.
+        UserError: of type ``error``, if there is no complete pair, for example only a text encoder.
     """
     from transformers import AutoTokenizer, CLIPModel
     from transformers.utils import logging
@@ -88,7 +88,7 @@ def load_pair(source: str, device: torch.device, *, role: str, error: type[UserE
     finally:
         logging.enable_progress_bar()
     model, told = found
-    # a tower that no file holds would be drawn at random
+    # a tower that is in no file would be random
     if missing := sorted(told["missing_keys"]):
         towers = sorted({name.partition(".")[0].removesuffix("_model") for name in missing})
         raise error(
@@ -110,9 +110,9 @@ def load_pair(source: str, device: torch.device, *, role: str, error: type[UserE
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two names mean one CLIP: the same place, or weights with the same SHA-256.
+    """Whether two names mean the same CLIP: the same place, or weights with the same SHA-256.
 
-    Nothing is downloaded: a hub id is compared by its weights where they lie on this machine.
+    Nothing is downloaded: a hub id is compared by its weights if they are on this machine.
     """
     if one == other or Path(one).resolve() == Path(other).resolve():
         return True
@@ -121,7 +121,7 @@ def is_same(one: str, other: str) -> bool:
 
 
 def _sha256(source: str) -> str | None:
-    """Of the weights' file, if there is one on this machine."""
+    """SHA-256 of the weights' file, if there is one on this machine."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in _FILES:

@@ -1,10 +1,10 @@
-"""The contract that every model family fulfils, and the values that cross it.
+"""The contract that every model family fulfils, and the types of its values.
 
-``oneword/catalog.py`` says which families there are and what reads their prompts; each family's
-file says how it fits.
+``oneword/catalog.py`` lists the families and their text encoders; each family's file implements the
+contract.
 
-A word that depends on layer or time needs no second road: ``encode_prompt`` receives ``t``, and
-``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
+A word that depends on layer or timestep needs no separate path: ``encode_prompt`` receives ``t``,
+and ``Conditioning.encoder_hidden_states`` may be a tuple with one tensor per cross-attention layer
 (``by_layer.py``; the older families with a UNet).
 """
 
@@ -26,9 +26,9 @@ from oneword.vocabulary.vocabulary import Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Mean and standard deviation of the VAE's posterior, in scaled latent units, shape as Latents.
+    """Mean and standard deviation of the VAE's posterior, in scaled latent units.
 
-    Caching moments rather than one sample keeps the training distribution of the paper.
+    Caching moments instead of one sample keeps the paper's training distribution.
     """
 
     mean: Latents
@@ -44,7 +44,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the denoiser knows of the prompts; every tensor's first axis is the batch."""
+    """The prompts in the form for the denoiser; every tensor's first axis is the batch."""
 
     encoder_hidden_states: Tensor | tuple[Tensor, ...]
     """(batch, tokens, dim), or one such tensor per cross-attention layer."""
@@ -63,17 +63,17 @@ class Conditioning:
 
 
 OnLatents = Callable[[Latents, float | None], Latents]
-"""``on_latents(latents, t)``: what to go on with, at the family's time t; ``None``: finished."""
+"""``on_latents(latents, t)``: the latents to continue with, at timestep t; ``None``: finished."""
 
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """Between pictures and latents, and between latents and what a denoiser takes."""
+    """Converts between pictures and latents, and between latents and a denoiser's input."""
 
     vae: Any
-    """The frozen network; ``None`` where pictures are their own latents."""
+    """The frozen network; ``None`` if pictures are their own latents."""
     factor: int
-    """How many pixels wide a cell of the latents is."""
+    """Width of a cell of the latents, in px."""
     channels: int
     """Channels of the scaled latents."""
 
@@ -86,17 +86,17 @@ class Autoencoder(Protocol):
         ...
 
     def pack(self, latents: Latents) -> Tensor:
-        """Latents as the denoiser takes them."""
+        """Latents in the denoiser's form."""
         ...
 
     def unpack(self, packed: Tensor, size: tuple[int, int], /) -> Latents:
-        """The way back, to (height, width) cells."""
+        """From the denoiser's form back to (height, width) cells."""
         ...
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """What reads prompts: a text-to-image model, or a CLIP that guides."""
+    """A model that reads prompts: a text-to-image model, or a CLIP that guides."""
 
     vocabularies: dict[str, Vocabulary]
     """One per text encoder, by the name of its key in concept files."""
@@ -106,32 +106,32 @@ class Reader(Protocol):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A frozen text-to-image model: everything that differs between families hides here."""
+    """A frozen text-to-image model, which hides all differences between families."""
 
     family: str
     """Name in the registry; "microworld" for the embedded models, whose presets are their own."""
     name: str
-    """What the user called the model: hub id, folder or file."""
+    """The user's name for the model: hub id, folder or file."""
     config: ModelConfig
-    """How it was asked for."""
+    """The settings that it was loaded with."""
     pipeline: Any
     """The loaded diffusers pipeline, for drawing."""
     autoencoder: Autoencoder
-    """What ``encode_image`` and ``decode_latents`` go through."""
+    """Used by ``encode_image`` and ``decode_latents``."""
     vocabularies: dict[str, Vocabulary]
     """One per text encoder, by the name of its key in concept files."""
     pool: str
     """Where CLIP's pooled output is taken: "eos", or "legacy" as stock tools do."""
     resolution: int
-    """Side of the model's pictures, px."""
+    """Side of the model's pictures, in px."""
     step_px: int
-    """Sides of pictures that its latents and layers divide are multiples of this, px."""
+    """Sides of pictures must be multiples of this number of px."""
     sampling: SamplingConfig
     """The family's default for drawing; no field is None."""
     memory: str
-    """How memory is saved, and the expected peak, in words; empty where nothing was asked."""
+    """How memory is saved, and the expected peak, in words; empty by default."""
     micro_batch_size: int | None
-    """Samples of a training step that go through the model at once; ``None``: all."""
+    """Samples of a training step that pass through the model at once; ``None``: all."""
 
     @property
     def device(self) -> torch.device: ...
@@ -142,28 +142,28 @@ class Backbone(Protocol):
         ...
 
     def sampling_for(self, wishes: SamplingConfig | None) -> SamplingConfig:
-        """Wishes, where they say nothing their sampler's settings, and then the family's.
+        """The given settings; unset fields come from their sampler, and then from the family.
 
         Raises:
             ConfigError: there is no such sampler.
-            ModelError: it does not draw the family.
+            ModelError: the sampler does not fit the family.
         """
         ...
 
     def solving(self, sampling: SamplingConfig) -> AbstractContextManager[None]:
-        """While it lasts, the pipeline's scheduler is the one of the settings' sampler."""
+        """Inside the context, the pipeline's scheduler is that of the settings' sampler."""
         ...
 
     def weighing(self, sampling: SamplingConfig) -> AbstractContextManager[None]:
-        """While it lasts, weights in prompts are read as the settings say."""
+        """Inside the context, weights in prompts are read as the settings say."""
         ...
 
     def check_prompts(self, prompts: Sequence[str], sampling: SamplingConfig) -> None:
-        """Refuse weights in prompts that cannot be read, or that the family does not take.
+        """Refuse weights in prompts that cannot be read, or that the family does not support.
 
         Raises:
-            PromptError: a weight is out of range, or not written as one.
-            ModelError: the family takes no weights.
+            PromptError: a weight is out of range, or not written correctly.
+            ModelError: the family does not support weights.
         """
         ...
 
@@ -176,16 +176,16 @@ class Backbone(Protocol):
         ...
 
     def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
-        """Conditioning of prompts through the family's own road; differentiable.
+        """Conditioning of prompts through the family's own encoding; differentiable.
 
-        Inside ``injected`` the prompts may hold placeholders.
+        Inside ``injected`` the prompts may contain placeholders.
         """
         ...
 
     def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:
         """Map draws of U[0, 1) to the family's training distribution of timesteps.
 
-        Some families shift it with the size of the picture, here (h, w) in latent cells.
+        Some families shift it with the picture's size, here (h, w) in latent cells.
         """
         ...
 
@@ -202,10 +202,10 @@ class Backbone(Protocol):
 
         Args:
             x_t: Noised latents.
-            t: Their times.
-            cond: Conditioning of as many prompts.
-            crops: (batch, 4) original height and width, and top and left of the crop in the
-                resized picture, px, for families that are told; ``None``: the whole picture.
+            t: Their timesteps.
+            cond: Conditioning of the same number of prompts.
+            crops: (batch, 4) original height and width, and top and left of the crop in the resized
+                picture, in px, for families that use them; ``None``: the whole picture.
         """
         ...
 
@@ -213,7 +213,7 @@ class Backbone(Protocol):
         """Refuse settings that the family cannot draw with, such as a negative prompt.
 
         Raises:
-            ModelError: it is so.
+            ModelError: the family cannot draw with these settings.
         """
         ...
 
@@ -232,22 +232,23 @@ class Backbone(Protocol):
     ) -> Pixels:
         """Draw one picture per (prompt, seed) pair through the family's pipeline.
 
-        A picture depends on its own prompt and seed only, not on the batch.
+        A picture depends only on its own prompt and seed, not on the batch.
 
         Args:
-            prompts: May hold placeholders inside ``injected``.
-            seeds: As many.
+            prompts: May contain placeholders inside ``injected``.
+            seeds: One for each prompt.
             sampling: Unset fields take the family's default.
-            image: Pictures to start from, as many, in the size that is drawn.
-            mask: (batch, 1, height, width) in [0, 1]; what is 1 is drawn again, the rest of
+            image: Pictures to start from, one for each prompt, in the size that is drawn.
+            mask: (batch, 1, height, width) in [0, 1]; 1 where the picture is redrawn, the rest of
                 ``image`` stays.
             strength: How much of ``image`` is drawn over, in (0, 1].
-            latents: What to denoise, at the first step's noise, in place of the seeds' noise.
-            on_latents: May change what goes into every step but an ``image``'s first, and the
-                finished latents.
+            latents: Latents to denoise, at the first step's noise level, instead of the seeds'
+                noise.
+            on_latents: May change the input of every step (except the first with ``image``), and
+                the finished latents.
             on_step: ``on_step(done, total)`` reports denoising steps.
 
         Raises:
-            ModelError: the family has no such pipeline.
+            ModelError: the family has no pipeline for this.
         """
         ...

@@ -34,7 +34,7 @@ from oneword.models.samplers import Sampler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of ``draw``, with the family's settings where the caller had none."""
+    """The arguments of ``draw``, with the family's settings where the caller gave none."""
 
     prompts: Sequence[str]
     seeds: Sequence[int]
@@ -65,7 +65,7 @@ class Request:
         return [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
     def part(self, places: list[int], on_step: Callable[[int, int], None]) -> Request:
-        """Some of the pictures, whose latents nobody watches."""
+        """Some of the pictures, without ``on_latents``."""
         return replace(
             self,
             prompts=[self.prompts[i] for i in places],
@@ -78,23 +78,23 @@ class Request:
 
 
 class FamilyPipeline(FrozenPipeline):
-    """What every family's class derives from: the whole contract, in public methods.
+    """Base class of every family: the whole contract, in public methods.
 
-    A family overrides none of those. It supplies ``_read`` and ``_denoise`` and, of the hooks
-    below, those that its pipeline needs.
+    A family overrides none of these. It supplies ``_read``, ``_denoise`` and those of the hooks
+    below that its pipeline needs.
     """
 
     prompt_options: Mapping[str, Any] = MappingProxyType({})
-    """What the pipeline is told of prompts, when it encodes them and when it draws."""
+    """Arguments of the pipeline about prompts, for encoding and for drawing."""
     draw_options: Mapping[str, Any] = MappingProxyType({})
-    """What it is told besides, whenever it draws."""
+    """Further arguments for drawing."""
     scales_latents: ClassVar[bool] = True
-    """Whether the pipeline scales latents where a solver wants it, from the noise on."""
+    """Whether the pipeline scales latents for solvers that need it, from the noise on."""
     weighs: ClassVar[bool] = False
-    """Whether prompts may hold weights: the pipeline encodes them by CLIP alone, and what its
-    ``encode_prompt`` returns first are the hidden states."""
+    """Whether prompts may have weights: the pipeline encodes them with CLIP alone, and its
+    ``encode_prompt`` returns the hidden states first."""
     alike: ClassVar[str] = ""
-    """What prompts have in common that may be drawn together, in words; see ``_alike``."""
+    """What prompts that can be drawn together have in common, in words; see ``_alike``."""
 
     def draw(
         self,
@@ -113,9 +113,9 @@ class FamilyPipeline(FrozenPipeline):
 
         Raises:
             ConfigError: there is no such sampler.
-            ModelError: the family has no such pipeline, its solver is not the one that is asked for
-                or has no such number of steps, or ``on_latents`` is to see prompts at once that are
-                not drawn together, or latents of another solver than DDIM.
+            ModelError: the family has no such pipeline, its solver is not the requested one or
+                cannot do this number of steps, or ``on_latents`` would see prompts that are not
+                drawn together, or latents of another solver than DDIM.
         """
         image, mask = self._picture_and_mask(image, mask)
         settings = self.sampling_for(sampling)
@@ -162,7 +162,7 @@ class FamilyPipeline(FrozenPipeline):
     def _plain(
         self, prompts: Sequence[str], sampling: SamplingConfig
     ) -> tuple[SamplingConfig, list[str]]:
-        """Settings and prompts without what marks brackets as text."""
+        """Settings and prompts without escapes of brackets."""
         kind = sampling.emphasis or "numbers"
         negative = emphasis.plain(sampling.negative_prompt, kind)
         return (
@@ -182,7 +182,7 @@ class FamilyPipeline(FrozenPipeline):
 
     @property
     def _has_our_latents(self) -> bool:
-        """Whether the solver at work goes through the latents that ``noise`` speaks of."""
+        """Whether the current solver uses the same latents as ``noise``."""
         kind = type(self.pipeline.scheduler)
         return kind is self._own_solver or kind is DDIMScheduler
 
@@ -225,12 +225,12 @@ class FamilyPipeline(FrozenPipeline):
             self.pipeline.scheduler = stock
 
     def _solver(self, sampler: Sampler) -> Any:
-        """A sampler's solver for this model.
+        """The solver of a sampler for this model.
 
         Raises:
-            ModelError: it does not draw the model.
+            ModelError: the sampler does not fit the model.
         """
-        # of settings that only the model's own solver has, too
+        # about settings that only the model's own solver has
         with quiet(), samplers.without_notices():
             return samplers.fitting(
                 sampler,
@@ -242,7 +242,7 @@ class FamilyPipeline(FrozenPipeline):
             )
 
     def _check_steps(self, num_steps: int) -> None:
-        """Refuse a number of steps for which the solver has no times."""
+        """Refuse a number of steps for which the solver has no timesteps."""
         if not isinstance(self.noise, Diffusion):
             return
         scheduler = self.pipeline.scheduler
@@ -260,12 +260,12 @@ class FamilyPipeline(FrozenPipeline):
             )
 
     def _draw_alike(self, request: Request) -> Pixels:
-        """Draw prompts, those together that may be."""
+        """Draw prompts, in groups that may be drawn together."""
         prompts, on_latents, on_step = request.prompts, request.on_latents, request.on_step
         groups = self._alike(prompts)
         if len(groups) == 1:
             return self._draw(request)
-        # prompts that the pipeline would draw otherwise beside others: kind by kind
+        # prompts that the pipeline would draw differently next to others: kind by kind
         if on_latents is not None:
             raise ModelError(
                 f"The family {self.family} must be given prompts {self.alike} where latents are "
@@ -286,8 +286,8 @@ class FamilyPipeline(FrozenPipeline):
         """Refuse settings that the family's pipeline cannot draw with.
 
         Raises:
-            ModelError: it has no use for the negative prompt, DDIM, which the sampler is, does not
-                draw it, or its solver has no such number of steps.
+            ModelError: the family has no negative prompt, the sampler is DDIM, which does not fit
+                it, or its solver cannot do this number of steps.
         """
         asked = self.sampling_for(sampling)
         self._draw_options(asked)
@@ -308,7 +308,7 @@ class FamilyPipeline(FrozenPipeline):
         }
         if sampling.negative_prompt:
             options["negative_prompt"] = sampling.negative_prompt
-        # from noise, or from a picture, for which diffusers has another pipeline
+        # from noise, or from a picture, for which diffusers has a separate pipeline
         pipeline = self.pipeline
         if request.image is None:
             options["latents"] = self._given(self._start(request, size))
@@ -323,7 +323,7 @@ class FamilyPipeline(FrozenPipeline):
                 options["mask_image"] = request.mask
             if "height" not in _parameters(pipeline):
                 options = {k: v for k, v in options.items() if k not in ("height", "width")}
-        # what this pipeline calls by another name, or is told another way
+        # arguments that this pipeline names or passes differently
         for name in ("guidance_scale", "latents"):
             if name not in _parameters(pipeline):
                 options.pop(name, None)
@@ -348,27 +348,27 @@ class FamilyPipeline(FrozenPipeline):
     def _picture_and_mask(
         self, image: Pixels | None, mask: Tensor | None
     ) -> tuple[Pixels | None, Tensor | None]:
-        """What the pipeline starts from, of what is asked for."""
+        """Picture and mask that the pipeline starts from."""
         return image, mask
 
     def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Places of the prompts that may be drawn together; all, where a family says nothing."""
+        """Indices of prompts that may be drawn together; by default all."""
         return [list(range(len(prompts)))]
 
     def _draw_options(self, _sampling: SamplingConfig, /) -> dict[str, Any]:
-        """What the pipeline is told besides that depends on the settings."""
+        """Further arguments of the pipeline that depend on the settings."""
         return {}
 
     # --- where it starts
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
-        """Noise that depends on a picture's own seed only, and not on the compute type."""
+        """Noise that depends only on a picture's own seed, not on the compute type."""
         shape = (self.autoencoder.channels, *size)
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
         return noise.to(self.device, self.dtype)
 
     def _start(self, request: Request, size: tuple[int, int]) -> Latents:
-        """What the first step of a drawing from noise denoises."""
+        """Input of the first step when drawing from noise."""
         latents = request.latents
         if latents is None:
             latents = self._noise(request.generators, size)
@@ -379,12 +379,12 @@ class FamilyPipeline(FrozenPipeline):
         return request.on_latents(latents, first).to(latents)
 
     def _given(self, latents: Latents) -> Tensor:
-        """Latents as the pipeline is given them."""
+        """Latents in the form of the pipeline's argument."""
         return self.autoencoder.pack(latents)
 
     def _image_pipeline(self, inpaints: bool, /) -> Any:
-        """The family's pipeline that starts from a picture, over the same parts."""
-        # here, since they load the pipelines of all families
+        """The family's pipeline that starts from a picture, with the same parts."""
+        # here, because they load the pipelines of all families
         from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
         auto = AutoPipelineForInpainting if inpaints else AutoPipelineForImage2Image
@@ -404,12 +404,12 @@ class FamilyPipeline(FrozenPipeline):
     # --- while it runs
 
     def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
-        """What the pipeline draws."""
+        """Run the pipeline."""
         return pipeline(**options, return_dict=False)[0]
 
     @contextmanager
     def _following(self, prompts: Sequence[str]) -> Iterator[None]:
-        """While the pipeline draws prompts, let their words see layer and time."""
+        """While the pipeline draws prompts, pass layer and timestep to their words."""
         splices = self._splices()
         if not splices:
             yield
@@ -425,7 +425,7 @@ class FamilyPipeline(FrozenPipeline):
 
     @contextmanager
     def _watched(self, request: Request, size: tuple[int, int]) -> Iterator[None]:
-        """Be told of each of the scheduler's steps; not every pipeline can call back."""
+        """Watch each of the scheduler's steps; not every pipeline has a callback."""
         scheduler = self.pipeline.scheduler
         patched = vars(scheduler).get("step")  # by someone else
         stock, done = scheduler.step, itertools.count(1)
@@ -433,7 +433,7 @@ class FamilyPipeline(FrozenPipeline):
         takes_noise = named and "generator" in inspect.signature(stock).parameters
         fresh = [torch.Generator().manual_seed(_another(seed)) for seed in request.seeds]
 
-        @functools.wraps(stock)  # pipelines look at what it takes
+        @functools.wraps(stock)  # pipelines inspect its signature
         def step(prediction: Tensor, t: Any, latents: Tensor, *rest: Any, **options: Any) -> Any:
             if takes_noise:  # not every pipeline hands it on
                 options["generator"] = fresh
@@ -444,12 +444,12 @@ class FamilyPipeline(FrozenPipeline):
                 before, time = self._from_step(found[0], size), self.noise.after(scheduler, t)
                 after = self._in_step(request.on_latents(before, time).to(before))
                 if isinstance(found, tuple):
-                    # the finished ones are the expected picture, too, which some pipelines take
+                    # the finished latents are also the expected picture, which some pipelines use
                     found = (after, *(found[1:] if time is not None else [after] * len(found[1:])))
                 else:
                     found.prev_sample = after
             if request.on_step is not None:
-                # some solvers take a step in two
+                # some solvers split a step in two
                 request.on_step(min(next(done), request.num_steps), request.num_steps)
             return found
 
@@ -462,7 +462,7 @@ class FamilyPipeline(FrozenPipeline):
                 scheduler.step = patched
 
     def _in_step(self, latents: Latents) -> Tensor:
-        """Latents as the scheduler's steps know them."""
+        """Latents in the form of the scheduler's steps."""
         return self.autoencoder.pack(latents)
 
     def _from_step(self, latents: Tensor, size: tuple[int, int], /) -> Latents:
@@ -480,11 +480,11 @@ class FamilyPipeline(FrozenPipeline):
         return self.decode_latents(self._returned(returned, size))
 
     def _checked(self, drawn: Pixels) -> Pixels:
-        """Pictures as the model's safety checker, where it has one, leaves them."""
+        """Pictures after the model's safety checker, if it has one."""
         return drawn
 
     def _blackened(self, drawn: Pixels, checked: Tensor, flags: Sequence[bool]) -> Pixels:
-        """What a safety checker, whose pictures are in [0, 1], leaves of the drawn ones."""
+        """The drawn pictures after a safety checker that takes pictures in [0, 1]."""
         found = [i for i, bad in enumerate(flags) if bad]
         if not found:
             return drawn
@@ -497,7 +497,7 @@ class FamilyPipeline(FrozenPipeline):
 
 
 def _another(seed: int) -> int:
-    """A seed for the noise of the steps, which must not be that of the start again."""
+    """A seed for the noise of the steps, which must differ from that of the start."""
     return int.from_bytes(hashlib.sha256(f"steps {seed}".encode()).digest()[:8], "little")
 
 

@@ -1,12 +1,12 @@
-r"""Weights in prompts, ``(word:1.3)``: how they are written, and what they do to the conditioning.
+r"""Weights in prompts, ``(word:1.3)``: their syntax, and their effect on the conditioning.
 
-Brackets are common in what people write, and diffusers reads them as letters; so do we, but for
-those that end in a number. All of A1111's syntax, in which every bracket counts, is read where it
-is asked for. ``\(`` and ``\)`` are letters either way.
+Brackets are common in normal text, and diffusers reads them as text. So do we, except for those
+that end in a number. A1111's full syntax, in which every bracket counts, is read on request. ``\(``
+and ``\)`` are text in any case.
 
 Source:
-    AUTOMATIC1111/stable-diffusion-webui 1.10: modules/prompt_parser.py for what is written,
-    modules/sd_emphasis.py ("Original") for what it does.
+    AUTOMATIC1111/stable-diffusion-webui 1.10: modules/prompt_parser.py for the syntax,
+    modules/sd_emphasis.py ("Original") for the effect.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from oneword.vocabulary.vocabulary import Vocabulary
 
 
 STEP = 1.1
-"""Weight of a round bracket without a number; that of a square one is its inverse."""
+"""Weight of a round bracket without a number; a square one has its inverse."""
 MOST = 5.0
-"""Larger weights leave nothing of a prompt; a number above it is seldom meant as one."""
+"""Largest weight: larger ones destroy a prompt, and such numbers are rarely meant as weights."""
 
 _DEEPEST = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a prompt with one weight."""
+    """A part of a prompt with the same weight."""
 
     text: str
     weight: float = 1.0
@@ -59,17 +59,18 @@ _JOINING = re.compile(r"\b(BREAK|AND)\b")
 
 
 def parts_of(prompt: str, emphasis: str = "numbers") -> list[Part]:
-    r"""A prompt in parts, each with its weight, brackets and numbers taken out.
+    r"""A prompt split into parts with their weights, without brackets and numbers.
 
-    Nested weights multiply. A prompt without weights is one part, as it stands but for ``\(``.
+    Nested weights multiply. A prompt without weights is one part, unchanged except for ``\(``.
 
     Args:
-        prompt: As it is written.
-        emphasis: "numbers", ``(word:1.3)`` alone; "a1111", ``(word)`` and ``[word]``, too; "none".
+        prompt: The prompt as written.
+        emphasis: "numbers": only ``(word:1.3)``; "a1111": also ``(word)`` and ``[word]``; or
+            "none".
 
     Raises:
-        PromptError: a weight is out of range, or the prompt uses what of A1111's syntax is not
-            read here.
+        PromptError: a weight is out of range, or the prompt uses A1111 syntax that is not
+            supported.
     """
     if emphasis == "none":
         return [Part(prompt)]
@@ -139,30 +140,30 @@ def _refuse_changes(inside: str, prompt: str) -> None:
 
 
 def is_weighted(parts: Sequence[Part]) -> bool:
-    """Whether a weight is there that does something."""
+    """Whether a prompt has a weight with an effect."""
     return any(part.weight != 1 for part in parts)
 
 
 def plain(prompt: str, emphasis: str = "numbers") -> str:
-    """What a prompt says, without its weights."""
+    """A prompt without its weights."""
     return _joined(parts_of(prompt, emphasis))
 
 
 def _joined(parts: Sequence[Part]) -> str:
-    # Each part is tokenised alone, as A1111 does; CLIP's tokenizer does that where spaces are
-    # between them, of which it makes no tokens.
+    # Each part is tokenised separately, as in A1111. CLIP's tokenizer does that if there are spaces
+    # between them, which give no tokens.
     if not is_weighted(parts):
         return "".join(part.text for part in parts)
     return " ".join(text for part in parts if (text := part.text.strip()))
 
 
 def spelled(prompt: str, emphasis: str = "numbers", *, squares: bool = True) -> str:
-    r"""The same prompt for a tool that takes every bracket for a weight.
+    r"""The same prompt for a tool that reads every bracket as a weight.
 
     Args:
-        prompt: As it is written.
-        emphasis: How it is meant.
-        squares: Whether square brackets are weights there, too.
+        prompt: The prompt as written.
+        emphasis: Its syntax.
+        squares: Whether square brackets are also weights there.
     """
     letters = r"([\\()\[\]])" if squares else r"([\\()])"
     return "".join(
@@ -173,7 +174,7 @@ def spelled(prompt: str, emphasis: str = "numbers", *, squares: bool = True) -> 
 
 
 def brackets_left(prompts: Sequence[str], emphasis: str) -> list[str]:
-    """Prompts with weights in which other brackets stand, which are letters; to be said."""
+    """Prompts with weights that also have brackets read as text, for a message."""
     return [
         prompt
         for prompt in prompts
@@ -189,10 +190,10 @@ def brackets_left(prompts: Sequence[str], emphasis: str) -> list[str]:
 def weighed(
     states: Float[Tensor, "batch tokens dim"], weights: Float[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens dim"]:
-    """Hidden states times their tokens' weights, with the mean of each prompt's states kept.
+    """Hidden states times their tokens' weights, with the mean of each prompt's states preserved.
 
-    A prompt whose weights are all 1 is left as it is, to the bit. Where the mean is next to nothing
-    beside the states, or would change its sign, it is not restored.
+    A prompt whose weights are all 1 is unchanged, to the bit. If the mean is tiny compared with the
+    states, or would change its sign, it is not restored.
 
     Source:
         AUTOMATIC1111/stable-diffusion-webui 1.10, modules/sd_emphasis.py, ``EmphasisOriginal``:
@@ -210,12 +211,13 @@ def weighed(
 
 
 def token_weights(parts: Sequence[Part], vocabulary: Vocabulary, count: int) -> list[float]:
-    """The weight of each token of a prompt, those at its ends and the padding included.
+    """The weight of each token of a prompt, including special tokens and padding.
 
     Args:
-        parts: Of the prompt.
-        vocabulary: Whose tokenizer reads it; inside ``injected`` a word has as many as its vectors.
-        count: Tokens that the encoder reads.
+        parts: The prompt's parts.
+        vocabulary: The vocabulary whose tokenizer reads it; inside ``injected`` a word has one
+            token per vector.
+        count: Number of tokens that the encoder reads.
 
     Raises:
         PromptError: a weight begins or ends inside a token.
@@ -242,13 +244,13 @@ def token_weights(parts: Sequence[Part], vocabulary: Vocabulary, count: int) -> 
 def weighing(
     pipelines: Sequence[Any], vocabularies: Mapping[str, Vocabulary], emphasis: str
 ) -> Iterator[None]:
-    """While it lasts, pipelines read weights in the prompts that they encode.
+    """Inside the context, pipelines read weights in the prompts that they encode.
 
     Args:
-        pipelines: With an ``encode_prompt`` whose first two results are the hidden states of the
-            prompts and of the negative ones, those of several encoders side by side.
-        vocabularies: The encoders', in that order.
-        emphasis: What counts as a weight.
+        pipelines: Pipelines with an ``encode_prompt`` whose first two results are the hidden states
+            of the prompts and of the negative ones, with several encoders side by side.
+        vocabularies: The encoders' vocabularies, in that order.
+        emphasis: The syntax of weights.
     """
     for pipeline in pipelines:
         pipeline.encode_prompt = _weighing(pipeline.encode_prompt, vocabularies, emphasis)

@@ -1,8 +1,8 @@
-"""A whole pipeline with words in it, for tools that load pipelines and no word's file.
+"""A complete pipeline with words in it, for tools that load pipelines and not words.
 
-The words get tokens of their own, and rows at the end of each embedding table, as diffusers'
-training script leaves them; everything else is the model as it was loaded. CLIP's pooled output is
-taken at the end of the prompt, which the script's pipelines take at the new word.
+The words get tokens of their own, and rows at the end of each embedding table, as in the output of
+diffusers' training script. Everything else is the model as it was loaded. CLIP's pooled output is
+taken at the end of the prompt; the script's pipelines take it at the new word.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ _WAIT_S = 30.0  # for another command that writes into the same folder
 def check_full_pipeline(
     backbone: Backbone, config: ResolvedConfig, folder: Path, *, replace: bool = False
 ) -> None:
-    """Refuse, before training, a word that no pipeline could be saved with.
+    """Refuse, before training, a word that cannot be saved in a pipeline.
 
-    A word with drawn rows is put into the pipeline and read from there; what the denoiser is told
-    must be what it is told in training.
+    A word with random rows is put into the pipeline and encoded from there; the conditioning must
+    be the same as in training.
 
     Args:
         backbone: The model.
         config: How the word will be learned.
-        folder: Where the pipeline is to lie.
+        folder: The folder for the pipeline.
         replace: Allow a placeholder that is already a word of the model.
 
     Raises:
-        ModelError: the word will be more than embedding rows; the model's weights are packed or
-            away; or the family's text encoders or pipeline cannot hold a word.
-        OutputError: the folder's disk has no room for it.
+        ModelError: the word will be more than embedding rows, the model's weights are packed or
+            offloaded, or the family's text encoders or pipeline cannot hold a word.
+        OutputError: the folder's disk has not enough space.
     """
     more = {
         f"setup {config.setup}": config.setup in TUNING,
@@ -107,13 +107,13 @@ def check_full_pipeline(
 def save_full_pipeline(backbone: Backbone, concepts: Sequence[Concept], folder: Path) -> Path:
     """Write a model's pipeline with words in its tokenizers and embedding tables.
 
-    A word of several vectors has the tokens ``word``, ``word_1``, ..., into which diffusers makes
-    the prompt's ``word``. Rows have the tables' type. The backbone itself stays as it is.
+    A word of several vectors has the tokens ``word``, ``word_1``, ..., to which diffusers expands
+    ``word`` in a prompt. Rows have the tables' type. The backbone itself is not changed.
 
     Args:
         backbone: The model.
-        concepts: Words that are embedding rows and nothing else.
-        folder: Where to; other files there stay.
+        concepts: Words that consist only of embedding rows.
+        folder: The folder; other files in it stay.
 
     Returns:
         The folder, for ``DiffusionPipeline.from_pretrained``.

@@ -1,7 +1,6 @@
-"""The guide: a CLIP pair towards which pictures are drawn, and which never scores them.
+"""The guide: a CLIP pair that guides drawing and never scores the pictures.
 
-Pictures that are optimised on a CLIP fool that CLIP first of all, so that what guides must not be
-what judges.
+Pictures optimised on a CLIP fool that CLIP first, so the guide must not be the judge.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from oneword.vocabulary.word import PlaceholderError, Word
 
 
 Pictures = Float[Tensor, "num 3 height width"]
-"""RGB, float, in [0, 1], as CLIP has them before its normalisation."""
+"""RGB, float, in [0, 1], as before CLIP's normalisation."""
 Features = Float[Tensor, "num dim"]
 """CLIP embeddings of unit length."""
 OWN_TOWER = "clip_guide"
@@ -61,9 +60,9 @@ class Guide:
 
         Args:
             pair: The pair.
-            name: What it is called in reports.
+            name: Its name in reports.
             source: Hub id or folder.
-            tower: Key of its text tower in concept files; unset: by its sizes.
+            tower: Key of its text tower in concept files; by default derived from its sizes.
         """
         self.model, self.name, self.source = pair.model, name, source
         config: Any = pair.model.config
@@ -80,7 +79,7 @@ class Guide:
         self._holder = SimpleNamespace(tokenizer=pair.tokenizer)
         vocabulary = Vocabulary(self.tower, self._holder, "tokenizer", pair.model.text_model)
         self.vocabularies = {self.tower: vocabulary}
-        """As a backbone has them, so that words can be injected and learned."""
+        """As for a backbone, so that words can be injected and learned."""
 
     @classmethod
     def load(
@@ -97,13 +96,13 @@ class Guide:
         Args:
             source: Hub id or folder of a CLIP; ``None``: microworld's own guide on microworld,
                 elsewhere ``openai/clip-vit-base-patch16``.
-            backbone_name: The model that is guided, by which the defaults are taken.
-            device: Where it runs.
-            judge: The CLIP that will score; ``None``: the one that scores by default.
-            allow_same_clip: Let guide and judge be one CLIP; scores are worth little then.
+            backbone_name: The guided model, which decides the defaults.
+            device: The device.
+            judge: The CLIP that will score; ``None``: the default judge.
+            allow_same_clip: Allow guide and judge to be the same CLIP; scores then mean little.
 
         Raises:
-            GuideError: there is no whole CLIP of that name, or it is the judge.
+            GuideError: there is no complete CLIP with that name, or it is the judge.
         """
         place = guide_source(source, backbone_name)
         scores = judge_source(judge, backbone_name or "")
@@ -129,7 +128,7 @@ class Guide:
             pictures: RGB in [0, 1], (num, 3, size, size).
 
         Raises:
-            ValueError: they are of another size.
+            ValueError: the pictures have another size.
         """
         if pictures.shape[-2:] != (self.size, self.size):
             raise ValueError(
@@ -144,11 +143,11 @@ class Guide:
         """Features of prompts, unit length; differentiable in the concepts' rows.
 
         Args:
-            prompts: May hold the concepts' placeholders.
+            prompts: May contain the concepts' placeholders.
             concepts: Words with rows for this guide's text tower.
 
         Raises:
-            PlaceholderError: a word has no rows for the tower, or they are of another width.
+            PlaceholderError: a word has no rows for the tower, or rows of another width.
         """
         for word in concepts:
             if self.tower not in word.rows:

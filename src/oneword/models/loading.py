@@ -1,4 +1,4 @@
-"""A base model behind the contract, found by its folder, its file or its name on the hub."""
+"""Loads a base model behind the contract, from a folder, a file or the hub."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
-    """Load a base model behind the contract, in the way that ``config.memory`` picks.
+    """Load a base model behind the contract, with the memory settings of ``config.memory``.
 
     Args:
-        config: Which model, and how.
-        work: What it will be asked for, by which the way is picked; ``None``: training on four
-            samples a step.
+        config: The model and how to load it.
+        work: What it will be used for, which decides how memory is saved; ``None``: training with
+            four samples per step.
 
     Raises:
-        ModelError: no pipeline is there, a file is missing, the family is not supported, or what
-            was asked for cannot be done on this machine.
+        ModelError: there is no pipeline, a file is missing, the family is not supported, or this
+            machine cannot do what is requested.
     """
     module = _family(config).imported()
     plan = memory.plan(module.load, config, work or count.Work())
@@ -45,23 +45,23 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
 
 
 def needed_memory(config: ModelConfig, work: Work) -> memory.Plan:
-    """What a model, loaded as it was asked for, is expected to need; its weights are not read.
+    """The memory that a model is expected to need with these settings; its weights are not read.
 
     Args:
-        config: Which model, and how.
-        work: What it will be asked for.
+        config: The model and how to load it.
+        work: What it will be used for.
 
     Raises:
-        ModelError: as of ``load_backbone``.
+        ModelError: as for ``load_backbone``.
     """
     return memory.unchanged(_family(config).imported().load, config, work)
 
 
 def load_shapes(config: ModelConfig) -> Backbone:
-    """A base model's settings and shapes, without its weights where its files allow that.
+    """A base model's settings and shapes, without its weights if its files allow that.
 
     Raises:
-        ModelError: as of ``load_backbone``.
+        ModelError: as for ``load_backbone``.
     """
     if not Path(config.model).is_file():
         module = _family(config).imported()

@@ -1,4 +1,4 @@
-"""How models are noised: diffusion on a schedule of alphas, straight flow, and along a circle.
+"""Noise processes of models: diffusion on a schedule of alphas, straight flow, and TrigFlow.
 
 Constants come from the model's own scheduler.
 """
@@ -28,7 +28,7 @@ class Diffusion:
         return (u * count).long().clamp(0, count - 1).to(self.alphas_cumprod.device)
 
     def first(self, scheduler: Any, num_inference_steps: int) -> float:
-        """Time of the first step of so many."""
+        """Timestep of the first of this number of steps."""
         scheduler.set_timesteps(num_inference_steps)
         return int(scheduler.timesteps[0])
 
@@ -63,7 +63,7 @@ class Diffusion:
 
 
 class Flow:
-    """Times in (0, 1), which are the share of noise, with the velocity as the target.
+    """Times in (0, 1), equal to the share of noise, with the velocity as the target.
 
     Source:
         Esser et al. 2024, arXiv:2403.03206, sections 3.1 (logit-normal) and 5.3.2 (shift).
@@ -81,9 +81,9 @@ class Flow:
 
         Args:
             scheduler: Its configuration says whether and how times are shifted.
-            shift_of: Logarithm of a dynamic shift for latents of (h, w) cells, where the family's
-                is not linear in the number of the transformer's tokens.
-            patch: Side of a token, latent cells.
+            shift_of: Logarithm of a dynamic shift for latents of (h, w) cells, if the family's is
+                not linear in the number of the transformer's tokens.
+            patch: Side of a token, in latent cells.
         """
         self.scheduler, self.patch = scheduler, patch
         self._shift_of = shift_of or self._linear_shift
@@ -157,7 +157,7 @@ class TrigFlow:
         return torch.atan(sigma / self.sigma_data).float()
 
     def first(self, scheduler: Any, num_inference_steps: int) -> float:
-        """Time of the first step of so many."""
+        """Timestep of the first of this number of steps."""
         scheduler.set_timesteps(num_inference_steps, intermediate_timesteps=None)
         return float(scheduler.timesteps[0])
 

@@ -1,4 +1,4 @@
-"""A frozen diffusers pipeline behind the contract, but for drawing, which is ``drawing.py``'s."""
+"""A frozen diffusers pipeline behind the contract, except for drawing (see ``drawing.py``)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class FrozenPipeline:
     """
 
     tells_sizes: ClassVar[bool] = False
-    """Whether the denoiser is told a picture's size before and after it was cropped."""
+    """Whether the denoiser takes a picture's size before and after cropping."""
     original_px: ClassVar[tuple[int, int] | None] = None
-    """Height and width before the crop where none is given; ``None``: the picture's own."""
+    """Default height and width before the crop; ``None``: the picture's own."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class FrozenPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """The device of the model."""
         return self._device
 
     @property
@@ -160,7 +160,7 @@ class FrozenPipeline:
 
     @contextmanager
     def _present(self, *parts: Any) -> Iterator[None]:
-        """Parts that wait off the device come to it; with ``offload`` they leave again."""
+        """Move parts to the device; with ``offload`` they leave it again."""
         away = self.config.offload not in (None, "none")
         visitors = [p for p in parts if p is not None and p.device != self.device] if away else []
         try:
@@ -174,7 +174,7 @@ class FrozenPipeline:
     # --- prompts
 
     def encode_prompt(self, prompts: Sequence[str], t: Timesteps | None = None) -> Conditioning:
-        """As the family reads prompts, once for every layer where their words differ there."""
+        """Conditioning of prompts, encoded once for each layer if their words differ by layer."""
         splices = self._splices()
         if not splices:
             return self._read(prompts)
@@ -186,11 +186,11 @@ class FrozenPipeline:
 
     @property
     def num_cross_attentions(self) -> int:
-        """Layers of a UNet that read prompts; 0: the denoiser is of another kind."""
+        """Number of a UNet's layers that read prompts; 0 for other denoisers."""
         return len(self._layers)
 
     def by_layer(self) -> AbstractContextManager[None] | None:
-        """Let each cross-attention layer read prompts of its own, where there are such layers."""
+        """Let each cross-attention layer read its own prompts, if there are such layers."""
         layers = self._layers
         longest = max(vocabulary.max_length for vocabulary in self.vocabularies.values())
         return reading_by_layer(layers, longest) if layers else None
@@ -239,7 +239,7 @@ class FrozenPipeline:
     # --- what a family supplies
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Conditioning of prompts through the family's own road; differentiable."""
+        """Conditioning of prompts through the family's own encoding; differentiable."""
         raise NotImplementedError
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:

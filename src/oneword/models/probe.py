@@ -1,8 +1,7 @@
-"""What a pipeline folder of any family offers a new word, and whether the generic road reaches it.
+"""Checks whether a new word works in a pipeline folder of any family, on the generic path.
 
-The generic road is the one that every family here builds on: rows answered at the lookup, and the
-pipeline's own ``encode_prompt``. The denoiser is not run; what it makes of the word is the family
-file's part.
+The generic path is the basis of every family here: rows inserted at the lookup, and the pipeline's
+own ``encode_prompt``. The denoiser is not run; that is the part of a family's file.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _SENTENCE = "a photo of a {} on the table"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderProbe:
-    """One text encoder: its table, and what of the generic road works on it."""
+    """One text encoder: its table, and which parts of the generic path work."""
 
     text_encoder: str
     """Attribute of the pipeline, such as "text_encoder_2"."""
@@ -48,13 +47,14 @@ class EncoderProbe:
     tokenizer: str
     """Attribute of its tokenizer; "tokenizer.tokenizer" inside a processor."""
     num_tokens: int
-    """Tokens that the tokenizer knows."""
+    """Number of tokens that the tokenizer knows."""
     table: tuple[int, int]
     """Rows and width of the embedding table."""
     lookups: tuple[str, ...]
-    """Modules of the encoder that read the table; those are hooked."""
+    """Modules of the encoder that read the table; these are hooked."""
     stands_for: bool | None
-    """Whether a row copied from a word conditions as that word does; None: no word to copy."""
+    """Whether a row copied from a word conditions like that word; ``None`` without a word to
+    copy."""
     learns: bool
     """Whether a gradient returns to the row."""
 
@@ -66,24 +66,24 @@ class Probe:
     pipeline: str
     """Class of the pipeline."""
     family: str | None
-    """Family file that loads it; None: there is none."""
+    """The family that loads it; ``None`` if there is none."""
     encoders: tuple[EncoderProbe, ...]
     unpaired: tuple[str, ...]
     """Text encoders without a tokenizer of their own, and tokenizers without a text encoder."""
     problems: tuple[str, ...]
-    """What stands in the way, in words."""
+    """The problems, in words."""
 
     @property
     def reaches(self) -> bool:
-        """Whether a word can be learned in every text encoder by the generic road."""
+        """Whether a word can be learned in every text encoder on the generic path."""
         return bool(self.encoders) and not self.problems
 
 
 def probe(config: ModelConfig) -> Probe:
-    """Load a pipeline folder of any family and try the generic road on it.
+    """Load a pipeline folder of any family and try the generic path.
 
     Raises:
-        ModelError: the folder is no pipeline, or cannot be loaded.
+        ModelError: the folder is not a pipeline, or cannot be loaded.
     """
     index = Path(config.model) / "model_index.json"
     try:
@@ -112,11 +112,11 @@ def probe(config: ModelConfig) -> Probe:
 
 
 def try_road(pipeline: Any, name: str) -> Probe:
-    """Find the text encoders of a loaded pipeline and send a word through each.
+    """Find the text encoders of a loaded pipeline and pass a word through each.
 
     Args:
         pipeline: Any diffusers pipeline; its text encoders are frozen.
-        name: What the user calls it.
+        name: The user's name for it.
     """
     vocabularies, unpaired = _vocabularies(pipeline)
     for vocabulary in vocabularies.values():

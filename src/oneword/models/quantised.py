@@ -1,4 +1,4 @@
-"""Pictures as grids of rows of a codebook: published VQGANs, the embedded models' autoencoder."""
+"""Pictures as grids of codebook rows: published VQGANs, and the embedded models' autoencoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Quantised:
     """A frozen autoencoder whose latents' cells are rows of a codebook."""
 
     name: str
-    """What it is called in reports, which says what it is."""
+    """Its name in reports, which describes it."""
     codebook: Codebook
     factor: int
     """How many pixels wide a cell of the latents is."""
@@ -35,12 +35,12 @@ class Quantised:
     decode: Callable[[Latents], Pixels]
     """Pictures of latents, float32, not clamped; differentiable."""
     resolution: int | None = None
-    """Side of the pictures that it was trained on, px, where that is all that it draws well."""
+    """Side of its training pictures in px, if it draws only this size well."""
     facts: dict[str, str] = field(default_factory=dict)
-    """What else a picture's file says of it."""
+    """Further entries about it in a picture's file."""
 
     def nearest(self, latents: Latents) -> Latents:
-        """The row that is nearest to each cell (Euclidean), in its place.
+        """Each cell replaced by the nearest row (Euclidean).
 
         Source:
             van den Oord et al. 2017, arXiv:1711.00937, equation 2.
@@ -77,7 +77,7 @@ def published(checkpoint: Path, config: Path | None, device: torch.device) -> Qu
 
 
 def embedded(name: str, device: torch.device) -> Quantised:
-    """An embedded model's autoencoder, its latents quantised by k-means: ours, and no VQGAN.
+    """An embedded model's autoencoder with latents quantised by k-means: ours, not a VQGAN.
 
     Args:
         name: The model.

@@ -1,4 +1,4 @@
-"""How some families read prompts: by one encoder, or at one length at a time."""
+"""Common ways of encoding prompts: with one encoder, or one length at a time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from oneword.vocabulary.word import PlaceholderError
 
 
 class OneEncoder(FamilyPipeline):
-    """A family whose prompts one text encoder reads, token by token.
+    """A family whose prompts are read by one text encoder, token by token.
 
     A family sets ``prompt_options`` and adds ``_denoise``.
     """
 
     mask_at: ClassVar[int | None] = 1
-    """Where the mask of the prompt's own tokens is in what the pipeline returns, if anywhere."""
+    """Index of the mask of the prompt's own tokens in the pipeline's output, if it has one."""
     unguided: ClassVar[dict[str, Any]] = {"do_classifier_free_guidance": False}
-    """How the pipeline is told to encode no negative prompt, if it knows one."""
+    """Arguments with which the pipeline encodes no negative prompt, if it has one."""
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of the text encoder, and its mask in ``extra``."""
@@ -45,11 +45,11 @@ class OneEncoder(FamilyPipeline):
 
 
 class OneLength(FamilyPipeline):
-    """A family whose prompts are read with their padding: each is padded as if it were alone.
+    """A family that reads prompts with their padding; each is padded as if it were alone.
 
-    Prompts of several lengths are encoded, denoised and drawn in parts. A family adds
-    ``_read_alike`` and ``_denoise_alike``, which are given prompts of one length, and ``_lengths``
-    where it has several text encoders or puts prompts into a template.
+    Prompts of different lengths are encoded, denoised and drawn in groups. A family adds
+    ``_read_alike`` and ``_denoise_alike``, which get prompts of one length, and ``_lengths`` if it
+    has several text encoders or a template.
     """
 
     block: ClassVar[int] = 1
@@ -157,10 +157,9 @@ def chat_tokens(
 
 
 def spare_words(pipeline: Any) -> None:
-    """Let a pipeline lower-case and clean everything of a prompt but the words of concepts.
+    """Let a pipeline lower-case and clean everything in a prompt except the words of concepts.
 
-    Otherwise ``<Cat>`` would become ``<cat>``, and nothing at all where the prompt is cleaned of
-    what looks like HTML.
+    Otherwise ``<Cat>`` would become ``<cat>``, or be removed as HTML.
     """
     stock = pipeline._text_preprocessing
 
@@ -172,9 +171,9 @@ def spare_words(pipeline: Any) -> None:
 
 
 def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
-    """A cleaning of prompts that leaves the words of concepts as they are.
+    """A cleaning of prompts that does not change the words of concepts.
 
-    In their place it sees a plain word, so that what stands beside them is cleaned as usual.
+    It sees a plain word instead, so that the text next to them is cleaned as usual.
     """
 
     def change(text: str) -> str:
@@ -199,7 +198,7 @@ def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
 
 
 def refuse_clip_skip(config: ModelConfig, family: str, *, pools: bool = False) -> None:
-    """Refuse to skip layers of CLIP in a family that has none, or takes its pooled output only.
+    """Refuse ``clip_skip`` for a family without CLIP, or with only its pooled output.
 
     Raises:
         ModelError: ``clip_skip`` was given.
@@ -218,7 +217,7 @@ def refuse_clip_skip(config: ModelConfig, family: str, *, pools: bool = False) -
 
 
 def refuse_negative_prompt(sampling: SamplingConfig, family: str) -> None:
-    """Refuse a negative prompt in a family that has no use for one.
+    """Refuse a negative prompt for a family that has none.
 
     Raises:
         ModelError: ``negative_prompt`` was given.

@@ -1,9 +1,9 @@
-"""Solvers by name: diffusers' own names of them, A1111's and ComfyUI's.
+"""Solvers by name: the names of diffusers, A1111 and ComfyUI.
 
-What A1111 calls "DPM++ 2M Karras" is one of diffusers' solvers with a setting; which it is, a table
-in diffusers' documentation says (api/schedulers/overview, "A1111/k-diffusion"). A sampler is
-refused where the model would be drawn wrongly: by a solver for another prediction, by one whose
-latents the family's pipeline does not scale, or by one with one seed's noise for all pictures.
+A1111's "DPM++ 2M Karras" is one of diffusers' solvers with a setting, by a table in diffusers'
+documentation (api/schedulers/overview, "A1111/k-diffusion"). A sampler is refused if the model
+would be drawn wrongly: with a solver for another prediction, one whose latents the family's
+pipeline does not scale, or one that uses one seed's noise for all pictures.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from oneword.models.noise import Diffusion, Flow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
-    """A solver of diffusers, by the name that pictures carry."""
+    """A solver of diffusers, by the name stored in pictures."""
 
     name: str
-    """Such as "DPM++ 2M Karras"; it names the same sampler again."""
+    """A name such as "DPM++ 2M Karras", which finds the same sampler again."""
     kind: str
     """Class in diffusers."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Settings that are not the model's own."""
+    """Settings that differ from the model's own."""
     flow: str = ""
-    """Class that does the same for models that predict a flow."""
+    """The corresponding class for models that predict a flow."""
     a1111: str = ""
-    """A1111's name of it, without the schedule; empty: it has none."""
+    """A1111's name, without the schedule; empty if it has none."""
     comfyui: str = ""
-    """ComfyUI's name of it; empty: it has none."""
+    """ComfyUI's name; empty if it has none."""
     schedule: str = ""
-    """How its times are spaced, as A1111 says it; empty: as the model has it."""
+    """Its schedule, by A1111's name; empty: the model's own."""
 
 
 def _of(name: str, kind: str, comfyui: str = "", *, a1111: str | None = None, flow: str = "",
@@ -85,7 +85,7 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
     "Beta": {"timestep_spacing": "linspace", "use_beta_sigmas": True},
     "SGM Uniform": {"timestep_spacing": "trailing"},
 }
-"""How times may be spaced, by A1111's name, in diffusers' terms."""
+"""Diffusers' settings of each schedule, by A1111's name."""
 
 COMFYUI_SCHEDULES = {
     "": "normal",
@@ -94,16 +94,16 @@ COMFYUI_SCHEDULES = {
     "Beta": "beta",
     "SGM Uniform": "sgm_uniform",
 }
-"""The same in ComfyUI's."""
+"""ComfyUI's names of the schedules."""
 
 
 def _plain(text: str) -> str:
-    """A name without what people write differently."""
+    """A name in a normal form, without differences in spelling."""
     return re.sub(r"[^a-z0-9]", "", text.lower().replace("++", "pp"))
 
 
 def _names() -> dict[str, Sampler]:
-    """Samplers by every name of theirs, in plain letters."""
+    """Samplers by all of their names, in normal form."""
     found: dict[str, Sampler] = {}
     for sampler in _KNOWN:
         for name in (sampler.name, sampler.comfyui, sampler.kind, sampler.flow):
@@ -117,7 +117,7 @@ _BY_NAME = _names()
 
 
 def names() -> list[str]:
-    """What a sampler may be called, without the schedules."""
+    """Names of all samplers, without the schedules."""
     return [*SAMPLERS, *(sampler.name for sampler in _KNOWN)]
 
 
@@ -125,7 +125,7 @@ def find(name: str) -> Sampler:
     """The sampler of a name: A1111's, ComfyUI's or that of diffusers' class, with its schedule.
 
     Raises:
-        ConfigError: there is none; the nearest names are said.
+        ConfigError: there is no such sampler; the message suggests the nearest names.
     """
     plain = _plain(name)
     if plain in _BY_NAME:
@@ -176,10 +176,10 @@ def _nearest(name: str) -> str:
 
 
 def check_names(name: str | None) -> None:
-    """Refuse a sampler that there is none of, before a model is loaded.
+    """Refuse an unknown sampler before a model is loaded.
 
     Raises:
-        ConfigError: it is so.
+        ConfigError: there is no such sampler.
     """
     if name is not None and name not in SAMPLERS:
         find(name)
@@ -191,12 +191,12 @@ def fitting(
     """A sampler's solver with the settings of a model's own.
 
     Args:
-        sampler: What is asked for.
-        scheduler: The model's, whose settings are taken.
-        own: Class of the model's own.
-        noise: How the model is noised.
-        scales: Whether the family's pipeline scales latents as solvers in units of sigma want it.
-        model: What messages call the model.
+        sampler: The requested sampler.
+        scheduler: The model's scheduler, which gives the settings.
+        own: Class of the model's own solver.
+        noise: The model's noise process.
+        scales: Whether the family's pipeline scales latents for solvers in units of sigma.
+        model: Name of the model in messages.
 
     Raises:
         ModelError: it does not draw the model.
@@ -241,7 +241,7 @@ _NOT_BY_SEED = {
     "EDMEulerScheduler",  # for models of another parametrisation
 }
 _BESIDE = {"LCMScheduler", "TCDScheduler", "SASolverScheduler"}
-"""Solvers that do not count themselves to the compatible ones, and are."""
+"""Solvers that are compatible without declaring it."""
 
 
 @contextmanager
@@ -253,7 +253,7 @@ def without_notices() -> Iterator[None]:
 
 
 def told(name: str, scheduler: Any) -> Sampler:
-    """The sampler that draws, for those who read of it elsewhere.
+    """The sampler that draws, for readers in other tools.
 
     Args:
         name: As the settings have it.

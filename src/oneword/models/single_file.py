@@ -1,4 +1,4 @@
-"""Single files of weights: read without running anything in them, and put whole into a module."""
+"""Single files of weights: read without running anything in them, and loaded completely."""
 
 from __future__ import annotations
 

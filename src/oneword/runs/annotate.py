@@ -1,4 +1,4 @@
-"""Captions and masks for a folder of pictures, written to be looked at and corrected."""
+"""Captions and masks for a folder of pictures, written for a person to check and correct."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _SHOWN_PX = 512  # longer side of a picture on the sheet's way
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotated:
-    """What became of a folder."""
+    """The result for a folder."""
 
     sheet: Path
     """Every picture with its mask and caption."""
     written: tuple[Path, ...]
     kept: tuple[str, ...]
-    """What was there before and stays, in words."""
+    """Existing captions and masks that were kept, in words."""
     unmarked: tuple[str, ...]
     """Pictures in which nothing was found to mark."""
     skipped: tuple[str, ...]
-    """As of ``PictureSet``."""
+    """As for ``PictureSet``."""
 
 
 def annotate(
@@ -56,19 +56,19 @@ def annotate(
     overwrite: bool = False,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> Annotated:
-    """Write a caption and a mask for each picture of a folder, and a sheet of all.
+    """Write a caption and a mask for each picture of a folder, and a sheet of all of them.
 
-    Captions hold the word, so that training takes them as they are. What is there already stays:
-    captions beside pictures and in ``metadata.jsonl``, masks, and the transparency of cut-outs.
+    Captions contain the word, so that training can use them unchanged. Existing captions (next to
+    pictures and in ``metadata.jsonl``), masks and transparency are kept.
 
     Args:
-        folder: Where the pictures lie.
-        caption: Says what a picture shows (``models.annotators.Captioner``).
-        mark: Gives a grey mask as large as the picture, or ``None`` (``Marker``).
+        folder: Folder with the pictures.
+        caption: Captions a picture (``models.annotators.Captioner``).
+        mark: Gives a grey mask of the picture's size, or ``None`` (``Marker``).
         placeholder_token: The new word.
-        noun: As of ``prompts.with_word``.
+        noun: As for ``prompts.with_word``.
         output_dir: Folder for captions and masks; ``None``: next to the pictures.
-        overwrite: Write anew what is there.
+        overwrite: Replace existing captions and masks.
         on_picture: ``on_picture(done, total)``.
 
     Raises:

@@ -1,8 +1,8 @@
 """Many words on many machines, through Ray: each worker trains a batch of words at a time.
 
-Every word has its run folder, on a file system that all machines see, and a worker's call can be
-repeated: what has ended is left alone, what was begun goes on. So a worker that dies loses nothing
-but the steps since the last checkpoint; Ray starts another and repeats the call.
+Every word has its run folder on a file system that all machines see, and a worker's call can be
+repeated: finished words are left alone, others resume. If a worker dies, only the steps since the
+last checkpoint are lost; Ray starts another worker and repeats the call.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from oneword.runs.train import folder_of
 
 
 class ClusterError(UserError):
-    """The cluster cannot be used as it was asked for."""
+    """The cluster cannot be used as requested."""
 
 
-_RETRIES = 3  # of a chunk whose worker dies; a job that kills every worker must end some time
+_RETRIES = 3  # of a chunk whose worker dies; a job that kills every worker must end at some point
 _CHUNK = 4  # chunks' length in slots: long enough that batches stay full, short enough to share
 _WAIT_S = 0.2
 _SETTINGS = {
@@ -54,20 +54,20 @@ def train_on_cluster(
     slots: int | None = None,
     on_event: OnEvent | None = None,
 ) -> list[JobOutcome]:
-    """Learn many words on a Ray cluster; arguments and outcomes as of ``jobs.train_many``.
+    """Learn many words on a Ray cluster; arguments and outcomes are those of ``train_many``.
 
     Args:
         configs: The jobs; every machine must see their folders under the same path. Of jobs with a
             mirror it need not see the run folders.
         address: "local" (a cluster on this machine, for this call), "auto" (the one that this
             machine belongs to), or a Ray address.
-        workers: How many; ``None``: one for each GPU, or for each core if there is none.
+        workers: Number of workers; ``None``: one for each GPU, or for each core if there is no GPU.
         slots: Words that train at once on each worker.
-        on_event: Told of each job's events, and of each worker that begins.
+        on_event: Called with each job's events, and with each worker that starts.
 
     Raises:
         ClusterError: Ray is not installed, its cluster cannot be reached, or it is too small.
-        ConfigError: as of ``jobs.train_many``.
+        ConfigError: as for ``train_many``.
     """
     check_jobs(configs)
     outcomes: dict[str, JobOutcome] = {}
@@ -99,20 +99,20 @@ def map_chunks(
     workers: int | None = None,
     on_event: OnEvent | None = None,
 ) -> Iterator[Any]:
-    """Call a function on chunks of work, each on some worker; a worker's death repeats its chunk.
+    """Call a function on chunks of work on workers; if a worker dies, its chunk is repeated.
 
     Args:
-        function: ``function(chunk, tell)``; it must be able to begin a chunk anew.
-        chunks: What to work on.
-        address: As of ``train_on_cluster``.
-        workers: Likewise.
-        on_event: Told of what the function tells, and of each worker that begins.
+        function: ``function(chunk, tell)``; it must be able to start a chunk again.
+        chunks: The work.
+        address: As for ``train_on_cluster``.
+        workers: As for ``train_on_cluster``.
+        on_event: Called with the function's events, and with each worker that starts.
 
     Yields:
-        What the function returns, as chunks end; nothing for a chunk that is lost for good.
+        The function's results, as chunks end; nothing for a chunk that is lost for good.
 
     Raises:
-        ClusterError: as of ``train_on_cluster``.
+        ClusterError: as for ``train_on_cluster``.
     """
     yield from _mapped(function, lambda _: list(chunks), len(chunks), address, workers, on_event)
 

@@ -1,7 +1,7 @@
 """Several words learned together: pictures pasted into each other, and pictures with both things.
 
-One batch holds samples of all words, and the sentence of a sample may name other words than its
-own; its gradient then reaches all of them.
+A batch has samples of all words, and the sentence of a sample may contain other words than its own;
+its gradient then reaches all of them.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def compose(
 ) -> tuple[list[Result], Path | None]:
     """Learn words together from folders of pictures, in a run folder that can be resumed.
 
-    Ctrl-C, SIGTERM and SIGHUP end the step and save the state. While it runs, nobody else can write
-    into the folder.
+    Ctrl-C, SIGTERM and SIGHUP finish the step and save the state. While it runs, no other process
+    can write into the folder.
 
     Args:
         config: What to do.
         on_step: ``on_step(done, total)`` steps.
-        on_message: Told what the person should know.
+        on_message: Called with messages for the user.
 
     Returns:
-        A result for each word, and the file of all of them; ``None`` where the run was stopped or
-        one of the words came to nothing.
+        A result for each word, and the file of all of them; ``None`` if the run was stopped or one
+        of the words failed.
 
     Raises:
         UserError: the folders, the pictures, the model or the settings cannot be used.

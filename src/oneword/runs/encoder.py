@@ -52,7 +52,7 @@ RECORD, METRICS, STATE = "config.json", "metrics.jsonl", "state.safetensors"
 _KEY = "oneword"  # of the state's metadata
 _RECORD_FORM = {"kind": str, "config": {str: object}, "pictures_sha256": str, "threads?": int}
 _UNBOUND = ("output_dir", "data", "checkpointing_steps", "land")
-"""Settings that may change between the parts of a training; pictures are compared by content."""
+"""Settings that may change when a training is resumed; pictures are compared by content."""
 _UNBOUND_OF_MODEL = ("memory", "micro_batch_size", "gradient_checkpointing", "offload", "compile")
 
 OnProgress = Callable[[str, int, int, str], None]
@@ -61,19 +61,19 @@ OnProgress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderOutcome:
-    """What a call of ``train_encoder`` ended with."""
+    """The outcome of a call of ``train_encoder``."""
 
     status: Literal["finished", "interrupted"]
     file: Path | None
-    """The encoder; ``None`` where it is not at its end."""
+    """The encoder's file; ``None`` if the training has not ended."""
     steps: int
     losses: list[tuple[int, float, float]]
-    """(step, mean loss of the steps before, loss on things that are kept out)."""
+    """(step, mean loss of the steps before, loss on held-out things)."""
     num_things: int
     samples_per_s: float
-    """Samples of training a second in this call; 0: none."""
+    """Training samples per second in this call; 0 if there were none."""
     was_finished: bool = False
-    """The training had ended before, and nothing was done."""
+    """Whether the training had already ended, so that nothing was done."""
 
 
 def train_encoder(
@@ -85,14 +85,14 @@ def train_encoder(
 ) -> EncoderOutcome:
     """Train an encoder, in a folder that can be resumed.
 
-    Ctrl-C, SIGTERM and a closed terminal end the step and save the state; the same call resumes, to
-    the same bits (same machine and thread count).
+    Ctrl-C, SIGTERM and a closed terminal finish the step and save the state; the same call resumes,
+    to the same bits (on the same machine, with the same number of threads).
 
     Args:
-        config: What to do; ``output_dir`` may hold the same training, begun before.
+        config: The settings; ``output_dir`` may have the same training, begun before.
         backbone: Its model, if it is already loaded.
-        on_progress: Told how far pictures and steps have come.
-        on_message: Told what the person should know.
+        on_progress: Called with the progress of pictures and steps.
+        on_message: Called with messages for the user.
 
     Raises:
         UserError: the folders, the pictures, the model or the settings cannot be used.

@@ -1,7 +1,7 @@
-"""What runs tell of while they go, and how they are asked to stop.
+"""Events of runs in progress, and requests to stop.
 
-Every event is plain data, so that it can travel between processes; ``job`` is the name of its run's
-folder, or of the study's job.
+Every event is plain data, so that it can be sent between processes; ``job`` is the name of its
+run's folder, or of the study's job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run is about to begin, or to go on."""
+    """A run is about to begin or resume."""
 
     job: str
     plan: dict[str, Any]
@@ -26,7 +26,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Something to be read."""
+    """A message for the user."""
 
     job: str
     text: str
@@ -34,7 +34,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Pictures were drawn with the word as it is."""
+    """Pictures were drawn with the present word."""
 
     job: str
     path: Path
@@ -42,7 +42,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The word as it is was saved on the way."""
+    """The present word was saved during training."""
 
     job: str
     path: Path
@@ -56,43 +56,43 @@ class Stepped:
     step: int
     max_train_steps: int
     loss: float
-    """On the fixed batch, when it was scored last."""
+    """Loss on the fixed batch at the last scoring."""
     best_loss: float
     best_step: int
     distance: float
     """How far the rows have moved from where they started."""
     learning_rate: float
     time_s: float
-    """Time spent on the run in all its parts, s."""
+    """Total time spent on the run, in s."""
     left_s: float | None
-    """Time that the rest takes at this speed, s; ``None`` before there is a speed."""
+    """Time left at this speed, in s; ``None`` before the speed is known."""
     evaluated: bool
     """Whether this step was scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """A study's job has come further."""
+    """A study's job has made progress."""
 
     job: str
     doing: Literal["learning", "drawing"]
     share: float
-    """How much of that is done, 0 to 1."""
+    """Share of that which is done, in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One of many jobs is at its end, for this call."""
+    """One of many jobs has ended, for this call."""
 
     job: str
     text: str
-    """How, in a few words."""
+    """How it ended, in a few words."""
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted:
-    """A process takes up jobs on a cluster."""
+    """A process starts to work on jobs on a cluster."""
 
     pid: int
 
@@ -115,7 +115,7 @@ def asked_to_stop() -> Iterator[threading.Event]:
 
 @contextmanager
 def interrupted() -> Iterator[None]:
-    """SIGTERM and a closed terminal interrupt as Ctrl-C does: for those who have others to stop."""
+    """SIGTERM and a closed terminal interrupt like Ctrl-C, for callers that have to stop others."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt

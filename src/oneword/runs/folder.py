@@ -1,7 +1,7 @@
-"""The run folder: what lies in it, and how it survives being stopped at any moment.
+"""The run folder: its files, and how it survives being stopped at any moment.
 
 ``config.json`` (resolved settings and versions), ``metrics.jsonl`` (one line per scoring),
-``state.safetensors`` (what a resumed run goes on from), ``previews/``, words saved on the way
+``state.safetensors`` (for resuming), ``previews/``, words saved during training
 (``learned_embeds-steps-500.safetensors``) and, at the end, ``learned_embeds.safetensors``.
 """
 
@@ -47,7 +47,7 @@ from oneword.training.state import State
 
 
 class RunError(UserError):
-    """A run folder cannot be used as it is."""
+    """A run folder cannot be used in its present state."""
 
 
 _MAX_METRICS = 2**30  # bytes
@@ -60,7 +60,7 @@ _RECORD = {
     "initializer_sha256?": str,
     "encoder_sha256?": str,
 }
-"""Form of ``config.json``, as far as it is read again."""
+"""Form of ``config.json``, for the parts that are read again."""
 _METRICS = {
     "step": int,
     "time_s": float,
@@ -72,10 +72,10 @@ _METRICS = {
 """Form of a line of ``metrics.jsonl``."""
 
 _SAVED = re.compile(rf"{Path(LEARNED).stem}-steps-(\d{{1,12}}){Path(LEARNED).suffix}", re.ASCII)
-"""Name of a word saved on the way."""
+"""File name of a word saved during training."""
 
 _RENAMED = {"fit": "inversion.fit"}
-"""Settings by the names that older records have."""
+"""Settings by their names in older records."""
 _ONCE = {
     "inversion.fit": "crop",
     "inversion.interpolation": "lanczos",
@@ -98,7 +98,7 @@ _ONCE = {
     "inversion.random_crops": 0,
     "inversion.crop_scale": 0.8,
 }
-"""What older versions did, which had no such setting."""
+"""What older versions did that had no such setting."""
 _UNBOUND = (
     "output_dir",
     "inversion.initializer_file",
@@ -126,29 +126,29 @@ _UNBOUND = (
     "model.safety_checker",
     "replace",
 )
-"""Settings that may change between the parts of a run: none of them moves the rows.
+"""Settings that may change when a run is resumed: none of them changes the rows.
 
-The pictures themselves, and a file to start from, are compared by content, wherever they lie.
+The pictures themselves, and a file to start from, are compared by content, wherever they are.
 """
 STEPS, TUNING_STEPS = COUNTS = ("inversion.max_train_steps", "inversion.tuning.tuning_steps")
-"""Settings that may be raised between the parts of a run."""
+"""Settings that may be raised when a run is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class HowFar:
-    """How far the run in a folder has come, for someone who would go on with it."""
+    """The progress of the run in a folder, for resuming it."""
 
     run: Literal["new", "resume", "finished"]
     step: int = 0
-    """Steps done; of a run to be resumed, in the stage under way."""
+    """Steps done; for a run to be resumed, those of the present stage."""
     setting: str = STEPS
-    """Which of ``COUNTS`` that stage has its steps from."""
+    """The setting among ``COUNTS`` that gives that stage's steps."""
     before: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of steps that have been raised since, by setting: what they were."""
+    """Former numbers of steps that have been raised since, by setting."""
     more: str = ""
-    """Setting that would let a finished run go on, if it were raised."""
+    """The setting that would let a finished run continue, if it were raised."""
     num_processes: int | None = None
-    """Processes that the run had, where it has another number of them now."""
+    """Former number of processes, if it is different now."""
 
 
 class RunFolder:
@@ -156,8 +156,8 @@ class RunFolder:
 
     Args:
         path: The folder; it need not exist.
-        steps: Steps between two writings of the state.
-        mirror: Where the folder is copied to.
+        steps: Steps between saves of the state.
+        mirror: The folder's mirror.
     """
 
     def __init__(self, path: Path, *, steps: int, mirror: Mirror | None = None) -> None:
@@ -169,12 +169,12 @@ class RunFolder:
         self._held: Hold | None = None
 
     def claim(self) -> None:
-        """Make the folder, and sure that it is ours alone to write, before anything costly.
+        """Make the folder and claim it for writing, before costly work.
 
-        What a killed run left half written in it is swept up; ``release`` gives it back.
+        Leftovers of a killed run are removed; ``release`` ends the claim.
 
         Raises:
-            RunError: it holds something else.
+            RunError: the folder has something else in it.
             InUseError: another process writes there, or into its mirror.
             OutputError: it cannot be written, or its disk is full.
             MirrorError: its mirror cannot be used.
@@ -209,7 +209,7 @@ class RunFolder:
             )
 
     def push(self) -> None:
-        """Copy the folder to its mirror, where it has one.
+        """Copy the folder to its mirror, if it has one.
 
         Raises:
             MirrorError: the mirror cannot be written.
@@ -218,7 +218,7 @@ class RunFolder:
             self.mirror.push(self.path)
 
     def release(self) -> None:
-        """Let others write there, and take the folder away again where nothing was put into it."""
+        """Let others write there, and remove the folder if nothing was put into it."""
         if self.mirror is not None:
             self.mirror.release()
         if self._held is not None:
@@ -228,7 +228,7 @@ class RunFolder:
             self.path.rmdir()
 
     def abandon(self) -> None:
-        """Take away what a run wrote that was refused before it had a state; then release it."""
+        """Remove what a refused run wrote before it had a state; then release the folder."""
         if self.state.path.exists():
             return
         previews = self.preview(0).parent
@@ -239,7 +239,7 @@ class RunFolder:
 
     @contextmanager
     def holding(self, *, is_new: bool) -> Iterator[None]:
-        """While a run is at work here; of a new one that is refused nothing stays behind."""
+        """Context of a run at work here; if a new run is refused, nothing stays behind."""
         try:
             yield
         except UserError:
@@ -248,14 +248,14 @@ class RunFolder:
             raise
 
     def standing(self, record: Mapping[str, Any]) -> HowFar:
-        """How far the run in the folder has come, for someone who would run ``record``.
+        """The progress of the run in the folder, for continuing with ``record``.
 
-        A run may be given more steps than it had; ``state`` is from then on that of the longer run.
+        A run may get more steps than it had; ``state`` is then that of the longer run.
 
         Raises:
             RunError: the folder's own record or state cannot be read.
-            ConfigError: the folder holds a run with other settings or pictures, or one that cannot
-                have other numbers of steps.
+            ConfigError: the folder has a run with other settings or pictures, or one whose numbers
+                of steps cannot be changed.
         """
         if not self.record.is_file():
             return HowFar("new")
@@ -327,13 +327,13 @@ class RunFolder:
         return HowFar("finished", step=state.done[0].steps, before=before, more=more)
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Write ``config.json``: from now on the folder holds this run."""
+        """Write ``config.json``, which makes the folder that of this run."""
         write_json_atomic(self.record, {**record, "threads": torch.get_num_threads()})
 
     def made_anew(self, record: Mapping[str, Any]) -> bool:
-        """Make the folder again where it has vanished under its run; whether it had.
+        """Make the folder again if it disappeared during its run; return whether it had.
 
-        What lay in it is gone; the run's state is written at its next checkpoint.
+        Its old contents are lost; the run's state is written at its next checkpoint.
 
         Args:
             record: The run's.
@@ -362,15 +362,15 @@ class RunFolder:
             threads.use_again(record["threads"])
 
     def kept(self) -> KeptState:
-        """The state, to look at and not to change."""
+        """The state, for reading only."""
         return KeptState(self.state.load())
 
     def word(self, step: int) -> Path:
-        """Where the word of a step lies, where it is saved."""
+        """Path of the saved word of a step."""
         return self.learned.with_stem(f"{self.learned.stem}-steps-{step}")
 
     def words(self) -> dict[int, Path]:
-        """The words saved on the way, by step."""
+        """The words saved during training, by step."""
         found = {}
         for path in self.path.iterdir():
             match = _SAVED.fullmatch(path.name)
@@ -379,7 +379,7 @@ class RunFolder:
         return dict(sorted(found.items()))
 
     def preview(self, step: int) -> Path:
-        """Where the preview of a step lies."""
+        """Path of the preview of a step."""
         return self.path / "previews" / f"step-{step:06d}.png"
 
     def previews(self) -> list[Path]:
@@ -387,7 +387,7 @@ class RunFolder:
         return sorted((self.path / "previews").glob("step-*.png"))
 
     def last_preview(self) -> Path | None:
-        """The preview of the latest step; ``None``: none was drawn after the first one."""
+        """The preview of the latest step; ``None`` if none was drawn after the first one."""
         found = self.previews()
         return found[-1] if found and found[-1] != self.preview(0) else None
 
@@ -405,7 +405,7 @@ class RunFolder:
         return found
 
     def rewind_metrics(self, step: int | None) -> float:
-        """Drop the metrics after a step, or all of them; the time that the others took, s."""
+        """Drop the metrics after a step, or all; return the time that the others took, in s."""
         kept = [entry for entry in self.course() if step is not None and entry["step"] <= step]
         write_atomic(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         return float(kept[-1]["time_s"]) if kept else 0.0
@@ -434,11 +434,11 @@ class StateFile:
         self.lengths: tuple[int, int | None] | None = None
 
     def lengthened(self, state: State) -> State:
-        """A state with the steps that the run may have now, as far as that is known."""
+        """A state with the run's present number of steps, if that is known."""
         return state if self.lengths is None else state.lengthened(*self.lengths)
 
     def load(self) -> State | None:
-        """The state saved last, with the steps that the run may have now.
+        """The last saved state, with the run's present number of steps.
 
         Raises:
             RunError: the file is damaged.
@@ -498,7 +498,7 @@ class KeptState:
 
 
 def pictures_of(folder: Path) -> Path | None:
-    """The training pictures that a run folder names, where they are still there."""
+    """The training pictures that a run folder names, if they still exist."""
     try:
         record = read_json(folder / "config.json", {"config": {"train_data_dir": str}})
         pictures = Path(record["config"]["train_data_dir"])
@@ -508,7 +508,7 @@ def pictures_of(folder: Path) -> Path | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of those that move its numbers."""
+    """Versions of this package and of those that affect its numbers."""
     others = {name: importlib.metadata.version(name) for name in _MATTER}
     return {"oneword": __version__, "python": platform.python_version()} | others
 
@@ -517,11 +517,11 @@ _MATTER = ("torch", "diffusers", "transformers")
 
 
 def _as_today(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a record, with the names of today and what older versions did without asking.
+    """Settings of a record, with present names, and with what older versions always did.
 
     Args:
-        settings: Of the record.
-        ours: Those of today; what is unset there was unset then, too.
+        settings: The record's settings.
+        ours: The present settings; what is unset there was unset then, too.
     """
     named = {_RENAMED.get(name, name): value for name, value in fits_of_old(settings).items()}
     return {name: once for name, once in _ONCE.items() if ours.get(name) is not None} | named

@@ -1,4 +1,4 @@
-"""A run that is given more steps than it had: what that changes of it, in sentences."""
+"""Messages about a run that gets more steps than it had."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from oneword.training.rates import schedule
 
 
 def notes(found: HowFar, config: ResolvedConfig) -> list[str]:
-    """What there is to say of a run whose steps have been raised; nothing of any other.
+    """Messages about a run whose steps have been raised; empty for other runs.
 
     Args:
         found: The run in its folder.
-        config: Its settings, with the steps that it has now.
+        config: Its settings, with the present number of steps.
     """
     if not found.before:
         return []
@@ -26,7 +26,7 @@ def notes(found: HowFar, config: ResolvedConfig) -> list[str]:
     said = changed(found.before, now)
     if found.run == "finished":
         return [f"{said}: with more steps, too, the run would have ended at step {found.step}."]
-    # of the stage under way
+    # of the present stage
     new = dataclasses.replace(config, max_train_steps=now[found.setting])
     before = found.before.get(found.setting, new.max_train_steps)
     changes = _changes(new, dataclasses.replace(new, max_train_steps=before), found.step)
@@ -39,7 +39,7 @@ def notes(found: HowFar, config: ResolvedConfig) -> list[str]:
 
 
 def _changes(new: ResolvedConfig, old: ResolvedConfig, step: int) -> list[str]:
-    """What depends on the number of steps, beside the end."""
+    """What depends on the number of steps, besides the end."""
     found = []
     if new.lr_scheduler not in ("constant", "constant_with_warmup", "piecewise_constant"):
         found.append(

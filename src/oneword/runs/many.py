@@ -1,7 +1,7 @@
 """``train_many``: many folders of pictures, each a word with a run folder of its own, in one batch.
 
-Each run folder is what ``oneword train`` would have made of it: it can be resumed alone, and it is
-complete as soon as its word is, whoever else still trains.
+Each run folder is the same as from ``oneword train``: it can be resumed alone, and it is complete
+as soon as its word is, even if others still train.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ _SHARE = 0.8  # of a GPU's free memory that slots may fill
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOutcome:
-    """What became of one of many jobs."""
+    """The outcome of one of many jobs."""
 
     name: str
     outcome: TrainOutcome | None
-    """``None`` where the job could not be trained."""
+    """``None`` if the job could not be trained."""
     error: str = ""
     """Why it could not."""
     cause: Exception | None = None
-    """What was raised, where something was."""
+    """The exception, if there was one."""
 
 
 @runtime_checkable
 class Guest(Protocol):
-    """Somebody who uses the model between two steps of many words, and brings further jobs."""
+    """Uses the model between two steps of many words, and can add jobs."""
 
     def waits(self) -> bool:
         """Whether the guest wants the model now; asked after every round of steps."""
         ...
 
     def served(self) -> Sequence[TrainConfig]:
-        """Do what was waited for; the jobs returned, of the same model, join the queue."""
+        """Use the model; the returned jobs, for the same model, join the queue."""
         ...
 
 
@@ -82,7 +82,7 @@ class _Run:
     begun_s: float | None = None
     """``time.monotonic()`` of its first step in this call."""
     problem: Exception | None = None
-    """What ended it, where that was neither the loop nor somebody who asked."""
+    """The exception that ended it, if it was neither ended by the loop nor on request."""
 
     @property
     def name(self) -> str:
@@ -104,26 +104,27 @@ def train_many(
 ) -> list[JobOutcome]:
     """Learn many words, ``slots`` of them in one batch; each has its own run folder.
 
-    A job that cannot be trained, or whose folder can be written no more, fails alone. Setups that
-    change the model's weights share no batch: they are trained one by one after the others. Ctrl-C,
-    SIGTERM and SIGHUP end the step and save every state; the same call resumes. SIGUSR1 asks for a
-    preview of each word under way, SIGUSR2 for each word as it is, a file ``preview-now`` or
-    ``save-now`` in a word's folder for that word's.
+    If a job cannot be trained, or its folder can no longer be written, only that job fails. Setups
+    that change the model's weights share no batch: they are trained one by one after the others.
+    Ctrl-C, SIGTERM and SIGHUP finish the step and save every state; the same call resumes. SIGUSR1
+    requests a preview of each word in training, SIGUSR2 saves each word as it is; a file
+    ``preview-now`` or ``save-now`` in a word's folder does the same for that word.
 
     Args:
-        configs: The jobs, all of one model; the names of their output folders tell them apart.
-        slots: Words that train at once; ``None``: as many as the memory of a GPU holds, 4 on a CPU.
+        configs: The jobs, all for one model; the names of their output folders must differ.
+        slots: Words that train at once; ``None``: as many as fit into the memory of a GPU, or 4 on
+            a CPU.
         backbone: The jobs' model, if it is already loaded.
-        on_event: Told of each job's plan, messages, steps, previews and end.
-        guest: Uses the model between two steps; its jobs take free slots, of which there may then
-            be more than jobs.
+        on_event: Called with each job's plan, messages, steps, previews and end.
+        guest: Uses the model between two steps; its jobs take free slots, so there may be more
+            slots than jobs.
 
     Returns:
-        One outcome per config, in their order, then of those that joined.
+        One outcome per config, in order, then those of jobs that joined.
 
     Raises:
-        ConfigError: there is no job, they differ in their model, two share a folder's name, or one
-            is to have several processes.
+        ConfigError: there are no jobs, they have different models, two folders have the same name,
+            or one asks for several processes.
         UserError: the model cannot be loaded.
     """
     tell = on_event or tell_nobody
@@ -140,7 +141,7 @@ def train_many(
     with asked_to_stop() as asked, by_signal() as signals, contextlib.ExitStack() as held:
 
         def begin(some: Sequence[TrainConfig]) -> list[_Run]:
-            """Those that have a part in the batch; the others' ends are told."""
+            """The jobs that take part in the batch; the ends of the others are reported."""
             runs: list[_Run] = []
             for config in some:
                 name = config.output_dir.name
@@ -187,7 +188,7 @@ def train_many(
             for run, result in zip(begun, results, strict=True):
                 if run.name not in outcomes:
                     many.end(run, result)
-        for config in configs:  # weights are one concept's alone, so these share no batch
+        for config in configs:  # weights belong to a single concept, so these share no batch
             if config.inversion.setup in BASELINES and not asked.is_set():
                 end(_train_alone(config, backbone, tell, asked))
     return [
@@ -230,7 +231,7 @@ def _ended(one: JobOutcome) -> Ended:
 
 
 def check_jobs(configs: Sequence[TrainConfig]) -> None:
-    """Refuse jobs that cannot be told apart or share no model.
+    """Refuse jobs that have the same name or different models.
 
     Raises:
         ConfigError: see ``train_many``.
@@ -264,7 +265,7 @@ def _begin(
     asked: threading.Event,
     signals: Mapping[What, int],
 ) -> _Run | TrainOutcome:
-    """Prepare a job and make its folder; the outcome of one that ended in an earlier call."""
+    """Prepare a job and make its folder; return the outcome if it ended in an earlier call."""
     folder, prepared, found = opened(config, backbone)
     with contextlib.ExitStack() as unless_begun:
         unless_begun.callback(folder.release)
@@ -281,7 +282,7 @@ def _begin(
 
 
 def _slots_for(runs: Sequence[_Run]) -> int:
-    """How many words fit the memory, by a model's own measure of one step."""
+    """How many words fit into memory, by the model's own measure of a step."""
     backbone = runs[0].prepared.backbone
     if backbone.device.type != "cuda":
         return _CPU_SLOTS
@@ -298,7 +299,7 @@ def _slots_for(runs: Sequence[_Run]) -> int:
 
 
 class _Many:
-    """The checkpoint of many runs, each job's part of it in the job's own folder."""
+    """The checkpoint of many runs, with each job's part in the job's own folder."""
 
     def __init__(self, runs: Sequence[_Run], end: Callable[[JobOutcome], None]) -> None:
         self.runs: list[_Run] = []
@@ -324,23 +325,23 @@ class _Many:
 
     @contextlib.contextmanager
     def _alone(self, run: _Run) -> Iterator[None]:
-        """Let what goes wrong end this run and no other, at its next step."""
+        """Let an error end only this run, at its next step."""
         try:
             yield
         except Exception as error:
             run.problem = error
 
     def load(self) -> State | None:
-        """Put the folders' states together; jobs that never began make the queue."""
+        """Combine the folders' states; jobs that never began form the queue."""
         return State.joined(
             [run.name for run in self.runs], [run.folder.state.load() for run in self.runs]
         )
 
     def save(self, state: State) -> None:
-        """Write each job's share into its folder, and the result of those that have ended.
+        """Write each job's share into its folder, and the results of those that have ended.
 
-        All at once, so that after a kill the same words ride on together; where that fails, each
-        alone.
+        All at once, so that the same words continue together after a kill; if that fails, one by
+        one.
         """
         names = [run.prepared.job.name for run in self.runs]
         files: dict[int, dict[Path, bytes]] = {}
@@ -373,7 +374,7 @@ class _Many:
             self.end(self.runs[index], result)
 
     def end(self, run: _Run, result: Result) -> None:
-        """Tell of a job that is at its end for this call."""
+        """Report a job that has ended for this call."""
         if result.status == "failed":
             run.folder.abandon()
         run.watch.trackers.close()

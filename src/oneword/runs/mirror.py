@@ -1,8 +1,8 @@
-"""A run folder's copy on any fsspec location, from which another machine can take it up.
+"""A run folder's copy on any fsspec location, from which another machine can resume it.
 
-Object stores have no rename, and others no atomic overwrite, so nothing is ever overwritten: files
-are written whole under the name of their content, then a new index that points to them; the index
-with the highest number counts. A machine that dies while it writes leaves the index before.
+Object stores have no rename, and others no atomic overwrite, so nothing is ever overwritten:
+complete files are written under the name of their content, then a new index that points to them.
+The index with the highest number counts. If a machine dies while writing, the previous index stays.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from oneword.runs import requests
 
 
 _NOTE = ".mirror.json"
-"""In the local folder: the number of the index that it agrees with, and the files it named."""
+"""In the local folder: the number of the index that it matches, and that index's files."""
 _OBJECTS = "objects"
-_KEPT = 2  # indexes, so that a reader of the one before still finds its files
+_KEPT = 2  # indexes, so that a reader of the previous one still finds its files
 _STORED = re.compile(rf"{_OBJECTS}/[0-9a-f]{{32}}(\.[A-Za-z0-9]{{1,16}})?")
 _RECORD = "config.json"  # what makes a folder that of a run
 _OF_A_RUN = re.compile(
@@ -87,9 +87,9 @@ class Mirror:
         self._held: Hold | None = None
 
     def claim(self) -> None:
-        """Keep other writers out until ``release``, where the location is on this machine's disks.
+        """Keep other writers out until ``release``, if the location is on this machine's disks.
 
-        Object stores keep no locks: there ``push`` notices another writer, and writes no more.
+        Object stores have no locks: there, ``push`` notices another writer and stops writing.
 
         Raises:
             InUseError: another process writes there.
@@ -108,15 +108,15 @@ class Mirror:
                 Path(self.root).rmdir()
 
     def pull(self, folder: Path) -> bool:
-        """Bring a local folder to where the mirror stands, if that is further; whether it was.
+        """Update a local folder from the mirror, if the mirror is further; return whether it was.
 
-        What the mirror no longer holds is removed from the folder if it was the mirror's before.
-        Any other file stays.
+        Files that the mirror had before and has no longer are removed from the folder. Other files
+        stay.
 
         Raises:
-            MirrorError: the location cannot be read; the folder holds something else than a run, or
-                a file of somebody's that the mirror's would write over; or an index names files
-                that are not a run folder's.
+            MirrorError: the location cannot be read; the folder has something else than a run, or a
+                user's file that would be overwritten; or an index names files that are not a run
+                folder's.
         """
         with self._reached():
             number = self._newest()
@@ -163,8 +163,8 @@ class Mirror:
         """Copy what has changed in a local folder.
 
         Raises:
-            InUseError: another machine has written there since; the local folder is whole.
-            MirrorError: the location cannot be written; likewise.
+            InUseError: another machine has written there since; the local folder is intact.
+            MirrorError: the location cannot be written; the local folder is intact.
         """
         index = {}
         with self._reached():
@@ -208,7 +208,7 @@ class Mirror:
         return max(newest, noted)
 
     def _put(self, name: str, path: Path) -> str:
-        """Where a file lies in the mirror, written if it is not there."""
+        """Path of a file in the mirror; it is written if it is missing."""
         stat = path.stat()
         stamp = (stat.st_mtime_ns, stat.st_size)
         if name in self.known and self.known[name][0] == stamp:

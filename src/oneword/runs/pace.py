@@ -1,4 +1,4 @@
-"""How fast a model learns on this machine, by what earlier runs took."""
+"""How long training takes on this machine, from earlier runs."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _SAME = (
     ("model", "model"), ("model", "device"), ("model", "dtype"), ("model", "micro_batch_size"),
     ("resolution",), ("num_processes",), ("inversion", "setup"),
 )  # fmt: skip
-"""Settings that a run must share for its time to tell something."""
+"""Settings that a run must share for its time to be comparable."""
 _RECORD = {"config": {"inversion": {"train_batch_size": int}}}
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What a step takes."""
+    """The time of a step."""
 
     step_s: float
-    """Seconds, with its share of scorings and previews: the median over runs."""
+    """Seconds, including its share of scorings and previews: the median over runs."""
     num_runs: int
-    """Runs that it was taken from."""
+    """Number of runs that it is based on."""
 
 
 def pace(folders: Iterable[Path], config: ResolvedTrainConfig) -> Pace | None:
-    """What a step of a run will take, by the runs in some folders.
+    """The expected time of a run's step, from the runs in some folders.
 
-    Runs of other models, sizes or setups do not count, nor do those without two scorings; of the
-    others the latest five do, a step's time by its samples.
+    Runs of other models, sizes or setups do not count, nor do those without two scorings. Of the
+    others, the latest five are used, with a step's time divided by its samples.
 
     Args:
         folders: Run folders, and perhaps others.

@@ -1,7 +1,7 @@
-"""PALAVRA on disk: the maps of a CLIP in one folder, each of its words in another.
+"""PALAVRA on disk: the maps of a CLIP in one folder, and each of its words in another.
 
-Each folder has one file that training goes on from: ``palavra.safetensors``, or
-``state.safetensors`` beside the word's own ``learned_embeds.safetensors``.
+Each folder has one file for resuming: ``palavra.safetensors``, or ``state.safetensors`` next to the
+word's own ``learned_embeds.safetensors``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class TrainedMaps:
     path: Path
     maps: Maps
     clip: str
-    """What the CLIP is called."""
+    """Name of the CLIP."""
     num_classes: int
 
 
@@ -110,12 +110,12 @@ def load_clip(
 
     Args:
         clip: Hub id, folder, or an embedded model for its guide.
-        device: As of ``ModelConfig``.
-        judge: As of ``Guide.load``.
-        allow_same_clip: Likewise.
+        device: As for ``ModelConfig``.
+        judge: As for ``Guide.load``.
+        allow_same_clip: As for ``Guide.load``.
 
     Raises:
-        GuideError: as of ``Guide.load``.
+        GuideError: as for ``Guide.load``.
     """
     own = clip in EMBEDDED
     return Guide.load(
@@ -133,11 +133,11 @@ def train_maps(
     on_class: OnClass | None = None,
     on_epoch: Callable[[Maps, int], None] | None = None,
 ) -> TrainedMaps:
-    """Learn both maps of a CLIP, or go on where they stand.
+    """Learn both maps of a CLIP, or resume their training.
 
     Args:
-        config: What is asked for.
-        on_class: Told how far the reading of pictures is.
+        config: The settings.
+        on_class: Called with the progress of reading pictures.
         on_epoch: ``on_epoch(maps, epochs)`` after each epoch.
 
     Raises:
@@ -212,11 +212,11 @@ def load_maps(path: Path, guide: Guide) -> Maps:
     """The maps of a folder or file.
 
     Args:
-        path: Of ``train_maps``.
-        guide: The CLIP that they must be of.
+        path: Output of ``train_maps``.
+        guide: The CLIP that they must be for.
 
     Raises:
-        PalavraError: there are none, or they are another CLIP's.
+        PalavraError: there are no maps, or they are for another CLIP.
     """
     tensors, told = _opened(_maps_file(path), _OF_MAPS, "the maps of oneword palavra train")
     if told["clip_sha256"] != fingerprint(guide):
@@ -235,10 +235,10 @@ def load_maps(path: Path, guide: Guide) -> Maps:
 def learn_word(
     config: PalavraWordConfig, *, on_step: Callable[[int, int], None] | None = None
 ) -> LearnedWord:
-    """Learn a word of a CLIP from a folder of pictures, or go on where it stands.
+    """Learn a word of a CLIP from a folder of pictures, or resume its training.
 
     Args:
-        config: What is asked for.
+        config: The settings.
         on_step: ``on_step(done, total)``.
 
     Raises:
@@ -352,7 +352,7 @@ def _hash_of(maps: Maps) -> str:
 
 
 def check_clip(concept: Concept, guide: Guide) -> None:
-    """Refuse a word of another CLIP than the one that is to read it.
+    """Refuse a word of another CLIP than the one that will read it.
 
     Raises:
         PalavraError: the word's file says so.
@@ -398,7 +398,7 @@ def _own(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _check_same(
     path: Path, told: Mapping[str, Any], asked: Mapping[str, Any], names: tuple[str, ...]
 ) -> None:
-    """Refuse to go on with something else than was begun.
+    """Refuse to resume with other settings or pictures.
 
     Raises:
         PalavraError: it is so.

@@ -1,4 +1,4 @@
-"""Everything that a run needs before its first step, checked."""
+"""Everything that a run needs before its first step, with all checks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _USUAL_BATCH = 8  # the larger one of the presets
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that can begin."""
+    """A run that is ready to begin."""
 
     config: ResolvedTrainConfig
     backbone: Backbone
@@ -52,7 +52,7 @@ class Prepared:
 
 
 def work_of(config: TrainConfig, slots: int = 1) -> Work:
-    """What a run will ask of its model, by which its memory is planned."""
+    """What a run will use its model for, for planning memory."""
     inversion = config.inversion
     batch = inversion.train_batch_size or _USUAL_BATCH
     return Work(
@@ -65,7 +65,7 @@ def work_of(config: TrainConfig, slots: int = 1) -> Work:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a run is shown: its pictures and their captions."""
+    """The training data of a run: its pictures and their captions."""
 
     config: ResolvedTrainConfig
     pictures: PictureSet
@@ -75,14 +75,14 @@ class Seen:
 
 
 def see(config: TrainConfig, backbone: Backbone) -> Seen:
-    """Read the pictures of a run as its model takes them.
+    """Read the pictures of a run in the form for its model.
 
     Args:
-        config: What to do.
-        backbone: Its model, of which shapes are enough.
+        config: The settings.
+        backbone: Its model; shapes are enough.
 
     Raises:
-        UserError: they cannot be used.
+        UserError: the pictures cannot be used.
     """
     config = config.resolved(backbone.family, backbone.resolution)
     inversion = config.inversion
@@ -108,11 +108,11 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     """Read the pictures and check everything that can be checked before training.
 
     Args:
-        config: What to do.
+        config: The settings.
         backbone: Its model, if it is already loaded.
 
     Raises:
-        UserError: training could not begin.
+        UserError: training cannot begin.
     """
     config = _with_prompts(config)
     check_optimizer(config.inversion.optimizer)
@@ -202,7 +202,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
 
 
 def _encoder_note(backbone: Backbone, inversion: ResolvedConfig) -> str:
-    """What an encoder does for the word, in a sentence."""
+    """A sentence about what an encoder does for the word."""
     about = encoder_for(backbone, inversion).about
     told = f"the encoder, of {about.trained.get('things', '?')} things on {about.model}"
     if inversion.form == "encoder":
@@ -211,10 +211,10 @@ def _encoder_note(backbone: Backbone, inversion: ResolvedConfig) -> str:
 
 
 def _processes_notes(count: int, inversion: ResolvedConfig) -> list[str]:
-    """How processes share a step, in a sentence.
+    """A sentence about how processes share a step.
 
     Raises:
-        JobError: they cannot.
+        JobError: they cannot share it.
     """
     batch = inversion.train_batch_size
     if count == 1:
@@ -235,10 +235,10 @@ def _processes_notes(count: int, inversion: ResolvedConfig) -> list[str]:
 
 
 def _with_prompts(config: TrainConfig) -> TrainConfig:
-    """A run whose previews have their prompts, from lists, files and templates.
+    """The run with the prompts of its previews, from lists, files and templates.
 
     Raises:
-        PromptError: there is no such list or file, or one lacks the placeholder.
+        PromptError: a list or file is missing, or a prompt lacks the placeholder.
     """
     token = config.inversion.placeholder_token
     kinds = {token: config.inversion.learnable_property}
@@ -249,14 +249,14 @@ def _with_prompts(config: TrainConfig) -> TrainConfig:
 
 
 def _sizes(pictures: PictureSet) -> list[str]:
-    """Width and height of each picture as it is trained on, px."""
+    """Width and height of each picture in training, in px."""
     count, _, height, width = pictures.pixels.shape
     sizes = [[height, width]] * count if pictures.sizes is None else pictures.sizes.tolist()
     return [f"{w} x {h}" for h, w in sizes]
 
 
 def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
-    """What a setup that changes weights will do, in a sentence."""
+    """A sentence about what a setup that changes weights will do."""
     if inversion.setup not in BASELINES:
         return []
     own = inversion.resolved_tuning
@@ -279,7 +279,7 @@ def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
 def _check_words(
     backbone: Backbone, job: Job, config: ResolvedTrainConfig, asked: TrainConfig
 ) -> None:
-    """Let those who know refuse initialiser, placeholder, and sentences too long for the word.
+    """Check the initialiser, the placeholder, and the length of sentences.
 
     Raises:
         UserError: one of them cannot be used.
@@ -318,7 +318,7 @@ def _check_words(
 def _captions(
     pictures: PictureSet, token: str, *, prefix: bool
 ) -> tuple[list[str] | None, list[str]]:
-    """The captions, if every picture has one; and what to say about it."""
+    """The captions, if every picture has one; and a message about them."""
     given = [caption for caption in pictures.captions or () if caption]
     if not given:
         return None, []

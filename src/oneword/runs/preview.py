@@ -1,4 +1,4 @@
-"""A sheet of what a run will be shown, before anything is trained."""
+"""A sheet of a run's training pictures, before anything is trained."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from oneword.runs.prepare import Seen, see
 
 
 def preview_pictures(config: TrainConfig, backbone: Backbone | None = None) -> tuple[Path, Seen]:
-    """Write a sheet of the pictures as the model will see them, beside the run's folder.
+    """Write a sheet of the pictures as the model will see them, next to the run's folder.
 
-    Each is cropped, squashed or padded to its size; what does not count is dark red, and its
-    caption stands below. Of the model only its settings are read, where its files allow that.
+    Each is cropped, squashed or padded to its size. Masked areas are dark red, and the caption is
+    below. Only the model's settings are read, if its files allow that.
 
     Args:
-        config: What would be done.
+        config: The settings.
         backbone: Its model, if it is already loaded.
 
     Returns:
-        The sheet's file, and what is on it.
+        The sheet's file, and its training data.
 
     Raises:
         UserError: the pictures cannot be used, or the sheet cannot be written.
@@ -38,7 +38,7 @@ def preview_pictures(config: TrainConfig, backbone: Backbone | None = None) -> t
 
 
 def beside(folder: Path) -> Path:
-    """Where the sheet of a folder lies: not in it, since it may be one of pictures, or of a run."""
+    """Path of a folder's sheet: not in the folder, which may be one of pictures or a run."""
     whole = folder.absolute()
     return whole.with_name(f"{whole.name}-pictures.png")
 

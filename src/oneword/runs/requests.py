@@ -1,7 +1,7 @@
-"""What a person asks of a run under way: a preview or the word, now.
+"""Requests to a run in progress: a preview or the word, now.
 
-By a file in the run folder, which is removed once it is served, or, where the system has such, by a
-signal. Files are looked for once a second at most, between steps, so that a step costs no more.
+A request is a file in the run folder, which is removed once it is served, or a signal on systems
+that have it. Files are checked at most once a second, between steps, so that steps cost no more.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 What = Literal["preview", "save"]
 FILES: dict[What, str] = {"preview": "preview-now", "save": "save-now"}
-"""Names of the files, by what they ask for."""
+"""Names of the files, by what they request."""
 SIGNALS: dict[What, str] = {"preview": "SIGUSR1", "save": "SIGUSR2"}  # Windows has neither
 _EVERY_S = 1.0
 
 
 @contextlib.contextmanager
 def by_signal() -> Iterator[Mapping[What, int]]:
-    """While it lasts, how often each has been asked for by its signal."""
+    """Inside the context: how often each has been requested by its signal."""
     asked: Counter[What] = Counter()
 
     def count(what: What) -> Callable[..., None]:
@@ -37,7 +37,7 @@ def by_signal() -> Iterator[Mapping[What, int]]:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """While it lasts, and no run listens, the signals do nothing; by default they end a process."""
+    """Inside the context, the signals do nothing if no run listens (by default they kill)."""
     with _handled(dict.fromkeys(SIGNALS, signal.SIG_IGN)):
         yield
 
@@ -61,12 +61,12 @@ def _handled(handlers: Mapping[What, Callable[..., None] | signal.Handlers]) -> 
 
 
 class Requests:
-    """What is asked of one run.
+    """The requests to one run.
 
     Args:
-        folder: The run's.
-        signals: Of ``by_signal``.
-        say: Told of a file that cannot be removed.
+        folder: The run's folder.
+        signals: From ``by_signal``.
+        say: Called if a file cannot be removed.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Requests:
         self._next_s = -float("inf")
 
     def due(self) -> set[What]:
-        """What is to be done between two steps; a signal before the first step asked others."""
+        """The requests due between two steps; a signal before the first step was for others."""
         now = dict(self.signals)
         before, self._seen = now if self._seen is None else self._seen, now
         self._waiting |= {what for what, count in now.items() if count > before.get(what, 0)}
@@ -92,7 +92,7 @@ class Requests:
         return {*self._waiting}
 
     def served(self, what: What) -> None:
-        """It is done: take its file away."""
+        """Mark a request as done: remove its file."""
         self._waiting.discard(what)
         path = self.paths.get(what)
         try:

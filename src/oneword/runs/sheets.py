@@ -1,7 +1,7 @@
-"""Previews: what a word draws on its way, each prompt with each seed, its initialiser beside it.
+"""Previews: what a word draws during training, for each prompt and seed, with its initialiser.
 
-A preview is one sheet, whose file says where each picture is on it, so that pages and later sheets
-can take the pictures out again.
+A preview is a sheet whose file records where each picture is, so that pages and later sheets can
+extract the pictures.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from oneword.training.job import Progress
 STEPS = "steps.png"
 """Sheet of a run's steps, in its folder."""
 INITIALIZER = "initializer"
-"""What stands over the initialiser's pictures."""
+"""Label above the initialiser's pictures."""
 MOST_STEPS = 24
-"""Steps on a sheet or page; of more, so many are shown."""
+"""Most steps that a sheet or page shows."""
 _CELL_PX = 256  # largest side of a picture on the sheet of steps
 _ENTRY = "oneword-sheet"  # the text entry that says where the pictures are
 _FORM = {
@@ -69,23 +69,23 @@ class Sheet:
 
     step: int
     prompts: tuple[str, ...]
-    """As they were asked for, with the word's placeholder."""
+    """The prompts as given, with the word's placeholder."""
     seeds: tuple[int, ...]
     pictures: Sequence[Image.Image]
-    """Prompt after prompt, each with every seed."""
+    """The pictures, prompt after prompt, each with every seed."""
     initializer: str = ""
     """The word that the new one starts from, if there is one."""
     beside: Sequence[Image.Image] = ()
-    """What it draws in the word's place, likewise; none, or as many."""
+    """What the initialiser draws instead, in the same order; empty, or the same number."""
     drawn: Mapping[str, Any] = field(default_factory=dict)
-    """How: model, sampler, size, negative prompt."""
+    """The settings: model, sampler, size, negative prompt."""
 
     def of(self, prompt: int) -> list[Image.Image]:
-        """The word's pictures of a prompt."""
+        """The word's pictures for a prompt."""
         return _part(self.pictures, prompt, len(self.seeds))
 
     def beside_of(self, prompt: int) -> list[Image.Image]:
-        """The initialiser's pictures of a prompt; none where it has none."""
+        """The initialiser's pictures for a prompt; empty if it has none."""
         return _part(self.beside, prompt, len(self.seeds))
 
     def save(self, path: Path, placeholder_token: str) -> None:
@@ -116,10 +116,10 @@ class Sheet:
 
 
 def read_sheet(path: Path) -> Sheet | None:
-    """A preview's pictures; ``None``: it is of an older version, or another picture.
+    """A preview's pictures; ``None`` if it is from an older version, or another picture.
 
     Raises:
-        ImageError: it is none, or damaged.
+        ImageError: it is not a picture, or is damaged.
     """
     image = open_picture(path)
     text = image.info.get(_ENTRY)
@@ -152,7 +152,7 @@ def read_sheet(path: Path) -> Sheet | None:
 
 
 def _lies_in(box: Sequence[int], image: Image.Image, size: Sequence[int]) -> bool:
-    """Whether a box is a part of a picture, and as large as one of that size enlarged."""
+    """Whether a box is inside a picture and has the enlarged size of a picture of this size."""
     if len(box) != 4 or min(size) < 1:
         return False
     left, top, right, bottom = box
@@ -162,7 +162,7 @@ def _lies_in(box: Sequence[int], image: Image.Image, size: Sequence[int]) -> boo
 
 
 def _taken(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
-    """A picture of a sheet, in its own size."""
+    """A picture of a sheet, at its own size."""
     return image.crop(box).convert("RGB").resize(size, Image.Resampling.NEAREST)
 
 
@@ -171,7 +171,7 @@ def _part(images: Sequence[Image.Image], place: int, count: int) -> list[Image.I
 
 
 def read_sheets(folder: RunFolder) -> list[Sheet]:
-    """A run's previews, oldest first; those that are not of the last one's prompts are left out.
+    """A run's previews, oldest first, without those of other prompts than the last one's.
 
     Raises:
         ImageError: one is damaged.
@@ -184,7 +184,7 @@ def read_sheets(folder: RunFolder) -> list[Sheet]:
 
 
 def spread(items: Sequence[T], most: int = MOST_STEPS) -> list[T]:
-    """At most so many of some items, evenly spread, the first and the last among them."""
+    """At most this number of items, evenly spread, including the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
@@ -193,7 +193,7 @@ def spread(items: Sequence[T], most: int = MOST_STEPS) -> list[T]:
 def columns_of(
     sheets: Sequence[Sheet], saved: Collection[int] = ()
 ) -> list[tuple[str, Sequence[Image.Image]]]:
-    """What stands side by side where steps are compared: the initialiser, then every step.
+    """The columns for comparing steps: the initialiser, then every step.
 
     Args:
         sheets: Of the same prompts and seeds, oldest first.
@@ -217,9 +217,9 @@ def save_steps(
     """Write a sheet with a column for each step and a row for each prompt and seed.
 
     Args:
-        columns: What stands over each, and its pictures, prompt after prompt.
+        columns: For each, its label and its pictures, prompt after prompt.
         prompts: The prompts.
-        seeds: With each of which every prompt was drawn.
+        seeds: The seeds of every prompt.
         path: The file.
 
     Raises:
@@ -234,7 +234,7 @@ def save_steps(
 
 
 def preview_of(token: str, folder: RunFolder, preview: Path | None) -> dict[Path, bytes]:
-    """A preview as the one beside the run's word, where none of a person's lies there.
+    """A preview as the picture next to the run's word, unless there is a user's own picture.
 
     Args:
         token: The word.
@@ -265,10 +265,10 @@ class Previews:
         return self.config.preview_seeds
 
     def draw(self, progress: Progress, on_step: Callable[[int, int], None]) -> tuple[Sheet, bool]:
-        """Draw with the word as it is, through the sampler that ``oneword generate`` uses.
+        """Draw with the present word, with the sampler of ``oneword generate``.
 
         Args:
-            progress: Where the run stands; its word can be drawn.
+            progress: State of the run, whose word can be drawn.
             on_step: Called at every step of the drawing, which it may end by an exception.
 
         Returns:

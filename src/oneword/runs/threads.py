@@ -1,9 +1,9 @@
-"""Threads that leave a busy machine's cores to others, and wait for each other without spinning.
+"""Threads that leave a busy machine's cores to others and do not spin while they wait.
 
-The threads of a CPU's products meet at a barrier after each. OpenMP lets those that come first spin
-there for a while; beside other processes the one that is waited for may not even run, and the
-spinning ones hold its core. So the spinning is bounded before torch, and with it the OpenMP
-runtime, is loaded, which reads its environment once. Nothing here imports torch.
+The threads of a CPU's matrix product meet at a barrier. OpenMP lets the first to arrive spin there
+for a while; on a busy machine, the thread they wait for may not be running, because the spinning
+threads hold its core. So the spinning is limited before torch is loaded, and with it the OpenMP
+runtime, which reads its environment once. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import psutil
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 _BRIEFLY = {
-    "GOMP_SPINCOUNT": "1000",  # GNU's, some microseconds; 300,000 where nothing is said
-    "KMP_BLOCKTIME": "1",  # Intel's and LLVM's, ms; 200 where nothing is said
+    "GOMP_SPINCOUNT": "1000",  # GNU's, a few microseconds; the default is 300,000
+    "KMP_BLOCKTIME": "1",  # Intel's and LLVM's, ms; the default is 200
 }
 _COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _FREE = (
@@ -35,32 +35,32 @@ _is_ours = False  # the number of torch's threads
 
 
 def waiting() -> dict[str, str]:
-    """How OpenMP's threads shall wait, as environment variables: the user's, or briefly."""
+    """How OpenMP's threads should wait, as environment variables: the user's, or briefly."""
     given = {name: os.environ[name] for name in _WAITING if name in os.environ}
     return given or dict(_BRIEFLY)
 
 
 def wait_briefly() -> None:
-    """Bound the spinning in this process and those that it starts, where the user says nothing.
+    """Limit the spinning in this process and those that it starts, unless the user sets it.
 
-    To be called before torch is imported; afterwards it holds for new processes only.
+    Call it before torch is imported; afterwards it affects only new processes.
     """
     os.environ.update(waiting())
 
 
 class OtherWork:
-    """What other processes keep busy, from its making on."""
+    """Measures how busy other processes keep the machine, from its creation on."""
 
     def __init__(self) -> None:
         self._before = _now()
 
     def cores(self) -> float:
-        """Cores that they kept busy on average; processes that are niced do not count."""
+        """Cores that they kept busy on average, without niced processes."""
         (t0, all0, own0), (t1, all1, own1) = self._before, _now()
         return max(0.0, (all1 - all0 - (own1 - own0)) / max(t1 - t0, 1e-9))
 
     def leave_room(self) -> None:
-        """Let torch, where it is loaded, use no more threads than there are free cores.
+        """Let torch, if it is loaded, use no more threads than there are free cores.
 
         The user's own choice, in the environment, is left alone.
         """
@@ -76,15 +76,15 @@ class OtherWork:
 
 
 def num_fitting(threads: int, cores: int, busy: float, quota: float | None = None) -> int:
-    """How many threads get a core each.
+    """How many threads can have a core each.
 
-    Threads share the work evenly, so that one which shares its core with somebody holds all others
-    up: no more than twice as long. Where most cores are busy fewer threads would take as long, and
-    longer once the others have ended; then all stay.
+    Threads share the work evenly, so a thread that shares its core holds up all others, at most
+    twice as long. If most cores are busy, fewer threads would take as long, and longer once the
+    others have ended; then all are used.
 
     Args:
-        threads: As many as there would be, 1 or more.
-        cores: The machine's.
+        threads: The number of threads otherwise, 1 or more.
+        cores: The machine's cores.
         busy: Cores that other processes keep busy.
         quota: Cores' worth of time that this process may take; ``None``: all.
     """
@@ -104,9 +104,9 @@ def quota() -> float | None:
 
 
 def use_again(threads: int) -> None:
-    """As many threads as a run began with, since the last bits of its numbers depend on them.
+    """Use the number of threads that a run began with, because its last bits depend on it.
 
-    Only where :class:`OtherWork` chose their number, and where the machine has cores for them.
+    Only if :class:`OtherWork` chose the number, and if the machine has enough cores.
     """
     if _is_ours and 1 <= threads <= (psutil.cpu_count() or 1):
         sys.modules["torch"].set_num_threads(threads)

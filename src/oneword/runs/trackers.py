@@ -1,4 +1,4 @@
-"""Curves while a run goes: ``--report-to``, through accelerate's trackers, in the run folder."""
+"""Curves during a run: ``--report-to``, through accelerate's trackers, in the run folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from oneword.errors import ConfigError, why
 
 
 FOLDER = "tracking"
-"""Of a run folder: where trackers that keep files keep them."""
+"""Folder in a run folder for the files of trackers."""
 _CSV = "metrics.csv"
 _PROJECT = "oneword"
 _MAX_CSV = 2**28  # bytes
 
 
 class _CsvTracker(GeneralTracker):
-    """A table with a line for each scoring, for spreadsheets; a run that goes on continues it."""
+    """A table with a line for each scoring, for spreadsheets; a resumed run continues it."""
 
     name = "csv"
     requires_logging_directory = True
@@ -63,7 +63,7 @@ class _CsvTracker(GeneralTracker):
 
 
 def check_trackers(names: Sequence[TrackerName]) -> None:
-    """Refuse trackers whose package is not there.
+    """Refuse trackers whose package is not installed.
 
     Raises:
         ConfigError: one is not.
@@ -82,7 +82,7 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
 
 
 class Trackers:
-    """The trackers of one run. One that fails in mid-run is given up, and the run goes on."""
+    """The trackers of one run. If one fails during the run, it is dropped and the run continues."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """``train``: the function behind ``oneword train``, from a folder of pictures to a concept file.
 
-It prepares the job, lets the loop run inside a run folder, and tells of everything through one
-callback; it prints nothing.
+It prepares the job, runs the loop inside a run folder, and reports everything through one callback;
+it prints nothing.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ from oneword.vocabulary.vocabulary import distance_to_words
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOutcome:
-    """What a call of ``train`` ended with."""
+    """The outcome of a call of ``train``."""
 
     result: Result
     folder: Path
     concept_file: Path | None
-    """``None`` where there is nothing worth keeping, or the run is not at its end."""
+    """``None`` if there is nothing worth keeping, or the run has not ended."""
     seconds: float
-    """Time spent in this call, s."""
+    """Time spent in this call, in s."""
     was_finished: bool = False
-    """The run had ended before, and nothing was done."""
+    """Whether the run had already ended, so that nothing was done."""
 
 
 def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, Any]:
     """Everything that ``train`` would do, without writing or training.
 
     Returns:
-        JSON-able plan: resolved ``config``, ``family``, effective ``learning_rate`` both ways,
-        ``pictures`` found and ``skipped``, ``num_samples`` that training takes, ``run`` ("new",
+        The plan, as JSON values: resolved ``config``, ``family``, effective ``learning_rate`` in
+        both units, ``pictures`` found and ``skipped``, ``num_samples`` of training, ``run`` ("new",
         "resume" or "finished").
 
     Raises:
@@ -90,16 +90,16 @@ def train(
     """Learn a word from the pictures in a folder, in a run folder that can be resumed.
 
     Ctrl-C, SIGTERM and SIGHUP (a closed terminal) finish the step, save the state, and give a
-    result of status "interrupted". SIGUSR1 or a file ``preview-now`` in the folder asks for a
-    preview, SIGUSR2 or ``save-now`` for the word as it is. While it runs, nobody else can write
+    result of status "interrupted". SIGUSR1 or a file ``preview-now`` in the folder requests a
+    preview, SIGUSR2 or ``save-now`` the word as it is. While it runs, no other process can write
     into the folder.
 
     Args:
-        config: What to do; ``output_dir`` may hold the same run, begun before.
-        on_event: Told of the plan, of messages, steps and previews.
+        config: The settings; ``output_dir`` may have the same run, begun before.
+        on_event: Called with the plan, messages, steps and previews.
         backbone: Its model, if it is already loaded.
-        processes: Those that share the run, from ``processes.joined``; each calls this with the
-            same config. The first alone writes into the folder and tells of events.
+        processes: Processes that share the run, from ``processes.joined``; each calls this with the
+            same config. Only the first writes into the folder and reports events.
 
     Raises:
         UserError: the folder, the pictures, the model or the settings cannot be used, or another
@@ -178,7 +178,7 @@ def _followed(config: TrainConfig, processes: Processes, backbone: Backbone | No
 
 
 def _check_alike(prepared: Prepared, processes: Processes) -> None:
-    """Refuse processes that see other pictures than the first, as on another machine.
+    """Refuse processes that see other pictures than the first, for example on another machine.
 
     Raises:
         ProcessError: one does.
@@ -201,7 +201,7 @@ def _method(prepared: Prepared, processes: Processes) -> Callable[..., Result]:
 
 
 def tell_plan(prepared: Prepared, found: HowFar, name: str, tell: OnEvent) -> None:
-    """Tell of the plan of a run, and of what other numbers of steps change of it."""
+    """Report the plan of a run, and what other numbers of steps change."""
     tell(Plan(name, prepared.plan | {"run": found.run}))
     for note in longer.notes(found, prepared.config.inversion):
         tell(Message(name, note))
@@ -212,7 +212,7 @@ def tell_plan(prepared: Prepared, found: HowFar, name: str, tell: OnEvent) -> No
 
 
 def tell_choice(folder: RunFolder, tell: OnEvent) -> None:
-    """Tell of a word that was chosen, which training leaves alone."""
+    """Report a chosen word, which training does not replace."""
     if note := note_of(folder):
         tell(Message(folder.path.name, note))
 
@@ -230,7 +230,7 @@ def folder_of(config: TrainConfig) -> RunFolder:
 def opened(
     config: TrainConfig, backbone: Backbone | None = None
 ) -> tuple[RunFolder, Prepared, HowFar]:
-    """The run's folder, claimed; what ``prepare`` found; and how far the run has come.
+    """The run's claimed folder, the result of ``prepare``, and the run's progress.
 
     The caller releases the folder.
 
@@ -254,7 +254,7 @@ _KEPT = ("finished", "stopped", "diverged")  # ends with something worth keeping
 
 
 def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
-    """Write the concept file of a run that has ended with something worth keeping."""
+    """Write the concept file of a run that ended with something worth keeping."""
     files = kept_files(result, folder, elapsed_s)
     if files:
         write_together(files)
@@ -262,7 +262,7 @@ def keep(result: Result, folder: RunFolder, elapsed_s: float) -> None:
 
 
 def kept_files(result: Result, folder: RunFolder, elapsed_s: float) -> dict[Path, bytes]:
-    """What :func:`keep` writes, by path."""
+    """The files that :func:`keep` writes, by path."""
     if result.concept is None or result.status not in _KEPT:
         return {}
     provenance = result.concept.provenance | {"train_time_s": round(elapsed_s, 1)}
@@ -283,7 +283,7 @@ def ended_before(result: Result, folder: RunFolder) -> TrainOutcome:
 
 
 def _is_kept(concept: Concept, folder: RunFolder) -> bool:
-    """Whether training's file is of this word, and not of a shorter run or missing."""
+    """Whether training's file exists and has this word, not that of a shorter run."""
     try:
         return formats.load_concept(file_of_training(folder)).sha256() == concept.sha256()
     except UserError:
@@ -293,7 +293,7 @@ def _is_kept(concept: Concept, folder: RunFolder) -> bool:
 def outcome_of(
     result: Result, folder: RunFolder, seconds: float, *, was_finished: bool = False
 ) -> TrainOutcome:
-    """What a call ended with, by what lies in the folder."""
+    """The outcome of a call, from the contents of the folder."""
     ended = result.status in _KEPT and folder.learned.is_file()
     return TrainOutcome(
         result=result,
@@ -322,10 +322,10 @@ def ending(result: Result) -> str:
 
 
 class Watch:
-    """Writes metrics and previews, and tells of progress, as the loop goes.
+    """Writes metrics and previews, and reports progress, while the loop runs.
 
-    The record of a new run is written when its first step is due, so that a run that is refused
-    before leaves nothing.
+    The record of a new run is written at its first step, so that a run that is refused before
+    leaves nothing.
     """
 
     def __init__(
@@ -363,7 +363,7 @@ class Watch:
             tell(Message(self.name, f"Going on from step {self.first_step}."))
 
     def elapsed(self) -> float:
-        """Time spent on this run in all its parts, s."""
+        """Total time spent on this run, in s."""
         return self.before_s + time.monotonic() - self.started
 
     def on_step(self, progress: Progress) -> Literal["stop"] | None:
@@ -427,7 +427,7 @@ class Watch:
         return None
 
     def _serve(self, what: What, do: Callable[[Progress], None], progress: Progress) -> None:
-        """Do what was asked for besides; where it cannot be done, the run goes on without it."""
+        """Serve requests; if one cannot be met, the run continues without it."""
         try:
             do(progress)
         except UserError as error:
@@ -439,13 +439,13 @@ class Watch:
             raise KeyboardInterrupt
 
     def _save(self, progress: Progress) -> None:
-        """Keep the word as it is."""
+        """Save the present word."""
         path = self.folder.word(progress.step)
         write_together(formats.files_of(progress.word(), path))
         self.tell(Saved(self.name, path))
 
     def _preview(self, progress: Progress) -> None:
-        """Draw with the word as it is."""
+        """Draw with the present word."""
         sheet, is_new = self.previews.draw(progress, self._stop_if_asked)
         path = self.folder.preview(progress.step)
         sheet.save(path, progress.config.placeholder_token)
@@ -459,5 +459,5 @@ class Watch:
 
 
 def _is_turn(step: int, every: int) -> bool:
-    """Whether something that is done every so many steps is due; 0: never."""
+    """Whether something that is done at regular steps is due; 0: never."""
     return every > 0 and step % every == 0

@@ -1,8 +1,8 @@
-"""Words on the way: those that a run has saved, and which of them is its word.
+"""The words that a run has saved, and which of them is its word.
 
-The run's word lies in ``learned_embeds.safetensors``, where training puts the one that ``keep``
-names. Once a saved one is chosen it stays there, also when the run goes on; training's own then
-lies beside it, in ``learned_embeds-trained.safetensors``, until it is taken back.
+The run's word is in ``learned_embeds.safetensors``, where training puts the one that ``keep``
+selects. Once a saved one is chosen, it stays there, even if the run continues. Training's own is
+then next to it, in ``learned_embeds-trained.safetensors``, until it is taken back.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ _RECORD = {
         "validation_width?": (int, type(None)),
     }
 }
-"""Form of a run's record, as far as choosing reads it."""
+"""Form of a run's record, for the parts that choosing reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """What a run has saved on its way."""
+    """The words that a run has saved."""
 
     folder: RunFolder
     config: Mapping[str, Any]
-    """The run's settings, as its record has them."""
+    """The run's settings, from its record."""
     words: Mapping[int, Concept]
     """By step, oldest first."""
     choice: Mapping[str, Any] | None
-    """Step of the word that was chosen, and by what; ``None``: it is training's own."""
+    """Step of the chosen word, and the reason; ``None`` if it is training's own."""
 
     @property
     def token(self) -> str:
@@ -77,7 +77,7 @@ class Saved:
 
     @property
     def losses(self) -> dict[int, float]:
-        """Loss on the fixed batch, of the words whose step was scored."""
+        """Loss on the fixed batch for the words whose step was scored."""
         found = {step: word.provenance.get("loss") for step, word in self.words.items()}
         return {step: float(x) for step, x in found.items() if isinstance(x, int | float)}
 
@@ -85,7 +85,7 @@ class Saved:
         """Step of the lowest loss, the earliest of equals.
 
         Raises:
-            RunError: no word has one.
+            RunError: no word has a loss.
         """
         losses = self.losses
         if not losses:
@@ -106,7 +106,7 @@ def read_saved(run: Path) -> Saved:
     """The words that a run has saved, all of them checked.
 
     Raises:
-        RunError: it is no run folder, it holds no saved words, or one of another run.
+        RunError: the folder is not a run folder, or has no saved words or one of another run.
         FormatError: a word's file cannot be read.
     """
     return _read(*_opened(run))
@@ -146,7 +146,7 @@ def _check_own(path: Path, word: Concept, config: Mapping[str, Any]) -> None:
 
 
 def choice_of(folder: RunFolder) -> Mapping[str, Any] | None:
-    """What is known of the choice of the run's word; ``None``: it is training's, or not there."""
+    """What is known about the choice of the run's word; ``None`` if it is training's or missing."""
     if not is_there(folder.learned):
         return None
     try:
@@ -162,7 +162,7 @@ def said_of(choice: Mapping[str, Any]) -> str:
 
 
 def note_of(folder: RunFolder) -> str:
-    """What is to be said of a choice when training has ended; empty if there is none."""
+    """A message about the choice at the end of training; empty if there is none."""
     choice = choice_of(folder)
     if choice is None:
         return ""
@@ -173,29 +173,29 @@ def note_of(folder: RunFolder) -> str:
 
 
 def file_of_training(folder: RunFolder) -> Path:
-    """Where the word that training keeps belongs."""
+    """Path for the word that training keeps."""
     return folder.learned if choice_of(folder) is None else folder.trained
 
 
 def choose_word(
     run: Path | str, step: int | None, *, by: By = "eye", score: float | None = None
 ) -> Path:
-    """Make a word that a run has saved the run's word; the one before stays beside it.
+    """Make one of a run's saved words the run's word; training's own is kept next to it.
 
-    While a run is at work in the folder, nothing can be chosen. Its mirror, where it has one, gets
+    While a run is at work in the folder, nothing can be chosen. If the run has a mirror, it gets
     the word, too.
 
     Args:
         run: The run's folder.
-        step: Of the saved word; ``None``: take back the one that training kept.
-        by: What it was chosen by, for its file.
-        score: The number that decided, likewise.
+        step: Step of the saved word; ``None``: go back to the one that training kept.
+        by: The reason of the choice, for its file.
+        score: The score that decided, for its file.
 
     Returns:
-        The run's word, ``learned_embeds.safetensors``.
+        Path of the run's word, ``learned_embeds.safetensors``.
 
     Raises:
-        RunError: it is no run folder, has no such word, or one of another run.
+        RunError: the folder is not a run folder, or has no such word or one of another run.
         InUseError: a run is at work there.
         OutputError: the folder cannot be written.
     """
@@ -247,7 +247,7 @@ def _take_back(folder: RunFolder) -> None:
 
 
 def _put(folder: RunFolder, files: dict[Path, bytes], token: str, preview: Path | None) -> None:
-    """Write the run's word and the preview beside it; one of another word is taken away."""
+    """Write the run's word and the preview next to it; another word's preview is removed."""
     beside = preview_of(token, folder, preview)
     write_together(files | beside)
     place = previews.beside(folder.learned)

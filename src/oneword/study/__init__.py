@@ -1,1 +1,1 @@
-"""The paper's quantitative analysis as a grid of jobs: which way to find a word is worth what."""
+"""The paper's quantitative analysis as a grid of jobs that compares ways to find a word."""

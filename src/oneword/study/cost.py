@@ -1,4 +1,4 @@
-"""What a study will cost, from a timing of a few steps and pictures on this machine."""
+"""The cost of a study, estimated from a few timed steps and pictures on this machine."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from oneword.training.job import Job
 from oneword.training.loop import invert_many
 
 
-_STEPS = 4  # that are timed, after one that warms up
+_STEPS = 4  # that are timed, after one for warming up
 _SLOTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Time that jobs will take, s, of one process."""
+    """Time of jobs in one process, in s."""
 
     training_pass_s: float
-    """Of one sample through the denoiser in training, a backward pass counting as two."""
+    """Time of one sample through the denoiser in training; a backward pass counts as two."""
     drawing_pass_s: float
-    """Of one sample through the denoiser in drawing."""
+    """Time of one sample through the denoiser in drawing."""
     picture_s: float
-    """Of one picture of the protocol."""
+    """Time of one picture of the protocol."""
     training_s: float
     drawing_s: float
     peak_mb: float | None
-    """Memory of a GPU that the timing took; ``None`` on a CPU."""
+    """GPU memory used by the timing; ``None`` on a CPU."""
 
     def wall_s(self, hands: int) -> float:
-        """Time until the end, with so many processes at work."""
+        """Time until the end with this number of processes."""
         return (self.training_s + self.drawing_s) / hands
 
 
 def estimate(study: Study, specs: Sequence[Spec]) -> Cost:
     """Time the first job's model for a few steps and pictures, and multiply.
 
-    Setups that change weights or add networks take longer than a word's steps, by what they add.
+    Setups that change weights or add networks take longer than this.
 
     Raises:
         UserError: the model, or what scores, cannot be loaded.
@@ -99,7 +99,7 @@ def _training_pass_s(study: Study, spec: Spec) -> float:
 
     seconds(1)
     batch = job(1, 0).config.resolved(backbone.family).train_batch_size
-    # what a run takes besides its steps cancels
+    # the time of a run besides its steps cancels out
     return max(1e-9, seconds(1 + _STEPS) - seconds(1)) / (3.0 * _STEPS * batch * slots)
 
 

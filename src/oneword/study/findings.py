@@ -1,11 +1,11 @@
-"""What the paper says about its comparisons, and whether this study's numbers bear it out.
+"""The paper's claims about its comparisons, and whether this study's numbers support them.
 
 Every comparison is paired: differences of runs of the same concept and seed, their mean over
 concepts with its interval (``statistics.Estimate``). "Holds" and "does not hold" need an interval
-wholly on one side; all else is "undecided". A claim of several parts lists them, each with its own
-verdict: it holds if every part does, and does not if one does not. Where the paper calls two setups
-comparable, a difference may not be worse than a share of the way from the prompt-only row to the
-training pictures.
+entirely on one side; otherwise the verdict is "undecided". A claim with several parts lists them
+with their verdicts: it holds if every part holds, and does not hold if one part does not. If the
+paper calls two setups comparable, a difference may not be worse than a share of the way from the
+prompt-only row to the training pictures.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from oneword.study.statistics import (
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 MARGIN = 0.2
-"""Share of the way from prompt-only to image-only that comparable setups may lie apart."""
+"""Largest difference of comparable setups, as a share of the way from prompt-only to image-only."""
 LOW_GUIDANCE = 2.0
-"""Scales up to this one count as low (the paper: some 2), those of 5 and more as high."""
+"""Scales up to this one count as low (in the paper: about 2), those of 5 and more as high."""
 HIGH_GUIDANCE = 5.0
 SET_SIZE = 5
-"""Pictures that the paper finds best."""
+"""Number of pictures that the paper finds best."""
 _HOLD = ("hold", "holds")
 _MULTI = ("two-words", "three-words", "progressive")
 
@@ -60,14 +60,14 @@ class Finding:
 
     claim: str
     where: str
-    """Of the paper."""
+    """Place in the paper."""
     verdict: Verdict
     parts: tuple[Part, ...] = ()
-    """What decided; none: nothing of it was run."""
+    """The parts that decide; empty if none was run."""
     beside: tuple[Part, ...] = ()
-    """What else there is to know, which decides nothing."""
+    """Further parts, which decide nothing."""
     missing: str = ""
-    """What the study lacks to speak to the claim."""
+    """What the study lacks to judge the claim."""
 
     @property
     def numbers(self) -> str:
@@ -78,7 +78,7 @@ class Finding:
 
     @property
     def summary(self) -> str:
-        """The verdict, and of a claim of several parts how many of them hold."""
+        """The verdict, and for a claim with several parts how many of them hold."""
         if len(self.parts) < 2:
             return self.verdict
         held = sum(part.verdict == "holds" for part in self.parts)
@@ -86,12 +86,12 @@ class Finding:
 
 
 def findings(rows: Sequence[Row], setups: Sequence[str], guidance_scale: float) -> list[Finding]:
-    """Judge every claim that the rows speak to.
+    """Judge every claim for which there are rows.
 
     Args:
-        rows: Of all jobs.
+        rows: Rows of all jobs.
         setups: Labels of the study's setups.
-        guidance_scale: The protocol's.
+        guidance_scale: The protocol's scale.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 5.3 and appendices A and B; where other people's
@@ -133,11 +133,11 @@ class _Judge:
 
     @property
     def learned(self) -> list[str]:
-        """Of the setups that the paper compares, those that learn, at whatever settings."""
+        """The setups of the paper's comparison that learn, with any settings."""
         return [s for s in self.setups if s.partition(":")[0] in PAPER and s not in REFERENCES]
 
     def margin(self) -> float | None:
-        """How far comparable image similarities may lie apart."""
+        """Largest difference of comparable image similarities."""
         gap = _mean(
             statistics.paired(self.runs("image-only", IMAGE), self.runs("prompt-only", IMAGE))
         )
@@ -146,7 +146,7 @@ class _Judge:
     # --- parts of claims
 
     def above(self, setup: str, other: str, metric: str, **where: int) -> Part:
-        """Whether ``setup`` scores more than ``other``."""
+        """Whether ``setup`` scores higher than ``other``."""
         runs = [self.runs(name, metric, **where) for name in (setup, other)]
         missing = [n for n, own in zip((setup, other), runs, strict=True) if not own]
         if missing:
@@ -209,10 +209,10 @@ class _Judge:
         return _finding(claim, "section 5.3, third observation", parts)
 
     def curve(self) -> Finding:
-        """Correlation over setups of the two scores: of their means, as the paper reads its plane.
+        """Correlation of the two scores over setups: of their means, as in the paper's figure 10.
 
-        Beside it stands the correlation within each concept and seed, in which how concepts differ
-        takes no part, and which noise draws towards 0.
+        The correlation within each concept and seed is also given; differences between concepts do
+        not affect it, and noise pulls it towards 0.
         """
         scores = {s: (self.runs(s, IMAGE), self.runs(s, TEXT)) for s in self.learned}
         found: Runs = {}
@@ -293,7 +293,7 @@ class _Judge:
         return _finding("Pivotal tuning captures the shape better.", "appendix A", [part])
 
     def pivotal_collapse(self) -> Finding:
-        """Text similarity at the highest scale less that at the lowest, against the word's own."""
+        """Text similarity at the highest scale minus at the lowest, compared with the word's."""
         low, high = self._scales("pivotal")
         claim = "After pivotal tuning, editing collapses at high guidance."
         if low is None or high is None:
@@ -389,7 +389,7 @@ class _Judge:
         return _finding(claim, "section 4.2", parts)
 
     def _scales(self, setup: str) -> tuple[float | None, float | None]:
-        """The lowest low and the highest high scale that a setup was drawn with."""
+        """The lowest of the low and the highest of the high scales that a setup was drawn with."""
         found = {
             r["guidance_scale"]
             for r in self.rows
@@ -406,7 +406,7 @@ _NOT_RUN = "Not run: none of its setups is in the study."
 
 
 def _mean(runs: Runs) -> Estimate | None:
-    """Mean with its interval; ``None`` where there is no interval."""
+    """Mean with its interval; ``None`` if there is no interval."""
     found = statistics.estimate(runs)
     return None if found is None or math.isnan(found.low) else found
 
@@ -416,12 +416,12 @@ def _shown(mean: Estimate) -> str:
 
 
 def _above(mean: Estimate, bound: float) -> Verdict:
-    """Whether the whole interval lies above a bound."""
+    """Whether the whole interval is above a bound."""
     return "holds" if mean.low > bound else "does not hold" if mean.high < bound else "undecided"
 
 
 def _below(mean: Estimate, bound: float) -> Verdict:
-    """Whether the whole interval lies below a bound."""
+    """Whether the whole interval is below a bound."""
     return "holds" if mean.high < bound else "does not hold" if mean.low > bound else "undecided"
 
 
@@ -434,7 +434,7 @@ def _sign(text: str, difference: Runs) -> Part:
 
 
 def _finding(claim: str, where: str, parts: Sequence[Part], beside: Sequence[Part] = ()) -> Finding:
-    """A claim holds if every part does, and does not if one does not."""
+    """A claim holds if every part holds, and does not hold if one part does not."""
     verdicts = {part.verdict for part in parts}
     verdict: Verdict = (
         "does not hold"

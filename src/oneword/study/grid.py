@@ -1,4 +1,4 @@
-"""Runs a study's jobs, in this process, in several, or on Ray; whatever ends, the rest goes on."""
+"""Runs a study's jobs in this process, in several, or on Ray; a failed job does not stop others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from oneword.study import work
 from oneword.study.plan import BASELINES, BIPARTITE, Spec, Study
 
 
-_RETRIES = 2  # of a chunk whose process dies; a job that kills every process must end some time
+_RETRIES = 2  # of a chunk whose process dies; a job that kills every process must end at some point
 _WAIT_S = 0.2
 _INVERSION = "num_inversion_steps"
 _BASELINES = "baselines"
@@ -63,17 +63,17 @@ _BOUND = (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a study has come."""
+    """The progress of a study."""
 
     done: list[Spec]
     failed: list[Spec]
     left: list[Spec]
     absent: list[Spec]
-    """Those whose method is not available here."""
+    """Jobs whose method is not available here."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many there are of each; of the last kind only if there are any."""
+        """The number of each kind; the last kind only if there are any."""
         found = {name: len(getattr(self, name)) for name in ("done", "failed", "left")}
         return found | ({"not_available": len(self.absent)} if self.absent else {})
 
@@ -97,7 +97,7 @@ def absences(study: Study) -> dict[str, str]:
     """Why methods are not available here, by the label of the setup.
 
     Raises:
-        RunError: a file that says so is damaged.
+        RunError: a file with a reason is damaged.
     """
     found: dict[str, str] = {}
     for spec in standing(study).absent:
@@ -107,12 +107,12 @@ def absences(study: Study) -> dict[str, str]:
 
 
 def claim(study: Study) -> Hold:
-    """Make the folder ours alone: it must be new, or hold a study of the same protocol.
+    """Claim the folder: it must be new, or have a study with the same protocol.
 
     Returns:
-        What keeps others from writing there, until it is released.
+        The claim, which keeps others from writing there until it is released.
 
-    One whose jobs have all failed may be given another protocol.
+    A folder whose jobs have all failed may get another protocol.
 
     Raises:
         ConfigError: it holds a study whose rows could not be compared with these, or other files.
@@ -135,7 +135,7 @@ def claim(study: Study) -> Hold:
 
 
 def _bind(study: Study, record: Path) -> None:
-    """Compare the folder's protocol with ours, and note it."""
+    """Compare the folder's protocol with ours, and record it."""
     folder, ours = study.folder, _bound(study)
     if record.is_file():
         theirs = read_json(
@@ -161,7 +161,7 @@ def _bind(study: Study, record: Path) -> None:
                 f"{folder} holds a study with another protocol: {'; '.join(differing)}. Go on with "
                 "its own settings, or pass another --out."
             )
-        if differing:  # what failed with the settings of before is tried with these
+        if differing:  # jobs that failed with the former settings are tried with these
             for ending in (work.FAILED, work.ABSENT):
                 for path in (folder / "jobs").glob(f"*{ending}"):
                     path.unlink()
@@ -169,7 +169,7 @@ def _bind(study: Study, record: Path) -> None:
 
 
 def _came_to_nothing(study: Study) -> bool:
-    """Whether the jobs in the folder have failed, and left neither rows nor a run."""
+    """Whether all jobs in the folder have failed and left neither rows nor a run."""
     jobs, runs = study.folder / "jobs", study.folder / "runs"
     names = [path.name for path in visible(jobs)] if jobs.is_dir() else []
     failed = bool(names) and all(name.endswith((work.FAILED, work.ABSENT)) for name in names)
@@ -177,17 +177,17 @@ def _came_to_nothing(study: Study) -> bool:
 
 
 def take_in(study: Study, path: Path) -> int:
-    """Keep the rows of a ``results.jsonl`` (or ``.gz``) as jobs that are done, where they are not.
+    """Take the rows of a ``results.jsonl`` (or ``.gz``) as done jobs, if these are not done yet.
 
     Args:
         study: The plan; rows of other jobs are left out.
-        path: What ``page.write`` wrote. Whoever takes rows in answers for their protocol.
+        path: A file that ``page.write`` wrote. The caller is responsible for its protocol.
 
     Returns:
         How many jobs were new.
 
     Raises:
-        ConfigError: it cannot be read as rows.
+        ConfigError: the file cannot be read as rows.
         OutputError: the study's folder cannot be written.
     """
     found: dict[Any, list[work.Row]] = {}
@@ -221,7 +221,7 @@ def _results(path: Path) -> list[work.Row]:
 
 
 def _bound(study: Study) -> dict[str, Any]:
-    """What every row depends on, flat, as JSON has it."""
+    """The settings that every row depends on, as flat JSON values."""
     plain = json.loads(json.dumps(asdict(study.config), default=str))
     flat: dict[str, Any] = {
         "prompts": study.prompt_set,
@@ -237,19 +237,19 @@ def _bound(study: Study) -> dict[str, Any]:
 
 
 def run(study: Study, *, on_event: OnEvent) -> Standing:
-    """Do every job that is left; run it again to go on after it was stopped.
+    """Do every job that is left; call it again to continue after it was stopped.
 
     Args:
         study: The plan.
-        on_event: Told how far each job has come and how it ended, and of messages.
+        on_event: Called with each job's progress and end, and with messages.
 
     Raises:
         ConfigError: the folder holds another study.
         InUseError: another process writes there.
-        OutputError: it cannot be written; the same call goes on when it can.
+        OutputError: the folder cannot be written; the same call continues when it can.
         ClusterError: the cluster cannot be used.
-        UserError: the model, or what scores, cannot be loaded, or the model cannot draw so; of a
-            study that has not begun nothing stays behind.
+        UserError: the model or the judges cannot be loaded, or the model cannot draw with these
+            settings; a study that has not begun leaves nothing behind.
         KeyboardInterrupt: the study was stopped.
     """
     record = _record(study)
@@ -340,7 +340,7 @@ def _in_processes(study: Study, left: Sequence[Spec], on_event: OnEvent) -> None
 def _again(
     study: Study, chunk: Sequence[Spec], tries: int, on_event: OnEvent
 ) -> list[tuple[list[Spec], int]]:
-    """What of a chunk to do again after a process died; every job alone, so that one can fail."""
+    """The jobs of a chunk to repeat after a process died; one by one, so that only one can fail."""
     specs = _unfinished(study, chunk)
     if len(specs) == 1 and tries >= _RETRIES:
         _give_up(study, specs[0], "its process died again and again", on_event)
@@ -356,7 +356,7 @@ _events: Any = None
 def _pool(
     config: StudyConfig,
 ) -> Iterator[tuple[ProcessPoolExecutor, Callable[[OnEvent], None]]]:
-    """Processes that tell of their jobs; Ctrl-C reaches them, and nothing outlives us."""
+    """Processes that report their jobs; Ctrl-C reaches them, and none outlives this process."""
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // config.num_processes)

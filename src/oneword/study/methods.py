@@ -1,7 +1,7 @@
-"""Other people's systems, as rows of figures 3 and 5: one registry, from a name to what draws.
+"""Other people's systems, as rows of figures 3 and 5: a registry from names to methods that draw.
 
-A row that cannot be drawn here, because its weights or its code are missing, says so
-(``NotAvailableError``), and is listed with that reason.
+If a row cannot be drawn here because weights or code are missing, it raises ``NotAvailableError``
+and is listed with that reason.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class NotAvailableError(UserError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a method is given besides pictures, prompt and seed."""
+    """The input of a method besides pictures, prompt and seed."""
 
     config: StudyConfig
     backbone: Backbone
     """The study's model."""
     subject: Subject
     seed: int
-    """Of the job."""
+    """Seed of the job."""
     sampling: SamplingConfig
     """How the study's own model draws."""
     pictures_dir: Path
@@ -64,11 +64,11 @@ class Given:
 
     @property
     def noun(self) -> str:
-        """The coarse word of the thing; empty where it has none."""
+        """The coarse word of the thing; empty if it has none."""
         return self.subject.noun or ""
 
     def text(self, template: str) -> str:
-        """A prompt in words, the thing named by its coarse word; left out where it has none."""
+        """A prompt in words, with the thing's coarse word; left out if it has none."""
         return " ".join(fill(template, self.noun).split())
 
 
@@ -81,7 +81,7 @@ Draw = Callable[[Shown, str, int], One]
 Say = Callable[[str], str]
 """``say(template)``: a prompt in words."""
 Load = Callable[[Given], Draw]
-"""``load(given)``: the method, ready to draw; raises where it is not available."""
+"""``load(given)``: the method, ready to draw; raises if it is not available."""
 
 
 # --- variations
@@ -96,7 +96,7 @@ def _variations(
 
 
 def _load_variations(given: Given) -> Draw:
-    """One training picture after the other, varied; the prompt where the model reads one."""
+    """Variations of the training pictures in turn; with the prompt if the model reads one."""
     config = given.config
     name = _varies(config)
     model = _variations(name, config.judge, given.backbone, given.sampling)
@@ -128,7 +128,7 @@ def _karlo_text(device: str) -> KarloText:
 
 
 def _load_captions(given: Given) -> Draw:
-    """People's captions through the text path of what varies pictures, one at random for each.
+    """People's captions, chosen at random, through the variation model's path from text.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 4.1.
@@ -174,7 +174,7 @@ def _codes(checkpoint: Path | None, model: str, device: torch.device) -> Quantis
 
 
 def _by_codes(given: Given, concepts: Sequence[Concept], say: Say, *, towards: bool) -> Draw:
-    """VQGAN-CLIP, towards a text and where asked the training pictures as well."""
+    """VQGAN-CLIP, towards a text and on request also the training pictures."""
     config = given.config.baselines
     vq = _codes(config.vqgan, given.config.model.model, given.backbone.device)
     guide = _guide_of(given)
@@ -198,7 +198,7 @@ def _denoiser(checkpoint: Path | None, backbone: Backbone) -> Denoiser:
 
 
 def _by_diffusion(given: Given, concepts: Sequence[Concept], say: Say, *, begun: bool) -> Draw:
-    """CLIP-guided diffusion towards a text, from noise or where asked from a training picture."""
+    """CLIP-guided diffusion towards a text, from noise or on request from a training picture."""
     config = given.config.baselines
     denoiser, guide = _denoiser(config.unconditional, given.backbone), _guide_of(given)
 
@@ -217,7 +217,7 @@ def _by_diffusion(given: Given, concepts: Sequence[Concept], say: Say, *, begun:
 
 
 def _palavra(given: Given) -> tuple[Sequence[Concept], Say]:
-    """PALAVRA's word of the training pictures, and prompts with its noun before it.
+    """PALAVRA's word for the training pictures, and prompts with its noun before it.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, section 4.2; Cohen et al. 2022, arXiv:2204.01694.
@@ -276,7 +276,7 @@ METHODS: Mapping[str, Load] = {
     "variations-captions": _load_captions,
     "variations": _load_variations,
 }
-"""By the name of the setup, those of ``plan.BASELINES``."""
+"""Methods by the name of the setup: those of ``plan.BASELINES``."""
 
 
 def check(config: StudyConfig, setups: Sequence[str]) -> None:
@@ -287,7 +287,7 @@ def check(config: StudyConfig, setups: Sequence[str]) -> None:
         setups: Its setups, by name.
 
     Raises:
-        ConfigError: guide and judge are one CLIP.
+        ConfigError: guide and judge are the same CLIP.
     """
     if not {*setups} & {*BASELINES}:
         return
@@ -301,15 +301,15 @@ def check(config: StudyConfig, setups: Sequence[str]) -> None:
 
 
 def method(setup: str, given: Given, pictures: Shown) -> Callable[[str, Sequence[int]], Pixels]:
-    """A setup as the study draws it: pictures of the model's size, whatever the method's own is.
+    """A setup for the study: pictures of the model's size, whatever the method's own size.
 
     Args:
         setup: One of ``METHODS``.
-        given: What it is given.
+        given: Its input.
         pictures: The training pictures.
 
     Raises:
-        NotAvailableError: its weights or its code are not here.
+        NotAvailableError: its weights or its code are missing.
     """
     try:
         one = METHODS[setup](given)

@@ -35,15 +35,15 @@ from oneword.study.work import TRAINING, Row
 REPORT, MARKDOWN = "report.html", "report.md"
 PARQUET = "results.parquet"
 ROWS = "results.jsonl.gz"
-"""All rows beside a page, from which it can be made again."""
+"""All rows next to a page, from which it can be made again."""
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
-"""Between these lines of a page the results are put."""
+"""Lines of a page between which the results are written."""
 _MAX_SHEET = 2**28  # bytes of a figure or a gallery
 _SHOWN = 3  # concepts whose pictures are in the report
 
 
 class StudyError(UserError):
-    """A study has nothing to report, or a page no place for it."""
+    """A study has nothing to report, or a page has no place for it."""
 
 
 def gather(study: Study) -> list[Row]:
@@ -54,7 +54,7 @@ def gather(study: Study) -> list[Row]:
 def write(
     study: Study, *, command: str, markdown: Path | None = None, figures: Path | None = None
 ) -> Path:
-    """Write everything that a study has found so far, into its folder.
+    """Write all results of a study so far into its folder.
 
     ``results.jsonl`` (and ``results.parquet`` where pyarrow is installed), ``summary.json``,
     ``figures/``, ``report.md`` and ``report.html``; with the setups "fig3" ``pictures.html``, with
@@ -62,10 +62,10 @@ def write(
 
     Args:
         study: The plan; jobs that are not done are left out.
-        command: What the study was made with.
-        markdown: A page that the results are put into, between its marks; a new page if there is
-            none.
-        figures: Folder for the page's figures and all rows; ``None``: beside it, with its name.
+        command: The command of the study.
+        markdown: A page into which the results are written, between its marks; it is created if it
+            does not exist.
+        figures: Folder for the page's figures and all rows; ``None``: next to it, with its name.
 
     Returns:
         The HTML page.
@@ -146,7 +146,7 @@ class _Group:
 def _groups(
     rows: Sequence[Row], setups: Sequence[str], claimed: Sequence[str], scale: float
 ) -> list[_Group]:
-    """What is to be said of each kind of concept; of a single further one no claim is judged."""
+    """The results for each kind of concept; no claim is judged for a kind with a single concept."""
     found = []
     for kind, own in statistics.apart(rows).items():
         judges = not found or len({row["concept"] for row in own}) > 1
@@ -180,7 +180,7 @@ def _write_rows(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _lead(study: Study, rows: Sequence[Row]) -> list[str]:
-    """What was done, in sentences; nothing here depends on when or where."""
+    """What was done, in sentences; they do not depend on time or place."""
     config, now = study.config, grid.standing(study)
     jobs = {(r["concept"], r["setup"], r["seed"], r["set_size"]) for r in rows}
     concepts, seeds = {job[0] for job in jobs}, {job[2] for job in jobs}
@@ -283,7 +283,7 @@ def _sheet(
 
 
 class _Parts:
-    """What a report is made of, in the order that it is read in."""
+    """The parts of a report, in order."""
 
     def __init__(
         self,
@@ -309,7 +309,7 @@ class _Parts:
         )
 
     def tables(self) -> Iterator[_Table]:
-        """The numbers, kind of concept by kind."""
+        """The tables, for each kind of concept."""
         for group in self.groups:
             of = f": {group.kind}" if len(self.groups) > 1 else ""
             alone = " A single concept has no interval." if group.num == 1 else ""
@@ -355,7 +355,7 @@ class _Parts:
         return report.Report(title=title, lead=self.lead, sections=sections)
 
     def markdown(self, figures: str) -> str:
-        """The same as Markdown; ``figures`` is the folder of the pictures, as links have it."""
+        """The same as Markdown; ``figures`` is the folder of the pictures for links."""
         out = ["```", self.command, "```", "", " ".join(self.lead), ""]
         if self.galleries:
             out += ["## What they draw", "", self.gallery_text, ""]
@@ -371,7 +371,7 @@ class _Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table under its title, the first line its head."""
+    """A table with its title; the first line is the head."""
 
     title: str
     text: str
@@ -381,7 +381,7 @@ class _Table:
 
 
 def _scores(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
-    """Table of means, the method first."""
+    """Table of means, with the method first."""
     shown = [m for m in METRICS if any(m in line for line in means.values())]
     table = [["setup", *shown, "runs"]]
     for setup in sorted(means, key=lambda s: s != BASE):
@@ -403,7 +403,7 @@ def _changes(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
 
 
 def _verdicts(found: Sequence[Finding]) -> list[list[str]]:
-    """Table of findings; a claim of several parts has a line for each."""
+    """Table of findings; a claim with several parts has a line for each."""
     table = [["on this model", "the paper's claim", "numbers"]]
     for one in found:
         claim = f"{one.claim} ({one.where})"
@@ -450,10 +450,10 @@ def _lines(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def around(page: Path) -> tuple[str, str]:
-    """What stands before and behind the results in a page, which need not exist yet.
+    """The text before and after the results in a page, which need not exist yet.
 
     Raises:
-        StudyError: the page has no marks, or is no text.
+        StudyError: the page has no marks, or is not text.
         OutputError: it cannot be written.
     """
     check_target(page)

@@ -26,20 +26,20 @@ _PX = 128
 
 
 def write(study: Study, *, command: str) -> list[Path]:
-    """Lay what the jobs drew side by side: a row for each method, a column for each prompt.
+    """Write the jobs' pictures side by side: a row for each method, a column for each prompt.
 
     Figure 3 has a column for the first prompt of each kind, figure 5 for every prompt. A method
-    that is not available here has a row that says so, and its reason stands below.
+    that is not available here has a row that says so, with its reason below.
 
     Args:
         study: The plan; jobs that are not done, or whose pictures are not here, are left out.
-        command: What the study was made with.
+        command: The command of the study.
 
     Returns:
-        The pages, in the study's folder; none where none was asked for, or there are no pictures.
+        The pages, in the study's folder; empty if none was requested, or there are no pictures.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: a page cannot be written.
 
     Source:
         Gal et al. 2022, arXiv:2208.01618, sections 4.1, 4.2 and 4.7, figures 3 and 5.
@@ -95,7 +95,7 @@ def _page(study: Study, figure: str, command: str) -> Path | None:
 
 
 def _labels(study: Study, figure: str) -> list[str]:
-    """The setups of a figure's page: its own, and on that of figure 3 what no figure has."""
+    """The setups of a figure's page: its own, and on figure 3's also those of no figure."""
     if figure == FIGURE_5:
         return [n for n in GROUPS[FIGURE_5] if n in study.arms and n != "prompt-only"]
     others = {*GROUPS[FIGURE_5]} - {*GROUPS[FIGURE_3]} if FIGURE_5 in study.figures else set()
@@ -111,10 +111,10 @@ def _has_best(study: Study, label: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What a job drew of a prompt, as it is shown."""
+    """A job's pictures for a prompt, as shown."""
 
     first: Sequence[Image.Image]
-    """Of the first seeds."""
+    """Pictures of the first seeds."""
     best: Image.Image | None = None
     best_seed: int | None = None
 

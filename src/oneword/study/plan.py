@@ -26,18 +26,18 @@ from oneword.study.subjects import Subject
 
 
 BASE = "one-word"
-"""The method, which every other setup is compared with."""
+"""The method; all other setups are compared with it."""
 BIPARTITE = "bipartite"
-"""The method's word, with which its training pictures are inverted and drawn anew."""
+"""The method's word, with which its training pictures are inverted and drawn again."""
 CAPTIONS = ("captions-short", "captions-long")
 REFERENCES = ("image-only", "prompt-only", "initializer", *CAPTIONS)
-"""Rows that nothing is trained for."""
+"""Rows without training."""
 VARIED = ("variations-captions", "variations")
-"""A model that a picture guides: told a caption, and shown a training picture."""
+"""A model guided by a picture: given a caption, and shown a training picture."""
 GUIDED = ("palavra-vqgan-clip", "palavra-clip-diffusion", "vqgan-clip", "clip-diffusion")
-"""Drawn towards a CLIP, never the one that scores: PALAVRA's word, then text with pictures."""
+"""Drawn towards a CLIP that never scores: PALAVRA's word, then text with pictures."""
 BASELINES = (*GUIDED, *VARIED)
-"""Other people's systems, each reached through ``methods.METHODS``."""
+"""Other people's systems, implemented in ``methods.METHODS``."""
 UNTRAINED = (*REFERENCES, *BASELINES)
 """Setups that learn no word of the study's model."""
 PAPER = (
@@ -46,7 +46,7 @@ PAPER = (
 )  # fmt: skip
 """Rows of figure 10 of Gal et al. 2022, arXiv:2208.01618."""
 FIGURE_3, FIGURE_5 = "fig3", "fig5"
-"""Groups of setups whose pictures are laid side by side, as in the paper's figures 3 and 5."""
+"""Groups of setups whose pictures are shown side by side, as in the paper's figures 3 and 5."""
 GROUPS = {
     "paper": PAPER,
     FIGURE_3: ("image-only", BASE, *CAPTIONS, *VARIED),
@@ -69,13 +69,13 @@ _TUNED = {f.name for f in dataclasses.fields(TuningConfig)}
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One setup as a study runs it."""
+    """A setup in a study."""
 
     label: str
-    """As the user wrote it; rows go by it."""
+    """As the user wrote it; it identifies rows."""
     setup: str
     changes: tuple[tuple[str, Any], ...] = ()
-    """Settings of training put over the setup's own."""
+    """Training settings that override the setup's own."""
 
     @property
     def trains(self) -> bool:
@@ -91,7 +91,7 @@ class Spec:
     """Label of its arm."""
     seed: int
     num_pictures: int | None = None
-    """Of the set-size sweep; ``None``: the concept's own number."""
+    """Number of pictures in the set-size sweep; ``None``: the concept's own number."""
 
     @property
     def name(self) -> str:
@@ -115,7 +115,7 @@ def arm(label: str) -> Arm:
     """Read ``NAME`` or ``NAME:SETTING=VALUE,...``.
 
     Raises:
-        ConfigError: there is no such setup or setting, or a reference is given settings.
+        ConfigError: there is no such setup or setting, or a reference has settings.
     """
     setup, _, settings = label.partition(":")
     known = (*SETUPS, BIPARTITE, *(n for n in UNTRAINED if n not in SETUPS))
@@ -141,14 +141,14 @@ def arm(label: str) -> Arm:
 
 
 def _changed(config: InversionConfig, changes: Sequence[tuple[str, Any]]) -> InversionConfig:
-    """Put a setup's changes over settings; those of weights lie in a part of their own."""
+    """Apply a setup's changes to settings; those about weights are in a separate part."""
     own = {name: value for name, value in changes if name not in _TUNED}
     tuned = {name: value for name, value in changes if name in _TUNED}
     return dataclasses.replace(config, tuning=dataclasses.replace(config.tuning, **tuned), **own)
 
 
 def _rates(given: InversionConfig) -> dict[str, float | None]:
-    """A study's rate is the method's: setups keep their ratio to it, or the rate of their own."""
+    """The study's rate is the method's; setups keep their ratio to it, or their own rate."""
     own = SETUPS[given.setup]
     names = ("learning_rate", "relative_learning_rate")
     rates = {n: rate for n in names if (rate := getattr(given, n)) is not None}
@@ -172,8 +172,8 @@ class Study:
         config: The settings.
 
     Raises:
-        ConfigError: a concept, a setup or the prompt set does not exist, or something that the
-            study sets itself is given.
+        ConfigError: a concept, a setup or the prompt set does not exist, or a setting is given that
+            the study sets itself.
         PromptError: the negative prompt names a word that is not loaded.
     """
 
@@ -221,12 +221,12 @@ class Study:
 
     @property
     def wants_pictures(self) -> bool:
-        """Whether what was drawn is laid side by side on a page."""
+        """Whether pictures are shown side by side on a page."""
         return bool(self.figures)
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """The paper's figures that were asked for, each of which has a page."""
+        """The requested figures of the paper; each has a page."""
         return tuple(name for name in (FIGURE_3, FIGURE_5) if name in self.config.setups)
 
     @property
@@ -235,7 +235,7 @@ class Study:
         return tuple(label for label, arm in self.arms.items() if arm.setup in BASELINES)
 
     def candidates(self, setup: str) -> int:
-        """Of how many pictures of a prompt the best is shown, by the label of the setup.
+        """Number of pictures per prompt among which the best is shown, for a setup's label.
 
         Source:
             Gal et al. 2022, arXiv:2208.01618, section 4.7: 16, and 6 of DALL-E 2.
@@ -244,7 +244,7 @@ class Study:
         return min(self.config.num_images_per_prompt, most)
 
     def _specs(self) -> tuple[list[Spec], list[str]]:
-        """All jobs, seed by seed so that what is done first compares; and what is left out."""
+        """All jobs, ordered by seed so that partial results are comparable, and those left out."""
         config, notes = self.config, []
         specs = [
             Spec(concept=concept, setup=label, seed=seed)
@@ -277,7 +277,7 @@ class Study:
         return specs, notes
 
     def most_pictures(self, subject: Subject) -> int:
-        """The largest set of the sweep: what image similarity is measured against there."""
+        """The largest set of the sweep, which its image similarity is measured against."""
         return max((n for n in self.config.set_sizes if subject.most(n)), default=0)
 
     def arm(self, spec: Spec) -> Arm:
@@ -289,7 +289,7 @@ class Study:
         return [1000 * seed + i for i in range(self.config.num_images_per_prompt)]
 
     def guidance_scales(self, spec: Spec) -> tuple[float, ...]:
-        """The protocol's scale, then those of the sweep where the job's setup takes part."""
+        """The protocol's scale, then those of the sweep if the job's setup takes part."""
         main = self.guidance_scale
         setup = self.arm(spec).setup
         swept = setup in self.config.guidance_setups and not spec.num_pictures
@@ -298,13 +298,13 @@ class Study:
         return (main, *(scale for scale in more if scale != main))
 
     def templates(self, subject: Subject) -> dict[str, str]:
-        """Kind of each prompt that is drawn of a subject."""
+        """Templates that are drawn for a subject, with their kinds."""
         found = prompts_for(self.prompt_set, subject.kind).kinds
         plain = subject.held_out is not None and subject.held_out.thing is not None
         return found | ({PLAIN_PROMPT: PLAIN} if plain else {})
 
     def inversion(self, spec: Spec) -> InversionConfig:
-        """Settings of a job's training."""
+        """Training settings of a job."""
         subject, found = self.subjects[spec.concept], self.arm(spec)
         encodes = found.setup == "encoder" or ("initializer", "encoder") in found.changes
         given = dataclasses.replace(
@@ -317,11 +317,11 @@ class Study:
         return _changed(dataclasses.replace(given, **_rates(given)), found.changes)
 
     def chunks(self, specs: Sequence[Spec], hands: int) -> list[list[Spec]]:
-        """Jobs that one process takes at a time: of one setup, so that they can share batches.
+        """Groups of jobs for one process, each of the same setup so that they can share batches.
 
         Args:
-            specs: What is left to do.
-            hands: Processes or workers that share the work.
+            specs: The jobs left to do.
+            hands: Number of processes or workers.
         """
         slots = self.config.slots or _SLOTS
         size = max(1, min(-(-len(specs) // hands), _ROUNDS * slots))
@@ -346,10 +346,10 @@ class Study:
     # --- cost
 
     def training_passes(self, spec: Spec, family: str) -> float:
-        """Forward passes of the denoiser, of one sample, that a job's training is worth.
+        """Cost of a job's training, in forward passes of one sample through the denoiser.
 
-        A backward pass counts as two forward ones; class pictures are counted with the protocol's
-        sampling, whatever the family draws with.
+        A backward pass counts as two forward passes. Class pictures are counted with the protocol's
+        sampling, whatever the family uses.
         """
         if not self.arm(spec).trains:
             return 0.0
@@ -369,14 +369,14 @@ class Study:
         )
 
     def pictures(self, spec: Spec) -> int:
-        """Pictures that a job draws."""
+        """Number of pictures that a job draws."""
         if self.arm(spec).setup == "image-only":
             return 0
         templates = len(self.templates(self.subjects[spec.concept]))
         return self.config.num_images_per_prompt * templates * len(self.guidance_scales(spec))
 
     def drawing_passes(self, spec: Spec) -> float:
-        """As ``training_passes``, of a job's drawing; guidance takes two passes a step."""
+        """As ``training_passes``, for a job's drawing; guidance takes two passes per step."""
         if self.arm(spec).setup != BIPARTITE:
             return self.num_inference_steps * 2.0 * self.pictures(spec)
         pictures = min(self.config.num_images_per_prompt, spec.num_pictures

@@ -62,7 +62,7 @@ def png(figure: Figure) -> bytes:
 def draw(
     rows: Sequence[Row], setups: Sequence[str], guidance_scale: float
 ) -> dict[str, tuple[str, Figure]]:
-    """Every figure that the rows are enough for: its caption and itself, by name."""
+    """Every figure for which there are rows: its caption and the figure, by name."""
     from matplotlib import rc_context
 
     found: dict[str, tuple[str, Figure]] = {}
@@ -113,7 +113,7 @@ def _bars(estimate: Estimate) -> list[list[float]] | None:
 def _mark(
     axes: Axes, point: Point, label: str, colour: str, *, reference: bool, legend: str = ""
 ) -> None:
-    """A point with its intervals; ``label`` stands beside it."""
+    """A point with its intervals and its label."""
     text, image = point
     _, _, bars = axes.errorbar(
         text.value,
@@ -144,7 +144,7 @@ def _colours(count: int) -> list[str]:
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The names of the points that no other beats on both scores, by rising first score."""
+    """Names of the points that no other beats on both scores, ordered by the first score."""
     best = [
         name
         for name, (x, y) in points.items()
@@ -181,7 +181,7 @@ _PEOPLE = (
 
 
 def people(points: Mapping[str, tuple[Mean, Mean]]) -> tuple[str, Figure]:
-    """What people prefer: the plane of their two mean ranks, as the paper's figure 10(b).
+    """People's preferences: their two mean ranks as a plane, as in the paper's figure 10(b).
 
     Args:
         points: Mean rank by match to the text and by likeness, by model; 1 is best.
@@ -259,7 +259,7 @@ def _shades(count: int) -> list[str]:
 
 
 def _two_courses(axes: Axes, points: Sequence[tuple[float, Point]], name: str = "") -> None:
-    """Both scores over something, each with its band."""
+    """Both scores over a variable, each with its band."""
     for index, what, style in ((1, IMAGE, "-"), (0, TEXT, "--")):
         x = [at for at, _ in points]
         means = [p[index] for _, p in points]
@@ -275,7 +275,7 @@ def _two_courses(axes: Axes, points: Sequence[tuple[float, Point]], name: str = 
 
 
 def _learning_rate(rows: Sequence[Row], setups: Sequence[str], scale: float) -> Figure | None:
-    """Setups that are the method at another rate."""
+    """Setups that are the method with another rate."""
     found = []
     for setup in setups:
         plain = setup in (BASE, "high-lr", "low-lr")

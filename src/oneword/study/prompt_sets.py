@@ -24,9 +24,9 @@ class PromptSet:
     """Templates with "{}" for the word."""
 
     photo: str
-    """Template of the reconstruction score."""
+    """Template for the reconstruction score."""
     edits: Mapping[str, tuple[str, ...]]
-    """Templates of the editability score, by kind."""
+    """Templates for the editability score, by kind."""
 
     @property
     def kinds(self) -> dict[str, str]:

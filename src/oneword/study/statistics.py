@@ -1,4 +1,4 @@
-"""From rows to means with intervals: over concepts, whose seeds belong together."""
+"""From rows to means with intervals over concepts, whose seeds belong together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Runs = dict[str, dict[int, float]]
 EDITS = "edits"
 """All kinds of edit prompts together."""
 EVERY = "every prompt"
-"""All kinds of prompts together, those that have the score."""
+"""All kinds of prompts that have the score."""
 METRICS: dict[str, tuple[str, str]] = {
     "image similarity": (PHOTO, "image_similarity"),
     "text similarity": (EDITS, "text_similarity"),
@@ -34,7 +34,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "structure kept": (EDITS, "structure_kept"),
     "background leaked": (EVERY, "background_leaked"),
 }
-"""Scores of a run: the prompts that they are read from, and the field."""
+"""Scores of a run: the prompts that they are computed from, and the field."""
 EDITED, SECONDS = "image similarity of edits", "seconds to draw"
 BOTH, BOTH_SEEN = "mean of both similarities", "thing and prompt seen"
 BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -43,25 +43,25 @@ BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     BOTH_SEEN: (EDITS, ("seen_and_obeyed",)),
     SECONDS: (PHOTO, ("draw_time_s",)),
 }
-"""Further scores, of findings alone: the prompts, and the fields whose mean it is."""
+"""Further scores, used only by findings: the prompts, and the fields that are averaged."""
 IMAGE, TEXT, SHAPE = "image similarity", "text similarity", "silhouette overlap"
 STRUCTURE, SEEN = "structure kept", "concept seen"
 OBJECTS, STYLES = "objects", "styles"
-"""What concepts are; their edit prompts differ, so that their scores do not mix."""
+"""Kinds of concepts; their edit prompts differ, so their scores are kept apart."""
 _LEAST_SETUPS = 4  # of a correlation over setups
 _FLAT = 1e-9  # differences of a score that are none
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over concepts with its 95 % interval by Student's t: the one kind of the study."""
+    """A mean over concepts with its 95 % interval by Student's t, the study's only kind."""
 
     value: float
     low: float
     """NaN with a single concept."""
     high: float
     num: int
-    """Concepts."""
+    """Number of concepts."""
     runs: int
 
     @property
@@ -70,10 +70,10 @@ class Estimate:
         return (self.high - self.low) / 2
 
     def told(self, form: str = ".3f") -> str:
-        """The mean, and behind it the interval if there is one.
+        """The mean, followed by the interval if there is one.
 
         Args:
-            form: Of the mean, as ``format`` takes it.
+            form: Format of the mean, for ``format``.
         """
         mean = format(self.value, form)
         return mean if math.isnan(self.low) else f"{mean} ± {self.half_width:.3f}"
@@ -83,7 +83,7 @@ class Estimate:
 
 
 def apart(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of objects and of styles, whose prompts are others: what there is, objects first."""
+    """Rows of objects and of styles, which have different prompts; objects first, if present."""
     found: dict[str, list[Row]] = {OBJECTS: [], STYLES: []}
     for row in rows:
         found[STYLES if row.get("family") == "style" else OBJECTS].append(row)
@@ -93,7 +93,7 @@ def apart(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def select(
     rows: Sequence[Row], *, setup: str, guidance_scale: float | None, set_size: int | None = None
 ) -> list[Row]:
-    """Rows of prompts of one setup; ``set_size`` is that of the sweep."""
+    """Rows of one setup's prompts; ``set_size`` is that of the sweep."""
     return [
         row
         for row in rows
@@ -104,7 +104,7 @@ def select(
 
 
 def values(rows: Sequence[Row], metric: str) -> Runs:
-    """A score of each run; where it is of several prompts, they count alike."""
+    """A score of each run; if it has several prompts, they count equally."""
     kind, names = BESIDE[metric] if metric in BESIDE else _single(metric)
     kinds = {EDITS: KINDS, EVERY: (PHOTO, PLAIN, *KINDS)}.get(kind, (kind,))
     found: dict[str, dict[int, list[float]]] = {}
@@ -130,7 +130,7 @@ def concept_means(runs: Runs) -> dict[str, float]:
 
 
 def paired(runs: Runs, others: Runs) -> Runs:
-    """Differences of the runs that both have."""
+    """Differences between runs that both have."""
     found: Runs = {}
     for concept, seeds in runs.items():
         both = {s: v - others[concept][s] for s, v in seeds.items() if s in others.get(concept, {})}
@@ -140,10 +140,10 @@ def paired(runs: Runs, others: Runs) -> Runs:
 
 
 def estimate(runs: Runs) -> Estimate | None:
-    """Mean over concepts with its interval; ``None`` where there is no run.
+    """Mean over concepts with its interval; ``None`` if there are no runs.
 
-    A concept counts once, with the mean of its seeds: these depend on it. Student's interval is
-    that of a few independent values, for which a bootstrap's is too narrow.
+    A concept counts once, with the mean of its seeds, because these are not independent. Student's
+    t is used for a few independent values; a bootstrap interval would be too narrow.
     """
     means = list(concept_means(runs).values())
     if not means:
@@ -160,17 +160,18 @@ def _interval(value: float, half_width: float, num: int, runs: int) -> Estimate:
 def correlation(points: Mapping[str, tuple[Runs, Runs]]) -> Estimate | None:
     """Pearson's correlation of two scores over setups, of the setups' means over concepts.
 
-    A point per setup, as in the paper's plane. The interval says how far it hangs on the concepts:
-    it is Student's of the jackknife's pseudo-values, each of which leaves a concept out.
+    A point per setup, as in the paper's figure. The interval shows how much it depends on the
+    concepts: it is Student's t of the jackknife's pseudo-values, each of which leaves one concept
+    out.
 
     Args:
-        points: Both scores' runs by setup; what a concept lacks in a setup it lacks in all.
+        points: Both scores' runs by setup; a concept missing in one setup is left out in all.
 
     Returns:
-        ``None`` with fewer than four setups, or where they do not differ.
+        ``None`` with fewer than four setups, or if they do not differ.
 
     Source:
-        Tukey 1958, doi:10.1214/aoms/1177706647, of the jackknife.
+        Tukey 1958, doi:10.1214/aoms/1177706647, for the jackknife.
     """
     means = {
         setup: (concept_means(first), concept_means(second))

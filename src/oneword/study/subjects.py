@@ -1,4 +1,4 @@
-"""What a study is about: folders of photographs, or held-out concepts of the embedded model."""
+"""Subjects of a study: folders of photographs, or held-out concepts of the embedded model."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Subject:
 
     name: str
     noun: str | None
-    """Word that it starts from; ``None``: chosen on the pictures."""
+    """Word that training starts from; ``None``: chosen on the pictures."""
     kind: Literal["object", "live", "style"] = "object"
     source: Path | HeldOut
-    """The folder of its photographs, or what the embedded model's world draws."""
+    """The folder of its photographs, or a concept that the embedded model's world draws."""
     num: int | None = None
-    """Pictures that it is learned from, at most; ``None``: all photographs, or five drawings."""
+    """Most pictures to learn from; ``None``: all photographs, or five drawings."""
 
     @property
     def learnable_property(self) -> Literal["object", "style"]:
@@ -51,7 +51,7 @@ class Subject:
 
     @property
     def held_out(self) -> HeldOut | None:
-        """What the world draws; ``None``: it has photographs."""
+        """The concept that the world draws; ``None`` if it has photographs."""
         return None if isinstance(self.source, Path) else self.source
 
     @property
@@ -73,19 +73,20 @@ class Subject:
 
     @property
     def num_pictures(self) -> int:
-        """Pictures that it is learned from where no other number is asked for."""
+        """Default number of pictures to learn from."""
         if self.held_out:
             return self.num or _USUAL
         return min(self.num or len(self.files), len(self.files))
 
     def most(self, wanted: int) -> bool:
-        """Whether there are so many pictures; the world draws as many as are wanted."""
+        """Whether there are this many pictures; the world can draw any number."""
         return self.held_out is not None or wanted <= len(self.files)
 
     def pictures_in(self, place: Path, *, seed: int, num: int, size_px: int) -> Path:
-        """A folder with ``num`` pictures to learn from; made below ``place`` if there is none.
+        """A folder with ``num`` pictures to learn from; created below ``place`` if necessary.
 
-        Pictures of a held-out concept depend on the seed; fewer pictures are the first of more.
+        Pictures of a held-out concept depend on the seed; a smaller set is the beginning of a
+        larger one.
         """
         if isinstance(self.source, Path):
             if num == len(self.files):
@@ -104,7 +105,7 @@ class Subject:
         return folder
 
     def pixels(self, seed: int, size_px: int) -> Pixels:
-        """As many pictures as it is usually learned from."""
+        """The default number of pictures."""
         if isinstance(self.source, Path):
             return read_folder(self.source, resolution=size_px).pixels[: self.num_pictures]
         return from_uint8(concept_pictures(self.source, self.num_pictures, seed, size_px))
@@ -113,8 +114,8 @@ class Subject:
         """People's descriptions of it, of the setup "captions-short" or "captions-long".
 
         Raises:
-            ConfigError: none lie beside its pictures.
-            DescriptionError: they are not as they must be.
+            ConfigError: there are none next to its pictures.
+            DescriptionError: they are not valid.
         """
         if not isinstance(self.source, Path):
             found: Any = self.source
@@ -128,7 +129,7 @@ class Subject:
         return given.short if setup == "captions-short" else given.long
 
     def plain(self, size_px: int) -> Pixels | None:
-        """Drawings of the thing alone on plain backgrounds; ``None`` where there is no truth."""
+        """Drawings of the thing alone on plain backgrounds; ``None`` if the truth is not known."""
         if self.held_out is None or self.held_out.thing is None:
             return None
         return from_uint8(concept_plain(self.held_out, size=size_px))
@@ -145,16 +146,16 @@ class Subject:
 
 
 def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subject]:
-    """The subjects that a list of names and folders stands for, each once.
+    """The subjects for a list of names and folders, each once.
 
     Args:
         names: Folders, or held-out concepts of the embedded models.
-        model: Which model is asked.
-        num: Pictures that each is learned from, at most; ``None``: as ``Subject.num`` says.
+        model: The study's model.
+        num: Most pictures to learn each from; ``None``: see ``Subject.num``.
 
     Raises:
-        ConfigError: one is neither a folder with pictures nor a held-out concept, or two have one
-            name.
+        ConfigError: one is neither a folder with pictures nor a held-out concept, or two have the
+            same name.
     """
     if not names:
         hint = "--concepts test" if model in EMBEDDED else "--concepts FOLDER"

@@ -1,7 +1,7 @@
-"""One chunk of a study's jobs: learn the words, draw with them, score the pictures, keep the rows.
+"""A chunk of a study's jobs: learn the words, draw with them, score the pictures, save the rows.
 
-A job's rows lie in a file of its own, written at once when all of them are known; so a job that was
-cut off leaves no row, and one that has its file is never done again.
+A job's rows are in a file of its own, written at once when all are known. So an interrupted job
+leaves no rows, and a job with its file is never repeated.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _CELL_PX = 256  # their largest side
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every job of a process is done with."""
+    """The model and the judges for every job of a process."""
 
     backbone: Backbone
     judge: Judge
@@ -85,7 +85,7 @@ class Bench:
 
 @cache
 def bench(model: ModelConfig, judge: str | None, dino: str | None) -> Bench:
-    """Load the model and all that scores, once for a process.
+    """Load the model and the judges, once per process.
 
     Raises:
         UserError: one of them cannot be loaded.
@@ -105,31 +105,31 @@ def bench(model: ModelConfig, judge: str | None, dino: str | None) -> Bench:
 
 
 def rows_file(folder: Path, spec: Spec) -> Path:
-    """Where a job's rows lie once it is done."""
+    """Path of a job's rows once it is done."""
     return folder / "jobs" / f"{spec.name}.jsonl"
 
 
 def failure_file(folder: Path, spec: Spec) -> Path:
-    """Where it is said why a job failed."""
+    """Path of the reason why a job failed."""
     return folder / "jobs" / f"{spec.name}{FAILED}"
 
 
 def absent_file(folder: Path, spec: Spec) -> Path:
-    """Where it is said why a job's method is not available."""
+    """Path of the reason why a job's method is not available."""
     return folder / "jobs" / f"{spec.name}{ABSENT}"
 
 
 def reason(path: Path) -> str:
-    """What a file that says why a job is not done says.
+    """The reason in a file about a job that is not done.
 
     Raises:
-        RunError: it says nothing.
+        RunError: the file has no reason.
     """
     return read_json(path, {"error": str}, error=RunError)["error"]
 
 
 def figure_file(folder: Path, spec: Spec) -> Path:
-    """Where a job's pictures for a figure's page lie: a row for each prompt.
+    """Path of a job's pictures for a figure's page: a row for each prompt.
 
     The first pictures of a row are those of the first seeds; the last is the best, as the row in
     the results says.
@@ -138,12 +138,12 @@ def figure_file(folder: Path, spec: Spec) -> Path:
 
 
 def gallery_file(folder: Path, spec: Spec) -> Path:
-    """Where some of a job's pictures lie."""
+    """Path of some of a job's pictures."""
     return folder / "pictures" / f"{spec.name}.jpg"
 
 
 def run_folder(folder: Path, spec: Spec) -> Path:
-    """Where a job's word is learned."""
+    """Folder in which a job's word is learned."""
     return folder / "runs" / spec.run
 
 
@@ -162,7 +162,7 @@ def parsed_rows(lines: Sequence[str]) -> list[Row]:
     """Rows from lines of JSON.
 
     Raises:
-        FormError: a line is no row.
+        FormError: a line is not a row.
     """
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
@@ -177,7 +177,7 @@ def parsed_rows(lines: Sequence[str]) -> list[Row]:
 
 
 def read_rows(folder: Path, spec: Spec) -> list[Row]:
-    """A job's rows; none where it is not done.
+    """A job's rows; empty if it is not done.
 
     Raises:
         RunError: the file holds something else.
@@ -200,7 +200,7 @@ def rows_in(path: Path) -> list[Row]:
 
 
 def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
-    """Write all rows of a job at once: from now on it is done."""
+    """Write all rows of a job at once, which marks it as done."""
     finite = [
         {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         for row in rows
@@ -215,10 +215,10 @@ def write_rows(folder: Path, spec: Spec, rows: Sequence[Row]) -> None:
 
 
 def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list[str]:
-    """Do jobs that are not done yet; one that fails leaves its reason and does not stop the others.
+    """Do jobs that are not done yet; a failed job leaves its reason and does not stop the others.
 
-    A folder that cannot be written, as on a full disk, is no failure of a job's: it stops the
-    chunk, which goes on at the next call.
+    A folder that cannot be written, as on a full disk, is not a job's failure: it stops the chunk,
+    which continues at the next call.
 
     Returns:
         Names of the jobs that are done.
@@ -226,8 +226,9 @@ def run_chunk(config: StudyConfig, specs: Sequence[Spec], tell: OnEvent) -> list
     Raises:
         OutputError: the study's folder cannot be written.
         InUseError: another process writes there.
-        KeyboardInterrupt: the process was asked to stop; what was begun goes on at the next call.
-        UserError: the model, or what scores, cannot be loaded, or the model cannot draw so.
+        KeyboardInterrupt: the process was asked to stop; begun jobs continue at the next call.
+        UserError: the model or the judges cannot be loaded, or the model cannot draw with these
+            settings.
     """
     study = Study(config)
     methods.check(config, [arm.setup for arm in study.arms.values()])
@@ -259,7 +260,7 @@ _NOT_ITS_OWN = (OutputError, InUseError)
 
 
 def ended(spec: Spec, failure: str = "", *, absent: bool = False) -> Ended:
-    """The end of a job; of what it failed for only the last line, as of a traceback."""
+    """The end of a job; for a failure only the last line of the reason."""
     if not failure:
         return Ended(spec.name, "done")
     if absent:
@@ -281,7 +282,7 @@ def _training_folder(study: Study, spec: Spec, size_px: int) -> Path:
 
 
 def _learned(study: Study, tools: Bench, specs: Sequence[Spec], tell: OnEvent) -> dict[str, str]:
-    """Train what is not trained yet; why a run failed, by its name."""
+    """Train what is not trained yet; return why runs failed, by name."""
     by_run = {spec.run: spec for spec in specs if study.arm(spec).trains}
     failed: dict[str, str] = {}
     configs: list[TrainConfig] = []
@@ -398,7 +399,7 @@ def _concept(study: Study, spec: Spec) -> Concept | None:
 
 
 def _sampling(config: StudyConfig, tools: Bench) -> SamplingConfig:
-    """How pictures of all setups are drawn: where nothing is said, as the study's preset."""
+    """How pictures of all setups are drawn: by default as in the study's preset."""
     if config.sampling.sampler is not None:
         return config.sampling
     own = sampler_of(config.inversion.preset, tools.backbone.family)
@@ -414,7 +415,7 @@ def _method(
     scale: float,
     pictures: Pixels,
 ) -> harness.Method | None:
-    """How a job draws; ``None``: it shows the training pictures."""
+    """How a job draws; ``None`` if it shows the training pictures."""
     setup = study.arm(spec).setup
     if setup == "image-only":
         return None
@@ -461,11 +462,11 @@ class Scorer:
     """Scores pictures of one concept.
 
     Args:
-        tools: What scores.
+        tools: The judges.
         subject: The concept.
-        pictures: What image similarity is measured against.
-        own: What the word was learned from; ``None``: the same.
-        together: Also read how many pictures show both the thing and what the prompt asks for.
+        pictures: The pictures that image similarity is measured against.
+        own: The pictures that the word was learned from; ``None``: the same.
+        together: Also count pictures that show both the thing and what the prompt asks for.
     """
 
     def __init__(
@@ -491,7 +492,7 @@ class Scorer:
             self.plain = (plain, tools.judge.images(plain), outlines)
 
     def row(self, template: str, drawn: Pixels | None) -> Row:
-        """All scores of one prompt's pictures; ``None``: of the training pictures themselves.
+        """All scores of one prompt's pictures; ``None``: those of the training pictures themselves.
 
         Source:
             Gal et al. 2022, arXiv:2208.01618, section 5.1 (image and text similarity); Ruiz et al.
@@ -532,7 +533,7 @@ class Scorer:
         return row
 
     def best(self, template: str, drawn: Pixels) -> int:
-        """Which of a prompt's pictures the judge ranks first: by the mean of both similarities.
+        """Index of the picture that the judge ranks first, by the mean of both similarities.
 
         Source:
             Gal et al. 2022, arXiv:2208.01618, section 4.7 proposes the ranking by CLIP.
@@ -549,7 +550,7 @@ def _against(features: Tensor, true: Tensor, same: bool) -> float:
 
 
 def _training_row(study: Study, spec: Spec, concept: Concept) -> Row:
-    """How a job's word was learned, from its run folder."""
+    """The row about a job's training, from its run folder."""
     course = RunFolder(run_folder(study.folder, spec), steps=1).course()
     provenance = concept.provenance
     return {
@@ -567,7 +568,7 @@ def _training_row(study: Study, spec: Spec, concept: Concept) -> Row:
 
 
 def write_gallery(path: Path, rows: Sequence[Pixels]) -> None:
-    """Keep the first pictures of some prompts as one JPEG: a row each."""
+    """Save the first pictures of some prompts as one JPEG, a row for each."""
     columns = max(len(row) for row in rows)
     full = torch.cat([row for row in rows if len(row) == columns])
     images = [shrunk(image, _CELL_PX) for image in to_images(full)]

@@ -1,7 +1,7 @@
-"""A codebook for the landed autoencoder: rows that stand for the cells of its latents.
+"""A codebook for the shipped autoencoder: rows that replace the cells of its latents.
 
-No VQGAN is trained for the embedded model. Its own latents, which are continuous, are quantised by
-k-means instead; on drawing by rows of a codebook this changes what the rows are, and nothing else.
+No VQGAN is trained for the embedded model. Instead its own continuous latents are quantised by
+k-means. For drawing with rows of a codebook, this only changes what the rows are.
 """
 
 # The libraries' own annotations are narrower than what they take and return.
@@ -36,18 +36,18 @@ _AT_ONCE = 16  # pictures
 
 
 def make(name: str, *, seed: int = 0, on_picture: Callable[[int, int], None] | None = None) -> Path:
-    """Make the codebook of an embedded model and put it beside its weights.
+    """Make the codebook of an embedded model and save it with its weights.
 
     Args:
         name: The model.
         seed: Of the pictures and of the first rows.
-        on_picture: ``on_picture(done, total)`` is told of the pictures that were encoded.
+        on_picture: ``on_picture(done, total)``, called as pictures are encoded.
 
     Returns:
         The file.
 
     Raises:
-        WeightsError: the model has not landed.
+        WeightsError: the model is not in the package.
     """
     vae = weights.load_vae(weights.pipeline_folder(name)).eval()
     size, show = SIZES[name].size_px, on_picture or _tell_nobody
@@ -84,7 +84,7 @@ def clustered(cells: Tensor, num_rows: int, rng: np.random.Generator) -> Tensor:
     different = np.unique(values, axis=0)
     first = different[rng.choice(len(different), num_rows, replace=False)]
     with warnings.catch_warnings():
-        # a row that no cell is nearest to stays where it was
+        # a row without nearest cells is not moved
         warnings.filterwarnings("ignore", "One of the clusters is empty")
         rows, _ = vq.kmeans2(values, first, iter=_PASSES, minit="matrix")
     return torch.from_numpy(rows).float()

@@ -1,4 +1,4 @@
-"""Things that artists drew, as text: which there are, in which looks, and their SVG.
+"""Things that artists drew, as text: the list, their looks, and their SVG.
 
 The data folder ``things`` holds the curated list and one compressed file a look, which
 ``making/things_data.py`` builds; its ``NOTICE`` says where each comes from. Nothing here draws:
@@ -90,7 +90,7 @@ def find(noun: str) -> Drawn:
     """The thing of a noun.
 
     Raises:
-        ArtworkError: there is none; the nearest names are offered.
+        ArtworkError: there is no such thing; the message suggests the nearest names.
     """
     for thing in things().values():
         if thing.noun == noun:

@@ -1,9 +1,9 @@
-"""What a scene's picture is called: varied sentences, every known word of which is true.
+"""Captions of scenes: varied sentences in which every known word is true.
 
 The paper's templates and its kinds of edit prompts are among them. What a caption does not name
-(part colours, badges, what creatures have on, skin and hair) is what a new word can stand for. Now
-and then a caption ends in words that nothing in the world goes by, as captions from the web do: so
-the model learns to pass over what it does not know.
+(part colours, badges, what creatures wear, skin and hair) is what a new word can stand for. Some
+captions end in words that mean nothing in the world, like captions from the web, so that the model
+learns to ignore unknown words.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def get(name: str) -> HeldOut:
     """Find the held-out concept of a name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such concept.
     """
     for concept in HELD_OUT:
         if concept.name == name:

@@ -50,7 +50,7 @@ def concept_masks(
 
 
 def world_pictures(num: int, seed: int = 0, size: int = 128) -> np.ndarray:
-    """Draw scenes as training sees them, held-out things left out: uint8 (num, size, size, 3)."""
+    """Draw scenes as in training, without held-out things: uint8 (num, size, size, 3)."""
     from oneword.microworld.world import drawing  # needs the optional extra
 
     rng = np.random.default_rng(np.random.SeedSequence((seed, _SCENES)))

@@ -1,4 +1,4 @@
-"""What creatures may have on: drawn at a shape's anchors, in the second part's colour."""
+"""What creatures may wear: drawn at a shape's anchors, in the second part's colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things and styles that no training picture shows: what words are learned for."""
+"""Things and styles that no training picture shows, so that words can be learned for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is in the embedded model's world."""
+"""The contents of the embedded model's world."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ HAIR_COLOURS = ("black", "brown", "yellow", "orange", "grey")
 
 
 EXTRAS = ("bow", "scarf", "glasses", "cape", "antlers", "crown")
-"""What creatures may have on; no caption names them."""
+"""What creatures may wear; no caption names it."""
 
 
 BADGES = ("star", "heart", "ring", "moon", "cross")
@@ -109,7 +109,7 @@ NEUTRAL = {
     "mushroom": "white", "ball": "white", "robot": "grey", "drum": "white", "house": "brown",
     "castle": "red", "hat": "black", "shoe": "white",
 }  # fmt: skip
-"""Colour of a noun's detail where nothing else is said."""
+"""Default colour of a noun's detail."""
 
 
 NAMES_PER_NOUN = 6

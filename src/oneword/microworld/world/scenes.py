@@ -1,6 +1,6 @@
-"""What there is in the embedded model's world, and the scene that belongs to a seed.
+"""The embedded model's world: the scene of a seed.
 
-A scene is plain data: who stands where, in which colours, in which style. ``drawing`` turns it into
+A scene is plain data: what is where, in which colours, in which style. ``drawing`` turns it into
 pixels and ``captions`` into a sentence; nothing here draws. Many things have colours, extras and
 proportions that their caption does not name, so that the model can draw what words cannot say.
 """

@@ -1,8 +1,7 @@
-"""What the second world's pictures are called: varied sentences, every known word of which is true.
+"""Captions of the second world: varied sentences in which every known word is true.
 
-As in the first world's ``captions``, with more ways to say what a thing is: by its noun, by a
-keyword in its place, or by the invented name of one drawing. No sentence of training holds a word
-of what is held out.
+As in the first world's ``captions``, with more ways to name a thing: by its noun, by a keyword, or
+by the invented name of one drawing. No training sentence contains a word of a held-out thing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Cosmos-Predict2 text-to-image: T5 reads the prompt; a flow that its pipeline counts otherwise.
+"""Cosmos-Predict2 text-to-image: T5 reads the prompt; a flow in other units in its pipeline.
 
-The pipeline adds noise of levels up to 80 to a picture that stays whole; divided by 1 + level that
-is straight flow, with the share of noise level / (1 + level), which is what the model was trained
-on and what stands here.
+The pipeline adds noise of levels up to 80 to a picture that is not scaled down. Divided by 1 +
+level, this is straight flow with a noise share of level / (1 + level), which the model was trained
+on and which is used here.
 
 NVIDIA 2025, arXiv:2501.03575, for the first version.
 """

@@ -1,4 +1,4 @@
-"""DreamLite: Qwen3-VL reads the prompt for a small UNet, which draws beside a second picture.
+"""DreamLite: Qwen3-VL reads the prompt for a small UNet, which draws next to a second picture.
 
 The second picture is what an edit starts from; of a drawing from noise it is empty. No paper; what
 is here is what diffusers' pipeline does.

@@ -1,4 +1,4 @@
-"""The paper's own model: latent diffusion (LDM, 1.4B) with a BERT that was trained along.
+"""The paper's own model: latent diffusion (LDM, 1.4B) with a BERT trained together with it.
 
 Rombach et al. 2021, arXiv:2112.10752; on the hub as CompVis/ldm-text2im-large-256, or from the
 single file that its authors published.

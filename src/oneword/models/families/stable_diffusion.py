@@ -1,6 +1,6 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded models, which are two of them in small.
+"""Stable Diffusion 1.x and 2.x, and the embedded models, which are miniatures of it.
 
-The embedded ones predict v, as Stable Diffusion 2.1 does, not the noise as the paper's model does.
+The embedded models predict v, like Stable Diffusion 2.1, not the noise, like the paper's model.
 """
 
 from __future__ import annotations

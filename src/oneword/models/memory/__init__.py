@@ -1,1 +1,1 @@
-"""Ways to need less memory, and the one that fits what is free."""
+"""Ways to save memory, and the choice of one that fits the free memory."""

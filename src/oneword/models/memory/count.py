@@ -1,4 +1,4 @@
-"""Bytes that a way of loading and training needs, counted before it is taken."""
+"""Bytes that a way of loading and training needs, counted beforehand."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _PROMPT = "a photo of a cat"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a model will be asked for."""
+    """What a model will be used for."""
 
     samples: int = 4
-    """Samples of a step in this process, or pictures drawn at once."""
+    """Samples per step in this process, or pictures drawn at once."""
     batch: int | None = None
     """Those of one word in all processes; ``None``: there is one word in one process."""
     resolution: int | None = None
-    """Side of the pictures, px; ``None``: the model's own."""
+    """Side of the pictures, in px; ``None``: the model's own."""
     trains: bool = True
-    """Whether gradients are wanted."""
+    """Whether gradients are needed."""
     through_encoders: bool = True
-    """Whether they go through the text encoders."""
+    """Whether gradients go through the text encoders."""
 
     def passes(self) -> list[int]:
-        """Samples that may go through the model at once, the most first."""
+        """Possible numbers of samples that pass through the model at once, the largest first."""
         if not self.trains:
             return [self.samples]
         own = self.batch or self.samples

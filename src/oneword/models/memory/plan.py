@@ -1,10 +1,10 @@
-"""What a model needs of a device's memory, and the ways of needing less.
+"""The memory that a model needs on a device, and ways to reduce it.
 
 The expected peak is that of the loop's own tensors: weights by the real parameters' sizes, plus
 what autograd keeps for one step. The latter is found by running the denoiser and the text encoders
 on shapes alone (fake tensors: no arithmetic, no memory) and adding up what is saved for the
-backward pass. A tenth is added for temporaries and fragments; what the driver itself takes is not
-counted. Where a model looks at numbers in its step, weights alone are counted and the plan says so.
+backward pass. A tenth is added for temporaries and fragmentation; the driver's own memory is not
+counted. If a model depends on values in its step, only weights are counted, and the plan says so.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _LOW = 2  # the last of them that neither changes the weights nor moves the deno
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The way that was taken."""
+    """The chosen way."""
 
     config: ModelConfig
-    """With no field left open."""
+    """The settings, with every field set."""
     expected: int | None
-    """Bytes at the peak; ``None`` where nobody could know before the model was loaded."""
+    """Bytes at the peak; ``None`` if that is not known before the model is loaded."""
     free: int
     """Bytes that were free."""
     counted: bool = True
-    """Whether what autograd keeps of a step could be counted; if not, it is not in ``expected``."""
+    """Whether autograd's memory for a step could be counted; if not, it is not in ``expected``."""
 
     def __str__(self) -> str:
         config = self.config
@@ -81,23 +81,23 @@ class Plan:
 
 
 def gb(size: int) -> str:
-    """Bytes as a person reads them."""
+    """Bytes in a readable form."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def plan(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work: Work) -> Plan | None:
-    """Choose how a model is loaded.
+    """Choose how to load a model.
 
     Args:
-        load: The family's own.
-        config: What was asked for; fields that are set stay.
-        work: What the model will be asked for.
+        load: The family's own loader.
+        config: The requested settings; set fields are kept.
+        work: What the model will be used for.
 
     Returns:
-        The way, or ``None`` on a CPU of which nothing was asked.
+        The way, or ``None`` on a CPU if nothing was requested.
 
     Raises:
-        ModelError: what was asked for cannot be done here.
+        ModelError: this machine cannot do what is requested.
     """
     device = pick_device(config.device)
     asked = (config.gradient_checkpointing, config.offload, config.weights)
@@ -138,9 +138,9 @@ def unchanged(load: Callable[[ModelConfig], Backbone], config: ModelConfig, work
     """What a model needs in the way that was asked for, where nothing more is to be saved.
 
     Args:
-        load: The family's own.
+        load: The family's own loader.
         config: What was asked for.
-        work: What the model will be asked for.
+        work: What the model will be used for.
     """
     plain = _WAYS[0] | {"offload": "none"}
     asked = {name: getattr(config, name) or usual for name, usual in plain.items()}

@@ -1,1 +1,1 @@
-"""Ways to need less time for the same numbers."""
+"""Ways to compute the same numbers in less time."""

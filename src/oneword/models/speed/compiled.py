@@ -1,4 +1,4 @@
-"""A denoiser that trains through ``torch.compile``, and goes without it where that is not right."""
+"""A denoiser that trains through ``torch.compile``, and without it if the results differ."""
 
 from __future__ import annotations
 

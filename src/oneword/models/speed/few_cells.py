@@ -1,8 +1,8 @@
-"""Convolutions over few cells, on a CPU, as matrix products with the weights where they lie.
+"""Convolutions over few cells on a CPU as matrix products, with the weights in place.
 
-A CPU's convolution lays its weights out anew in every call, forward and backward. Where a layer has
-far more weights than its input has cells, as the lower half of a UNet at small batches, that costs
-several times the arithmetic. A matrix product reads channels-last weights as they are.
+A CPU's convolution rearranges its weights in every call, forward and backward. If a layer has far
+more weights than its input has cells, as in the lower half of a UNet at small batches, that costs
+several times the arithmetic. A matrix product reads channels-last weights in place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Weights read tensor by tensor, so that a file in another type never lies in memory whole.
+"""Weights read tensor by tensor, so that a file in another type is never in memory as a whole.
 
 diffusers and transformers map a file and keep the map until the last of its tensors has been cast:
-the pages that were read count as the process's own beside the copies. And the C library keeps what
-a cast has freed, in holes that the next tensor does not fit.
+the pages that were read count as the process's memory in addition to the copies. And the C library
+keeps what a cast has freed, in gaps that the next tensor does not fit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""People's answers: checked as what comes from outside, and told whose picture they ranked how."""
+"""People's answers: checked as untrusted input, and translated to rankings of models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HEAD = {
     "seconds": float,
     "code": str,
 }
-"""What the answers of every page of the kit hold."""
+"""Form of the answers of every page."""
 _FORM = HEAD | {"pages": [{"page": int, "ranks": [int]}]}
 
 
@@ -64,7 +64,7 @@ class Ranking:
     ranks: dict[str, int]
     """Of each model, 1 the best."""
     places: dict[str, int]
-    """Where each model's picture stood, from 1."""
+    """Position of each model's picture, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +142,10 @@ def headed(found: Any, form: Any) -> dict[str, Any]:
 
 
 def check_code(found: dict[str, Any], parts: Sequence[str]) -> None:
-    """Refuse answers that are not those that the completion code was made of.
+    """Refuse answers that do not match their completion code.
 
     Raises:
-        AnswerError: they are not.
+        AnswerError: they do not match.
     """
     names = ("questionnaire", "form", "participant", "respondent")
     try:
@@ -164,11 +164,11 @@ def examine(key: Key, found: Any, name: str = "answers") -> Response:
 
     Args:
         key: Of the forms.
-        found: What the JSON holds; nothing of it is trusted.
-        name: What messages call it.
+        found: The JSON value, which is not trusted.
+        name: Its name in messages.
 
     Raises:
-        AnswerError: they do not count. Failed checks of attention are no error here.
+        AnswerError: the answers do not count. Failed attention checks are not an error here.
     """
     found = headed(found, _FORM)
     if found["questionnaire"] != key.questionnaire or found["form"] not in key.forms:
@@ -214,13 +214,13 @@ def examine(key: Key, found: Any, name: str = "answers") -> Response:
 
 
 def collect(key: Key, given: Iterable[tuple[str, Any]]) -> Collected:
-    """Check everybody's answers; what does not count is left out, and told.
+    """Check everybody's answers; those that do not count are left out and listed.
 
-    A person fills in a form once: the first counts, whether or not it passes the checks.
+    A person can fill in a form once: the first counts, whether or not it passes the checks.
 
     Args:
         key: Of the forms.
-        given: Name and content of each, or an ``AnswerError`` in the content's place.
+        given: Name and content of each, or an ``AnswerError`` instead of the content.
     """
     responses: list[Response] = []
     left_out: list[LeftOut] = []

@@ -1,4 +1,4 @@
-"""Both questionnaires: who is shown what, in which order, with which checks, and the key to it."""
+"""Both questionnaires: what each form shows, in which order, with which checks, and the key."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Page:
     context: str
     picture: int
     training: list[int]
-    """Places of the training pictures that are shown, in their folder's order."""
+    """Indices of the training pictures that are shown, in their folder's order."""
     shown: list[str | None]
-    """Whose result stands at each place; ``None``: the picture of the check."""
+    """The model at each position; ``None`` for the picture of a check."""
     check: list[int] | None = None
-    """The place of a picture and the rank that it must be given, both from 1."""
+    """The position of a picture and the rank that it must get, both from 1."""
     note: str = ""
-    """A sentence that the page shows besides."""
+    """An additional sentence on the page."""
     scores: dict[str, float] = field(default_factory=dict)
     """CLIP score of each model: to the training pictures, or to the text."""
     odd: list[Any] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What the answers are read with; whoever fills in a form must not see it."""
+    """The key for reading the answers; people who fill in a form must not see it."""
 
     questionnaire: str
     """Names these forms, by what is in them."""
@@ -113,7 +113,7 @@ def make(config: UserStudyConfig) -> Key:
     The same seed and study make the same files.
 
     Raises:
-        UserStudyError: the study has not what is asked for, or the folder holds other forms.
+        UserStudyError: the study lacks something that is requested, or the folder has other forms.
         OutputError: the folder cannot be written.
         InUseError: another process writes there.
     """

@@ -1,4 +1,4 @@
-"""What people can be asked about: the pictures that a study's setups drew of the same prompt."""
+"""Items for questions: the pictures that a study's setups drew for the same prompt."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NUM_TRAINING = 4
 
 
 class UserStudyError(UserError):
-    """A questionnaire cannot be made, or its answers not be read."""
+    """A questionnaire cannot be made, or its answers cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One picture of each model, drawn of the same prompt with the same seed."""
+    """One picture of each model, drawn for the same prompt with the same seed."""
 
     concept: str
     seed: int
@@ -63,7 +63,7 @@ class _Job:
 def gather(
     study: Path, models: Sequence[str] = (), concepts: Sequence[str] = (), kinds: Sequence[str] = ()
 ) -> list[Item]:
-    """Everything in a study's folder that all models drew.
+    """All items in a study's folder that every model drew.
 
     Args:
         study: The folder.
@@ -72,7 +72,7 @@ def gather(
         kinds: Of prompts; none: all but those of the photograph and the plain background.
 
     Raises:
-        UserStudyError: it is no study, has no pictures, or not those that are asked for.
+        UserStudyError: the folder is not a study, or has no pictures or not the requested ones.
         RunError: its rows are of another form.
         ImageError: a picture cannot be read.
     """

@@ -1,4 +1,4 @@
-"""The pages that people fill in, each one HTML file that needs no other and asks for nothing."""
+"""The pages that people fill in; each is a single HTML file that makes no requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def rendered(name: str, *, data: dict[str, str], consent: Sequence[str], **value
 
 
 def served(html: str) -> str:
-    """A page as a server sends it that takes the answers: the page sends them where it came from.
+    """A page for a server that takes the answers: the page sends them to where it came from.
 
     Args:
         html: The page as it lies in its file.
@@ -90,8 +90,8 @@ def consent_text(path: Path | None) -> list[str]:
 def completion_code(parts: Sequence[str]) -> str:
     """What a page shows at its end: CRC-32 (ISO 3309) of what was answered, as eight digits.
 
-    It tells a file that was damaged or changed by hand, and belongs to one person's answers. It is
-    no signature: who reads the page's script can compute it.
+    It detects files that were damaged or changed by hand, and belongs to one person's answers. It
+    is not a signature: anyone who reads the page's script can compute it.
 
     Args:
         parts: The questionnaire, the form, the participant, the respondent, then the answers.

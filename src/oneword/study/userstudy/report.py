@@ -1,4 +1,4 @@
-"""What people said, as files: a page, a figure, numbers, and tables for those who pay."""
+"""People's answers as files: a page, a figure, numbers, and tables for payment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TITLES = {LIKENESS: "Likeness to the training pictures", MATCH: "Match to the t
 
 
 def write(key: Key, collected: Collected, folder: Path, *, command: str) -> dict[str, Any]:
-    """Write everything that answers say into a folder.
+    """Write all results of the answers into a folder.
 
     ``report.html``, ``results.json``, ``figure.svg`` and ``figure.png`` where both questionnaires
     have answers, ``rankings.csv`` (a line for each page and model) and ``completions.csv`` (a line
@@ -182,7 +182,7 @@ def _csv(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """What a spreadsheet would take for a formula gets a quote in front."""
+    """Put a quote in front of text that a spreadsheet would read as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
 
 

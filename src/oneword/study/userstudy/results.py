@@ -1,4 +1,4 @@
-"""What people's rankings say: mean ranks with intervals, tests, agreement, and CLIP beside them."""
+"""Results of people's rankings: mean ranks with intervals, tests, agreement, and CLIP."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FLAT = 1e-12  # differences of ranks or scores that are none
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the answers to one questionnaire say.
+    """The results of one questionnaire.
 
-    A person counts once, with the mean of their own pages: these depend on each other.
+    A person counts once, with the mean of their pages, because these are not independent.
     """
 
     people: int
     rankings: int
-    """Pages that were ranked, all people's together."""
+    """Number of ranked pages of all people."""
     ranks: dict[str, Mean]
     """Mean rank of each model over people, 1 the best, with 95 % intervals by Student's t."""
     first: dict[str, Mean]
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def outcomes(responses: Sequence[Response], models: Sequence[str]) -> dict[str, Outcome]:
-    """What each questionnaire says, those that nobody answered left out.
+    """The results of each questionnaire that somebody answered.
 
     Args:
         responses: Answers that count.
@@ -72,7 +72,7 @@ def outcomes(responses: Sequence[Response], models: Sequence[str]) -> dict[str, 
 
 
 def outcome(responses: Sequence[Response], models: Sequence[str]) -> Outcome:
-    """What answers to one questionnaire say.
+    """The results of the answers to one questionnaire.
 
     Raises:
         UserStudyError: scipy is not installed.
