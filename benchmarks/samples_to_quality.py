@@ -557,7 +557,7 @@ def _cut(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     if not arguments.thresholds:
         return ""
     variant = arguments.variants[0]
-    lines = ["| threshold | mean samples | share of the way | least beside its last mark |"]
+    lines = ["| threshold | mean samples | share of the way | least, compared with its last mark |"]
     lines.append("|---" * 4 + "|")
     marks = _marks(arguments, variant)
     for threshold in arguments.thresholds:

@@ -26,7 +26,7 @@ from oneword.models import single_file
 
 
 VOCABULARY = "google-bert/bert-base-uncased"
-"""Whose tokenizer the model was trained with; a ``vocab.txt`` beside the file is taken first."""
+"""The tokenizer that the model was trained with; a ``vocab.txt`` next to the file is preferred."""
 _UNET, _VAE, _BERT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 TOLD_BY = _BERT + "token_emb.weight"
 """A tensor that tells this layout from every other."""
@@ -45,7 +45,7 @@ _NOT_WEIGHTS = re.compile(
     r"betas|lvlb_weights|logvar|scale_factor|model_ema\.(decay|num_updates)|posterior_.*|"
     r"(.*_)?alphas_cumprod(_prev)?|first_stage_model\.loss\..*"
 )
-"""Tensors that a run of the authors' training leaves in its file beside the weights."""
+"""Tensors in the authors' training files that are not weights."""
 _BERT_NAMES = (
     (r"token_emb\.", "model.embed_tokens."),
     (r"pos_emb\.emb\.", "model.embed_positions."),

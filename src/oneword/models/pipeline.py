@@ -243,13 +243,13 @@ class FrozenPipeline:
         raise NotImplementedError
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The denoiser's own prediction, float32; where it is told sizes they are in ``extra``."""
+        """The denoiser's own prediction, float32; if it takes sizes, they are in ``extra``."""
         raise NotImplementedError
 
     # --- what it may ask for in them
 
     def _states(self, cond: Conditioning) -> Tensor:
-        """Hidden states as the denoiser takes them; those of several layers lie side by side."""
+        """Hidden states in the denoiser's form; those of several layers are side by side."""
         states = cond.encoder_hidden_states
         states = torch.cat(states, dim=1) if isinstance(states, tuple) else states
         return states.to(self.dtype)
@@ -260,7 +260,7 @@ class FrozenPipeline:
         return cond.pooled.to(self.dtype)
 
     def _guidance(self, count: int) -> Tensor | None:
-        """The guidance that pictures are drawn with, of a denoiser that is told."""
+        """The guidance that pictures are drawn with, for a denoiser that takes it as input."""
         if not self.denoiser.config.guidance_embeds:
             return None
         return torch.full((count,), self.sampling.guidance_scale or 0.0, device=self.device)

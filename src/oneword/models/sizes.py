@@ -1,4 +1,4 @@
-"""SDXL's UNet, which Kolors took over: it is told a pooled prompt and sizes."""
+"""SDXL's UNet, which Kolors also uses: it takes a pooled prompt and sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SizedUNet(FamilyPipeline):
     tells_sizes: ClassVar[bool] = True
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The UNet's own prediction, float32, told the picture's size and the crop's place."""
+        """The UNet's own prediction, float32, given the picture's size and the crop's position."""
         output = self.denoiser(
             x_t.to(self.dtype),
             t,

@@ -27,7 +27,7 @@ CODEBOOK = "quantize.embedding.weight"
 TARGET = "taming.models.vqgan.VQModel"
 """What a ``model.yaml`` calls this layout."""
 _OF_TRAINING = "loss."
-"""How the tensors of the loss begin, which the files hold beside the weights."""
+"""Prefix of the tensors of the loss, which the files have in addition to the weights."""
 _GROUPS = 32  # of every normalisation, which no size tells
 _KINDS = {"resnets": "block", "attentions": "attn"}
 _SCALERS = {"downsamplers": "downsample", "upsamplers": "upsample"}

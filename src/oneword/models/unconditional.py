@@ -126,7 +126,7 @@ class _Attention(nn.Module):
 
 
 class _Layers(nn.ModuleList):
-    """Layers one after the other, all of which are told the time."""
+    """Consecutive layers, which all get the time."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         for layer in self:
@@ -236,7 +236,7 @@ class Unconditional:
         return self.unet.out[2].weight.device
 
     def predict(self, x_t: Latents, time: int) -> tuple[Latents, Latents | None]:
-        """Noise, and where between its bounds the logarithm of the variance lies, in [-1, 1]."""
+        """Noise, and the position of the variance's logarithm between its bounds, in [-1, 1]."""
         times = torch.full((len(x_t),), time, device=x_t.device)
         noise, share = self.unet(x_t, times).chunk(2, dim=1)
         return noise.to(x_t.dtype), share.to(x_t.dtype)

@@ -337,7 +337,7 @@ def _picture_seed(recipe: Recipe, index: int) -> int:
 
 
 def train_denoiser(shop: Workshop) -> bool:
-    """The UNet, and the text encoder with it, on latents; captions are written anew each time."""
+    """Train the UNet and the text encoder on latents; captions are written again each time."""
     recipe, stage = shop.recipe, shop.recipe.denoiser
     seed_weights(recipe, "denoiser")
     tokens = models.tokenizer()

@@ -157,7 +157,7 @@ def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -
 def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     """Put a work folder's model together in ``target``, with the card of how it was made.
 
-    A work folder in which the guide alone was made adds it to the model that lies in ``target``.
+    A work folder with only a guide adds it to the model in ``target``.
     """
     path = folder / CHECKSUMS
     checksums = json.loads(path.read_text()) if path.exists() else {}

@@ -85,7 +85,7 @@ class BriaFibo2(FamilyPipeline):
         )
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Bundles of layers beside each other in the last axis, and the mask of their tokens."""
+        """Bundles of layers side by side in the last axis, and the mask of their tokens."""
         bundles, mask = self.pipeline._get_qwen_prompt_embeds(
             self.pipeline.text_encoder,
             self.pipeline.processor,

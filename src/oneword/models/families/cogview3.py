@@ -1,4 +1,4 @@
-"""CogView3-Plus: a T5 reads the prompt, and the denoiser is told the picture's size and crop.
+"""CogView3-Plus: a T5 reads the prompt, and the denoiser gets the picture's size and crop.
 
 Zheng et al. 2024, arXiv:2403.05121.
 """
@@ -57,7 +57,7 @@ class CogView3(OneEncoder):
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The transformer's own prediction, float32, told the size and the crop's place."""
+        """The transformer's own prediction, float32, given the size and the crop's position."""
         original, corner, size = cond.extra["sizes"].split(2, dim=1)
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),

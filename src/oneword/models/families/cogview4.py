@@ -1,4 +1,4 @@
-"""CogView4: the language model GLM reads the prompt, and the denoiser is told unshifted times.
+"""CogView4: the language model GLM reads the prompt, and the denoiser gets unshifted times.
 
 Zheng et al. 2024, arXiv:2403.05121, describe CogView3; its successor has no paper of its own.
 """
@@ -71,7 +71,7 @@ class CogView4(OneLength):
         return Conditioning(found[0])
 
     def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The transformer's own velocity, float32, told the picture's size and the crop's place."""
+        """The transformer's own velocity, float32, given size and crop position."""
         scale = self.pipeline.scheduler.config.num_train_timesteps
         original, corner, size = cond.extra["sizes"].split(2, dim=1)
         output = self.denoiser(

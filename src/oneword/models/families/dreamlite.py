@@ -83,7 +83,7 @@ class DreamLite(FamilyPipeline):
         return Conditioning(states, extra={"mask": mask})
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The UNet's own velocity of the first picture, float32, told its width and height."""
+        """The UNet's own velocity of the first picture, float32, given its width and height."""
         pair = torch.cat([x_t, torch.zeros_like(x_t)], dim=3).to(self.dtype)
         height, width = (side * self.autoencoder.factor for side in x_t.shape[-2:])
         size = torch.tensor([[width, height]] * len(x_t)).to(self.dtype)
@@ -119,7 +119,7 @@ class DreamLite(FamilyPipeline):
 
     @contextmanager
     def _following(self, prompts: Sequence[str]) -> Iterator[None]:
-        """While the pipeline draws, let the UNet be told the size of every picture."""
+        """While the pipeline draws, give the UNet the size of every picture."""
 
         def told(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
             # with guidance it is told two sizes, which are one, however many pictures there are

@@ -55,7 +55,7 @@ class OneFrame:
 class Kandinsky5(OneLength):
     """A frozen Kandinsky 5 pipeline behind the contract of ``models.contract``.
 
-    Neither the language model nor the denoiser is told which tokens are padding.
+    Neither the language model nor the denoiser knows which tokens are padding.
     """
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:

@@ -69,7 +69,7 @@ class PixArt(OneEncoder):
         return output[:, : x_t.shape[1]].float()
 
     def _size(self, x_t: Latents) -> dict[str, Tensor | None]:
-        """Size and shape of the picture, which Alpha at 1024 px is told, as when it draws."""
+        """Size and aspect of the picture, which Alpha at 1024 px gets, as when it draws."""
         if not self.denoiser.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = (side * self.autoencoder.factor for side in x_t.shape[-2:])

@@ -115,7 +115,7 @@ class PRX(FamilyPipeline):
 
     @contextmanager
     def _following(self, prompts: Sequence[str]) -> Iterator[None]:
-        """While the pipeline draws, let the transformer be told the time of every picture."""
+        """While the pipeline draws, give the transformer the time of every picture."""
 
         def told(_: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
             # with guidance it is told two times, which are one, however many pictures there are

@@ -107,7 +107,7 @@ class ZImage(FamilyPipeline):
 
 
 class ZImageOmni(ZImage):
-    """A frozen Z-Image-Omni pipeline, which may draw beside pictures; here it is given none."""
+    """A frozen Z-Image-Omni pipeline, which can draw next to pictures; here it gets none."""
 
     def _template_tokens(self, tokenizer: Any, _name: str) -> int:
         empty = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"  # the pipeline's own

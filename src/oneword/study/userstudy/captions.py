@@ -109,7 +109,7 @@ def take(folder: Path, given: Sequence[tuple[str, Any]]) -> Path:
     """Write the ``descriptions.json`` of a thing from people's answers.
 
     Args:
-        folder: The thing's pictures, beside which it is written.
+        folder: The thing's pictures; the file is written next to them.
         given: Name and content of each person's answers, as ``answers.read_files`` gives them.
 
     Raises:

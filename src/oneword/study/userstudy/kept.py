@@ -1,4 +1,4 @@
-"""People's answers as a server takes them: an SQLite file beside the forms, a row for each."""
+"""People's answers on a server: an SQLite file next to the forms, with a row for each."""
 
 from __future__ import annotations
 
