@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -316,6 +317,37 @@ def test_two_people_do_not_disturb_each_other(served, tab, browser, mugs, noise)
     assert "One picture" in text_of(other, "teach-about")
     assert "Small" not in text_of(tab, "teach-about")
     other.context.close()
+
+
+def test_a_page_at_rest_asks_once_a_second_and_only_for_the_open_tab(served, tab):
+    for name, place in (("Draw", "draw-words"), ("Library", "library-cards")):
+        open_tab(tab, name)
+        tab.locator(f"#{place}").wait_for()
+        tab.wait_for_timeout(2500)
+        tab.requested.clear()
+        tab.wait_for_timeout(4000)
+        assert 1 <= len(tab.requested) <= 6, tab.requested
+
+
+def test_a_word_is_put_in_as_often_as_it_is_clicked_on_and_a_drawing_is_not_copied(
+    served, tab, put
+):
+    file = put(served.page.workspace.words, "<chip>")
+    open_tab(tab, "Draw")
+    chip = tab.locator("#draw-words label").get_by_text("<chip>", exact=True)
+    chip.click()
+    until(lambda: text_of(tab, "draw-prompts") == "a photo of a <chip>")
+    chip.click()
+    until(lambda: text_of(tab, "draw-prompts") == "a photo of a <chip> <chip>")
+    shutil.rmtree(file.parent)
+    until(lambda: chip.count() == 0)
+    fill(tab, "draw-prompts", "a photo of a mug")
+    tab.click("#draw-draw")
+    says(tab, "draw-said", "4 pictures in")
+    images = tab.locator("#draw-drawn img")
+    until(lambda: images.count() >= 4)
+    assert str(served.page.workspace.drawings) in images.first.get_attribute("src")
+    until(lambda: images.first.evaluate("image => image.naturalWidth") > 0)
 
 
 def test_no_request_leaves_the_machine(served, tab):

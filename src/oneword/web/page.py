@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,28 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from oneword.concepts import formats
+from oneword.concepts.library import Library
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.config.web import WebConfig
 from oneword.errors import UserError, why
 from oneword.web.desk import Desk
+from oneword.web.uploads import Uploads
 from oneword.web.workspace import Workspace
 
 
 Made = list[tuple[Path, dict[str, str]]]
 """Pictures, each with what made it."""
+Shown = tuple[Hashable, Any]
+"""An output of a handler: what tells one value from the next, and the value."""
+AT_ONCE: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "queue": False,
+    "trigger_mode": "always_last",
+}
+"""How an event is bound whose answer takes no time: it passes gradio's queue, and what was
+typed meanwhile counts."""
 _Asked = TypeVar("_Asked", GenerateConfig, EditConfig, ChooseConfig)
 
 
@@ -36,17 +47,21 @@ class Page:
     config: WebConfig
     workspace: Workspace
     desk: Desk
+    library: Library
+    uploads: Uploads
 
     def learned(self) -> dict[str, Path]:
         """The run folders of the words that there are, by placeholder; of one name, the first."""
         found: dict[str, Path] = {}
-        for folder in self.workspace.learned():
-            try:
-                for concept in formats.load_all(folder):
-                    found.setdefault(concept.placeholder_token, folder)
-            except UserError:
-                continue  # the library says what is wrong with it
+        for entry in self.library.entries():  # one that cannot be read has no placeholder
+            for token in entry.tokens:
+                found.setdefault(token, self.library.root / entry.name)
         return found
+
+    def choices(self) -> Shown:
+        """The placeholders that there are, as a field's choices."""
+        tokens = (*self.learned(),)
+        return tokens, gr.update(choices=[*tokens])
 
     def new_drawing(self) -> Path:
         """A folder for pictures that does not exist yet."""
@@ -77,6 +92,38 @@ class Page:
             yield f"{len(made)} pictures in {made[0][0].parent}.", *show(config, made)
         except REFUSALS as error:
             yield sentence(error), *unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What of a tab changes without a click; it is looked at while the tab is open."""
+
+    look: Callable[..., tuple[Any, ...]]
+    """A handler, as :func:`changed` makes them."""
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+
+
+def changed(look: Callable[..., Sequence[Shown]]) -> Callable[..., tuple[Any, ...]]:
+    """A handler that leaves alone what is shown already, since drawing it anew takes time.
+
+    Args:
+        look: From the inputs, what the outputs are.
+
+    Returns:
+        A handler whose first input and output, a state that begins as ``[]``, is what was shown.
+    """
+
+    def handle(known: Sequence[Hashable], *given: Any) -> tuple[Any, ...]:
+        found = look(*given)
+        old = known if len(known) == len(found) else (object(),) * len(found)
+        values = [
+            gr.skip() if key == was else value
+            for (key, value), was in zip(found, old, strict=True)
+        ]  # fmt: skip
+        return [key for key, _ in found], *values
+
+    return handle
 
 
 REFUSALS = (UserError, OSError)

@@ -12,11 +12,11 @@ from oneword.config.commands import command_for
 from oneword.config.drawing import EditConfig, SamplingConfig
 from oneword.images import save_png
 from oneword.prompts import named
-from oneword.web.page import Page, captioned, painted_on, status
+from oneword.web.page import Page, Watch, captioned, painted_on, status
 from oneword.web.workspace import WorkspaceError
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
     # alone in its row: beside another component it is cut off
     canvas = gr.ImageEditor(
@@ -102,6 +102,7 @@ def build(page: Page) -> None:
 
     inputs = [canvas, prompt, strength, background, invert, count, seed, steps]
     run.click(work, inputs, [said, drawn, again], api_name="edit", show_progress="hidden")
+    return Watch(tuple, [], [])  # nothing changes by itself
 
 
 def _kept(given: dict[str, Any] | None, folder: Path) -> tuple[Path, Path | None]:

@@ -23,7 +23,18 @@ from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
 from oneword.web.foreseen import Foreseen
-from oneword.web.page import REFUSALS, Page, painted_on, saying, sentence, status
+from oneword.web.page import (
+    AT_ONCE,
+    REFUSALS,
+    Page,
+    Shown,
+    Watch,
+    changed,
+    painted_on,
+    saying,
+    sentence,
+    status,
+)
 from oneword.web.seen import remarks, thumbnails
 from oneword.web.workspace import WorkspaceError, mask_of
 
@@ -32,7 +43,7 @@ _AS_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff
 _UNZIPPED_MB = 256
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
     draft = gr.State("")
     with gr.Row():
@@ -150,7 +161,7 @@ def build(page: Page) -> None:
             interactive=False,
             elem_id="learning-previews",
         )
-    timer, loading = gr.Timer(1.0), gr.Timer(1.0)
+    loading = gr.Timer(1.0)
     foreseen = Foreseen(page.workspace, page.desk)
 
     settings = [
@@ -285,9 +296,9 @@ def build(page: Page) -> None:
         return command_for("train", config(*given), always=("train_data_dir", "placeholder_token"))
 
     def expected(*given: Any) -> Iterator[str]:
-        number = given[0] or page.workspace.new_draft()  # pictures change nothing of it
+        # the others change nothing of it
         try:
-            yield from foreseen.lines(config(number, *given[1:]))
+            yield from foreseen.lines(config(page.workspace.new_draft(), "*", "object", "", *given))
         except REFUSALS as error:
             yield sentence(error)
 
@@ -325,23 +336,30 @@ def build(page: Page) -> None:
         known = [path.name for path in sorted(folders, key=_written, reverse=True)]
         return [*[n for n in page.desk.standings() if n not in known], *known]
 
-    def looked(name: str | None) -> tuple[Any, ...]:
+    def looked(name: str | None) -> list[Shown]:
         """How a word's learning stands, from its run folder and what the worker said last."""
         choices = names()
         name = name or (choices[0] if choices else None)
         if not name or name not in choices:
-            return gr.update(choices=choices), "Nothing is being learned.", None, []
+            line = "Nothing is being learned."
+            return [(choices, gr.update(choices=choices)), (line, line), ((), None), ((), [])]
+        word = ((choices, name), gr.update(choices=choices, value=name))
         folder = RunFolder(page.workspace.words / name, steps=1)
         try:
             rows = folder.course()
         except UserError as error:  # its folder vanished while it was read
-            return gr.update(choices=choices, value=name), str(error), None, []
-        table = pd.DataFrame([{"step": r["step"], "loss": r["loss"]} for r in rows if "loss" in r])
-        drawn = sorted((folder.path / "previews").glob("step-*.png"), reverse=True)
-        shown = [(str(p), f"step {int(p.stem.removeprefix('step-'))}") for p in drawn[:6]]
+            return [word, (str(error), str(error)), ((), None), ((), [])]
+        points = [{"step": r["step"], "loss": r["loss"]} for r in rows if "loss" in r]
+        plot = pd.DataFrame(points) if points else None
+        drawn = sorted((folder.path / "previews").glob("step-*.png"), reverse=True)[:6]
+        shown = [(str(p), f"step {int(p.stem.removeprefix('step-'))}") for p in drawn]
         line = _line(page.desk.standing(name), folder)
-        plot = table if len(table) else None
-        return gr.update(choices=choices, value=name), line, plot, shown
+        return [
+            word,
+            (line, line),
+            ((name, len(points), points[-1:]), plot),
+            ([(p, _written(Path(p))) for p in drawn], shown),
+        ]
 
     @saying(0)
     def stopped(name: str | None) -> str:
@@ -376,36 +394,32 @@ def build(page: Page) -> None:
     look = [draft, setup, preset]
     files.upload(taken, [*look, files], [*pictures, files], api_visibility="private")
     for button, by in ((left, -1), (right, 1)):
-        button.click(moved(by), [*look, chosen], [*pictures, chosen], api_visibility="private")
-    remove.click(removed, [*look, chosen], pictures, api_visibility="private")
-    clear.click(cleared, look, pictures, api_visibility="private")
-    gr.on(
-        [setup.change, preset.change], shown_anew, look, pictures, api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
-    seen.select(opened, draft, [chosen, canvas], api_visibility="private")
-    mask.click(masked, [*look, chosen, canvas], pictures, api_visibility="private")
-    captions.input(captioned, [draft, captions], about, api_visibility="private")
-    gr.on(
-        [part.change for part in settings], written, settings, again, api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
-    gr.on(
-        [part.change for part in settings], expected, settings, takes, api_visibility="private",
-        show_progress="hidden", trigger_mode="always_last",
-    )  # fmt: skip
-    loading.tick(
-        until_loaded, None, loading, api_visibility="private", show_progress="hidden"
-    ).then(expected, settings, takes, api_visibility="private", show_progress="hidden")
+        button.click(moved(by), [*look, chosen], [*pictures, chosen], **AT_ONCE)
+    remove.click(removed, [*look, chosen], pictures, **AT_ONCE)
+    clear.click(cleared, look, pictures, **AT_ONCE)
+    gr.on([setup.change, preset.change], shown_anew, look, pictures, **AT_ONCE)
+    seen.select(opened, draft, [chosen, canvas], **AT_ONCE)
+    mask.click(masked, [*look, chosen, canvas], pictures, **AT_ONCE)
+    captions.input(captioned, [draft, captions], about, **AT_ONCE)
+    gr.on([part.change for part in settings], written, settings, again, **AT_ONCE)
+    costs = settings[4:]  # what time and memory depend on
+    counted = {
+        "api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last",
+    }  # fmt: skip
+    gr.on([part.change for part in costs], expected, costs, takes, **counted)
+    loading.tick(until_loaded, None, loading, **AT_ONCE).then(expected, costs, takes, **counted)
     plan.click(planned, settings, said, api_name="plan")
-    learn.click(begun, settings, [said, word], api_name="learn")
-    stop.click(stopped, word, said, api_name="stop")
-    go_on.click(gone_on, word, said, api_name="go_on")
-    save.click(asked_for("save"), word, said, api_name="save_now")
-    preview.click(asked_for("preview"), word, said, api_name="draw_now")
-    live = [word, stands, course, previews]
-    timer.tick(looked, word, live, api_visibility="private", show_progress="hidden")
-    word.input(looked, word, live, api_visibility="private", show_progress="hidden")
+    learn.click(begun, settings, [said, word], api_name="learn", queue=False)
+    stop.click(stopped, word, said, api_name="stop", queue=False)
+    go_on.click(gone_on, word, said, api_name="go_on", queue=False)
+    save.click(asked_for("save"), word, said, api_name="save_now", queue=False)
+    preview.click(asked_for("preview"), word, said, api_name="draw_now", queue=False)
+    known = gr.State([])
+    watch = Watch(
+        changed(looked), [known, word], [known, word, stands, course, previews]
+    )  # fmt: skip
+    word.input(watch.look, watch.inputs, watch.outputs, **AT_ONCE)
+    return watch
 
 
 def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
