@@ -89,9 +89,8 @@ def put():
 
     def put(words, token):
         file = words / token.strip("<>") / formats.LEARNED
-        formats.save_concept(
-            Concept(placeholder_token=token, rows={"clip": torch.ones(1, 64)}), file
-        )
+        rows = {"clip": torch.full((1, 48), 0.1)}  # of microworld-nano
+        formats.save_concept(Concept(placeholder_token=token, rows=rows), file)
         return file
 
     return put

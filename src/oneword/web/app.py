@@ -21,12 +21,21 @@ TABS = {
 }
 
 
+CSS = """
+/* what is said is shown whole, however narrow the page is and whatever tab was open meanwhile */
+@supports (field-sizing: content) {
+  textarea:disabled { field-sizing: content; height: auto !important; max-height: none !important; }
+}
+.caption-label, .caption { white-space: normal !important; overflow-wrap: anywhere; }
+"""
+
+
 def build(page: Page) -> gr.Blocks:
     """The page as gradio serves it."""
     with gr.Blocks(title="oneword", analytics_enabled=False, fill_width=True) as app:
         gr.Markdown("# oneword")
         model = gr.Textbox(
-            label="Model", interactive=False, max_lines=2, show_label=False, container=False,
+            label="Model", interactive=False, max_lines=20, show_label=False, container=False,
             elem_id="model",
         )  # fmt: skip
         watches, own = {}, {}

@@ -168,8 +168,15 @@ def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def status(label: str, **more: Any) -> gr.Textbox:
-    """A line in which something is said; text alone, so that nobody's HTML is drawn."""
-    return gr.Textbox(value="", label=label, interactive=False, lines=1, max_lines=6, **more)
+    """Where something is said, as high as it is long; text alone, so that no HTML is drawn."""
+    return gr.Textbox(value="", label=label, interactive=False, lines=1, max_lines=20, **more)
+
+
+def command_box(elem_id: str) -> gr.Code:
+    """Where the command that does the same is shown, as high as it is long."""
+    return gr.Code(
+        label="The command for this", wrap_lines=True, lines=2, interactive=False, elem_id=elem_id
+    )
 
 
 def painted_on(given: dict[str, Any] | None) -> Image.Image | None:

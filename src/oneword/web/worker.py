@@ -106,7 +106,7 @@ class Done:
     error: str = ""
 
 
-_NICE = 10
+_NICE = 5
 """What the worker adds to its niceness: the server and the browser go first on a busy machine."""
 
 

@@ -19,6 +19,7 @@ from oneword.web.page import (
     Watch,
     captioned,
     changed,
+    command_box,
     saying,
     status,
 )
@@ -44,13 +45,7 @@ def build(page: Page) -> Watch:
             keep = gr.Button("Keep this one", elem_id="choose-keep")
             back = gr.Button("Take back what training kept")
             said = status("What happens", elem_id="choose-said")
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("choose-command")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
                 label="With this word",

@@ -11,7 +11,7 @@ import gradio as gr
 from oneword.config.commands import command_for
 from oneword.config.drawing import GenerateConfig
 from oneword.prompts import named
-from oneword.web.page import Page, Watch, captioned, changed, status
+from oneword.web.page import Page, Watch, captioned, changed, command_box, status
 from oneword.web.workspace import WorkspaceError
 
 
@@ -34,13 +34,7 @@ def build(page: Page) -> Watch:
                 seed = gr.Number(label="First seed", value=0, precision=0)
             run = gr.Button("Compare", variant="primary", elem_id="compare-compare")
             said = status("What happens", elem_id="compare-said")
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("compare-command")
         with gr.Column(min_width=320):
             scores = gr.Dataframe(
                 headers=[*_HEAD],

@@ -13,7 +13,7 @@ from oneword.config.commands import command_for
 from oneword.config.drawing import GenerateConfig, SamplingConfig
 from oneword.errors import UserError
 from oneword.prompts import named
-from oneword.web.page import AT_ONCE, Page, Watch, captioned, changed, status
+from oneword.web.page import AT_ONCE, Page, Watch, captioned, changed, command_box, status
 from oneword.web.workspace import WorkspaceError
 
 
@@ -44,14 +44,7 @@ def build(page: Page) -> Watch:
                 negative = gr.Textbox(value="", label="Negative prompt")
                 guidance = gr.Number(label="Guidance; 0: the model's", value=0)
                 steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-                elem_id="draw-command",
-            )
+            again = command_box("draw-command")
             draw = gr.Button("Draw", variant="primary", elem_id="draw-draw")
             said = status("What happens", elem_id="draw-said")
         with gr.Column(min_width=320):

@@ -12,7 +12,7 @@ from oneword.config.commands import command_for
 from oneword.config.drawing import EditConfig, SamplingConfig
 from oneword.images import save_png
 from oneword.prompts import named
-from oneword.web.page import Page, Watch, captioned, painted_on, status
+from oneword.web.page import Page, Watch, captioned, command_box, painted_on, status
 from oneword.web.workspace import WorkspaceError
 
 
@@ -51,13 +51,7 @@ def build(page: Page) -> Watch:
             steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
             run = gr.Button("Edit", variant="primary", elem_id="edit-edit")
             said = status("What happens", elem_id="edit-said")
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("edit-command")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
         fit_columns=False,

@@ -14,7 +14,17 @@ from oneword.concepts.formats.names import file_name
 from oneword.concepts.library import Entry
 from oneword.config.commands import command
 from oneword.errors import UserError
-from oneword.web.page import AT_ONCE, Page, Shown, Watch, changed, saying, status
+from oneword.web.page import (
+    AT_ONCE,
+    REFUSALS,
+    Page,
+    Shown,
+    Watch,
+    changed,
+    command_box,
+    saying,
+    status,
+)
 from oneword.web.workspace import WorkspaceError
 
 
@@ -74,13 +84,7 @@ def build(page: Page) -> Watch:
                 label="Type this in its prompt", interactive=False, buttons=["copy"],
                 elem_id="library-typed",
             )  # fmt: skip
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("library-command")
             taken = gr.File(
                 label="Bring words in: a file of any tool",
                 file_count="multiple",
@@ -101,12 +105,12 @@ def build(page: Page) -> Watch:
             (names, gr.update(choices=names)),
         ]
 
-    @saying(1)
-    def told(name: str | None) -> tuple[Any, ...]:
+    def inside(name: str | None) -> Any:
+        """What a word's file holds."""
         if not name:
-            return "", {}
+            return {}
         file = formats.read(library.file(name))
-        return "", [
+        return [
             {
                 "word": word.placeholder_token,
                 "kind": word.kind,
@@ -116,6 +120,17 @@ def build(page: Page) -> Watch:
             }
             for word in file.concepts
         ]
+
+    @saying(1)
+    def told(name: str | None) -> tuple[Any, ...]:
+        return "", inside(name)
+
+    def inside_now(name: str | None) -> Any:
+        """The same after a change; what is said stays."""
+        try:
+            return inside(name)
+        except REFUSALS:
+            return {}
 
     @saying(0)
     def renamed(name: str | None, token: str) -> str:
@@ -197,7 +212,9 @@ def build(page: Page) -> Watch:
         (undo, restored, []),
         (merge, merged, [name, others]),
     ):
-        button.click(act, given, said, api_name=act.__name__, queue=False).then(**look)
+        button.click(act, given, said, api_name=act.__name__, queue=False).then(**look).then(
+            inside_now, name, facts, **AT_ONCE
+        )
     taken.upload(brought, taken, said, api_visibility="private").then(**look)
     write.click(written, [name, license_], [said, text, again], api_name="card")
     # a token is for this press alone: not kept, not in any command
@@ -220,7 +237,8 @@ def _title(entry: Entry) -> str:
     if entry.problem:
         return f"{entry.name}: cannot be read"
     loss = "" if entry.loss is None else f", loss {entry.loss:.3f}"
-    return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{loss})"
+    terms = "" if entry.license in ("", "unknown") else f", {entry.license}"
+    return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{loss}{terms})"
 
 
 def _card(page: Page, entry: Entry) -> str:

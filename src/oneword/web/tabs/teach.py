@@ -30,13 +30,14 @@ from oneword.web.page import (
     Shown,
     Watch,
     changed,
+    command_box,
     painted_on,
     saying,
     sentence,
     status,
 )
 from oneword.web.seen import remarks, thumbnails
-from oneword.web.workspace import WorkspaceError, mask_of
+from oneword.web.workspace import WorkspaceError, is_mask, mask_of
 
 
 _AS_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
@@ -53,6 +54,9 @@ def build(page: Page) -> Watch:
                 file_count="multiple",
                 file_types=[*_AS_PICTURES, ".zip"],
                 elem_id="teach-files",
+            )
+            folder = gr.UploadButton(
+                "Or a whole folder", file_count="directory", size="sm", elem_id="teach-folder"
             )
             seen = gr.Gallery(
                 fit_columns=False,
@@ -92,7 +96,9 @@ def build(page: Page) -> Watch:
                 elem_id="teach-initializer",
             )
             with gr.Accordion("Advanced", open=False):
-                setup = gr.Dropdown([*SETUPS], value="one-word", label="Way to find the word")
+                setup = gr.Dropdown(
+                    [*SETUPS], value="one-word", label="Way to find the word", elem_id="teach-setup"
+                )
                 preset = gr.Dropdown([*PRESETS], value="default", label="Preset")
                 vectors = gr.Number(label="Vectors; 0: the preset's", value=0, precision=0)
                 steps = gr.Number(
@@ -110,10 +116,7 @@ def build(page: Page) -> Watch:
                     value=False,
                     elem_id="teach-encoded",
                 )
-            again = gr.Code(
-                label="The command for this", wrap_lines=True, lines=2, max_lines=6,
-                interactive=False, elem_id="teach-command",
-            )  # fmt: skip
+            again = command_box("teach-command")
             takes = status("What it will take", elem_id="teach-takes")
             with gr.Row():
                 plan = gr.Button("Check it first", min_width=140, elem_id="teach-check")
@@ -228,6 +231,13 @@ def build(page: Page) -> Watch:
         except REFUSALS as error:
             return sentence(error), number, gr.skip(), gr.skip(), None
 
+    def taken_of_folder(
+        number: str, setup: str, preset: Any, given: Sequence[str] | None
+    ) -> tuple[Any, ...]:
+        """The pictures of a folder; what else it holds stays there."""
+        paths = [path for path in map(Path, given or ()) if _is_picture(path) and not is_mask(path)]
+        return taken(number, setup, preset, [*map(str, paths)])
+
     def moved(by: int) -> Callable[..., tuple[Any, ...]]:
         @saying(4)
         def move(number: str, setup: str, preset: Any, place: int) -> tuple[Any, ...]:
@@ -313,9 +323,13 @@ def build(page: Page) -> Watch:
         own = plan["config"]["inversion"]
         rate = next(iter(plan["learning_rate"].values()))["absolute"]
         notes = "".join(f" {note.capitalize()}." for note in plan["notes"])
+        steps = (
+            f" at most {own['max_train_steps']} steps of {own['train_batch_size']} samples at the "
+            f"rate {rate:.3g},"
+        )
         return (
-            f"{len(plan['pictures'])} pictures, at most {own['max_train_steps']} steps of "
-            f"{own['train_batch_size']} samples at the rate {rate:.3g}, on {plan['device']}.{notes}"
+            f"{len(plan['pictures'])} pictures,{steps if plan['num_samples'] else ''} on "
+            f"{plan['device']}.{notes}"
         )
 
     @saying(1)
@@ -392,7 +406,8 @@ def build(page: Page) -> Watch:
         return ask
 
     look = [draft, setup, preset]
-    files.upload(taken, [*look, files], [*pictures, files], api_visibility="private")
+    for field, take in ((files, taken), (folder, taken_of_folder)):
+        field.upload(take, [*look, field], [*pictures, field], api_visibility="private")
     for button, by in ((left, -1), (right, 1)):
         button.click(moved(by), [*look, chosen], [*pictures, chosen], **AT_ONCE)
     remove.click(removed, [*look, chosen], pictures, **AT_ONCE)
