@@ -319,7 +319,7 @@ def test_two_people_do_not_disturb_each_other(served, tab, browser, mugs, noise)
     other.context.close()
 
 
-def test_a_page_at_rest_asks_once_a_second_and_only_for_the_open_tab(served, tab):
+def test_a_page_at_rest_asks_once_a_second(served, tab):
     for name, place in (("Draw", "draw-words"), ("Library", "library-cards")):
         open_tab(tab, name)
         tab.locator(f"#{place}").wait_for()
@@ -424,7 +424,8 @@ def test_the_encoder_s_word_is_planned_as_what_it_is(served, tab, mugs):
 
 
 def test_a_folder_of_pictures_is_taken_and_captions_are_written_in_place(served, tab, mugs):
-    tab.set_input_files("#teach-folder", str(Path(mugs[0]).parent))
+    folder = "[data-testid='Or a whole folder-upload-button']"
+    tab.set_input_files(folder, str(Path(mugs[0]).parent))
     until(lambda: tab.locator("#teach-seen img").count() == 5)
     cell = tab.locator("#teach-captions td").filter(has_not_text=".png").first
     cell.dblclick()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -21,13 +22,14 @@ TABS = {
 }
 
 
-CSS = """
+# in the head, since gradio leaves out rules with a condition from what it calls css
+HEAD = """<style>
 /* what is said is shown whole, however narrow the page is and whatever tab was open meanwhile */
 @supports (field-sizing: content) {
   textarea:disabled { field-sizing: content; height: auto !important; max-height: none !important; }
 }
 .caption-label, .caption { white-space: normal !important; overflow-wrap: anywhere; }
-"""
+</style>"""
 
 
 def build(page: Page) -> gr.Blocks:
@@ -38,42 +40,34 @@ def build(page: Page) -> gr.Blocks:
             label="Model", interactive=False, max_lines=20, show_label=False, container=False,
             elem_id="model",
         )  # fmt: skip
-        watches, own = {}, {}
-        with gr.Tabs() as tabs:
+        watches = []
+        with gr.Tabs():
             for name, tab in TABS.items():
-                with gr.Tab(name, elem_id=f"tab-{name.lower()}") as own[name]:
-                    watches[name] = tab.build(page)
-        first, *_ = TABS
-        clocks = {name: gr.Timer(1.0, active=name == first) for name in TABS}
-        for name, watch in watches.items():
-            event = {
-                "fn": _looking(page, watch),
-                "inputs": [model, *watch.inputs],
-                "outputs": [model, *watch.outputs],
-            }
-            clocks[name].tick(**event, **AT_ONCE | {"trigger_mode": "once"})
-            own[name].select(**event, **AT_ONCE)
-            if name == first:
-                app.load(**event, **AT_ONCE)
-        tabs.select(_open_only, None, [*clocks.values()], **AT_ONCE)
+                with gr.Tab(name, elem_id=f"tab-{name.lower()}"):
+                    watches.append(tab.build(page))
+        event = {
+            "fn": _looking(page, watches),
+            "inputs": [model, *(part for watch in watches for part in watch.inputs)],
+            "outputs": [model, *(part for watch in watches for part in watch.outputs)],
+        }
+        app.load(**event, **AT_ONCE)
+        gr.Timer(1.0).tick(**event, **AT_ONCE | {"trigger_mode": "once"})
     return app
 
 
-def _looking(page: Page, watch: Watch) -> Callable[..., tuple[Any, ...]]:
-    """Look at what a tab shows, and at the model's line above it."""
+def _looking(page: Page, watches: Sequence[Watch]) -> Callable[..., tuple[Any, ...]]:
+    """Look at what the tabs show, and at the model's line above them."""
 
     def look(request: gr.Request, line: str, *given: Any) -> tuple[Any, ...]:
         if request.session_hash:
             page.uploads.heard(request.session_hash)
-        now = _model(page)
-        return gr.skip() if now == line else now, *watch.look(*given)
+        now, left = _model(page), iter(given)
+        found = [gr.skip() if now == line else now]
+        for watch in watches:
+            found += watch.look(*itertools.islice(left, len(watch.inputs)))
+        return tuple(found)
 
     return look
-
-
-def _open_only(event: gr.SelectData) -> list[gr.Timer]:
-    """Let the clock of the tab that is opened go, and no other."""
-    return [gr.Timer(active=name == event.value) for name in TABS]
 
 
 def _model(page: Page) -> str:

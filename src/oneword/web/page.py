@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from oneword.web.workspace import Workspace
 
 Made = list[tuple[Path, dict[str, str]]]
 """Pictures, each with what made it."""
-Shown = tuple[Hashable, Any]
-"""An output of a handler: what tells one value from the next, and the value."""
+Shown = tuple[Any, Any]
+"""An output of a handler: what tells one value from the next, by ``==``, and the value."""
 AT_ONCE: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
@@ -96,7 +96,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What of a tab changes without a click; it is looked at while the tab is open."""
+    """What of a tab changes without a click; it is looked at once a second."""
 
     look: Callable[..., tuple[Any, ...]]
     """A handler, as :func:`changed` makes them."""
@@ -114,7 +114,7 @@ def changed(look: Callable[..., Sequence[Shown]]) -> Callable[..., tuple[Any, ..
         A handler whose first input and output, a state that begins as ``[]``, is what was shown.
     """
 
-    def handle(known: Sequence[Hashable], *given: Any) -> tuple[Any, ...]:
+    def handle(known: Sequence[Any], *given: Any) -> tuple[Any, ...]:
         found = look(*given)
         old = known if len(known) == len(found) else (object(),) * len(found)
         values = [

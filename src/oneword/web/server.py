@@ -80,7 +80,7 @@ def serving(config: WebConfig) -> Iterator[Served]:
             allowed_paths=[str(workspace.words), str(workspace.drawings), str(workspace.away)],
             max_file_size=f"{config.max_upload_mb}mb",
             theme=gr.themes.Base(),
-            css=app.CSS,
+            head=app.HEAD,
             # of an upload, which gradio writes itself
             app_kwargs={"exception_handlers": {OSError: _refused}},
         )

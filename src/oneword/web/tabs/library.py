@@ -79,11 +79,7 @@ def build(page: Page) -> Watch:
             )
             away = gr.Button("Take away", elem_id="library-away")
             files = gr.File(label="The file", interactive=False, elem_id="library-files")
-            typed = gr.Textbox(
-                value="",
-                label="Type this in its prompt", interactive=False, buttons=["copy"],
-                elem_id="library-typed",
-            )  # fmt: skip
+            typed = status("Type this in its prompt", buttons=["copy"], elem_id="library-typed")
             again = command_box("library-command")
             taken = gr.File(
                 label="Bring words in: a file of any tool",
