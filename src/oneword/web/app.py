@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from oneword.web.page import AT_ONCE, Page, Watch
+from oneword.web.page import AT_ONCE, REFUSALS, Page, Watch
 from oneword.web.tabs import choose, compare, draw, edit, library, teach
 
 
@@ -64,7 +64,11 @@ def _looking(page: Page, watches: Sequence[Watch]) -> Callable[..., tuple[Any, .
         now, left = _model(page), iter(given)
         found = [gr.skip() if now == line else now]
         for watch in watches:
-            found += watch.look(*itertools.islice(left, len(watch.inputs)))
+            own = [*itertools.islice(left, len(watch.inputs))]
+            try:
+                found += watch.look(*own)
+            except REFUSALS:  # such as a full disk: the other tabs go on
+                found += [gr.skip()] * len(watch.outputs)
         return tuple(found)
 
     return look
