@@ -427,7 +427,7 @@ def test_a_folder_of_pictures_is_taken_and_captions_are_written_in_place(served,
     folder = "[data-testid='Or a whole folder-upload-button']"
     tab.set_input_files(folder, str(Path(mugs[0]).parent))
     until(lambda: tab.locator("#teach-seen img").count() == 5)
-    cell = tab.locator("#teach-captions td").filter(has_not_text=".png").first
+    cell = tab.locator("#teach-captions [data-testid='cell-0-1']:visible").first
     cell.dblclick()
     tab.keyboard.type("a photo of a <my-thing>")
     tab.keyboard.press("Enter")

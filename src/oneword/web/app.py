@@ -45,13 +45,13 @@ def build(page: Page) -> gr.Blocks:
             for name, tab in TABS.items():
                 with gr.Tab(name, elem_id=f"tab-{name.lower()}"):
                     watches.append(tab.build(page))
-        event = {
+        event: dict[str, Any] = {
             "fn": _looking(page, watches),
             "inputs": [model, *(part for watch in watches for part in watch.inputs)],
             "outputs": [model, *(part for watch in watches for part in watch.outputs)],
         }
         app.load(**event, **AT_ONCE)
-        gr.Timer(1.0).tick(**event, **AT_ONCE | {"trigger_mode": "once"})
+        gr.Timer(1.0).tick(**event, **(AT_ONCE | dict[str, Any](trigger_mode="once")))
     return app
 
 

@@ -198,7 +198,12 @@ def build(page: Page) -> Watch:
     watch = Watch(
         changed(looked), [known, search, name], [known, cards, listed, name, others]
     )  # fmt: skip
-    look = {"fn": watch.look, "inputs": watch.inputs, "outputs": watch.outputs, **AT_ONCE}
+    look: dict[str, Any] = {
+        "fn": watch.look,
+        "inputs": watch.inputs,
+        "outputs": watch.outputs,
+        **AT_ONCE,
+    }
     gr.on([search.input, refresh.click], **look)
     name.change(told, name, [said, facts], **AT_ONCE)
     cards.select(picked, listed, [name, said, facts], **AT_ONCE)

@@ -418,7 +418,7 @@ def build(page: Page) -> Watch:
     captions.input(captioned, [draft, captions], about, **AT_ONCE)
     gr.on([part.change for part in settings], written, settings, again, **AT_ONCE)
     costs = settings[4:]  # what time and memory depend on
-    counted = {
+    counted: dict[str, Any] = {
         "api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last",
     }  # fmt: skip
     gr.on([part.change for part in costs], expected, costs, takes, **counted)
