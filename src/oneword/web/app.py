@@ -29,6 +29,8 @@ HEAD = """<style>
   textarea:disabled { field-sizing: content; height: auto !important; max-height: none !important; }
 }
 .caption-label, .caption { white-space: normal !important; overflow-wrap: anywhere; }
+.caption-label { max-width: 100% !important; }
+#draw-facts *, #library-facts * { overflow-wrap: anywhere; }
 </style>"""
 
 

@@ -142,8 +142,12 @@ def sentence(error: UserError | OSError) -> str:
 
 
 def captioned(pictures: Made) -> list[tuple[str, str]]:
-    """Pictures as a gallery takes them, with prompt and seed."""
-    return [(str(file), f"{own['prompt']}, seed {own['seed']}") for file, own in pictures]
+    """Pictures as a gallery takes them, with the seed, and the prompt where there are several."""
+    alone = len({own["prompt"] for _, own in pictures}) == 1
+    return [
+        (str(file), f"seed {own['seed']}" if alone else f"{own['prompt']}, seed {own['seed']}")
+        for file, own in pictures
+    ]
 
 
 def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -175,8 +179,9 @@ def status(label: str, **more: Any) -> gr.Textbox:
 def command_box(elem_id: str) -> gr.Code:
     """Where the command that does the same is shown, as high as it is long."""
     return gr.Code(
-        label="The command for this", wrap_lines=True, lines=2, interactive=False, elem_id=elem_id
-    )
+        label="The command for this", wrap_lines=True, lines=2, max_lines=30, interactive=False,
+        elem_id=elem_id,
+    )  # fmt: skip
 
 
 def painted_on(given: dict[str, Any] | None) -> Image.Image | None:

@@ -31,8 +31,8 @@ def build(page: Page) -> Watch:
     with gr.Row():
         with gr.Column(min_width=320):
             run = gr.Dropdown(
-                [], label="Word, taught with saved steps", elem_id="choose-run", interactive=True,
-                allow_custom_value=True,
+                [], label="Word that was taught with saved steps", interactive=True,
+                allow_custom_value=True, elem_id="choose-run",
             )  # fmt: skip
             prompts = gr.Textbox(
                 value="",
@@ -43,7 +43,7 @@ def build(page: Page) -> Watch:
             place = gr.Slider(0, 1, value=0, step=1, label="Saved step", elem_id="choose-place")
             which = status("The step that is shown", elem_id="choose-which")
             keep = gr.Button("Keep this one", elem_id="choose-keep")
-            back = gr.Button("Take back what training kept")
+            back = gr.Button("Go back to what training kept")
             said = status("What happens", elem_id="choose-said")
             again = command_box("choose-command")
         with gr.Column(min_width=320):

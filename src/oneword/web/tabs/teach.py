@@ -81,7 +81,7 @@ def build(page: Page) -> Watch:
                 label="Captions, with the new word in each; empty: the usual sentences",
                 interactive=True,
                 wrap=True,
-                max_height=220,
+                max_height=270,
                 elem_id="teach-captions",
             )
             about = status("About the pictures", elem_id="teach-about")
@@ -102,10 +102,13 @@ def build(page: Page) -> Watch:
                 preset = gr.Dropdown([*PRESETS], value="default", label="Preset")
                 vectors = gr.Number(label="Vectors; 0: the preset's", value=0, precision=0)
                 steps = gr.Number(
-                    label="Most steps; 0: the preset's", value=0, precision=0, elem_id="teach-steps"
+                    label="Steps at most; 0: the preset's",
+                    value=0,
+                    precision=0,
+                    elem_id="teach-steps",
                 )
                 saved = gr.Number(
-                    label="Save the word every so many steps, to choose from; 0: not",
+                    label="Save the word every N steps, to choose from; 0: never",
                     value=0,
                     precision=0,
                     elem_id="teach-save-steps",
@@ -159,6 +162,7 @@ def build(page: Page) -> Watch:
             fit_columns=False,
             label="Previews, the last first",
             columns=2,
+            object_fit="contain",
             height=260,
             min_width=320,
             interactive=False,
