@@ -15,7 +15,7 @@ from oneword.web.page import Page, Watch, captioned, changed, command_box, statu
 from oneword.web.workspace import WorkspaceError
 
 
-_HEAD = ("word", "prompt", "likeness to the training pictures", "match with the prompt")
+_HEAD = ("word", "prompt", "likeness", "match")
 
 
 def build(page: Page) -> Watch:
@@ -38,7 +38,7 @@ def build(page: Page) -> Watch:
         with gr.Column(min_width=320):
             scores = gr.Dataframe(
                 headers=[*_HEAD],
-                label="Mean cosines, by the judge",
+                label="CLIP scores: likeness to the training pictures, match with the prompt",
                 interactive=False,
                 wrap=True,
                 elem_id="compare-scores",

@@ -39,7 +39,7 @@ def build(page: Page) -> Watch:
             background = gr.Dropdown(
                 ["paste", "optimize", "poisson", "blend"],
                 value="paste",
-                label="How the rest comes back",
+                label="How what was not painted over is put back",
             )
             invert = gr.Textbox(
                 value="",
