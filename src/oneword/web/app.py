@@ -29,6 +29,9 @@ HEAD = """<style>
   textarea:disabled { field-sizing: content; height: auto !important; max-height: none !important; }
 }
 .caption-label, .caption { white-space: normal !important; overflow-wrap: anywhere; }
+@media (max-width: 600px) {
+  .grid-container { grid-template-columns: repeat(2, minmax(100px, 1fr)) !important; }
+}
 .caption-label { max-width: 100% !important; }
 #draw-facts *, #library-facts * { overflow-wrap: anywhere; }
 </style>"""
