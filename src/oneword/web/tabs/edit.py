@@ -18,9 +18,10 @@ from oneword.web.workspace import WorkspaceError
 
 def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
+    gr.Markdown("Drop in a picture, then paint over what is to change.")
     # alone in its row: beside another component it is cut off
     canvas = gr.ImageEditor(
-        label="Picture; paint over what is to change",
+        label="Picture",
         type="pil",
         image_mode="RGBA",
         brush=gr.Brush(default_size=24, colors=["#ffffff"], color_mode="fixed"),
