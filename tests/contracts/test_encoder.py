@@ -297,6 +297,7 @@ def test_the_setup_ends_with_the_encoders_rows(start, tiny_sd, tiny_encoder, pho
     config = start(setup="encoder", initializer=None)
     seen = dry_run(config, tiny_sd)
     assert any("there is nothing to train" in note for note in seen["notes"])
+    assert seen["num_samples"] == 0
     outcome = train(config, backbone=tiny_sd)
     result, encoder = outcome.result, load(tiny_encoder)
     assert (result.status, result.steps) == ("finished", 0)

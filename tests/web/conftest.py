@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from browsing import CHROMIUM, FLAGS, PATIENCE_MS
+from oneword.concepts import formats
+from oneword.concepts.concept import Concept
 from oneword.config.model import ModelConfig
 from oneword.config.web import WebConfig
 from waiting import health, until
@@ -78,3 +81,16 @@ def noise(tmp_path):
     path = tmp_path / "noise.png"
     Image.effect_noise((80, 60), 90).convert("RGB").save(path)
     return str(path)
+
+
+@pytest.fixture
+def put():
+    """Puts a word into a folder of words, as if it had been learned there; gives its file."""
+
+    def put(words, token):
+        file = words / token.strip("<>") / formats.LEARNED
+        rows = {"clip": torch.full((1, 48), 0.1)}  # of microworld-nano
+        formats.save_concept(Concept(placeholder_token=token, rows=rows), file)
+        return file
+
+    return put

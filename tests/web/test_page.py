@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -318,8 +319,151 @@ def test_two_people_do_not_disturb_each_other(served, tab, browser, mugs, noise)
     other.context.close()
 
 
+def test_a_page_at_rest_asks_once_a_second(served, tab):
+    for name, place in (("Draw", "draw-words"), ("Library", "library-cards")):
+        open_tab(tab, name)
+        tab.locator(f"#{place}").wait_for()
+        tab.wait_for_timeout(2500)
+        tab.requested.clear()
+        tab.wait_for_timeout(4000)
+        assert 1 <= len(tab.requested) <= 6, tab.requested
+
+
+def test_a_word_is_put_in_as_often_as_it_is_clicked_on_and_a_drawing_is_not_copied(
+    served, tab, put
+):
+    file = put(served.page.workspace.words, "<chip>")
+    open_tab(tab, "Draw")
+    chip = tab.locator("#draw-words label").get_by_text("<chip>", exact=True)
+    chip.click()
+    until(lambda: text_of(tab, "draw-prompts") == "a photo of a <chip>")
+    chip.click()
+    until(lambda: text_of(tab, "draw-prompts") == "a photo of a <chip> <chip>")
+    shutil.rmtree(file.parent)
+    until(lambda: chip.count() == 0)
+    fill(tab, "draw-prompts", "a photo of a mug")
+    tab.click("#draw-draw")
+    says(tab, "draw-said", "4 pictures in")
+    images = tab.locator("#draw-drawn img")
+    until(lambda: images.count() >= 4)
+    assert str(served.page.workspace.drawings) in images.first.get_attribute("src")
+    until(lambda: images.first.evaluate("image => image.naturalWidth") > 0)
+
+
+def pick(tab, place, option):
+    """Choose from a dropdown."""
+    tab.locator(f"#{place} input").first.click()
+    tab.get_by_role("option", name=option, exact=True).click()
+
+
+def test_words_are_compared_with_scores(served, tab, put):
+    for token in ("<one>", "<two>"):
+        put(served.page.workspace.words, token)
+    open_tab(tab, "Compare")
+    words = tab.locator("#compare-words label")
+    until(lambda: words.get_by_text("<two>", exact=True).count() == 1)
+    tab.click("#compare-compare")
+    says(tab, "compare-said", "Two or more words are compared, got 0; choose more.")
+    for token in ("<one>", "<two>"):
+        words.get_by_text(token, exact=True).click()
+    fill(tab, "compare-prompts", "a photo of a {} on the beach")
+    tab.locator("#compare-prompts textarea").press("Tab")
+    tab.click("#compare-compare")
+    says(tab, "compare-said", "4 pictures in")
+    scores = tab.locator("#compare-scores")
+    until(lambda: "a photo of a <two> on the beach" in scores.inner_text(), 90, scores.inner_text)
+    assert "--prompts" in tab.locator("#compare-command").inner_text()
+
+
+def test_words_are_renamed_merged_deleted_brought_back_and_taken_in(served, tab, put, tmp_path):
+    words = served.page.workspace.words
+    for token in ("<ant>", "<bee>"):
+        put(words, token)
+    open_tab(tab, "Library")
+    card = tab.locator("#library-cards button")
+    card.filter(has_text="<ant>").first.click()
+    until(lambda: text_of(tab, "library-name") == "ant")
+    tab.get_by_label("New name").fill("<wasp>")
+    tab.get_by_role("button", name="Rename", exact=True).click()
+    says(tab, "library-said", "The word is <wasp> now.")
+    until(lambda: card.filter(has_text="<wasp>").count() == 1)
+    until(lambda: "<wasp>" in tab.locator("#library-facts").inner_text())
+    pick(tab, "library-others", "bee")
+    tab.click("#library-merge")
+    says(tab, "library-said", "Both are in ant-bee now.")
+    tab.click("#library-delete")
+    says(tab, "library-said", "ant is deleted; it can be brought back.")
+    assert not (words / "ant").exists()
+    tab.click("#library-undo")
+    says(tab, "library-said", "ant is back.")
+    assert (words / "ant" / formats.LEARNED).is_file()
+    file = put(tmp_path, "<fly>")
+    tab.set_input_files("#library-import input[type=file]", str(file))
+    says(tab, "library-said", "fly taken in.")
+    until(lambda: card.filter(has_text="<fly>").count() == 1)
+    for name in ("ant", "bee", "ant-bee", "fly"):
+        shutil.rmtree(words / name)
+
+
+def test_the_encoder_s_word_is_planned_as_what_it_is(served, tab, mugs):
+    drop(tab, mugs[:2], 2)
+    tab.get_by_text("Advanced").first.click()
+    tab.locator("#teach-encoded input").click()
+    command = tab.locator("#teach-command")
+    until(lambda: "--initializer encoder" in command.inner_text(), 90, command.inner_text)
+    until(lambda: "At most" in text_of(tab, "teach-takes"))
+    tab.click("#teach-check")
+    says(tab, "teach-said", "steps of")
+    assert "The word starts from what the encoder, of" in text_of(tab, "teach-said")
+    pick(tab, "teach-setup", "encoder")
+    until(lambda: "--setup encoder" in command.inner_text(), 90, command.inner_text)
+    says(tab, "teach-takes", "Nothing is trained")
+    tab.click("#teach-check")
+    said = says(tab, "teach-said", "there is nothing to train")
+    assert "steps" not in said
+
+
+def test_a_folder_of_pictures_is_taken_and_captions_are_written_in_place(served, tab, mugs):
+    folder = "[data-testid='Or a whole folder-upload-button']"
+    tab.set_input_files(folder, str(Path(mugs[0]).parent))
+    until(lambda: tab.locator("#teach-seen img").count() == 5)
+    cell = tab.locator("#teach-captions [data-testid='cell-0-1']:visible").first
+    cell.dblclick()
+    tab.keyboard.type("a photo of a <my-thing>")
+    tab.keyboard.press("Enter")
+    says(tab, "teach-about", "The captions are kept.")
+    captions = list(served.page.workspace.pictures.glob("draft-*/*.txt"))
+    assert [path.read_text() for path in captions] == ["a photo of a <my-thing>"]
+
+
+_CUT_OFF = """words => {
+  const shown = e => e.offsetParent !== null;
+  const boxes = [...document.querySelectorAll('textarea:disabled')].filter(shown);
+  for (const box of boxes) box.value = words;
+  const small = e => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1;
+  return [boxes.length, boxes.filter(small).map(e => e.closest('[id]').id)];
+}"""
+
+
+def test_what_is_said_is_never_cut_off(served, tab):
+    tab.set_viewport_size({"width": 390, "height": 900})
+    for name in ("Teach", "Choose", "Draw", "Edit", "Compare", "Library"):
+        open_tab(tab, name)
+        tab.wait_for_timeout(400)
+        count, cut_off = tab.evaluate(_CUT_OFF, "It cannot be done because of this. " * 30)
+        assert count >= 1, name
+        assert cut_off == [], name
+    open_tab(tab, "Draw")
+    fill(tab, "draw-prompts", "a photo of a mug " * 30)
+    code = tab.locator("#draw-command .cm-scroller")
+    until(lambda: "mug a photo" in code.inner_text(), 90, code.inner_text)
+    assert code.evaluate("e => e.scrollHeight <= e.clientHeight + 1")
+    wide = tab.locator("#draw-command").evaluate("e => e.scrollHeight <= e.clientHeight + 1")
+    assert wide
+
+
 def test_no_request_leaves_the_machine(served, tab):
-    for name in ("Draw", "Edit", "Compare", "Library", "Teach"):
+    for name in ("Choose", "Draw", "Edit", "Compare", "Library", "Teach"):
         open_tab(tab, name)
         tab.wait_for_timeout(500)
     hosts = {urlparse(url).hostname for url in tab.requested if url.startswith(("http", "ws"))}
@@ -329,7 +473,7 @@ def test_no_request_leaves_the_machine(served, tab):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_control_is_named_and_nothing_is_cut_off(served, tab, width):
     tab.set_viewport_size({"width": width, "height": 900})
-    for name in ("Teach", "Draw", "Edit", "Compare", "Library"):
+    for name in ("Teach", "Choose", "Draw", "Edit", "Compare", "Library"):
         open_tab(tab, name)
         tab.wait_for_timeout(400)
         wide = tab.evaluate("document.documentElement.scrollWidth")

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -35,9 +36,11 @@ from waiting import health, until
 
 
 pytest.importorskip("gradio")
+import gradio as gr
+
 from oneword.web.desk import Desk, WorkerError
 from oneword.web.foreseen import Foreseen
-from oneword.web.page import saying
+from oneword.web.page import changed, saying
 from oneword.web.server import ServerError, serving
 from oneword.web.tabs.teach import _line
 from oneword.web.workspace import Workspace, WorkspaceError
@@ -95,6 +98,8 @@ def test_words_share_a_batch_and_one_of_them_is_stopped(desk, mugs, tmp_path):
     desk.teach(run_of(mugs, tmp_path / "short", seed=1))
     until(lambda: desk.standing("short").step >= 3)
     assert desk.standing("long").phase == "learning"
+    own, theirs = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, desk._process.pid))
+    assert theirs == min(own + 5, 19)  # the page goes first
     desk.stop("long")
     until(lambda: desk.standing("long").phase == "stopped")
     until(lambda: desk.standing("short").phase == "ended")
@@ -303,6 +308,36 @@ def test_others_are_asked_for_a_password(tmp_path):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{address}/gradio_api/info")
         assert caught.value.code == 401
+
+
+def test_a_workspace_may_lie_anywhere(put, tmp_path, monkeypatch):
+    # of folders elsewhere gradio serves nothing by itself
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with serving(WebConfig(workspace=tmp_path / "web", model=NANO, port=0)) as one:
+        put(one.page.workspace.words, "<mug>")
+        call = f"{one.url}/gradio_api/call/take_away"
+        asked = urllib.request.Request(
+            call, b'{"data": ["mug", "oneword"]}', {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked) as answer:
+            number = json.load(answer)["event_id"]
+        with urllib.request.urlopen(f"{call}/{number}") as answer:
+            told = answer.read().decode()
+        assert "event: complete" in told
+        (file,) = json.loads(told.partition("data: ")[2])[1]
+        with urllib.request.urlopen(file["url"]) as answer:
+            away = one.page.workspace.away / "oneword" / file["orig_name"]
+            assert answer.read() == away.read_bytes()
+
+
+def test_what_is_shown_already_is_left_alone():
+    handle = changed(lambda name, loss: [(name, f"the word {name}"), (("loss", loss), [loss])])
+    known, *shown = handle([], "mug", 0.5)
+    assert shown == ["the word mug", [0.5]]
+    known, word, losses = handle(known, "mug", 0.4)
+    assert word == gr.skip()
+    assert losses == [0.4]
+    assert handle(known, "mug", 0.4)[1:] == (gr.skip(), gr.skip())
 
 
 def test_a_taken_port_and_a_file_as_workspace_are_sentences(tmp_path):

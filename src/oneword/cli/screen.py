@@ -212,9 +212,12 @@ def _plan_lines(event: Plan) -> list[str]:
         *(f"skipped {item}" for item in plan["skipped"]),
         *plan["notes"],
         *filter(None, [plan["memory"]]),
-        f"learning rate {rates}; up to {inversion['max_train_steps']} steps of "
-        f"{inversion['train_batch_size']} samples",
     ]
+    if plan["num_samples"]:  # otherwise a note says that nothing is trained
+        lines.append(
+            f"learning rate {rates}; up to {inversion['max_train_steps']} steps of "
+            f"{inversion['train_batch_size']} samples"
+        )
     if plan["run"] == "resume":
         lines.append("going on where this run stopped")
     return lines

@@ -1,6 +1,7 @@
 """The learned words of a folder: list, search, import, rename, delete and restore them.
 
-An SQLite file next to them records what each holds, so that a list of hundreds opens at once. The
+An SQLite file next to them records what each holds, so that a list of hundreds opens at once, and a
+library keeps its last list in memory, so that a search does not even open that file. The
 files decide: entries for files that have changed or are gone are dropped, and without the index
 everything is read again.
 """
@@ -12,7 +13,7 @@ import json
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -31,6 +32,10 @@ _WAIT_S = 30.0  # for another process that writes there
 _TABLE = """CREATE TABLE IF NOT EXISTS word (
     name TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, facts TEXT NOT NULL
 )"""
+
+
+_Stamps = dict[Path, tuple[int, int]]
+"""Sizes of files, bytes, and when they were written, ns."""
 
 
 class LibraryError(UserError):
@@ -71,6 +76,7 @@ class Library:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._last: tuple[_Stamps, list[Entry]] = {}, []
 
     def entries(self, search: str = "") -> list[Entry]:
         """The words, sorted by name; with a search, those that contain all of its terms."""
@@ -186,12 +192,14 @@ class Library:
 
     def _refreshed(self) -> list[Entry]:
         files = sorted(self.root.glob(f"*/{formats.LEARNED}"))
-        files = [path for path in files if not path.parent.name.startswith(".")]
-        stamps: dict[str, tuple[int, int]] = {}
-        for path in files:
-            with contextlib.suppress(OSError):  # deleted meanwhile
-                seen = path.stat()
-                stamps[path.parent.name] = (seen.st_size, seen.st_mtime_ns)
+        stamps = _stamps(path for path in files if not path.parent.name.startswith("."))
+        before, entries = self._last
+        if before != stamps | _stamps([self.root / INDEX]) or not before:
+            entries = self._looked_up(stamps)
+            self._last = stamps | _stamps([self.root / INDEX]), entries
+        return entries
+
+    def _looked_up(self, stamps: _Stamps) -> list[Entry]:
         try:
             return self._through_index(stamps)
         except sqlite3.DatabaseError:  # damaged, or not an SQLite file at all
@@ -200,18 +208,19 @@ class Library:
         try:
             return self._through_index(stamps)
         except sqlite3.Error:  # the folder cannot be written
-            return [self._read(name) for name in stamps]
+            return [self._read(path.parent.name) for path in stamps]
 
-    def _through_index(self, stamps: dict[str, tuple[int, int]]) -> list[Entry]:
+    def _through_index(self, stamps: _Stamps) -> list[Entry]:
         with self._index() as index:
             known = {
                 name: (size, mtime_ns, facts)
                 for name, size, mtime_ns, facts in index.execute("SELECT * FROM word")
             }
-            gone = known.keys() - stamps.keys()
+            gone = known.keys() - {path.parent.name for path in stamps}
             index.executemany("DELETE FROM word WHERE name = ?", [(name,) for name in gone])
             found: list[Entry] = []
-            for name, stamp in stamps.items():
+            for path, stamp in stamps.items():
+                name = path.parent.name
                 own = known.get(name)
                 if own is not None and own[:2] == stamp:
                     with contextlib.suppress(ValueError, TypeError):
@@ -259,6 +268,16 @@ class Library:
             steps=steps if isinstance(steps, int) else None,
             loss=loss if isinstance(loss, float) else None,
         )
+
+
+def _stamps(paths: Iterable[Path]) -> _Stamps:
+    """What tells that files have changed: their sizes, and when each was written."""
+    stamps: _Stamps = {}
+    for path in paths:
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            seen = path.stat()
+            stamps[path] = (seen.st_size, seen.st_mtime_ns)
+    return stamps
 
 
 def _entry(text: str) -> Entry:

@@ -500,6 +500,8 @@ class ResolvedConfig(InversionConfig):
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of all stages together."""
+        """Optimiser steps of all stages together; 0 of a word that an encoder makes at once."""
+        if self.form == "encoder":
+            return 0
         more = self.resolved_tuning.tuning_steps if self.setup == "pivotal" else 0
         return self.max_train_steps + more

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import gradio as gr
 
-from oneword.web.page import Page
+from oneword.web.page import AT_ONCE, REFUSALS, Page, Watch
 from oneword.web.tabs import choose, compare, draw, edit, library, teach
 
 
@@ -18,22 +22,61 @@ TABS = {
 }
 
 
+# in the head, since gradio leaves out rules with a condition from what it calls css
+HEAD = """<style>
+/* what is said is shown whole, however narrow the page is and whatever tab was open meanwhile */
+@supports (field-sizing: content) {
+  textarea:disabled { field-sizing: content; height: auto !important; max-height: none !important; }
+}
+.caption-label, .caption { white-space: normal !important; overflow-wrap: anywhere; }
+@media (max-width: 600px) {
+  .grid-container { grid-template-columns: repeat(2, minmax(100px, 1fr)) !important; }
+}
+.caption-label { max-width: 100% !important; }
+#draw-facts *, #library-facts * { overflow-wrap: anywhere; }
+</style>"""
+
+
 def build(page: Page) -> gr.Blocks:
     """The page as gradio serves it."""
     with gr.Blocks(title="oneword", analytics_enabled=False, fill_width=True) as app:
         gr.Markdown("# oneword")
         model = gr.Textbox(
-            label="Model", interactive=False, max_lines=2, show_label=False, container=False,
+            label="Model", interactive=False, max_lines=20, show_label=False, container=False,
             elem_id="model",
         )  # fmt: skip
-        gr.Timer(1.0).tick(
-            lambda: _model(page), None, model, api_visibility="private", show_progress="hidden"
-        )
+        watches = []
         with gr.Tabs():
             for name, tab in TABS.items():
                 with gr.Tab(name, elem_id=f"tab-{name.lower()}"):
-                    tab.build(page)
+                    watches.append(tab.build(page))
+        event: dict[str, Any] = {
+            "fn": _looking(page, watches),
+            "inputs": [model, *(part for watch in watches for part in watch.inputs)],
+            "outputs": [model, *(part for watch in watches for part in watch.outputs)],
+        }
+        app.load(**event, **AT_ONCE)
+        gr.Timer(1.0).tick(**event, **(AT_ONCE | dict[str, Any](trigger_mode="once")))
     return app
+
+
+def _looking(page: Page, watches: Sequence[Watch]) -> Callable[..., tuple[Any, ...]]:
+    """Look at what the tabs show, and at the model's line above them."""
+
+    def look(request: gr.Request, line: str, *given: Any) -> tuple[Any, ...]:
+        if request.session_hash:
+            page.uploads.heard(request.session_hash)
+        now, left = _model(page), iter(given)
+        found = [gr.skip() if now == line else now]
+        for watch in watches:
+            own = [*itertools.islice(left, len(watch.inputs))]
+            try:
+                found += watch.look(*own)
+            except REFUSALS:  # such as a full disk: the other tabs go on
+                found += [gr.skip()] * len(watch.outputs)
+        return tuple(found)
+
+    return look
 
 
 def _model(page: Page) -> str:

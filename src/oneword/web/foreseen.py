@@ -57,6 +57,8 @@ class Foreseen:
 
     def _time(self, config: ResolvedTrainConfig) -> str:
         own = config.inversion
+        if not own.total_steps:
+            return "Nothing is trained: the word is what the encoder makes of the pictures at once."
         steps = f"At most {own.total_steps} steps of {own.train_batch_size} samples"
         found = pace(self.workspace.words.glob("*"), config)
         if found is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,28 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from oneword.concepts import formats
+from oneword.concepts.library import Library
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.config.web import WebConfig
 from oneword.errors import UserError, why
 from oneword.web.desk import Desk
+from oneword.web.uploads import Uploads
 from oneword.web.workspace import Workspace
 
 
 Made = list[tuple[Path, dict[str, str]]]
 """Pictures, each with what made it."""
+Shown = tuple[Any, Any]
+"""An output of a handler: what tells one value from the next, by ``==``, and the value."""
+AT_ONCE: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "queue": False,
+    "trigger_mode": "always_last",
+}
+"""How an event is bound whose answer takes no time: it passes gradio's queue, and what was
+typed meanwhile counts."""
 _Asked = TypeVar("_Asked", GenerateConfig, EditConfig, ChooseConfig)
 
 
@@ -36,17 +47,21 @@ class Page:
     config: WebConfig
     workspace: Workspace
     desk: Desk
+    library: Library
+    uploads: Uploads
 
     def learned(self) -> dict[str, Path]:
         """The run folders of the words that there are, by placeholder; of one name, the first."""
         found: dict[str, Path] = {}
-        for folder in self.workspace.learned():
-            try:
-                for concept in formats.load_all(folder):
-                    found.setdefault(concept.placeholder_token, folder)
-            except UserError:
-                continue  # the library says what is wrong with it
+        for entry in self.library.entries():  # one that cannot be read has no placeholder
+            for token in entry.tokens:
+                found.setdefault(token, self.library.root / entry.name)
         return found
+
+    def choices(self) -> Shown:
+        """The placeholders that there are, as a field's choices."""
+        tokens = (*self.learned(),)
+        return tokens, gr.update(choices=[*tokens])
 
     def new_drawing(self) -> Path:
         """A folder for pictures that does not exist yet."""
@@ -79,6 +94,38 @@ class Page:
             yield sentence(error), *unchanged
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What of a tab changes without a click; it is looked at once a second."""
+
+    look: Callable[..., tuple[Any, ...]]
+    """A handler, as :func:`changed` makes them."""
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+
+
+def changed(look: Callable[..., Sequence[Shown]]) -> Callable[..., tuple[Any, ...]]:
+    """A handler that leaves alone what is shown already, since drawing it anew takes time.
+
+    Args:
+        look: From the inputs, what the outputs are.
+
+    Returns:
+        A handler whose first input and output, a state that begins as ``[]``, is what was shown.
+    """
+
+    def handle(known: Sequence[Any], *given: Any) -> tuple[Any, ...]:
+        found = look(*given)
+        old = known if len(known) == len(found) else (object(),) * len(found)
+        values = [
+            gr.skip() if key == was else value
+            for (key, value), was in zip(found, old, strict=True)
+        ]  # fmt: skip
+        return [key for key, _ in found], *values
+
+    return handle
+
+
 REFUSALS = (UserError, OSError)
 """What a person can mend, and the page says: a mistake, a full disk, a folder that has vanished."""
 
@@ -95,8 +142,12 @@ def sentence(error: UserError | OSError) -> str:
 
 
 def captioned(pictures: Made) -> list[tuple[str, str]]:
-    """Pictures as a gallery takes them, with prompt and seed."""
-    return [(str(file), f"{own['prompt']}, seed {own['seed']}") for file, own in pictures]
+    """Pictures as a gallery takes them, with the seed, and the prompt where there are several."""
+    alone = len({own["prompt"] for _, own in pictures}) == 1
+    return [
+        (str(file), f"seed {own['seed']}" if alone else f"{own['prompt']}, seed {own['seed']}")
+        for file, own in pictures
+    ]
 
 
 def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -121,8 +172,16 @@ def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def status(label: str, **more: Any) -> gr.Textbox:
-    """A line in which something is said; text alone, so that nobody's HTML is drawn."""
-    return gr.Textbox(value="", label=label, interactive=False, lines=1, max_lines=6, **more)
+    """Where something is said, as high as it is long; text alone, so that no HTML is drawn."""
+    return gr.Textbox(value="", label=label, interactive=False, lines=1, max_lines=20, **more)
+
+
+def command_box(elem_id: str) -> gr.Code:
+    """Where the command that does the same is shown, as high as it is long."""
+    return gr.Code(
+        label="The command for this", wrap_lines=True, lines=2, max_lines=30, interactive=False,
+        elem_id=elem_id,
+    )  # fmt: skip
 
 
 def painted_on(given: dict[str, Any] | None) -> Image.Image | None:

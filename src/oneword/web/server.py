@@ -13,12 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from oneword.concepts.library import Library
 from oneword.config.web import WebConfig
 from oneword.errors import UserError
 from oneword.web import app
 from oneword.web.desk import Desk
 from oneword.web.forms import Forms, routes
 from oneword.web.page import Page, sentence
+from oneword.web.uploads import Uploads
 from oneword.web.workspace import Workspace
 
 
@@ -56,7 +58,11 @@ def serving(config: WebConfig) -> Iterator[Served]:
     if auth is None and not config.is_private:
         auth = f"oneword:{secrets.token_urlsafe(12)}"
     desk = Desk(config.model, config.slots)
-    page = Page(config, workspace, desk)
+    uploads = Uploads(workspace.uploads, workspace.words)
+    uploads.sweep()
+    page = Page(config, workspace, desk, Library(workspace.words), uploads)
+    # a drawing never changes, so it is served from where it lies; gradio copies all other files
+    gr.set_static_paths(workspace.drawings)
     built = app.build(page)
     built.queue(default_concurrency_limit=8)
     try:
@@ -71,8 +77,10 @@ def serving(config: WebConfig) -> Iterator[Served]:
             ssr_mode=False,
             enable_monitoring=False,
             footer_links=["api", "settings"],
+            allowed_paths=[str(workspace.words), str(workspace.drawings), str(workspace.away)],
             max_file_size=f"{config.max_upload_mb}mb",
             theme=gr.themes.Base(),
+            head=app.HEAD,
             # of an upload, which gradio writes itself
             app_kwargs={"exception_handlers": {OSError: _refused}},
         )

@@ -5,6 +5,7 @@ The server talks to it through a pipe. Where the server is gone, it saves every 
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
@@ -105,8 +106,14 @@ class Done:
     error: str = ""
 
 
+_NICE = 5
+"""What the worker adds to its niceness: the server and the browser go first on a busy machine."""
+
+
 def work(model: ModelConfig, slots: int, pipe: Connection) -> None:
     """Serve one server until it goes; the body of the process."""
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which says so
     try:
         backbone = load_backbone(model)

@@ -13,7 +13,6 @@ from pathlib import Path
 from oneword._files import check_writable, is_plain_name, write_atomic, write_together
 from oneword.errors import UserError
 from oneword.generation.generate import slug
-from oneword.runs.folder import LEARNED
 
 
 class WorkspaceError(UserError):
@@ -64,6 +63,11 @@ class Workspace:
     def uploads(self) -> Path:
         """Folder in which the server keeps what is uploaded."""
         return self.root / "uploads"
+
+    @property
+    def away(self) -> Path:
+        """Folder with a folder of files for each tool that words were taken away for."""
+        return self.root / "taken-away"
 
     @property
     def studies(self) -> Path:
@@ -201,10 +205,6 @@ class Workspace:
             gone = f" There is no run in {folder}." if is_plain_name(name or "") else ""
             raise WorkspaceError(f"Choose a word that was taught here.{gone}")
         return folder
-
-    def learned(self) -> list[Path]:
-        """Run folders that hold a finished word, by name."""
-        return sorted(path.parent for path in self.words.glob(f"*/{LEARNED}"))
 
     @staticmethod
     def _free(there: Sequence[Path], file: Path) -> str:

@@ -11,17 +11,29 @@ import gradio as gr
 from oneword.config.commands import command, command_for
 from oneword.config.scoring import ChooseConfig
 from oneword.runs.words import choose_word, read_saved
-from oneword.web.page import Made, Page, captioned, saying, status
+from oneword.web.page import (
+    AT_ONCE,
+    Made,
+    Page,
+    Shown,
+    Watch,
+    captioned,
+    changed,
+    command_box,
+    saying,
+    status,
+)
 from oneword.web.workspace import WorkspaceError
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
     with gr.Row():
         with gr.Column(min_width=320):
             run = gr.Dropdown(
-                [], label="Word, taught with saved steps", elem_id="choose-run", interactive=True
-            )
+                [], label="Word that was taught with saved steps", interactive=True,
+                allow_custom_value=True, elem_id="choose-run",
+            )  # fmt: skip
             prompts = gr.Textbox(
                 value="",
                 label="Prompts, one a line; empty: those of the previews", lines=2,
@@ -31,15 +43,9 @@ def build(page: Page) -> None:
             place = gr.Slider(0, 1, value=0, step=1, label="Saved step", elem_id="choose-place")
             which = status("The step that is shown", elem_id="choose-which")
             keep = gr.Button("Keep this one", elem_id="choose-keep")
-            back = gr.Button("Take back what training kept")
+            back = gr.Button("Go back to what training kept")
             said = status("What happens", elem_id="choose-said")
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("choose-command")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
                 label="With this word",
@@ -91,18 +97,18 @@ def build(page: Page) -> None:
         choose_word(folder, None)
         return "The word is what training kept.", command("choose", folder, "--by", "training")
 
-    def names() -> Any:
+    def names() -> list[Shown]:
         found = {path.parent for path in page.workspace.words.glob("*/learned_embeds-steps-*")}
-        return gr.update(choices=sorted(path.name for path in found))
+        choices = sorted(path.name for path in found)
+        return [(tuple(choices), gr.update(choices=choices))]
 
     outputs = [said, made, place, which, drawn, again]
     draw.click(work, [run, prompts], outputs, api_name="steps", show_progress="hidden")
-    place.change(
-        shown, [made, place], [which, drawn], api_visibility="private", show_progress="hidden"
-    )
-    keep.click(kept, [run, made, place], [said, again], api_name="keep_step")
-    back.click(taken_back, run, [said, again], api_name="keep_trained")
-    gr.Timer(2.0).tick(names, None, run, api_visibility="private", show_progress="hidden")
+    place.change(shown, [made, place], [which, drawn], **AT_ONCE)
+    keep.click(kept, [run, made, place], [said, again], api_name="keep_step", queue=False)
+    back.click(taken_back, run, [said, again], api_name="keep_trained", queue=False)
+    known = gr.State([])
+    return Watch(changed(names), [known], [known, run])
 
 
 _FIRST = "initialiser"

@@ -11,14 +11,14 @@ import gradio as gr
 from oneword.config.commands import command_for
 from oneword.config.drawing import GenerateConfig
 from oneword.prompts import named
-from oneword.web.page import Page, captioned, status
+from oneword.web.page import Page, Watch, captioned, changed, command_box, status
 from oneword.web.workspace import WorkspaceError
 
 
-_HEAD = ("word", "prompt", "likeness to the training pictures", "match with the prompt")
+_HEAD = ("word", "prompt", "likeness", "match")
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
     with gr.Row():
         with gr.Column(min_width=320):
@@ -34,17 +34,11 @@ def build(page: Page) -> None:
                 seed = gr.Number(label="First seed", value=0, precision=0)
             run = gr.Button("Compare", variant="primary", elem_id="compare-compare")
             said = status("What happens", elem_id="compare-said")
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("compare-command")
         with gr.Column(min_width=320):
             scores = gr.Dataframe(
                 headers=[*_HEAD],
-                label="Mean cosines, by the judge",
+                label="CLIP scores: likeness to the training pictures, match with the prompt",
                 interactive=False,
                 wrap=True,
                 elem_id="compare-scores",
@@ -96,10 +90,8 @@ def build(page: Page) -> None:
     run.click(
         work, inputs, [said, scores, drawn, again], api_name="compare", show_progress="hidden"
     )
-    gr.Timer(2.0).tick(
-        lambda: gr.update(choices=[*page.learned()]), None, words, api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
+    known = gr.State([])
+    return Watch(changed(lambda: [page.choices()]), [known], [known, words])
 
 
 def _rows(words: Sequence[str], facts: Sequence[dict[str, str]]) -> list[list[str]]:

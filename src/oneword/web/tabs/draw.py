@@ -13,14 +13,14 @@ from oneword.config.commands import command_for
 from oneword.config.drawing import GenerateConfig, SamplingConfig
 from oneword.errors import UserError
 from oneword.prompts import named
-from oneword.web.page import Page, captioned, status
+from oneword.web.page import AT_ONCE, Page, Watch, captioned, changed, command_box, status
 from oneword.web.workspace import WorkspaceError
 
 
 _EMPTY = "a photo of "
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
     with gr.Row():
         with gr.Column(min_width=320):
@@ -44,13 +44,7 @@ def build(page: Page) -> None:
                 negative = gr.Textbox(value="", label="Negative prompt")
                 guidance = gr.Number(label="Guidance; 0: the model's", value=0)
                 steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("draw-command")
             draw = gr.Button("Draw", variant="primary", elem_id="draw-draw")
             said = status("What happens", elem_id="draw-said")
         with gr.Column(min_width=320):
@@ -124,25 +118,21 @@ def build(page: Page) -> None:
             count=3,
         )  # fmt: skip
 
-    def put_in(prompts: str, word: str | None) -> str:
+    def put_in(prompts: str, word: str | None) -> tuple[str, None]:
+        """The prompts with the word, which may be clicked on again."""
         if not word:
-            return prompts
-        return f"{prompts.rstrip()} {word}" if prompts.strip() else f"{_EMPTY}a {word}"
+            return prompts, None
+        return (f"{prompts.rstrip()} {word}" if prompts.strip() else f"{_EMPTY}a {word}"), None
 
     def told(made: Sequence[dict[str, str]], event: gr.SelectData) -> dict[str, str]:
         return made[event.index]
 
     draw.click(work, settings, [said, drawn, made, again], api_name="draw", show_progress="hidden")
-    words.input(put_in, [prompts, words], prompts, api_visibility="private")
-    drawn.select(told, made, facts, api_visibility="private")
-    gr.on(
-        [part.change for part in settings], written, settings, again, api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
-    gr.Timer(2.0).tick(
-        lambda: gr.update(choices=[*page.learned()]), None, words, api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
+    words.input(put_in, [prompts, words], [prompts, words], **AT_ONCE)
+    drawn.select(told, made, facts, **AT_ONCE)
+    gr.on([part.change for part in settings], written, settings, again, **AT_ONCE)
+    known = gr.State([])
+    return Watch(changed(lambda: [page.choices()]), [known], [known, words])
 
 
 def _initializers(files: dict[str, Path]) -> dict[str, str]:

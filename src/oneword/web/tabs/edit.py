@@ -12,15 +12,16 @@ from oneword.config.commands import command_for
 from oneword.config.drawing import EditConfig, SamplingConfig
 from oneword.images import save_png
 from oneword.prompts import named
-from oneword.web.page import Page, captioned, painted_on, status
+from oneword.web.page import Page, Watch, captioned, command_box, painted_on, status
 from oneword.web.workspace import WorkspaceError
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
+    gr.Markdown("Drop in a picture, then paint over what is to change.")
     # alone in its row: beside another component it is cut off
     canvas = gr.ImageEditor(
-        label="Picture; paint over what is to change",
+        label="Picture",
         type="pil",
         image_mode="RGBA",
         brush=gr.Brush(default_size=24, colors=["#ffffff"], color_mode="fixed"),
@@ -39,7 +40,7 @@ def build(page: Page) -> None:
             background = gr.Dropdown(
                 ["paste", "optimize", "poisson", "blend"],
                 value="paste",
-                label="How the rest comes back",
+                label="How what was not painted over is put back",
             )
             invert = gr.Textbox(
                 value="",
@@ -51,13 +52,7 @@ def build(page: Page) -> None:
             steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
             run = gr.Button("Edit", variant="primary", elem_id="edit-edit")
             said = status("What happens", elem_id="edit-said")
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            again = command_box("edit-command")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
         fit_columns=False,
@@ -102,6 +97,7 @@ def build(page: Page) -> None:
 
     inputs = [canvas, prompt, strength, background, invert, count, seed, steps]
     run.click(work, inputs, [said, drawn, again], api_name="edit", show_progress="hidden")
+    return Watch(tuple, [], [])  # nothing changes by itself
 
 
 def _kept(given: dict[str, Any] | None, folder: Path) -> tuple[Path, Path | None]:

@@ -7,25 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from oneword._files import read_text, write_together
 from oneword.concepts import card, formats
 from oneword.concepts.formats.names import file_name
-from oneword.concepts.library import Entry, Library
+from oneword.concepts.library import Entry
 from oneword.config.commands import command
 from oneword.errors import UserError
-from oneword.images import open_picture
-from oneword.web.page import Page, saying, status
+from oneword.web.page import (
+    AT_ONCE,
+    REFUSALS,
+    Page,
+    Shown,
+    Watch,
+    changed,
+    command_box,
+    saying,
+    status,
+)
 from oneword.web.workspace import WorkspaceError
 
 
-_BLANK = (96, 96)  # px, of a word without a preview
-
-
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
-    library = Library(page.workspace.words)
+    library = page.library
     with gr.Row():
         search = gr.Textbox(value="", label="Search", elem_id="library-search", scale=3)
         refresh = gr.Button("Look again", min_width=100, scale=1)
@@ -38,7 +43,9 @@ def build(page: Page) -> None:
     listed = gr.State([])
     with gr.Row():
         with gr.Column(min_width=320):
-            name = gr.Dropdown([], label="Word", elem_id="library-name", interactive=True)
+            name = gr.Dropdown(
+                [], label="Word", elem_id="library-name", interactive=True, allow_custom_value=True
+            )
             facts = gr.JSON(label="What is inside", elem_id="library-facts")
             with gr.Row():
                 token = gr.Textbox(value="", label="New name", min_width=160)
@@ -49,7 +56,7 @@ def build(page: Page) -> None:
             with gr.Row():
                 others = gr.Dropdown(
                     [], label="Merge with", multiselect=True, min_width=160, interactive=True,
-                    elem_id="library-others",
+                    elem_id="library-others", allow_custom_value=True,
                 )  # fmt: skip
                 merge = gr.Button("Merge", min_width=90, elem_id="library-merge")
             with gr.Accordion("Card and Hub", open=False):
@@ -72,18 +79,8 @@ def build(page: Page) -> None:
             )
             away = gr.Button("Take away", elem_id="library-away")
             files = gr.File(label="The file", interactive=False, elem_id="library-files")
-            typed = gr.Textbox(
-                value="",
-                label="Type this in its prompt", interactive=False, buttons=["copy"],
-                elem_id="library-typed",
-            )  # fmt: skip
-            again = gr.Code(
-                label="The command for this",
-                wrap_lines=True,
-                lines=2,
-                max_lines=6,
-                interactive=False,
-            )
+            typed = status("Type this in its prompt", buttons=["copy"], elem_id="library-typed")
+            again = command_box("library-command")
             taken = gr.File(
                 label="Bring words in: a file of any tool",
                 file_count="multiple",
@@ -91,24 +88,25 @@ def build(page: Page) -> None:
             )
     said = status("What happened", elem_id="library-said")
 
-    def looked(search: str, name: str | None) -> tuple[Any, ...]:
+    def looked(search: str, name: str | None) -> list[Shown]:
+        """The cards, their words' names, and the fields that choose among these."""
         entries = library.entries(search or "")
-        shown = [(_card(library, entry), _title(entry)) for entry in entries]
+        cards = [(_card(page, entry), _title(entry)) for entry in entries]
         names = [entry.name for entry in entries]
         kept = name if name in names else (names[0] if names else None)
-        return shown, names, gr.update(choices=names, value=kept), gr.update(choices=names)
+        return [
+            (cards, cards),
+            (names, names),
+            ((names, kept), gr.update(choices=names, value=kept)),
+            (names, gr.update(choices=names)),
+        ]
 
-    def looked_again(search: str, name: str | None, listed: Sequence[str]) -> tuple[Any, ...]:
-        """As ``looked``, where words have come or gone since."""
-        names = [entry.name for entry in library.entries(search or "")]
-        return (gr.skip(),) * 4 if names == [*listed] else looked(search, name)
-
-    @saying(1)
-    def told(name: str | None) -> tuple[Any, ...]:
+    def inside(name: str | None) -> Any:
+        """What a word's file holds."""
         if not name:
-            return "", {}
+            return {}
         file = formats.read(library.file(name))
-        return "", [
+        return [
             {
                 "word": word.placeholder_token,
                 "kind": word.kind,
@@ -118,6 +116,17 @@ def build(page: Page) -> None:
             }
             for word in file.concepts
         ]
+
+    @saying(1)
+    def told(name: str | None) -> tuple[Any, ...]:
+        return "", inside(name)
+
+    def inside_now(name: str | None) -> Any:
+        """The same after a change; what is said stays."""
+        try:
+            return inside(name)
+        except REFUSALS:
+            return {}
 
     @saying(0)
     def renamed(name: str | None, token: str) -> str:
@@ -159,7 +168,7 @@ def build(page: Page) -> None:
     def taken_away(name: str | None, layout: Any) -> tuple[Any, ...]:
         path = library.file(_given(name))
         words = formats.load_all(path)
-        target = page.workspace.root / "taken-away" / layout
+        target = page.workspace.away / layout
         found: list[str] = []
         types = []
         for word in words:
@@ -181,43 +190,42 @@ def build(page: Page) -> None:
                 lines.append(f"{path.name}: {error}")
         return "\n".join(lines)
 
-    def picked(names: Sequence[str], event: gr.SelectData) -> str:
-        return str(names[event.index])
+    def picked(names: Sequence[str], event: gr.SelectData) -> tuple[Any, ...]:
+        name = str(names[event.index])
+        return name, *told(name)
 
-    seen = [cards, listed, name, others]
-    gr.on(
-        [search.input, refresh.click],
-        looked,
-        [search, name],
-        seen,
-        api_visibility="private",
-        show_progress="hidden",
-        trigger_mode="always_last",  # letters that are typed while it looks count
-    )
-    gr.Timer(2.0).tick(
-        looked_again, [search, name, listed], seen, api_visibility="private",
-        show_progress="hidden",
+    known = gr.State([])
+    watch = Watch(
+        changed(looked), [known, search, name], [known, cards, listed, name, others]
     )  # fmt: skip
-    name.change(told, name, [said, facts], api_visibility="private", show_progress="hidden")
-    cards.select(picked, listed, name, api_visibility="private", show_progress="hidden")
+    look: dict[str, Any] = {
+        "fn": watch.look,
+        "inputs": watch.inputs,
+        "outputs": watch.outputs,
+        **AT_ONCE,
+    }
+    gr.on([search.input, refresh.click], **look)
+    name.change(told, name, [said, facts], **AT_ONCE)
+    cards.select(picked, listed, [name, said, facts], **AT_ONCE)
     for button, act, given in (
         (rename, renamed, [name, token]),
         (delete, deleted, [name]),
         (undo, restored, []),
         (merge, merged, [name, others]),
     ):
-        button.click(act, given, said, api_name=act.__name__).then(
-            looked, [search, name], seen, api_visibility="private", show_progress="hidden"
+        button.click(act, given, said, api_name=act.__name__, queue=False).then(**look).then(
+            inside_now, name, facts, **AT_ONCE
         )
-    taken.upload(brought, taken, said, api_visibility="private").then(
-        looked, [search, name], seen, api_visibility="private", show_progress="hidden"
-    )
+    taken.upload(brought, taken, said, api_visibility="private").then(**look)
     write.click(written, [name, license_], [said, text, again], api_name="card")
     # a token is for this press alone: not kept, not in any command
     push.click(pushed, [name, repository, secret], [said, again], api_visibility="private").then(
-        lambda: "", None, secret, api_visibility="private", show_progress="hidden"
+        lambda: "", None, secret, **AT_ONCE
     )
-    away.click(taken_away, [name, layout], [said, files, typed, again], api_name="take_away")
+    away.click(
+        taken_away, [name, layout], [said, files, typed, again], api_name="take_away", queue=False
+    )
+    return watch
 
 
 def _given(name: str | None) -> str:
@@ -230,14 +238,14 @@ def _title(entry: Entry) -> str:
     if entry.problem:
         return f"{entry.name}: cannot be read"
     loss = "" if entry.loss is None else f", loss {entry.loss:.3f}"
-    return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{loss})"
+    terms = "" if entry.license in ("", "unknown") else f", {entry.license}"
+    return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{loss}{terms})"
 
 
-def _card(library: Library, entry: Entry) -> Image.Image:
-    """A word's picture, or a blank one."""
-    path = library.preview(entry.name)
+def _card(page: Page, entry: Entry) -> str:
+    """The file of a word's picture."""
     try:
-        picture = Image.new("RGB", _BLANK, "lightgrey") if path is None else open_picture(path)
-    except UserError:
-        picture = Image.new("RGB", _BLANK, "lightgrey")
-    return picture.convert("RGB")
+        preview = page.library.preview(entry.name)
+    except UserError:  # it was deleted meanwhile
+        preview = None
+    return str(page.uploads.small(preview))

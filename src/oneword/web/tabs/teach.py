@@ -23,16 +23,28 @@ from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
 from oneword.web.desk import Standing, WorkerError
 from oneword.web.foreseen import Foreseen
-from oneword.web.page import REFUSALS, Page, painted_on, saying, sentence, status
+from oneword.web.page import (
+    AT_ONCE,
+    REFUSALS,
+    Page,
+    Shown,
+    Watch,
+    changed,
+    command_box,
+    painted_on,
+    saying,
+    sentence,
+    status,
+)
 from oneword.web.seen import remarks, thumbnails
-from oneword.web.workspace import WorkspaceError, mask_of
+from oneword.web.workspace import WorkspaceError, is_mask, mask_of
 
 
 _AS_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 _UNZIPPED_MB = 256
 
 
-def build(page: Page) -> None:
+def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
     draft = gr.State("")
     with gr.Row():
@@ -42,6 +54,9 @@ def build(page: Page) -> None:
                 file_count="multiple",
                 file_types=[*_AS_PICTURES, ".zip"],
                 elem_id="teach-files",
+            )
+            folder = gr.UploadButton(
+                "Or a whole folder", file_count="directory", size="sm", elem_id="teach-folder"
             )
             seen = gr.Gallery(
                 fit_columns=False,
@@ -66,7 +81,7 @@ def build(page: Page) -> None:
                 label="Captions, with the new word in each; empty: the usual sentences",
                 interactive=True,
                 wrap=True,
-                max_height=220,
+                max_height=270,
                 elem_id="teach-captions",
             )
             about = status("About the pictures", elem_id="teach-about")
@@ -81,14 +96,19 @@ def build(page: Page) -> None:
                 elem_id="teach-initializer",
             )
             with gr.Accordion("Advanced", open=False):
-                setup = gr.Dropdown([*SETUPS], value="one-word", label="Way to find the word")
+                setup = gr.Dropdown(
+                    [*SETUPS], value="one-word", label="Way to find the word", elem_id="teach-setup"
+                )
                 preset = gr.Dropdown([*PRESETS], value="default", label="Preset")
                 vectors = gr.Number(label="Vectors; 0: the preset's", value=0, precision=0)
                 steps = gr.Number(
-                    label="Most steps; 0: the preset's", value=0, precision=0, elem_id="teach-steps"
+                    label="Steps at most; 0: the preset's",
+                    value=0,
+                    precision=0,
+                    elem_id="teach-steps",
                 )
                 saved = gr.Number(
-                    label="Save the word every so many steps, to choose from; 0: not",
+                    label="Save the word every N steps, to choose from; 0: never",
                     value=0,
                     precision=0,
                     elem_id="teach-save-steps",
@@ -99,10 +119,7 @@ def build(page: Page) -> None:
                     value=False,
                     elem_id="teach-encoded",
                 )
-            again = gr.Code(
-                label="The command for this", wrap_lines=True, lines=2, max_lines=6,
-                interactive=False, elem_id="teach-command",
-            )  # fmt: skip
+            again = command_box("teach-command")
             takes = status("What it will take", elem_id="teach-takes")
             with gr.Row():
                 plan = gr.Button("Check it first", min_width=140, elem_id="teach-check")
@@ -145,12 +162,13 @@ def build(page: Page) -> None:
             fit_columns=False,
             label="Previews, the last first",
             columns=2,
+            object_fit="contain",
             height=260,
             min_width=320,
             interactive=False,
             elem_id="learning-previews",
         )
-    timer, loading = gr.Timer(1.0), gr.Timer(1.0)
+    loading = gr.Timer(1.0)
     foreseen = Foreseen(page.workspace, page.desk)
 
     settings = [
@@ -216,6 +234,13 @@ def build(page: Page) -> None:
             return *shown(number, setup, preset, " ".join(problems)), None
         except REFUSALS as error:
             return sentence(error), number, gr.skip(), gr.skip(), None
+
+    def taken_of_folder(
+        number: str, setup: str, preset: Any, given: Sequence[str] | None
+    ) -> tuple[Any, ...]:
+        """The pictures of a folder; what else it holds stays there."""
+        paths = [path for path in map(Path, given or ()) if _is_picture(path) and not is_mask(path)]
+        return taken(number, setup, preset, [*map(str, paths)])
 
     def moved(by: int) -> Callable[..., tuple[Any, ...]]:
         @saying(4)
@@ -285,9 +310,9 @@ def build(page: Page) -> None:
         return command_for("train", config(*given), always=("train_data_dir", "placeholder_token"))
 
     def expected(*given: Any) -> Iterator[str]:
-        number = given[0] or page.workspace.new_draft()  # pictures change nothing of it
+        # the others change nothing of it
         try:
-            yield from foreseen.lines(config(number, *given[1:]))
+            yield from foreseen.lines(config(page.workspace.new_draft(), "*", "object", "", *given))
         except REFUSALS as error:
             yield sentence(error)
 
@@ -302,9 +327,13 @@ def build(page: Page) -> None:
         own = plan["config"]["inversion"]
         rate = next(iter(plan["learning_rate"].values()))["absolute"]
         notes = "".join(f" {note.capitalize()}." for note in plan["notes"])
+        steps = (
+            f" at most {own['max_train_steps']} steps of {own['train_batch_size']} samples at the "
+            f"rate {rate:.3g},"
+        )
         return (
-            f"{len(plan['pictures'])} pictures, at most {own['max_train_steps']} steps of "
-            f"{own['train_batch_size']} samples at the rate {rate:.3g}, on {plan['device']}.{notes}"
+            f"{len(plan['pictures'])} pictures,{steps if plan['num_samples'] else ''} on "
+            f"{plan['device']}.{notes}"
         )
 
     @saying(1)
@@ -325,23 +354,30 @@ def build(page: Page) -> None:
         known = [path.name for path in sorted(folders, key=_written, reverse=True)]
         return [*[n for n in page.desk.standings() if n not in known], *known]
 
-    def looked(name: str | None) -> tuple[Any, ...]:
+    def looked(name: str | None) -> list[Shown]:
         """How a word's learning stands, from its run folder and what the worker said last."""
         choices = names()
         name = name or (choices[0] if choices else None)
         if not name or name not in choices:
-            return gr.update(choices=choices), "Nothing is being learned.", None, []
+            line = "Nothing is being learned."
+            return [(choices, gr.update(choices=choices)), (line, line), ((), None), ((), [])]
+        word = ((choices, name), gr.update(choices=choices, value=name))
         folder = RunFolder(page.workspace.words / name, steps=1)
         try:
             rows = folder.course()
         except UserError as error:  # its folder vanished while it was read
-            return gr.update(choices=choices, value=name), str(error), None, []
-        table = pd.DataFrame([{"step": r["step"], "loss": r["loss"]} for r in rows if "loss" in r])
-        drawn = sorted((folder.path / "previews").glob("step-*.png"), reverse=True)
-        shown = [(str(p), f"step {int(p.stem.removeprefix('step-'))}") for p in drawn[:6]]
+            return [word, (str(error), str(error)), ((), None), ((), [])]
+        points = [{"step": r["step"], "loss": r["loss"]} for r in rows if "loss" in r]
+        plot = pd.DataFrame(points) if points else None
+        drawn = sorted((folder.path / "previews").glob("step-*.png"), reverse=True)[:6]
+        shown = [(str(p), f"step {int(p.stem.removeprefix('step-'))}") for p in drawn]
         line = _line(page.desk.standing(name), folder)
-        plot = table if len(table) else None
-        return gr.update(choices=choices, value=name), line, plot, shown
+        return [
+            word,
+            (line, line),
+            ((name, len(points), points[-1:]), plot),
+            ([(p, _written(Path(p))) for p in drawn], shown),
+        ]
 
     @saying(0)
     def stopped(name: str | None) -> str:
@@ -374,38 +410,35 @@ def build(page: Page) -> None:
         return ask
 
     look = [draft, setup, preset]
-    files.upload(taken, [*look, files], [*pictures, files], api_visibility="private")
+    for field, take in ((files, taken), (folder, taken_of_folder)):
+        field.upload(take, [*look, field], [*pictures, field], api_visibility="private")
     for button, by in ((left, -1), (right, 1)):
-        button.click(moved(by), [*look, chosen], [*pictures, chosen], api_visibility="private")
-    remove.click(removed, [*look, chosen], pictures, api_visibility="private")
-    clear.click(cleared, look, pictures, api_visibility="private")
-    gr.on(
-        [setup.change, preset.change], shown_anew, look, pictures, api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
-    seen.select(opened, draft, [chosen, canvas], api_visibility="private")
-    mask.click(masked, [*look, chosen, canvas], pictures, api_visibility="private")
-    captions.input(captioned, [draft, captions], about, api_visibility="private")
-    gr.on(
-        [part.change for part in settings], written, settings, again, api_visibility="private",
-        show_progress="hidden",
-    )  # fmt: skip
-    gr.on(
-        [part.change for part in settings], expected, settings, takes, api_visibility="private",
-        show_progress="hidden", trigger_mode="always_last",
-    )  # fmt: skip
-    loading.tick(
-        until_loaded, None, loading, api_visibility="private", show_progress="hidden"
-    ).then(expected, settings, takes, api_visibility="private", show_progress="hidden")
+        button.click(moved(by), [*look, chosen], [*pictures, chosen], **AT_ONCE)
+    remove.click(removed, [*look, chosen], pictures, **AT_ONCE)
+    clear.click(cleared, look, pictures, **AT_ONCE)
+    gr.on([setup.change, preset.change], shown_anew, look, pictures, **AT_ONCE)
+    seen.select(opened, draft, [chosen, canvas], **AT_ONCE)
+    mask.click(masked, [*look, chosen, canvas], pictures, **AT_ONCE)
+    captions.input(captioned, [draft, captions], about, **AT_ONCE)
+    gr.on([part.change for part in settings], written, settings, again, **AT_ONCE)
+    costs = settings[4:]  # what time and memory depend on
+    counted: dict[str, Any] = {
+        "api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last",
+    }  # fmt: skip
+    gr.on([part.change for part in costs], expected, costs, takes, **counted)
+    loading.tick(until_loaded, None, loading, **AT_ONCE).then(expected, costs, takes, **counted)
     plan.click(planned, settings, said, api_name="plan")
-    learn.click(begun, settings, [said, word], api_name="learn")
-    stop.click(stopped, word, said, api_name="stop")
-    go_on.click(gone_on, word, said, api_name="go_on")
-    save.click(asked_for("save"), word, said, api_name="save_now")
-    preview.click(asked_for("preview"), word, said, api_name="draw_now")
-    live = [word, stands, course, previews]
-    timer.tick(looked, word, live, api_visibility="private", show_progress="hidden")
-    word.input(looked, word, live, api_visibility="private", show_progress="hidden")
+    learn.click(begun, settings, [said, word], api_name="learn", queue=False)
+    stop.click(stopped, word, said, api_name="stop", queue=False)
+    go_on.click(gone_on, word, said, api_name="go_on", queue=False)
+    save.click(asked_for("save"), word, said, api_name="save_now", queue=False)
+    preview.click(asked_for("preview"), word, said, api_name="draw_now", queue=False)
+    known = gr.State([])
+    watch = Watch(
+        changed(looked), [known, word], [known, word, stands, course, previews]
+    )  # fmt: skip
+    word.input(watch.look, watch.inputs, watch.outputs, **AT_ONCE)
+    return watch
 
 
 def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
