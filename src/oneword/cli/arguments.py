@@ -397,6 +397,8 @@ class MicroworldTrainArguments(_Seeded):
     """Pictures that the denoiser sees in this stage, over the last third of which its rate falls; unset: the recipe's."""
     oracle_samples: int | None = None
     """Pictures for which the oracle is trained on from its landed weights; unset: it is taken as it is."""
+    world: Literal[1, 2] | None = None
+    """Version of the world that the oracle learns to read; unset: the landed model's."""
     land: Path | None = None
     """Folder in which to put the finished model together afterwards."""
 
