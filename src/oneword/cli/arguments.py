@@ -27,6 +27,7 @@ from oneword.errors import require
 
 
 Embedded = Literal["microworld", "microworld-nano"]
+EmbeddedOrFolder = Embedded | Path
 HeldOutName = Literal[
     "gold-mug", "parrot", "midnight-teapot", "clown-fish", "candy-house", "circus-bus", "racer",
     "pirate-boat", "rose-vase", "picnic-basket", "royal-chair", "disco-lamp", "fairy-mushroom",
@@ -407,8 +408,8 @@ class MicroworldTrainArguments(_Seeded):
 class MicroworldEvaluateArguments(_Seeded):
     """Read generated pictures back and compare with the truth of their prompts."""
 
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     num_prompts: int = 500
     """Prompts that never occurred in training, one picture each."""
     num_people: int = 100
@@ -465,8 +466,8 @@ class SampleArguments:
 
     prompts: tyro.conf.Positional[tuple[str, ...]]
     """Sentences of the embedded model's world, such as "a photo of a red mug on the beach"."""
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     output_dir: Path = Path("microworld-sample")
     """Folder for the pictures."""
     num_images_per_prompt: int = 4
@@ -482,8 +483,8 @@ class SampleArguments:
 class ExploreArguments(_Seeded):
     """Make contact sheets: nouns, places, relations drawn beside generated; held-out concepts."""
 
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     output_dir: Path = Path("microworld-sheets")
     """Folder for the sheets."""
     seed: int = 0
@@ -523,8 +524,8 @@ class CodebookArguments(_Seeded):
 class MicroworldCardArguments:
     """Print how an embedded model was made and what it scores, as JSON."""
 
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword._files import read_json, write_atomic, write_json_atomic
+from oneword.config.model import CARD
 from oneword.errors import UserError
 from oneword.microworld.making import models
 from oneword.microworld.making.models import SIZES
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder for each model of ``models.SIZES``."""
-CARD = "card.json"
 ENCODERS = "encoders"
 CODEBOOK = "codebook.safetensors"
 """Rows that stand for the cells of the landed autoencoder's latents."""
