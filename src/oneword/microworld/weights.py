@@ -17,11 +17,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword._files import read_json, write_atomic, write_json_atomic
-from oneword.config.model import CARD
+from oneword.concepts.concept import ConceptError, world_of
+from oneword.config.model import CARD, is_embedded
 from oneword.errors import UserError
 from oneword.microworld.making import models
 from oneword.microworld.making.models import SIZES
@@ -118,6 +120,32 @@ def version(name: str = "microworld") -> str:
 def world(name: str = "microworld") -> int:
     """Version of the world whose pictures an embedded model was made from."""
     return card(name).get("world", FIRST_WORLD)
+
+
+def told(model: str) -> dict[str, int]:
+    """What a record says of a model besides its name: of an embedded one, which world it is of."""
+    return {"world": world(model)} if is_embedded(model) else {}
+
+
+def check_word(token: str, provenance: Mapping[str, Any], model: str) -> None:
+    """Refuse a word that was learned on an embedded model of another world.
+
+    Args:
+        token: The word.
+        provenance: What its file says of it.
+        model: Name of the model that is to read it.
+
+    Raises:
+        ConceptError: it is of another world.
+    """
+    theirs = world_of(provenance)
+    if theirs is None or not is_embedded(model) or theirs == world(model):
+        return
+    raise ConceptError(
+        f"The word {token!r} must be of the model's world, version {world(model)}, got one that "
+        f"was learned in version {theirs}; learn it again from its pictures, or pass the folder of "
+        f"a model of version {theirs} as --model."
+    )
 
 
 def check_card(folder: Path) -> None:
