@@ -1,4 +1,4 @@
-"""Words, run folders and studies say which world of the embedded model they are of, and keep to it."""
+"""Words, run folders and studies say which world of the embedded model they are of."""
 
 from __future__ import annotations
 

@@ -66,10 +66,14 @@ class _Seeded:
 class DemoArguments:
     """Learn a held-out thing from five shipped pictures, or your own one, draw with the word, score it."""
 
-    concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
-    """What to learn: things that the embedded model has never seen."""
+    concept: Literal["gold-mug", "parrot", "snowman"] | None = None
+    """What to learn: things that the embedded model has never seen; unset: gold-mug, or on a model of the second world the rocket that artists drew."""
+    thing: str | None = None
+    """Any other held-out thing of the model's world, such as windmill, which is drawn; the nearest names are offered."""
     picture: Path | None = None
     """A picture of your own to learn in their place, best a transparent PNG of a mascot or sticker: it is set on other grounds at each step."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     output_dir: Path = Path("oneword-demo")
     """Folder for everything; run the same command again to go on or to score anew."""
     seed: int = 0
@@ -83,6 +87,11 @@ class DemoArguments:
         require(
             self.num_images_per_prompt >= 1,
             f"num_images_per_prompt must be 1 or more, got {self.num_images_per_prompt}.",
+        )
+        given = [n for n in ("concept", "thing", "picture") if getattr(self, n) is not None]
+        require(
+            len(given) <= 1,
+            f"The demo learns one thing, got --{' and --'.join(given)}; leave all but one out.",
         )
         check_seeds(self.seed, self.num_images_per_prompt)
 
@@ -481,7 +490,7 @@ class SampleArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreArguments(_Seeded):
-    """Make contact sheets: nouns, places, relations drawn beside generated; held-out concepts."""
+    """Make contact sheets of the model's world, drawn beside generated, and of what is held out."""
 
     model: EmbeddedOrFolder = "microworld"
     """Which embedded model, or the folder of one."""

@@ -227,6 +227,11 @@ def asked(template: str) -> dict[str, str]:
 def concept_seen(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dict[str, float]:
     """Share of pictures in which a held-out concept is read, by template."""
     head, value = ("concept", concept.name) if concept.thing else ("style", concept.style)
+    return seen_as(read, head, value)
+
+
+def seen_as(read: Mapping[str, Sequence[Reading]], head: str, value: str) -> dict[str, float]:
+    """Share of pictures whose attribute is read as a value, by template."""
     return {
         template: sum(picture[head] == value for picture in pictures) / len(pictures)
         for template, pictures in read.items()
