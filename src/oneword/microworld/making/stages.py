@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 from oneword.microworld import weights
-from oneword.microworld.making import models, oracle
+from oneword.microworld.making import models, oracle, wide_oracle
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import Run, Workshop, seed_weights
 from oneword.microworld.world import captions, concepts, drawing, held_out, inventory, scenes
+
+
+_Reader = TypeVar("_Reader", oracle.Oracle, wide_oracle.WideOracle)
 
 
 def pixels_of(pictures: np.ndarray, device: torch.device) -> Tensor:
@@ -250,29 +254,29 @@ def held_out_scene(concept: held_out.HeldOut, rng: np.random.Generator) -> inven
 
 def train_oracle(shop: Workshop) -> bool:
     """The classifier that scores, trained on drawings of which some have gone through the VAE."""
-    seed_weights(shop.recipe, "oracle")
-    reader = oracle.Oracle(shop.recipe.sizes.oracle_width, shop.recipe.sizes.size_px)
-    return train_reader(shop, reader, oracle_batch, oracle.attribute_loss)
+    return train_reader(shop, oracle.Oracle, oracle_batch, oracle.attribute_loss)
 
 
 def train_reader(
     shop: Workshop,
-    reader: oracle.Trunk,
+    kind: type[_Reader],
     batch: Callable[[np.random.Generator, int, int], tuple[np.ndarray, list[dict[str, str]]]],
     loss: Callable[[Mapping[str, Tensor], Sequence[Mapping[str, str]]], Tensor],
-    finish: Callable[[AutoencoderKL], None] | None = None,
+    finish: Callable[[_Reader, AutoencoderKL], None] | None = None,
 ) -> bool:
     """Train an oracle of either world.
 
     Args:
         shop: Where and how.
-        reader: The oracle.
+        kind: Of the oracle.
         batch: Draws so many pictures of a side in pixels, and says what is true of them.
         loss: Of what is read against what is true.
-        finish: What is done to the trained oracle, with the VAE, before it is written.
+        finish: What is done to the trained oracle, by means of the VAE, before it is written.
     """
     recipe = shop.recipe
+    seed_weights(recipe, "oracle")
     vae = weights.load_vae(shop.folder).to(shop.device).eval().requires_grad_(False)
+    reader = kind(recipe.sizes.oracle_width, recipe.sizes.size_px)
     reader = reader.to(shop.device, memory_format=torch.channels_last)
     run = Run(shop, "oracle", recipe.oracle, {"oracle": reader})
     for rng in run.steps():
@@ -290,7 +294,7 @@ def train_reader(
         run.update(found)
     if shop.rank == 0:
         if finish is not None and run.done:
-            finish(vae)
+            finish(reader, vae)
         weights.save_part(shop.folder, "oracle", reader)
     return run.done
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from oneword.microworld.making import stages, wide_oracle
 from oneword.microworld.making.oracle import NONE
 from oneword.microworld.making.recipe import Recipe
-from oneword.microworld.making.run import Workshop, seed_weights
+from oneword.microworld.making.run import Workshop
+from oneword.microworld.making.wide_oracle import WideOracle
 from oneword.microworld.world import artwork, held_out, scenes, wide_drawing, wide_scenes
 from oneword.microworld.world.inventory import HIDDEN_STYLES, NOUNS, PROFESSIONS, STYLES, Scene
 from oneword.microworld.world.wide_scenes import WideScene
@@ -97,15 +98,11 @@ def each(rng: np.random.Generator, num: int) -> Iterator[tuple[Scene | WideScene
 
 def train_oracle(shop: Workshop) -> bool:
     """The second world's oracle, from the landed one's trunk; at the end it is calibrated."""
-    recipe = shop.recipe
-    seed_weights(recipe, "oracle")
-    reader = wide_oracle.WideOracle(recipe.sizes.oracle_width, recipe.sizes.size_px)
 
-    def finish(vae: AutoencoderKL) -> None:
-        if recipe.num_calibration:
-            wide_oracle.calibrate(reader.eval(), _calibrating(shop, vae))
+    def finish(reader: WideOracle, vae: AutoencoderKL) -> None:
+        wide_oracle.calibrate(reader.eval(), _calibrating(shop, vae))
 
-    return stages.train_reader(shop, reader, batch, wide_oracle.attribute_loss, finish)
+    return stages.train_reader(shop, WideOracle, batch, wide_oracle.attribute_loss, finish)
 
 
 @torch.no_grad()
