@@ -30,7 +30,6 @@ from oneword.config.encoder import LATENTS
 from oneword.config.model import ModelConfig
 from oneword.microworld import weights
 from oneword.microworld.making import wide
-from oneword.microworld.making.models import SIZES
 from oneword.microworld.making.wide_oracle import WideOracle
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
@@ -101,7 +100,7 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     encoder = wide.text_encoder(wide.WideRecipe(model="microworld-nano"), tokens)
     encoder.half().save_pretrained(folder / "pipeline/text_encoder")
     tokens.save_pretrained(folder / "pipeline/tokenizer")
-    sizes = SIZES["microworld-nano"]
+    sizes = weights.SIZES["microworld-nano"]
     with torch.random.fork_rng():
         torch.manual_seed(0)  # noqa: TID251
         oracle = WideOracle(sizes.oracle_width, sizes.size_px)

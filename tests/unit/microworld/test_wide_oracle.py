@@ -14,7 +14,7 @@ pytest.importorskip("skia")
 
 from oneword.cli.main import main
 from oneword.microworld import weights
-from oneword.microworld.making import models, oracle, train as training, wide_oracle, wide_reading
+from oneword.microworld.making import oracle, oracle_pictures, train as training, wide_oracle
 from oneword.microworld.making.oracle import NONE
 from oneword.microworld.making.recipe import Recipe, Stage, recipe_for
 from oneword.microworld.making.wide_oracle import PARTS, WideOracle, prototypes, truth
@@ -22,6 +22,7 @@ from oneword.microworld.world import artwork, concepts, inventory, unseen, wide_
 from oneword.microworld.world.wide_scenes import Figure, WideScene
 
 
+SIZES = weights.SIZES
 RECIPE = Recipe(
     model="microworld-nano",
     world=2,
@@ -36,7 +37,7 @@ RECIPE = Recipe(
 def reader(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # noqa: TID251
-        return WideOracle(models.NANO.oracle_width, models.NANO.size_px).eval()
+        return WideOracle(SIZES[RECIPE.model].oracle_width, SIZES[RECIPE.model].size_px).eval()
 
 
 def test_all_nouns_and_held_out_things_have_one_prototype_each():
@@ -73,7 +74,7 @@ def test_what_is_true_of_a_picture_of_either_world():
 
 def test_every_truth_is_a_value_that_the_oracle_knows():
     rng = np.random.default_rng(0)
-    drawn = [wide_reading.sample(rng) for _ in range(3000)]
+    drawn = [oracle_pictures.sample(rng) for _ in range(3000)]
     told = [truth(scene, concept) for scene, concept in drawn]
     for found in told:
         assert all(
@@ -157,15 +158,15 @@ def test_a_stopped_training_goes_on_to_the_same_bits(work, tmp_path):
 
 
 def test_its_accuracy_is_of_every_attribute_and_through_the_vae(work):
-    found = wide_reading.oracle_accuracy(work, RECIPE)
+    found = oracle_pictures.oracle_accuracy(work, RECIPE)
     assert {"thing", "scene", "colour", "style", "relation", "count", "look"} <= found.keys()
     assert all(0 <= share <= 1 for share in found.values())
 
 
 def test_calibration_draws_everything_that_has_a_prototype(monkeypatch):
     few = {slug: artwork.things()[slug] for slug in ("rocket", "elephant", "lion")}
-    monkeypatch.setattr(wide_reading.artwork, "things", lambda: few)
-    drawn = list(wide_reading.each(np.random.default_rng(0), 4))
+    monkeypatch.setattr(oracle_pictures.artwork, "things", lambda: few)
+    drawn = list(oracle_pictures.each(np.random.default_rng(0), 4))
     pairs = [(s, c) for s, c in drawn if isinstance(s, WideScene)]
     assert [len(s.things) for s, _ in pairs].count(2) in (2, 3)
     own = {c for _, c in drawn} - {NONE}
@@ -194,7 +195,7 @@ def test_the_recipe_of_the_second_world_sees_more():
 
 def test_the_weights_stay_small():
     with torch.device("meta"):
-        full = WideOracle(models.MICROWORLD.oracle_width, models.MICROWORLD.size_px)
+        full = WideOracle(SIZES["microworld"].oracle_width, SIZES["microworld"].size_px)
     assert 2 * sum(t.numel() for t in full.state_dict().values()) < 3.6e6
 
 

@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import weights
-from oneword.microworld.making import stages as making, wide_reading
+from oneword.microworld.making import oracle_pictures, stages as making
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
 from oneword.microworld.world.sets import FIRST_WORLD
@@ -50,7 +50,7 @@ _OF_EVERY_WORLD = ("vae", "judge", "oracle", "guide")
 
 def _reading(recipe: Recipe) -> Any:
     """The module that trains and measures the oracle of the recipe's world."""
-    return making if recipe.world == FIRST_WORLD else wide_reading
+    return making if recipe.world == FIRST_WORLD else oracle_pictures
 
 
 def stages_of(recipe: Recipe) -> tuple[str, ...]:
