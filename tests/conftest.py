@@ -23,13 +23,13 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
 import tiny
 from oneword.config.encoder import LATENTS
 from oneword.config.model import ModelConfig
 from oneword.microworld import weights
-from oneword.microworld.making import wide
+from oneword.microworld.making import models, wide
 from oneword.microworld.making.wide_oracle import WideOracle
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
@@ -97,13 +97,13 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     kept_out = shutil.ignore_patterns("encoders", "projector", "codebook.safetensors")
     shutil.copytree(weights.WEIGHTS / "microworld-nano", folder, ignore=kept_out)
     tokens = wide.tokenizer()
-    encoder = wide.text_encoder(wide.WideRecipe(model="microworld-nano"), tokens)
-    encoder.half().save_pretrained(folder / "pipeline/text_encoder")
     tokens.save_pretrained(folder / "pipeline/tokenizer")
     sizes = weights.SIZES["microworld-nano"]
     with torch.random.fork_rng():
         torch.manual_seed(0)  # noqa: TID251
+        encoder = CLIPTextModel(models.text_config(tokens, sizes, sizes.text_layers))
         oracle = WideOracle(sizes.oracle_width, sizes.size_px)
+    encoder.half().save_pretrained(folder / "pipeline/text_encoder")
     oracle.start_from(weights.load_oracle("microworld-nano"))
     save_file(oracle.half().state_dict(), folder / "oracle.safetensors")
     told = {n: v for n, v in weights.card_of(folder).items() if n not in ("sha256", "codebook")}
