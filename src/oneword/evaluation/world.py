@@ -31,7 +31,7 @@ BARS = {
     "both nouns": 0.8,
     "relation": 0.7,
 }
-"""What a model of the first world should reach on prompts that never occurred in training."""
+"""Goals for a model of the first world on prompts that never occurred in training."""
 WIDE_BARS = {
     "noun on plain ground": 0.92,
     "noun in places": 0.85,
@@ -54,7 +54,7 @@ class WorldScores:
     value: dict[str, float]
     ceiling: dict[str, float]
     num: dict[str, int]
-    """Prompts that ask for the attribute."""
+    """Number of prompts that ask for the attribute."""
     bars: Mapping[str, float] = field(default_factory=lambda: BARS)
     """What was wished of the model's world."""
     appearance: dict[str, dict[str, float]]
@@ -146,9 +146,9 @@ def evaluate_world(
 
     Args:
         backbone: An embedded model; its world decides the prompts.
-        num_prompts: Prompts, one picture each.
-        seed: Of the prompts and of the pictures.
-        num_people: Pictures of each profession that has a documented bias.
+        num_prompts: Number of prompts, with one picture each.
+        seed: Seed of the prompts and of the pictures.
+        num_people: Pictures of each profession with a documented bias.
         sampling: Unset fields take the model's default.
         batch_size: Pictures drawn at once.
         on_picture: Called with the progress of drawing.

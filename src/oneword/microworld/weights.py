@@ -100,12 +100,12 @@ def guide_folder(name: str = "microworld") -> Path:
 
 
 def projector_folder(name: str = "microworld") -> Path:
-    """Folder of an embedded model's projector from pictures, where one has landed."""
+    """Folder of an embedded model's projector from pictures, if there is one."""
     return folder_of(name) / "projector"
 
 
 def encoder_file(name: str, num_vectors: int) -> Path | None:
-    """The landed encoder of an embedded model that gives so many rows, or fewer; ``None``: none."""
+    """The shipped encoder of an embedded model with this number of rows, or fewer, if any."""
     found = {int(p.stem): p for p in (folder_of(name) / ENCODERS).glob("*.safetensors")}
     fitting = [num for num in found if num <= num_vectors]
     return found[max(fitting)] if fitting else None
@@ -184,7 +184,7 @@ def add_encoder(folder: Path, data: bytes, num_vectors: int, details: dict[str, 
 
 
 def card(name: str = "microworld") -> dict[str, Any]:
-    """How an embedded model was made and what it scores; empty where none has landed."""
+    """How an embedded model was made, and its scores; empty if the model is not in the package."""
     return card_of(folder_of(name))
 
 
@@ -195,13 +195,13 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 
 def prediction_type(name: str = "microworld") -> str:
-    """What an embedded model's denoiser was trained to return, as its own scheduler says."""
+    """What an embedded model's denoiser was trained to predict, from its own scheduler."""
     path = folder_of(name) / "pipeline" / "scheduler" / "scheduler_config.json"
     return read_json(path, {"prediction_type": str})["prediction_type"]
 
 
 def add_scores(scores: dict[str, Any], name: str = "microworld") -> None:
-    """Put scores into an embedded model's card."""
+    """Add scores to an embedded model's card."""
     write_json_atomic(folder_of(name) / CARD, card(name) | {"scores": scores})
 
 
@@ -468,7 +468,7 @@ def load_oracle(
 
     Args:
         name: Of the embedded model, or its folder.
-        path: File of the weights; unset: the landed ones.
+        path: File of the weights; unset: the shipped ones.
         of_world: Which world it reads; unset: the model's own.
     """
     from safetensors.torch import load_file

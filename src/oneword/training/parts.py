@@ -180,8 +180,8 @@ def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, 
 
     Raises:
         JobError: the file holds more than rows, or rows of other text encoders, or too many.
-        ConceptError: its rows are those of a CLIP that draws nothing, or of another world.
-        FormatError: there is no such file, or it holds no embedding, or several.
+        ConceptError: its rows are for a CLIP that draws nothing, or for another world.
+        FormatError: the file is missing, or has no embedding or several.
     """
     word = load_concept(file)
     if word.kind != ROWS or word.deltas:

@@ -50,8 +50,8 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
         PlaceholderError: two concepts share a placeholder, one is a word of the model, or its rows
             are for another model.
         DeltaError: a concept's weight deltas are for another model.
-        ConceptError: a concept's rows are those of a CLIP that draws nothing, and is not this one,
-            or of another world of the embedded model.
+        ConceptError: a concept's rows are for a CLIP that draws nothing, and is not this one, or
+            for another world of the embedded model.
     """
     for concept in concepts:
         weights.check_word(

@@ -206,7 +206,7 @@ def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -
 def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     """Put a work folder's model together in ``target``, with the card of how it was made.
 
-    A work folder in which the guide alone was made adds it to the model that lies in ``target``.
+    A work folder with only a guide adds it to the model in ``target``.
 
     Raises:
         WeightsError: a part is missing or of another world, or ``target`` holds something else.

@@ -244,7 +244,7 @@ def _read(path: Path, _changed: int, _size: int) -> Encoder:
 
 
 def version_of(backbone: Backbone) -> str:
-    """Of an embedded model the checksum of its weights, in short; of any other nothing."""
+    """A short checksum of an embedded model's weights; empty for other models."""
     if not is_embedded(backbone.name):
         return ""
     return weights.version(backbone.name)
