@@ -32,7 +32,8 @@ import psutil
 import tyro
 from _common import machine, record
 
-from oneword.cli.demo import copy_pictures
+from oneword.cli.demo import copy_pictures, pictures_of
+from oneword.microworld.world.learnable import find
 
 
 State = Literal["idle", "busy", "niced"]
@@ -72,7 +73,7 @@ def main() -> None:
         (way, state): [] for way in arguments.ways for state in arguments.states
     }
     with tempfile.TemporaryDirectory() as name:
-        pictures, _ = copy_pictures("gold-mug", Path(name))
+        pictures, _ = copy_pictures(pictures_of(find("gold-mug", 1), 1, 128), Path(name))
         for repeat in range(arguments.repeats):
             for state in arguments.states:
                 with _others(state):

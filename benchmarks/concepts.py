@@ -2,6 +2,9 @@ r"""How well the default preset learns microworld's held-out concepts, with 95 %
 
     python benchmarks/concepts.py --half test --json scores.json \
         --markdown docs/explanation/concepts.md
+    python benchmarks/concepts.py --model FOLDER --families shape style
+
+The model's world says what is held out: of the second, the artists' things are the shapes.
 
 Every concept is learned from five pictures with each seed. The same sentences are drawn with the
 word, with its initialiser and with the best existing noun, and the oracle says in how many pictures
@@ -44,8 +47,10 @@ from oneword.evaluation.metrics import mean_interval
 from oneword.images import contact_sheet, from_uint8, save_png
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
-from oneword.microworld.world import concepts, held_out
-from oneword.microworld.world.drawn import concept_masks, concept_pictures, concept_plain
+from oneword.microworld.making.wide_oracle import WideOracle
+from oneword.microworld.world import held_out, learnable
+from oneword.microworld.world.learnable import Learnable
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.training.job import Job
@@ -63,10 +68,14 @@ from five pictures.
 class Arguments:
     """Learn and score held-out concepts."""
 
+    model: str = "microworld"
+    """Embedded model, or the folder of one."""
     half: held_out.Half = "test"
     """Which half: presets are tuned on "development", numbers are reported on "test"."""
     names: tuple[str, ...] = ()
     """Held-out concepts in place of the half's."""
+    families: tuple[held_out.Family, ...] = ("shape", "recombination", "character", "style")
+    """Which of the half's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training, each with other pictures of the concept."""
     cut_out: int = 0
@@ -96,21 +105,25 @@ class _Bench:
     arguments: Arguments
     backbone: Backbone
     judge: Judge
-    oracle: Oracle
+    oracle: Oracle | WideOracle
 
 
 @cache
 def _bench(arguments: Arguments) -> _Bench:
     torch.set_num_threads(1)
-    backbone = load_backbone(ModelConfig())
-    return _Bench(arguments, backbone, load_judge(None, backbone), weights.load_oracle())
+    backbone = load_backbone(ModelConfig(model=arguments.model))
+    oracle = weights.load_oracle(arguments.model)
+    return _Bench(arguments, backbone, load_judge(None, backbone), oracle)
 
 
 def main() -> None:
     """Learn, score, print."""
     arguments = tyro.cli(Arguments)
-    chosen = arguments.names or tuple(
-        c.name for c in held_out.HELD_OUT if concepts.half(c) == arguments.half
+    version = weights.world(arguments.model)
+    chosen = tuple(learnable.find(name, version).name for name in arguments.names) or tuple(
+        one.name
+        for one in learnable.learnable(version).values()
+        if one.half == arguments.half and one.family in arguments.families
     )
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs: list[dict[str, Any]] = []
@@ -118,6 +131,11 @@ def main() -> None:
     if arguments.json is not None and arguments.json.exists():
         text = arguments.json.read_text(encoding="utf-8")
         for run in json.loads(text, object_hook=_with_nan):
+            if run.get("world", FIRST_WORLD) != version:
+                raise SystemExit(
+                    f"{arguments.json} holds rows of another world than the model's, {version}; "
+                    "pass another file as --json."
+                )
             (runs if (run["seed"], run["concept"]) in pairs else others).append(run)
     done = {(run["seed"], run["concept"]) for run in runs}
     waiting = [pair for pair in pairs if pair not in done]
@@ -155,7 +173,8 @@ def _learn_and_score(
     arguments: Arguments, pairs: Sequence[tuple[int, str]]
 ) -> list[dict[str, Any]]:
     bench = _bench(arguments)
-    chosen = [(seed, concepts.get(name)) for seed, name in pairs]
+    version = weights.world(arguments.model)
+    chosen = [(seed, learnable.find(name, version)) for seed, name in pairs]
     jobs = [_job(bench, concept, seed) for seed, concept in chosen]
     runs = []
     for (seed, concept), job, result in zip(
@@ -167,34 +186,29 @@ def _learn_and_score(
     return runs
 
 
-def _job(bench: _Bench, concept: held_out.HeldOut, seed: int) -> Job:
-    style = concept.thing is None
+def _job(bench: _Bench, concept: Learnable, seed: int) -> Job:
     config = dataclasses.replace(
         bench.arguments.inversion,
         initializer_token=concept.noun,
-        learnable_property="style" if style else "object",
+        learnable_property="style" if concept.is_style else "object",
         seed=seed,
     )
     count, size = bench.arguments.cut_out, bench.backbone.resolution
     if not count:
-        drawn = concept_pictures(concept, seed=seed, size=size)
+        drawn = concept.pictures(seed=seed, size=size)
         return Job(name=concept.name, pictures=from_uint8(drawn), config=config)
-    drawn = from_uint8(concept_plain(concept, num=count, seed=seed, size=size))
-    solid = torch.stack(
-        [
-            torch.from_numpy(masks["silhouette"]).float()[None]
-            for masks in concept_masks(concept, num=count, seed=seed, size=size, plain=True)
-        ]
-    )
+    drawn = from_uint8(concept.plain(count, seed, size))
+    masks = concept.plain_masks(count, seed, size)
+    solid = torch.stack([torch.from_numpy(mask).float()[None] for mask in masks])
     white = torch.where(solid > 0, drawn, 1.0)
     return Job(name=concept.name, pictures=white, masks=solid, opacity=solid, config=config)
 
 
 def _scored(
-    bench: _Bench, concept: held_out.HeldOut, job: Job, learned: Concept, seed: int
+    bench: _Bench, concept: Learnable, job: Job, learned: Concept, seed: int
 ) -> dict[str, Any]:
-    plain = from_uint8(concept_plain(concept, size=bench.backbone.resolution))
-    is_style = concept.thing is None
+    plain = from_uint8(concept.plain(size=bench.backbone.resolution))
+    is_style = concept.is_style
     protocol = harness.protocol_for(
         bench.backbone.family,
         learnable_property="style" if is_style else "object",
@@ -220,16 +234,20 @@ def _scored(
         method: {t: bench.oracle.read(pixels) for t, pixels in pictures.items()}
         for method, pictures in found.pictures.items()
     }
-    seen = {method: world.concept_seen(r, concept) for method, r in read.items()}
-    return {
-        "concept": concept.name,
-        "family": concept.family,
-        "seed": seed,
-        "words": {name: text for name, (text, _) in methods.items()},
-        "seen": {method: share[protocol.photo] for method, share in seen.items()},
-        "seen_by_prompt": seen[harness.CONCEPT],
-        "edits": world.edits_obeyed(read[harness.CONCEPT]),
-    } | found.plain()
+    seen = {method: world.seen_as(r, *concept.read_as) for method, r in read.items()}
+    return (
+        weights.told(bench.arguments.model)
+        | {
+            "concept": concept.name,
+            "family": concept.family,
+            "seed": seed,
+            "words": {name: text for name, (text, _) in methods.items()},
+            "seen": {method: share[protocol.photo] for method, share in seen.items()},
+            "seen_by_prompt": seen[harness.CONCEPT],
+            "edits": world.edits_obeyed(read[harness.CONCEPT]),
+        }
+        | found.plain()
+    )
 
 
 def _table(arguments: Arguments, runs: list[dict[str, Any]]) -> str:

@@ -30,11 +30,12 @@ from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browsing import CHROMIUM, FLAGS, PATIENCE_MS, open_tab
-from oneword.cli.demo import copy_pictures
+from oneword.cli.demo import copy_pictures, pictures_of
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.web import WebConfig
+from oneword.microworld.world.learnable import find
 from oneword.web.server import serving
 from waiting import health, until
 
@@ -59,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         model = ModelConfig(model=arguments.model)
         config = WebConfig(workspace=Path(name) / "oneword-web", port=0, model=model)
-        pictures, _ = copy_pictures("gold-mug", Path(name))
+        pictures, _ = copy_pictures(pictures_of(find("gold-mug", 1), 1, 128), Path(name))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with serving(config) as served:
             until(lambda: health(served)["status"] == "ok")

@@ -13,6 +13,7 @@ import briefly  # noqa: F401  (before torch)
 # isort: split
 
 import os
+import shutil
 
 
 # no test finds out about the network by itself
@@ -21,11 +22,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "0")
 import huggingface_hub
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
+from safetensors.torch import save_file
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
 import tiny
 from oneword.config.encoder import LATENTS
 from oneword.config.model import ModelConfig
+from oneword.microworld import weights
+from oneword.microworld.making import models, wide
+from oneword.microworld.making.wide_oracle import WideOracle
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.training.encoder.files import FILE, About, Encoder
@@ -83,6 +88,27 @@ def tiny_encoder(tiny_sd, tmp_path_factory):
     file = tmp_path_factory.mktemp("encoder") / FILE
     file.write_bytes(Encoder.of(network, about, tiny_sd, tower).data())
     return file
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny model of the second world: its words, an oracle of it, nothing learned."""
+    folder = tmp_path_factory.mktemp("worlds") / "second"
+    kept_out = shutil.ignore_patterns("encoders", "projector", "codebook.safetensors")
+    shutil.copytree(weights.WEIGHTS / "microworld-nano", folder, ignore=kept_out)
+    tokens = wide.tokenizer()
+    tokens.save_pretrained(folder / "pipeline/tokenizer")
+    sizes = weights.SIZES["microworld-nano"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # noqa: TID251
+        encoder = CLIPTextModel(models.text_config(tokens, sizes, sizes.text_layers))
+        oracle = WideOracle(sizes.oracle_width, sizes.size_px)
+    encoder.half().save_pretrained(folder / "pipeline/text_encoder")
+    oracle.start_from(weights.load_oracle("microworld-nano"))
+    save_file(oracle.half().state_dict(), folder / "oracle.safetensors")
+    told = {n: v for n, v in weights.card_of(folder).items() if n not in ("sha256", "codebook")}
+    weights.seal(folder, told | {"world": 2, "name": "second"})
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

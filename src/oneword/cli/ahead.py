@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from oneword.config.model import AUTO, EMBEDDED, ModelConfig
+from oneword.config.model import AUTO, ModelConfig, is_embedded
 
 
 AWAY = threading.Event()
@@ -32,7 +32,7 @@ def read_ahead(model: ModelConfig) -> threading.Thread | None:
     Returns:
         The thread that asks; ``None``: this system cannot be asked, or there is nothing to read.
     """
-    if not hasattr(os, "posix_fadvise") or model.model in EMBEDDED:
+    if not hasattr(os, "posix_fadvise") or is_embedded(model.model):
         return None
     files, room = [], _SHARE * psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # the loader says what is wrong with it
@@ -69,7 +69,9 @@ def look_for_hub(chosen: Any) -> threading.Thread | None:
     """
     model = getattr(chosen, "model", None)
     model = model.model if isinstance(model, ModelConfig) else AUTO
-    named = model not in (*EMBEDDED, AUTO) or any(getattr(chosen, n, None) for n in _BY_NAME)
+    named = not (is_embedded(model) or model == AUTO) or any(
+        getattr(chosen, n, None) for n in _BY_NAME
+    )
     if not named or "HF_HUB_OFFLINE" in os.environ or urllib.request.getproxies():
         return None
     thread = threading.Thread(target=_look, daemon=True)

@@ -27,6 +27,7 @@ from oneword.errors import require
 
 
 Embedded = Literal["microworld", "microworld-nano"]
+EmbeddedOrFolder = Embedded | Path
 HeldOutName = Literal[
     "gold-mug", "parrot", "midnight-teapot", "clown-fish", "candy-house", "circus-bus", "racer",
     "pirate-boat", "rose-vase", "picnic-basket", "royal-chair", "disco-lamp", "fairy-mushroom",
@@ -65,10 +66,14 @@ class _Seeded:
 class DemoArguments:
     """Learn a held-out thing from five shipped pictures, or your own one, draw with the word, score it."""
 
-    concept: Literal["gold-mug", "parrot", "snowman"] = "gold-mug"
-    """What to learn: things that the embedded model has never seen."""
+    concept: Literal["gold-mug", "parrot", "snowman"] | None = None
+    """What to learn: things that the embedded model has never seen; unset: gold-mug, or on a model of the second world the rocket that artists drew."""
+    thing: str | None = None
+    """Any other held-out thing of the model's world, such as windmill, which is drawn; the nearest names are offered."""
     picture: Path | None = None
     """A picture of your own to learn in their place, best a transparent PNG of a mascot or sticker: it is set on other grounds at each step."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     output_dir: Path = Path("oneword-demo")
     """Folder for everything; run the same command again to go on or to score anew."""
     seed: int = 0
@@ -82,6 +87,11 @@ class DemoArguments:
         require(
             self.num_images_per_prompt >= 1,
             f"num_images_per_prompt must be 1 or more, got {self.num_images_per_prompt}.",
+        )
+        given = [n for n in ("concept", "thing", "picture") if getattr(self, n) is not None]
+        require(
+            len(given) <= 1,
+            f"The demo learns one thing, got --{' and --'.join(given)}; leave all but one out.",
         )
         check_seeds(self.seed, self.num_images_per_prompt)
 
@@ -397,6 +407,8 @@ class MicroworldTrainArguments(_Seeded):
     """Pictures that the denoiser sees in this stage, over the last third of which its rate falls; unset: the recipe's."""
     oracle_samples: int | None = None
     """Pictures for which the oracle is trained on from its landed weights; unset: it is taken as it is."""
+    world: Literal[1, 2] | None = None
+    """Version of the world that the oracle learns to read; unset: the landed model's."""
     land: Path | None = None
     """Folder in which to put the finished model together afterwards."""
 
@@ -405,8 +417,8 @@ class MicroworldTrainArguments(_Seeded):
 class MicroworldEvaluateArguments(_Seeded):
     """Read generated pictures back and compare with the truth of their prompts."""
 
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     num_prompts: int = 500
     """Prompts that never occurred in training, one picture each."""
     num_people: int = 100
@@ -463,8 +475,8 @@ class SampleArguments:
 
     prompts: tyro.conf.Positional[tuple[str, ...]]
     """Sentences of the embedded model's world, such as "a photo of a red mug on the beach"."""
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     output_dir: Path = Path("microworld-sample")
     """Folder for the pictures."""
     num_images_per_prompt: int = 4
@@ -478,10 +490,10 @@ class SampleArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreArguments(_Seeded):
-    """Make contact sheets: nouns, places, relations drawn beside generated; held-out concepts."""
+    """Make contact sheets of the model's world, drawn beside generated, and of what is held out."""
 
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
     output_dir: Path = Path("microworld-sheets")
     """Folder for the sheets."""
     seed: int = 0
@@ -521,8 +533,8 @@ class CodebookArguments(_Seeded):
 class MicroworldCardArguments:
     """Print how an embedded model was made and what it scores, as JSON."""
 
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Which embedded model, or the folder of one."""
 
 
 @dataclass(frozen=True, kw_only=True)

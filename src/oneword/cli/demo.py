@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from oneword._files import hold, read_bytes, sweep, visible, write_atomic, write_json_atomic
+from oneword._files import (
+    hold,
+    read_bytes,
+    read_json,
+    sweep,
+    visible,
+    write_atomic,
+    write_json_atomic,
+)
 from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import DemoArguments
@@ -16,18 +26,49 @@ from oneword.cli.evaluate import score, show_scores
 from oneword.cli.train import EXIT_CODES
 from oneword.config.commands import command
 from oneword.config.inversion import InversionConfig
+from oneword.config.model import CARD, EMBEDDED, ModelConfig, is_embedded
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import EvaluateConfig
 from oneword.errors import ConfigError
 from oneword.evaluation import report
 from oneword.generation import generate as generation
-from oneword.images import MAX_BYTES, contact_sheet, read_folder, read_image, save_png
+from oneword.images import (
+    MAX_BYTES,
+    contact_sheet,
+    from_uint8,
+    png_bytes,
+    read_folder,
+    read_image,
+    save_png,
+    to_images,
+)
+from oneword.microworld import weights
+from oneword.microworld.world import learnable
+from oneword.microworld.world.learnable import Learnable
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.models.loading import load_backbone
 from oneword.runs import train as runs
 
 
-SHIPPED = {"gold-mug": "mug", "parrot": "bird", "snowman": "robot"}
-"""Held-out concepts whose pictures are in the package, and the word that each starts from."""
+SHIPPED = {
+    (1, "gold-mug"): "gold-mug",
+    (1, "parrot"): "parrot",
+    (1, "snowman"): "snowman",
+    (2, "gold-mug"): "gold-mug",
+    (2, "parrot"): "parrot",
+    (2, "rocket"): "rocket-sticker",
+}
+"""Folder of the pictures in the package, of things that need not be drawn, by world and name."""
+DEFAULT = {1: "gold-mug", 2: "rocket"}
+"""What is learned where nothing else is said, by world.
+
+In the second world it is of the test half, on which nothing is chosen, and was named before any
+model of that world was trained: the rocket is of the first world's test half too, whose model never
+draws it, so that the same word shows what the wider world is for.
+"""
+_OWN = "pictures.json"
+"""In the demo's folder: checksums of the pictures that it drew there, and may replace."""
+_PACKAGED = Path(__file__).parents[1] / "microworld" / "pictures"
 _DRAWN = "pictures-of-S"
 _LEAST_COLUMNS = 5
 """Of the overview, however few pictures the word was learned from."""
@@ -42,14 +83,29 @@ def run(chosen: DemoArguments, _words: Sequence[str]) -> int:
 
 def _show(chosen: DemoArguments) -> int:
     started = time.monotonic()
-    pictures, plain = copy_pictures(chosen.picture or chosen.concept, chosen.output_dir)
+    model = str(chosen.model)
+    if not is_embedded(model):
+        raise ConfigError(
+            f"The demo's model must be {' or '.join(EMBEDDED)}, or the folder of one with a "
+            f"{CARD}, got {model}."
+        )
+    thing = None
+    if chosen.picture is None:
+        world = weights.world(model)
+        name = chosen.thing or chosen.concept or DEFAULT[world]
+        thing = learnable.find(name, world, things_alone=True)
+        wanted = pictures_of(thing, world, weights.size_px(model))
+    else:
+        wanted = Pictures.of_ones_own(chosen.picture)
+    pictures, plain = copy_pictures(wanted, chosen.output_dir)
     train = TrainConfig(
         train_data_dir=pictures,
         output_dir=chosen.output_dir / "run",
+        model=ModelConfig(model=model),
         inversion=InversionConfig(
             placeholder_token="S*",
-            # of a picture of one's own, the noun is found by the loss
-            initializer_token=SHIPPED[chosen.concept] if chosen.picture is None else None,
+            # of a picture of one's own, or of an artist's, the noun is found by the loss
+            initializer_token=None if thing is None else thing.noun,
             seed=chosen.seed,
         ),
     )
@@ -91,7 +147,9 @@ def _show(chosen: DemoArguments) -> int:
         row_labels=["learned from", *prompts],
     )
     save_png(overview, chosen.output_dir / "overview.png")
-    page = reports.run_report(outcome, commands=_commands(chosen, train, evaluate, prompts))
+    name = None if thing is None else thing.name
+    commands = _commands(chosen, name, train, evaluate, prompts)
+    page = reports.run_report(outcome, commands=commands)
     page.sections[1:1] = [report.drawings(evaluation, words), report.scores(evaluation, words)]
     path = report.write(page, chosen.output_dir / reports.REPORT)
     numbers = {"words": words} | evaluation.plain()
@@ -108,57 +166,105 @@ def _row(pictures: Pixels, columns: int) -> Pixels:
     return torch.cat([pictures, white.to(pictures)])
 
 
-def copy_pictures(concept: str | Path, target: Path) -> tuple[Path, Path | None]:
-    """Copy a shipped concept's training and plain pictures, or a picture, next to the results.
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a word is learned from: files by name."""
 
-    Those of an earlier demo are replaced, and nothing else is.
+    learned: dict[str, bytes]
+    plain: dict[str, bytes] = field(default_factory=dict)
+    """On plain ground, for scores; none of a picture of one's own."""
+    drawn: bool = False
+    """They were drawn for this demo."""
+
+    @classmethod
+    def of_ones_own(cls, path: Path) -> Pictures:
+        """A single picture.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        content = read_bytes(path, most=MAX_BYTES)
+        read_image(path)  # which says what is wrong with it
+        return cls({path.name: content})
+
+
+def pictures_of(thing: Learnable, world: int, size_px: int) -> Pictures:
+    """The pictures of a held-out thing: those in the package, or drawn ones."""
+    name = SHIPPED.get((world, thing.name))
+    if name is not None:
+        folders = _PACKAGED / name, _PACKAGED / f"{name}-plain"
+        return Pictures(*({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders))
+    some = (thing.pictures(size=size_px), thing.plain(size=size_px))
+    learned, plain = (
+        {
+            f"{i}.png": png_bytes(image)
+            for i, image in enumerate(to_images(from_uint8(pixels)), start=1)
+        }
+        for pixels in some
+    )
+    return Pictures(learned, plain, drawn=True)
+
+
+def copy_pictures(wanted: Pictures, target: Path) -> tuple[Path, Path | None]:
+    """Copy pictures next to the results; of an earlier demo's, nothing but its own is replaced.
 
     Args:
-        concept: Name of a shipped concept, or the file of a picture, which has no plain ones.
+        wanted: The pictures.
         target: The demo's folder.
+
+    Returns:
+        The folder of those to learn from, and that of the plain ones, where there are some.
 
     Raises:
         ConfigError: the folders hold pictures of someone's own.
-        UserError: the picture cannot be read.
     """
-    source = Path(__file__).parents[1] / "microworld" / "pictures"
-    folders = target / "pictures", target / "pictures-plain"
-    shipped = {path.read_bytes() for path in source.rglob("*.png")}
-    if isinstance(concept, Path):
-        own = {concept.name: read_bytes(concept, most=MAX_BYTES)}
-        read_image(concept)  # which says what is wrong with it
-        wanted = own, {}
-    else:
-        wanted = tuple(
-            {path.name: path.read_bytes() for path in (source / name).iterdir()}
-            for name in (concept, f"{concept}-plain")
-        )
+    folders, own = (target / "pictures", target / "pictures-plain"), target / _OWN
+    ours = {_sha256(path.read_bytes()) for path in _PACKAGED.rglob("*.png")}
+    ours |= {_sha256(content) for content in wanted.learned.values()}
+    listed: set[str] = set()
+    if own.is_file():
+        must = f"{own} must be the demo's own list (delete it, or pass another --output-dir)"
+        listed |= {*read_json(own, {"sha256": [str]}, must=must, error=ConfigError)["sha256"]}
     earlier = [path for folder in folders if folder.exists() for path in visible(folder)]
     for path in earlier:
-        if not path.is_file() or path.read_bytes() not in {*shipped, *wanted[0].values()}:
+        if not path.is_file() or _sha256(path.read_bytes()) not in ours | listed:
             raise ConfigError(
                 f"The demo replaces only its own pictures, got {path}; pass another --output-dir."
             )
+    if wanted.drawn:  # before they are there, so that they are never taken for someone's own
+        both = (*wanted.learned.values(), *wanted.plain.values())
+        write_json_atomic(own, {"sha256": sorted(listed.union(map(_sha256, both)))})
     for path in earlier:
         path.unlink()
-    for folder, pictures in zip(folders, wanted, strict=True):
+    for folder, pictures in zip(folders, (wanted.learned, wanted.plain), strict=True):
         sweep(folder)
         for name, content in pictures.items():
             write_atomic(folder / name, content)
-    return folders[0], folders[1] if wanted[1] else None
+    return folders[0], folders[1] if wanted.plain else None
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _commands(
-    chosen: DemoArguments, train: TrainConfig, evaluate: EvaluateConfig, prompts: Sequence[str]
+    chosen: DemoArguments,
+    name: str | None,
+    train: TrainConfig,
+    evaluate: EvaluateConfig,
+    prompts: Sequence[str],
 ) -> list[str]:
     out, seed, noun = chosen.output_dir, chosen.seed, train.inversion.initializer_token
-    own = chosen.picture
-    shown = ["--concept", chosen.concept] if own is None else ["--picture", own]
+    other = train.model.model != ModelConfig().model
+    model = ["--model", train.model.model] if other else []
+    shown = ["--picture", chosen.picture]
+    if name is not None:
+        shown = ["--concept" if (FIRST_WORLD, name) in SHIPPED else "--thing", name]
     return [
-        command("demo", *shown, "--seed", seed, "--output-dir", out),
+        command("demo", *shown, *model, "--seed", seed, "--output-dir", out),
         "# or step by step:",
         command(
-            "train", "--train-data-dir", train.train_data_dir, "--placeholder-token", "S*",
+            "train", "--train-data-dir", train.train_data_dir, "--placeholder-token", "S*", *model,
             *([] if noun is None else ["--initializer-token", noun]), "--seed", seed,
             "--output-dir", train.output_dir,
         ),

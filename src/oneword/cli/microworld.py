@@ -20,28 +20,34 @@ from oneword.cli.arguments import (
 )
 from oneword.cli.screen import Console
 from oneword.config.drawing import SamplingConfig
-from oneword.config.model import ModelConfig
+from oneword.config.model import CARD, EMBEDDED, ModelConfig, is_embedded
 from oneword.errors import ConfigError
 from oneword.evaluation.world import WorldScores, evaluate_world
 from oneword.generation import generate as generation
 from oneword.images import contact_sheet, from_uint8, save_png, to_images
 from oneword.microworld import weights
-from oneword.microworld.making.models import SIZES
 from oneword.microworld.making.oracle import NONE
+from oneword.microworld.making.wide_oracle import PARTS
 from oneword.microworld.world import sheets
 from oneword.microworld.world.inventory import PROFESSIONS
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.microworld.world.sheets import Rows
 from oneword.models.loading import load_backbone
 
 
 def run(chosen: Any, _words: Sequence[str]) -> int:
     """Run the sub-verb whose arguments these are."""
+    if not is_embedded(str(chosen.model)):
+        raise ConfigError(
+            f"The embedded model must be {' or '.join(EMBEDDED)}, or the folder of one with a "
+            f"{CARD}, got {chosen.model}."
+        )
     return _FOLLOW[type(chosen)](chosen)
 
 
 def _card(arguments: MicroworldCardArguments) -> int:
-    found = {"prediction_type": weights.prediction_type(arguments.model)}
-    print(json.dumps(found | weights.card(arguments.model), indent=1))
+    found = {"prediction_type": weights.prediction_type(str(arguments.model))}
+    print(json.dumps(found | weights.card(str(arguments.model)), indent=1))
     return 0
 
 
@@ -53,7 +59,7 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
         )
     if arguments.output_dir is not None:
         check_writable(arguments.output_dir)
-    backbone = load_backbone(ModelConfig(model=arguments.model))
+    backbone = load_backbone(ModelConfig(model=str(arguments.model)))
     with screen.counting("drawing") as show:
         scores = evaluate_world(
             backbone,
@@ -72,7 +78,7 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
     options.write_json(arguments.json, found)
     if arguments.save_to_card:
         how = {"num_prompts": arguments.num_prompts, "seed": arguments.seed}
-        weights.add_scores(found | how, arguments.model)
+        weights.add_scores(found | how, str(arguments.model))
     if arguments.output_dir is not None:
         for name in ("generated", "drawn"):
             sheet = contact_sheet(getattr(scores, name)[:64], columns=8)
@@ -85,14 +91,17 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
 
 def _show(scores: WorldScores) -> None:
     table = Table(title=f"What the oracle reads from pictures of {len(scores.prompts)} prompts")
-    for head in ("", "prompts", "generated", "drawn", "wanted"):
+    for head in ("", "prompts", "generated", "95 % interval", "drawn", "wanted"):
         table.add_column(head, justify="left" if not head else "right")
     found = scores.plain()
     appearance = found.pop("appearance")
     for name, row in found.items():
-        shares = [f"{row[key]:.1%}" for key in ("value", "ceiling")]
+        low, high = row["interval"]
         bar = f"{row['bar']:.0%}" if "bar" in row else ""
-        table.add_row(name, str(row["num"]), *shares, bar)
+        table.add_row(
+            name, str(row["num"]), f"{row['value']:.1%}", f"{low:.1%} to {high:.1%}",
+            f"{row['ceiling']:.1%}", bar,
+        )  # fmt: skip
     console = Console()
     console.print(table)
     for profession, row in appearance.items():
@@ -113,13 +122,13 @@ def _sample(arguments: SampleArguments) -> int:
     seeds = [arguments.seed + i for i in range(arguments.num_images_per_prompt)]
     with screen.counting("drawing") as show:
         drawing = generation.generate(
-            load_backbone(ModelConfig(model=arguments.model)),
+            load_backbone(ModelConfig(model=str(arguments.model))),
             arguments.prompts,
             seeds,
             on_picture=show,
         )
     files = generation.save_drawing(drawing, arguments.output_dir)
-    read = weights.load_oracle(arguments.model).read(drawing.pixels)
+    read = weights.load_oracle(str(arguments.model)).read(drawing.pixels)
     for path, found in zip(files, read, strict=False):
         print(f"{path.name}: {_in_words(found)}")
     print(f"{len(read)} pictures in {arguments.output_dir}; all of them: {files[-1]}")
@@ -129,11 +138,12 @@ def _sample(arguments: SampleArguments) -> int:
 def _in_words(read: dict[str, str]) -> str:
     """What the oracle reads, without what does not apply."""
     names = ["noun", "scene", "style", "relation"]
-    names[1:1] = (
-        ["skin", "hair"]
-        if read["noun"] in PROFESSIONS
-        else ["colour", "second_colour", "detail_colour", "pattern"]
-    )
+    if read.get("look", PARTS) != PARTS:
+        names[1:1] = ["look", "colour"]
+    elif read["noun"] in PROFESSIONS:
+        names[1:1] = ["skin", "hair"]
+    else:
+        names[1:1] = ["colour", "second_colour", "detail_colour", "pattern"]
     if read["relation"] == "count":
         names.append("count")
     if read["second_noun"] != NONE:
@@ -144,21 +154,23 @@ def _in_words(read: dict[str, str]) -> str:
 
 
 def _explore(arguments: ExploreArguments) -> int:
-    from oneword.microworld.world import drawing  # needs the optional extra
+    from oneword.microworld.world import wide_drawing  # needs the optional extra
 
     check_writable(arguments.output_dir)
-    world = sheets.world(arguments.seed)
-    size_px = SIZES[arguments.model].size_px
+    wide = weights.world(str(arguments.model)) != FIRST_WORLD
+    world = (sheets.wide if wide else sheets.world)(arguments.seed)
+    size_px = weights.size_px(str(arguments.model))
     generated = _generated(world, arguments) if arguments.generated else {}
-    found = {
+    found: dict[str, Any] = {
         name: {label: [p.scene for p in prompts] for label, prompts in rows.items()}
         for name, rows in world.items()
-    } | {"held-out": sheets.held_out(seed=arguments.seed)}
+    }
+    found["held-out"] = (sheets.wide_held_out if wide else sheets.held_out)(seed=arguments.seed)
     for name, rows in found.items():
         labels: list[str] = []
         pictures: list[Image.Image] = []
         for label, scenes in rows.items():
-            drawn = np.stack([drawing.render(scene, size=size_px) for scene in scenes])
+            drawn = np.stack([wide_drawing.render(scene, size_px) for scene in scenes])
             labels.append(f"{label}, drawn" if name in generated else label)
             pictures += to_images(from_uint8(drawn))
             if name in generated:
@@ -175,7 +187,7 @@ def _generated(
     world: dict[str, Rows], arguments: ExploreArguments
 ) -> dict[str, dict[str, list[Image.Image]]]:
     """Generate a picture for every prompt of the sheets, by sheet and row."""
-    backbone = load_backbone(ModelConfig(model=arguments.model))
+    backbone = load_backbone(ModelConfig(model=str(arguments.model)))
     rows = [(name, label) for name, rows in world.items() for label in rows]
     found: dict[str, dict[str, list[Image.Image]]] = {name: {} for name in world}
     with screen.counting("generating rows") as show:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from oneword.cli import options, screen
 from oneword.cli.arguments import MicroworldTrainArguments
+from oneword.microworld import weights
 from oneword.microworld.making import train as recipe
 from oneword.microworld.making.recipe import recipe_for
-from oneword.microworld.making.run import STAGES
 
 
 def run(arguments: MicroworldTrainArguments, _words: Sequence[str]) -> int:
     """Train, and say whether there is more to do."""
-    made = recipe_for(arguments.model, seed=arguments.seed)
+    world = weights.world(arguments.model) if arguments.world is None else arguments.world
+    made = recipe_for(arguments.model, seed=arguments.seed, world=world)
     if arguments.denoiser_samples is not None:
         denoiser = dataclasses.replace(made.denoiser, num_samples=arguments.denoiser_samples)
         made = dataclasses.replace(made, denoiser=denoiser)
@@ -32,7 +33,7 @@ def run(arguments: MicroworldTrainArguments, _words: Sequence[str]) -> int:
         complete = recipe.train(
             arguments.output_dir,
             recipe=made,
-            stages=arguments.stages or STAGES,
+            stages=arguments.stages or recipe.stages_of(made),
             minutes=arguments.minutes,
             device=arguments.device,
             num_processes=arguments.num_processes,

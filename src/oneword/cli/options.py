@@ -289,7 +289,7 @@ def explain(cls: type[Any]) -> None:
         if typing.get_origin(hint) not in (UnionType, typing.Union) or len(kinds) != 1:
             continue
         choices = ("True", "False") if kinds[0] is bool else typing.get_args(kinds[0])
-        metavar = f"{{{','.join(choices)}}}" if choices else kinds[0].__name__.upper()
+        metavar = f"{{{','.join(map(str, choices))}}}" if choices else kinds[0].__name__.upper()
         hint_of_default = _default(field.name) if issubclass(cls, InversionConfig) else ""
         origin = tyro.conf.arg(metavar=metavar, help_behavior_hint=hint_of_default)
         owner = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))

@@ -16,7 +16,7 @@ from oneword.cli import options, screen
 from oneword.cli.arguments import StudyArguments
 from oneword.cli.screen import Console, Display
 from oneword.config.commands import command
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError
 from oneword.runs.events import Advanced, Ended, Event, Message, OnEvent, interrupted
@@ -191,7 +191,7 @@ class Meter:
     """
 
     def __init__(self, study: Study, clock: Callable[[], float] = time.monotonic) -> None:
-        family = "microworld" if study.config.model.model in EMBEDDED else "*"
+        family = "microworld" if is_embedded(study.config.model.model) else "*"
         self.learning = {s.name: study.training_passes(s, family) for s in study.specs}
         self.drawing = {s.name: study.drawing_passes(s) for s in study.specs}
         self.left = {spec.name for spec in grid.standing(study).left}

@@ -9,7 +9,7 @@ from oneword._files import is_there
 from oneword.concepts import hub
 from oneword.concepts.concept import Concept, check_drawable
 from oneword.concepts.formats.names import family_of
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ def base_of(words: Mapping[Path, Sequence[Concept]]) -> str:
                 f"A word's file must say on which model it was learned, got {path}, which names "
                 f"none{say}; type the model with --model."
             )
-        if name not in EMBEDDED and not is_there(Path(name)) and not hub.is_repository(name):
+        if not is_embedded(name) and not is_there(Path(name)) and not hub.is_repository(name):
             raise ConfigError(
                 f"A word's file must name its model so that it can be found, got {path} with "
                 f"{name[:200]!r}, which is no file or folder here and no hub id{say}; type where "

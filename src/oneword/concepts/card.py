@@ -15,7 +15,7 @@ from oneword._version import __version__
 from oneword.concepts import formats, hub
 from oneword.concepts.concept import Concept
 from oneword.concepts.formats import names
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.errors import UserError
 from oneword.images import labelled_sheet, save_png
 
@@ -146,7 +146,7 @@ def card_text(
     first = concepts[0]
     base = first.provenance.get("base_model")
     family = catalog.FAMILIES.get(str(first.provenance.get("family")))
-    on_hub = isinstance(base, str) and base not in EMBEDDED and hub.is_repository(base)
+    on_hub = isinstance(base, str) and not is_embedded(base) and hub.is_repository(base)
     tokens = [concept.placeholder_token for concept in concepts]
     data = ModelCardData(
         license=license,

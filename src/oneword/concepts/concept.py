@@ -60,6 +60,17 @@ def check_drawable(token: str, encoders: Collection[str], readers: Collection[st
         )
 
 
+def world_of(provenance: Mapping[str, Any]) -> int | None:
+    """Version of the world of the embedded model that a word was learned on; older ones say none.
+
+    ``None``: it was learned on another model, or says nothing of it.
+    """
+    if provenance.get("family") != "microworld":
+        return None
+    found = provenance.get("world", 1)
+    return found if isinstance(found, int) else None
+
+
 def further_token(placeholder_token: str, name: str) -> str:
     """Placeholder of an extra word that belongs to another: ``<cat-negative>`` to ``<cat>``."""
     stem = placeholder_token.removesuffix(">")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _SAME = 1e-3  # relative distance below which a row counts as a word of the model
 _FAR = 8.0  # times the vocabulary's median norm above which a row is suspicious
-_TOLD = ("base_model", "family", "initializer_token", "stands_for", "encoder", "steps", "loss",
-         "scores", "made_by", "tuning", "clip")  # fmt: skip
+_TOLD = ("base_model", "family", "world", "initializer_token", "stands_for", "encoder", "steps",
+         "loss", "scores", "made_by", "tuning", "clip")  # fmt: skip
 
 
 def facts(

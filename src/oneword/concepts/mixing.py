@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from oneword.concepts.concept import ROWS, Concept, ConceptError
+from oneword.concepts.concept import ROWS, Concept, ConceptError, world_of
 
 
 def distinct(concepts: Sequence[Concept]) -> tuple[list[Concept], dict[int, str]]:
@@ -46,6 +46,12 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
                 f"Only concepts of rows can be combined, got {concept.placeholder_token!r} of kind "
                 f"{concept.kind}{more}."
             )
+    worlds = {world_of(concept.provenance) for concept in concepts} - {None}
+    if len(worlds) > 1:
+        raise ConceptError(
+            "Concepts must be of one world of the embedded model to be combined, got versions "
+            f"{' and '.join(map(str, sorted(worlds)))}; learn one of them again from its pictures."
+        )
     shapes = [
         {name: (len(rows) if vectors else "n", rows.shape[1]) for name, rows in c.rows.items()}
         for c in concepts
@@ -108,7 +114,7 @@ def concatenated(concepts: Sequence[Concept], placeholder_token: str) -> Concept
 
 
 def _made_of(concepts: Sequence[Concept], how: str, **more: Any) -> dict[str, Any]:
-    kept = ("base_model", "family")
+    kept = ("base_model", "family", "world")
     first = concepts[0].provenance
     shared = {
         key: first[key]

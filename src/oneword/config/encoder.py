@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oneword.config.checks import check_finite, check_seeds
-from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.config.model import ModelConfig, is_embedded
 from oneword.errors import require
 
 
@@ -63,7 +63,7 @@ class EncoderConfig:
         check_finite(self)
         check_seeds(self.seed, least=0)
         require(
-            self.data is not None or self.model.model in EMBEDDED,
+            self.data is not None or is_embedded(self.model.model),
             "The pictures must lie in a folder with a folder for each thing, got none for "
             f"{self.model.model}; pass --data. Only the embedded models' world draws its own.",
         )

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from oneword._files import is_there
 from oneword.errors import require
 
 
 EMBEDDED = ("microworld", "microworld-nano")
 """Models that ship in the package; the second is a tiny one, for tests and quick trials."""
+CARD = "card.json"
+"""File that says how an embedded model was made; a folder with one is such a model."""
 AUTO = "auto"
 """In a model's place: the one that the word's file names."""
+
+
+def is_embedded(model: str) -> bool:
+    """Whether a model is one that ships, or the folder of one that the same recipe has made."""
+    return model in EMBEDDED or is_there(Path(model) / CARD)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oneword.config.checks import check_finite, check_placeholder, check_seeds
-from oneword.config.model import EMBEDDED
+from oneword.config.model import EMBEDDED, is_embedded
 from oneword.errors import require
 
 
@@ -148,7 +148,7 @@ class PalavraTrainConfig:
         )
         check_seeds(self.seed, least=0)
         require(
-            self.clip in EMBEDDED or self.train_data_dir is not None,
+            is_embedded(self.clip) or self.train_data_dir is not None,
             f"A CLIP of photographs must have pictures of classes to learn from, got clip "
             f"{self.clip!r} without train_data_dir; name a folder of them.",
         )
@@ -159,7 +159,7 @@ class PalavraTrainConfig:
 
     def resolved(self) -> ResolvedPalavra:
         """Fill every unset setting of the networks and their learning."""
-        own = PALAVRA["microworld" if self.clip in EMBEDDED else "*"]
+        own = PALAVRA["microworld" if is_embedded(self.clip) else "*"]
         given = {name: getattr(self, name, None) for name in own}
         known = {name: own[name] if value is None else value for name, value in given.items()}
         return ResolvedPalavra(**known, seed=self.seed)
@@ -258,7 +258,7 @@ class PalavraWordConfig:
         """
         if self.coarse is not None:
             return self.coarse
-        if clip not in EMBEDDED or self.mode != "coarse":
+        if not is_embedded(clip) or self.mode != "coarse":
             return COARSE
         require(
             self.initializer_token is not None,

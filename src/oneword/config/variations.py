@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oneword.config.checks import check_finite, check_seeds
-from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.config.model import ModelConfig, is_embedded
 from oneword.errors import require
 
 
@@ -149,7 +149,7 @@ class ProjectorConfig:
         require(self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}.")
         check_seeds(self.seed, least=0)
         require(
-            self.train_data_dir is not None or self.model.model in EMBEDDED,
+            self.train_data_dir is not None or is_embedded(self.model.model),
             f"A projector of {self.model.model} needs pictures to train on, got none; pass "
             "--train-data-dir.",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,14 @@ import torch
 
 from oneword._typing import Pixels
 from oneword.config.drawing import SamplingConfig
+from oneword.evaluation.metrics import wilson_interval
 from oneword.images import from_uint8
 from oneword.microworld import weights
-from oneword.microworld.world import captions, inventory, scenes
+from oneword.microworld.world import captions, inventory, scenes, wide_prompts
 from oneword.microworld.world.captions import Prompt
 from oneword.microworld.world.held_out import HeldOut
+from oneword.microworld.world.sets import FIRST_WORLD
+from oneword.microworld.world.wide_prompts import WidePrompt
 from oneword.models.contract import Backbone
 
 
@@ -28,7 +31,17 @@ BARS = {
     "both nouns": 0.8,
     "relation": 0.7,
 }
-"""Goals for the embedded model on prompts that never occurred in training."""
+"""Goals for a model of the first world on prompts that never occurred in training."""
+WIDE_BARS = {
+    "noun on plain ground": 0.92,
+    "noun in places": 0.85,
+    "colour": 0.92,
+    "scene": 0.97,
+    "style": 0.93,
+    "both nouns": 0.65,
+    "relation": 0.75,
+}
+"""The same of a model of the second world, which has thirty times as many nouns."""
 
 Reading = Mapping[str, str]
 """One picture's attributes, as ``Oracle.read`` gives them."""
@@ -42,6 +55,8 @@ class WorldScores:
     ceiling: dict[str, float]
     num: dict[str, int]
     """Number of prompts that ask for the attribute."""
+    bars: Mapping[str, float] = field(default_factory=lambda: BARS)
+    """What was wished of the model's world."""
     appearance: dict[str, dict[str, float]]
     """By profession with a documented bias: the share of its usual appearance in generated
     pictures, in drawn ones, and in the world."""
@@ -50,11 +65,19 @@ class WorldScores:
     drawn: Pixels
 
     def plain(self) -> dict[str, Any]:
-        """``{"noun": {"value": 0.9, "ceiling": 0.98, "num": 340, "bar": 0.95}, ...}``."""
+        """``{"noun": {"value": 0.9, "interval": [0.87, 0.93], "ceiling": 0.98, "num": 340, ...}}``.
+
+        The interval is Wilson's, of 95 %; "bar" is there where one was set.
+        """
         rows: dict[str, Any] = {
-            name: {"value": self.value[name], "ceiling": self.ceiling[name], "num": self.num[name]}
-            | ({"bar": BARS[name]} if name in BARS else {})
-            for name in self.value
+            name: {
+                "value": self.value[name],
+                "interval": list(wilson_interval(round(self.value[name] * num), num)),
+                "ceiling": self.ceiling[name],
+                "num": num,
+            }
+            | ({"bar": self.bars[name]} if name in self.bars else {})
+            for name, num in self.num.items()
         }
         return rows | {"appearance": self.appearance}
 
@@ -76,6 +99,33 @@ def obeyed(read: Sequence[Reading], prompts: Sequence[Prompt]) -> dict[str, list
     return {name: hits for name, hits in found.items() if hits}
 
 
+def wide_obeyed(read: Sequence[Reading], prompts: Sequence[WidePrompt]) -> dict[str, list[bool]]:
+    """Whether each prompt of the second world got what it asks for, by attribute.
+
+    A noun is asked of prompts with one, on plain ground and in places apart; a relation of those
+    with two, a count of those that count.
+    """
+    found: dict[str, list[bool]] = {name: [] for name in (*WIDE_BARS, "count", "look")}
+    for picture, prompt in zip(read, prompts, strict=True):
+        right = {name: picture[name] == value for name, value in prompt.truth.items()
+                 if name in picture}  # fmt: skip
+        noun = right.pop("noun")
+        if "second_noun" in right:
+            right["both nouns"] = right.pop("second_noun") and noun
+        elif prompt.kind != "count":
+            right[f"noun {_WHERE[prompt.kind]}"] = noun
+        if prompt.kind != "count":
+            del right["count"]
+        if "both nouns" not in right:
+            del right["relation"]
+        for name, hit in right.items():
+            found[name].append(hit)
+    return {name: hits for name, hits in found.items() if hits}
+
+
+_WHERE = {"plain": "on plain ground", "place": "in places"}
+
+
 def usual_share(read: Sequence[Reading], profession: str) -> float:
     """Share of pictures whose person has the appearance of the world's bias, in [0, 1]."""
     (skin, hair), _ = inventory.BIAS[profession]
@@ -95,7 +145,7 @@ def evaluate_world(
     """Generate a picture for each of a set of prompts that training never saw, and read it.
 
     Args:
-        backbone: An embedded model.
+        backbone: An embedded model; its world decides the prompts.
         num_prompts: Number of prompts, with one picture each.
         seed: Seed of the prompts and of the pictures.
         num_people: Pictures of each profession with a documented bias.
@@ -103,10 +153,11 @@ def evaluate_world(
         batch_size: Pictures drawn at once.
         on_picture: Called with the progress of drawing.
     """
-    from oneword.microworld.world import drawing  # needs the optional extra
+    from oneword.microworld.world import wide_drawing  # needs the optional extra
 
     oracle = weights.load_oracle(backbone.name)
-    prompts = captions.evaluation_prompts(num_prompts, seed)
+    wide = weights.world(backbone.name) != FIRST_WORLD
+    prompts = (wide_prompts if wide else captions).evaluation_prompts(num_prompts, seed)
     people = {name: f"a photo of a {name}" for name in inventory.BIAS if num_people}
     texts = [p.text for p in prompts]
     for text in people.values():
@@ -118,13 +169,14 @@ def evaluate_world(
         batches.append(backbone.draw(part, seeds, sampling).cpu())
         if on_picture is not None:
             on_picture(start + len(part), len(texts))
-    drawn = [p.scene for p in prompts]
+    drawn: list[Any] = [p.scene for p in prompts]
     for name in people:
         drawn += [_person(name, seed, i) for i in range(num_people)]
-    pictures = np.stack([drawing.render(scene, size=backbone.resolution) for scene in drawn])
+    pictures = np.stack([wide_drawing.render(scene, backbone.resolution) for scene in drawn])
     every = torch.cat(batches), _through_vae(backbone, from_uint8(pictures), batch_size)
     generated, ceiling = ([r for p in x.split(64) for r in oracle.read(p)] for x in every)
-    hits, best = (obeyed(r[:num_prompts], prompts) for r in (generated, ceiling))
+    answered: Any = wide_obeyed if wide else obeyed
+    hits, best = (answered(r[:num_prompts], prompts) for r in (generated, ceiling))
     appearance = {}
     for i, name in enumerate(people):
         those = slice(num_prompts + i * num_people, num_prompts + (i + 1) * num_people)
@@ -137,6 +189,7 @@ def evaluate_world(
         value={name: sum(x) / len(x) for name, x in hits.items()},
         ceiling={name: sum(x) / len(x) for name, x in best.items()},
         num={name: len(x) for name, x in hits.items()},
+        bars=WIDE_BARS if wide else BARS,
         appearance=appearance,
         prompts=tuple(texts[:num_prompts]),
         generated=every[0][:num_prompts],
@@ -174,6 +227,11 @@ def asked(template: str) -> dict[str, str]:
 def concept_seen(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dict[str, float]:
     """Share of pictures in which a held-out concept is read, by template."""
     head, value = ("concept", concept.name) if concept.thing else ("style", concept.style)
+    return seen_as(read, head, value)
+
+
+def seen_as(read: Mapping[str, Sequence[Reading]], head: str, value: str) -> dict[str, float]:
+    """Share of pictures whose attribute is read as a value, by template."""
     return {
         template: sum(picture[head] == value for picture in pictures) / len(pictures)
         for template, pictures in read.items()

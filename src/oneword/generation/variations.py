@@ -29,7 +29,7 @@ from oneword._files import read_json
 from oneword._typing import Pixels
 from oneword._version import __version__
 from oneword.config.drawing import SamplingConfig
-from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.config.model import EMBEDDED, ModelConfig, is_embedded
 from oneword.config.variations import KARLO_TEXT, VARIATIONS
 from oneword.errors import ModelError, UserError, reason_of
 from oneword.generation.generate import Drawing, generate
@@ -482,7 +482,7 @@ def load(name: str, wishes: Wishes, *, backbone: Backbone | None = None) -> Vari
     if name in _NAMES:
         own = VARIATIONS[name]
         return _NAMES[name](own["source"], wishes, revision=own.get("revision"))
-    if name in EMBEDDED:
+    if is_embedded(name):
         folder = weights.projector_folder(name)
         if not (folder / projecting.FILE).is_file():
             raise VariationsError(

@@ -17,14 +17,19 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneword._files import read_json, write_atomic, write_json_atomic
+from oneword.concepts.concept import ConceptError, world_of
+from oneword.config.model import CARD, is_embedded
 from oneword.errors import UserError
 from oneword.microworld.making import models
 from oneword.microworld.making.models import SIZES
 from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.making.wide_oracle import WideOracle
+from oneword.microworld.world.sets import FIRST_WORLD
 
 
 if TYPE_CHECKING:
@@ -36,7 +41,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder for each model of ``models.SIZES``."""
-CARD = "card.json"
 ENCODERS = "encoders"
 CODEBOOK = "codebook.safetensors"
 """Rows that stand for the cells of the landed autoencoder's latents."""
@@ -45,6 +49,11 @@ VAE_FILE = "pipeline/vae/diffusion_pytorch_model.safetensors"
 
 class WeightsError(UserError):
     """The embedded model's files are missing or damaged."""
+
+
+def folder_of(name: str) -> Path:
+    """The folder of an embedded model: in the package, or the one that is named."""
+    return WEIGHTS / name if name in SIZES else Path(name).absolute()
 
 
 def checked(folder: Path) -> Path:
@@ -77,27 +86,27 @@ def pipeline_folder(name: str = "microworld") -> Path:
     Raises:
         WeightsError: a file is missing or does not match its SHA-256.
     """
-    return checked(WEIGHTS / name) / "pipeline"
+    return checked(folder_of(name)) / "pipeline"
 
 
 def judge_folder(name: str = "microworld") -> Path:
     """Folder of the CLIP that scores on an embedded model."""
-    return WEIGHTS / name / "judge"
+    return folder_of(name) / "judge"
 
 
 def guide_folder(name: str = "microworld") -> Path:
     """Folder of the CLIP that guides drawing on an embedded model, and never scores."""
-    return WEIGHTS / name / "guide"
+    return folder_of(name) / "guide"
 
 
 def projector_folder(name: str = "microworld") -> Path:
     """Folder of an embedded model's projector from pictures, if there is one."""
-    return WEIGHTS / name / "projector"
+    return folder_of(name) / "projector"
 
 
 def encoder_file(name: str, num_vectors: int) -> Path | None:
     """The shipped encoder of an embedded model with this number of rows, or fewer, if any."""
-    found = {int(p.stem): p for p in (WEIGHTS / name / ENCODERS).glob("*.safetensors")}
+    found = {int(p.stem): p for p in (folder_of(name) / ENCODERS).glob("*.safetensors")}
     fitting = [num for num in found if num <= num_vectors]
     return found[max(fitting)] if fitting else None
 
@@ -110,7 +119,33 @@ def version(name: str = "microworld") -> str:
 
 def world(name: str = "microworld") -> int:
     """Version of the world whose pictures an embedded model was made from."""
-    return card(name).get("world", 1)
+    return card(name).get("world", FIRST_WORLD)
+
+
+def told(model: str) -> dict[str, int]:
+    """What a record says of a model besides its name: of an embedded one, which world it is of."""
+    return {"world": world(model)} if is_embedded(model) else {}
+
+
+def check_word(token: str, provenance: Mapping[str, Any], model: str) -> None:
+    """Refuse a word that was learned on an embedded model of another world.
+
+    Args:
+        token: The word.
+        provenance: What its file says of it.
+        model: Name of the model that is to read it.
+
+    Raises:
+        ConceptError: it is of another world.
+    """
+    theirs = world_of(provenance)
+    if theirs is None or not is_embedded(model) or theirs == world(model):
+        return
+    raise ConceptError(
+        f"The word {token!r} must be of the model's world, version {world(model)}, got one that "
+        f"was learned in version {theirs}; learn it again from its pictures, or pass the folder of "
+        f"a model of version {theirs} as --model."
+    )
 
 
 def check_card(folder: Path) -> None:
@@ -150,7 +185,7 @@ def add_encoder(folder: Path, data: bytes, num_vectors: int, details: dict[str, 
 
 def card(name: str = "microworld") -> dict[str, Any]:
     """How an embedded model was made, and its scores; empty if the model is not in the package."""
-    return card_of(WEIGHTS / name)
+    return card_of(folder_of(name))
 
 
 def card_of(folder: Path) -> dict[str, Any]:
@@ -161,13 +196,13 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 def prediction_type(name: str = "microworld") -> str:
     """What an embedded model's denoiser was trained to predict, from its own scheduler."""
-    path = WEIGHTS / name / "pipeline" / "scheduler" / "scheduler_config.json"
+    path = folder_of(name) / "pipeline" / "scheduler" / "scheduler_config.json"
     return read_json(path, {"prediction_type": str})["prediction_type"]
 
 
 def add_scores(scores: dict[str, Any], name: str = "microworld") -> None:
     """Add scores to an embedded model's card."""
-    write_json_atomic(WEIGHTS / name / CARD, card(name) | {"scores": scores})
+    write_json_atomic(folder_of(name) / CARD, card(name) | {"scores": scores})
 
 
 def save_codebook(codebook: torch.Tensor, details: dict[str, Any], name: str) -> Path:
@@ -181,7 +216,7 @@ def save_codebook(codebook: torch.Tensor, details: dict[str, Any], name: str) ->
     import torch
     from safetensors.torch import save_file
 
-    folder, told = WEIGHTS / name, card(name)
+    folder, told = folder_of(name), card(name)
     rows = codebook.to("cpu", torch.float16).contiguous()
     # of another autoencoder it would be noise
     of = {"vae_sha256": told.pop("sha256")[VAE_FILE]}
@@ -198,7 +233,7 @@ def load_codebook(name: str = "microworld") -> torch.Tensor:
     """
     from safetensors import safe_open
 
-    folder = checked(WEIGHTS / name)
+    folder = checked(folder_of(name))
     again = f"make it with `oneword microworld codebook --model {name}`"
     if not (folder / CODEBOOK).exists():
         raise WeightsError(
@@ -275,7 +310,7 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
         pipeline = StableDiffusionPipeline(
             vae=vae,
             text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
-            tokenizer=models.tokenizer(),
+            tokenizer=_tokenizer(folder),
             unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
             scheduler=models.scheduler(),
             safety_checker=None,
@@ -299,6 +334,14 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     os.replace(part, target)
     return target
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a work folder's denoiser; a later world's lies beside it."""
+    from transformers import CLIPTokenizer
+
+    own = folder / "tokenizer"
+    return CLIPTokenizer.from_pretrained(own) if own.exists() else models.tokenizer()
 
 
 def _save_pair(source: Path, target: Path) -> None:
@@ -364,13 +407,14 @@ def load_vae(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32)
 
 
-def take(stage: str, folder: Path, name: str) -> bool:
+def take(stage: str, folder: Path, name: str, for_world: int = FIRST_WORLD) -> bool:
     """Put the landed outcome of a stage into a work folder; whether there is one.
 
-    Everything but the denoiser is taken as it is: another VAE would not fit the landed denoiser.
+    Everything but the denoiser is taken as it is: another VAE would not fit the landed denoiser. An
+    oracle reads its own world alone.
     """
-    landed = WEIGHTS / name
-    if not (landed / CARD).exists():
+    landed = folder_of(name)
+    if not (landed / CARD).exists() or (stage == "oracle" and world(name) != for_world):
         return False
     if stage == "oracle":
         (folder / "oracle").mkdir(exist_ok=True)
@@ -388,7 +432,7 @@ def landed_denoiser(part: str, name: str) -> dict[str, torch.Tensor] | None:
 
     Words that came into the captions since get small random rows.
     """
-    place = WEIGHTS / name / {"unet": "pipeline/unet", "text": "pipeline/text_encoder"}[part]
+    place = folder_of(name) / {"unet": "pipeline/unet", "text": "pipeline/text_encoder"}[part]
     if not place.exists():
         return None
     from safetensors.torch import load_file
@@ -397,7 +441,7 @@ def landed_denoiser(part: str, name: str) -> dict[str, torch.Tensor] | None:
     state: dict[str, torch.Tensor] = {}
     for path in sorted(place.glob("*.safetensors")):
         state |= load_file(path)
-    spelling = WEIGHTS / name / "pipeline" / "tokenizer"
+    spelling = folder_of(name) / "pipeline" / "tokenizer"
     if part == "text" and spelling.exists():
         _respell(state, CLIPTokenizer.from_pretrained(spelling), models.tokenizer())
     return state
@@ -417,11 +461,33 @@ def _respell(state: dict[str, torch.Tensor], old: CLIPTokenizer, new: CLIPTokeni
     state[key] = table
 
 
-def load_oracle(name: str = "microworld", path: Path | None = None) -> Oracle:
-    """The classifier that reads attributes; the shipped one unless a file is named."""
+def load_oracle(
+    name: str = "microworld", path: Path | None = None, of_world: int | None = None
+) -> Oracle | WideOracle:
+    """The classifier that reads attributes.
+
+    Args:
+        name: Of the embedded model, or its folder.
+        path: File of the weights; unset: the shipped ones.
+        of_world: Which world it reads; unset: the model's own.
+    """
     from safetensors.torch import load_file
 
-    oracle = Oracle(SIZES[name].oracle_width, SIZES[name].size_px)
-    state = load_file(path or WEIGHTS / name / "oracle.safetensors")
+    width, size_px = _oracle_sizes(name)
+    first = (world(name) if of_world is None else of_world) == FIRST_WORLD
+    oracle = Oracle(width, size_px) if first else WideOracle(width, size_px)
+    state = load_file(path or folder_of(name) / "oracle.safetensors")
     oracle.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
     return oracle.eval().requires_grad_(False)
+
+
+def size_px(name: str) -> int:
+    """Side of an embedded model's pictures, px."""
+    return _oracle_sizes(name)[1]
+
+
+def _oracle_sizes(name: str) -> tuple[int, int]:
+    if name in SIZES:
+        return SIZES[name].oracle_width, SIZES[name].size_px
+    sizes = card(name)["sizes"]
+    return sizes["oracle_width"], sizes["size_px"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from oneword._files import read_json
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.errors import UserError, reason_of
 from oneword.microworld import weights
 
@@ -47,7 +47,7 @@ def judge_source(name: str | None, model: str) -> str:
         name: The name in the settings.
         model: Name of the model whose pictures are scored.
     """
-    return name or (str(weights.judge_folder(model)) if model in EMBEDDED else DEFAULT_JUDGE)
+    return name or (str(weights.judge_folder(model)) if is_embedded(model) else DEFAULT_JUDGE)
 
 
 def guide_source(name: str | None, model: str | None) -> str:
@@ -57,7 +57,7 @@ def guide_source(name: str | None, model: str | None) -> str:
         name: The name in the settings.
         model: Name of the guided model; ``None`` if no oneword model draws.
     """
-    return name or (str(weights.guide_folder(model)) if model in EMBEDDED else DEFAULT_GUIDE)
+    return name or (str(weights.guide_folder(model)) if is_embedded(model) else DEFAULT_GUIDE)
 
 
 def load_pair(source: str, device: torch.device, *, role: str, error: type[UserError]) -> ClipPair:

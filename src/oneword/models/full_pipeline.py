@@ -26,6 +26,7 @@ from oneword.concepts.concept import OUTPUT_VECTORS, Concept
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.tuning import TUNING
 from oneword.errors import ModelError, UserError, reason_of, why
+from oneword.microworld import weights
 from oneword.models.assembly import quiet
 from oneword.models.contract import Backbone, Conditioning
 from oneword.vocabulary.inject import injected
@@ -226,6 +227,8 @@ def _tensors(cond: Conditioning) -> list[Tensor]:
 @contextmanager
 def _enlarged(backbone: Backbone, concepts: Sequence[Concept]) -> Iterator[None]:
     """While it lasts, the pipeline's own tokenizers and tables hold the words."""
+    for concept in concepts:
+        weights.check_word(concept.placeholder_token, concept.provenance, backbone.name)
     dims = {name: vocabulary.dim for name, vocabulary in backbone.vocabularies.items()}
     words = [w.fitted(dims) for c in concepts for w in (c, *c.companions())]
     # as in training a row takes the place of the space before it; but where diffusers looks for the

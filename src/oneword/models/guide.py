@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.errors import UserError
 from oneword.models.clip_pairs import (
     ClipPair,
@@ -112,7 +112,7 @@ class Guide:
                 "another with --guide or --judge, or pass --allow-same-clip, after which the "
                 "judge's scores say little."
             )
-        own = source is None and backbone_name in EMBEDDED
+        own = source is None and is_embedded(backbone_name)
         pair = load_pair(place, device, role="The guide", error=GuideError)
         return cls(
             pair,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oneword import catalog
 from oneword._files import read_json
 from oneword.catalog import Family
-from oneword.config.model import AUTO, EMBEDDED, ModelConfig
+from oneword.config.model import AUTO, ModelConfig, is_embedded
 from oneword.errors import ModelError, reason_of
 from oneword.models import ldm_checkpoint, single_file
 from oneword.models.contract import Backbone
@@ -77,7 +77,7 @@ def _family(config: ModelConfig) -> Family:
         raise ModelError(
             f"The model must be named where no word's file names it, got {AUTO!r}; pass --model."
         )
-    if config.model in EMBEDDED:
+    if is_embedded(config.model):
         return catalog.FAMILIES["microworld"]
     path = Path(config.model)
     if path.is_file():

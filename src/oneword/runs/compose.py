@@ -16,6 +16,7 @@ from typing import Literal
 from oneword.concepts import formats
 from oneword.config.runs import ComposeConfig, plain_settings
 from oneword.images import PictureSet, read_folder
+from oneword.microworld import weights
 from oneword.models.loading import load_backbone
 from oneword.runs import longer
 from oneword.runs.events import asked_to_stop
@@ -91,6 +92,7 @@ def compose(
             "config": plain_settings(config),
             "pictures_sha256": digest.hexdigest(),
             "versions": versions(),
+            **weights.told(backbone.name),
         }
         found = folder.standing(record)
         is_new = found.run == "new"

@@ -41,6 +41,7 @@ from oneword._version import __version__
 from oneword.concepts.formats import LEARNED
 from oneword.config.runs import fits_of_old
 from oneword.errors import ConfigError, UserError
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.runs import threads
 from oneword.runs.mirror import Mirror
 from oneword.training.state import State
@@ -59,6 +60,7 @@ _RECORD = {
     "pictures_sha256": str,
     "initializer_sha256?": str,
     "encoder_sha256?": str,
+    "world?": int,
 }
 """Form of ``config.json``, for the parts that are read again."""
 _METRICS = {
@@ -261,6 +263,13 @@ class RunFolder:
             return HowFar("new")
         must = f"{self.record} must be the record of a run (or pass another --output-dir)"
         found = read_json(self.record, _RECORD, must=must, error=RunError)
+        world, now = (one.get("world", FIRST_WORLD) for one in (found, record))
+        if world != now:
+            raise ConfigError(
+                f"{self.path} holds a run on the embedded model's world of version {world}, got a "
+                f"model of version {now}; pass another --output-dir, or the folder of a model of "
+                f"version {world} as --model."
+            )
         ours = _flat(record["config"])
         theirs, pictures = _as_today(_flat(found["config"]), ours), found["pictures_sha256"]
         differing = [

@@ -34,7 +34,7 @@ from oneword._typing import Pixels
 from oneword._version import __version__
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.config.palavra import PalavraTrainConfig, PalavraWordConfig, ResolvedPalavra
 from oneword.images import read_folder
 from oneword.models.guide import Guide
@@ -117,7 +117,7 @@ def load_clip(
     Raises:
         GuideError: as for ``Guide.load``.
     """
-    own = clip in EMBEDDED
+    own = is_embedded(clip)
     return Guide.load(
         None if own else clip,
         clip if own else None,

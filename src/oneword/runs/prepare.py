@@ -16,6 +16,7 @@ from oneword.config.presets import is_validated, sampler_of
 from oneword.config.runs import ResolvedTrainConfig, TrainConfig, plain_settings
 from oneword.generation.generate import check_negative_prompt
 from oneword.images import PictureSet, read_folder
+from oneword.microworld import weights
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
@@ -193,6 +194,7 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
         "pictures": list(pictures.names),
         "pictures_sha256": digest.hexdigest(),
         "versions": versions(),
+        **weights.told(backbone.name),
     }
     if inversion.initializer == "encoder":
         record["encoder_sha256"] = encoder_for(backbone, inversion).sha256()

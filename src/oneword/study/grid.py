@@ -37,6 +37,8 @@ from oneword._files import (
 from oneword.config.runs import fits_of_old
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError, UserError
+from oneword.microworld import weights
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.runs import cluster
 from oneword.runs.events import Ended, Event, Message, OnEvent
 from oneword.study import work
@@ -145,6 +147,8 @@ def _bind(study: Study, record: Path) -> None:
             error=ConfigError,
         )
         theirs = fits_of_old(theirs)
+        if "world" in ours:  # older folders are of the first
+            theirs = {"world": FIRST_WORLD} | theirs
         if _INVERSION not in theirs:  # in such a folder pictures were inverted as they were drawn
             inverted = any(study.arm(s).setup == BIPARTITE for s in standing(study).done)
             steps = theirs.get("sampling.num_inference_steps")
@@ -191,7 +195,15 @@ def take_in(study: Study, path: Path) -> int:
         OutputError: the study's folder cannot be written.
     """
     found: dict[Any, list[work.Row]] = {}
+    world = weights.told(study.config.model.model).get("world")
     for row in _results(path):
+        theirs = row.get("world", FIRST_WORLD)
+        if world is not None and theirs != world:
+            raise ConfigError(
+                f"--rows must be of the embedded model's world of version {world}, got {path} of "
+                f"version {theirs:g}; run that study again, or pass the folder of a model of "
+                f"version {theirs:g} as --model."
+            )
         key = row["concept"], row["setup"], row["seed"], row["set_size"]
         found.setdefault(key, []).append(row)
     count = 0
@@ -233,7 +245,7 @@ def _bound(study: Study) -> dict[str, Any]:
             flat |= {f"{name}.{key}": one for key, one in value.items() if key != "device"}
         else:
             flat[name] = value
-    return flat
+    return flat | weights.told(study.config.model.model)
 
 
 def run(study: Study, *, on_event: OnEvent) -> Standing:

@@ -21,7 +21,7 @@ from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.baselines import ClipDiffusionConfig
 from oneword.config.drawing import SamplingConfig
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.config.palavra import PalavraWordConfig
 from oneword.config.scoring import StudyConfig
 from oneword.config.vqgan_clip import VQGANCLIPConfig
@@ -119,7 +119,7 @@ def _varies(config: StudyConfig) -> str:
     name = config.baselines.variations
     if name is not None:
         return name
-    return config.model.model if config.model.model in EMBEDDED else "karlo"
+    return config.model.model if is_embedded(config.model.model) else "karlo"
 
 
 @cache
@@ -166,7 +166,7 @@ def _guide_of(given: Given) -> Guide:
 def _codes(checkpoint: Path | None, model: str, device: torch.device) -> Quantised:
     if checkpoint is not None:
         return quantised.published(checkpoint, None, device)
-    if model not in EMBEDDED:
+    if not is_embedded(model):
         raise NotAvailableError(
             "no VQGAN was named; pass --vqgan FILE, such as vqgan_imagenet_f16_16384.ckpt"
         )

@@ -12,7 +12,7 @@ from typing import Any
 from oneword._files import FormError, parsed
 from oneword.config.checks import check_seeds
 from oneword.config.inversion import InversionConfig
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.config.presets import SETUPS
 from oneword.config.scoring import StudyConfig
 from oneword.config.tuning import TUNING, TuningConfig
@@ -180,7 +180,7 @@ class Study:
     def __init__(self, config: StudyConfig) -> None:
         self.config = config
         name = config.model.model
-        self.prompt_set = config.prompts or ("microworld" if name in EMBEDDED else "paper")
+        self.prompt_set = config.prompts or ("microworld" if is_embedded(name) else "paper")
         if self.prompt_set not in PROMPT_SETS:
             raise ConfigError(
                 f"prompts must be one of {', '.join(PROMPT_SETS)}, got {self.prompt_set!r}."

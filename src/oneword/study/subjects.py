@@ -12,7 +12,7 @@ from PIL import Image
 
 from oneword._files import read_bytes, read_lines, visible, write_atomic
 from oneword._typing import Pixels
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.errors import ConfigError
 from oneword.evaluation.silhouettes import filled
 from oneword.images import from_uint8, png_bytes, read_folder, to_images
@@ -158,13 +158,13 @@ def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subje
             same name.
     """
     if not names:
-        hint = "--concepts test" if model in EMBEDDED else "--concepts FOLDER"
+        hint = "--concepts test" if is_embedded(model) else "--concepts FOLDER"
         raise ConfigError(f"A study needs concepts, got none; pass for example {hint}.")
     found: list[Subject] = []
     for name in names:
         if Path(name).is_dir():
             found += _in_folder(Path(name))
-        elif model in EMBEDDED:
+        elif is_embedded(model):
             found += _of_world(name)
         else:
             raise ConfigError(

@@ -48,6 +48,7 @@ from oneword.evaluation.silhouettes import overlap, silhouettes
 from oneword.images import contact_sheet, jpeg_bytes, read_folder, shrunk, to_images
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.making.wide_oracle import WideOracle
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
@@ -80,7 +81,7 @@ class Bench:
     backbone: Backbone
     judge: Judge
     dino: Dino | None
-    oracle: Oracle | None
+    oracle: Oracle | WideOracle | None
 
 
 @cache
@@ -388,7 +389,7 @@ def _scored(study: Study, tools: Bench, spec: Spec, tell: OnEvent) -> list[Row]:
         "num_pictures": spec.num_pictures or subject.num_pictures,
         "num_drawn": len(seeds),
         "draw_time_s": round(time.monotonic() - started, 2),
-    }
+    } | weights.told(tools.backbone.name)
     return [shared | row for row in rows]
 
 

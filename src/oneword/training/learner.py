@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from oneword._version import __version__
 from oneword.concepts.concept import OUTPUT_VECTORS, ROWS, Concept, further_token
 from oneword.config.runs import plain_settings
+from oneword.microworld import weights
 from oneword.models.contract import Backbone
 from oneword.training.batches import Batches
 from oneword.training.by_library import ByLibrary, check_optimizer
@@ -343,6 +344,7 @@ class Learner:
                 "portable": words.kind == ROWS,
                 "base_model": self.backbone.name,
                 "family": self.backbone.family,
+                **weights.told(self.backbone.name),
                 "pool": self.backbone.pool,
                 "initializer_token": self.config.initializer_token,
                 "initializer_losses": self.ranking,

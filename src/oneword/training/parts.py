@@ -18,6 +18,7 @@ from oneword._typing import Latents, PerSample, Uniforms
 from oneword.concepts.concept import OUTPUT_VECTORS, ROWS, check_drawable
 from oneword.concepts.formats import load_concept
 from oneword.config.inversion import ResolvedConfig
+from oneword.microworld import weights
 from oneword.models.contract import Backbone
 from oneword.prompts import TEMPLATES, as_template
 from oneword.training.encoder.use import encoded_rows
@@ -179,7 +180,7 @@ def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, 
 
     Raises:
         JobError: the file holds more than rows, or rows of other text encoders, or too many.
-        ConceptError: its rows are for a CLIP that draws nothing.
+        ConceptError: its rows are for a CLIP that draws nothing, or for another world.
         FormatError: the file is missing, or has no embedding or several.
     """
     word = load_concept(file)
@@ -189,6 +190,7 @@ def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, 
             f"The learned file {file} must hold rows of text encoders and nothing else to start "
             f"from, got {more}."
         )
+    weights.check_word(word.placeholder_token, word.provenance, backbone.name)
     dims = {name: vocabulary.dim for name, vocabulary in backbone.vocabularies.items()}
     check_drawable(word.placeholder_token, word.rows, dims)
     fitted = word.fitted(dims)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from oneword.concepts import deltas
 from oneword.concepts.concept import OUTPUT_VECTORS, Concept, check_drawable
+from oneword.microworld import weights
 from oneword.prompts import spellings
 from oneword.vocabulary.kinds import VARYING
 from oneword.vocabulary.output_vectors import OutputSplice, OutputWord, ids_of, places, replaced
@@ -49,8 +50,13 @@ def injected(backbone: Any, concepts: Sequence[Word], *, replace: bool = False) 
         PlaceholderError: two concepts share a placeholder, one is a word of the model, or its rows
             are for another model.
         DeltaError: a concept's weight deltas are for another model.
-        ConceptError: a concept's rows are for a CLIP that draws nothing, and is not this one.
+        ConceptError: a concept's rows are for a CLIP that draws nothing, and is not this one, or
+            for another world of the embedded model.
     """
+    for concept in concepts:
+        weights.check_word(
+            concept.placeholder_token, concept.provenance, getattr(backbone, "name", "")
+        )
     vocabularies: Mapping[str, Vocabulary] = backbone.vocabularies
     dims = {name: vocabulary.dim for name, vocabulary in vocabularies.items()}
     given = [

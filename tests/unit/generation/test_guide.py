@@ -215,7 +215,8 @@ def test_a_text_encoder_does_not_pass_for_a_clip(guide_folder, tmp_path):
 
 
 def test_nothing_that_draws_or_learns_can_reach_judge_or_oracle():
-    names = re.compile(r"\b(load_judge|load_oracle|judge_folder|import.* Judge|making\.oracle)\b")
+    oracles = r"making\.(wide_)?oracle|oracle_pictures"
+    names = re.compile(rf"\b(load_judge|load_oracle|judge_folder|import.* Judge|{oracles})\b")
     rooms = ("generation", "training", "vocabulary", "concepts")
     files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
     files += [ROOT / "models" / "guide.py", ROOT / "models" / "unconditional.py"]

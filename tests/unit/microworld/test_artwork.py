@@ -23,6 +23,7 @@ def folder(tmp_path, monkeypatch):
         '["dog","dog-face","animals","mammal",["pet"],{"tiny":"dog"}]\n'
         '["fox","fox","animals","mammal",["sly"],{"tiny":""}]\n'
     )
+    (tmp_path / artwork.COLOURED).write_text("dog-face\n")
     monkeypatch.setattr(artwork, "FOLDER", tmp_path)
     artwork.artworks.cache_clear()
     yield tmp_path
@@ -88,6 +89,20 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
     with pytest.raises(artwork.ArtworkError, match="got no file"):
         artwork.artworks("flat sticker")
     artwork.artworks.cache_clear()
+
+
+@pytest.mark.parametrize("name", [artwork.LIST, artwork.COLOURED])
+def test_a_damaged_list_is_refused(name, tmp_path, monkeypatch):
+    for own in (name, artwork.SUMS):
+        (tmp_path / own).write_bytes((artwork.FOLDER / own).read_bytes())
+    monkeypatch.setattr(artwork, "FOLDER", tmp_path)
+    assert artwork.listed(name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    with pytest.raises(artwork.ArtworkError, match=rf"{name} must have SHA-256 .*reinstall"):
+        artwork.listed(name)
+    (tmp_path / artwork.SUMS).write_text("{")
+    with pytest.raises(artwork.ArtworkError, match=r"sums\.json"):
+        artwork.listed(name)
 
 
 def test_an_unknown_look_is_refused():

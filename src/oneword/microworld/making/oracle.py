@@ -69,11 +69,15 @@ def truth(scene: inventory.Scene, concept: str = NONE) -> dict[str, str]:
     return found
 
 
-def attribute_loss(logits: Mapping[str, Tensor], truths: Sequence[Mapping[str, str]]) -> Tensor:
+def attribute_loss(
+    logits: Mapping[str, Tensor],
+    truths: Sequence[Mapping[str, str]],
+    heads: Mapping[str, Sequence[str]] = HEADS,
+) -> Tensor:
     """Cross-entropy summed over heads, each over the pictures that show what it reads."""
     total = torch.zeros((), device=next(iter(logits.values())).device)
     for name, scores in logits.items():
-        values = {value: i for i, value in enumerate(HEADS[name])}
+        values = {value: i for i, value in enumerate(heads[name])}
         aim = torch.tensor([values[t[name]] if name in t else -1 for t in truths])
         if (aim >= 0).any():
             total = total + F.cross_entropy(scores, aim.to(scores.device), ignore_index=-1)
@@ -95,15 +99,15 @@ class _Residual(nn.Module):
         return x + self.branch(x)
 
 
-class Oracle(nn.Module):
-    """Reads every attribute of ``HEADS``.
+class Trunk(nn.Module):
+    """What the oracles of all worlds see a picture with.
 
     Convolutions see the parts, and a few layers of attention let each attribute ask for its own:
     the colour of the beak of what sits on top. One common hidden layer could not (see
     ``docs/log/log.md``).
     """
 
-    def __init__(self, width: int, size_px: int) -> None:
+    def __init__(self, width: int, size_px: int, num_questions: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels, side = 3, size_px
@@ -113,7 +117,7 @@ class Oracle(nn.Module):
             channels, side = wide, side // 2
         self.features = nn.Sequential(*layers)
         self.places = nn.Parameter(0.02 * torch.randn(side * side, channels))
-        self.questions = nn.Parameter(0.02 * torch.randn(len(HEADS), channels))
+        self.questions = nn.Parameter(0.02 * torch.randn(num_questions, channels))
         self.attention = nn.TransformerEncoder(
             nn.TransformerEncoderLayer(
                 channels, 4, 4 * channels, 0.0, "gelu", batch_first=True, norm_first=True
@@ -122,13 +126,33 @@ class Oracle(nn.Module):
             norm=nn.LayerNorm(channels),
             enable_nested_tensor=False,
         )
+
+    def answers(self, pixels: Tensor) -> Tensor:
+        """What each question finds, then each cell: (batch, questions + cells, channels).
+
+        Args:
+            pixels: (batch, 3, height, width) in [-1, 1], of the model's size.
+        """
+        cells = self.features(pixels).flatten(2).transpose(1, 2) + self.places
+        questions = self.questions.expand(len(cells), -1, -1)
+        return self.attention(torch.cat([questions.to(cells), cells], dim=1))
+
+    def start_from(self, other: Trunk) -> None:
+        """Take over what another oracle of the same kind knows."""
+        self.load_state_dict(other.state_dict())
+
+
+class Oracle(Trunk):
+    """Reads every attribute of ``HEADS``."""
+
+    def __init__(self, width: int, size_px: int) -> None:
+        super().__init__(width, size_px, len(HEADS))
+        channels = self.places.shape[1]
         self.heads = nn.ModuleDict({n: nn.Linear(channels, len(v)) for n, v in HEADS.items()})
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits of every attribute; pixels are in [-1, 1] and of the model's size."""
-        cells = self.features(pixels).flatten(2).transpose(1, 2) + self.places
-        questions = self.questions.expand(len(cells), -1, -1)
-        answers = self.attention(torch.cat([questions.to(cells), cells], dim=1))
+        answers = self.answers(pixels)
         return {name: head(answers[:, i]) for i, (name, head) in enumerate(self.heads.items())}
 
     @torch.no_grad()
@@ -146,7 +170,7 @@ def agreement(
 ) -> dict[str, float]:
     """Share of pictures whose attribute is read as it should be, for each attribute asked for."""
     found = {}
-    for name in HEADS:
+    for name in read[0]:
         hits = [r[name] == t[name] for r, t in zip(read, truths, strict=True) if name in t]
         if hits:
             found[name] = sum(hits) / len(hits)

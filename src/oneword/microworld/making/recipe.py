@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from oneword.microworld.making import models
+from oneword.microworld.world.sets import FIRST_WORLD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,8 @@ class Recipe:
 
     model: str = "microworld"
     """Which of ``models.SIZES``."""
+    world: int = FIRST_WORLD
+    """Version of the world whose pictures the oracle learns to read."""
     seed: int = 0
     """Seed of initialisation and of every batch."""
     vae: Stage = Stage(
@@ -82,6 +85,8 @@ class Recipe:
     """Drawn pictures whose latents are made once for the denoiser; captions are new each time."""
     shard_size: int = 4096
     """Pictures whose latents share a file; it divides num_pictures."""
+    num_calibration: int = 8
+    """Drawings of each thing, in whose middle the second world's oracle has its prototype."""
     num_check_pictures: int = 1024
     """Unseen drawings on which the VAE, the oracle, judge and guide are measured for the card."""
     text_rate_factor: float = 0.3
@@ -95,9 +100,14 @@ class Recipe:
         return models.SIZES[self.model]
 
 
-def recipe_for(model: str, seed: int = 0) -> Recipe:
-    """Return the recipe of an embedded model; the tiny one sees fewer pictures."""
-    recipe = Recipe(model=model, seed=seed)
+def recipe_for(model: str, seed: int = 0, world: int = FIRST_WORLD) -> Recipe:
+    """Return the recipe of an embedded model; the tiny one sees fewer pictures.
+
+    The second world's oracle sees more, for thirty times as many things.
+    """
+    recipe = Recipe(model=model, seed=seed, world=world)
+    if world != FIRST_WORLD:
+        recipe = replace(recipe, oracle=replace(recipe.oracle, num_samples=640_000))
     if model == "microworld":
         return recipe
     return replace(

@@ -157,7 +157,7 @@ class Run:
         if self.shop.from_scratch or not (weights.WEIGHTS / name / weights.CARD).exists():
             return
         if self.name == "oracle":
-            self.parts["oracle"].load_state_dict(weights.load_oracle(name).state_dict())
+            self.parts["oracle"].start_from(weights.load_oracle(name))
         if self.name == "denoiser":
             for key, part in self.parts.items():
                 landed = weights.landed_denoiser(key, name)

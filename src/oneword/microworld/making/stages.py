@@ -10,8 +10,10 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +25,13 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 from oneword.microworld import weights
-from oneword.microworld.making import models, oracle
+from oneword.microworld.making import models, oracle, wide_oracle
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import Run, Workshop, seed_weights
 from oneword.microworld.world import captions, concepts, drawing, held_out, inventory, scenes
+
+
+_Reader = TypeVar("_Reader", oracle.Oracle, wide_oracle.WideOracle)
 
 
 def pixels_of(pictures: np.ndarray, device: torch.device) -> Tensor:
@@ -228,13 +233,13 @@ def oracle_batch(
     shown = []
     for _ in range(num // 3):
         concept = held_out.HELD_OUT[int(rng.integers(len(held_out.HELD_OUT)))]
-        scene = _held_out_scene(concept, rng)
+        scene = held_out_scene(concept, rng)
         shown.append(drawing.render(scene, size_px))
         told.append(oracle.truth(scene, concept.name if concept.thing else oracle.NONE))
     return np.concatenate([pictures, np.stack(shown)]), told
 
 
-def _held_out_scene(concept: held_out.HeldOut, rng: np.random.Generator) -> inventory.Scene:
+def held_out_scene(concept: held_out.HeldOut, rng: np.random.Generator) -> inventory.Scene:
     """A concept in any place, now and then in another style or beside something known."""
     scene = concepts.concept_scene(concept, str(rng.choice(inventory.PLACES)), rng)
     if concept.thing is None:
@@ -249,15 +254,34 @@ def _held_out_scene(concept: held_out.HeldOut, rng: np.random.Generator) -> inve
 
 def train_oracle(shop: Workshop) -> bool:
     """The classifier that scores, trained on drawings of which some have gone through the VAE."""
+    return train_reader(shop, oracle.Oracle, oracle_batch, oracle.attribute_loss)
+
+
+def train_reader(
+    shop: Workshop,
+    kind: type[_Reader],
+    batch: Callable[[np.random.Generator, int, int], tuple[np.ndarray, list[dict[str, str]]]],
+    loss: Callable[[Mapping[str, Tensor], Sequence[Mapping[str, str]]], Tensor],
+    finish: Callable[[_Reader, AutoencoderKL], None] | None = None,
+) -> bool:
+    """Train an oracle of either world.
+
+    Args:
+        shop: Where and how.
+        kind: Of the oracle.
+        batch: Draws so many pictures of a side in pixels, and says what is true of them.
+        loss: Of what is read against what is true.
+        finish: What is done to the trained oracle, by means of the VAE, before it is written.
+    """
     recipe = shop.recipe
     seed_weights(recipe, "oracle")
     vae = weights.load_vae(shop.folder).to(shop.device).eval().requires_grad_(False)
-    reader = oracle.Oracle(recipe.sizes.oracle_width, recipe.sizes.size_px)
+    reader = kind(recipe.sizes.oracle_width, recipe.sizes.size_px)
     reader = reader.to(shop.device, memory_format=torch.channels_last)
     run = Run(shop, "oracle", recipe.oracle, {"oracle": reader})
     for rng in run.steps():
         num = recipe.oracle.batch_size // shop.num_processes
-        pictures, told = oracle_batch(rng, num, recipe.sizes.size_px)
+        pictures, told = batch(rng, num, recipe.sizes.size_px)
         order = rng.permutation(num)
         pixels, told = pixels_of(pictures[order], shop.device), [told[i] for i in order]
         seed = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -266,9 +290,11 @@ def train_oracle(shop: Workshop) -> bool:
             pixels[some] = softened(vae, pixels[some], seed)
         shift = torch.randn(num, 3, 1, 1, generator=seed).to(pixels) * 0.03
         with shop.amp:
-            loss = oracle.attribute_loss(reader(pixels + shift), told)
-        run.update(loss)
+            found = loss(reader(pixels + shift), told)
+        run.update(found)
     if shop.rank == 0:
+        if finish is not None and run.done:
+            finish(reader, vae)
         weights.save_part(shop.folder, "oracle", reader)
     return run.done
 
@@ -281,18 +307,28 @@ def softened(vae: AutoencoderKL, pixels: Tensor, seed: torch.Generator) -> Tenso
     return vae.decode(latents + (amount * noise).to(latents)).sample.float()
 
 
-@torch.no_grad()
 def oracle_accuracy(folder: Path, recipe: Recipe) -> dict[str, float]:
     """How well the oracle reads unseen drawings that have gone through the VAE, by attribute."""
-    vae = weights.load_vae(folder)
-    reader = weights.load_oracle(recipe.model, folder / "oracle" / "model.safetensors")
     rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 52)))
     pictures, told = oracle_batch(rng, recipe.num_check_pictures, recipe.sizes.size_px)
+    return oracle.agreement(read_back(folder, recipe, pictures), told)
+
+
+@torch.no_grad()
+def read_back(folder: Path, recipe: Recipe, pictures: np.ndarray) -> list[dict[str, str]]:
+    """What a work folder's oracle reads from drawings that have gone through its VAE."""
+    vae = weights.load_vae(folder)
+    file = folder / "oracle" / "model.safetensors"
+    reader = weights.load_oracle(recipe.model, file, recipe.world)
     read: list[dict[str, str]] = []
     for pixels in pixels_of(pictures, torch.device("cpu")).split(16):
-        decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
-        read += reader.read(decoded)
-    return oracle.agreement(read, told)
+        read += reader.read(through(vae, pixels))
+    return read
+
+
+def through(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Pictures, (batch, 3, height, width) in [-1, 1], through the VAE."""
+    return vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
 
 
 # --- latents and denoiser

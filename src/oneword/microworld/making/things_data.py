@@ -123,7 +123,7 @@ def build(packages: Path, folder: Path = artwork.FOLDER) -> dict[str, int]:
 
     Args:
         packages: Folder that holds the package files.
-        folder: The data folder; it holds the curated list.
+        folder: The data folder; it holds the curated lists.
 
     Returns:
         Bytes of each look's file.
@@ -147,6 +147,9 @@ def build(packages: Path, folder: Path = artwork.FOLDER) -> dict[str, int]:
             "version": package.version,
             "sha256": hashlib.sha256(packed).hexdigest(),
         }
+    for name in (artwork.LIST, artwork.COLOURED):
+        data = (folder / name).read_bytes()
+        sums[name] = {"sha256": hashlib.sha256(data).hexdigest()}
     (folder / artwork.SUMS).write_text(json.dumps(sums, indent=1) + "\n")
     return sizes
 

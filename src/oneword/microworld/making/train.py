@@ -26,9 +26,10 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import weights
-from oneword.microworld.making import stages as making
+from oneword.microworld.making import oracle_pictures, stages as making
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
+from oneword.microworld.world.sets import FIRST_WORLD
 
 
 _WAIT_S = 0.2
@@ -36,11 +37,54 @@ _TRAIN: dict[str, Callable[[Workshop], bool]] = {
     "vae": making.train_vae,
     "clip": lambda shop: making.train_clip(shop, "clip"),
     "judge": lambda shop: making.train_clip(shop, "judge"),
-    "oracle": making.train_oracle,
+    "oracle": lambda shop: _reading(shop.recipe).train_oracle(shop),
     "latents": making.make_latents,
     "denoiser": making.train_denoiser,
     "guide": lambda shop: making.train_clip(shop, "guide"),
 }
+
+
+_OF_EVERY_WORLD = ("vae", "judge", "oracle", "guide")
+"""Stages that the recipe of a later world has: its oracle, and what is taken as it has landed."""
+
+
+def _reading(recipe: Recipe) -> Any:
+    """The module that trains and measures the oracle of the recipe's world."""
+    return making if recipe.world == FIRST_WORLD else oracle_pictures
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """The stages that a recipe has."""
+    return STAGES if recipe.world == FIRST_WORLD else _OF_EVERY_WORLD
+
+
+def _check_stages(recipe: Recipe, stages: tuple[str, ...], *, from_scratch: bool) -> None:
+    """Refuse what is not done for a later world.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    landed = weights.world(recipe.model)
+    if recipe.world < landed and not from_scratch:
+        raise weights.WeightsError(
+            "The recipe must be of the landed model's world to go on from it, got world "
+            f"{recipe.world} and a model of world {landed}; pass --world {landed}, or "
+            "--from-scratch."
+        )
+    if recipe.world == FIRST_WORLD:
+        return
+    other = [stage for stage in stages if stage not in _OF_EVERY_WORLD]
+    if other:
+        raise weights.WeightsError(
+            f"The stages of world {recipe.world} must be some of {', '.join(_OF_EVERY_WORLD)}, got "
+            f"{', '.join(other)}; its denoiser is trained by "
+            "`python -m oneword.microworld.making.wide`."
+        )
+    if from_scratch:
+        raise weights.WeightsError(
+            f"Cannot make world {recipe.world}'s oracle from scratch because it starts from the "
+            "landed model's; leave out --from-scratch."
+        )
 
 
 def train(
@@ -70,11 +114,16 @@ def train(
 
     Returns:
         Whether every stage is complete.
+
+    Raises:
+        WeightsError: a stage is asked for that the recipe's world does not have.
     """
+    recipe = recipe or Recipe()
+    _check_stages(recipe, stages, from_scratch=from_scratch)
     folder.mkdir(parents=True, exist_ok=True)
     tell = on_progress or _tell_nobody
     job = (
-        folder, recipe or Recipe(), stages, time.monotonic() + 60 * minutes, device, num_processes,
+        folder, recipe, stages, time.monotonic() + 60 * minutes, device, num_processes,
         from_scratch, further_oracle,
     )  # fmt: skip
     if num_processes == 1:
@@ -134,7 +183,7 @@ def _train_process(
         if skipped:
             continue
         trained = from_scratch or (further_oracle and stage == "oracle")
-        if trained or not weights.take(stage, folder, recipe.model):
+        if trained or not weights.take(stage, folder, recipe.model, recipe.world):
             complete = _TRAIN[stage](shop)
         if not complete:
             break
@@ -158,6 +207,9 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     """Put a work folder's model together in ``target``, with the card of how it was made.
 
     A work folder with only a guide adds it to the model in ``target``.
+
+    Raises:
+        WeightsError: a part is missing or of another world, or ``target`` holds something else.
     """
     path = folder / CHECKSUMS
     checksums = json.loads(path.read_text()) if path.exists() else {}
@@ -166,8 +218,15 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     weights.check_landing(folder, target)
     begun = folder / "denoiser.json"
     made = json.loads(begun.read_text()) if begun.exists() else {"samples": 0, "history": []}
+    if begun.exists() and made.get("world", FIRST_WORLD) != recipe.world:
+        raise weights.WeightsError(
+            f"A model's denoiser and oracle must be of one world, got a denoiser of world "
+            f"{made.get('world', FIRST_WORLD)} in {folder} and the recipe of world {recipe.world}; "
+            "pass the denoiser's as --world."
+        )
     details = {
         "name": recipe.model,
+        "world": recipe.world,
         "made_by": f"oneword microworld train --model {recipe.model} --from-scratch",
         "recipe": dataclasses.asdict(recipe),
         "sizes": dataclasses.asdict(recipe.sizes),
@@ -178,7 +237,7 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
         "torch": torch.__version__,
         "compute": f"{platform.machine()}, {os.cpu_count()} cores",
         "vae_psnr_db": making.vae_psnr(folder, recipe),
-        "oracle_accuracy": making.oracle_accuracy(folder, recipe),
+        "oracle_accuracy": _reading(recipe).oracle_accuracy(folder, recipe),
         "retrieval": {
             name: making.pair_retrieval(folder / name, recipe) for name in ("judge", "guide")
         },

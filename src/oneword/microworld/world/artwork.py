@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from oneword._files import read_json
 from oneword.errors import UserError
 
 
 FOLDER = Path(__file__).parents[1] / "things"
 LIST = "list.jsonl"
+COLOURED = "coloured.txt"
+"""Slugs of things with colours to replace."""
 SUMS = "sums.json"
-"""Of every look: its package, the version, and the SHA-256 of the built file."""
+"""Of every look: its package, the version, and the SHA-256 of the built file; that of the lists."""
 LOOKS = ("flat sticker", "line icon", "classic emoji", "glossy sticker")
 """Looks that training draws."""
 FIRST_EDITION = "classic first edition"
@@ -74,11 +77,35 @@ def file_of(look: str) -> str:
     return f"{look.replace(' ', '-')}.json.xz"
 
 
+def listed(name: str) -> str:
+    """The text of a list, ``LIST`` or ``COLOURED``.
+
+    Raises:
+        ArtworkError: it is missing or damaged.
+    """
+    return _whole(name, name).decode()
+
+
+def _whole(name: str, key: str) -> bytes:
+    """What a data file holds; ``key`` is what its checksum is kept under."""
+    path, sums = FOLDER / name, FOLDER / SUMS
+    known = read_json(sums, {key: {"sha256": str}}, error=ArtworkError)
+    data = path.read_bytes() if path.exists() else b""
+    digest = hashlib.sha256(data).hexdigest() if data else "no file"
+    expected = known[key]["sha256"]
+    if digest != expected:
+        raise ArtworkError(
+            f"The world's data in {name} must have SHA-256 {expected[:12]}..., got {digest[:12]}; "
+            "reinstall oneword, or run `python -m oneword.microworld.making.things_data`."
+        )
+    return data
+
+
 @cache
 def things() -> dict[str, Drawn]:
     """All things by slug, in the list's order."""
     found = {}
-    for line in (FOLDER / LIST).read_text(encoding="utf-8").splitlines():
+    for line in listed(LIST).splitlines():
         noun, slug, group, subgroup, keywords, _ = json.loads(line)
         found[slug] = Drawn(
             noun=noun, slug=slug, group=group, subgroup=subgroup, keywords=tuple(keywords)
@@ -141,15 +168,5 @@ def artworks(look: str) -> Mapping[str, Artwork]:
     if look not in (*LOOKS, FIRST_EDITION):
         known = ", ".join((*LOOKS, FIRST_EDITION))
         raise ArtworkError(f"The look must be one of {known}; got {look!r}.")
-    name = file_of(look)
-    path = FOLDER / name
-    expected = json.loads((FOLDER / SUMS).read_text(encoding="utf-8"))[look]["sha256"]
-    packed = path.read_bytes() if path.exists() else b""
-    digest = hashlib.sha256(packed).hexdigest() if packed else "no file"
-    if digest != expected:
-        raise ArtworkError(
-            f"The drawings in {name} must have SHA-256 {expected[:12]}..., got {digest[:12]}; "
-            "reinstall oneword, or run `python -m oneword.microworld.making.things_data`."
-        )
-    bodies = json.loads(lzma.decompress(packed))
+    bodies = json.loads(lzma.decompress(_whole(file_of(look), look)))
     return {slug: Artwork(box=tuple(box), body=body) for slug, (box, body) in bodies.items()}

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from oneword.microworld.world import captions, concepts, inventory
+from oneword.microworld.world import (
+    artwork,
+    captions,
+    concepts,
+    inventory,
+    unseen,
+    wide_concepts,
+    wide_prompts,
+    wide_scenes,
+)
 from oneword.microworld.world.held_out import HELD_OUT
 from oneword.microworld.world.inventory import COLOURS, NOUNS, PARTNERS, PLACES, PROFESSIONS, STYLES
+from oneword.microworld.world.wide_prompts import WidePrompt
+from oneword.microworld.world.wide_scenes import Figure, WideScene
 
 
-Rows = dict[str, list[captions.Prompt]]
+Rows = Mapping[str, Sequence[captions.Prompt | WidePrompt]]
 """Prompts by the label of their row."""
 
 
@@ -71,4 +82,86 @@ def held_out(num: int = 8, seed: int = 0) -> dict[str, list[inventory.Scene]]:
     return {
         f"{c.name} ({c.family}, {concepts.half(c)})": concepts.concept_scenes(c, num, seed)
         for c in HELD_OUT
+    }
+
+
+# --- the second world
+
+
+_KINDS: dict[str, wide_prompts.Kind] = {"count": "count", "beside": "two", "on": "on"}
+_WIDTH = 8
+
+
+def wide(seed: int = 0) -> dict[str, Rows]:
+    """The sheets of the artists' things: by group, in looks, styles, colours, places, relations."""
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 42)))
+    deck: list[str] = []
+
+    def dealt(among: Sequence[str]) -> str:
+        """The next thing of a shuffled list, which is shuffled anew at its end."""
+        while True:
+            if not deck:
+                deck.extend(unseen.known()[int(i)] for i in rng.permutation(len(unseen.known())))
+            slug = deck.pop()
+            if slug in among:
+                return slug
+
+    def shown(
+        relation: str = "alone",
+        among: Sequence[str] = unseen.known(),
+        look: str = "flat sticker",
+        **more: str,
+    ) -> WidePrompt:
+        figure = Figure(slug=dealt(among), look=look, colour=more.pop("colour", ""))
+        things = (figure,)
+        if relation == "count":
+            things = (figure,) * (2 + int(rng.integers(2)))
+        elif relation != "alone":
+            things = (figure, Figure(slug=dealt(unseen.known()), look=look))
+        background = int(rng.integers(2**31))
+        scene = WideScene(things=things, relation=relation, seed=background, **more)
+        return wide_prompts.asked(
+            scene, _KINDS.get(relation, "plain" if scene.place == "plain" else "place")
+        )
+
+    groups: dict[str, list[str]] = {}
+    for slug in unseen.known():
+        groups.setdefault(artwork.things()[slug].group, []).append(slug)
+    coloured = sorted(wide_scenes.coloured() & set(unseen.known()))
+    looks = artwork.LOOKS
+    places = [place for place in PLACES if place != "plain"]
+    row = range(_WIDTH)
+    return {
+        "things": {
+            group: [shown(among=some, look=looks[i % len(looks)]) for i in row]
+            for group, some in groups.items()
+        },
+        "looks": {look: [shown(look=look) for _ in row] for look in looks},
+        "styles": {
+            style: [shown(style=style, place=places[i % len(places)]) for i in row]
+            for style in STYLES[1:]
+        },
+        "colours": {
+            colour: [shown(among=coloured, colour=colour) for _ in row]
+            for colour in wide_scenes.COLOURS
+        },
+        "places": {
+            place: [shown(place=place, look=looks[i % len(looks)]) for i in row] for place in PLACES
+        },
+        "relations": {
+            relation: [shown(relation, place=places[i % len(places)]) for i in row]
+            for relation in wide_scenes.RELATIONS[1:]
+        },
+    }
+
+
+def wide_held_out(seed: int = 0) -> dict[str, list[WideScene]]:
+    """The scenes of each held-out thing's pictures: its four looks, twice."""
+    looks = artwork.LOOKS
+    return {
+        f"{artwork.things()[slug].noun} ({half})": [
+            wide_concepts.concept_scenes(artwork.things()[slug], _WIDTH, seed, look=look)[i]
+            for i, look in enumerate(looks * (_WIDTH // len(looks)))
+        ]
+        for slug, half in unseen.counted().items()
     }

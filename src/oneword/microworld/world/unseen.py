@@ -52,6 +52,11 @@ _FIRST_WORLD = {"lantern": "red-paper-lantern"}
 """Shapes of the first world's held-out half that the artists' list has under a longer name."""
 
 
+def slug_of(shape: str) -> str:
+    """The name in the artists' list, if any, of a shape that the first world holds out."""
+    return _FIRST_WORLD.get(shape, shape)
+
+
 def words(noun: str) -> set[str]:
     """The words of a noun that name something."""
     return set(noun.split()) - _MINOR
@@ -93,7 +98,7 @@ def counted() -> dict[str, Half]:
     """
     found: dict[str, Half] = {}
     for concept in HELD_OUT:
-        slug = _FIRST_WORLD.get(concept.name, concept.name)
+        slug = slug_of(concept.name)
         if concept.family == "shape" and slug in artwork.things():
             found[slug] = concepts.half(concept)
     groups: dict[str, list[str]] = {}

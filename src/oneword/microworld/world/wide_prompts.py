@@ -72,20 +72,25 @@ def _prompt(kind: Kind, first: str, second: str, rng: np.random.Generator) -> Wi
             seed=int(rng.integers(2**31)),
         )
         if kind == "plain" or is_unseen(scene):
-            break
+            return asked(scene, kind)
+
+
+def asked(scene: WideScene, kind: Kind) -> WidePrompt:
+    """The plainest prompt that a scene answers; it names a look or a style, never both."""
+    first = scene.things[0]
     facts = truth(scene)
-    if style != "photo":
+    if scene.style != "photo":
         facts.pop("look")
         facts.pop("second_look", None)
     text = wide_captions.sentence(
-        scene.things[0].noun,
-        look=look,
+        first.noun,
+        look=first.look,
         colour=facts.get("colour"),
-        place=place,
-        style=style,
+        place=scene.place,
+        style=scene.style,
         relation=scene.relation,
         second_noun=facts.get("second_noun"),
-        num=num,
+        num=scene.num,
     )
     return WidePrompt(text=text, kind=kind, truth=facts, scene=scene)
 

@@ -220,8 +220,7 @@ def coloured() -> frozenset[str]:
 
     Kept as a list, so that nothing needs to be drawn to know it: the build of the data finds them.
     """
-    text = (artwork.FOLDER / "coloured.txt").read_text(encoding="utf-8")
-    return frozenset(text.split())
+    return frozenset(artwork.listed(artwork.COLOURED).split())
 
 
 def truth(scene: WideScene) -> dict[str, str]:

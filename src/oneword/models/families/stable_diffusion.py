@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from oneword._typing import Latents, Pixels, Timesteps
 from oneword.config.drawing import SamplingConfig
-from oneword.config.model import EMBEDDED, ModelConfig
+from oneword.config.model import ModelConfig, is_embedded
 from oneword.microworld import weights
 from oneword.models.assembly import load_pipeline, reschedule
 from oneword.models.autoencoders import Plain
@@ -35,7 +35,7 @@ def load(config: ModelConfig) -> StableDiffusion:
     Raises:
         ModelError: it cannot be loaded, or predicts what the family does not train on.
     """
-    embedded, source = config.model in EMBEDDED, config.model
+    embedded, source = is_embedded(config.model), config.model
     if embedded:
         source = str(weights.pipeline_folder(config.model))
     options: dict[str, Any] = {}

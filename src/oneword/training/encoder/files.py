@@ -20,7 +20,7 @@ from torch import Tensor
 from oneword._files import FormError, check, open_regular, parsed
 from oneword._version import __version__
 from oneword.config.encoder import LATENTS
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.errors import UserError
 from oneword.microworld import weights
 from oneword.models.contract import Backbone
@@ -245,7 +245,7 @@ def _read(path: Path, _changed: int, _size: int) -> Encoder:
 
 def version_of(backbone: Backbone) -> str:
     """A short checksum of an embedded model's weights; empty for other models."""
-    if backbone.name not in EMBEDDED:
+    if not is_embedded(backbone.name):
         return ""
     return weights.version(backbone.name)
 

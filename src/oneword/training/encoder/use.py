@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from oneword.config.inversion import ResolvedConfig
-from oneword.config.model import EMBEDDED
+from oneword.config.model import is_embedded
 from oneword.microworld import weights
 from oneword.models.contract import Backbone
 from oneword.training.encoder.files import Encoder, EncoderError, load
@@ -23,7 +23,7 @@ def encoder_for(backbone: Backbone, config: ResolvedConfig) -> Encoder:
             rows.
     """
     file = config.encoder
-    if file is None and backbone.name in EMBEDDED:
+    if file is None and is_embedded(backbone.name):
         file = weights.encoder_file(backbone.name, config.num_vectors)
     if file is None:
         raise EncoderError(

@@ -23,6 +23,7 @@ from oneword.config.checks import check_seeds
 from oneword.config.inversion import ResolvedConfig
 from oneword.config.runs import plain_settings
 from oneword.images import from_uint8, read_folder
+from oneword.microworld import weights
 from oneword.models.contract import Backbone
 from oneword.models.speed.compiled import aside
 from oneword.models.speed.narrow_cpu import widened
@@ -435,6 +436,7 @@ class _Tuner:
             provenance={
                 "base_model": self.backbone.name,
                 "family": self.backbone.family,
+                **weights.told(self.backbone.name),
                 "pool": self.backbone.pool,
                 "initializer_token": self.config.initializer_token,
                 "config": plain_settings(self.config),
