@@ -23,6 +23,7 @@ def rows(folder):
     return formats.load_concept(folder).rows["clip"]
 
 
+@pytest.mark.long
 def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
     def jobs(output):
         good = [
