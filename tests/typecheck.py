@@ -1,7 +1,7 @@
 """To be imported first: annotations are checked while the tests run.
 
-Shapes are checked by jaxtyping, where there are any. It takes some 100 microseconds for a call,
-also where no shape stands in the annotations. Functions without shapes go through beartype alone.
+Shapes are checked by jaxtyping, where there are any. It takes three times as long as beartype, also
+where no shape stands in the annotations. Functions without shapes go through beartype alone.
 """
 
 from __future__ import annotations

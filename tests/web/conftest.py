@@ -61,7 +61,7 @@ def visitor(browser):
 @pytest.fixture
 def tab(served, visitor):
     """A new tab of the visitor's."""
-    page = opened(visitor, served)
+    page = on_page(visitor, served)
     yield page
     page.close()
 
@@ -69,12 +69,12 @@ def tab(served, visitor):
 @pytest.fixture
 def first_tab(served, browser):
     """That of a visitor who was never here."""
-    page = opened(browser.new_context(), served)
+    page = on_page(browser.new_context(), served)
     yield page
     page.context.close()
 
 
-def opened(context, served):
+def on_page(context, served):
     """A tab on the page, with every request that it makes in ``requested``."""
     page = context.new_page()
     page.set_viewport_size({"width": 1280, "height": 1000})

@@ -70,7 +70,7 @@ def test_health_says_what_is_under_way(served):
 
 def test_a_word_from_dropped_pictures_to_a_file_for_every_tool(served, tab, mugs, tmp_path):
     drop(tab, mugs, 5)
-    teach(tab, "<mug>", 400)
+    teach(tab, "<mug>", 250)
     assert "--placeholder-token '<mug>'" in tab.locator("#teach-command").inner_text().replace(
         "\n", ""
     )
