@@ -315,16 +315,12 @@ def test_hostile_uploads_are_sentences(served, tab, mugs, tmp_path):
     assert tab.evaluate("window.hacked") is None
 
 
-def test_two_people_do_not_disturb_each_other(served, tab, browser, mugs, noise):
-    other = browser.new_context().new_page()
-    other.goto(served.url)
-    other.wait_for_selector("#teach-files")
+def test_two_people_do_not_disturb_each_other(served, tab, first_tab, mugs, noise):
     drop(tab, mugs[:3], 3)
-    drop(other, [noise], 1)
+    drop(first_tab, [noise], 1)
     assert tab.locator("#teach-seen img").count() == 3
-    assert "One picture" in text_of(other, "teach-about")
+    assert "One picture" in text_of(first_tab, "teach-about")
     assert "Small" not in text_of(tab, "teach-about")
-    other.context.close()
 
 
 def test_no_request_leaves_the_machine(served, first_tab):
