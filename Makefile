@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(KEY)
+# many tests start processes, none of which shall compile our modules again
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test pytest coverage lint slow quick help-pages site mutants clean
 
@@ -51,8 +53,10 @@ site: $(STAMP)
 
 $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -q -c constraints.txt torch
-	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install -q -e '.[dev,track,cluster]'
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -q --no-compile -c constraints.txt torch
+	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install -q --no-compile -e '.[dev,track,cluster]'
+	# on all cores; a file that cannot be compiled is left, as pip leaves it
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	rm -f $(VENV)/.installed-*
 	touch $@
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import garbage  # (before what leaves much)
+
+
+# isort: split
+
 import typecheck  # noqa: F401  (before what it checks)
 
 
@@ -14,6 +19,7 @@ import briefly  # noqa: F401  (before torch)
 
 import os
 import shutil
+from pathlib import Path
 
 
 # no test finds out about the network by itself
@@ -28,6 +34,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 import tiny
 from oneword.config.encoder import LATENTS
 from oneword.config.model import ModelConfig
+from oneword.config.presets import SAMPLERS
 from oneword.microworld import weights
 from oneword.microworld.making import models, wide
 from oneword.microworld.making.wide_oracle import WideOracle
@@ -36,6 +43,24 @@ from oneword.models.loading import load_backbone
 from oneword.training.encoder.files import FILE, About, Encoder
 from oneword.training.encoder.network import SetEncoder, Shape
 from oneword.training.encoder.towers import probe, tower_of
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, and what waits much, lest one process is left with it."""
+    waiting = Path(__file__).parent / "web"
+    items.sort(
+        key=lambda item: (item.get_closest_marker("long") is None, waiting not in item.path.parents)
+    )
+
+
+def pytest_collection_finish() -> None:
+    garbage.look()
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are drawn in three steps where nothing says in how many."""
+    monkeypatch.setitem(SAMPLERS, "model", {"*": {"num_inference_steps": 3}})
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ class Stop:
 
 
 @pytest.fixture
-def tuned(make):
+def tuned(make, few_steps):
     def config(output, setup, **own):
         settings = {
             "num_class_images": 2, "tuning_steps": 12, "tuning_learning_rate": 2e-3,

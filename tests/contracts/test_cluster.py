@@ -23,12 +23,16 @@ def rows(folder):
     return formats.load_concept(folder).rows["clip"]
 
 
+STEPS = (30, 12, 12)  # the first for long enough to be killed
+
+
+@pytest.mark.long
 def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
     def jobs(output):
         good = [
-            make(f"{output}/{i}", inversion={"max_train_steps": 30, "seed": i},
+            make(f"{output}/{i}", inversion={"max_train_steps": steps, "seed": i},
                  checkpointing_steps=3)
-            for i in range(3)
+            for i, steps in enumerate(STEPS)
         ]  # fmt: skip
         return [*good, make(f"{output}/bad", train_data_dir=tmp_path / "nowhere")]
 
@@ -59,12 +63,12 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
     assert [o.outcome and o.outcome.result.status for o in outcomes] == [*["finished"] * 3, None]
     assert "nowhere" in outcomes[3].error
     assert set(ended) == {"0", "1", "2"}
-    for i in range(3):
+    for i, steps in enumerate(STEPS):
         # matrix libraries round by a buffer's place in memory; a step lost or done twice is 1e-3
         found, expected = rows(tmp_path / "many" / str(i)), rows(tmp_path / "alone" / str(i))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         lines = (tmp_path / "many" / str(i) / "metrics.jsonl").read_text().splitlines()
-        assert len(lines) == 11
+        assert len(lines) == 1 + steps // 3
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ from oneword.vocabulary.inject import injected
 
 STORED = Path(__file__).with_name("expected.json")
 FEW = SamplingConfig(num_inference_steps=2, height=64, width=64)
+UNSCORED = {"evaluation_steps": 6, "num_evaluation_samples": 1}  # or hardly
 POOLED = [name for name, family in FAMILIES.items() if "clip_l" in family.told_by]
 
 
@@ -56,8 +57,10 @@ def backbone(folders, name):
 
 @pytest.fixture(scope="module")
 def learned(backbone):
-    """What the plain job learns."""
-    return invert(backbone, job())
+    """The plain job's rows after each step."""
+    rows = {}
+    invert(backbone, job(**UNSCORED), on_step=lambda at: rows.update({at.step: at.word().rows}))
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +404,7 @@ def test_a_word_is_what_it_stands_for(backbone):
 def test_only_the_rows_change_and_every_encoder_learns(backbone, tmp_path):
     before = everything(backbone)
     tokenizers = {n: v.tokenizer for n, v in backbone.vocabularies.items()}
-    result = invert(backbone, job(num_vectors=2))
+    result = invert(backbone, job(num_vectors=2, evaluation_steps=6))
     assert result.status == "finished"
     assert all(torch.equal(a, b) for a, b in zip(before, everything(backbone), strict=True))
     assert all(v.tokenizer is tokenizers[n] for n, v in backbone.vocabularies.items())
@@ -427,8 +430,8 @@ def test_a_subset_of_the_encoders_is_trained(backbone):
 @pytest.mark.parametrize(
     ("options", "tolerance"),
     [
-        ({"gradient_checkpointing": True}, 1e-5),
-        ({"offload": "vae"}, 1e-6),
+        # without and with slices the VAE waits elsewhere
+        ({"gradient_checkpointing": True, "offload": "vae"}, 1e-5),
         ({"offload": "text"}, 1e-5),
         # all samples at once: sums in parts round otherwise, which the optimiser enlarges
         ({"offload": "all", "memory": "lowest", "micro_batch_size": 64}, 1e-5),
@@ -437,18 +440,21 @@ def test_a_subset_of_the_encoders_is_trained(backbone):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_ways_to_save_memory_learn_the_same_rows(
-    folders, name, backbone, learned, options, tolerance
+    folders, name, known, backbone, learned, options, tolerance
 ):
     """Distances are in units of how far training moved the rows."""
-    other = load_backbone(ModelConfig(model=str(folders[name]), device="cpu", **options))
+    # a way that is asked for in full need not be chosen by what each would take
+    load = load_backbone if "memory" in options else FAMILIES[known.family].imported().load
+    other = load(ModelConfig(model=str(folders[name]), device="cpu", **options))
     if "dtype" not in options:
         # a VAE's sums are rounded by where its weights happen to lie, and by slices; training
         # enlarges that: looked at apart
         ours, theirs = (b.encode_image(job().pictures).mean for b in (backbone, other))
         assert (theirs - ours).norm() <= 1e-5 * ours.norm()
         other.autoencoder = backbone.autoencoder
-    saved = invert(other, job(evaluation_steps=6, num_evaluation_samples=1))
-    for encoder, rows in learned.concept.rows.items():
+    steps = 6 if "dtype" in options else 2  # what is rounded coarsely evens out over more
+    saved = invert(other, job(max_train_steps=steps, **UNSCORED))
+    for encoder, rows in learned[steps].items():
         moved = (rows - backbone.vocabularies[encoder].rows_of("cat")).norm()
         assert (saved.concept.rows[encoder] - rows).norm() <= tolerance * moved, encoder
 

@@ -20,6 +20,9 @@ from oneword.runs.many import train_many
 from oneword.runs.train import dry_run, train
 
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
+
 @pytest.fixture
 def learn(make, tiny_sd):
     """Train, with what was said."""

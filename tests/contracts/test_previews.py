@@ -27,6 +27,7 @@ from oneword.runs.sheets import Sheet, read_sheet, spread
 from oneword.runs.train import dry_run, train
 
 
+pytestmark = pytest.mark.usefixtures("few_steps")
 PROMPTS = ("a photo of a S*", "a S* on the moon")
 
 

@@ -48,6 +48,7 @@ class Stop:
             os.kill(os.getpid(), self.number)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_run_folder_holds_everything(make, tmp_path):
     events = []
     config = make(validation_steps=6, num_validation_images=2)

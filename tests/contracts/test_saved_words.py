@@ -22,6 +22,9 @@ from oneword.runs.requests import Requests
 from oneword.runs.train import train
 
 
+pytestmark = pytest.mark.usefixtures("few_steps")
+
+
 def word(folder, step):
     return formats.load_concept(folder / f"learned_embeds-steps-{step}.safetensors")
 

@@ -51,6 +51,7 @@ def stop_at(step):
     return on_event
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_the_trackers_hold_what_the_metrics_hold(make, tmp_path):
     plain = train(make("plain", validation_steps=6))
     outcome = train(make(report_to=("tensorboard", "csv"), validation_steps=6))

@@ -25,6 +25,7 @@ def words_pictures(path):
     return contact_sheet(read_sheet(path).pictures).tobytes()
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_training_ends_with_the_last_preview_beside_the_word(make, tmp_path):
     config = make(
         inversion={"max_train_steps": 4, "evaluation_steps": 2}, validation_steps=2,
@@ -48,6 +49,7 @@ def test_without_previews_there_is_none(make, tmp_path):
     assert not list((tmp_path / "run").glob("*.preview.png"))
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_preview_of_before_training_is_not_the_words(make, tmp_path):
     train(make(
         inversion={"max_train_steps": 2, "evaluation_steps": 2}, validation_steps=5,
@@ -57,6 +59,7 @@ def test_a_preview_of_before_training_is_not_the_words(make, tmp_path):
     assert not list((tmp_path / "run").glob("*.preview.png"))
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_persons_preview_in_the_run_folder_stays(make, tmp_path):
     config = make(
         inversion={"max_train_steps": 2, "evaluation_steps": 2}, validation_steps=2,

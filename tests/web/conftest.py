@@ -53,11 +53,34 @@ def browser():
         found.close()
 
 
+@pytest.fixture(scope="module")
+def visitor(browser):
+    """Somebody whose browser keeps the page's scripts from tab to tab."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def tab(served, browser):
-    """A new visitor's tab, with every request that it makes in ``requested``."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+def tab(served, visitor):
+    """A new tab of the visitor's."""
+    page = on_page(visitor, served)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def first_tab(served, browser):
+    """That of a visitor who was never here."""
+    page = on_page(browser.new_context(), served)
+    yield page
+    page.context.close()
+
+
+def on_page(context, served):
+    """A tab on the page, with every request that it makes in ``requested``."""
     page = context.new_page()
+    page.set_viewport_size({"width": 1280, "height": 1000})
     page.set_default_timeout(PATIENCE_MS)
     page.requested = []
     page.problems = []
@@ -65,8 +88,7 @@ def tab(served, browser):
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(served.url)
     page.wait_for_selector("#teach-files")
-    yield page
-    context.close()
+    return page
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -22,6 +25,7 @@ from waiting import health, until
 
 # raised inside gradio, about its use of pandas
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
+GUIDE = Path(__file__).parents[2] / "docs/guides/page.md"
 
 
 def text_of(tab, place):
@@ -60,9 +64,13 @@ def words_of(served):
     return Library(served.page.workspace.words)
 
 
+def test_health_says_what_is_under_way(served):
+    assert health(served) == {"status": "ok", "model": "microworld-nano", "learning": []}
+
+
 def test_a_word_from_dropped_pictures_to_a_file_for_every_tool(served, tab, mugs, tmp_path):
     drop(tab, mugs, 5)
-    teach(tab, "<mug>", 400)
+    teach(tab, "<mug>", 250)
     assert "--placeholder-token '<mug>'" in tab.locator("#teach-command").inner_text().replace(
         "\n", ""
     )
@@ -307,16 +315,12 @@ def test_hostile_uploads_are_sentences(served, tab, mugs, tmp_path):
     assert tab.evaluate("window.hacked") is None
 
 
-def test_two_people_do_not_disturb_each_other(served, tab, browser, mugs, noise):
-    other = browser.new_context().new_page()
-    other.goto(served.url)
-    other.wait_for_selector("#teach-files")
+def test_two_people_do_not_disturb_each_other(served, tab, first_tab, mugs, noise):
     drop(tab, mugs[:3], 3)
-    drop(other, [noise], 1)
+    drop(first_tab, [noise], 1)
     assert tab.locator("#teach-seen img").count() == 3
-    assert "One picture" in text_of(other, "teach-about")
+    assert "One picture" in text_of(first_tab, "teach-about")
     assert "Small" not in text_of(tab, "teach-about")
-    other.context.close()
 
 
 def test_a_page_at_rest_asks_once_a_second(served, tab):
@@ -462,11 +466,13 @@ def test_what_is_said_is_never_cut_off(served, tab):
     assert wide
 
 
-def test_no_request_leaves_the_machine(served, tab):
+def test_no_request_leaves_the_machine(served, first_tab):
     for name in ("Choose", "Draw", "Edit", "Compare", "Library", "Teach"):
-        open_tab(tab, name)
-        tab.wait_for_timeout(500)
-    hosts = {urlparse(url).hostname for url in tab.requested if url.startswith(("http", "ws"))}
+        open_tab(first_tab, name)
+        first_tab.wait_for_timeout(500)
+    hosts = {
+        urlparse(url).hostname for url in first_tab.requested if url.startswith(("http", "ws"))
+    }
     assert hosts == {"127.0.0.1"}
 
 
@@ -516,3 +522,46 @@ def _drawing(served):
         output_dir=served.page.workspace.drawings / "api",
         model=served.page.config.model,
     )
+
+
+# --- what the guide to the page prints, run as it stands
+
+
+def blocks():
+    """The guide's blocks of code that call the server."""
+    found = re.findall(r"(?:^    .*\n)+", GUIDE.read_text() + "\n", flags=re.MULTILINE)
+    return [block for block in found if "curl" in block]
+
+
+@pytest.fixture
+def asked(served, tmp_path):
+    """Runs a block in a shell in which the guide's address is that of the served page."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    port = urlparse(served.url).port
+    here = f'connect-to = "127.0.0.1:7860:127.0.0.1:{port}"\nnoproxy = "*"\n'
+    (tmp_path / ".curlrc").write_text(here)
+
+    def run(block):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            env=os.environ | {"CURL_HOME": str(tmp_path)},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_the_curl_lines_draw_and_tell_what_is_under_way(served, asked):
+    draw, health = blocks()
+    told = asked(draw)
+    *_, last = re.findall(r"^event: complete\ndata: (.*)$", told, flags=re.MULTILINE)
+    said, pictures, *_ = json.loads(last)
+    assert said.startswith("4 pictures in ")
+    assert len(pictures) == 4
+    drawn = sorted(Path(said.removeprefix("4 pictures in ").rstrip(".")).glob("*.png"))
+    with Image.open(drawn[0]) as picture:
+        assert picture.info["prompt"] == "a photo of a red mug"
+    assert json.loads(asked(health))["status"] == "ok"

@@ -32,7 +32,7 @@ from oneword.models.loading import needed_memory
 from oneword.models.memory.count import Work
 from oneword.runs.folder import RunFolder
 from oneword.runs.train import train
-from waiting import health, until
+from waiting import until
 
 
 pytest.importorskip("gradio")
@@ -50,11 +50,36 @@ pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 NANO = ModelConfig(model="microworld-nano", device="cpu")
 
 
-@pytest.fixture
-def desk():
+@pytest.fixture(scope="module")
+def shared_desk():
+    """One worker for all tests that leave it as it was: it takes seconds to start."""
     one = Desk(NANO, slots=2)
     yield one
     one.close()
+
+
+@pytest.fixture
+def desk(shared_desk):
+    yield shared_desk
+    assert not [name for name, one in shared_desk.standings().items() if one.is_under_way]
+
+
+@pytest.fixture
+def own_desk():
+    one = Desk(NANO, slots=2)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def limit(desk):
+    """Bounds how many bytes a file that the worker writes may have; none after the test."""
+
+    def bound(size):
+        resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    yield bound
+    bound(resource.RLIM_INFINITY)
 
 
 def run_of(mugs, folder, **inversion):
@@ -69,18 +94,18 @@ def run_of(mugs, folder, **inversion):
     )
 
 
-def test_a_worker_that_dies_is_said_and_the_word_goes_on(desk, mugs, tmp_path):
+def test_a_worker_that_dies_is_said_and_the_word_goes_on(own_desk, mugs, tmp_path):
     config = run_of(mugs, tmp_path / "mug")
-    desk.teach(config)
+    own_desk.teach(config)
     with pytest.raises(WorkerError, match="is being learned; stop it first"):
-        desk.teach(config)
-    until(lambda: desk.standing("mug").step >= 7)
-    os.kill(desk._process.pid, signal.SIGKILL)
-    until(lambda: desk.standing("mug").phase == "failed")
-    assert "exit code -9; it can go on" in desk.standing("mug").text
-    desk.teach(config)  # a new worker
-    until(lambda: desk.standing("mug").step >= 12)
-    desk.close()  # as when the server ends: the state is kept
+        own_desk.teach(config)
+    until(lambda: own_desk.standing("mug").step >= 7)
+    os.kill(own_desk._process.pid, signal.SIGKILL)
+    until(lambda: own_desk.standing("mug").phase == "failed")
+    assert "exit code -9; it can go on" in own_desk.standing("mug").text
+    own_desk.teach(config)  # a new worker
+    until(lambda: own_desk.standing("mug").step >= 12)
+    own_desk.close()  # as when the server ends: the state is kept
     assert not (tmp_path / "mug" / formats.LEARNED).exists()
 
     again = Desk(NANO, slots=2)
@@ -126,14 +151,11 @@ def tmpfs(tmp_path):
 
 
 @pytest.fixture(params=["tmpfs", "limit"])
-def disk(request, desk, tmp_path):
+def disk(request, tmp_path):
     """A folder, what lets the worker write nothing into it, and what lets it again."""
     if request.param == "tmpfs":
         return request.getfixturevalue("tmpfs")
-
-    def limit(size):
-        resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
+    limit = request.getfixturevalue("limit")
     return tmp_path / "disk", lambda: limit(0), lambda: limit(resource.RLIM_INFINITY)
 
 
@@ -214,11 +236,11 @@ def test_a_folder_that_vanishes_in_mid_run_is_made_anew(desk, mugs, tmp_path):
         Workspace(tmp_path / "web").run_folder("nobody")
 
 
-def test_a_stop_that_cannot_be_saved_is_no_stop(desk, mugs, tmp_path):
+def test_a_stop_that_cannot_be_saved_is_no_stop(desk, limit, mugs, tmp_path):
     config = run_of(mugs, tmp_path / "mug", max_train_steps=4000, evaluation_steps=2000)
     desk.teach(replace(config, checkpointing_steps=2000))
     until(lambda: desk.standing("mug").step >= 5)
-    resource.prlimit(desk._process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    limit(0)
     desk.stop("mug")
     until(lambda: not desk.standing("mug").is_under_way)
     assert desk.standing("mug").phase == "failed"
@@ -243,20 +265,23 @@ def megabytes(line):
     return float(said[1])
 
 
-def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
+def test_what_a_word_will_take_is_said_before_it_begins(own_desk, mugs, tmp_path):
     workspace = Workspace(tmp_path / "web")
-    foreseen, config = Foreseen(workspace, desk), run_of(mugs, workspace.words / "mug")
+    foreseen, config = Foreseen(workspace, own_desk), run_of(mugs, workspace.words / "mug")
     assert [*foreseen.lines(config)] == ["Not known before the model is loaded."]
-    desk.start()
-    until(lambda: desk.loaded)
+    own_desk.start()
+    until(lambda: own_desk.loaded)
     *_, line = foreseen.lines(config)
-    batch, side = config.inversion.resolved("microworld").train_batch_size, desk.loaded.resolution
+    batch, side = (
+        config.inversion.resolved("microworld").train_batch_size,
+        own_desk.loaded.resolution,
+    )
     assert line.startswith(f"At most 40 steps of {batch} samples; how long they take is not known")
     needed = needed_memory(NANO, Work(samples=batch, batch=batch, resolution=side))
     assert megabytes(line) == pytest.approx(needed.expected / 1e6, rel=0.1)
 
-    desk.teach(config)
-    until(lambda: desk.standing("mug").phase == "ended")
+    own_desk.teach(config)
+    until(lambda: own_desk.standing("mug").phase == "ended")
     first, *_, last = RunFolder(workspace.words / "mug", steps=1).course()
     step_s = (last["time_s"] - first["time_s"]) / (last["step"] - first["step"])
     longer = run_of(mugs, tmp_path / "longer", max_train_steps=900_000, train_batch_size=2 * batch)
@@ -350,7 +375,3 @@ def test_a_taken_port_and_a_file_as_workspace_are_sentences(tmp_path):
     config = WebConfig(workspace=tmp_path / "file", port=0, model=NANO)
     with pytest.raises(UserError, match="file"), serving(config):
         pass
-
-
-def test_health_says_what_is_under_way(served):
-    assert health(served) == {"status": "ok", "model": "microworld-nano", "learning": []}

@@ -90,6 +90,7 @@ def test_a_tuned_decoder_gives_the_background_back_to_35_db(microworld):
     assert found["optimize"] > max(35, found["blend"])
 
 
+@pytest.mark.long
 def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
     folder = tmp_path / "demo"
     assert main(["demo", "--output-dir", str(folder), "--num-images-per-prompt", "2",
