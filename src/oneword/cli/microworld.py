@@ -26,8 +26,8 @@ from oneword.evaluation.world import WorldScores, evaluate_world
 from oneword.generation import generate as generation
 from oneword.images import contact_sheet, from_uint8, save_png, to_images
 from oneword.microworld import weights
-from oneword.microworld.making.models import SIZES
 from oneword.microworld.making.oracle import NONE
+from oneword.microworld.making.sizes import SIZES
 from oneword.microworld.world import sheets
 from oneword.microworld.world.inventory import PROFESSIONS
 from oneword.microworld.world.sheets import Rows

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from oneword._files import read_json, write_atomic, write_json_atomic
 from oneword.errors import UserError
 from oneword.microworld.making import models
-from oneword.microworld.making.models import SIZES
 from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.making.sizes import SIZES
 
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""A folder for each model of ``models.SIZES``."""
+"""A folder for each model of ``sizes.SIZES``."""
 CARD = "card.json"
 ENCODERS = "encoders"
 CODEBOOK = "codebook.safetensors"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from oneword.microworld.making import models
+from oneword.microworld.making.sizes import SIZES, Sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class Recipe:
     """Everything that decides the weights."""
 
     model: str = "microworld"
-    """Which of ``models.SIZES``."""
+    """Which of ``sizes.SIZES``."""
     seed: int = 0
     """Seed of initialisation and of every batch."""
     vae: Stage = Stage(
@@ -90,9 +90,9 @@ class Recipe:
     """Fraction of samples trained without a caption, for guidance."""
 
     @property
-    def sizes(self) -> models.Sizes:
+    def sizes(self) -> Sizes:
         """Widths and depths of the model that is made."""
-        return models.SIZES[self.model]
+        return SIZES[self.model]
 
 
 def recipe_for(model: str, seed: int = 0) -> Recipe:
