@@ -59,9 +59,7 @@ def test_a_wider_denoiser_computes_nearly_the_same(landed):
     found = unet(wider, new)(x, t, torch.cat([context, context], dim=2))
     # normalisations alone differ, where some channels of a group are copied
     assert (found - expected).square().mean() < 0.1 * expected.square().mean()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        random = plain.PlainUNet(wider)(x, t, torch.cat([context, context], dim=2))
+    random = plain.PlainUNet(wider)(x, t, torch.cat([context, context], dim=2))
     assert (random - expected).square().mean() > 0.5 * expected.square().mean()
 
 
@@ -111,8 +109,8 @@ def test_a_wider_text_encoder_computes_the_same():
 
 def test_widths_that_cannot_be_copied_are_refused(landed):
     config, state = landed
+    wider = config | {"block_out_channels": [80, 160, 256]}
     with pytest.raises(ValueError, match=r"first width must stay, got \(64, 80\)"):
-        wider = config | {"block_out_channels": [80, 160, 256]}
         grow.widened_unet(state, config, wider, torch.Generator())
     with pytest.raises(ValueError, match="must be a multiple of 128, got 200"):
         grow.doubled(128, 200)
