@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -10,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 
 pytest.importorskip("skia")
 
 from oneword.cli.main import main
 from oneword.microworld import weights
-from oneword.microworld.making import models, packing, sizes, wide, wide_latents
+from oneword.microworld.making import models, packing, sizes, wide, wide_latents, wide_reading
+from oneword.microworld.making.reading import Settings
 from oneword.microworld.making.wide import Shelf, StateError, WideRecipe
 from oneword.microworld.making.wide_latents import Gallery, LatentsError
+from oneword.microworld.making.wide_reading import Scope
+from oneword.microworld.world import unseen
 
 
 RECIPE = WideRecipe(
@@ -159,6 +164,83 @@ def test_two_processes_learn_what_one_does(shelf, tmp_path):
         assert (mean - other).norm() <= 0.1 * mean.norm() + 1e-9
 
 
+SCOPE = Scope(
+    held_out=("bicycle", "cactus"),
+    known=("lion", "teapot", "volcano"),
+    neighbours=("bicycle", "cactus", "lion", "teapot", "volcano", "elephant"),
+    rows=(1, 2),
+    num_drawn=2,
+    settings=Settings(fit_steps=2, fit_pictures=2, num_nouns=2, num_inference_steps=2),
+)
+
+
+def test_readings_are_taken_on_the_way(shelf, tmp_path, monkeypatch):
+    monkeypatch.setattr(wide_reading, "Scope", lambda: SCOPE)
+    lines = []
+    trained = wide.train(shelf, tmp_path, RECIPE, marks=(4, 9, 30), tell=lines.append)
+    assert trained.samples == 24
+    rows = {p.stem: json.loads(p.read_text()) for p in tmp_path.glob("reading-*.json")}
+    assert {name: row["samples"] for name, row in rows.items()} == {"reading-4": 4, "reading-9": 12}
+    assert [row["size_px"] for row in rows.values()] == [32, 32]
+    assert sum(line.startswith("{") for line in lines) == 2
+    row = rows["reading-9"]
+    for place in ("plain", "beach", "meadow"):
+        assert row[f"top1_drawings_{place}"] > 0.5
+        assert 0 <= row[f"top1_known_{place}"] <= 1
+    assert {"top1_best_noun", "top1_rows_1", "top1_rows_2", "loss_no_caption"} <= row.keys()
+    assert row["loss_rows_1"] != row["loss_best_noun"]
+    with Image.open(tmp_path / "reading-9.png") as sheet:
+        assert sheet.width == 2 * 32
+    # the training did not notice
+    plain = wide.train(shelf, tmp_path / "other", RECIPE)
+    assert torch.equal(weights_of(plain), weights_of(trained))
+
+
+def test_a_reading_at_any_time(shelf, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(wide_reading, "Scope", lambda: SCOPE)
+    monkeypatch.setattr(wide, "WideRecipe", lambda **changes: replace(RECIPE, **changes))
+    wide.train(shelf, tmp_path, replace(RECIPE, num_samples=4))
+    assert wide.main(["--state", str(tmp_path), "--num-samples", "4", "--read"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row == json.loads((tmp_path / "reading-4.json").read_text())
+    with pytest.raises(SystemExit):
+        wide.main(["--state", str(tmp_path)])
+    assert "there is nothing to do; pass --latents" in capsys.readouterr().err
+
+
+def test_which_reading_is_due(tmp_path):
+    marks = wide_reading.MARKS
+    assert wide_reading.due(tmp_path, marks, 499_999) is None
+    assert wide_reading.due(tmp_path, marks, 1_200_000) == 1_000_000
+    wide_reading.path_of(tmp_path, 1_000_000).touch()
+    assert wide_reading.due(tmp_path, marks, 1_499_999) is None
+    assert wide._marks(None, drawn=True) == marks
+    assert wide._marks(None, drawn=False) == ()
+    assert wide._marks([7, 3], drawn=False) == (3, 7)
+
+
+def test_a_reading_looks_at_the_development_half_alone():
+    scope = Scope()
+    halves = unseen.counted()
+    assert {halves[slug] for slug in scope.held_out} == {"development"}
+    assert len(scope.held_out) == 40
+    assert len(scope.known) == 80
+    assert not set(scope.known) & unseen.held_out()
+
+
+def test_learned_rows_stand_behind_the_table():
+    words = wide_reading.Spelled(wide.tokenizer())
+    tokens = words.tokens
+    (line,) = words(["a *1 *0 on the beach"])
+    expected = tokens("a x on the beach").input_ids
+    assert line[:3].tolist() == [expected[0], expected[1], len(tokens) + 1]
+    assert line[3] == len(tokens)
+    assert line[4:8].tolist() == expected[3:7]
+    assert len(line) == 77
+    assert words([""])[0, :2].tolist() == [tokens.bos_token_id, tokens.eos_token_id]
+    assert words.first_row("ear of corn") == tokens("corn").input_ids[1]
+
+
 @pytest.mark.parametrize("start", ["landed", "denoiser", "nothing"])
 def test_what_a_training_starts_from(start):
     recipe = replace(RECIPE, start=start)
@@ -255,7 +337,14 @@ def test_the_averaged_weights_are_read_by_the_usual_classes(exported, whole):
 
 def test_an_exported_model_is_drawn_from(exported, tmp_path, capsys):
     picture = tmp_path / "fox"
-    words = ["--prompts", "a sticker of a fox", "--model", str(exported), "--output-dir", str(picture)]
+    words = [
+        "--prompts",
+        "a sticker of a fox",
+        "--model",
+        str(exported),
+        "--output-dir",
+        str(picture),
+    ]
     assert main(["generate", *words, "--num-inference-steps", "2"]) == 0
     assert list(picture.glob("*.png"))
 

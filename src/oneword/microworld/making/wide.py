@@ -13,7 +13,8 @@ On a GPU, from pictures put together on it, which needs torch, transformers, saf
 The same command goes on from the state, which is written every minute on a GPU, every five minutes
 on CPUs, at SIGTERM and at the end, until all samples are seen; a state may go from one to the
 other. The first part of the samples has pictures of half the side, a quarter of the work.
-``--export FOLDER`` writes the averaged weights as a pipeline; that needs diffusers.
+``--read`` takes a reading (``wide_reading``), and ``--export FOLDER`` writes the averaged weights
+as a pipeline; both need diffusers.
 """
 
 # The libraries' own annotations are narrower than what they take and return.
@@ -45,7 +46,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from oneword._devices import computes
 from oneword.errors import UserError
-from oneword.microworld.making import grow, plain, processes, spelling, wide_latents
+from oneword.microworld.making import grow, plain, processes, spelling, wide_latents, wide_reading
 from oneword.microworld.making.collage import Collage, Parts, Plan
 from oneword.microworld.making.muon import PlainMuon, as_matrix, hidden_matrices
 from oneword.microworld.making.processes import Ending
@@ -395,7 +396,9 @@ class Trainer:
     def save(self) -> None:
         """Write the state atomically; every process calls this at the same step."""
         if self.num_processes > 1 and self.step:
-            self._share([self.muon.state[view] for _, view in self.matrices], "momentum_buffer")
+            states = [(self.muon.state[view], view) for _, view in self.matrices]
+            key = "momentum_buffer"
+            self._share([state.setdefault(key, torch.zeros_like(v)) for state, v in states])
         if self.rank:
             return
         part = self.path.with_suffix(".part")
@@ -444,16 +447,42 @@ class Trainer:
         mean, std = latents.moments(numbers, small=self.recipe.is_small(self.step))
         return self.learn(mean.to(self.device), std.to(self.device), known.ids, known.seed)
 
-    def _share(self, holders: Sequence[dict[str, Any]], key: str) -> None:
-        """Give every process what each has of its own matrices."""
+    def read(self, mark: int | None = None) -> dict[str, Any]:
+        """Take a reading of the averaged weights; see ``wide_reading.read``."""
+        whole, cpu = self.recipe.sizes.size_px, torch.device("cpu")
+        average = copy.deepcopy(self.average).to(cpu).eval()
+        return wide_reading.read(
+            average,
+            tokenizer(),
+            self.path.parent,
+            model=self.recipe.model,
+            samples=self.samples,
+            side=whole // 2 if self.recipe.is_small(self.step - 1) else whole,
+            amp=torch.autocast("cpu", torch.bfloat16, enabled=computes(torch.bfloat16, cpu)),
+            mark=mark,
+        )
+
+    def read_where_due(self, marks: Sequence[int], tell: Callable[[str], None]) -> None:
+        """Take the reading of the last mark that is passed, if there is none yet.
+
+        The first process reads, and the others wait; the state is written before.
+        """
+        due = wide_reading.due(self.path.parent, marks, self.samples)
+        if not processes.any_of(self.rank == 0 and due is not None, self.num_processes):
+            return
+        self.save()
+        if self.rank == 0:
+            tell(json.dumps(self.read(due)))
+        processes.any_of(False, self.num_processes)
+
+    def _share(self, tensors: Sequence[Tensor]) -> None:
+        """Give every process what the others have of their own matrices.
+
+        Args:
+            tensors: One for each matrix.
+        """
         for rank in range(self.num_processes):
-            own = [
-                holder.setdefault(key, torch.zeros_like(view))
-                for holder, owner, (_, view) in zip(
-                    holders, self.owners, self.matrices, strict=True
-                )
-                if owner == rank
-            ]
+            own = [t for t, owner in zip(tensors, self.owners, strict=True) if owner == rank]
             flat = torch._utils._flatten_dense_tensors(own)
             dist.broadcast(flat, rank)
             if rank != self.rank:
@@ -510,7 +539,7 @@ class Trainer:
                 group["lr"] = factor * peak * group["factor"]
             optimizer.step()
         if self.num_processes > 1:
-            self._share([{"matrix": view} for _, view in self.matrices], "matrix")
+            self._share([view for _, view in self.matrices])
         # a short memory at first, so that the average is useful early
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         averaged = [p.data for p in self.average.parameters()]
@@ -560,6 +589,7 @@ def train(
     num_workers: int = 0,
     num_processes: int = 1,
     compiled: bool = False,
+    marks: Sequence[int] = (),
     tell: Callable[[str], None] = print,
 ) -> Trainer:
     """Train on from the state in a folder, until the samples or the minutes are used up.
@@ -573,6 +603,7 @@ def train(
         num_workers: Processes that plan and caption ahead, for parts; 0: none.
         num_processes: CPU processes of one thread each that share every batch, for latents.
         compiled: Whether torch compiles the denoiser.
+        marks: Samples after which a reading is taken; needs skia and diffusers.
         tell: Called with lines on the progress.
 
     Raises:
@@ -596,7 +627,10 @@ def train(
         on_progress=lambda *some: tell(wide_latents.progress(*some)),
     ):
         return Trainer(recipe, folder, torch.device(device))
-    job = (source, folder, recipe, device, deadline_s, num_workers, num_processes, compiled)
+    job = (
+        source, folder, recipe, device, deadline_s, num_workers, num_processes, compiled,
+        tuple(marks),
+    )  # fmt: skip
     trainer = processes.launch(_train_process, job, num_processes, tell, patient=True)
     return trainer or Trainer(recipe, folder, torch.device(device))
 
@@ -611,6 +645,7 @@ def _train_process(
     num_workers: int,
     num_processes: int,
     compiled: bool,
+    marks: tuple[int, ...],
     tell: Callable[[str], None],
 ) -> Trainer:
     if device == "cpu":
@@ -621,6 +656,7 @@ def _train_process(
     every_s = SAVE_EVERY_S["cpu" if device == "cpu" else "cuda"]
     pace = _Pace(trainer)
     with Ending() as ending:
+        trainer.read_where_due(marks, tell)
         for step in _steps(trainer, source, num_workers):
             late = ending.asked or time.monotonic() >= deadline_s
             if processes.any_of(late, num_processes):
@@ -631,6 +667,9 @@ def _train_process(
             if processes.any_of(pace.unsaved_s() > every_s, num_processes):
                 trainer.save()
                 pace.saved_s = time.monotonic()
+            passed = range(trainer.samples - recipe.batch_size + 1, trainer.samples + 1)
+            if any(mark in passed for mark in marks):
+                trainer.read_where_due(marks, tell)
     trainer.save()
     return trainer
 
@@ -752,12 +791,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of every batch")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser")
+    parser.add_argument(
+        "--readings",
+        type=int,
+        nargs="*",
+        help="samples after which a reading is taken; with latents every 500,000 unless set",
+    )
+    parser.add_argument("--read", action="store_true", help="take a reading afterwards")
     parser.add_argument("--export", type=Path, help="folder for the averaged weights afterwards")
     options = parser.parse_args(arguments)
     recipe = WideRecipe(seed=options.seed)
     for name in ("num_samples", "batch_size", "size", "start"):
         if getattr(options, name):
             recipe = replace(recipe, **{name: getattr(options, name)})
+    if not (options.parts or options.latents or options.read or options.export):
+        parser.error("there is nothing to do; pass --latents or --parts, --read or --export")
     if options.parts or options.latents:
         gallery = Gallery(model=recipe.model)
         if options.num_pictures:
@@ -771,12 +819,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_workers=options.num_workers,
             num_processes=options.num_processes,
             compiled=options.compile,
+            marks=_marks(options.readings, drawn=options.latents is not None),
             tell=_say,
         )
         _say(f"{trainer.samples:,} of {recipe.num_samples:,} samples are seen.")
+    if options.read:
+        trainer = Trainer(recipe, options.state, torch.device("cpu"))
+        _say(json.dumps(trainer.read(), indent=1))
     if options.export is not None:
         export(options.state, options.export, recipe)
     return 0
+
+
+def _marks(chosen: Sequence[int] | None, *, drawn: bool) -> tuple[int, ...]:
+    """Samples after which a reading is taken; a machine that draws nothing takes none by itself."""
+    if chosen is not None:
+        return tuple(sorted(chosen))
+    return wide_reading.MARKS if drawn else ()
 
 
 def _say(line: str) -> None:
