@@ -190,7 +190,7 @@ def test_readings_are_taken_on_the_way(shelf, tmp_path, monkeypatch):
     assert {"top1_best_noun", "top1_rows_1", "top1_rows_2", "loss_no_caption"} <= row.keys()
     assert row["loss_rows_1"] != row["loss_best_noun"]
     with Image.open(tmp_path / "reading-9.png") as sheet:
-        assert sheet.width == 2 * 32
+        assert 2 * 32 <= sheet.width < 3 * 32
     # the training did not notice
     plain = wide.train(shelf, tmp_path / "other", RECIPE)
     assert torch.equal(weights_of(plain), weights_of(trained))
@@ -199,7 +199,7 @@ def test_readings_are_taken_on_the_way(shelf, tmp_path, monkeypatch):
 def test_a_reading_at_any_time(shelf, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(wide_reading, "Scope", lambda: SCOPE)
     monkeypatch.setattr(wide, "WideRecipe", lambda **changes: replace(RECIPE, **changes))
-    wide.train(shelf, tmp_path, replace(RECIPE, num_samples=4))
+    wide.train(shelf, tmp_path, replace(RECIPE, num_samples=4), tell=[].append)
     assert wide.main(["--state", str(tmp_path), "--num-samples", "4", "--read"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row == json.loads((tmp_path / "reading-4.json").read_text())
