@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from oneword.microworld.making import models
+from oneword.microworld.making.sizes import MICROWORLD
 
 
 def gradients(unet: torch.nn.Module, forward: Any) -> dict[str, torch.Tensor]:
     """Gradient of each weight of the UNet on a fixed batch."""
     draws = torch.Generator().manual_seed(0)
-    sizes = models.MICROWORLD
+    sizes = MICROWORLD
     shape = (4, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
     x_t = torch.randn(shape, generator=draws).contiguous(memory_format=torch.channels_last)
     states = torch.randn(4, models.CONTEXT, sizes.text_dim, generator=draws)
@@ -33,7 +34,7 @@ def gradients(unet: torch.nn.Module, forward: Any) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     """Compare and print."""
-    unet = models.denoiser(models.MICROWORLD).to(memory_format=torch.channels_last)
+    unet = models.denoiser(MICROWORLD).to(memory_format=torch.channels_last)
     eager = gradients(unet, unet)
     compiled = gradients(unet, torch.compile(unet))
     errors = {

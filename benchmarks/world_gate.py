@@ -29,7 +29,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,8 @@ from transformers import CLIPTextModel
 
 from oneword.images import from_uint8, to_images
 from oneword.microworld import weights
-from oneword.microworld.making import models
+from oneword.microworld.making import models, reading
+from oneword.microworld.making.reading import Examples, Near, sampled, stratified
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import Run, Workshop, seed_weights
 from oneword.microworld.world import artwork, unseen
@@ -267,74 +268,23 @@ class Words:
             line[: len(ids) + 2] = torch.tensor([self.bos_token_id, *ids, self.eos_token_id])
         return found
 
+    def first_row(self, noun: str) -> int:
+        """The row of a noun's last word."""
+        return self.ids[noun.split()[-1]]
 
-class Model:
+
+class Model(reading.Model):
     """A denoiser with its text encoder and words."""
 
     def __init__(self, arm: Arm, recipe: Recipe) -> None:
         seed_weights(recipe, "denoiser")
-        self.words = Words(arm)
+        words = Words(arm)
         self.unet = models.denoiser(recipe.sizes).to(memory_format=torch.channels_last)
-        layers = recipe.sizes.text_layers
-        self.text = CLIPTextModel(models.text_config(self.words, recipe.sizes, layers))
-        self.scheduler = models.scheduler()
-        self.amp: Any = nullcontext()
+        text = CLIPTextModel(models.text_config(words, recipe.sizes, recipe.sizes.text_layers))
+        super().__init__(words, self._denoise, text, models.scheduler())
 
-    @property
-    def table(self) -> Tensor:
-        """Rows of the known words."""
-        return self.text.get_input_embeddings().weight
-
-    def read(self, texts: Sequence[str], rows: Tensor | None = None) -> Tensor:
-        """Hidden states (texts, CONTEXT, width)."""
-        ids = self.words(texts)
-        with self.amp:
-            if rows is None:
-                return self.text(ids).last_hidden_state
-            key = next(n for n, p in self.text.named_parameters() if p is self.table)
-            table = {key: torch.cat([self.table.detach(), rows])}
-            return torch.func.functional_call(self.text, table, (ids,)).last_hidden_state
-
-    def errors(self, x0: Tensor, noise: Tensor, t: Tensor, states: Tensor) -> Tensor:
-        """Squared errors of the predicted velocity, (pictures,)."""
-        alphas = self.scheduler.alphas_cumprod[t][:, None, None, None]
-        a, s = alphas.sqrt(), (1 - alphas).sqrt()
-        x_t = (a * x0 + s * noise).contiguous(memory_format=torch.channels_last)
-        with self.amp:
-            predicted = self.unet(x_t, t, states).sample.float()
-        return (predicted - (a * noise - s * x0)).square().flatten(1).mean(1)
-
-    @torch.inference_mode()
-    def draw(self, texts: Sequence[str], rows: Tensor | None, arguments: Arguments, cells: int):
-        """Latents of one picture a text, (texts, channels, cells, cells)."""
-        generator = torch.Generator().manual_seed(arguments.seed)
-        channels = self.unet.config.in_channels
-        found = []
-        for start in range(0, len(texts), 40):
-            some = texts[start : start + 40]
-            states = torch.cat([self.read(some, rows), self.read([""]).expand(len(some), -1, -1)])
-            x = torch.randn((len(some), channels, cells, cells), generator=generator)
-            self.scheduler.set_timesteps(arguments.num_inference_steps)
-            for t in self.scheduler.timesteps:
-                both = torch.cat([x, x]).contiguous(memory_format=torch.channels_last)
-                with self.amp:
-                    told, free = self.unet(both, t, states).sample.float().chunk(2)
-                guided = free + arguments.guidance_scale * (told - free)
-                x = self.scheduler.step(guided, t, x).prev_sample
-            found.append(x)
-        return torch.cat(found)
-
-
-def sampled(moments: Tensor, generator: torch.Generator) -> Tensor:
-    """Latents from their moments."""
-    mean, std = moments.float().chunk(2, dim=1)
-    return mean + std * torch.randn(mean.shape, generator=generator)
-
-
-def stratified(num: int, generator: torch.Generator) -> Tensor:
-    """Times of a batch, evenly spread."""
-    u = (torch.arange(num) + torch.rand(num, generator=generator)) / num
-    return (u[torch.randperm(num, generator=generator)] * 1000).long()
+    def _denoise(self, x: Tensor, t: Tensor, states: Tensor) -> Tensor:
+        return self.unet(x, t, states).sample
 
 
 # --- readings
@@ -345,124 +295,33 @@ class Reader:
 
     def __init__(self, arguments: Arguments, model: Model, size: int) -> None:
         self.arguments, self.model = arguments, model
+        self.settings = reading.Settings(
+            **{f.name: getattr(arguments, f.name) for f in fields(reading.Settings)}
+        )
         self.cells = size // 8
         per_thing = NUM_FITTED + NUM_OTHER
         found = latents(arguments.state, "unseen", size)
         found = found.view(len(held_out()), per_thing, *found.shape[1:])
-        self.fitted, self.others = found[:, :NUM_FITTED], found[:, NUM_FITTED:]
-        shown = [unseen_pictures()[i * per_thing :][:per_thing] for i in range(len(found))]
-        self.shown_fitted = [s[:NUM_FITTED] for s in shown]
-        self.shown_others = [s[NUM_FITTED:] for s in shown]
-        near = latents(arguments.state, "references", size).float().chunk(2, dim=1)[0]
-        self.near = near.flatten(1)
-        self.near_slugs = [s.slug for s in references()]
-        self.fresh = latents(arguments.state, "fresh", size).float().chunk(2, dim=1)[0]
-
-    def top1(self, drawn: Tensor, slugs: Sequence[str]) -> float:
-        """Share of pictures whose nearest drawing is their thing."""
-        nearest = torch.cdist(drawn.flatten(1), self.near).argmin(1)
-        hits = [self.near_slugs[i] == slug for i, slug in zip(nearest.tolist(), slugs, strict=True)]
-        return sum(hits) / len(hits)
-
-    def best_nouns(self) -> list[str]:
-        """The known noun of each held-out thing with the least loss on the pictures to fit.
-
-        Tried are those whose drawings are nearest in latent space.
-        """
-        own = set(names(self.arguments.arm))
-        columns = [i for i, slug in enumerate(self.near_slugs) if slug in own]
-        num = self.arguments.num_nouns
-        tried: list[str] = []
-        for moments in self.fitted:
-            means = moments.float().chunk(2, dim=1)[0].flatten(1)
-            far = torch.cdist(means, self.near[columns]).min(0).values
-            near = dict.fromkeys(self.near_slugs[columns[i]] for i in far.argsort().tolist())
-            tried += [artwork.things()[slug].noun for slug in list(near)[:num]]
-        losses = self._losses(
-            self.fitted.repeat_interleave(num, dim=0),
-            [shown for shown in self.shown_fitted for _ in range(num)],
-            tried,
-        )
-        best = losses.view(len(self.fitted), num).argmin(1).tolist()
-        return [tried[num * i + k] for i, k in enumerate(best)]
-
-    @torch.inference_mode()
-    def _losses(
-        self,
-        moments: Tensor,
-        shown: Sequence[Sequence[Shown]],
-        words: Sequence[str | None],
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """Mean loss of each thing's pictures (things,), at the same times and noise every time."""
-        num = moments.shape[1]
-        generator = torch.Generator().manual_seed(0)
-        # the same for every thing, so that words are compared on equal terms
-        x0 = moments.float().chunk(2, dim=2)[0].flatten(0, 1)
-        noise = torch.randn(x0[:num].shape, generator=generator)
-        t = stratified(num, generator)
         texts = [
-            "" if word is None else caption(picture, word, None)
-            for pictures, word in zip(shown, words, strict=True)
-            for picture in pictures
+            [caption(s, "{}", None) for s in unseen_pictures()[i * per_thing :][:per_thing]]
+            for i in range(len(found))
         ]
-        found = []
-        for start in range(0, len(texts), 8 * num):
-            part = slice(start, start + 8 * num)
-            times = len(x0[part]) // num
-            states = self.model.read(texts[part], rows)
-            found.append(
-                self.model.errors(x0[part], noise.repeat(times, 1, 1, 1), t.repeat(times), states)
-            )
-        return torch.cat(found).view(-1, num).mean(1)
+        self.fitted = Examples(found[:, :NUM_FITTED], [own[:NUM_FITTED] for own in texts])
+        self.others = Examples(found[:, NUM_FITTED:], [own[NUM_FITTED:] for own in texts])
+        means = latents(arguments.state, "references", size).float().chunk(2, dim=1)[0]
+        self.near = Near(means, [s.slug for s in references()])
+        self.fresh = latents(arguments.state, "fresh", size).float().chunk(2, dim=1)[0]
 
     def _loss(self, words: Sequence[str | None], rows: Tensor | None = None) -> float:
         """Mean loss on the other pictures of the held-out things."""
-        return self._losses(self.others, self.shown_others, words, rows).mean().item()
-
-    def fit(self, num_rows: int, nouns: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """Fit rows to every held-out thing at once, from the best noun's last word.
-
-        Returns:
-            The rows (things * num_rows, width), and what stands for each thing in a text.
-        """
-        model, arguments = self.model, self.arguments
-        ids = torch.tensor([model.words.ids[noun.split()[-1]] for noun in nouns])
-        rows = model.table.detach()[ids].repeat_interleave(num_rows, dim=0).clone()
-        generator = torch.Generator().manual_seed(arguments.seed)
-        spread = model.table.detach().std()
-        rows += 0.1 * spread * torch.randn(rows.shape, generator=generator)
-        rows.requires_grad_()
-        words = [
-            " ".join(f"*{num_rows * i + k}" for k in range(num_rows)) for i in range(len(nouns))
-        ]
-        optimizer = torch.optim.Adam([rows], betas=(0.9, 0.99))
-        for step in range(arguments.fit_steps):
-            optimizer.param_groups[0]["lr"] = arguments.fit_rate * (1 - step / arguments.fit_steps)
-            picks = torch.randint(
-                NUM_FITTED, (len(nouns), arguments.fit_pictures), generator=generator
-            )
-            moments = torch.cat([own[p] for own, p in zip(self.fitted, picks, strict=True)])
-            texts = [
-                caption(self.shown_fitted[i][k], words[i], None)
-                for i, own in enumerate(picks.tolist())
-                for k in own
-            ]
-            x0 = sampled(moments, generator)
-            noise = torch.randn(x0.shape, generator=generator)
-            errors = model.errors(
-                x0, noise, stratified(len(x0), generator), model.read(texts, rows)
-            )
-            optimizer.zero_grad()
-            # every thing's rows see the mean over its own pictures
-            (errors.sum() / arguments.fit_pictures).backward()
-            optimizer.step()
-        return rows.detach(), words
+        return reading.losses(self.model, self.others, words, rows).mean().item()
 
     def read(self, samples: int) -> dict[str, Any]:
         """Read everything, as numbers."""
         started = time.monotonic()
-        nouns = self.best_nouns()
+        model, settings, top1 = self.model, self.settings, self.near.top1
+        own = {slug: artwork.things()[slug].noun for slug in names(self.arguments.arm)}
+        nouns = reading.best_nouns(model, self.fitted, self.near, own, settings)
         slugs = list(held_out())
         half = max(1, self.arguments.num_drawn // 2)
         found: dict[str, Any] = {
@@ -472,21 +331,20 @@ class Reader:
             "size_px": 8 * self.cells,
             "loss_no_caption": self._loss([None] * len(slugs)),
             "loss_best_noun": self._loss(nouns),
-            "top1_drawings": self.top1(self.fresh, [s.slug for s in fresh()]),
+            "top1_drawings": top1(self.fresh, [s.slug for s in fresh()]),
         }
         drawn = self._draw(nouns, half)
-        found["top1_best_noun"] = self.top1(drawn, slugs * half)
+        found["top1_best_noun"] = top1(drawn, slugs * half)
         sheet = [drawn[: len(slugs)]]
         known = list(names("narrow"))[: len(slugs)]
         drawn = self._draw([artwork.things()[slug].noun for slug in known], half)
-        found["top1_known"] = self.top1(drawn, known * half)
+        found["top1_known"] = top1(drawn, known * half)
         for num_rows in self.arguments.rows:
-            rows, words = self.fit(num_rows, nouns)
+            rows, words = reading.fit(model, self.fitted, num_rows, nouns, settings)
             drawn = self._draw(words, self.arguments.num_drawn, rows)
-            found[f"top1_rows_{num_rows}"] = self.top1(drawn, slugs * self.arguments.num_drawn)
+            found[f"top1_rows_{num_rows}"] = top1(drawn, slugs * self.arguments.num_drawn)
             found[f"loss_rows_{num_rows}"] = self._loss(words, rows)
-            spread = rows.std() / self.model.table.detach().std()
-            found[f"spread_rows_{num_rows}"] = spread.item()
+            found[f"spread_rows_{num_rows}"] = reading.spread(model, rows)
             sheet.append(drawn[: len(slugs)])
         for name in ("fit_pictures", "num_nouns", "num_drawn"):
             found[name] = getattr(self.arguments, name)
@@ -497,7 +355,8 @@ class Reader:
     def _draw(self, words: Sequence[str], num: int, rows: Tensor | None = None) -> Tensor:
         """Latents of pictures on plain ground, ``num`` times all words."""
         texts = [f"a {word} {PLACES['plain']}" for word in words] * num
-        return self.model.draw(texts, rows, self.arguments, self.cells)
+        shape = (self.model.unet.config.in_channels, self.cells, self.cells)
+        return self.model.draw(texts, self.settings, shape, rows)
 
     @torch.inference_mode()
     def _save_sheet(self, lines: Sequence[Tensor], samples: int) -> None:

@@ -23,7 +23,7 @@ from oneword.evaluation import harness, metrics
 from oneword.generation import variations
 from oneword.images import from_uint8, read_folder, to_images
 from oneword.microworld import weights
-from oneword.microworld.making import models
+from oneword.microworld.making import models, sizes
 from oneword.microworld.world.drawn import world_pictures
 from oneword.models.guide import Guide
 from oneword.models.loading import load_backbone
@@ -46,7 +46,7 @@ def guide_folder(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)  # noqa: TID251
         tokens = models.tokenizer()
-        models.clip(tokens, models.NANO, judge=True).save_pretrained(folder)
+        models.clip(tokens, sizes.NANO, judge=True).save_pretrained(folder)
     tokens.save_pretrained(folder)
     return folder
 

@@ -21,7 +21,7 @@ from oneword.generation.blending import psnr
 from oneword.generation.editing import edit
 from oneword.images import from_uint8
 from oneword.microworld import weights
-from oneword.microworld.making import models
+from oneword.microworld.making import sizes
 from oneword.microworld.world import concepts
 from oneword.microworld.world.drawn import concept_pictures, concept_plain
 from oneword.models.loading import load_backbone
@@ -43,7 +43,7 @@ def test_the_landed_model_is_small_and_says_how_it_was_made():
     own = [p for p in nano.rglob("*") if p.is_file() and p.relative_to(nano).parts[0] not in extras]
     assert sum(p.stat().st_size for p in own) < 4e6
     assert sum(p.stat().st_size for p in nano.rglob("*") if p.is_file()) < 5e6
-    assert set(EMBEDDED) == set(models.SIZES)
+    assert set(EMBEDDED) == set(sizes.SIZES)
     card = weights.card()
     assert {"recipe", "denoiser_samples", "checksums", "commit", "sha256", "compute"} <= card.keys()
     assert {"noun", "colour", "scene", "style", "both nouns", "relation"} <= card["scores"].keys()

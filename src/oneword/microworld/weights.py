@@ -26,8 +26,8 @@ from oneword.concepts.concept import ConceptError, world_of
 from oneword.config.model import CARD, is_embedded
 from oneword.errors import UserError
 from oneword.microworld.making import models
-from oneword.microworld.making.models import SIZES
 from oneword.microworld.making.oracle import Oracle
+from oneword.microworld.making.sizes import SIZES
 from oneword.microworld.making.wide_oracle import WideOracle
 from oneword.microworld.world.sets import FIRST_WORLD
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""A folder for each model of ``models.SIZES``."""
+"""A folder for each model of ``sizes.SIZES``."""
 ENCODERS = "encoders"
 CODEBOOK = "codebook.safetensors"
 """Rows that stand for the cells of the landed autoencoder's latents."""

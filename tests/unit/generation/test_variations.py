@@ -19,7 +19,7 @@ from oneword.errors import ConfigError, ModelError
 from oneword.generation import variations
 from oneword.generation.variations import KarloText, Projected, VariationsError, Wishes
 from oneword.images import from_uint8, to_images
-from oneword.microworld.making import models
+from oneword.microworld.making import models, sizes
 from oneword.microworld.world.drawn import world_pictures
 from oneword.models.guide import Guide, GuideError
 from oneword.models.loading import load_backbone
@@ -191,7 +191,7 @@ def pair(folder, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # noqa: TID251
         tokens = models.tokenizer()
-        models.clip(tokens, models.NANO, judge=True).save_pretrained(folder)
+        models.clip(tokens, sizes.NANO, judge=True).save_pretrained(folder)
     tokens.save_pretrained(folder)
     settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))

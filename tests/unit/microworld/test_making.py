@@ -16,7 +16,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from oneword.microworld import weights
-from oneword.microworld.making import models, oracle, run as running, stages, train as training
+from oneword.microworld.making import (
+    models,
+    oracle,
+    run as running,
+    sizes,
+    stages,
+    train as training,
+)
 from oneword.microworld.making.recipe import Recipe, Stage
 from oneword.microworld.making.run import STAGES
 from oneword.microworld.world import captions, held_out, inventory
@@ -79,7 +86,7 @@ def test_a_finished_recipe_does_nothing_more(folder):
 def test_latents_have_mean_zero_and_deviation_one(folder):
     moments = load_file(folder / "latents-0000.safetensors")["moments"].float()
     mean, std = moments.chunk(2, dim=1)
-    assert moments.shape == (64, 2 * models.NANO.latent_channels, 8, 8)
+    assert moments.shape == (64, 2 * sizes.NANO.latent_channels, 8, 8)
     assert (std > 0).all()
     channels = mean.permute(1, 0, 2, 3).flatten(1)
     # made on other pictures than those they were normalised on, in bf16

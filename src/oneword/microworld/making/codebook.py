@@ -22,7 +22,7 @@ from scipy.cluster import vq
 from torch import Tensor
 
 from oneword.microworld import weights
-from oneword.microworld.making.models import SIZES
+from oneword.microworld.making.sizes import SIZES
 from oneword.microworld.making.stages import pixels_of
 from oneword.microworld.world import drawing
 

@@ -293,9 +293,9 @@ def landed(name: str) -> Path:
     return folder / "pipeline"
 
 
-def config_of(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """The configuration of a landed part."""
-    return json.loads((folder / "config.json").read_text())
+    return json.loads((folder / name).read_text())
 
 
 def state_of(folder: Path) -> dict[str, Tensor]:
@@ -304,6 +304,15 @@ def state_of(folder: Path) -> dict[str, Tensor]:
     for path in sorted(folder.glob("*.safetensors")):
         found |= load_file(path)
     return {name: tensor.float() for name, tensor in found.items()}
+
+
+def alphas(folder: Path) -> Tensor:
+    """The products of alphas of a landed pipeline's schedule, (times,)."""
+    schedule = config_of(folder / "scheduler", "scheduler_config.json")
+    root = torch.linspace(
+        schedule["beta_start"] ** 0.5, schedule["beta_end"] ** 0.5, schedule["num_train_timesteps"]
+    )
+    return torch.cumprod(1 - root**2, dim=0)
 
 
 def load_encoder(folder: Path) -> PlainEncoder:

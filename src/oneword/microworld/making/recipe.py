@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from oneword.microworld.making import models
+from oneword.microworld.making.sizes import SIZES, Sizes
 from oneword.microworld.world.sets import FIRST_WORLD
 
 
@@ -48,7 +48,7 @@ class Recipe:
     """Everything that decides the weights."""
 
     model: str = "microworld"
-    """Which of ``models.SIZES``."""
+    """Which of ``sizes.SIZES``."""
     world: int = FIRST_WORLD
     """Version of the world whose pictures the oracle learns to read."""
     seed: int = 0
@@ -95,9 +95,9 @@ class Recipe:
     """Fraction of samples trained without a caption, for guidance."""
 
     @property
-    def sizes(self) -> models.Sizes:
+    def sizes(self) -> Sizes:
         """Widths and depths of the model that is made."""
-        return models.SIZES[self.model]
+        return SIZES[self.model]
 
 
 def recipe_for(model: str, seed: int = 0, world: int = FIRST_WORLD) -> Recipe:

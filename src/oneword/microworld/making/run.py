@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from oneword._devices import computes
 from oneword.microworld import weights
 from oneword.microworld.making.muon import PlainMuon, as_matrix, hidden_matrices
+from oneword.microworld.making.processes import any_of, average_gradients
 from oneword.microworld.making.recipe import Recipe, Stage
 
 
@@ -76,10 +76,7 @@ class Workshop:
 
     def late(self) -> bool:
         """Whether the time is up, for every process at once."""
-        up = torch.tensor(float(time.monotonic() >= self.deadline_s))
-        if self.num_processes > 1:
-            dist.all_reduce(up, dist.ReduceOp.MAX)
-        return bool(up.item())
+        return any_of(time.monotonic() >= self.deadline_s, self.num_processes)
 
 
 def _all_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -251,15 +248,7 @@ class Run:
         for p in self.parameters:
             p.grad = None
         loss.backward()
-        if self.shop.num_processes > 1:
-            grads = [p.grad for p in self.parameters if p.grad is not None]
-            flat = torch._utils._flatten_dense_tensors(grads)
-            dist.all_reduce(flat)
-            flat /= self.shop.num_processes
-            for grad, mean in zip(
-                grads, torch._utils._unflatten_dense_tensors(flat, grads), strict=True
-            ):
-                grad.copy_(mean)
+        average_gradients(self.parameters, self.shop.num_processes)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for p, view in self.matrices:
             view.grad = None if p.grad is None else as_matrix(p.grad, p)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +19,12 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPModel
 
 from oneword.microworld import weights
-from oneword.microworld.making import models, oracle, wide_oracle
+from oneword.microworld.making import models, oracle, shards, wide_oracle
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import Run, Workshop, seed_weights
 from oneword.microworld.world import captions, concepts, drawing, held_out, inventory, scenes
@@ -340,10 +339,8 @@ def make_latents(shop: Workshop) -> bool:
     shard_size = shop.recipe.shard_size
     num_shards = shop.recipe.num_pictures // shard_size
     started = time.monotonic()
-    for shard in range(shop.rank, num_shards, shop.num_processes):
-        path = _shard(shop, shard)
-        if path.exists():
-            continue
+
+    def made(shard: int) -> dict[str, Tensor]:
         moments = []
         for start in range(shard * shard_size, (shard + 1) * shard_size, 64):
             seeds = [_picture_seed(shop.recipe, i) for i in range(start, start + 64)]
@@ -351,21 +348,25 @@ def make_latents(shop: Workshop) -> bool:
             with torch.inference_mode(), shop.amp:
                 posterior = vae.encode(pixels_of(pictures, shop.device)).latent_dist
             moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half().cpu())
-        part = path.with_suffix(".part")
-        save_file({"moments": torch.cat(moments).contiguous()}, part)
-        os.replace(part, path)
+        return {"moments": torch.cat(moments)}
+
+    def told(shard: int) -> bool:
         speed = (shard + 1) / (time.monotonic() - started)
         if shop.rank == 0:
             shop.on_progress("latents", shard + 1, num_shards, {"steps_per_s": speed})
-        if time.monotonic() >= shop.deadline_s:
-            break
+        return time.monotonic() >= shop.deadline_s
+
+    shards.make(
+        shop.folder,
+        num_shards,
+        made,
+        rank=shop.rank,
+        num_processes=shop.num_processes,
+        on_shard=told,
+    )
     if shop.num_processes > 1:
         dist.barrier()
-    return all(_shard(shop, i).exists() for i in range(num_shards))
-
-
-def _shard(shop: Workshop, index: int) -> Path:
-    return shop.folder / f"latents-{index:04d}.safetensors"
+    return not shards.missing(shop.folder, num_shards)
 
 
 def _picture_seed(recipe: Recipe, index: int) -> int:
@@ -386,7 +387,7 @@ def train_denoiser(shop: Workshop) -> bool:
     encoder = encoder.to(shop.device)
     moments = torch.cat(
         [
-            load_file(_shard(shop, i))["moments"]
+            load_file(shards.path_of(shop.folder, i))["moments"]
             for i in range(recipe.num_pictures // recipe.shard_size)
         ]
     )

@@ -13,12 +13,9 @@ import json
 import math
 import os
 import platform
-import socket
 import subprocess
 import time
 from collections.abc import Callable
-from functools import partial
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +23,12 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import weights
-from oneword.microworld.making import oracle_pictures, stages as making
+from oneword.microworld.making import oracle_pictures, processes, stages as making
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
 from oneword.microworld.world.sets import FIRST_WORLD
 
 
-_WAIT_S = 0.2
 _TRAIN: dict[str, Callable[[Workshop], bool]] = {
     "vae": making.train_vae,
     "clip": lambda shop: making.train_clip(shop, "clip"),
@@ -126,21 +122,9 @@ def train(
         folder, recipe, stages, time.monotonic() + 60 * minutes, device, num_processes,
         from_scratch, further_oracle,
     )  # fmt: skip
+    complete = processes.launch(_train_process, job, num_processes, tell)
     if num_processes == 1:
-        return _train_process(0, *job, tell, None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    told = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    processes = torch.multiprocessing.spawn(
-        _train_process, (*job, partial(_put, told), port), nprocs=num_processes, join=False
-    )
-    assert processes is not None  # as they are not joined yet
-    ended = False
-    while not ended:
-        ended = processes.join(timeout=_WAIT_S)
-        while not told.empty():
-            tell(*told.get())
+        return complete
     return all((folder / f"{stage}.done").exists() for stage in stages)
 
 
@@ -155,12 +139,7 @@ def _train_process(
     from_scratch: bool,
     further_oracle: bool,
     on_progress: Progress,
-    port: int | None,
 ) -> bool:
-    if port is not None:
-        torch.set_num_threads(1)
-        address = f"tcp://127.0.0.1:{port}"
-        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=num_processes)
     if device == "cpu":
         # small heads train a quarter faster without the flash kernel's backward pass
         torch.backends.cuda.enable_flash_sdp(False)
@@ -189,14 +168,7 @@ def _train_process(
             break
         if rank == 0:
             done.touch()
-    if port is not None:
-        dist.destroy_process_group()
     return complete
-
-
-def _put(told: SimpleQueue[Any], *progress: Any) -> None:
-    """Pass progress on to the process that began the training."""
-    told.put(progress)
 
 
 def _tell_nobody(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
