@@ -58,14 +58,14 @@ def test_a_word_is_drawn_on_the_model_that_it_names(layout, save, draw, tmp_path
     prompt = f"a {formats.load_concept(path).placeholder_token}"
     assert draw("--concepts", path, "--prompts", prompt) == 0
     err = capsys.readouterr().err
-    assert f"The base model is microworld-nano, named by {path}." in err
+    assert f"Using the base model microworld-nano, named in {path}." in err
     assert drawn_by(tmp_path / "out") == {"microworld-nano"}
 
 
 def test_a_model_that_is_named_is_taken_whatever_the_word_says(save, draw, tmp_path, capsys):
     path = save(base_model="someone/else")
     assert draw("--concepts", path, "--prompts", "a <a>", "--model", "microworld-nano") == 0
-    assert "The base model is" not in capsys.readouterr().err
+    assert "Using the base model" not in capsys.readouterr().err
     assert drawn_by(tmp_path / "out") == {"microworld-nano"}
 
 
@@ -110,7 +110,7 @@ def test_words_of_two_models_are_refused(save, draw, capsys):
 
 def test_without_a_word_it_is_microworld_and_nothing_is_said(draw, tmp_path, capsys):
     assert draw("--prompts", "a cat") == 0
-    assert "The base model is" not in capsys.readouterr().err
+    assert "Using the base model" not in capsys.readouterr().err
     assert drawn_by(tmp_path / "out") == {"microworld"}
 
 
@@ -133,5 +133,5 @@ def test_inspect_and_edit_take_the_same_model(save, tmp_path, capsys):
     path = save(base_model="microworld-nano")
     assert main(["concept", "inspect", str(path), "--nearest", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "The base model is microworld-nano" in err
+    assert "Using the base model microworld-nano" in err
     assert "nearest" in out

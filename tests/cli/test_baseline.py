@@ -41,7 +41,7 @@ def test_pictures_are_drawn_and_each_says_how_to_draw_it_again(options, tmp_path
     told = capsys.readouterr()
     assert "4 pictures in" in told.out
     assert "Guide: " in told.err
-    assert "Judge, which scores and guides nothing: " in told.err
+    assert "(scores only, does not guide)" in told.err
     found = json.loads(listed.read_text())
     assert [one["seed"] for one in found] == ["0", "1", "0", "1"]
     assert (tmp_path / "out" / "contact-sheet.png").exists()

@@ -253,10 +253,10 @@ def test_a_run_at_work_is_not_disturbed(run):
     ("words", "message"),
     [
         (["--step", "5"], "must be one whose word was saved, 4, 8, 12, got 5"),
-        (["--step", "4", "--by", "loss"], "by its step or by a score, got step 4 and by 'loss'"),
-        (["--rank-by", "text"], "rank_by goes with --by clip"),
+        (["--step", "4", "--by", "loss"], "Cannot use --step 4 with --by loss"),
+        (["--rank-by", "text"], "without --by clip; pass"),
         (["--by", "los"], "did you mean loss?"),
-        (["--seeds", "x"], "seeds must be numbers and ranges"),
+        (["--seeds", "x"], "seeds must be numbers or ranges"),
         (["--batch-size", "0"], "batch_size must be 1 or more"),
         (["--prompts", "a photo of a mug", *DRAW], "must contain the placeholder '<mug>'"),
     ],

@@ -71,7 +71,7 @@ def training(photos, tiny_folder, tmp_path):
 def test_train_then_inspect_then_generate(training, tmp_path, capsys, tiny_folder):
     assert main([*training, "--json", str(tmp_path / "outcome.json")]) == 0
     out, err = capsys.readouterr()
-    assert "Draw with it" in out
+    assert "To draw with it" in out
     assert "skipped table.csv" in err
     assert "published values, not validated here" in err
     outcome = json.loads((tmp_path / "outcome.json").read_text())
@@ -342,7 +342,10 @@ def wide(folder):
         (["--train-data-dir", "no/such/folder"], "nothing there"),
         (["--model", "/no/such/model"], "which does not exist"),
         (["--resolution", "33"], "multiple of 8 px, got 33"),
-        (["--learning-rate", "1", "--relative-learning-rate", "1"], "Only one of"),
+        (
+            ["--learning-rate", "1", "--relative-learning-rate", "1"],
+            "Cannot use learning_rate with",
+        ),
         (["--output-dir", "/proc/nowhere"], "must be writable"),
         (["--num-vectors", "76"], "must be in 1..75"),
         (["--validation-prompt", "a cat"], "must contain the placeholder 'S*'"),
@@ -469,7 +472,7 @@ def test_models_probes_a_folder(tiny_folder, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "text_encoder: CLIPTextModel, with tokenizer of" in out
     assert "read by embeddings.token_embedding" in out
-    assert "a gradient returns to the row: yes" in out
+    assert "a gradient reaches the embedding: yes" in out
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["reaches"]
     assert found["family"] == "stable_diffusion"
@@ -534,7 +537,7 @@ def test_files_of_learned_words_are_converted_merged_renamed_and_mixed(tmp_path,
     assert formats.load_concept(mixed).num_vectors == 4
     mix[-1] = str(tmp_path / "none.safetensors")
     assert main([*mix, "--concatenate", "--weights", "1", "2"]) == 2
-    assert "Weights go with the average" in capsys.readouterr().err
+    assert "Cannot use weights with --concatenate" in capsys.readouterr().err
 
 
 def test_our_warnings_are_sentences_and_others_keep_their_place(monkeypatch):

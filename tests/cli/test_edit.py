@@ -94,12 +94,12 @@ def test_an_inverted_picture_has_one_edit_and_strength_as_many_as_asked(edit, tm
 @pytest.mark.parametrize(
     ("picture", "prompt", "arguments", "message"),
     [
-        ("picture.png", "a cat", [], "needs a mask, a strength below 1 or a sentence to invert"),
+        ("picture.png", "a cat", [], "without --mask, --strength below 1 or --invert"),
         ("picture.png", "a cat", ["--mask", "flat.png"], "A mask must have its picture's aspect"),
         ("small.png", "a cat", ["--strength", "0.5"], "at least as large as what the model draws"),
         ("picture.png", "a cat", ["--strength", "1.5"], "strength must be in (0, 1], got 1.5"),
         ("picture.png", "a cat", ["--mask", "none.png"], "none.png"),
-        ("picture.png", "a cat", ["--mask", "mask.png", "--invert", "a dog"], "leave one out"),
+        ("picture.png", "a cat", ["--mask", "mask.png", "--invert", "a dog"], "leave one of them"),
         ("picture.png", "a cat", ["--mask", "mask.png", "--concepts", "a.safetensors"],
          "must contain the placeholder '<a>'"),
         ("picture.png", "a cat", ["--mask", "mask.png", "--negative-prompt", "a <b>"], "<b>"),

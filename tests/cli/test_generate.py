@@ -85,7 +85,7 @@ def test_two_words_a_list_and_a_gallery(draw, words, tmp_path, capsys):
                 "a <a> in the style of <b>", "a dog", "--gallery",
                 "--num-images-per-prompt", "1") == 0  # fmt: skip
     out, err = capsys.readouterr()
-    assert "'a dog' names no loaded word; it is drawn as it is." in err
+    assert "'a dog' contains no loaded word; it is drawn as it is." in err
     assert "sheet-a-b.png" in out
     page = (tmp_path / "out" / "gallery.html").read_text()
     assert page.count("<img src=") == 9 + 5 + 2  # one prompt is in the list and given, too
@@ -120,11 +120,11 @@ def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
         (["--prompts", "paper:fig6", "--concepts", "A"], "learned as style, got '<a>', learned as"),
         (["--prompts", "a <a>", "--concepts", "A", "A"], "=' rename one: --concepts"),
         (["--prompts", "a cat", "--keep", "4"], "keep must be in 1..3"),
-        (["--prompts", "a cat", "--rank-by", "text"], "got them without --keep"),
+        (["--prompts", "a cat", "--rank-by", "text"], "diversity without --keep"),
         (["--prompts", "a cat", "--keep", "1", "--diversity", "2"], "diversity must be in [0, 1]"),
         (["--prompts", "a cat", "--keep", "1", "--rank-by", "image"], "none for 'a cat'"),
         (["--prompts", "a <a>", "--concepts", "A", "--keep", "1", "--train-data-dir", "x", "y"],
-         "one folder for each loaded word, got 2 for 1"),
+         "one folder per loaded word, got 2 for 1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(draw, words, arguments, message, tmp_path, capsys):

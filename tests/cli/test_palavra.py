@@ -42,7 +42,7 @@ def test_from_pictures_of_classes_to_what_a_word_finds(judge_folder, photos, tmp
     assert main(learn) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "The word <my-cat> was learned from 4 pictures in 30 steps" in out
-    assert "Its row is for the CLIP clip_b8, which draws nothing" in out
+    assert "Its embedding is for the CLIP clip_b8, which cannot draw" in out
     assert json.loads(told.read_text())["steps"] == 30
 
     look = ["palavra", "find", str(word), "--pictures", str(photos / "cat"),
@@ -82,4 +82,4 @@ def test_a_held_out_concept_is_drawn_and_looked_for(judge_folder, tmp_path, caps
     assert main([*command, "--held-out", "neon"]) == 2
     assert "must be a thing" in capsys.readouterr().err
     assert main([*command[:3], "--held-out", "gold-mug"]) == 2
-    assert "must name the CLIP that it was learned on" in capsys.readouterr().err
+    assert "must name its CLIP" in capsys.readouterr().err

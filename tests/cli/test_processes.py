@@ -43,7 +43,7 @@ def test_two_processes_are_one_command_and_give_the_same_word(training, tmp_path
         folder = ["--output-dir", str(tmp_path / name), "--json", str(files[name])]
         assert main([*training, *folder, *more]) == 0
         out, err = (" ".join(text.split()) for text in capfd.readouterr())
-        assert out.count("Draw with it:") == 1
+        assert out.count("To draw with it:") == 1
         assert err.count("up to 6 steps of 4 samples") == 1
         assert err.count("preview: ") == 2  # before the first step and after the last
     assert err.count("2 processes take 2 of a step's 4 samples each") == 1
@@ -68,7 +68,7 @@ def test_other_commands_are_started_once(monkeypatch, capsys):
     assert main(["generate", "--prompts", "a mug"]) == 2
     assert "oneword generate must be started once, got 2 processes" in capsys.readouterr().err
     assert main(["train", "--jobs", "photos"]) == 2
-    assert "--cluster local shares words among processes" in capsys.readouterr().err
+    assert "to share words among processes, use --cluster local" in capsys.readouterr().err
 
 
 def test_dry_runs_and_jobs_start_no_processes(training, tmp_path, capsys):

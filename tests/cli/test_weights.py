@@ -39,9 +39,9 @@ def test_dreambooth_is_trained_drawn_with_inspected_and_converted(
     ]  # fmt: skip
     assert main(training) == 0
     out, err = capsys.readouterr()
-    assert "Draw with it" in out
+    assert "To draw with it" in out
     assert "lora-dreambooth: 4 steps of 2 samples" in err
-    assert "The concept also changes the model" in (run / "report.html").read_text()
+    assert "It also changes the model" in (run / "report.html").read_text()
 
     drawing = ["generate", *model, "--num-inference-steps", "2", "--num-images-per-prompt", "1"]
     plain, with_it = tmp_path / "plain", tmp_path / "with"

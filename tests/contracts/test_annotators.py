@@ -426,11 +426,11 @@ def test_a_picture_without_the_thing_has_no_mask_and_is_named(photos):
 
 
 def test_a_model_must_be_named(photos):
-    with pytest.raises(ConfigError, match="by --caption-with or --mask-with, got none"):
+    with pytest.raises(ConfigError, match="without a model; pass --caption-with or --mask-with"):
         AnnotateConfig(folder=photos)
-    with pytest.raises(ConfigError, match="caption_prompt goes with caption_with"):
+    with pytest.raises(ConfigError, match="caption_prompt without caption_with"):
         AnnotateConfig(folder=photos, mask_with="x", caption_prompt="y")
-    with pytest.raises(ConfigError, match="mask_labels go with mask_with"):
+    with pytest.raises(ConfigError, match="mask_labels without mask_with"):
         AnnotateConfig(folder=photos, caption_with="x", mask_labels=("y",))
 
 
@@ -440,11 +440,11 @@ def test_the_command_writes_them_and_names_the_sheet(photos, blip, segformer, ca
                "--device", "cpu"]  # fmt: skip
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "6 files are written. Look at " in said.out
+    assert "Wrote 6 files. Check " in said.out
     assert (photos / "2.txt").read_text() == "a red <toy> on the beach\n"
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "0 files are written" in said.out
-    assert "the mask of 2.png was there and stays (--overwrite writes it anew)" in said.err
+    assert "Wrote 0 files" in said.out
+    assert "the mask of 2.png exists and was kept (--overwrite replaces it)" in said.err
     assert main(["pictures", str(photos), "--caption-with", str(segformer)]) == 2
     assert "Cannot caption with" in capsys.readouterr().err

@@ -288,7 +288,7 @@ def test_setups_that_change_weights_take_one_size(tiny_sd):
 
 def test_words_that_are_learned_together_fill_squares(tmp_path):
     for fit in ("pad", "buckets"):
-        with pytest.raises(ConfigError, match=f"fill a square, got fit '{fit}'; take crop or"):
+        with pytest.raises(ConfigError, match=f"crop or squash .* learned together, got '{fit}'"):
             ComposeConfig(
                 images=(tmp_path, tmp_path), placeholder_tokens=("<a>", "<b>"),
                 initializer_tokens=("cat", "dog"), inversion=InversionConfig(fit=fit),
@@ -350,7 +350,7 @@ def test_buckets_have_the_step_that_the_model_takes(make, tiny_sd):
     ):
         prepare(make(fit="buckets", bucket_step=10), tiny_sd)
     for fit, step in (("crop", 16), ("buckets", 4), (None, 16)):
-        with pytest.raises(ConfigError, match="bucket_step must be 8 px or more and goes with fit"):
+        with pytest.raises(ConfigError, match="bucket_step must be 8 px or more and used with fit"):
             make(fit=fit, bucket_step=step)
 
 

@@ -186,8 +186,8 @@ def test_a_command_learns_two_words_into_one_file_and_knows_its_end(folders, cap
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--placeholder-tokens", "<a>"], "got 2 folders, 1 placeholders and 2 initializers"),
-        (["--placeholder-tokens", "<a>", "<A>"], "The placeholder tokens must differ, got <a> <A>"),
+        (["--placeholder-tokens", "<a>"], "got 2 folders, 1 placeholder tokens and 2 initializer"),
+        (["--placeholder-tokens", "<a>", "<A>"], "placeholder_tokens must differ, got <a> <A>"),
         (["--paste", "1"], "paste must be in [0, 1), got 1"),
         (["--checkpointing-steps", "0"], "checkpointing_steps must be 1 or more"),
         (["--together", "EMPTY"], "must name two or more of <a>, <b>, got ''"),

@@ -238,7 +238,7 @@ def _word(backbone):
     [
         (
             {"encoder": Path("x")},
-            "must go with initializer or setup encoder, got x without",
+            "the encoder x without initializer or setup encoder; pass",
         ),
         ({"initializer": "encoder", "initializer_token": "cat"}, "with initializer_token; leave"),
         ({"setup": "encoder", "initializer_token": "cat"}, "setup encoder with initializer_token"),
@@ -252,9 +252,9 @@ def _word(backbone):
         ({"initializer": "encoder", "setup": "captions-long"}, "with form captions-long"),
         (
             {"setup": "encoder", "initializer": "word"},
-            "must start from it, got initializer word",
+            "with initializer word because such a word must start",
         ),
-        ({"form": "encoder"}, "must start from it, got initializer None"),
+        ({"form": "encoder"}, "with initializer None because such"),
     ],
 )
 def test_starts_that_contradict_each_other_are_refused(settings, text):
@@ -267,9 +267,11 @@ def test_others_that_set_the_start_themselves_refuse_it(photos):
     with pytest.raises(ConfigError, match="A study sets initializer itself"):
         Study(StudyConfig(concepts=(str(photos),), inversion=given))
     both = {"placeholder_tokens": ("<a>", "<b>"), "initializer_tokens": ("cat", "dog")}
-    with pytest.raises(ConfigError, match="their initializer_tokens, got initializer encoder"):
+    with pytest.raises(
+        ConfigError, match=r"initializer encoder because .* their initializer_tokens"
+    ):
         ComposeConfig(images=(photos, photos), inversion=given, **both)
-    with pytest.raises(ConfigError, match="start from the word itself, got setup encoder"):
+    with pytest.raises(ConfigError, match=r"setup encoder because .* start from the word itself"):
         DebiasConfig(word="cat", images=photos, inversion=InversionConfig(setup="encoder"))
 
 
@@ -396,7 +398,7 @@ def test_the_commands(asked, tiny_folder, data, photos, tmp_path, capsys):
     assert "--max-train-steps 20 --train-data-dir PICTURES" in out
     assert json.loads((tmp_path / "e.json").read_text())["status"] == "finished"
     assert main(words) == 0
-    assert "The training had ended before" in capsys.readouterr().out
+    assert "Training had already finished" in capsys.readouterr().out
     learn = ["train", *model, "--train-data-dir", str(photos), "--encoder", str(tmp_path / "e")]
     learn += ["--output-dir", str(tmp_path / "word"), "--setup", "encoder", "--placeholder-token"]
     assert main([*learn, "<w>"]) == 0

@@ -271,9 +271,9 @@ def test_the_command_tells_what_is_not_available_and_ends_well(
     out = capsys.readouterr().out
     assert "1 of 2 jobs are done" in out
     assert "not available: vqgan-clip (The model must be here" in out
-    assert "Run again with --retry-failed once what is missing is here." in out
+    assert "Once what is missing is here, run again with --retry-failed." in out
     assert main([*words, "--dry-run"]) == 0
-    assert "1 are of methods that are not available here." in capsys.readouterr().out
+    assert "1 belong to methods that are not available here." in capsys.readouterr().out
 
 
 @pytest.fixture

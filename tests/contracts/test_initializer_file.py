@@ -118,13 +118,13 @@ def test_other_widths_and_other_words_are_refused(tiny_sd, width, tmp_path):
     ],
 )
 def test_what_else_a_word_would_start_from_is_refused(settings, said, tmp_path):
-    with pytest.raises(ConfigError, match=f"got initializer_file with {said}; leave one"):
+    with pytest.raises(ConfigError, match=f"use initializer_file with {said} because"):
         InversionConfig(initializer_file=tmp_path / "x.pt", **settings)
 
 
 def test_setups_that_start_from_something_else_are_refused(tmp_path):
     for setup in ("cross-init", "captions-short"):
-        with pytest.raises(ConfigError, match="A learned file must be all that"):
+        with pytest.raises(ConfigError, match="a learned file must be the only"):
             InversionConfig(initializer_file=tmp_path / "x.pt", setup=setup).resolved("ldm")
 
 
@@ -183,9 +183,11 @@ def test_others_that_set_the_start_themselves_refuse_it(photos, tiny_folder, tmp
     with pytest.raises(ConfigError, match="A study sets initializer_file itself"):
         Study(StudyConfig(concepts=(str(photos),), inversion=given))
     both = {"placeholder_tokens": ("<a>", "<b>"), "initializer_tokens": ("cat", "dog")}
-    with pytest.raises(ConfigError, match="start from their initializer_tokens, got initializer_f"):
+    with pytest.raises(
+        ConfigError, match=r"initializer_file .* start from their initializer_tokens"
+    ):
         ComposeConfig(images=(photos, photos), inversion=given, **both)
-    with pytest.raises(ConfigError, match="start from the word itself, got initializer_file"):
+    with pytest.raises(ConfigError, match=r"initializer_file .* start from the word itself"):
         DebiasConfig(word="cat", images=photos, inversion=given)
     words = ["compose", "--images", str(photos), str(photos), "--placeholder-tokens", "<a>", "<b>"]
     words += ["--initializer-tokens", "cat", "dog", "--initializer-file", str(tmp_path / "x.pt")]

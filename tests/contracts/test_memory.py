@@ -254,7 +254,7 @@ def test_packing_without_the_library_says_what_to_install(tiny_folder, monkeypat
     ("options", "message"),
     [
         ({"offload": "all", "gradient_checkpointing": False}, "without gradient checkpointing"),
-        ({"offload": "text", "weights": "4bit"}, "Packed weights must stay on the device"),
+        ({"offload": "text", "weights": "4bit"}, "quantised weights must stay on the device"),
         ({"offload": "all", "compile": "on"}, "compiled denoiser must stay on the device"),
     ],
 )

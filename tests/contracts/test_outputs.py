@@ -242,7 +242,7 @@ def test_it_is_not_mixed_with_rows(concept):
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_output_vectors_are_plain_ones(fields, given):
-    with pytest.raises(ConfigError, match=f"must stand alone, got .* with {given}; leave one"):
+    with pytest.raises(ConfigError, match=f"vectors_at 'output' with .*{given}; leave one"):
         InversionConfig(vectors_at="output", **fields).resolved("stable-diffusion")
 
 

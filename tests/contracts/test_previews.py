@@ -236,7 +236,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_run(make, tmp_path, fields, 
     [
         ({"validation_height": 100}, "validation_height must be a positive multiple of 8 px"),
         ({"validation_width": 0}, "validation_width must be a positive multiple of 8 px, got 0"),
-        ({"validation_seeds": ("a",)}, "seeds must be numbers and ranges"),
+        ({"validation_seeds": ("a",)}, "seeds must be numbers or ranges"),
         ({"validation_seeds": ("1", "2"), "num_validation_images": 3}, "leave one of them out"),
         ({"save_steps": -1}, "save_steps must be 0 or more, got -1"),
     ],

@@ -71,15 +71,15 @@ def test_a_family_that_is_not_listed_is_told_from_one_that_cannot_be_reached(tmp
     out = capsys.readouterr().out
     assert "LatentConsistencyModelPipeline, no family" in out
     assert "text_encoder: CLIPTextModel" in out
-    assert "reaches it" in out
-    assert "`oneword train` does not load it" in out
+    assert "The generic way" in out
+    assert "`oneword train` cannot load it" in out
 
 
 def test_a_pipeline_without_encode_prompt(folders, capsys):
     assert main(["models", "--probe", str(folders["ldm"])]) == 1
     out = capsys.readouterr().out
     assert "bert: LDMBertModel" in out
-    assert "a gradient returns to the row: not tried" in out
+    assert "a gradient reaches the embedding: not tried" in out
     assert "in the way: the pipeline has no encode_prompt" in out
 
 

@@ -216,9 +216,9 @@ def test_an_upload_needs_a_token_that_may_write_a_card_and_a_name(server, word, 
 
 def test_the_command_line_says_what_is_missing(word, capsys):
     assert main(["concept", "push", str(word)]) == 2
-    assert "concept push FILE OWNER/NAME), got 1 of these two" in capsys.readouterr().err
+    assert "concept push FILE OWNER/NAME), got 1 arguments" in capsys.readouterr().err
     assert main(["concept", "card", str(word), str(word)]) == 2
-    assert "A card is written for one file, got 2" in capsys.readouterr().err
+    assert "concept card must get one file, got 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -414,8 +414,8 @@ def test_the_older_script_needs_pixels(guide, latents):
         ({"tv_scale": math.nan}, "tv_scale must be a finite number"),
         ({"num_cutouts": 0}, "num_cutouts must be 1 or more, got 0"),
         ({"cut_power": 0.0}, "cut_power must be above 0, got 0.0"),
-        ({"preset": "latent", "checkpoint": Path("m.pt")}, "got it with --checkpoint"),
-        ({"preset": "plain"}, "got it without --checkpoint"),
+        ({"preset": "latent", "checkpoint": Path("m.pt")}, "preset latent with --checkpoint"),
+        ({"preset": "plain"}, "preset plain without --checkpoint"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -499,10 +499,10 @@ def test_no_more_are_kept_than_there_are():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "An edit needs a mask, a strength below 1 or a sentence to invert under"),
+        ({}, "Cannot edit without --mask, --strength below 1 or --invert"),
         ({"strength": 0.0}, r"strength must be in \(0, 1\], got 0.0"),
-        ({"invert": "a cat", "strength": 0.5}, "An inverted picture is drawn again as a whole"),
-        ({"invert": "a cat", "mask": square()}, "An inverted picture is drawn again as a whole"),
+        ({"invert": "a cat", "strength": 0.5}, "an inverted picture is redrawn as a whole"),
+        ({"invert": "a cat", "mask": square()}, "an inverted picture is redrawn as a whole"),
     ],
 )
 def test_an_edit_must_have_one_way(tiny_sd, tmp_path, options, message):
@@ -516,11 +516,11 @@ def test_an_edit_must_have_one_way(tiny_sd, tmp_path, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": " "}, "The prompt must say what the result shows, got none"),
+        ({"prompt": " "}, "prompt must say what the result shows, got an empty one"),
         ({"mask_growth": -1}, "mask_growth must be 0 or more, got -1"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt must be 1 or more, got 0"),
         ({"pixel_blending": -0.1}, r"pixel_blending must be in \[0, 1\], got -0.1"),
-        ({"pixel_blending": 0.5}, "pixel_blending goes with a mask, got 0.5 without --mask"),
+        ({"pixel_blending": 0.5}, "Cannot use pixel_blending 0.5 without a mask"),
         ({"keep": 5}, r"keep must be in 1\.\.4, the number of candidates, got 5"),
     ],
 )

@@ -151,13 +151,13 @@ def test_six_candidates_are_drawn_where_nothing_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pictures": ()}, "There must be a picture, got none"),
+        ({"pictures": ()}, "pictures must name a picture, got none"),
         ({"candidates": 0}, "candidates must be 1 or more, got 0"),
         ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-        ({"model": ""}, "The model must be named, got an empty string"),
+        ({"model": ""}, "model must be a name, got an empty string"),
         ({"guidance_scale": -1.0}, "guidance_scale must be 0 or more, got -1"),
         ({"num_inference_steps": 0}, "num_inference_steps must be 1 or more, got 0"),
-        ({"noise_level": 1000}, "noise_level must be 0 to 999, got 1000"),
+        ({"noise_level": 1000}, "noise_level must be in 0..999, got 1000"),
     ],
 )
 def test_settings_of_variations_are_checked(changes, message, tmp_path):
@@ -364,7 +364,7 @@ def test_a_damaged_projector_is_refused(trained, tmp_path):
         ({"num_vectors": 0}, "num_vectors must be 1 or more, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0"),
         ({"seed": -1}, "seed must be in 0"),
-        ({"model": ModelConfig(model="a/b")}, "needs pictures to train on, got none"),
+        ({"model": ModelConfig(model="a/b")}, "without pictures because"),
     ],
 )
 def test_settings_of_a_projector_are_checked(changes, message):

@@ -406,12 +406,12 @@ def test_plans_that_cannot_be_are_refused(tmp_path, fields, text):
     ("fields", "text"),
     [
         ({"seeds": (1, 1)}, "seeds must differ from each other, got 1 twice"),
-        ({"setups": ()}, "There must be a setup"),
-        ({"seeds": ()}, "There must be a seed"),
+        ({"setups": ()}, "setups must name a setup"),
+        ({"seeds": ()}, "seeds must name a seed"),
         ({"set_sizes": (0,)}, "set_sizes must be 1 or more"),
         ({"num_processes": 0}, "num_processes must be 1 or more"),
-        ({"workers": 2}, "--workers goes with --cluster"),
-        ({"cluster": "local", "num_processes": 2}, "got both"),
+        ({"workers": 2}, "--workers 2 without --cluster"),
+        ({"cluster": "local", "num_processes": 2}, "Cannot use --cluster with --num-processes"),
     ],
 )
 def test_settings_of_a_study_are_checked(fields, text):

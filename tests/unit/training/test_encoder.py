@@ -290,9 +290,12 @@ def test_the_rate_rises_stays_and_falls():
         ({"pictures_per_thing": 1}, r"pictures_per_thing must be in 2\.\."),
         ({"max_train_steps": 0}, "max_train_steps must be 1 or more, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
-        ({"guide": ""}, "The guide must be named, got an empty string"),
+        ({"guide": ""}, "guide must be a name, got an empty string"),
         ({"seed": -1}, "seed must be in 0"),
-        ({"model": ModelConfig(model="some/model")}, "got none for some/model; pass --data"),
+        (
+            {"model": ModelConfig(model="some/model")},
+            "for some/model without pictures .*; pass --data",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(fields, text):

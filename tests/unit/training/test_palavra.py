@@ -630,18 +630,22 @@ def test_maps_that_lack_a_tensor_or_hold_a_strange_one_are_refused(guide):
         (PalavraTrainConfig, {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         (PalavraTrainConfig, {"learning_rate": 0.0}, "learning_rate must be above 0"),
         (PalavraTrainConfig, {"seed": -1}, "seed must be in 0"),
-        (PalavraTrainConfig, {"clip": "a/b"}, "must have pictures of classes to learn from"),
-        (PalavraTrainConfig, {"words_file": "w.json"}, "words_file goes with train_data_dir"),
+        (PalavraTrainConfig, {"clip": "a/b"}, "without pictures because only"),
+        (PalavraTrainConfig, {"words_file": "w.json"}, "words_file without train_data_dir"),
         (PalavraWordConfig, {"coarse": " "}, "coarse must be a word or phrase"),
-        (PalavraWordConfig, {"mode": "batch"}, "Folders of other things go with mode batch"),
-        (PalavraWordConfig, {"beside": ("p",)}, "Folders of other things go with mode batch"),
+        (PalavraWordConfig, {"mode": "batch"}, "because mode batch needs them"),
+        (PalavraWordConfig, {"beside": ("p",)}, "because mode batch needs them"),
         (PalavraWordConfig, {"temperature": 0.0}, "temperature must be above 0"),
         (PalavraWordConfig, {"max_train_steps": -1}, "max_train_steps must be 0 or more"),
         (PalavraWordConfig, {"placeholder_token": "a b"}, "without spaces"),
-        (PalavraFindConfig, {}, "give both folders or a name"),
-        (PalavraFindConfig, {"pictures": "p"}, "give both folders or a name"),
-        (PalavraFindConfig, {"held_out": "gold-mug", "among": "p"}, "give both folders or a name"),
-        (PalavraFindConfig, {"held_out": "gold-mug", "prompt": "cat"}, 'prompt must hold "\\*"'),
+        (PalavraFindConfig, {}, "pass both folders, or only a name"),
+        (PalavraFindConfig, {"pictures": "p"}, "pass both folders, or only a name"),
+        (
+            PalavraFindConfig,
+            {"held_out": "gold-mug", "among": "p"},
+            "pass both folders, or only a name",
+        ),
+        (PalavraFindConfig, {"held_out": "gold-mug", "prompt": "cat"}, 'prompt must contain "\\*"'),
         (PalavraFindConfig, {"held_out": "gold-mug", "num_others": 0}, "num_others must be 1"),
     ],
 )
@@ -671,7 +675,7 @@ def test_a_word_is_held_apart_from_an_item_or_its_noun(tmp_path):
     assert config(coarse="cat").apart_from("microworld") == "cat"
     assert config(initializer_token="dog").apart_from("microworld-nano") == "dog"
     assert config(mode="distance").apart_from("microworld") == "item"
-    with pytest.raises(ConfigError, match='knows no word "item" to hold the new word apart from'):
+    with pytest.raises(ConfigError, match='default phrase "item" with the guide of'):
         config().apart_from("microworld")
 
 
