@@ -137,7 +137,8 @@ def copy_pictures(concept: str | Path, target: Path) -> tuple[Path, Path | None]
     for path in earlier:
         if not path.is_file() or path.read_bytes() not in {*shipped, *wanted[0].values()}:
             raise ConfigError(
-                f"The demo replaces only its own pictures, got {path}; pass another --output-dir."
+                f"Cannot replace {path} because the demo did not make it; pass another "
+                "--output-dir."
             )
     for path in earlier:
         path.unlink()
