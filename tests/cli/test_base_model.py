@@ -72,11 +72,11 @@ def test_a_model_that_is_named_is_taken_whatever_the_word_says(save, draw, tmp_p
 @pytest.mark.parametrize(
     ("provenance", "message"),
     [
-        ({}, "which names none; its rows are those of .*; type the model with --model"),
-        ({"base_model": 3}, "which names none"),
-        ({"base_model": " "}, "which names none"),
-        ({"base_model": "v1-5-pruned"}, "'v1-5-pruned', which is no file or folder here and no"),
-        ({"base_model": "/gone/model"}, "type where the model is with --model"),
+        ({}, "names none; its embeddings are for .*; pass --model"),
+        ({"base_model": 3}, "because its file names none"),
+        ({"base_model": " "}, "because its file names none"),
+        ({"base_model": "v1-5-pruned"}, "Cannot find the model 'v1-5-pruned'"),
+        ({"base_model": "/gone/model"}, "pass --model with its place"),
     ],
 )  # fmt: skip
 def test_a_file_that_names_none_says_what_to_type(provenance, message, tmp_path):
@@ -95,7 +95,7 @@ def test_files_of_other_tools_that_name_none_are_one_sentence(layout, save, draw
     path = save(f"a{formats.WRITERS[layout][0]}", layout)
     assert draw("--concepts", path, "--prompts", "a {}") == 2
     err = capsys.readouterr().err
-    assert "which names none" in err
+    assert "because its file names none" in err
     assert "--model" in err
     assert "Traceback" not in err
 

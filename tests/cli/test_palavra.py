@@ -67,9 +67,9 @@ def test_from_pictures_of_classes_to_what_a_word_finds(judge_folder, photos, tmp
     ):  # fmt: skip
         assert main(command) == 2, command
         said = " ".join(capsys.readouterr().err.split())
-        assert "because its rows are those of a CLIP that draws nothing (clip_b8)" in said, command
+        assert "because its embedding is for a CLIP that cannot draw (clip_b8)" in said, command
     assert main(["concept", "inspect", str(word)]) == 0
-    assert "a CLIP pair, which draws nothing" in " ".join(capsys.readouterr().out.split())
+    assert "a CLIP pair, which cannot draw" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_held_out_concept_is_drawn_and_looked_for(judge_folder, tmp_path, capsys):

@@ -101,7 +101,7 @@ def test_other_widths_and_other_words_are_refused(tiny_sd, width, tmp_path):
     with pytest.raises(JobError, match="got 1 weight deltas"):
         rows_of_file(tiny_sd, save(tuned, tmp_path / "tuned.safetensors"), 1)
     two = [one, one.named("<other>")]
-    with pytest.raises(formats.FormatError, match="must hold one word here, got 2"):
+    with pytest.raises(formats.FormatError, match="must contain one word here, got 2"):
         rows_of_file(tiny_sd, save(two, tmp_path / "two.safetensors"), 1)
     with pytest.raises(formats.FormatError, match="nowhere"):
         rows_of_file(tiny_sd, tmp_path / "nowhere.pt", 1)

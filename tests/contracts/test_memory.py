@@ -269,7 +269,7 @@ def test_what_cannot_go_together_is_refused(options, message):
 def test_weights_that_are_not_whole_do_not_change(tiny_folder, tiny_sd, options):
     """Neither a setup that tunes them, nor a word that brings changes of them."""
     backbone = load_backbone(config(tiny_folder, **options))
-    with pytest.raises(DeltaError, match="must be whole and stay on the device, got a UNet2D"):
+    with pytest.raises(DeltaError, match="Cannot change the weights of a UNet2D"):
         method("lora-dreambooth")(backbone, job(setup="lora-dreambooth"))
     name, weight = next(iter(tiny_sd.denoiser.named_parameters()))
     word = Concept(
@@ -278,7 +278,7 @@ def test_weights_that_are_not_whole_do_not_change(tiny_folder, tiny_sd, options)
         deltas={deltas.name_of_change("unet", name): torch.zeros_like(weight)},
     )
     with (
-        pytest.raises(DeltaError, match="load it with --weights full --offload vae"),
+        pytest.raises(DeltaError, match="pass --weights full --offload vae"),
         injected(backbone, [word]),
     ):
         pass

@@ -138,7 +138,7 @@ def test_an_upload_that_fails_leaves_the_word_and_says_how_to_repeat_it(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert main([*training, "--push_to_hub"]) == 1
     err = capsys.readouterr().err
-    assert "but not uploaded: The upload to run must reach the Hub" in err
+    assert "but not uploaded: Cannot reach the Hub to upload run" in err
     again = shlex.split(err.rpartition("To upload it: ")[2])
     assert again == ["oneword", "concept", "push", str(tmp_path / "run"), "run"]
     assert formats.load_concept(tmp_path / "run").placeholder_token == "S*"
@@ -157,9 +157,9 @@ def test_an_upload_that_fails_leaves_the_word_and_says_how_to_repeat_it(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--hub_model_id", "me/cat"], "An upload to the Hub needs a token that may write"),
-        (["--hub_token", "x", "--hub_model_id", "a/b/c"], "must be named OWNER/NAME, or NAME for"),
-        (["--hub_token", "x", "--hub_model_id", "my cat"], "must be named OWNER/NAME, or NAME for"),
+        (["--hub_model_id", "me/cat"], "Cannot upload to the Hub without a token that may write"),
+        (["--hub_token", "x", "--hub_model_id", "a/b/c"], "must be OWNER/NAME, or NAME for"),
+        (["--hub_token", "x", "--hub_model_id", "my cat"], "must be OWNER/NAME, or NAME for"),
     ],
 )
 def test_what_cannot_be_uploaded_is_refused_before_training(
@@ -174,7 +174,7 @@ def test_a_readme_of_somebodys_is_refused_before_training(server, training, tmp_
     assert main(training) == 0
     (tmp_path / "run" / "README.md").write_text("mine")
     assert main([*training, "--push_to_hub", "--hub_token", "x"]) == 2
-    assert "must be a card of oneword's or not exist" in capsys.readouterr().err
+    assert "because it is not a card by oneword" in capsys.readouterr().err
     assert (tmp_path / "run" / "README.md").read_text() == "mine"
 
 

@@ -266,7 +266,7 @@ def test_what_cannot_be_written_is_named_and_the_others_are_written(tmp_path, ca
     arguments = ["concept", "convert", str(tmp_path / "x.safetensors"), "--to", "forge"]
     assert main([*arguments, "--output-dir", str(tmp_path / "o")]) == 2
     assert [p.name for p in (tmp_path / "o").iterdir()] == ["b.safetensors"]
-    assert "Forge takes a word for one CLIP encoder" in capsys.readouterr().err
+    assert "for Forge because it takes a word for one CLIP encoder" in capsys.readouterr().err
 
 
 # --- nothing is written over
