@@ -115,7 +115,7 @@ def test_without_a_word_it_is_microworld_and_nothing_is_said(draw, tmp_path, cap
 
 
 def test_where_no_word_can_name_it_the_model_must_be_named():
-    with pytest.raises(ModelError, match="must be named where no word's file names it"):
+    with pytest.raises(ModelError, match="Cannot tell the model with --model auto"):
         load_backbone(ModelConfig(model="auto"))
 
 

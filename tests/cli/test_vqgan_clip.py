@@ -93,7 +93,7 @@ def test_the_embedded_models_own_guide_guides(tmp_path):
         (["a mug", "--pictures", "{tmp}/empty"], "must hold at least one picture, got none"),
         (["a mug", "--pictures", "{tmp}/nowhere"], "must lie in a folder, got"),
         (["a mug", "--image-share", "0.3"], "without pictures; pass --pictures"),
-        (["a mug", "--judge", "{guide}"], "The guide must not be the CLIP that judges"),
+        (["a mug", "--judge", "{guide}"], "as guide because it is also the judge"),
         (["a mug", "--resolution", "60"], "resolution must be a multiple of 8 px"),
         (["a mug", "--checkpoint", "{tmp}/none.ckpt"], "none.ckpt, which does not exist"),
         (["a mug", "--checkpoint", "{tmp}/other.ckpt"], "lacks the tensor quantize.embedding.w"),

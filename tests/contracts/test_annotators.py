@@ -331,10 +331,10 @@ def test_a_marker_takes_the_segments_of_its_labels(detr):
 
 def test_labels_that_a_marker_does_not_know_are_said(segformer):
     with pytest.raises(
-        ModelError, match=r"knows no 'cat'; do name .*: wall, background, ball, toy"
+        ModelError, match=r"does not know 'cat'; name .*: wall, background, ball, toy"
     ):
         Marker(str(segformer), ["cat"], device="cpu")
-    with pytest.raises(ModelError, match="knows 3 kinds of things; do name yours by --mask-labels"):
+    with pytest.raises(ModelError, match="knows 3 kinds of things; name yours by --mask-labels"):
         Marker(str(segformer), device="cpu")
 
 
@@ -343,10 +343,12 @@ def test_a_model_that_is_none_is_one_sentence(kind, tiny_folder, judge_folder, b
     other = segformer if kind is Captioner else blip
     what = "caption with" if kind is Captioner else "mask with"
     for model in (tiny_folder, judge_folder, other, "/no/such/folder"):
-        with pytest.raises(ModelError, match=rf"^Cannot {what} .* because it is no whole") as found:
+        with pytest.raises(
+            ModelError, match=rf"^Cannot {what} .* because it is not a complete"
+        ) as found:
             kind(str(model), device="cpu")
         assert "\n" not in str(found.value)
-        assert "; do name one, such as " in str(found.value)
+        assert "; pass one, such as " in str(found.value)
 
 
 # --- the folder

@@ -133,7 +133,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(hunyuan):
 
 
 def test_what_the_family_does_not_have_is_refused(folders):
-    with pytest.raises(ModelError, match="Hunyuan-DiT has no CLIP that layers could be skipped"):
+    with pytest.raises(ModelError, match="Hunyuan-DiT because it has no CLIP"):
         load_backbone(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu", clip_skip=1))
 
 

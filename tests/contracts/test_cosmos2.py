@@ -178,7 +178,7 @@ def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatc
     folder = tiny.save(tiny.make("cosmos2", masked=True), tmp_path / "masked")
     config = ModelConfig(model=str(folder), device="cpu")
     monkeypatch.setattr(cosmos2, "is_torchvision_available", lambda: False)
-    with pytest.raises(ModelError, match="needs torchvision, got none installed; pip install"):
+    with pytest.raises(ModelError, match="because torchvision is not installed; pip install"):
         load_backbone(config)
     seen = []
 
@@ -203,7 +203,9 @@ def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatc
 
 
 def test_settings_for_clip_are_refused(folders):
-    with pytest.raises(ModelError, match=r"Cosmos 2 has no CLIP .* got clip_skip 1; leave it out"):
+    with pytest.raises(
+        ModelError, match=r"clip_skip 1 with Cosmos 2 because it has no CLIP; leave it out"
+    ):
         load_backbone(ModelConfig(model=str(folders["cosmos2"]), device="cpu", clip_skip=1))
 
 

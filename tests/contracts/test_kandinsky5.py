@@ -135,7 +135,7 @@ def test_pictures_are_decoded_as_the_stock_pipeline_does(folders, backbone):
 
 
 def test_layers_of_clip_are_not_skipped(folders):
-    with pytest.raises(ModelError, match=r"pooled output only, .* got clip_skip 1"):
+    with pytest.raises(ModelError, match=r"clip_skip 1 with .* only CLIP's pooled output"):
         load_backbone(ModelConfig(model=str(folders["kandinsky5"]), device="cpu", clip_skip=1))
 
 

@@ -178,7 +178,7 @@ def test_passes_come_before_recomputation(sdxl_folder, monkeypatch):
         assert plan.config.micro_batch_size == count
         assert plan.config.gradient_checkpointing is False
         assert plan.expected == sizes[count]
-    assert f"memory: {count} of a step's samples at a time; expected peak" in str(plan)
+    assert f"memory: {count} samples at a time; expected peak" in str(plan)
     Free.available = int(least / memory._USABLE) + 1
     assert plan_of(sdxl_folder, Work(8), **asked).config.gradient_checkpointing is True
     assert plan_of(sdxl_folder, Work(8, trains=False), **asked).config.micro_batch_size is None
@@ -311,7 +311,10 @@ def _failing(*args, **kwargs):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda unet: lambda *a, **k: _scaled(unet(*a, **k)), "its numbers differ from the plain"),
+        (
+            lambda unet: lambda *a, **k: _scaled(unet(*a, **k)),
+            "its numbers differ from the uncompiled",
+        ),
         (lambda unet: _failing, "it failed .NotImplementedError: no such operation"),
     ],
 )
@@ -321,7 +324,7 @@ def test_a_compilation_that_is_wrong_or_fails_is_said_and_done_without(monkeypat
     denoiser = Compiled(unet)
     states = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     inputs = (torch.zeros(2, 4, 16, 16), torch.tensor([1, 900]), states)
-    with pytest.warns(UserWarning, match=f"{reason}.*training goes on without it"):
+    with pytest.warns(UserWarning, match=f"{reason}.*training continues without it"):
         found = denoiser(*inputs).sample
     assert denoiser.is_plain
     assert torch.equal(found, unet(*inputs).sample)

@@ -211,7 +211,7 @@ def concept(tiny_sd):
 
 @pytest.mark.parametrize("layout", sorted(set(formats.WRITERS) - {"oneword"}))
 def test_no_other_tools_file_can_hold_it(concept, layout, tmp_path):
-    with pytest.raises(FormatError, match="no other tool reads .*; use the layout oneword"):
+    with pytest.raises(FormatError, match=r"no other tool reads .*; use the layout oneword"):
         formats.save_concept(concept, tmp_path / "word.bin", layout)
     assert not any(tmp_path.iterdir())
 

@@ -112,10 +112,14 @@ class OtherName(StableDiffusionPipeline):
 @pytest.mark.parametrize(
     ("kind", "stands_for", "message"),
     [
-        (LowerCase, False, "no gradient returns to a row of text_encoder: the word is cut off or"),
+        (
+            LowerCase,
+            False,
+            "no gradient reaches an embedding of text_encoder: the word is cut off or",
+        ),
         (LowerCase, False, "the prompt is changed on the way, such as to lower case"),
-        (CutsOff, True, "no gradient returns to a row"),
-        (NoGradient, True, "or encode_prompt switches gradients off"),
+        (CutsOff, True, "no gradient reaches an embedding"),
+        (NoGradient, True, "or encode_prompt disables gradients"),
         (AsksForMore, None, "ended with RuntimeError: this pipeline must be told the weather"),
         (OtherName, None, "it takes no prompt but text"),
     ],

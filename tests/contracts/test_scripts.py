@@ -258,9 +258,9 @@ def test_a_saved_pipeline_reads_words_as_we_do_and_ours_stays_as_it_was(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"setup": "xti"}, r"embedding rows and nothing else, got form xti with"),
-        ({"setup": "lora-dreambooth"}, r"nothing else, got setup lora-dreambooth with"),
-        ({"vectors_at": "output"}, r"nothing else, got vectors_at 'output' with"),
+        ({"setup": "xti"}, r"save_as_full_pipeline with form xti"),
+        ({"setup": "lora-dreambooth"}, r"save_as_full_pipeline with setup lora-dreambooth"),
+        ({"vectors_at": "output"}, r"save_as_full_pipeline with vectors_at 'output'"),
     ],
 )
 def test_words_that_are_more_than_rows_are_refused_before_training(
@@ -280,10 +280,15 @@ def test_words_that_are_more_than_rows_are_refused_before_training(
             "prx",
             "<cat>",
             1,
-            "diffusers saves its text_encoder, a T5GemmaEncoder, and does not load",
+            "diffusers can save its text_encoder, a T5GemmaEncoder, but not load",
         ),
-        ("kolors", "catx", 1, "it reads 'catx' otherwise than training does; leave out"),
-        ("sd3", "<cat>", 2, r"it would read one of the word's 2 vectors \(pass --num-vectors 1\)"),
+        ("kolors", "catx", 1, "it reads 'catx' differently than training does; leave out"),
+        (
+            "sd3",
+            "<cat>",
+            2,
+            r"it would read only one of the word's 2 vectors \(pass --num-vectors 1\)",
+        ),
     ],
 )
 def test_families_that_cannot_hold_a_word_are_refused_before_training(
@@ -300,7 +305,7 @@ def test_families_that_cannot_hold_a_word_are_refused_before_training(
 
 def test_a_refused_pipeline_ends_the_command_before_anything_is_written(training, tmp_path, capsys):
     assert main([*training, "--save_as_full_pipeline", "--setup", "neti"]) == 2
-    assert "got form neti with save_as_full_pipeline" in capsys.readouterr().err
+    assert "save_as_full_pipeline with form neti" in capsys.readouterr().err
     assert main([*training, "--save_as_full_pipeline", "--mirror", str(tmp_path / "m")]) == 2
     assert "save_as_full_pipeline with --mirror" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -310,7 +315,9 @@ def test_a_full_disk_is_one_sentence(tiny_sd, tmp_path, monkeypatch):
     config = InversionConfig(placeholder_token="<cat>").resolved(tiny_sd.family)
     usage = full_pipeline.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(full_pipeline.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(UserError, match=r"GB of room for the pipeline, got 0\.0 GB; free some"):
+    with pytest.raises(
+        UserError, match=r"GB of free disk space for the pipeline, got 0\.0 GB; free some"
+    ):
         check_full_pipeline(tiny_sd, config, tmp_path / "out")
 
     def full(*_: object, **__: object) -> None:
@@ -321,6 +328,6 @@ def test_a_full_disk_is_one_sentence(tiny_sd, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / full_pipeline.INDEX).write_text("{}")
     check_full_pipeline(tiny_sd, config, tmp_path / "out")  # it is written over
-    with pytest.raises(UserError, match=r"cannot be written into .* because of: .*No space left"):
+    with pytest.raises(UserError, match=r"Cannot write the pipeline to .*: .*No space left"):
         save_full_pipeline(tiny_sd, words_for(tiny_sd, 1, "<cat>"), tmp_path / "out")
     assert not (tmp_path / "out" / full_pipeline.INDEX).exists()

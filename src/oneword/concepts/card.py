@@ -245,7 +245,10 @@ def _learned(concept: Concept) -> list[str]:
         absolute = rate.get("absolute") if isinstance(rate, dict) else None
         if isinstance(absolute, int | float):
             rows[f"learning rate, {encoder}"] = f"{absolute:.4g}"
-    for name, key in (("steps of the kept embeddings", "steps"), ("training time, s", "train_time_s")):
+    for name, key in (
+        ("steps of the kept embeddings", "steps"),
+        ("training time, s", "train_time_s"),
+    ):
         if facts.get(key) is not None:
             rows[name] = facts[key]
     encoder = facts.get("encoder")

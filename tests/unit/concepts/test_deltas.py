@@ -255,9 +255,7 @@ def test_layouts_without_room_for_deltas_refuse_them(backbone, tmp_path):
     with pytest.raises(FormatError, match="at most one LoRA and no other weight deltas"):
         formats.save_concept(concept(backbone, full), tmp_path / "x.safetensors", "diffusers")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(
-        ConceptError, match=r"Cannot combine '<thing>' .* weight deltas"
-    ):
+    with pytest.raises(ConceptError, match=r"Cannot combine '<thing>' .* weight deltas"):
         average([concept(backbone, lora), concept(backbone, {})], "<mix>")
 
 

@@ -552,7 +552,7 @@ def test_averages_and_concatenations(concept):
     assert mixed.provenance["weights"] == [3.0, 1.0]
     both = concatenated([other, concept], "b")
     assert torch.equal(both.rows["clip"], torch.cat([torch.zeros(2, 8), concept.rows["clip"]]))
-    with pytest.raises(ConceptError, match="one per concept .2."):
+    with pytest.raises(ConceptError, match=r"one per concept .2."):
         average([concept, other], "m", [1.0])
     with pytest.raises(ConceptError, match="not 0, got"):
         average([concept, other], "m", [1.0, -1.0])

@@ -568,7 +568,7 @@ def test_a_family_without_the_pipeline_is_refused(tmp_path):
     folder = tiny.save(tiny.make("ldm"), tmp_path / "ldm")
     ldm = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     size = SamplingConfig(num_inference_steps=2)
-    with pytest.raises(ModelError, match="draws from noise only, got a picture to start from"):
+    with pytest.raises(ModelError, match="can draw only from noise, not from a picture"):
         edit(ldm, noisy(64), "a cat", strength=0.5, sampling=size)
     found = edit(ldm, noisy(64), "a cat", mask=square(64), sampling=size)  # a plain loop will do
     outside = (square(64) < 0.5).expand(1, 3, -1, -1)

@@ -336,7 +336,7 @@ def test_a_projector_is_refused_where_it_does_not_fit(trained, nano, guide, tmp_
         projector.check_fits(found, nano, other, folder)
     with pytest.raises(VariationsError, match="revision goes with published models"):
         variations.load(str(folder), Wishes(revision="main"), backbone=nano)
-    with pytest.raises(GuideError, match="must not be the CLIP that judges"):
+    with pytest.raises(GuideError, match="because it is also the judge"):
         variations.load(str(folder), Wishes(judge=found.guide), backbone=nano)
 
 
