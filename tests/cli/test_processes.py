@@ -121,7 +121,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence(training, tmp_path, rank)
     children[rank].kill()
     _, err = started.communicate(timeout=120)
     assert started.returncode == 2
-    assert len(re.findall("has ended before its time", err)) == 1
+    assert len(re.findall("ended too early", err)) == 1
     assert "Traceback" not in err
     assert not any(child.is_running() for child in children.values())
     assert (tmp_path / "run" / "state.safetensors").exists()

@@ -64,7 +64,7 @@ def test_rows_of_every_tool_are_copied(tiny_sd, width, tmp_path, layout):
     assert torch.equal(found["clip"], given.rows["clip"])
     wider = rows_of_file(tiny_sd, file, 4)["clip"]
     assert torch.equal(wider, given.rows["clip"][[0, 1, 1, 1]])
-    with pytest.raises(JobError, match=r"as the learned file .*, 2, or more, got 1"):
+    with pytest.raises(JobError, match=r"of the learned file .*, 2, got 1"):
         rows_of_file(tiny_sd, file, 1)
 
 
@@ -91,7 +91,7 @@ def test_every_text_encoder_of_a_model_has_its_rows(folders, tmp_path):
 
 def test_other_widths_and_other_words_are_refused(tiny_sd, width, tmp_path):
     wide = save(word(clip=width + 1), tmp_path / "wide.safetensors")
-    with pytest.raises(JobError, match=rf"wide as theirs \(clip {width}\), got clip {width + 1};"):
+    with pytest.raises(JobError, match=rf"of their width \(clip {width}\), got clip {width + 1};"):
         rows_of_file(tiny_sd, wide, 1)
     one = word(clip=width)
     xti = dataclasses.replace(one, kind="xti", tensors={"clip/layers": torch.zeros(3, 1, width)})
@@ -174,7 +174,7 @@ def test_pivotal_tuning_starts_from_it_and_names_its_class(start, tiny_sd, width
     outcome = train(start(file, tuning=tuned, **settings), backbone=tiny_sd)
     assert torch.equal(outcome.result.concept.rows["clip"], word(clip=width).rows["clip"])
     prior = dataclasses.replace(tuned, prior_loss_weight=1.0)
-    with pytest.raises(JobError, match="must know the class of the thing"):
+    with pytest.raises(JobError, match="without the class of the thing"):
         dry_run(start(file, "other", tuning=prior, **settings), tiny_sd)
 
 

@@ -178,7 +178,7 @@ def test_what_it_does_not_have_is_refused(folders, backbone):
     ):
         load_backbone(ModelConfig(model=str(folders["kolors"]), device="cpu", clip_skip=1))
     # ChatGLM says its states with the tokens first
-    with pytest.raises(PlaceholderError, match=r"Output vectors need .* --vectors-at input"):
+    with pytest.raises(PlaceholderError, match=r"output vectors .* --vectors-at input"):
         initial_outputs(backbone, "cat", 1, ["a {}"])
 
 

@@ -236,7 +236,7 @@ def test_nobody_waits_for_a_process_that_has_died(make, tmp_path):
 
     first, second = in_processes(2, work)
     assert second is None
-    assert "Error: Another process of this run has ended before its time" in first
+    assert "Error: Another process of this run ended too early" in first
     assert train(config).result.status == "finished"
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 3, 6, 9, 12]
@@ -356,13 +356,13 @@ def test_processes_that_nobody_started_are_refused(make):
 
 def test_a_device_for_each_process(monkeypatch):
     assert check_device("cpu", 64).type == "cpu"
-    with pytest.raises(ConfigError, match="got the device 'cpu:0'; pass --device cuda or cpu"):
+    with pytest.raises(ConfigError, match="on the device 'cpu:0' .*; pass --device cuda or cpu"):
         check_device("cpu:0", 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert check_device("cuda", 1).type == "cuda"
     with pytest.raises(ConfigError, match="at most the number of GPUs, 1, got 2"):
         check_device("cuda", 2)
-    with pytest.raises(ConfigError, match="got the device 'mps'"):
+    with pytest.raises(ConfigError, match="on the device 'mps'"):
         check_device("mps", 2)
 
 

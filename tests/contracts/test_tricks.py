@@ -341,8 +341,8 @@ def test_settings_out_of_range_are_refused(fields, message):
 @pytest.mark.parametrize(
     ("captions", "fields", "message"),
     [
-        (None, {"shuffle_caption": True}, "shuffle_caption must go with captions that have tags"),
-        (("<a>",) * 3, {"caption_tag_dropout_rate": 0.1}, "caption_tag_dropout_rate must go with"),
+        (None, {"shuffle_caption": True}, "shuffle_caption in job .* because its captions have no tags"),
+        (("<a>",) * 3, {"caption_tag_dropout_rate": 0.1}, "Cannot use caption_tag_dropout_rate"),
         (
             ("a <a>, b",) * 3,
             {"shuffle_caption": True, "keep_tokens": 1},

@@ -104,12 +104,12 @@ def test_a_word_with_one_dash_elsewhere_is_a_sentence(words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--placeholder-tokn", "x"], "--placeholder-tokn is no option here; did you mean "
+        (["--placeholder-tokn", "x"], "--placeholder-tokn is not an option here; did you mean "
          r"--placeholder-token\?"),
         ([*BASE, "--mixed-precison", "no"], r"did you mean --mixed-precision\?"),
-        ([*BASE, "--no-mask"], r"--no-mask is no option here; did you mean --no-masks\?"),
-        ([*BASE, "--dtype", "--seeed", "1"], r"no option either; did you mean --seed\? A value"),
-        ([*BASE, "--qqq"], r"--qqq is no option here\.$"),
+        ([*BASE, "--no-mask"], r"--no-mask is not an option here; did you mean --no-masks\?"),
+        ([*BASE, "--dtype", "--seeed", "1"], r"no option either; did you mean --seed\? To pass"),
+        ([*BASE, "--qqq"], r"--qqq is not an option here\.$"),
         ([*BASE, "--preset", "fsat"], r"--preset must be one of paper, release, default, fast, got "
          r"'fsat'; did you mean fast\?"),
         ([*BASE, "--setup", "two-word"], r"--setup must be one of one-word, .*, custom-diffusion, "

@@ -332,7 +332,7 @@ def test_a_projector_is_refused_where_it_does_not_fit(trained, nano, guide, tmp_
     with pytest.raises(ProjectorError, match="was trained on microworld-nano"):
         projector.check_fits(found, tiny_sd, guide, folder)
     other = Guide.load(str(pair(tmp_path, 1)), "microworld-nano", device=torch.device("cpu"))
-    with pytest.raises(ProjectorError, match="reads the features of the guide"):
+    with pytest.raises(ProjectorError, match="was trained with another guide"):
         projector.check_fits(found, nano, other, folder)
     with pytest.raises(VariationsError, match="revision goes with published models"):
         variations.load(str(folder), Wishes(revision="main"), backbone=nano)
@@ -354,7 +354,7 @@ def test_a_damaged_projector_is_refused(trained, tmp_path):
     tensors, told = projector._read(folder / projector.FILE, projector._FORM)
     told["places"] = {"clip.last_hidden_state": [4, 47]}
     projector._write(tmp_path / projector.FILE, tensors, told)
-    with pytest.raises(ProjectorError, match="must hold the tensors that it names"):
+    with pytest.raises(ProjectorError, match="must contain the tensors that it names"):
         projector.load(tmp_path, device)
 
 

@@ -124,7 +124,7 @@ def test_the_tokenizer_still_does_what_it_did(tiny_sd, vocabulary):
         (lambda v: [concept(v), concept(v)], r"must differ, got 'S\*' twice"),
         (
             lambda v: [Concept(placeholder_token="x1", rows={"clip": torch.zeros(1, 48)})],
-            "rows of width 48 .* of width 32",
+            "embeddings of width 48 .* of width 32",
         ),
         (
             lambda v: [Concept(placeholder_token="x1", rows={"t5": torch.zeros(1, 48)})],
@@ -182,7 +182,7 @@ class TwoEncoders:
 
 def test_a_word_for_some_of_a_models_encoders_is_refused(vocabulary):
     word = Concept(placeholder_token="<x>", rows={"clip_l": torch.ones(1, vocabulary.dim)})
-    message = r"must have rows for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
+    message = r"must have embeddings for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
     with pytest.raises(PlaceholderError, match=message), injected(TwoEncoders(vocabulary), [word]):
         pass
 
