@@ -104,7 +104,7 @@ def test_a_step_becomes_the_runs_word_and_training_is_taken_back(run, capsys):
     assert preview.read_bytes() == drawn
     assert not kept.exists()
     assert main(["choose", str(run), "--by", "training"]) == 2
-    assert "the one that training kept already" in capsys.readouterr().err
+    assert "already the one that training kept" in capsys.readouterr().err
 
 
 def test_the_lowest_loss_is_chosen(run, capsys):
@@ -163,11 +163,11 @@ def test_a_word_may_be_chosen_before_training_has_ended(run, capsys):
     assert main(["choose", str(run), *DRAW]) == 0
     assert "no word yet" in capsys.readouterr().out
     assert main(["choose", str(run), "--by", "training"]) == 2
-    assert "has not ended" in capsys.readouterr().err
+    assert "has not finished" in capsys.readouterr().err
     assert main(["choose", str(run), "--step", "8"]) == 0
     assert not (run / "learned_embeds-trained.safetensors").exists()
     assert main(["choose", str(run), "--by", "training"]) == 2
-    assert "must hold the word that training kept, got nothing" in capsys.readouterr().err
+    assert "Cannot go back to the word that training kept" in capsys.readouterr().err
     assert main([*LEARN, "--output-dir", str(run)]) == 0  # writes what it owed
     assert rows(run) == rows(saved(run, 8))
     assert (run / "learned_embeds-trained.safetensors").is_file()
@@ -239,7 +239,7 @@ def test_a_word_of_another_models_run_is_refused(run, capsys):
 def test_a_word_of_another_name_is_refused(run, capsys):
     formats.save_concept(formats.load_concept(saved(run, 8)).named("<cup>"), saved(run, 8))
     assert main(["choose", str(run), "--step", "8"]) == 2
-    assert "must be a word for '<mug>', as its run is, got one for '<cup>'" in " ".join(
+    assert "must be a word for '<mug>', like its run, got one for '<cup>'" in " ".join(
         capsys.readouterr().err.split()
     )
 
@@ -281,4 +281,4 @@ def test_words_that_were_not_scored_have_no_lowest_loss(run, capsys):
         concept.provenance["loss"] = None
         formats.save_concept(concept, saved(run, step))
     assert main(["choose", str(run), "--by", "loss"]) == 2
-    assert "must have been scored, got none of 3" in " ".join(capsys.readouterr().err.split())
+    assert "because none of the 3 words" in " ".join(capsys.readouterr().err.split())

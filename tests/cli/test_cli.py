@@ -498,7 +498,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(training, tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run the same command again to go on" in err.replace("\n", " ")
+    assert "run the same command again to resume" in err.replace("\n", " ")
     assert (tmp_path / "run" / "state.safetensors").exists()
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()
 

@@ -76,7 +76,7 @@ def test_what_is_outside_the_mask_is_the_pictures_own(edit, folder, tmp_path, ca
 
 def test_an_empty_mask_gives_the_picture_back_and_says_so(edit, folder, tmp_path, capsys):
     assert edit("picture.png", "a cat", "--mask", folder / "empty.png", "--keep", "1") == 0
-    assert "The mask marks nothing, so the picture comes back as it was" in capsys.readouterr().err
+    assert "The mask is empty, so the picture comes back unchanged" in capsys.readouterr().err
     (found,) = json.loads((tmp_path / "all.json").read_text())
     assert np.array_equal(pixels(found["file"]), pixels(folder / "picture.png"))
 

@@ -46,7 +46,7 @@ def test_two_processes_are_one_command_and_give_the_same_word(training, tmp_path
         assert out.count("To draw with it:") == 1
         assert err.count("up to 6 steps of 4 samples") == 1
         assert err.count("preview: ") == 2  # before the first step and after the last
-    assert err.count("2 processes take 2 of a step's 4 samples each") == 1
+    assert err.count("2 processes share each step's 4 samples, 2 per process") == 1
     alone, both = (outcome(file) for file in files.values())
     assert (both["steps"], both["best_step"]) == (alone["steps"], alone["best_step"])
     assert both["losses"] == [
@@ -75,12 +75,12 @@ def test_dry_runs_and_jobs_start_no_processes(training, tmp_path, capsys):
     several = ["--num-processes", "2", "--output-dir", str(tmp_path / "run")]
     assert main([*training, *several, "--dry-run"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert "2 processes take 2 of a step's 4 samples each" in plan["notes"]
+    assert "2 processes share each step's 4 samples, 2 per process" in plan["notes"]
     jobs = tmp_path / "jobs"
     jobs.mkdir()
     (tmp_path / "photos").rename(jobs / "cat")
     assert main(["train", "--jobs", str(jobs), "--model", "microworld-nano", *several]) == 2
-    assert "must train in one process, got num_processes 2" in capsys.readouterr().err
+    assert "Cannot use num_processes 2 for words that share a batch" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -132,6 +132,6 @@ def test_a_mistake_is_said_once(training, tmp_path, capfd):
     words = [*training, "--output-dir", str(tmp_path / "run"), "--num-processes", "2"]
     assert main([*words, "--setup", "lora-dreambooth"]) == 2
     err = capfd.readouterr().err
-    assert len(re.findall("must train in one process, got 2", err)) == 1
+    assert len(re.findall("Cannot use 2 processes with setup", err)) == 1
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()

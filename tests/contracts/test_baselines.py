@@ -408,7 +408,7 @@ def test_mistakes_are_said(backbone):
         pivotal.invert(backbone, one, word=nameless)
     with pytest.raises(JobError, match="setup 'pivotal' in this loop because it changes"):
         invert(backbone, job("pivotal"))
-    with pytest.raises(JobError, match="form 'xti' with setup .* plain embeddings"):
+    with pytest.raises(JobError, match=r"form 'xti' with setup .* plain embeddings"):
         pivotal.invert(backbone, job("pivotal", form="xti"))
     with pytest.raises(JobError, match="needs at least one picture"):
         method("custom-diffusion")(backbone, job("custom-diffusion", pictures=0))

@@ -345,9 +345,7 @@ def test_buckets_have_the_step_that_the_model_takes(make, tiny_sd):
     assert prepare(make(fit="buckets"), tiny_sd).plan["sizes"] == ["32 x 32", "24 x 40", "40 x 24"]
     coarse = prepare(make(fit="buckets", bucket_step=8), tiny_sd)
     assert coarse.plan["sizes"] == ["32 x 32", "24 x 40", "40 x 24"]
-    with pytest.raises(
-        JobError, match=r"bucket_step must be a multiple of 4 px, .*got 10; use 12"
-    ):
+    with pytest.raises(JobError, match=r"bucket_step must be a multiple of 4 px, .*got 10; use 12"):
         prepare(make(fit="buckets", bucket_step=10), tiny_sd)
     for fit, step in (("crop", 16), ("buckets", 4), (None, 16)):
         with pytest.raises(ConfigError, match="bucket_step must be 8 px or more and used with fit"):

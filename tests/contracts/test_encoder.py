@@ -94,7 +94,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(asked, folders, fa
         assert (first.status, first.file, first.steps) == ("interrupted", None, step)
         said = []
         rest = train_encoder(config, backbone=backbone, on_message=said.append)
-        assert said == [f"Going on from step {step}."]
+        assert said == [f"Resuming from step {step}."]
         assert rest.file.read_bytes() == whole.file.read_bytes()
         assert str(rest.losses) == str(whole.losses)  # there are NaNs in it
         shutil.rmtree(config.output_dir)
@@ -135,20 +135,20 @@ def test_a_finished_training_is_left_alone_and_others_refused(asked, tiny_sd, da
     with pytest.raises(ConfigError, match="the pictures have changed"):
         train_encoder(asked(data=moved), backbone=tiny_sd)
     (done.file.parent / STATE).write_bytes(b"x")
-    with pytest.raises(RunError, match="must be the state of an encoder's training, got some"):
+    with pytest.raises(RunError, match=", the state of an encoder's training"):
         train_encoder(asked(), backbone=tiny_sd)
     lines = (done.file.parent / METRICS).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 2, 4, 6]
 
 
 def test_folders_that_hold_no_things_are_refused(asked, tiny_sd, photos, tmp_path):
-    with pytest.raises(EncoderError, match="a folder of pictures for each thing, two or more, got"):
+    with pytest.raises(EncoderError, match="subfolders of pictures, one per thing, got"):
         train_encoder(asked(data=photos), backbone=tiny_sd)
     with pytest.raises(EncoderError, match="No such file"):
         train_encoder(asked(data=tmp_path / "nowhere"), backbone=tiny_sd)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "other.txt").touch()
-    with pytest.raises(RunError, match="must be empty or hold an encoder's training"):
+    with pytest.raises(RunError, match="must be empty or contain an encoder's training"):
         train_encoder(asked("full"), backbone=tiny_sd)
     with pytest.raises(weights.WeightsError, match=r"the folder of an embedded model, got .*full"):
         train_encoder(asked(land=tmp_path / "full"), backbone=tiny_sd)
@@ -370,7 +370,9 @@ def test_many_words_are_encoded_in_one_call(start, tiny_sd, tiny_encoder):
 
 
 def test_words_that_the_encoder_cannot_make_are_refused(start, tiny_sd, tiny_encoder, tmp_path):
-    with pytest.raises(EncoderError, match="trained for learnable_property style, got one for object only"):
+    with pytest.raises(
+        EncoderError, match="trained for learnable_property style, got one for object only"
+    ):
         train(start(learnable_property="style"), backbone=tiny_sd)
     encoder = load(tiny_encoder)
     shape = dataclasses.replace(encoder.network.shape, num_vectors=3)
@@ -383,7 +385,9 @@ def test_words_that_the_encoder_cannot_make_are_refused(start, tiny_sd, tiny_enc
     rows = found.result.concept.rows["clip"]
     assert rows.shape[0] == 4
     assert torch.equal(rows[2], rows[3])
-    with pytest.raises(EncoderError, match=r"with 1 or fewer vectors because none comes with it; train one"):
+    with pytest.raises(
+        EncoderError, match=r"with 1 or fewer vectors because none comes with it; train one"
+    ):
         train(start("none", encoder=None), backbone=tiny_sd)
 
 

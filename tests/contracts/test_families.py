@@ -479,7 +479,7 @@ def test_the_pooled_output_is_taken_at_the_end_of_the_prompt(folders, loaded, na
     assert torch.equal(*plain)
     learned = invert(legacy, job()).concept
     assert learned.provenance["pool"] == "legacy"
-    with pytest.warns(UserWarning, match="pooled 'legacy', and is drawn with 'eos'; pass --pool"):
+    with pytest.warns(UserWarning, match="pooled 'legacy', but is drawn with 'eos'; pass --pool"):
         generate(eos, ["a <Cat-Toy>"], [0], concepts=[learned], sampling=FEW)
 
 

@@ -83,7 +83,7 @@ def test_a_stopped_call_goes_on_where_each_word_stood(jobs, tmp_path, slots):
     assert stopped["a"].outcome.result.status == "finished"
     told = []
     again = {o.name: o for o in train_many(jobs("many"), slots=3, on_event=told.append)}
-    assert Message("b", "Going on from step 7.") in told
+    assert Message("b", "Resuming from step 7.") in told
     assert again["a"].outcome.was_finished
     assert {again[name].outcome.result.status for name in "abc"} == {"finished"}
     for name in "abc":
@@ -103,7 +103,7 @@ def test_one_slot_resumed_ends_with_the_same_bits(jobs, tmp_path):
     train_many(jobs("many"), slots=1, on_event=stop)
     told = []
     train_many(jobs("many"), slots=1, on_event=told.append)
-    assert Message("b", "Going on from step 5.") in told  # and not anew, to the same bits
+    assert Message("b", "Resuming from step 5.") in told  # and not anew, to the same bits
     for name in "abc":
         assert torch.equal(rows(tmp_path / "whole" / name), rows(tmp_path / "many" / name))
 
@@ -122,9 +122,9 @@ def test_a_word_of_many_can_go_on_alone(jobs, tmp_path):
 def test_jobs_that_do_not_belong_together_are_refused(make):
     with pytest.raises(ConfigError, match="at least one job, got none"):
         train_many([])
-    with pytest.raises(ConfigError, match="another name, got a twice"):
+    with pytest.raises(ConfigError, match="must differ, got a twice"):
         train_many([make("x/a"), make("y/a")])
-    with pytest.raises(ConfigError, match="must have one model"):
+    with pytest.raises(ConfigError, match="model or model settings differ"):
         train_many([make("a"), make("b", model=ModelConfig(model="microworld"))])
 
 
@@ -300,7 +300,7 @@ def test_killed_between_two_states_words_still_ride_side_by_side(jobs, tmp_path)
         ("model = 'b'", "Cannot set model for each job"),
         ("num_vectors = 0", "num_vectors must be in 1..75, got 0"),
         ("placeholder_token = 'a b'", "without spaces"),
-        ("dtype = 'bf16'", "must have one model and its settings"),
+        ("dtype = 'bf16'", "must have the same model and model settings"),
     ],
 )
 def test_a_bad_value_fails_its_job_alone(command, photos, tmp_path, capsys, text, message):

@@ -200,7 +200,7 @@ def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
 def test_an_encoder_that_is_read_for_its_pooled_output_alone_has_nothing_to_learn(tmp_path):
     folder = tiny.save(tiny.make("flux"), tmp_path / "flux")
     backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
-    with pytest.raises(JobError, match="Cannot train clip_l because .*; name one of t5xxl"):
+    with pytest.raises(JobError, match=r"Cannot train clip_l because .*; name one of t5xxl"):
         invert(backbone, job(train_encoders=("clip_l",)))
 
 

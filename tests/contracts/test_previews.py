@@ -222,7 +222,7 @@ def test_prompts_come_from_files_lists_and_templates(make, tmp_path):
         ({"validation_prompts": ("cat " * 90 + "S*",)}, UserError, "must fit 75 tokens"),
         ({"validation_prompts": ("a (S*:9)",), "validation_steps": 3}, UserError, "weight"),
         ({"validation_negative_prompt": "<dog>", "validation_steps": 3}, PromptError,
-         "must name only words that are loaded, got '<dog>'"),
+         "must contain only loaded words, got '<dog>'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_before_the_run(make, tmp_path, fields, error, message):

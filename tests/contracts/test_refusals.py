@@ -45,7 +45,7 @@ def sampling(**fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sampling": sampling(negative_prompt="<nobody>")}, "only words that are loaded"),
+        ({"sampling": sampling(negative_prompt="<nobody>")}, "only loaded words"),
         ({"judge": "nowhere/at-all"}, "The judge must be a CLIP"),
         ({"prompt": "a photo of a cat on the moon next to my good cool clean {}"},
          "must fit"),

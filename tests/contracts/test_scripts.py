@@ -106,7 +106,7 @@ def test_a_script_with_all_its_options_runs_under_our_name(
     ours = load_backbone(ModelConfig(model=str(model), variant="fp16", device="cpu"))
     saved = load_backbone(ModelConfig(model=str(run), device="cpu"))
     check_words(saved, ["a <cat-toy> on the moon"], [])  # warns of no strange word
-    with pytest.warns(UserWarning, match="'<dog-toy>' is no loaded word"):
+    with pytest.warns(UserWarning, match="'<dog-toy>' is not a loaded word"):
         check_words(saved, ["a <dog-toy> on the moon"], [])
     prompts = ["a <cat-toy> on the moon", "a cat"]
     with torch.no_grad(), injected(ours, [concept]):
@@ -150,7 +150,7 @@ def test_an_upload_that_fails_leaves_the_word_and_says_how_to_repeat_it(
     del server.repositories["me/run"]
     assert main([*training, "--push_to_hub"]) == 0
     out, err = capsys.readouterr()
-    assert "has ended before" in " ".join(err.split())
+    assert "has already finished" in " ".join(err.split())
     assert f"Uploaded to {right}/me/run" in out
 
 

@@ -417,7 +417,9 @@ def test_a_transformer_has_no_such_layers_and_that_is_said(family, tmp_path):
     rows = {n: torch.zeros(1, v.dim) for n, v in backbone.vocabularies.items()}
     word = Concept(placeholder_token="<a>", rows=rows, kind="xti", tensors={})
     with (
-        pytest.raises(PlaceholderError, match="differs from layer to layer with .* because its denoiser"),
+        pytest.raises(
+            PlaceholderError, match=r"differs from layer to layer with .* because its denoiser"
+        ),
         injected(backbone, [word]),
     ):
         pass

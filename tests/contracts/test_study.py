@@ -172,7 +172,7 @@ def test_a_word_that_cannot_be_trained_fails_its_own_job(make, tmp_path, concept
     (folder / "letter.txt").write_text("in the way")
     ended = grid.run(study, on_event=Events())
     assert [s.name for s in ended.failed] == [spec.name]
-    assert "must be empty or hold a run" in work.failure_file(study.folder, spec).read_text()
+    assert "must be empty or contain a run" in work.failure_file(study.folder, spec).read_text()
 
 
 def test_people_can_be_asked_about_what_a_study_wrote(make, tmp_path):
@@ -366,7 +366,7 @@ def test_a_disk_without_room_for_runs_stops_the_study_and_fails_no_job(make, tmp
     usage = shutil.disk_usage("/")._replace(free=1_000_000)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(OutputError, match="must have 16 MB of room"):
+        with pytest.raises(OutputError, match="must have 16 MB of free disk space"):
             grid.run(study, on_event=Events())
     assert grid.standing(study).failed == []
     assert len(grid.run(study, on_event=Events()).done) == len(study.specs)

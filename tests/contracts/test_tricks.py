@@ -341,7 +341,11 @@ def test_settings_out_of_range_are_refused(fields, message):
 @pytest.mark.parametrize(
     ("captions", "fields", "message"),
     [
-        (None, {"shuffle_caption": True}, "shuffle_caption in job .* because its captions have no tags"),
+        (
+            None,
+            {"shuffle_caption": True},
+            "shuffle_caption in job .* because its captions have no tags",
+        ),
         (("<a>",) * 3, {"caption_tag_dropout_rate": 0.1}, "Cannot use caption_tag_dropout_rate"),
         (
             ("a <a>, b",) * 3,

@@ -168,8 +168,8 @@ def test_a_prompt_is_read_as_texts_with_weights_and_stops(prompt, found):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("a mug |", "must say something"),
-        (" ", "must say something"),
+        ("a mug |", "must be non-empty"),
+        (" ", "must be non-empty"),
         ("a mug:0", "must be finite and not 0, got 0.0"),
         ("a mug:-inf", "must be finite and not 0"),
     ],

@@ -424,7 +424,7 @@ def test_a_negative_prompt_that_names_a_word_is_refused(tmp_path):
         sampling = SamplingConfig(
             guidance_scale=5.0, num_inference_steps=50, negative_prompt=negative
         )
-        with pytest.raises(PromptError, match="only words that are loaded"):
+        with pytest.raises(PromptError, match="only loaded words"):
             Study(StudyConfig(output_dir=tmp_path, concepts=("gold-mug",), sampling=sampling))
 
 

@@ -270,7 +270,9 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_many_end_it(tiny_sd, monk
     assert training.run()
     assert all(p.isfinite().all() for p in training.network.parameters())
     bad = {*range(1000)}
-    with pytest.raises(EncoderError, match="step 9 because the gradients were not finite in 10 steps; lower"):
+    with pytest.raises(
+        EncoderError, match="step 9 because the gradients were not finite in 10 steps; lower"
+    ):
         Training(tiny_sd, gather(tiny_sd), config()).run()
 
 

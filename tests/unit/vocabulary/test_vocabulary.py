@@ -182,7 +182,9 @@ class TwoEncoders:
 
 def test_a_word_for_some_of_a_models_encoders_is_refused(vocabulary):
     word = Concept(placeholder_token="<x>", rows={"clip_l": torch.ones(1, vocabulary.dim)})
-    message = r"must have embeddings for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
+    message = (
+        r"must have embeddings for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
+    )
     with pytest.raises(PlaceholderError, match=message), injected(TwoEncoders(vocabulary), [word]):
         pass
 
