@@ -245,7 +245,7 @@ def test_a_word_of_another_name_is_refused(run, capsys):
 
 
 def test_a_run_at_work_is_not_disturbed(run):
-    with hold(run), pytest.raises(InUseError, match="one writer at a time"):
+    with hold(run), pytest.raises(InUseError, match="another process is working there"):
         choose_word(run, 4)
 
 

@@ -153,7 +153,7 @@ def test_evaluate_scores_beside_references(word, photos, tiny_folder, tmp_path, 
     assert found["edit_prompts"] == ["a {} on the moon"]
     out = capsys.readouterr().out
     assert all(text in out for text in ("text (code)", "initializer: cat", "training pictures"))
-    assert "What it draws" in (tmp_path / "scores" / "report.html").read_text()
+    assert "Pictures of the word" in (tmp_path / "scores" / "report.html").read_text()
     again = tmp_path / "again.json"
     assert main([*command[:-1], str(again)]) == 0
     assert json.loads(again.read_text()) == found
@@ -216,7 +216,7 @@ def test_evaluate_takes_the_papers_protocol_and_says_what_is_not_its(
     assert "It is not the paper's, which has 64 pictures per prompt, judge openai/clip" in out
     assert "which has 64 pictures" in (tmp_path / "scores" / "report.html").read_text()
     assert main([*command, "--num-inference-steps", "1", "--prompts", "a S* on the moon"]) == 0
-    assert "--preset paper takes it" in capsys.readouterr().out
+    assert "to use it, pass --preset paper" in capsys.readouterr().out
 
 
 def test_the_papers_prompts_are_the_same_on_every_model(photos, tmp_path):

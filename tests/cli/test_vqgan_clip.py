@@ -90,8 +90,8 @@ def test_the_embedded_models_own_guide_guides(tmp_path):
     ("words", "message"),
     [
         ([], "There must be a prompt, got none"),
-        (["a mug", "--pictures", "{tmp}/empty"], "must hold at least one picture, got none"),
-        (["a mug", "--pictures", "{tmp}/nowhere"], "must lie in a folder, got"),
+        (["a mug", "--pictures", "{tmp}/empty"], "must contain at least one picture, got none"),
+        (["a mug", "--pictures", "{tmp}/nowhere"], "must be in a folder, got"),
         (["a mug", "--image-share", "0.3"], "without pictures; pass --pictures"),
         (["a mug", "--judge", "{guide}"], "as guide because it is also the judge"),
         (["a mug", "--resolution", "60"], "resolution must be a multiple of 8 px"),

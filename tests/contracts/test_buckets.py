@@ -406,4 +406,4 @@ def test_a_sheet_of_each_word_of_many(bare, photos, tmp_path, capsys):
     assert main(command) == 0
     said = capsys.readouterr()
     assert (tmp_path / "words" / "cat-pictures.png").is_file()
-    assert "empty: The folder must hold at least one picture" in said.err
+    assert "empty: The folder must contain at least one picture" in said.err

@@ -138,7 +138,7 @@ def test_captions_name_the_first_word_as_their_owner():
         ([job("<a>")], {}, "two or more different ones"),
         ([job("<a>"), job("<a>")], {}, "two or more different ones"),
         ([job("<a>"), job("<b>")], {"paste": 1.0}, r"paste must be in \[0, 1\), got 1.0"),
-        ([job("<a>"), job("<b>", None)], {}, "must each have an initializer token, got none for '<b>'"),
+        ([job("<a>"), job("<b>", None)], {}, "an initializer token, got none for '<b>'"),
         ([job("<a>"), Job(name="b", pictures=pictures(1, 0, 16), config=job("<b>").config)], {},
          "same number of steps and pictures of one size"),
         ([job("<a>"), job("<b>", "zqé")], {}, "must be known to the model's tokenizer"),

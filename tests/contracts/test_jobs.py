@@ -152,7 +152,7 @@ def test_a_folder_of_folders_from_the_command_line(command, photos, tmp_path, ca
     assert main([*words, "--slots", "2", "--json", str(tmp_path / "n.json")]) == 1
     out, err = capsys.readouterr()
     assert "2 of 3 words are learned" in out
-    assert "empty: failed: The folder must hold at least one picture" in out
+    assert "empty: failed: The folder must contain at least one picture" in out
     assert "dog: Finished at step 2." in err
     numbers = json.loads((tmp_path / "n.json").read_text())
     assert {name: one["status"] for name, one in numbers.items()} == {
@@ -354,7 +354,7 @@ def test_two_commands_with_one_output_folder(command, photos, tmp_path, capsys):
     with hold(tmp_path / "out"):
         assert main([*command, f"--jobs={tmp_path / 'jobs'}",
                      "--output-dir", str(tmp_path / "out")]) == 2  # fmt: skip
-    assert "must have one writer at a time" in capsys.readouterr().err
+    assert "another process is working there" in capsys.readouterr().err
 
 
 class Guest:

@@ -111,7 +111,8 @@ def test_a_dry_run_says_so_and_changes_nothing(learn, make, tiny_sd, tmp_path):
     plan = dry_run(make(inversion={"max_train_steps": 13}), tiny_sd)
     assert plan["run"] == "resume"
     assert plan["notes"] == [
-        "max_train_steps was 6 and is 13: the run continues as if it had this number from the start."
+        "max_train_steps was 6 and is 13: the run continues as if it had this number from the "
+        "start."
     ]
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
@@ -121,8 +122,8 @@ def test_other_courses_of_the_rate_go_on_and_say_what_changes(learn):
     more, said = learn("run", 12, lr_scheduler="linear")
     assert (more.result.status, more.result.steps) == ("finished", 12)
     assert (
-        "from step 6 on, the learning rate follows linear over 12 steps, where it is 0.5 of the full "
-        "rate; before it was 0. The result will differ"
+        "from step 6 on, the learning rate follows linear over 12 steps, where it is 0.5 of the "
+        "full rate; before it was 0. The result will differ"
     ) in said
 
 

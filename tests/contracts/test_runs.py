@@ -122,7 +122,7 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(make, tmp_path):
 
     def again(event):
         if isinstance(event, Stepped) and event.step == 5:
-            with pytest.raises(InUseError, match="one writer at a time, got another at work"):
+            with pytest.raises(InUseError, match="another process is working there"):
                 train(make())
             told.append(event.step)
 
@@ -138,7 +138,7 @@ def test_a_run_and_a_mirror_have_one_writer(make, tmp_path):
 
     def elsewhere(event):
         if isinstance(event, Stepped) and event.step == 5:
-            with pytest.raises(InUseError, match="one writer at a time"):
+            with pytest.raises(InUseError, match="another process is working there"):
                 train(make("there", mirror=url))
             assert not (tmp_path / "there").exists()
 

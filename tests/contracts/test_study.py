@@ -377,7 +377,7 @@ def test_a_word_that_another_process_trains_stops_the_study_and_fails_no_job(mak
     grid.claim(study).release()
     with (
         hold(study.folder / "runs" / study.specs[0].run),
-        pytest.raises(InUseError, match="one writer at a time"),
+        pytest.raises(InUseError, match="another process is working there"),
     ):
         grid.run(study, on_event=Events())
     assert grid.standing(study).failed == []

@@ -334,6 +334,6 @@ def test_a_second_command_waits_and_then_finds_the_file(tmp_path, monkeypatch, c
     command = ["concept", "convert", "x.safetensors", "--to", "a1111", "--output-dir", "o"]
     with hold(tmp_path / "o"):
         assert main(command) == 2
-    assert "one writer at a time" in capsys.readouterr().err
+    assert "another process is working there" in capsys.readouterr().err
     assert main(command) == 0
     assert [p.suffix for p in (tmp_path / "o").iterdir()] == [".pt"]

@@ -226,7 +226,7 @@ def test_a_second_machine_that_writes_is_noticed_and_writes_no_more(url, tmp_pat
     assert Mirror(url).pull(tmp_path / "third")
     assert content(tmp_path / "third")["state"] == "2"
     first.files.pipe_file(f"{first.root}/index-00000002.json", b"{}")  # both at the same moment
-    with pytest.raises(InUseError, match="one writer at a time"):
+    with pytest.raises(InUseError, match="another process is working there"):
         second.push(there)
 
 
@@ -255,7 +255,7 @@ def test_a_mirror_that_stands_is_not_written_anew(tmp_path):
 def test_a_mirror_on_this_machine_is_locked(tmp_path):
     first, second = (Mirror(f"file://{tmp_path}/store") for _ in range(2))
     first.claim()
-    with pytest.raises(InUseError, match="one writer at a time"):
+    with pytest.raises(InUseError, match="another process is working there"):
         second.claim()
     first.release()
     second.claim()

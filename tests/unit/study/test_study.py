@@ -897,7 +897,7 @@ def test_hidden_files_make_no_folder_foreign_and_others_do(tmp_path):
 
 def test_a_study_has_one_writer(tmp_path):
     study = Study(config(tmp_path))
-    with grid.claim(study), pytest.raises(InUseError, match="one writer at a time"):
+    with grid.claim(study), pytest.raises(InUseError, match="another process is working there"):
         grid.run(study, on_event=lambda _: None)
 
 
