@@ -264,7 +264,7 @@ def test_starts_that_contradict_each_other_are_refused(settings, text):
 
 def test_others_that_set_the_start_themselves_refuse_it(photos):
     given = InversionConfig(initializer="encoder")
-    with pytest.raises(ConfigError, match="A study sets initializer itself"):
+    with pytest.raises(ConfigError, match="Cannot set initializer because the study"):
         Study(StudyConfig(concepts=(str(photos),), inversion=given))
     both = {"placeholder_tokens": ("<a>", "<b>"), "initializer_tokens": ("cat", "dog")}
     with pytest.raises(

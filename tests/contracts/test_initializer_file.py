@@ -180,7 +180,7 @@ def test_pivotal_tuning_starts_from_it_and_names_its_class(start, tiny_sd, width
 
 def test_others_that_set_the_start_themselves_refuse_it(photos, tiny_folder, tmp_path):
     given = InversionConfig(initializer_file=tmp_path / "x.pt")
-    with pytest.raises(ConfigError, match="A study sets initializer_file itself"):
+    with pytest.raises(ConfigError, match="Cannot set initializer_file because the study"):
         Study(StudyConfig(concepts=(str(photos),), inversion=given))
     both = {"placeholder_tokens": ("<a>", "<b>"), "initializer_tokens": ("cat", "dog")}
     with pytest.raises(

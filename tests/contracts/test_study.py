@@ -154,7 +154,7 @@ def test_a_job_that_fails_leaves_its_reason_and_the_rest_goes_on(make, tmp_path)
     assert {s.setup for s in ended.failed} == {"captions-short"}
     assert len(ended.done) == 4
     reason = json.loads(work.failure_file(study.folder, ended.failed[0]).read_text())["error"]
-    assert "needs descriptions" in reason
+    assert "because it has no descriptions" in reason
     again = Events()
     assert len(grid.run(study, on_event=again).failed) == 2
     assert not again
@@ -290,7 +290,7 @@ def test_the_command_plans_runs_and_reports(
         assert (tmp_path / "s" / name).is_file()
     assert "one-word" in json.loads((tmp_path / "sum.json").read_text())["scores"]["objects"]
     assert main.main([*arguments[:-1], "none", "--setups", "captions-long"]) == 1
-    assert "needs descriptions" in capsys.readouterr().out
+    assert "because it has no descriptions" in capsys.readouterr().out
 
 
 @pytest.mark.slow

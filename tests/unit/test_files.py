@@ -282,7 +282,9 @@ def test_a_limit_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
 
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
     with hold(tmp_path / "run"):
-        with pytest.raises(InUseError, match=rf"another process is working there \(process {os.getpid()}"):
+        with pytest.raises(
+            InUseError, match=rf"another process is working there \(process {os.getpid()}"
+        ):
             hold(tmp_path / "run", wait_s=0)
         with hold(tmp_path):  # a folder above is another folder
             pass

@@ -86,7 +86,9 @@ def test_a_truncated_jpeg_is_refused(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ImageError, match=r"complete and readable, got x\.jpg .*repair it or remove it"):
+    with pytest.raises(
+        ImageError, match=r"complete and readable, got x\.jpg .*repair it or remove it"
+    ):
         read_image(path)
 
 

@@ -287,7 +287,7 @@ def test_descriptions_lie_beside_the_pictures(photos):
 @pytest.mark.parametrize(
     ("names", "model", "text"),
     [
-        ((), "microworld", "needs concepts, got none; pass for example --concepts test"),
+        ((), "microworld", "without concepts; pass for example --concepts test"),
         ((), "other", "--concepts FOLDER"),
         (("nowhere",), "other", "must be a folder of pictures or a folder of such folders"),
         (("nowhere",), "microworld", "held-out concept must be one of"),
@@ -300,11 +300,11 @@ def test_concepts_that_do_not_exist_are_refused(names, model, text):
 
 def test_an_empty_folder_and_two_subjects_of_one_name_are_refused(photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="must hold pictures, or folders of pictures"):
+    with pytest.raises(ConfigError, match="must contain pictures, or folders of pictures"):
         subjects.find([str(tmp_path / "empty")], "m")
     (tmp_path / "b").mkdir()
     (photos / "mug").rename(tmp_path / "b" / "my_cat")
-    with pytest.raises(ConfigError, match="a name of its own, got two of 'my_cat'"):
+    with pytest.raises(ConfigError, match="must differ, got two of 'my_cat'"):
         subjects.find([str(photos), str(tmp_path / "b")], "m")
 
 
@@ -373,13 +373,13 @@ def test_a_setup_that_changes_weights_takes_their_settings(tmp_path):
     ("label", "text"),
     [
         ("one-wrod", "A setup must be one of one-word, two-words"),
-        ("one-word:rate=1", "must be settings of training"),
-        ("one-word:learning_rate", "must be settings of training"),
-        ("one-word:seed=3", "must be settings of training"),
-        ("one-word:tuning_steps=3", "must be settings of training"),
-        ("pivotal:tuning=3", "must be settings of training"),
+        ("one-word:rate=1", "must be training settings"),
+        ("one-word:learning_rate", "must be training settings"),
+        ("one-word:seed=3", "must be training settings"),
+        ("one-word:tuning_steps=3", "must be training settings"),
+        ("pivotal:tuning=3", "must be training settings"),
         ("pivotal:tuning_steps=0", "tuning_steps must be 1 or more"),
-        ("image-only:keep=last", "must be settings of training"),
+        ("image-only:keep=last", "must be training settings"),
         ("one-word:num_vectors=0", "num_vectors must be in 1..75"),
     ],
 )
@@ -392,9 +392,9 @@ def test_setups_that_cannot_be_are_refused(label, text):
     ("fields", "text"),
     [
         ({"prompts": "mine"}, "prompts must be one of paper"),
-        ({"inversion": InversionConfig(seed=3)}, "A study sets seed itself"),
+        ({"inversion": InversionConfig(seed=3)}, "Cannot set seed because the study sets it"),
         ({"set_sizes": (1, 2), "set_size_concepts": ("mug",)}, "set_size_concepts must be conc"),
-        ({"setups": ("one-word:keep=last", "one-word:keep_last")}, "settings of training"),
+        ({"setups": ("one-word:keep=last", "one-word:keep_last")}, "training settings"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(tmp_path, fields, text):
@@ -512,7 +512,7 @@ def test_a_folder_holds_one_protocol(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "letter.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="must be empty or hold a study"):
+    with pytest.raises(ConfigError, match="must be empty or contain a study"):
         grid.claim(Study(config(tmp_path, output_dir=other)))
 
 
@@ -845,14 +845,14 @@ def test_results_go_between_the_marks_of_a_page(tmp_path):
     assert all((target.parent / link).is_file() for link in moved)
     assert (tmp_path / "data" / "mine" / page.ROWS).is_file()
     target.write_text("no marks")
-    with pytest.raises(page.StudyError, match="must hold the lines"):
+    with pytest.raises(page.StudyError, match="must contain the lines"):
         page.write(study, command="x", markdown=target)
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):
     study = Study(config(tmp_path))
     grid.claim(study)
-    with pytest.raises(page.StudyError, match="needs a job that is done"):
+    with pytest.raises(page.StudyError, match="because no job in"):
         page.write(study, command="x")
 
 
@@ -891,7 +891,7 @@ def test_hidden_files_make_no_folder_foreign_and_others_do(tmp_path):
     grid.claim(study).release()
     assert {p.name for p in study.folder.iterdir()} == {".DS_Store", "study.json"}
     (study.folder / "study.json").rename(study.folder / "notes.txt")
-    with pytest.raises(ConfigError, match="must be empty or hold a study"):
+    with pytest.raises(ConfigError, match="must be empty or contain a study"):
         grid.claim(study)
 
 
