@@ -150,7 +150,7 @@ def test_folders_that_hold_no_things_are_refused(asked, tiny_sd, photos, tmp_pat
     (tmp_path / "full" / "other.txt").touch()
     with pytest.raises(RunError, match="must be empty or contain an encoder's training"):
         train_encoder(asked("full"), backbone=tiny_sd)
-    with pytest.raises(weights.WeightsError, match=r"the folder of an embedded model, got .*full"):
+    with pytest.raises(weights.WeightsError, match=r"Cannot put an encoder into .*full"):
         train_encoder(asked(land=tmp_path / "full"), backbone=tiny_sd)
     with pytest.raises(OutputError):
         train_encoder(asked("full/other.txt"), backbone=tiny_sd)
