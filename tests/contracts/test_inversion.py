@@ -235,7 +235,7 @@ def test_a_step_of_four_passes_keeps_no_more_than_one_of_a_quarter(tiny_sd, monk
 
 def test_passes_that_do_not_divide_the_batch_are_refused(tiny_sd, monkeypatch):
     monkeypatch.setattr(tiny_sd, "micro_batch_size", 4)
-    with pytest.raises(JobError, match="must divide train_batch_size, got 4 for 6; take 3"):
+    with pytest.raises(JobError, match="must divide train_batch_size, got 4 for 6; use 3"):
         invert(tiny_sd, job(train_batch_size=6))
 
 

@@ -363,7 +363,7 @@ def test_a_folder_that_vanishes_is_made_anew_and_the_run_goes_on(make, tmp_path)
 def test_a_damaged_state_is_said(make, tmp_path):
     train(make(), on_event=Stop(5))
     (tmp_path / "run" / "state.safetensors").write_bytes(b"torn")
-    with pytest.raises(RunError, match="delete it to begin this run anew"):
+    with pytest.raises(RunError, match="delete it to start this run again"):
         train(make())
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(RunError, match="must be the record of a run"):

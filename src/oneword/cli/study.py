@@ -61,8 +61,7 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         _show(summary)
         if not (study.folder / page.PARQUET).is_file():
             options.say(
-                f"Wrote no {page.PARQUET} because pyarrow is missing; do pip install "
-                "'oneword[study]'."
+                f"Wrote no {page.PARQUET} because pyarrow is missing; pip install 'oneword[study]'."
             )
         count += f" Report: {path}"
         for name in study.figures:

@@ -60,7 +60,7 @@ def _refusal(to: str, model: str, what: str, example: str, error: Exception) -> 
     if isinstance(error, ImportError):
         extra = "pip install 'oneword[masks]'" if "scipy" in reason else "install it"
         return ModelError(
-            f"Cannot {to} with {model} because a library that it needs is missing ({reason}); do "
+            f"Cannot {to} with {model} because a library that it needs is missing ({reason}); "
             f"{extra}."
         )
     return ModelError(

@@ -446,7 +446,7 @@ class StateFile:
         """
         if not self.path.exists():
             return None
-        must = f"{self.path} must be the state of a run (delete it to begin this run anew)"
+        must = f"{self.path} must be the state of a run (delete it to start this run again)"
         open_regular(self.path, most=_MAX_STATE, must=must, error=RunError).close()
         try:
             with safetensors.safe_open(self.path, framework="pt") as file:

@@ -243,7 +243,7 @@ def checked(
         fitting = [n for n in range(1, most) if config.train_batch_size % n == 0]
         raise JobError(
             f"micro_batch_size must divide train_batch_size, got {most} for "
-            f"{config.train_batch_size}; take {fitting[-1]}."
+            f"{config.train_batch_size}; use {fitting[-1]}."
         )
     unknown = set(config.train_encoders) - backbone.vocabularies.keys()
     if unknown:
