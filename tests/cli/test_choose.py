@@ -91,7 +91,7 @@ def test_a_step_becomes_the_runs_word_and_training_is_taken_back(run, capsys):
     before, preview = learned.read_bytes(), run / "learned_embeds.preview.png"
     drawn = preview.read_bytes()
     assert main(["choose", str(run), "--step", "4"]) == 0
-    assert f"step 4 now, in {learned}" in capsys.readouterr().out
+    assert f"now that of step 4: {learned}" in capsys.readouterr().out
     assert rows(learned) == rows(saved(run, 4))
     assert formats.load_concept(run).provenance["chosen"] == {"step": 4, "by": "eye"}
     assert kept.read_bytes() == before
@@ -232,7 +232,7 @@ def test_a_word_of_another_models_run_is_refused(run, capsys):
     for how in (["--step", "8"], ["--step", "4"], ["--by", "loss"], []):
         assert main(["choose", str(run), *how]) == 2
         err = " ".join(capsys.readouterr().err.split())
-        assert "must be a word of the model 'microworld-nano', as its run is, got one of the" in err
+        assert "must be a word of the model 'microworld-nano', like its run, got one of the" in err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 

@@ -111,7 +111,7 @@ def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
     ("arguments", "message"),
     [
         (["--prompts", "a cat", "--negative-prompt", "<nobody>"],
-         "must name only words that are loaded, got '<nobody>' in '<nobody>' with no word loaded"),
+         "must contain only loaded words, got '<nobody>' in '<nobody>' with no word loaded"),
         (["--prompts", "a \udcff cat"], "must be text in UTF-8"),
         (["--prompts", "a cat", "--num-inference-steps", "1001"], "must be at most 999"),
         (["--prompts", "a cat", "--clip-skip", "50"], "clip_skip must be below the"),

@@ -32,7 +32,7 @@ def test_from_pictures_of_classes_to_what_a_word_finds(judge_folder, photos, tmp
              "--epochs", "2", "--hidden", "16", "--output-dir", str(maps), "--device", "cpu",
              "--json", str(told)]  # fmt: skip
     assert main(train) == 0
-    assert "2 epochs over 2 classes" in " ".join(capsys.readouterr().out.split())
+    assert "2 epochs on 2 classes" in " ".join(capsys.readouterr().out.split())
     found = json.loads(told.read_text())
     assert (found["epochs"], found["classes"], len(found["history"])) == (2, 2, 1)
 
@@ -48,7 +48,7 @@ def test_from_pictures_of_classes_to_what_a_word_finds(judge_folder, photos, tmp
     look = ["palavra", "find", str(word), "--pictures", str(photos / "cat"),
             "--among", str(photos / "dog"), "--json", str(told), "--device", "cpu"]  # fmt: skip
     assert main(look) == 0
-    assert "4 pictures, each looked for among 4 others" in capsys.readouterr().out
+    assert "4 pictures, each ranked among 4 others" in capsys.readouterr().out
     found = json.loads(told.read_text())
     assert found["num_others"] == 4
     assert found["noun and word"]["prompt"] == "a photo of a cat <my-cat>"
@@ -78,7 +78,7 @@ def test_a_held_out_concept_is_drawn_and_looked_for(judge_folder, tmp_path, caps
     command = ["palavra", "find", str(tmp_path / "word.safetensors"), "--clip", str(judge_folder),
                "--initializer-token", "mug", "--num-others", "3", "--device", "cpu"]  # fmt: skip
     assert main([*command, "--held-out", "gold-mug"]) == 0
-    assert "5 pictures, each looked for among 3 others" in capsys.readouterr().out
+    assert "5 pictures, each ranked among 3 others" in capsys.readouterr().out
     assert main([*command, "--held-out", "neon"]) == 2
     assert "must be a thing" in capsys.readouterr().err
     assert main([*command[:3], "--held-out", "gold-mug"]) == 2

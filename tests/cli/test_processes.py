@@ -66,7 +66,7 @@ def test_other_commands_are_started_once(monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "1")
     assert main(["generate", "--prompts", "a mug"]) == 2
-    assert "oneword generate must be started once, got 2 processes" in capsys.readouterr().err
+    assert "Cannot start oneword generate in 2 processes" in capsys.readouterr().err
     assert main(["train", "--jobs", "photos"]) == 2
     assert "to share words among processes, use --cluster local" in capsys.readouterr().err
 

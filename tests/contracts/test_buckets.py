@@ -275,7 +275,7 @@ def test_a_size_that_the_denoiser_refuses_is_said(tiny_sd, monkeypatch):
     monkeypatch.setattr(type(tiny_sd), "_denoise", no)
     with pytest.raises(
         JobError,
-        match=r"Cannot train on pictures of 48 x 16 px because .* places are 16 x 16.*do --fit",
+        match=r"Cannot train on pictures of 48 x 16 px because .* places are 16 x 16.*use --fit",
     ):
         invert(tiny_sd, job())
 

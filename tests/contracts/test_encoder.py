@@ -379,7 +379,7 @@ def test_words_that_the_encoder_cannot_make_are_refused(start, tiny_sd, tiny_enc
     three = files.Encoder(files.SetEncoder(shape), encoder.about, encoder.table, encoder.probe)
     path = tmp_path / "three.safetensors"
     path.write_bytes(three.data())
-    with pytest.raises(EncoderError, match=r"as the encoder gives, 3, or more, got 1; pass --num"):
+    with pytest.raises(EncoderError, match=r"number of vectors, 3, got 1; pass --num"):
         train(start(encoder=path), backbone=tiny_sd)
     found = train(start("three", encoder=path, num_vectors=4, setup="encoder"), backbone=tiny_sd)
     rows = found.result.concept.rows["clip"]

@@ -325,8 +325,8 @@ def test_jobs_of_one_name_or_no_folder_fail_alone_and_the_rest_is_learned(
     assert main([*words, "--initializer-token", "cat"]) == 1
     out = capsys.readouterr().out
     assert "1 of 3 words are learned" in out
-    assert "x-y: failed: Every job needs a name of its own, got 'x-y' 2 times." in out
-    assert "job-3: failed: Every job of" in out
+    assert "x-y: failed: Job names must differ, got 'x-y' 2 times." in out
+    assert "job-3: failed: Every job in" in out
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["z"]
 
 

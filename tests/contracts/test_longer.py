@@ -280,7 +280,9 @@ def test_tuning_goes_on_as_one_that_had_so_many_steps(learn, tmp_path, setup, we
     learn("run", 4, **settings)
     more, said = learn("run", 8, **settings)
     assert more.result.concept.deltas
-    assert "max_train_steps was 4 and is 8 and tuning_steps was 4 and is 8: the run goes on" in said
+    assert (
+        "max_train_steps was 4 and is 8 and tuning_steps was 4 and is 8: the run continues" in said
+    )
     learn("whole", 8, **settings)
     assert same(tmp_path)
     _, said = learn("run", 8, **settings)

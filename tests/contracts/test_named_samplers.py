@@ -166,7 +166,7 @@ def test_what_needs_a_library_names_it(tiny_sd):
         if importlib.util.find_spec("scipy") is not None:
             assert torch.isfinite(tiny_sd.draw(["a cat"], [0], few(name, 2))).all()
             continue
-        with pytest.raises(ModelError, match=f"sampler '{name}' needs scipy, which is not"):
+        with pytest.raises(ModelError, match=f"sampler '{name}' because scipy is not"):
             tiny_sd.draw(["a cat"], [0], few(name))
 
 

@@ -274,7 +274,7 @@ def test_words_that_are_more_than_rows_are_refused_before_training(
 @pytest.mark.parametrize(
     ("family", "word", "num_vectors", "message"),
     [
-        ("sana", "<Cat>", 1, "it reads '<Cat>' otherwise .*; one of small letters may do"),
+        ("sana", "<Cat>", 1, "it reads '<Cat>' differently .*; a token in lower case may"),
         ("ldm", "<cat>", 1, r"its text encoder takes none \(ValueError: to_logits has an output"),
         (
             "prx",

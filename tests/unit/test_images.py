@@ -289,7 +289,7 @@ def test_a_data_uri_is_a_png():
         ("receipt.pdf", b"%PDF-1.4\n%%EOF\n", "not a picture"),
         ("clip.mpg", b"\0\0\1\xba" + bytes(200), "not a picture"),
         ("features.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "not a picture"),
-        ("IMG_1.jxl", b"\xff\n" + bytes(99), "a JPEG XL file, which is not read"),
+        ("IMG_1.jxl", b"\xff\n" + bytes(99), "a JPEG XL file, which cannot be read"),
         ("layers.psd", b"8BPS", "a Photoshop file, which cannot be read"),
         ("DSC_1.NEF", b"II*\0", "a raw file, which cannot be read"),
     ],

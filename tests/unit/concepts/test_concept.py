@@ -24,7 +24,7 @@ def concept(**rows):
         ({"clip": torch.zeros(1, 3, dtype=torch.long)}, "matrix of floats"),
         ({"clip": torch.zeros(0, 3)}, "matrix"),
         ({"clip": torch.full((1, 3), torch.nan)}, "must be finite"),
-        ({"a": torch.zeros(1, 3), "b": torch.zeros(2, 3)}, "as many vectors"),
+        ({"a": torch.zeros(1, 3), "b": torch.zeros(2, 3)}, "the same number of vectors"),
     ],
 )
 def test_a_concept_that_is_not_whole_is_refused(rows, message):

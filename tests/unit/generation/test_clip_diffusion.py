@@ -407,7 +407,7 @@ def test_the_older_script_needs_pixels(guide, latents):
         ({"prompts": ()}, "There must be a prompt"),
         ({"prompts": (" ",)}, "There must be a prompt"),
         ({"skip": 1000, "init_image": Path("p.png")}, r"skip must be in 0..999, got 1000"),
-        ({"skip": 10}, "got 10 without --init-image"),
+        ({"skip": 10}, "skip 10 without a picture"),
         ({"num_inference_steps": 0}, r"must be in 1..1000, got 0"),
         ({"num_inference_steps": 1001}, r"must be in 1..1000, got 1001"),
         ({"clip_scale": -1.0}, "clip_scale must be 0 or more, got -1.0"),

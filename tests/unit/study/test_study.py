@@ -277,7 +277,9 @@ def test_the_worlds_pictures_are_drawn_once_and_differ_by_seed(tmp_path):
 
 def test_descriptions_lie_beside_the_pictures(photos):
     (mug,) = subjects.find([str(photos / "mug")], "some/model")
-    with pytest.raises(ConfigError, match=r"needs descriptions of mug.*descriptions\.json"):
+    with pytest.raises(
+        ConfigError, match=r"for mug because it has no descriptions.*descriptions\.json"
+    ):
         mug.captions("captions-long")
     texts = {"short": [f"a mug {i}" for i in range(5)], "long": [f"a big mug {i}" for i in "abcde"]}
     (photos / "mug" / "descriptions.json").write_text(json.dumps(texts))

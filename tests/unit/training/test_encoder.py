@@ -174,7 +174,7 @@ def pictures(count=4, side=32, seed=0):
 
 def test_a_thing_of_one_picture_and_one_thing_alone_are_refused(tiny_sd):
     tower = tower_of(tiny_sd, LATENTS)
-    with pytest.raises(EncoderError, match=r"two or more pictures, .* got 1 of mug; add some"):
+    with pytest.raises(EncoderError, match=r"mug with 1 pictures because .*; add some"):
         gathered(tiny_sd, tower, [Thing("mug", "object", pictures(1))], random_flip=True)
     with pytest.raises(EncoderError, match="from two or more things, got 1"):
         gathered(tiny_sd, tower, [Thing("mug", "object", pictures())], random_flip=True)
