@@ -362,7 +362,7 @@ def test_a_mistake_in_training_is_one_sentence(training, change, message, capsys
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ([], "There must be a prompt, got none"),
+        ([], "Cannot draw without a prompt"),
         (["--prompts", "a cat"], "must contain the placeholder 'S*' of the concept"),
         (["--prompts", "cat " * 80 + "S*"], "must fit 75 tokens"),
         (["--prompts", "a S*", "--guidance-scale", "-1"], "guidance_scale must be 0 or more"),

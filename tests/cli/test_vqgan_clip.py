@@ -89,7 +89,7 @@ def test_the_embedded_models_own_guide_guides(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "There must be a prompt, got none"),
+        ([], "prompts must name a prompt, got none"),
         (["a mug", "--pictures", "{tmp}/empty"], "must contain at least one picture, got none"),
         (["a mug", "--pictures", "{tmp}/nowhere"], "must be in a folder, got"),
         (["a mug", "--image-share", "0.3"], "without pictures; pass --pictures"),

@@ -203,7 +203,7 @@ class Mirror:
         if other:
             raise InUseError(
                 f"Cannot write to the mirror {self.url} because another machine wrote to it "
-                f"(index {newest}, expected {noted}); stop one of the two, then run the same "
+                f"(its index {newest}, ours {noted}); stop one of the two, then run the same "
                 "command again to resume from the mirror, or pass another --mirror."
             )
         return max(newest, noted)

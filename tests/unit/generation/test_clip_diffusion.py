@@ -404,8 +404,8 @@ def test_the_older_script_needs_pixels(guide, latents):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prompts": ()}, "There must be a prompt"),
-        ({"prompts": (" ",)}, "There must be a prompt"),
+        ({"prompts": ()}, "prompts must contain a prompt"),
+        ({"prompts": (" ",)}, "prompts must contain a prompt"),
         ({"skip": 1000, "init_image": Path("p.png")}, r"skip must be in 0..999, got 1000"),
         ({"skip": 10}, "skip 10 without a picture"),
         ({"num_inference_steps": 0}, r"must be in 1..1000, got 0"),

@@ -348,7 +348,7 @@ def test_a_side_between_two_codes_is_refused(vq, guide):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompts": ()}, "There must be a prompt, got none"),
+        ({"prompts": ()}, "prompts must name a prompt, got none"),
         ({"image_share": 1.0}, r"image_share must be in \(0, 1\), got 1.0"),
         ({"image_share": 0.3}, "image_share 0.3 without pictures; pass --pictures"),
         ({"checkpoint_config": Path("model.yaml")}, "without --checkpoint; pass"),

@@ -88,7 +88,7 @@ def test_braces_may_be_text_beside_choices():
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("a __animal__", "must be a file of .*, got __animal__; there is again, animals, both"),
+        ("a __animal__", "must be a file in .*, got __animal__; files there: again, animals, both"),
         ("a __/etc/passwd__", "a path that leads elsewhere"),
         ("a __../secret__", "a path that leads elsewhere"),
         ("a __in/../animals__", "a path that leads elsewhere"),

@@ -509,7 +509,7 @@ def test_a_folder_holds_one_protocol(tmp_path):
     study = Study(config(tmp_path))
     grid.claim(study)
     grid.claim(Study(config(tmp_path, concepts=("mosaic",), seeds=(5,))))  # wider is well
-    with pytest.raises(ConfigError, match="protocol: num_images_per_prompt was 64 and is 2"):
+    with pytest.raises(ConfigError, match="protocol differs: num_images_per_prompt was 64 and is 2"):
         grid.claim(Study(config(tmp_path, num_images_per_prompt=2)))
     other = tmp_path / "other"
     other.mkdir()

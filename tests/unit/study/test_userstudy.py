@@ -396,7 +396,7 @@ def test_every_item_is_shown_as_often_as_every_other_and_once_a_form(items, stud
 
 
 def test_a_form_cannot_ask_for_more_than_there_is(items, study, tmp_path):
-    with pytest.raises(UserStudyError, match=r"at most the 18 different pages .* got 19"):
+    with pytest.raises(UserStudyError, match=r"at most 18, .* got 19"):
         forms.plan(items, config(study, tmp_path, per_form=19))
     alone = [item for item in items if item.kind == "style"]
     with pytest.raises(UserStudyError, match="because there are pictures of only one text"):

@@ -149,7 +149,7 @@ def test_a_ground_is_drawn_beside_all_other_draws():
             (True, False),
             "1 of 2 pictures have no transparency .*; cut the thing",
         ),
-        ("plain", "sdxl", (False, False), "The backgrounds 'plain' must .* got 2 of 2 without"),
+        ("plain", "sdxl", (False, False), "backgrounds 'plain' because 2 of 2 pictures have no"),
     ],
 )
 def test_grounds_without_a_use_are_refused(asked, family, clear, message):
