@@ -364,7 +364,7 @@ def test_a_mistake_in_training_is_one_sentence(training, change, message, capsys
     [
         ([], "Cannot draw without a prompt"),
         (["--prompts", "a cat"], "must contain the placeholder 'S*' of the concept"),
-        (["--prompts", "cat " * 80 + "S*"], "must fit 75 tokens"),
+        (["--prompts", "cat " * 80 + "S*"], "must fit into 75 tokens"),
         (["--prompts", "a S*", "--guidance-scale", "-1"], "guidance_scale must be 0 or more"),
         (["--prompts", "/no/such/file.txt"], "readable text file"),
     ],
@@ -522,7 +522,7 @@ def test_files_of_learned_words_are_converted_merged_renamed_and_mixed(tmp_path,
 
     many = str(tmp_path / "many.safetensors")
     assert main(["concept", "merge", str(pair), str(pair), str(cat), "--output", many]) == 0
-    assert "'cat' was taken; it is 'cat-2'" in capsys.readouterr().out
+    assert "'cat' was taken; in the new file it is 'cat-2'" in capsys.readouterr().out
     assert [c.placeholder_token for c in formats.load_all(many)] == ["cat", "cat-2", "my-cat"]
     assert main(["concept", "extract", many, "--output-dir", str(tmp_path / "each")]) == 0
     assert len(list((tmp_path / "each").iterdir())) == 3

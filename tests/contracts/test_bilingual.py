@@ -120,7 +120,9 @@ def test_a_word_stands_among_chinese_characters(hunyuan):
 def test_a_word_must_fit_the_shorter_of_hunyuans_encoders(hunyuan):
     with injected(hunyuan, [word(hunyuan, "cat", "<w>")]):
         hunyuan.encode_prompt(["red " * 74 + "<w>"])
-        with pytest.raises(PlaceholderError, match=r"must fit 75 tokens up to its placeholder"):
+        with pytest.raises(
+            PlaceholderError, match=r"must fit into 75 tokens up to its placeholder"
+        ):
             hunyuan.encode_prompt(["red " * 75 + "<w>"])
 
 

@@ -125,7 +125,9 @@ def test_the_longest_prompt_still_holds_its_word_and_a_longer_one_is_refused(bac
     fitting = "cat " * 510 + "<w>"  # and one token for the end
     with injected(backbone, [Concept(placeholder_token="<w>", rows=rows)]):
         states = backbone.encode_prompt([fitting]).encoder_hidden_states
-        with pytest.raises(PlaceholderError, match=r"must fit 511 tokens up to its placeholder"):
+        with pytest.raises(
+            PlaceholderError, match=r"must fit into 511 tokens up to its placeholder"
+        ):
             backbone.encode_prompt([f"cat {fitting}"])
     (gradient,) = torch.autograd.grad(states.square().sum(), list(rows.values()))
     assert gradient.abs().max() > 0

@@ -340,7 +340,7 @@ def test_a_word_that_does_not_reach_the_model_is_found_after_one_step(tiny_sd):
 
     result = invert(tiny_sd, job(), loss=deaf)
     assert (result.status, result.steps) == ("nothing-learned", 1)
-    assert "the placeholder does not reach that encoder's output" in result.reason
+    assert "the placeholder token does not reach that encoder's output" in result.reason
 
 
 def test_without_an_initialiser_the_noun_with_the_lowest_loss_is_taken_and_said(tiny_sd):
@@ -400,7 +400,7 @@ def test_captions_are_used_as_they_are(tiny_sd):
         ({"pictures": torch.zeros(0, 3, 32, 32)}, {}, "needs at least one picture"),
         ({}, {"prompts": lambda j, c: [("a cat",)] * 3}, "must hold '{}' where"),
         ({}, {"prompts": lambda j, c: [("a {}",)] * 2}, "for each of its 3 pictures"),
-        ({}, {"prompts": lambda j, c: [("cat " * 80 + "{}",)] * 3}, "must fit 75 tokens"),
+        ({}, {"prompts": lambda j, c: [("cat " * 80 + "{}",)] * 3}, "must fit into 75 tokens"),
     ],
 )
 def test_a_job_that_cannot_be_trained_says_why(tiny_sd, change, parts, message):

@@ -169,7 +169,7 @@ def test_a_dry_run_says_that_no_job_can_be_trained(command, photos, tmp_path, ca
              "--initializer-token", "cat", "--dry-run"]  # fmt: skip
     assert main([*words, "--num-vectors", "75"]) == 1
     (plan,) = json.loads(capsys.readouterr().out).values()
-    assert "<caf\u00e9>' must fit 75 tokens" in plan["reason"]
+    assert "<caf\u00e9>' must fit into 75 tokens" in plan["reason"]
     assert main(words) == 0
 
 

@@ -98,7 +98,9 @@ def test_the_longest_prompt_still_holds_its_word_and_a_longer_one_is_refused(bac
         found = backbone._tokens([f"{late} <Toy>"])[0]
         with pytest.raises(PlaceholderError, match=r"must fit .* tokens up to its placeholder"):
             backbone._tokens([late + " cat" * 96 + " <Toy>"])
-        with pytest.raises(PlaceholderError, match=r"must fit 75 tokens up to its placeholder"):
+        with pytest.raises(
+            PlaceholderError, match=r"must fit into 75 tokens up to its placeholder"
+        ):
             backbone.draw([f"{late} <Toy>"], [0], FEW)
         long = backbone.encode_prompt(["a <Toy> on the moon" + " cat" * 900])
     assert found.count(qwen.weight.shape[0]) == 1

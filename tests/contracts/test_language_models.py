@@ -161,7 +161,7 @@ def test_a_system_prompt_that_leaves_no_room_is_found_before_training(folders, t
     )
     assert vocabulary_of(small).max_length == 2
     with pytest.raises(
-        JobError, match=r"must fit 2 tokens of the text encoder \w+, up to its word"
+        JobError, match=r"must fit into 2 tokens of the text encoder \w+, up to its word"
     ):
         invert(small, job(small))
 

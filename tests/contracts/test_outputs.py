@@ -278,7 +278,7 @@ def test_a_word_that_differs_by_layer_stands_beside_one_in_the_output(tiny_sd, c
 def test_another_models_word_is_refused(tiny_sd, concept):
     other = word({"clip_l.last_hidden_state": torch.ones(1, 768)})
     with (
-        pytest.raises(PlaceholderError, match="use the model it was learned on"),
+        pytest.raises(PlaceholderError, match="use the model that it was learned on"),
         injected(tiny_sd, [other]),
     ):
         pass

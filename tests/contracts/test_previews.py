@@ -219,7 +219,7 @@ def test_prompts_come_from_files_lists_and_templates(make, tmp_path):
         ({"validation_prompts": ("a cat",)}, PromptError, r"must contain the placeholder 'S\*'"),
         ({"validation_prompts": ("no/such.txt",)}, PromptError, "readable text file"),
         ({"validation_prompts": ("paper:fig99",)}, PromptError, "prompt list must be one of"),
-        ({"validation_prompts": ("cat " * 90 + "S*",)}, UserError, "must fit 75 tokens"),
+        ({"validation_prompts": ("cat " * 90 + "S*",)}, UserError, "must fit into 75 tokens"),
         ({"validation_prompts": ("a (S*:9)",), "validation_steps": 3}, UserError, "weight"),
         ({"validation_negative_prompt": "<dog>", "validation_steps": 3}, PromptError,
          "must contain only loaded words, got '<dog>'"),

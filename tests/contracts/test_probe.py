@@ -80,7 +80,7 @@ def test_a_pipeline_without_encode_prompt(folders, capsys):
     out = capsys.readouterr().out
     assert "bert: LDMBertModel" in out
     assert "a gradient reaches the embedding: not tried" in out
-    assert "in the way: the pipeline has no encode_prompt" in out
+    assert "problem: the pipeline has no encode_prompt" in out
 
 
 class LowerCase(StableDiffusionPipeline):

@@ -138,7 +138,7 @@ def test_a_study_whose_jobs_all_failed_may_be_corrected(make, tmp_path):
     ended = grid.run(study, on_event=Events())
     assert len(ended.failed) == 2
     reason = json.loads(work.failure_file(study.folder, ended.failed[0]).read_text())["error"]
-    assert "S*' must fit 75 tokens" in reason
+    assert "S*' must fit into 75 tokens" in reason
     short = dataclasses.replace(long, num_vectors=2)
     found = grid.run(make(tmp_path / "s", setups=("one-word",), inversion=short), on_event=Events())
     assert len(found.done) == 2

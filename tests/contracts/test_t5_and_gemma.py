@@ -238,7 +238,7 @@ def test_the_last_place_that_a_prompt_has_still_counts(backbone):
         train_batch_size=1, num_evaluation_samples=1,
     )  # fmt: skip
     caption = the + "red " * (fill - begun + 1) + "<Cat-Toy>"
-    with pytest.raises(JobError, match=rf"must fit {fill + 1} tokens of .*, up to its word"):
+    with pytest.raises(JobError, match=rf"must fit into {fill + 1} tokens of .*, up to its word"):
         invert(backbone, Job(name="a", pictures=pictures, config=config, captions=(caption,)))
 
 

@@ -444,7 +444,7 @@ def test_the_set_size_sweep_has_every_size_and_the_references_once(tmp_path):
 def test_sizes_that_a_folder_has_not_are_left_out_and_said(tmp_path, photos):
     study = Study(config(tmp_path, concepts=(str(photos / "my_cat"),), set_sizes=(2, 3, 10)))
     assert {s.num_pictures for s in study.specs} == {None, 2, 3}
-    assert study.notes == ["my_cat has 4 pictures: the set sizes 10 are left out."]
+    assert study.notes == ["my_cat has 4 pictures; the set sizes 10 are left out."]
 
 
 def test_chunks_hold_every_job_once_and_setups_apart(tmp_path):
@@ -509,7 +509,9 @@ def test_a_folder_holds_one_protocol(tmp_path):
     study = Study(config(tmp_path))
     grid.claim(study)
     grid.claim(Study(config(tmp_path, concepts=("mosaic",), seeds=(5,))))  # wider is well
-    with pytest.raises(ConfigError, match="protocol differs: num_images_per_prompt was 64 and is 2"):
+    with pytest.raises(
+        ConfigError, match="protocol differs: num_images_per_prompt was 64 and is 2"
+    ):
         grid.claim(Study(config(tmp_path, num_images_per_prompt=2)))
     other = tmp_path / "other"
     other.mkdir()

@@ -505,9 +505,9 @@ def test_the_words_file_says_what_it_is(data, tmp_path, trained, guide):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"learning_rate": 1e-3}, "got learning_rate 0.001 where it was 0.01"),
-     ({"mode": "distance"}, "mode distance where it was coarse"),
-     ({"train_data_dir": "dog"}, "got other pictures")],
+    [({"learning_rate": 1e-3}, "differ: learning_rate 0.001 instead of 0.01"),
+     ({"mode": "distance"}, "mode distance instead of coarse"),
+     ({"train_data_dir": "dog"}, "differ: other pictures")],
 )  # fmt: skip
 def test_a_word_goes_on_with_what_it_was_begun_with(data, tmp_path, trained, more, message):
     runs.learn_word(word_config(trained, data, tmp_path))
@@ -520,9 +520,9 @@ def test_a_word_goes_on_with_what_it_was_begun_with(data, tmp_path, trained, mor
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"hidden": 12}, "got hidden 12 where it was 24"),
-     ({"seed": 1}, "got seed 1 where it was 0"),
-     ({"num_pictures": 3}, "got other pictures or captions")],
+    [({"hidden": 12}, "differ: hidden 12 instead of 24"),
+     ({"seed": 1}, "differ: seed 1 instead of 0"),
+     ({"num_pictures": 3}, "differ: other pictures or captions")],
 )  # fmt: skip
 def test_maps_go_on_with_what_they_were_begun_with(judge_folder, data, trained, more, message):
     config = train_config(judge_folder, data, trained.path.parents[1], **more)

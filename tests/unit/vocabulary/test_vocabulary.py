@@ -92,7 +92,7 @@ def test_text_after_the_word_may_be_cut_off(tiny_sd, vocabulary):
     long = "a S* " + "cat " * 90
     with injected(tiny_sd, [concept(vocabulary)]):
         assert torch.equal(states(tiny_sd, long), states(tiny_sd, "a red cat " + "cat " * 90))
-        with pytest.raises(PlaceholderError, match="must fit 75 tokens"):
+        with pytest.raises(PlaceholderError, match="must fit into 75 tokens"):
             states(tiny_sd, "cat " * 75 + "S*")
 
 
