@@ -104,8 +104,8 @@ def pick_dtype(name: str, device: torch.device, source: str = "") -> torch.dtype
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     if not computes(dtype, device):
         warnings.warn(
-            f"This CPU has no instructions for {name} and imitates them, tens of times slower than "
-            "fp32; pass --dtype fp32 unless memory is short.",
+            f"This CPU has no instructions for {name} and emulates them, tens of times slower "
+            "than fp32; pass --dtype fp32 unless memory is short.",
             stacklevel=2,
         )
     return dtype

@@ -211,8 +211,8 @@ def decoded(data: bytes, path: object, *, error: type[UserError] = InputError) -
         ) from problem
     if "\0" in text:
         raise error(
-            f"{path} must be text in UTF-8, got NUL bytes: it is no text, or UTF-16 without a byte "
-            "order mark; save it as UTF-8."
+            f"{path} must be text in UTF-8, got NUL bytes: it is not text, or it is UTF-16 "
+            "without a byte order mark; save it as UTF-8."
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -425,7 +425,7 @@ def check_target(path: Path) -> None:
             folder = folder.parent
         reason = (
             "a folder" if path.is_dir()
-            else f"the file {folder} in a folder's place" if not folder.is_dir()
+            else f"the file {folder} where a folder is needed" if not folder.is_dir()
             else f"no right to write in {folder}" if not os.access(folder, os.W_OK)
             else ""
         )  # fmt: skip
@@ -504,8 +504,8 @@ def hold(folder: Path, *, below: bool = False, wait_s: float = _GRACE_S) -> Hold
         lock.acquire(timeout=wait_s, poll_interval=0.05)
     except filelock.Timeout as error:
         raise InUseError(
-            f"The folder {folder} must have one writer at a time, got another at work there"
-            f"{_holder(path)}; wait for its end or stop it, or choose another folder."
+            f"Cannot write to the folder {folder} because another process is working "
+            f"there{_holder(path)}; wait until it ends, stop it, or choose another folder."
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -514,7 +514,7 @@ def hold(folder: Path, *, below: bool = False, wait_s: float = _GRACE_S) -> Hold
             path.unlink()
         lock = None
         warnings.warn(
-            f"The file system of {folder} keeps no locks: see to it that nothing else writes there "
+            f"The file system of {folder} has no locks: make sure that nothing else writes there "
             "in the meantime.",
             stacklevel=2,
         )

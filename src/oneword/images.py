@@ -154,7 +154,7 @@ def read_folder(
     paths, skipped = picture_files(folder)
     for name, other in (("masks", mask_dir), ("captions", caption_dir)):
         if other is not None and not other.is_dir():
-            raise ImageError(f"The {name} must lie in a folder, got {other}.")
+            raise ImageError(f"The {name} must be in a folder, got {other}.")
     captions = captions_of(folder, paths, caption_dir)
     buckets = bucket_sizes(resolution, bucket_step) if fit == "buckets" else []
     pixels, crops, found_masks, solid = [], [], [], []
@@ -188,7 +188,7 @@ def picture_files(folder: Path) -> tuple[list[Path], list[str]]:
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
-        raise ImageError(f"The pictures must lie in a folder, got {folder} ({found}).")
+        raise ImageError(f"The pictures must be in a folder, got {folder} ({found}).")
     paths, skipped = [], []
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         if path.name.startswith(".") or path.name in (_METADATA, descriptions.FILE):
@@ -202,15 +202,17 @@ def picture_files(folder: Path) -> tuple[list[Path], list[str]]:
             skipped.append(f"{path.name} (a folder)")
         elif path.suffix.lower() not in _ENDINGS:
             kind = _NOT_READ.get(path.suffix.lower())
-            why = f"a {kind} file, which is not read; save it as JPEG or PNG" if kind else ""
-            skipped.append(f"{path.name} ({why or 'no picture'})")
+            why = f"a {kind} file, which cannot be read; save it as JPEG or PNG" if kind else ""
+            skipped.append(f"{path.name} ({why or 'not a picture'})")
         elif not path.is_file():
-            skipped.append(f"{path.name} (no regular file)")
+            skipped.append(f"{path.name} (not a regular file)")
         else:
             paths.append(path)
     if not paths:
         also = f"; skipped {', '.join(skipped)}" if skipped else ""
-        raise ImageError(f"The folder must hold at least one picture, got none in {folder}{also}.")
+        raise ImageError(
+            f"The folder must contain at least one picture, got none in {folder}{also}."
+        )
     return paths, skipped
 
 
@@ -233,7 +235,7 @@ def captions_of(
     unused = listed.keys() - {*own}
     if unused:
         raise ImageError(
-            f"{folder / _METADATA} must name only pictures of its folder, got "
+            f"{folder / _METADATA} must list only pictures in its folder, got "
             f"{', '.join(sorted(unused)[:3])}."
         )
     return tuple(
@@ -298,8 +300,8 @@ def bucket_sizes(resolution: int, step: int) -> list[tuple[int, int]]:
     """
     if resolution < step:
         raise ImageError(
-            f"The resolution must be at least one step of the buckets' sides, got {resolution} px "
-            f"with steps of {step} px; take a smaller --bucket-step, or --fit crop."
+            f"resolution must be at least one step of the buckets' sides, got {resolution} px "
+            f"with steps of {step} px; use a smaller --bucket-step, or --fit crop."
         )
     side = resolution // step * step
     found = {(side, side)}
@@ -418,7 +420,7 @@ def _solid(upright: Image.Image, path: Path, frame: Frame) -> Masks:
     found = _level(alpha, frame)
     if not bool((found > 0.5).any()):
         raise ImageError(
-            "A picture must show something, got nothing that is not transparent inside the "
+            "A picture must not be fully transparent, got nothing visible inside the "
             f"{frame.shape} of {path.name}."
         )
     return found
@@ -436,7 +438,7 @@ def _to_mask(mask: Image.Image | None, upright: Image.Image, path: Path, frame: 
     found = _level(mask or Image.new("L", upright.size, 255), frame)
     if not bool((found > 0.5).any()):
         raise ImageError(
-            f"A mask must mark some of its picture white (or opaque), got nothing marked inside "
+            "A mask must mark part of its picture white (or opaque), got nothing marked inside "
             f"the {frame.shape} of {path.name}."
         )
     return found
@@ -467,12 +469,12 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         ImageError: the file is not a picture, is damaged, or is too large.
     """
-    must = "A picture must be whole and readable"
+    must = "A picture must be complete and readable"
     with open_regular(path, most=MAX_BYTES, must=must, error=ImageError) as file:
         if _is_heif(file, path) and not _reads_heif():
             raise ImageError(
-                f"Cannot read {path.name} because pillow-heif is not installed; do pip install "
-                "'oneword[heic]', or take it out of the folder."
+                f"Cannot read {path.name} because pillow-heif is not installed; pip install "
+                "'oneword[heic]', or remove it from the folder."
             )
         try:
             with warnings.catch_warnings():
@@ -492,8 +494,8 @@ def open_picture(path: Path) -> Image.Image:
         except Exception as error:
             # what a damaged file raises inside a dozen decoders has no common type
             raise ImageError(
-                f"{must}, got {path.name} ({error or type(error).__name__}); mend it or take it "
-                "out of the folder."
+                f"{must}, got {path.name} ({error or type(error).__name__}); repair it or remove "
+                "it from the folder."
             ) from error
         return image
 
@@ -632,7 +634,7 @@ _SPACES = {"RGB": "RGB", "RGBX": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab
 def _without_profile(image: Image.Image, path: Path, error: Exception) -> Image.Image:
     warnings.warn(
         f"{terminal(path.name)}: its colour profile cannot be read "
-        f"({terminal(error or type(error).__name__)}); its colours are taken for sRGB.",
+        f"({terminal(error or type(error).__name__)}); its colours are treated as sRGB.",
         stacklevel=2,
     )
     return image

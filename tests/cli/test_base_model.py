@@ -58,25 +58,25 @@ def test_a_word_is_drawn_on_the_model_that_it_names(layout, save, draw, tmp_path
     prompt = f"a {formats.load_concept(path).placeholder_token}"
     assert draw("--concepts", path, "--prompts", prompt) == 0
     err = capsys.readouterr().err
-    assert f"The base model is microworld-nano, named by {path}." in err
+    assert f"Using the base model microworld-nano, named in {path}." in err
     assert drawn_by(tmp_path / "out") == {"microworld-nano"}
 
 
 def test_a_model_that_is_named_is_taken_whatever_the_word_says(save, draw, tmp_path, capsys):
     path = save(base_model="someone/else")
     assert draw("--concepts", path, "--prompts", "a <a>", "--model", "microworld-nano") == 0
-    assert "The base model is" not in capsys.readouterr().err
+    assert "Using the base model" not in capsys.readouterr().err
     assert drawn_by(tmp_path / "out") == {"microworld-nano"}
 
 
 @pytest.mark.parametrize(
     ("provenance", "message"),
     [
-        ({}, "which names none; its rows are those of .*; type the model with --model"),
-        ({"base_model": 3}, "which names none"),
-        ({"base_model": " "}, "which names none"),
-        ({"base_model": "v1-5-pruned"}, "'v1-5-pruned', which is no file or folder here and no"),
-        ({"base_model": "/gone/model"}, "type where the model is with --model"),
+        ({}, "names none; its embeddings are for .*; pass --model"),
+        ({"base_model": 3}, "because its file names none"),
+        ({"base_model": " "}, "because its file names none"),
+        ({"base_model": "v1-5-pruned"}, "Cannot find the model 'v1-5-pruned'"),
+        ({"base_model": "/gone/model"}, "pass --model with its place"),
     ],
 )  # fmt: skip
 def test_a_file_that_names_none_says_what_to_type(provenance, message, tmp_path):
@@ -95,7 +95,7 @@ def test_files_of_other_tools_that_name_none_are_one_sentence(layout, save, draw
     path = save(f"a{formats.WRITERS[layout][0]}", layout)
     assert draw("--concepts", path, "--prompts", "a {}") == 2
     err = capsys.readouterr().err
-    assert "which names none" in err
+    assert "because its file names none" in err
     assert "--model" in err
     assert "Traceback" not in err
 
@@ -110,12 +110,12 @@ def test_words_of_two_models_are_refused(save, draw, capsys):
 
 def test_without_a_word_it_is_microworld_and_nothing_is_said(draw, tmp_path, capsys):
     assert draw("--prompts", "a cat") == 0
-    assert "The base model is" not in capsys.readouterr().err
+    assert "Using the base model" not in capsys.readouterr().err
     assert drawn_by(tmp_path / "out") == {"microworld"}
 
 
 def test_where_no_word_can_name_it_the_model_must_be_named():
-    with pytest.raises(ModelError, match="must be named where no word's file names it"):
+    with pytest.raises(ModelError, match="Cannot tell the model with --model auto"):
         load_backbone(ModelConfig(model="auto"))
 
 
@@ -133,5 +133,5 @@ def test_inspect_and_edit_take_the_same_model(save, tmp_path, capsys):
     path = save(base_model="microworld-nano")
     assert main(["concept", "inspect", str(path), "--nearest", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "The base model is microworld-nano" in err
+    assert "Using the base model microworld-nano" in err
     assert "nearest" in out

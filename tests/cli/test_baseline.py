@@ -41,7 +41,7 @@ def test_pictures_are_drawn_and_each_says_how_to_draw_it_again(options, tmp_path
     told = capsys.readouterr()
     assert "4 pictures in" in told.out
     assert "Guide: " in told.err
-    assert "Judge, which scores and guides nothing: " in told.err
+    assert "(scores only, does not guide)" in told.err
     found = json.loads(listed.read_text())
     assert [one["seed"] for one in found] == ["0", "1", "0", "1"]
     assert (tmp_path / "out" / "contact-sheet.png").exists()
@@ -84,7 +84,7 @@ def test_a_checkpoint_of_pixels_draws(options, tmp_path, capsys):
 def test_the_judge_does_not_guide(options, judge_folder, capsys):
     same = ["--guide", judge_folder]
     assert drawn("a cat", *options, *same) == 2
-    assert "The guide must not be the CLIP that judges" in capsys.readouterr().err
+    assert "as guide because it is also the judge" in capsys.readouterr().err
     assert drawn("a cat", *options, *same, "--allow-same-clip") == 0
 
 

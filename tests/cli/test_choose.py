@@ -91,7 +91,7 @@ def test_a_step_becomes_the_runs_word_and_training_is_taken_back(run, capsys):
     before, preview = learned.read_bytes(), run / "learned_embeds.preview.png"
     drawn = preview.read_bytes()
     assert main(["choose", str(run), "--step", "4"]) == 0
-    assert f"step 4 now, in {learned}" in capsys.readouterr().out
+    assert f"now that of step 4: {learned}" in capsys.readouterr().out
     assert rows(learned) == rows(saved(run, 4))
     assert formats.load_concept(run).provenance["chosen"] == {"step": 4, "by": "eye"}
     assert kept.read_bytes() == before
@@ -104,7 +104,7 @@ def test_a_step_becomes_the_runs_word_and_training_is_taken_back(run, capsys):
     assert preview.read_bytes() == drawn
     assert not kept.exists()
     assert main(["choose", str(run), "--by", "training"]) == 2
-    assert "the one that training kept already" in capsys.readouterr().err
+    assert "already the one that training kept" in capsys.readouterr().err
 
 
 def test_the_lowest_loss_is_chosen(run, capsys):
@@ -163,11 +163,11 @@ def test_a_word_may_be_chosen_before_training_has_ended(run, capsys):
     assert main(["choose", str(run), *DRAW]) == 0
     assert "no word yet" in capsys.readouterr().out
     assert main(["choose", str(run), "--by", "training"]) == 2
-    assert "has not ended" in capsys.readouterr().err
+    assert "has not finished" in capsys.readouterr().err
     assert main(["choose", str(run), "--step", "8"]) == 0
     assert not (run / "learned_embeds-trained.safetensors").exists()
     assert main(["choose", str(run), "--by", "training"]) == 2
-    assert "must hold the word that training kept, got nothing" in capsys.readouterr().err
+    assert "Cannot go back to the word that training kept" in capsys.readouterr().err
     assert main([*LEARN, "--output-dir", str(run)]) == 0  # writes what it owed
     assert rows(run) == rows(saved(run, 8))
     assert (run / "learned_embeds-trained.safetensors").is_file()
@@ -232,20 +232,20 @@ def test_a_word_of_another_models_run_is_refused(run, capsys):
     for how in (["--step", "8"], ["--step", "4"], ["--by", "loss"], []):
         assert main(["choose", str(run), *how]) == 2
         err = " ".join(capsys.readouterr().err.split())
-        assert "must be a word of the model 'microworld-nano', as its run is, got one of the" in err
+        assert "must be a word of the model 'microworld-nano', like its run, got one of the" in err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def test_a_word_of_another_name_is_refused(run, capsys):
     formats.save_concept(formats.load_concept(saved(run, 8)).named("<cup>"), saved(run, 8))
     assert main(["choose", str(run), "--step", "8"]) == 2
-    assert "must be a word for '<mug>', as its run is, got one for '<cup>'" in " ".join(
+    assert "must be a word for '<mug>', like its run, got one for '<cup>'" in " ".join(
         capsys.readouterr().err.split()
     )
 
 
 def test_a_run_at_work_is_not_disturbed(run):
-    with hold(run), pytest.raises(InUseError, match="one writer at a time"):
+    with hold(run), pytest.raises(InUseError, match="another process is working there"):
         choose_word(run, 4)
 
 
@@ -253,10 +253,10 @@ def test_a_run_at_work_is_not_disturbed(run):
     ("words", "message"),
     [
         (["--step", "5"], "must be one whose word was saved, 4, 8, 12, got 5"),
-        (["--step", "4", "--by", "loss"], "by its step or by a score, got step 4 and by 'loss'"),
-        (["--rank-by", "text"], "rank_by goes with --by clip"),
+        (["--step", "4", "--by", "loss"], "Cannot use --step 4 with --by loss"),
+        (["--rank-by", "text"], "without --by clip; pass"),
         (["--by", "los"], "did you mean loss?"),
-        (["--seeds", "x"], "seeds must be numbers and ranges"),
+        (["--seeds", "x"], "seeds must be numbers or ranges"),
         (["--batch-size", "0"], "batch_size must be 1 or more"),
         (["--prompts", "a photo of a mug", *DRAW], "must contain the placeholder '<mug>'"),
     ],
@@ -281,4 +281,4 @@ def test_words_that_were_not_scored_have_no_lowest_loss(run, capsys):
         concept.provenance["loss"] = None
         formats.save_concept(concept, saved(run, step))
     assert main(["choose", str(run), "--by", "loss"]) == 2
-    assert "must have been scored, got none of 3" in " ".join(capsys.readouterr().err.split())
+    assert "because none of the 3 words" in " ".join(capsys.readouterr().err.split())

@@ -71,7 +71,7 @@ def training(photos, tiny_folder, tmp_path):
 def test_train_then_inspect_then_generate(training, tmp_path, capsys, tiny_folder):
     assert main([*training, "--json", str(tmp_path / "outcome.json")]) == 0
     out, err = capsys.readouterr()
-    assert "Draw with it" in out
+    assert "To draw with it" in out
     assert "skipped table.csv" in err
     assert "published values, not validated here" in err
     outcome = json.loads((tmp_path / "outcome.json").read_text())
@@ -153,7 +153,7 @@ def test_evaluate_scores_beside_references(word, photos, tiny_folder, tmp_path, 
     assert found["edit_prompts"] == ["a {} on the moon"]
     out = capsys.readouterr().out
     assert all(text in out for text in ("text (code)", "initializer: cat", "training pictures"))
-    assert "What it draws" in (tmp_path / "scores" / "report.html").read_text()
+    assert "Pictures of the word" in (tmp_path / "scores" / "report.html").read_text()
     again = tmp_path / "again.json"
     assert main([*command[:-1], str(again)]) == 0
     assert json.loads(again.read_text()) == found
@@ -216,7 +216,7 @@ def test_evaluate_takes_the_papers_protocol_and_says_what_is_not_its(
     assert "It is not the paper's, which has 64 pictures per prompt, judge openai/clip" in out
     assert "which has 64 pictures" in (tmp_path / "scores" / "report.html").read_text()
     assert main([*command, "--num-inference-steps", "1", "--prompts", "a S* on the moon"]) == 0
-    assert "--preset paper takes it" in capsys.readouterr().out
+    assert "to use it, pass --preset paper" in capsys.readouterr().out
 
 
 def test_the_papers_prompts_are_the_same_on_every_model(photos, tmp_path):
@@ -342,7 +342,10 @@ def wide(folder):
         (["--train-data-dir", "no/such/folder"], "nothing there"),
         (["--model", "/no/such/model"], "which does not exist"),
         (["--resolution", "33"], "multiple of 8 px, got 33"),
-        (["--learning-rate", "1", "--relative-learning-rate", "1"], "Only one of"),
+        (
+            ["--learning-rate", "1", "--relative-learning-rate", "1"],
+            "Cannot use learning_rate with",
+        ),
         (["--output-dir", "/proc/nowhere"], "must be writable"),
         (["--num-vectors", "76"], "must be in 1..75"),
         (["--validation-prompt", "a cat"], "must contain the placeholder 'S*'"),
@@ -359,9 +362,9 @@ def test_a_mistake_in_training_is_one_sentence(training, change, message, capsys
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ([], "There must be a prompt, got none"),
+        ([], "Cannot draw without a prompt"),
         (["--prompts", "a cat"], "must contain the placeholder 'S*' of the concept"),
-        (["--prompts", "cat " * 80 + "S*"], "must fit 75 tokens"),
+        (["--prompts", "cat " * 80 + "S*"], "must fit into 75 tokens"),
         (["--prompts", "a S*", "--guidance-scale", "-1"], "guidance_scale must be 0 or more"),
         (["--prompts", "/no/such/file.txt"], "readable text file"),
     ],
@@ -469,7 +472,7 @@ def test_models_probes_a_folder(tiny_folder, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "text_encoder: CLIPTextModel, with tokenizer of" in out
     assert "read by embeddings.token_embedding" in out
-    assert "a gradient returns to the row: yes" in out
+    assert "a gradient reaches the embedding: yes" in out
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["reaches"]
     assert found["family"] == "stable_diffusion"
@@ -495,7 +498,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(training, tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run the same command again to go on" in err.replace("\n", " ")
+    assert "run the same command again to resume" in err.replace("\n", " ")
     assert (tmp_path / "run" / "state.safetensors").exists()
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()
 
@@ -519,7 +522,7 @@ def test_files_of_learned_words_are_converted_merged_renamed_and_mixed(tmp_path,
 
     many = str(tmp_path / "many.safetensors")
     assert main(["concept", "merge", str(pair), str(pair), str(cat), "--output", many]) == 0
-    assert "'cat' was taken; it is 'cat-2'" in capsys.readouterr().out
+    assert "'cat' was taken; in the new file it is 'cat-2'" in capsys.readouterr().out
     assert [c.placeholder_token for c in formats.load_all(many)] == ["cat", "cat-2", "my-cat"]
     assert main(["concept", "extract", many, "--output-dir", str(tmp_path / "each")]) == 0
     assert len(list((tmp_path / "each").iterdir())) == 3
@@ -534,7 +537,7 @@ def test_files_of_learned_words_are_converted_merged_renamed_and_mixed(tmp_path,
     assert formats.load_concept(mixed).num_vectors == 4
     mix[-1] = str(tmp_path / "none.safetensors")
     assert main([*mix, "--concatenate", "--weights", "1", "2"]) == 2
-    assert "Weights go with the average" in capsys.readouterr().err
+    assert "Cannot use weights with --concatenate" in capsys.readouterr().err
 
 
 def test_our_warnings_are_sentences_and_others_keep_their_place(monkeypatch):

@@ -76,7 +76,7 @@ def test_what_is_outside_the_mask_is_the_pictures_own(edit, folder, tmp_path, ca
 
 def test_an_empty_mask_gives_the_picture_back_and_says_so(edit, folder, tmp_path, capsys):
     assert edit("picture.png", "a cat", "--mask", folder / "empty.png", "--keep", "1") == 0
-    assert "The mask marks nothing, so the picture comes back as it was" in capsys.readouterr().err
+    assert "The mask is empty, so the picture comes back unchanged" in capsys.readouterr().err
     (found,) = json.loads((tmp_path / "all.json").read_text())
     assert np.array_equal(pixels(found["file"]), pixels(folder / "picture.png"))
 
@@ -94,12 +94,12 @@ def test_an_inverted_picture_has_one_edit_and_strength_as_many_as_asked(edit, tm
 @pytest.mark.parametrize(
     ("picture", "prompt", "arguments", "message"),
     [
-        ("picture.png", "a cat", [], "needs a mask, a strength below 1 or a sentence to invert"),
+        ("picture.png", "a cat", [], "without --mask, --strength below 1 or --invert"),
         ("picture.png", "a cat", ["--mask", "flat.png"], "A mask must have its picture's aspect"),
         ("small.png", "a cat", ["--strength", "0.5"], "at least as large as what the model draws"),
         ("picture.png", "a cat", ["--strength", "1.5"], "strength must be in (0, 1], got 1.5"),
         ("picture.png", "a cat", ["--mask", "none.png"], "none.png"),
-        ("picture.png", "a cat", ["--mask", "mask.png", "--invert", "a dog"], "leave one out"),
+        ("picture.png", "a cat", ["--mask", "mask.png", "--invert", "a dog"], "leave one of them"),
         ("picture.png", "a cat", ["--mask", "mask.png", "--concepts", "a.safetensors"],
          "must contain the placeholder '<a>'"),
         ("picture.png", "a cat", ["--mask", "mask.png", "--negative-prompt", "a <b>"], "<b>"),

@@ -85,7 +85,7 @@ def test_two_words_a_list_and_a_gallery(draw, words, tmp_path, capsys):
                 "a <a> in the style of <b>", "a dog", "--gallery",
                 "--num-images-per-prompt", "1") == 0  # fmt: skip
     out, err = capsys.readouterr()
-    assert "'a dog' names no loaded word; it is drawn as it is." in err
+    assert "'a dog' contains no loaded word; it is drawn as it is." in err
     assert "sheet-a-b.png" in out
     page = (tmp_path / "out" / "gallery.html").read_text()
     assert page.count("<img src=") == 9 + 5 + 2  # one prompt is in the list and given, too
@@ -103,15 +103,15 @@ def test_a_word_of_the_negative_prompt_fills_no_template(draw, words, tmp_path, 
 def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
     assert draw("--prompts", "a 5* hotel", "a <hello> by a 5* hotel") == 0
     err = capsys.readouterr().err
-    assert err.count("'5*' is no loaded word and is read as text") == 1
-    assert err.count("'<hello>' is no loaded word") == 1
+    assert err.count("'5*' is not a loaded word and is read as text") == 1
+    assert err.count("'<hello>' is not a loaded word") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--prompts", "a cat", "--negative-prompt", "<nobody>"],
-         "must name only words that are loaded, got '<nobody>' in '<nobody>' with no word loaded"),
+         "must contain only loaded words, got '<nobody>' in '<nobody>' with no word loaded"),
         (["--prompts", "a \udcff cat"], "must be text in UTF-8"),
         (["--prompts", "a cat", "--num-inference-steps", "1001"], "must be at most 999"),
         (["--prompts", "a cat", "--clip-skip", "50"], "clip_skip must be below the"),
@@ -120,11 +120,11 @@ def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
         (["--prompts", "paper:fig6", "--concepts", "A"], "learned as style, got '<a>', learned as"),
         (["--prompts", "a <a>", "--concepts", "A", "A"], "=' rename one: --concepts"),
         (["--prompts", "a cat", "--keep", "4"], "keep must be in 1..3"),
-        (["--prompts", "a cat", "--rank-by", "text"], "got them without --keep"),
+        (["--prompts", "a cat", "--rank-by", "text"], "diversity without --keep"),
         (["--prompts", "a cat", "--keep", "1", "--diversity", "2"], "diversity must be in [0, 1]"),
         (["--prompts", "a cat", "--keep", "1", "--rank-by", "image"], "none for 'a cat'"),
         (["--prompts", "a <a>", "--concepts", "A", "--keep", "1", "--train-data-dir", "x", "y"],
-         "one folder for each loaded word, got 2 for 1"),
+         "one folder per loaded word, got 2 for 1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(draw, words, arguments, message, tmp_path, capsys):
@@ -163,4 +163,4 @@ def test_wildcards_are_chosen_by_the_seed_and_recorded(draw, words, tmp_path, ca
     assert draw("--prompts", "a __nothing__", "--wildcard-dir", tmp_path / "cards") == 2
     assert "got __nothing__; there is place" in capsys.readouterr().err
     assert draw("--prompts", "a cat", "--negative-prompt", "{a|b}") == 2
-    assert "must be the same for every picture, got wildcards in '{a|b}'" in capsys.readouterr().err
+    assert "Cannot use wildcards in the negative prompt '{a|b}'" in capsys.readouterr().err

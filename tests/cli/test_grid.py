@@ -85,7 +85,7 @@ def test_samplers_and_checkpoints_of_the_word(draw, steps, tmp_path, capsys):
         f"checkpoint={steps[0]},{steps[1]}", "sampler=Euler a,DDIM", model=(),
         solved_in=2,
     )  # fmt: skip
-    assert capsys.readouterr().err.count("The base model is microworld-nano") == 1
+    assert capsys.readouterr().err.count("Using the base model microworld-nano") == 1
     assert {p["model"] for p in pictures} == {"microworld-nano"}
     assert {p["sampler"] for p in pictures} == {"Euler a", "DDIM"}
     hashes = {p["grid"].split(", ")[0]: json.loads(p["concepts"])["<a>"] for p in pictures}
@@ -109,7 +109,7 @@ def test_models_are_an_axis(draw, steps, tiny_folder):
         (["guidance=nan"], "values of guidance must be numbers, got 'nan'"),
         (["steps=1.5"], "values of steps must be whole numbers, got '1.5'"),
         (["steps=1,1"], "each value once, got 1 twice"),
-        (["steps=1", "num-inference-steps=2"], "axes of a grid must differ"),
+        (["steps=1", "num-inference-steps=2"], "grid axes must differ"),
         (["a=1", "b=2", "c=3"], "one or two axes, got 3"),
         (["steps=" + ",".join(map(str, range(1, 60)))], "at most 50 values, got 59"),
     ],
@@ -122,7 +122,7 @@ def test_a_grid_that_is_none_is_one_sentence(grid, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--grid", "steps=1,2", "--keep", "1"], "got --grid with --keep or --gallery"),
+        (["--grid", "steps=1,2", "--keep", "1"], "Cannot use --grid with --keep or --gallery"),
         (["--grid", "steps=0,1"], "num_inference_steps must be 1 or more, got 0"),
         (["--grid", "sampler=DDIM,eular"], "a solver such as 'Euler'"),
         (["--grid", "checkpoint=nowhere.pt"], "nowhere.pt"),

@@ -32,7 +32,7 @@ def test_from_pictures_of_classes_to_what_a_word_finds(judge_folder, photos, tmp
              "--epochs", "2", "--hidden", "16", "--output-dir", str(maps), "--device", "cpu",
              "--json", str(told)]  # fmt: skip
     assert main(train) == 0
-    assert "2 epochs over 2 classes" in " ".join(capsys.readouterr().out.split())
+    assert "2 epochs on 2 classes" in " ".join(capsys.readouterr().out.split())
     found = json.loads(told.read_text())
     assert (found["epochs"], found["classes"], len(found["history"])) == (2, 2, 1)
 
@@ -42,13 +42,13 @@ def test_from_pictures_of_classes_to_what_a_word_finds(judge_folder, photos, tmp
     assert main(learn) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "The word <my-cat> was learned from 4 pictures in 30 steps" in out
-    assert "Its row is for the CLIP clip_b8, which draws nothing" in out
+    assert "Its embedding is for the CLIP clip_b8, which cannot draw" in out
     assert json.loads(told.read_text())["steps"] == 30
 
     look = ["palavra", "find", str(word), "--pictures", str(photos / "cat"),
             "--among", str(photos / "dog"), "--json", str(told), "--device", "cpu"]  # fmt: skip
     assert main(look) == 0
-    assert "4 pictures, each looked for among 4 others" in capsys.readouterr().out
+    assert "4 pictures, each ranked among 4 others" in capsys.readouterr().out
     found = json.loads(told.read_text())
     assert found["num_others"] == 4
     assert found["noun and word"]["prompt"] == "a photo of a cat <my-cat>"
@@ -67,9 +67,9 @@ def test_from_pictures_of_classes_to_what_a_word_finds(judge_folder, photos, tmp
     ):  # fmt: skip
         assert main(command) == 2, command
         said = " ".join(capsys.readouterr().err.split())
-        assert "because its rows are those of a CLIP that draws nothing (clip_b8)" in said, command
+        assert "because its embedding is for a CLIP that cannot draw (clip_b8)" in said, command
     assert main(["concept", "inspect", str(word)]) == 0
-    assert "a CLIP pair, which draws nothing" in " ".join(capsys.readouterr().out.split())
+    assert "a CLIP pair, which cannot draw" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_held_out_concept_is_drawn_and_looked_for(judge_folder, tmp_path, capsys):
@@ -78,8 +78,8 @@ def test_a_held_out_concept_is_drawn_and_looked_for(judge_folder, tmp_path, caps
     command = ["palavra", "find", str(tmp_path / "word.safetensors"), "--clip", str(judge_folder),
                "--initializer-token", "mug", "--num-others", "3", "--device", "cpu"]  # fmt: skip
     assert main([*command, "--held-out", "gold-mug"]) == 0
-    assert "5 pictures, each looked for among 3 others" in capsys.readouterr().out
+    assert "5 pictures, each ranked among 3 others" in capsys.readouterr().out
     assert main([*command, "--held-out", "neon"]) == 2
     assert "must be a thing" in capsys.readouterr().err
     assert main([*command[:3], "--held-out", "gold-mug"]) == 2
-    assert "must name the CLIP that it was learned on" in capsys.readouterr().err
+    assert "must name its CLIP" in capsys.readouterr().err

@@ -70,4 +70,4 @@ def test_photographs_are_learned_and_drawn(photographs, tmp_path, family, capsys
 
 def test_a_mask_without_its_picture_is_refused(tmp_path, capsys):
     assert main(["generate", "--prompts", "x", "--mask-image", "m.png"]) == 2
-    assert "--mask-image without --image" in capsys.readouterr().err
+    assert "Cannot use --mask-image without a picture" in capsys.readouterr().err

@@ -43,10 +43,10 @@ def test_two_processes_are_one_command_and_give_the_same_word(training, tmp_path
         folder = ["--output-dir", str(tmp_path / name), "--json", str(files[name])]
         assert main([*training, *folder, *more]) == 0
         out, err = (" ".join(text.split()) for text in capfd.readouterr())
-        assert out.count("Draw with it:") == 1
+        assert out.count("To draw with it:") == 1
         assert err.count("up to 6 steps of 4 samples") == 1
         assert err.count("preview: ") == 2  # before the first step and after the last
-    assert err.count("2 processes take 2 of a step's 4 samples each") == 1
+    assert err.count("2 processes share each step's 4 samples, 2 per process") == 1
     alone, both = (outcome(file) for file in files.values())
     assert (both["steps"], both["best_step"]) == (alone["steps"], alone["best_step"])
     assert both["losses"] == [
@@ -66,21 +66,21 @@ def test_other_commands_are_started_once(monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "1")
     assert main(["generate", "--prompts", "a mug"]) == 2
-    assert "oneword generate must be started once, got 2 processes" in capsys.readouterr().err
+    assert "Cannot start oneword generate in 2 processes" in capsys.readouterr().err
     assert main(["train", "--jobs", "photos"]) == 2
-    assert "--cluster local shares words among processes" in capsys.readouterr().err
+    assert "to share words among processes, use --cluster local" in capsys.readouterr().err
 
 
 def test_dry_runs_and_jobs_start_no_processes(training, tmp_path, capsys):
     several = ["--num-processes", "2", "--output-dir", str(tmp_path / "run")]
     assert main([*training, *several, "--dry-run"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert "2 processes take 2 of a step's 4 samples each" in plan["notes"]
+    assert "2 processes share each step's 4 samples, 2 per process" in plan["notes"]
     jobs = tmp_path / "jobs"
     jobs.mkdir()
     (tmp_path / "photos").rename(jobs / "cat")
     assert main(["train", "--jobs", str(jobs), "--model", "microworld-nano", *several]) == 2
-    assert "must train in one process, got num_processes 2" in capsys.readouterr().err
+    assert "Cannot use num_processes 2 for words that share a batch" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -121,7 +121,7 @@ def test_a_killed_process_ends_the_run_with_a_sentence(training, tmp_path, rank)
     children[rank].kill()
     _, err = started.communicate(timeout=120)
     assert started.returncode == 2
-    assert len(re.findall("has ended before its time", err)) == 1
+    assert len(re.findall("ended too early", err)) == 1
     assert "Traceback" not in err
     assert not any(child.is_running() for child in children.values())
     assert (tmp_path / "run" / "state.safetensors").exists()
@@ -132,6 +132,6 @@ def test_a_mistake_is_said_once(training, tmp_path, capfd):
     words = [*training, "--output-dir", str(tmp_path / "run"), "--num-processes", "2"]
     assert main([*words, "--setup", "lora-dreambooth"]) == 2
     err = capfd.readouterr().err
-    assert len(re.findall("must train in one process, got 2", err)) == 1
+    assert len(re.findall("Cannot use 2 processes with setup", err)) == 1
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()

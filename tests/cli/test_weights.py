@@ -39,9 +39,9 @@ def test_dreambooth_is_trained_drawn_with_inspected_and_converted(
     ]  # fmt: skip
     assert main(training) == 0
     out, err = capsys.readouterr()
-    assert "Draw with it" in out
+    assert "To draw with it" in out
     assert "lora-dreambooth: 4 steps of 2 samples" in err
-    assert "The concept also changes the model" in (run / "report.html").read_text()
+    assert "It also changes the model" in (run / "report.html").read_text()
 
     drawing = ["generate", *model, "--num-inference-steps", "2", "--num-images-per-prompt", "1"]
     plain, with_it = tmp_path / "plain", tmp_path / "with"
@@ -64,7 +64,7 @@ def test_dreambooth_is_trained_drawn_with_inspected_and_converted(
     assert list(safetensors.torch.load_file(shared / "S.safetensors")) == ["s*"]
     capsys.readouterr()
     assert main(["concept", "convert", str(run), "--to", "a1111"]) == 2
-    assert "holds rows only" in capsys.readouterr().err
+    assert "because it cannot hold its" in capsys.readouterr().err
 
 
 def test_a_rare_token_that_nobody_knows_leaves_no_folder(photos, tiny_folder, tmp_path, capsys):
@@ -100,5 +100,5 @@ def test_evaluate_tells_how_far_other_prompts_have_drifted(
     drift = json.loads((tmp_path / "scores" / "scores.json").read_text())["drift"]
     assert len(drift["by_prompt"]) == 4
     assert drift["pixel_change"] > 0
-    assert "The concept changes the model's weights" in capsys.readouterr().out
+    assert "The word changes the model's weights" in capsys.readouterr().out
     assert "What else has changed" in (tmp_path / "scores" / "report.html").read_text()

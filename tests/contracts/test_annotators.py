@@ -298,7 +298,7 @@ def test_a_library_that_a_model_needs_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "scipy", (lambda: False, "{0} wants scipy"))
     MaskFormerConfig().save_pretrained(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"library .* is missing .*do pip install .oneword\[masks"):
+    with pytest.raises(ModelError, match=r"library .* is missing .*; pip install .oneword\[masks"):
         Marker(str(tmp_path), ["cat"], device="cpu")
 
 
@@ -331,10 +331,10 @@ def test_a_marker_takes_the_segments_of_its_labels(detr):
 
 def test_labels_that_a_marker_does_not_know_are_said(segformer):
     with pytest.raises(
-        ModelError, match=r"knows no 'cat'; do name .*: wall, background, ball, toy"
+        ModelError, match=r"does not know 'cat'; name .*: wall, background, ball, toy"
     ):
         Marker(str(segformer), ["cat"], device="cpu")
-    with pytest.raises(ModelError, match="knows 3 kinds of things; do name yours by --mask-labels"):
+    with pytest.raises(ModelError, match="knows 3 kinds of things; name yours by --mask-labels"):
         Marker(str(segformer), device="cpu")
 
 
@@ -343,10 +343,12 @@ def test_a_model_that_is_none_is_one_sentence(kind, tiny_folder, judge_folder, b
     other = segformer if kind is Captioner else blip
     what = "caption with" if kind is Captioner else "mask with"
     for model in (tiny_folder, judge_folder, other, "/no/such/folder"):
-        with pytest.raises(ModelError, match=rf"^Cannot {what} .* because it is no whole") as found:
+        with pytest.raises(
+            ModelError, match=rf"^Cannot {what} .* because it is not a complete"
+        ) as found:
             kind(str(model), device="cpu")
         assert "\n" not in str(found.value)
-        assert "; do name one, such as " in str(found.value)
+        assert "; pass one, such as " in str(found.value)
 
 
 # --- the folder
@@ -426,11 +428,11 @@ def test_a_picture_without_the_thing_has_no_mask_and_is_named(photos):
 
 
 def test_a_model_must_be_named(photos):
-    with pytest.raises(ConfigError, match="by --caption-with or --mask-with, got none"):
+    with pytest.raises(ConfigError, match="without a model; pass --caption-with or --mask-with"):
         AnnotateConfig(folder=photos)
-    with pytest.raises(ConfigError, match="caption_prompt goes with caption_with"):
+    with pytest.raises(ConfigError, match="caption_prompt without caption_with"):
         AnnotateConfig(folder=photos, mask_with="x", caption_prompt="y")
-    with pytest.raises(ConfigError, match="mask_labels go with mask_with"):
+    with pytest.raises(ConfigError, match="mask_labels without mask_with"):
         AnnotateConfig(folder=photos, caption_with="x", mask_labels=("y",))
 
 
@@ -440,11 +442,11 @@ def test_the_command_writes_them_and_names_the_sheet(photos, blip, segformer, ca
                "--device", "cpu"]  # fmt: skip
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "6 files are written. Look at " in said.out
+    assert "Wrote 6 files. Check " in said.out
     assert (photos / "2.txt").read_text() == "a red <toy> on the beach\n"
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "0 files are written" in said.out
-    assert "the mask of 2.png was there and stays (--overwrite writes it anew)" in said.err
+    assert "Wrote 0 files" in said.out
+    assert "the mask of 2.png exists and was kept (--overwrite replaces it)" in said.err
     assert main(["pictures", str(photos), "--caption-with", str(segformer)]) == 2
     assert "Cannot caption with" in capsys.readouterr().err

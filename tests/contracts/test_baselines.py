@@ -192,7 +192,7 @@ def test_pivotal_takes_a_word_that_is_learned_already(backbone):
     given = pivotal.invert(backbone, one, word=word, on_step=lambda p: steps.append(p.step))
     assert steps == list(range(9))
     assert torch.equal(given.concept.rows["clip"], whole.concept.rows["clip"])
-    with pytest.raises(JobError, match="must be given a word of rows and nothing else"):
+    with pytest.raises(JobError, match="needs a word of plain embeddings"):
         pivotal.invert(backbone, one, word=given.concept)
 
 
@@ -404,11 +404,11 @@ def test_mistakes_are_said(backbone):
         method("lora-dreambooth")(backbone, job("lora-dreambooth", {"rare_token": "xqzwkj"}))
     one = job("pivotal", {"prior_loss_weight": 1.0})
     nameless = Concept(placeholder_token="S*", rows={"clip": torch.ones(1, 32)})
-    with pytest.raises(JobError, match="must know the class of the thing"):
+    with pytest.raises(JobError, match="without the class of the thing"):
         pivotal.invert(backbone, one, word=nameless)
-    with pytest.raises(JobError, match="leave the model's weights alone, got 'pivotal'; call"):
+    with pytest.raises(JobError, match="setup 'pivotal' in this loop because it changes"):
         invert(backbone, job("pivotal"))
-    with pytest.raises(JobError, match="must have a word of rows, got the form 'xti'"):
+    with pytest.raises(JobError, match=r"form 'xti' with setup .* plain embeddings"):
         pivotal.invert(backbone, job("pivotal", form="xti"))
     with pytest.raises(JobError, match="needs at least one picture"):
         method("custom-diffusion")(backbone, job("custom-diffusion", pictures=0))
@@ -420,14 +420,14 @@ def test_mistakes_are_said(backbone):
                 setattr(module, child, torch.nn.Identity())
         if hasattr(module, "to_out"):
             module.to_out = torch.nn.ModuleList([torch.nn.Identity()])
-    with pytest.raises(JobError, match="must have weights to tune as 'lora', got none"):
+    with pytest.raises(JobError, match="must have weights to train as 'lora', got none"):
         changes.changes_of(bare, job("lora-dreambooth").config.resolved(bare.family))
 
 
 def test_a_vocabulary_without_short_words_asks_for_one(backbone, monkeypatch):
     vocabulary = backbone.vocabularies["clip"]
     monkeypatch.setattr(type(vocabulary), "is_word", lambda self, text: len(text) > 3)
-    with pytest.raises(JobError, match="must hold a rare word of two or three letters"):
+    with pytest.raises(JobError, match="has no rare word of two or three letters"):
         named.rare_word(backbone)
 
 

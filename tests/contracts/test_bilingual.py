@@ -120,7 +120,9 @@ def test_a_word_stands_among_chinese_characters(hunyuan):
 def test_a_word_must_fit_the_shorter_of_hunyuans_encoders(hunyuan):
     with injected(hunyuan, [word(hunyuan, "cat", "<w>")]):
         hunyuan.encode_prompt(["red " * 74 + "<w>"])
-        with pytest.raises(PlaceholderError, match=r"must fit 75 tokens up to its placeholder"):
+        with pytest.raises(
+            PlaceholderError, match=r"must fit into 75 tokens up to its placeholder"
+        ):
             hunyuan.encode_prompt(["red " * 75 + "<w>"])
 
 
@@ -133,7 +135,7 @@ def test_steps_are_told_and_a_negative_prompt_counts(hunyuan):
 
 
 def test_what_the_family_does_not_have_is_refused(folders):
-    with pytest.raises(ModelError, match="Hunyuan-DiT has no CLIP that layers could be skipped"):
+    with pytest.raises(ModelError, match="Hunyuan-DiT because it has no CLIP"):
         load_backbone(ModelConfig(model=str(folders["hunyuan_dit"]), device="cpu", clip_skip=1))
 
 

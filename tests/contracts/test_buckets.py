@@ -260,7 +260,7 @@ def test_sdxl_is_told_each_pictures_own_size(folders, monkeypatch):
 
 def test_sides_that_the_model_does_not_divide_are_refused(tiny_sd):
     assert tiny_sd.step_px == 4
-    with pytest.raises(JobError, match=r"multiples of 4 px, .* got 30 x 18; take --bucket-step 4"):
+    with pytest.raises(JobError, match=r"multiples of 4 px, .* got 30 x 18; use --bucket-step 4"):
         invert(tiny_sd, job(sizes=[(32, 32), (18, 30)]))
     with pytest.raises(JobError, match="a height and a width for each of its 4 pictures"):
         invert(tiny_sd, dataclasses.replace(job(), sizes=torch.tensor([[32, 32]])))
@@ -275,20 +275,20 @@ def test_a_size_that_the_denoiser_refuses_is_said(tiny_sd, monkeypatch):
     monkeypatch.setattr(type(tiny_sd), "_denoise", no)
     with pytest.raises(
         JobError,
-        match=r"Cannot train on pictures of 48 x 16 px because .* places are 16 x 16.*do --fit",
+        match=r"Cannot train on pictures of 48 x 16 px because .* places are 16 x 16.*use --fit",
     ):
         invert(tiny_sd, job())
 
 
 def test_setups_that_change_weights_take_one_size(tiny_sd):
     config = dataclasses.replace(job().config, setup="custom-diffusion")
-    with pytest.raises(JobError, match="must have pictures of one size, got buckets; take --fit"):
+    with pytest.raises(JobError, match="need pictures of one size; use --fit"):
         method("custom-diffusion")(tiny_sd, dataclasses.replace(job(), config=config))
 
 
 def test_words_that_are_learned_together_fill_squares(tmp_path):
     for fit in ("pad", "buckets"):
-        with pytest.raises(ConfigError, match=f"fill a square, got fit '{fit}'; take crop or"):
+        with pytest.raises(ConfigError, match=f"crop or squash .* learned together, got '{fit}'"):
             ComposeConfig(
                 images=(tmp_path, tmp_path), placeholder_tokens=("<a>", "<b>"),
                 initializer_tokens=("cat", "dog"), inversion=InversionConfig(fit=fit),
@@ -345,12 +345,10 @@ def test_buckets_have_the_step_that_the_model_takes(make, tiny_sd):
     assert prepare(make(fit="buckets"), tiny_sd).plan["sizes"] == ["32 x 32", "24 x 40", "40 x 24"]
     coarse = prepare(make(fit="buckets", bucket_step=8), tiny_sd)
     assert coarse.plan["sizes"] == ["32 x 32", "24 x 40", "40 x 24"]
-    with pytest.raises(
-        JobError, match=r"bucket_step must be a multiple of 4 px, .*got 10; take 12"
-    ):
+    with pytest.raises(JobError, match=r"bucket_step must be a multiple of 4 px, .*got 10; use 12"):
         prepare(make(fit="buckets", bucket_step=10), tiny_sd)
     for fit, step in (("crop", 16), ("buckets", 4), (None, 16)):
-        with pytest.raises(ConfigError, match="bucket_step must be 8 px or more and goes with fit"):
+        with pytest.raises(ConfigError, match="bucket_step must be 8 px or more and used with fit"):
             make(fit=fit, bucket_step=step)
 
 
@@ -408,4 +406,4 @@ def test_a_sheet_of_each_word_of_many(bare, photos, tmp_path, capsys):
     assert main(command) == 0
     said = capsys.readouterr()
     assert (tmp_path / "words" / "cat-pictures.png").is_file()
-    assert "empty: The folder must hold at least one picture" in said.err
+    assert "empty: The folder must contain at least one picture" in said.err

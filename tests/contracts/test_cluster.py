@@ -59,7 +59,7 @@ def test_a_killed_worker_loses_no_word_and_changes_none(make, tmp_path):
     outcomes = train_on_cluster(jobs("many"), workers=1, slots=1, on_event=tell)
     assert killed
     assert len(set(workers)) == 2
-    assert any(text.startswith("Going on from step") for text in said)
+    assert any(text.startswith("Resuming from step") for text in said)
     assert [o.outcome and o.outcome.result.status for o in outcomes] == [*["finished"] * 3, None]
     assert "nowhere" in outcomes[3].error
     assert set(ended) == {"0", "1", "2"}

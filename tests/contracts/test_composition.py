@@ -138,9 +138,9 @@ def test_captions_name_the_first_word_as_their_owner():
         ([job("<a>")], {}, "two or more different ones"),
         ([job("<a>"), job("<a>")], {}, "two or more different ones"),
         ([job("<a>"), job("<b>")], {"paste": 1.0}, r"paste must be in \[0, 1\), got 1.0"),
-        ([job("<a>"), job("<b>", None)], {}, "need an initializer token each, got none for '<b>'"),
+        ([job("<a>"), job("<b>", None)], {}, "an initializer token, got none for '<b>'"),
         ([job("<a>"), Job(name="b", pictures=pictures(1, 0, 16), config=job("<b>").config)], {},
-         "equally many steps and pictures of one size"),
+         "same number of steps and pictures of one size"),
         ([job("<a>"), job("<b>", "zqé")], {}, "must be known to the model's tokenizer"),
     ],
 )  # fmt: skip
@@ -186,8 +186,8 @@ def test_a_command_learns_two_words_into_one_file_and_knows_its_end(folders, cap
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--placeholder-tokens", "<a>"], "got 2 folders, 1 placeholders and 2 initializers"),
-        (["--placeholder-tokens", "<a>", "<A>"], "The placeholder tokens must differ, got <a> <A>"),
+        (["--placeholder-tokens", "<a>"], "got 2 folders, 1 placeholder tokens and 2 initializer"),
+        (["--placeholder-tokens", "<a>", "<A>"], "placeholder_tokens must differ, got <a> <A>"),
         (["--paste", "1"], "paste must be in [0, 1), got 1"),
         (["--checkpointing-steps", "0"], "checkpointing_steps must be 1 or more"),
         (["--together", "EMPTY"], "must name two or more of <a>, <b>, got ''"),

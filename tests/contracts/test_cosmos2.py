@@ -125,7 +125,9 @@ def test_the_longest_prompt_still_holds_its_word_and_a_longer_one_is_refused(bac
     fitting = "cat " * 510 + "<w>"  # and one token for the end
     with injected(backbone, [Concept(placeholder_token="<w>", rows=rows)]):
         states = backbone.encode_prompt([fitting]).encoder_hidden_states
-        with pytest.raises(PlaceholderError, match=r"must fit 511 tokens up to its placeholder"):
+        with pytest.raises(
+            PlaceholderError, match=r"must fit into 511 tokens up to its placeholder"
+        ):
             backbone.encode_prompt([f"cat {fitting}"])
     (gradient,) = torch.autograd.grad(states.square().sum(), list(rows.values()))
     assert gradient.abs().max() > 0
@@ -178,7 +180,7 @@ def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatc
     folder = tiny.save(tiny.make("cosmos2", masked=True), tmp_path / "masked")
     config = ModelConfig(model=str(folder), device="cpu")
     monkeypatch.setattr(cosmos2, "is_torchvision_available", lambda: False)
-    with pytest.raises(ModelError, match="needs torchvision, got none installed; pip install"):
+    with pytest.raises(ModelError, match="because torchvision is not installed; pip install"):
         load_backbone(config)
     seen = []
 
@@ -203,7 +205,9 @@ def test_the_mask_of_padding_needs_torchvision_and_is_empty(tmp_path, monkeypatc
 
 
 def test_settings_for_clip_are_refused(folders):
-    with pytest.raises(ModelError, match=r"Cosmos 2 has no CLIP .* got clip_skip 1; leave it out"):
+    with pytest.raises(
+        ModelError, match=r"clip_skip 1 with Cosmos 2 because it has no CLIP; leave it out"
+    ):
         load_backbone(ModelConfig(model=str(folders["cosmos2"]), device="cpu", clip_skip=1))
 
 

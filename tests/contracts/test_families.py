@@ -297,7 +297,7 @@ def test_drawing_is_deterministic_and_does_not_depend_on_the_batch(backbone):
 def test_pictures_are_drawn_over_and_inpainted(backbone, known):
     picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)) * 2 - 1
     if "over a picture" not in known.draws:
-        with pytest.raises(ModelError, match=r"draws from noise only|diffusers has no such"):
+        with pytest.raises(ModelError, match=r"draw only from noise|diffusers has no such"):
             backbone.draw(["a cat"], [0], FEW, image=picture[:1])
         return
     more = SamplingConfig(num_inference_steps=4, height=64, width=64)
@@ -308,9 +308,7 @@ def test_pictures_are_drawn_over_and_inpainted(backbone, known):
     rebuilt = backbone.decode_latents(backbone.encode_image(picture).mean)
     assert (weak - rebuilt).square().mean() < (strong - rebuilt).square().mean()
     if "inpaints" not in known.draws:
-        with pytest.raises(
-            ModelError, match=f"{known.family} does not paint inside masks, got a mask"
-        ):
+        with pytest.raises(ModelError, match=f"{known.family} cannot draw inside masks"):
             backbone.draw(["a cat"], [0], FEW, image=picture[:1], mask=torch.ones(1, 1, 64, 64))
         return
     mask = torch.zeros(2, 1, 64, 64)
@@ -487,7 +485,7 @@ def test_the_pooled_output_is_taken_at_the_end_of_the_prompt(folders, loaded, na
     assert torch.equal(*plain)
     learned = invert(legacy, job()).concept
     assert learned.provenance["pool"] == "legacy"
-    with pytest.warns(UserWarning, match="pooled 'legacy', and is drawn with 'eos'; pass --pool"):
+    with pytest.warns(UserWarning, match="pooled 'legacy', but is drawn with 'eos'; pass --pool"):
         generate(eos, ["a <Cat-Toy>"], [0], concepts=[learned], sampling=FEW)
 
 
@@ -536,7 +534,7 @@ def test_flux_without_guidance_and_sd3_without_t5(tmp_path):
 @pytest.mark.parametrize("name", ["ldm", "flux", "flux2"])
 def test_a_negative_prompt_is_refused_where_there_is_none(folders, name):
     backbone = load_backbone(ModelConfig(model=str(folders[name]), device="cpu"))
-    with pytest.raises(ModelError, match="takes no negative prompt"):
+    with pytest.raises(ModelError, match=r"negative prompt .* because it takes none"):
         backbone.draw(["a cat"], [0], replace(FEW, negative_prompt="a dog"))
 
 
@@ -551,7 +549,9 @@ def test_a_vae_that_overflows_runs_in_fp32_from_then_on(folders):
         return out
 
     backbone.autoencoder.vae.decode = overflowing
-    with pytest.warns(UserWarning, match="gave NaN or infinity in torch.bfloat16; it runs in fp32"):
+    with pytest.warns(
+        UserWarning, match="gave NaN or infinity in torch.bfloat16; it will run in fp32"
+    ):
         drawn = backbone.draw(["a cat"], [0], FEW)
     assert torch.isfinite(drawn).all()
     assert backbone.autoencoder.vae.dtype == torch.float32

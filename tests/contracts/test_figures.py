@@ -161,7 +161,9 @@ def test_every_method_is_drawn_with_the_same_seeds_and_its_best_is_the_judges(ma
     )
     ended = grid.run(study, on_event=ignore)
     assert {spec.setup for spec in ended.absent} == {"variations-captions"}
-    assert "no published way from text" in grid.absences(study)["variations-captions"]
+    assert (
+        "no published way to draw from its own text" in grid.absences(study)["variations-captions"]
+    )
     rows = [row for row in page.gather(study) if row["kind"] != "training"]
     assert {row["num_drawn"] for row in rows} == {3}
     tools = work.bench(NANO, None, None)
@@ -237,14 +239,14 @@ def test_other_sizes_are_brought_to_the_models(make, tmp_path, monkeypatch):
 def test_a_judge_that_guides_is_refused(make, tmp_path, guide_folder):
     own = str(weights.judge_folder("microworld-nano"))
     study = make(tmp_path / "s", baselines=BaselinesConfig(guide=own))
-    with pytest.raises(ConfigError, match="must be guided by another CLIP than the one that"):
+    with pytest.raises(ConfigError, match="because it is also the judge"):
         grid.run(study, on_event=ignore)
     copy = tmp_path / "copy"
     CLIPModel.from_pretrained(own).half().save_pretrained(copy)
     for path in weights.judge_folder("microworld-nano").iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     study = make(tmp_path / "t", baselines=BaselinesConfig(guide=str(copy)))
-    with pytest.raises(ConfigError, match="must be guided by another CLIP than the one that"):
+    with pytest.raises(ConfigError, match="because it is also the judge"):
         grid.run(study, on_event=ignore)
 
 
@@ -271,9 +273,9 @@ def test_the_command_tells_what_is_not_available_and_ends_well(
     out = capsys.readouterr().out
     assert "1 of 2 jobs are done" in out
     assert "not available: vqgan-clip (The model must be here" in out
-    assert "Run again with --retry-failed once what is missing is here." in out
+    assert "Once what is missing is here, run again with --retry-failed." in out
     assert main([*words, "--dry-run"]) == 0
-    assert "1 are of methods that are not available here." in capsys.readouterr().out
+    assert "1 belong to methods that are not available here." in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -298,7 +300,7 @@ def test_guided_methods_draw_on_the_embedded_model(guided):
     assert {spec.setup for spec in ended.done} == {"vqgan-clip", "clip-diffusion"}
     told = grid.absences(study)
     assert (
-        "PALAVRA's maps were not named; train them with oneword palavra train"
+        "PALAVRA's maps were not given; train them with oneword palavra train"
         in (told["palavra-vqgan-clip"])
     )
     rows = {s: [r for r in page.gather(study) if r["setup"] == s] for s in study.arms}
@@ -352,7 +354,7 @@ def test_a_real_model_without_a_vqgan_says_so(guided, tiny_sd):
     study = guided("vqgan-clip")
     config = dataclasses.replace(study.config, model=tiny_sd.config)
     given = dataclasses.replace(given_of(study), config=config, backbone=tiny_sd)
-    with pytest.raises(methods.NotAvailableError, match="no VQGAN was named; pass --vqgan FILE"):
+    with pytest.raises(methods.NotAvailableError, match="no VQGAN was given; pass --vqgan FILE"):
         methods.METHODS["vqgan-clip"](given)
     with pytest.raises(ConfigError, match="vqgan_steps must be 1 or more, got 0"):
         BaselinesConfig(vqgan_steps=0)

@@ -69,7 +69,7 @@ def test_a_gradient_returns_to_every_encoder_through_the_experts(backbone):
 
 
 def test_layers_of_clip_are_not_skipped(folders):
-    with pytest.raises(ModelError, match=r"pooled output only, .* got clip_skip 1"):
+    with pytest.raises(ModelError, match=r"clip_skip 1 with .* only CLIP's pooled output"):
         load_backbone(ModelConfig(model=str(folders["hidream"]), device="cpu", clip_skip=1))
 
 

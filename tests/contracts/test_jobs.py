@@ -83,7 +83,7 @@ def test_a_stopped_call_goes_on_where_each_word_stood(jobs, tmp_path, slots):
     assert stopped["a"].outcome.result.status == "finished"
     told = []
     again = {o.name: o for o in train_many(jobs("many"), slots=3, on_event=told.append)}
-    assert Message("b", "Going on from step 7.") in told
+    assert Message("b", "Resuming from step 7.") in told
     assert again["a"].outcome.was_finished
     assert {again[name].outcome.result.status for name in "abc"} == {"finished"}
     for name in "abc":
@@ -103,7 +103,7 @@ def test_one_slot_resumed_ends_with_the_same_bits(jobs, tmp_path):
     train_many(jobs("many"), slots=1, on_event=stop)
     told = []
     train_many(jobs("many"), slots=1, on_event=told.append)
-    assert Message("b", "Going on from step 5.") in told  # and not anew, to the same bits
+    assert Message("b", "Resuming from step 5.") in told  # and not anew, to the same bits
     for name in "abc":
         assert torch.equal(rows(tmp_path / "whole" / name), rows(tmp_path / "many" / name))
 
@@ -122,9 +122,9 @@ def test_a_word_of_many_can_go_on_alone(jobs, tmp_path):
 def test_jobs_that_do_not_belong_together_are_refused(make):
     with pytest.raises(ConfigError, match="at least one job, got none"):
         train_many([])
-    with pytest.raises(ConfigError, match="another name, got a twice"):
+    with pytest.raises(ConfigError, match="must differ, got a twice"):
         train_many([make("x/a"), make("y/a")])
-    with pytest.raises(ConfigError, match="must have one model"):
+    with pytest.raises(ConfigError, match="model or model settings differ"):
         train_many([make("a"), make("b", model=ModelConfig(model="microworld"))])
 
 
@@ -152,7 +152,7 @@ def test_a_folder_of_folders_from_the_command_line(command, photos, tmp_path, ca
     assert main([*words, "--slots", "2", "--json", str(tmp_path / "n.json")]) == 1
     out, err = capsys.readouterr()
     assert "2 of 3 words are learned" in out
-    assert "empty: failed: The folder must hold at least one picture" in out
+    assert "empty: failed: The folder must contain at least one picture" in out
     assert "dog: Finished at step 2." in err
     numbers = json.loads((tmp_path / "n.json").read_text())
     assert {name: one["status"] for name, one in numbers.items()} == {
@@ -169,7 +169,7 @@ def test_a_dry_run_says_that_no_job_can_be_trained(command, photos, tmp_path, ca
              "--initializer-token", "cat", "--dry-run"]  # fmt: skip
     assert main([*words, "--num-vectors", "75"]) == 1
     (plan,) = json.loads(capsys.readouterr().out).values()
-    assert "<caf\u00e9>' must fit 75 tokens" in plan["reason"]
+    assert "<caf\u00e9>' must fit into 75 tokens" in plan["reason"]
     assert main(words) == 0
 
 
@@ -212,10 +212,10 @@ def test_a_jobs_file_gives_each_word_its_own_settings(command, photos, tmp_path,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", "nothing besides, got x"),
-        ("[[jobs]]\nnum_vectors = 1", "needs a train_data_dir"),
+        ("x = 1", "one per word, got x"),
+        ("[[jobs]]\nnum_vectors = 1", "must have a train_data_dir"),
         ("[[jobs]]\ntrain_data_dir = 'a'\nfly = 1", "only known options, got fly"),
-        ("[[jobs]]\ntrain_data_dir = 'a'\nmodel = 'b'", "must leave model to the command line"),
+        ("[[jobs]]\ntrain_data_dir = 'a'\nmodel = 'b'", "Cannot set model for each job"),
         ("jobs = []", "at least one job, got none"),
         ("[[", "must be TOML"),
     ],
@@ -297,10 +297,10 @@ def test_killed_between_two_states_words_still_ride_side_by_side(jobs, tmp_path)
         ("learnable_property = 'mood'", "must be one of object, style, got 'mood'"),
         ("learning_rate = []", "Missing value for argument"),
         ("fly = 1", "only known options, got fly"),
-        ("model = 'b'", "must leave model to the command line"),
+        ("model = 'b'", "Cannot set model for each job"),
         ("num_vectors = 0", "num_vectors must be in 1..75, got 0"),
         ("placeholder_token = 'a b'", "without spaces"),
-        ("dtype = 'bf16'", "must have one model and its settings"),
+        ("dtype = 'bf16'", "must have the same model and model settings"),
     ],
 )
 def test_a_bad_value_fails_its_job_alone(command, photos, tmp_path, capsys, text, message):
@@ -325,8 +325,8 @@ def test_jobs_of_one_name_or_no_folder_fail_alone_and_the_rest_is_learned(
     assert main([*words, "--initializer-token", "cat"]) == 1
     out = capsys.readouterr().out
     assert "1 of 3 words are learned" in out
-    assert "x-y: failed: Every job needs a name of its own, got 'x-y' 2 times." in out
-    assert "job-3: failed: Every job of" in out
+    assert "x-y: failed: Job names must differ, got 'x-y' 2 times." in out
+    assert "job-3: failed: Every job in" in out
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["z"]
 
 
@@ -354,7 +354,7 @@ def test_two_commands_with_one_output_folder(command, photos, tmp_path, capsys):
     with hold(tmp_path / "out"):
         assert main([*command, f"--jobs={tmp_path / 'jobs'}",
                      "--output-dir", str(tmp_path / "out")]) == 2  # fmt: skip
-    assert "must have one writer at a time" in capsys.readouterr().err
+    assert "another process is working there" in capsys.readouterr().err
 
 
 class Guest:

@@ -89,8 +89,8 @@ def test_a_run_that_has_ended_goes_on_as_one_that_had_so_many_steps(
     assert more.concept_file == tmp_path / "run" / "learned_embeds.safetensors"
     assert same(tmp_path)
     if more.result.status == "finished":
-        assert f"max_train_steps was {first} and is 13: the run goes on as one that had" in said
-        assert f"Going on from step {first}." in said
+        assert f"max_train_steps was {first} and is 13: the run continues as if it had" in said
+        assert f"Resuming from step {first}." in said
         again, said = learn("run", 13, **settings)
         assert again.was_finished
         assert "Finished at step 13. It goes on with a higher --max-train-steps." in said
@@ -101,7 +101,7 @@ def test_a_run_that_was_stopped_goes_on_to_more_steps(learn, tmp_path):
     assert stopped.result.status == "interrupted"
     again, said = learn("run", 13, stop_at=8)
     assert again.result.status == "interrupted"
-    assert "the run goes on as one that had so many" in said
+    assert "the run continues as if it had this number" in said
     _, said = learn("run", 13)
     assert "max_train_steps was" not in said
     learn("whole", 13)
@@ -114,7 +114,8 @@ def test_a_dry_run_says_so_and_changes_nothing(learn, make, tiny_sd, tmp_path):
     plan = dry_run(make(inversion={"max_train_steps": 13}), tiny_sd)
     assert plan["run"] == "resume"
     assert plan["notes"] == [
-        "max_train_steps was 6 and is 13: the run goes on as one that had so many from the start."
+        "max_train_steps was 6 and is 13: the run continues as if it had this number from the "
+        "start."
     ]
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
@@ -124,8 +125,8 @@ def test_other_courses_of_the_rate_go_on_and_say_what_changes(learn):
     more, said = learn("run", 12, lr_scheduler="linear")
     assert (more.result.status, more.result.steps) == ("finished", 12)
     assert (
-        "from step 6 on the learning rate takes the linear course of 12 steps, where it is 0.5 of "
-        "the full rate, and was 0. Its rows will not be those"
+        "from step 6 on, the learning rate follows linear over 12 steps, where it is 0.5 of the "
+        "full rate; before it was 0. The result will differ"
     ) in said
 
 
@@ -136,8 +137,8 @@ def test_vectors_that_join_later_are_said(learn):
     assert more.result.status == "finished"
     assert more.result.concept.num_vectors == 3
     assert (
-        "a further vector joins after every 8 steps, and did after every 4: at step 10 the word "
-        "has 2 of its 3 vectors, and had 3"
+        "a vector is added every 8 steps instead of every 4: at step 10 the word has 2 of its 3 "
+        "vectors instead of 3"
     ) in said
 
 
@@ -147,7 +148,7 @@ def test_steps_are_not_taken_away(learn, make, tiny_sd):
     for name, was in (("run", 6), ("begun", 12)):
         with pytest.raises(ConfigError, match=f"max_train_steps was {was} and is 5. Steps can be"):
             dry_run(make(name, inversion={"max_train_steps": 5}), tiny_sd)
-    with pytest.raises(ConfigError, match=r"other settings: seed was 0 and is 1\."):
+    with pytest.raises(ConfigError, match=r"settings differ: seed was 0 and is 1\."):
         dry_run(make("run", inversion={"max_train_steps": 9, "seed": 1}), tiny_sd)
 
 
@@ -162,8 +163,8 @@ def test_a_run_that_came_to_rest_stays_so(learn):
     for name in ("whole", "run"):
         again, said = learn(name, 40, **settings)
         assert again.was_finished
-        assert f"with more steps, too, the run would have ended at step {step}." in said
-        assert "It goes on with" not in said
+        assert f"even with more steps, the run would have ended at step {step}." in said
+        assert "To continue it" not in said
 
 
 def test_a_run_that_was_given_up_at_half_goes_on_where_a_longer_one_would(learn, tmp_path):
@@ -189,7 +190,7 @@ def test_a_description_stays_what_it_is(learn, photos):
     learn("run", 6, setup="captions-short")
     again, said = learn("run", 12, setup="captions-short")
     assert again.was_finished
-    assert "with more steps, too, the run would have ended at step 0." in said
+    assert "even with more steps, the run would have ended at step 0." in said
 
 
 def test_a_run_of_an_older_version_kept_nothing_to_go_on_from(learn, make, tiny_sd, tmp_path):
@@ -203,8 +204,8 @@ def test_a_run_of_an_older_version_kept_nothing_to_go_on_from(learn, make, tiny_
     tensors = {n: t for n, t in load_file(state).items() if not n.startswith("0/last/")}
     save_file(tensors, state, {"oneword": json.dumps(info)})
     _, said = learn("run", 6)
-    assert "It goes on" not in said
-    with pytest.raises(ConfigError, match="ended after its 6 steps and kept nothing to go"):
+    assert "To continue it" not in said
+    with pytest.raises(ConfigError, match="ended after 6 steps without a checkpoint"):
         dry_run(make(inversion={"max_train_steps": 12}), tiny_sd)
 
 
@@ -235,7 +236,7 @@ def test_words_that_share_a_batch_go_on_together(make, tiny_sd, tmp_path):
         on_event=lambda e: isinstance(e, Message) and said.append(e.text),
     )
     assert [one.outcome.result.steps for one in outcomes] == [13, 13]
-    assert sum("the run goes on as one that had so many" in text for text in said) == 2
+    assert sum("the run continues as if it had this number" in text for text in said) == 2
     train_many(configs("alone", 13, 13), slots=1, backbone=tiny_sd)
     for name in "ab":
         own, alone = (formats.load_concept(tmp_path / w / name) for w in ("more", "alone"))
@@ -266,7 +267,7 @@ def test_words_that_are_learned_together_go_on_together(photos, tiny_folder, tmp
     learned("run", 4)
     found, said = learned("run", 8)
     assert said == [
-        "max_train_steps was 4 and is 8: the run goes on as one that had so many from the start."
+        "max_train_steps was 4 and is 8: the run continues as if it had this number from the start."
     ]
     assert found == learned("whole", 8)[0]
 
@@ -282,11 +283,13 @@ def test_tuning_goes_on_as_one_that_had_so_many_steps(learn, tmp_path, setup, we
     learn("run", 4, **settings)
     more, said = learn("run", 8, **settings)
     assert more.result.concept.deltas
-    assert "max_train_steps was 4 and is 8 and tuning_steps was 4 and is 8: the run goes on" in said
+    assert (
+        "max_train_steps was 4 and is 8 and tuning_steps was 4 and is 8: the run continues" in said
+    )
     learn("whole", 8, **settings)
     assert same(tmp_path)
     _, said = learn("run", 8, **settings)
-    assert "It goes on with a higher --max-train-steps." in said
+    assert "To continue it, pass a higher --max-train-steps." in said
 
 
 def test_pivotal_tuning_may_have_more_of_the_stage_that_is_under_way(learn, tmp_path):
@@ -299,9 +302,9 @@ def test_pivotal_tuning_may_have_more_of_the_stage_that_is_under_way(learn, tmp_
     with pytest.raises(ConfigError, match=r"Pass --max-train-steps 7 with a higher --tuning-steps"):
         learn("run", 9, **pivotal(5))
     _, said = learn("run", 7, **pivotal(8))
-    assert "tuning_steps was 5 and is 8: the run goes on as one" in said
+    assert "tuning_steps was 5 and is 8: the run continues as if it" in said
     learn("whole", 7, **pivotal(8))
     assert same(tmp_path)
     learn("full", 4, **pivotal(4, "full"))
-    with pytest.raises(ConfigError, match="tunes every weight keeps nothing"):
+    with pytest.raises(ConfigError, match="that train every weight, and older versions, keep none"):
         learn("full", 4, **pivotal(6, "full"))

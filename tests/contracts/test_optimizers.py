@@ -313,7 +313,7 @@ def test_an_optimiser_whose_library_is_missing_names_the_extra(make, tiny_sd, na
         by_library.importlib.util, "find_spec",
         lambda package: None if package == PACKAGES[name] else find(package),
     )  # fmt: skip
-    message = rf"'{name}' needs a package that is not installed; `pip install 'oneword\[{name}\]'`"
+    message = rf"'{name}' .* is not installed; pip install 'oneword\[{name}\]'"
     with pytest.raises(ConfigError, match=message):
         train(make(inversion={"optimizer": name}))
     with pytest.raises(JobError, match=message):
@@ -322,7 +322,7 @@ def test_an_optimiser_whose_library_is_missing_names_the_extra(make, tiny_sd, na
 
 @pytest.mark.parametrize("setup", TUNING)
 def test_setups_that_change_weights_are_trained_with_adamw(setup):
-    with pytest.raises(ConfigError, match=f"trained with adamw, got optimizer lion with .*{setup}"):
+    with pytest.raises(ConfigError, match=f"optimizer lion with setup {setup} because"):
         InversionConfig(optimizer="lion", setup=setup)
 
 
@@ -335,7 +335,7 @@ def test_setups_that_change_weights_are_trained_with_adamw(setup):
     ],
 )
 def test_prodigy_finds_its_own_rate(fields, named):
-    with pytest.raises(ConfigError, match=f"positive factor on it, got {named}; leave"):
+    with pytest.raises(ConfigError, match=f"Cannot use {named} with prodigy because"):
         InversionConfig(optimizer="prodigy", **fields)
 
 

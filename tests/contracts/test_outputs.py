@@ -200,7 +200,7 @@ def test_the_vectors_reach_the_denoiser_that_draws(backbone, family):
 def test_an_encoder_that_is_read_for_its_pooled_output_alone_has_nothing_to_learn(tmp_path):
     folder = tiny.save(tiny.make("flux"), tmp_path / "flux")
     backbone = load_backbone(ModelConfig(model=str(folder), device="cpu"))
-    with pytest.raises(JobError, match="got clip_l, of which it reads none; name one of t5xxl"):
+    with pytest.raises(JobError, match=r"Cannot train clip_l because .*; name one of t5xxl"):
         invert(backbone, job(train_encoders=("clip_l",)))
 
 
@@ -211,7 +211,7 @@ def concept(tiny_sd):
 
 @pytest.mark.parametrize("layout", sorted(set(formats.WRITERS) - {"oneword"}))
 def test_no_other_tools_file_can_hold_it(concept, layout, tmp_path):
-    with pytest.raises(FormatError, match="no other tool reads; write it in the layout oneword"):
+    with pytest.raises(FormatError, match=r"no other tool reads .*; use the layout oneword"):
         formats.save_concept(concept, tmp_path / "word.bin", layout)
     assert not any(tmp_path.iterdir())
 
@@ -224,7 +224,7 @@ def test_stock_tools_do_not_take_the_native_file_for_a_word(concept, tmp_path):
 
 
 def test_it_is_not_mixed_with_rows(concept):
-    with pytest.raises(ConceptError, match=r"Only concepts of rows .* of kind output-vectors"):
+    with pytest.raises(ConceptError, match=r"of kind output-vectors .* plain embeddings"):
         average([concept, concept], "<mean>")
 
 
@@ -242,7 +242,7 @@ def test_it_is_not_mixed_with_rows(concept):
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_output_vectors_are_plain_ones(fields, given):
-    with pytest.raises(ConfigError, match=f"must stand alone, got .* with {given}; leave one"):
+    with pytest.raises(ConfigError, match=f"vectors_at 'output' with .*{given}; leave one"):
         InversionConfig(vectors_at="output", **fields).resolved("stable-diffusion")
 
 
@@ -278,7 +278,7 @@ def test_a_word_that_differs_by_layer_stands_beside_one_in_the_output(tiny_sd, c
 def test_another_models_word_is_refused(tiny_sd, concept):
     other = word({"clip_l.last_hidden_state": torch.ones(1, 768)})
     with (
-        pytest.raises(PlaceholderError, match="use the model it was learned on"),
+        pytest.raises(PlaceholderError, match="use the model that it was learned on"),
         injected(tiny_sd, [other]),
     ):
         pass
@@ -330,5 +330,5 @@ def test_a_model_that_reads_no_output_token_by_token_is_refused_before_a_file(
              "--output-dir", str(tmp_path / "run"), "--placeholder-token", "<toy>",
              *initializer, "--vectors-at", "output", "--device", "cpu", "--dry-run"]  # fmt: skip
     assert main(words) == 2
-    assert "got none; learn rows with --vectors-at input." in capsys.readouterr().err
+    assert "token by token; pass --vectors-at input." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

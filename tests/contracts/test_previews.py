@@ -220,10 +220,10 @@ def test_prompts_come_from_files_lists_and_templates(make, tmp_path):
         ({"validation_prompts": ("a cat",)}, PromptError, r"must contain the placeholder 'S\*'"),
         ({"validation_prompts": ("no/such.txt",)}, PromptError, "readable text file"),
         ({"validation_prompts": ("paper:fig99",)}, PromptError, "prompt list must be one of"),
-        ({"validation_prompts": ("cat " * 90 + "S*",)}, UserError, "must fit 75 tokens"),
+        ({"validation_prompts": ("cat " * 90 + "S*",)}, UserError, "must fit into 75 tokens"),
         ({"validation_prompts": ("a (S*:9)",), "validation_steps": 3}, UserError, "weight"),
         ({"validation_negative_prompt": "<dog>", "validation_steps": 3}, PromptError,
-         "must name only words that are loaded, got '<dog>'"),
+         "must contain only loaded words, got '<dog>'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_before_the_run(make, tmp_path, fields, error, message):
@@ -237,7 +237,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_run(make, tmp_path, fields, 
     [
         ({"validation_height": 100}, "validation_height must be a positive multiple of 8 px"),
         ({"validation_width": 0}, "validation_width must be a positive multiple of 8 px, got 0"),
-        ({"validation_seeds": ("a",)}, "seeds must be numbers and ranges"),
+        ({"validation_seeds": ("a",)}, "seeds must be numbers or ranges"),
         ({"validation_seeds": ("1", "2"), "num_validation_images": 3}, "leave one of them out"),
         ({"save_steps": -1}, "save_steps must be 0 or more, got -1"),
     ],

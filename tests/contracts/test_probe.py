@@ -71,16 +71,16 @@ def test_a_family_that_is_not_listed_is_told_from_one_that_cannot_be_reached(tmp
     out = capsys.readouterr().out
     assert "LatentConsistencyModelPipeline, no family" in out
     assert "text_encoder: CLIPTextModel" in out
-    assert "reaches it" in out
-    assert "`oneword train` does not load it" in out
+    assert "The generic way" in out
+    assert "`oneword train` cannot load it" in out
 
 
 def test_a_pipeline_without_encode_prompt(folders, capsys):
     assert main(["models", "--probe", str(folders["ldm"])]) == 1
     out = capsys.readouterr().out
     assert "bert: LDMBertModel" in out
-    assert "a gradient returns to the row: not tried" in out
-    assert "in the way: the pipeline has no encode_prompt" in out
+    assert "a gradient reaches the embedding: not tried" in out
+    assert "problem: the pipeline has no encode_prompt" in out
 
 
 class LowerCase(StableDiffusionPipeline):
@@ -112,10 +112,14 @@ class OtherName(StableDiffusionPipeline):
 @pytest.mark.parametrize(
     ("kind", "stands_for", "message"),
     [
-        (LowerCase, False, "no gradient returns to a row of text_encoder: the word is cut off or"),
+        (
+            LowerCase,
+            False,
+            "no gradient reaches an embedding of text_encoder: the word is cut off or",
+        ),
         (LowerCase, False, "the prompt is changed on the way, such as to lower case"),
-        (CutsOff, True, "no gradient returns to a row"),
-        (NoGradient, True, "or encode_prompt switches gradients off"),
+        (CutsOff, True, "no gradient reaches an embedding"),
+        (NoGradient, True, "or encode_prompt disables gradients"),
         (AsksForMore, None, "ended with RuntimeError: this pipeline must be told the weather"),
         (OtherName, None, "it takes no prompt but text"),
     ],

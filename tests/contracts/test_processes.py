@@ -236,7 +236,7 @@ def test_nobody_waits_for_a_process_that_has_died(make, tmp_path):
 
     first, second = in_processes(2, work)
     assert second is None
-    assert "Error: Another process of this run has ended before its time" in first
+    assert "Error: Another process of this run ended too early" in first
     assert train(config).result.status == "finished"
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 3, 6, 9, 12]
@@ -268,8 +268,8 @@ def test_a_signal_to_any_process_stops_all_at_one_step(make, tmp_path, asked, nu
     assert not list((tmp_path / "run").glob("learned_embeds*"))
     events = []
     outcome = train(make(inversion=common), on_event=events.append)
-    assert Message("run", f"Going on from step {step}.") in events
-    said = "num_processes was 2 and is 1: the run goes on to the same rows but for rounding."
+    assert Message("run", f"Resuming from step {step}.") in events
+    said = "num_processes was 2 and is 1: the run continues; its result is the same up to rounding."
     assert Message("run", said) in events
     assert json.loads(record.read_text())["config"]["num_processes"] == 1
     assert_alike(facts(outcome.result), facts(whole))
@@ -329,7 +329,8 @@ def test_what_one_process_is_refused_all_are(make, photos, tmp_path):
 
 def test_a_step_of_fewer_samples_than_processes_is_refused(make):
     assert (
-        "2 processes take 1 of a step's 2 samples each" in dry_run(make(num_processes=2))["notes"]
+        "2 processes share each step's 2 samples, 1 per process"
+        in dry_run(make(num_processes=2))["notes"]
     )
     with pytest.raises(JobError, match=r"at most train_batch_size, 2, got 3.*-size 3 for"):
         dry_run(make(num_processes=3))
@@ -338,17 +339,19 @@ def test_a_step_of_fewer_samples_than_processes_is_refused(make):
 
 
 def test_setups_that_change_weights_train_in_one_process(make):
-    with pytest.raises(JobError, match="must train in one process, got 2"):
+    with pytest.raises(JobError, match="Cannot use 2 processes with setup"):
         dry_run(make(inversion={"setup": "lora-dreambooth"}, num_processes=2))
 
 
 def test_words_of_a_batch_train_in_one_process(make):
-    with pytest.raises(ConfigError, match="got num_processes 2; --cluster local --workers 2"):
+    with pytest.raises(
+        ConfigError, match=r"num_processes 2 for words .* --cluster local --workers 2"
+    ):
         train_many([make("a"), make("b", num_processes=2)])
 
 
 def test_processes_that_nobody_started_are_refused(make):
-    with pytest.raises(ConfigError, match="must be the number of processes at work, 1, got 2"):
+    with pytest.raises(ConfigError, match="must be the number of running processes, 1, got 2"):
         train(make(num_processes=2))
     with pytest.raises(ConfigError, match="num_processes must be 1 or more, got 0"):
         make(num_processes=0)
@@ -356,13 +359,13 @@ def test_processes_that_nobody_started_are_refused(make):
 
 def test_a_device_for_each_process(monkeypatch):
     assert check_device("cpu", 64).type == "cpu"
-    with pytest.raises(ConfigError, match="got the device 'cpu:0'; pass --device cuda or cpu"):
+    with pytest.raises(ConfigError, match=r"on the device 'cpu:0' .*; pass --device cuda or cpu"):
         check_device("cpu:0", 2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert check_device("cuda", 1).type == "cuda"
     with pytest.raises(ConfigError, match="at most the number of GPUs, 1, got 2"):
         check_device("cuda", 2)
-    with pytest.raises(ConfigError, match="got the device 'mps'"):
+    with pytest.raises(ConfigError, match="on the device 'mps'"):
         check_device("mps", 2)
 
 

@@ -115,5 +115,5 @@ def test_a_word_at_the_last_place_of_a_prompt_still_counts(backbone):
 
 def test_an_autoencoder_is_refused(folders, tmp_path):
     folder = folders["prx"] / "vae"
-    with pytest.raises(ModelError, match=r"PRXPixel draws pixels .* got --vae .*; leave it out"):
+    with pytest.raises(ModelError, match=r"--vae .* with PRXPixel because it draws pixels"):
         load_backbone(ModelConfig(model=str(folders["prx_pixel"]), device="cpu", vae=str(folder)))

@@ -45,7 +45,7 @@ def sampling(**fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sampling": sampling(negative_prompt="<nobody>")}, "only words that are loaded"),
+        ({"sampling": sampling(negative_prompt="<nobody>")}, "only loaded words"),
         ({"judge": "nowhere/at-all"}, "The judge must be a CLIP"),
         ({"prompt": "a photo of a cat on the moon next to my good cool clean {}"},
          "must fit"),
@@ -87,7 +87,7 @@ def test_a_family_says_what_it_cannot_be_drawn_with(folders):
 
     flux = load_backbone(ModelConfig(model=str(folders["flux"]), device="cpu"))
     flux.check_sampling(sampling())
-    with pytest.raises(ModelError, match="Flux takes no negative prompt, got 'blurry'"):
+    with pytest.raises(ModelError, match="negative prompt 'blurry' with Flux"):
         flux.check_sampling(sampling(negative_prompt="blurry"))
 
 
@@ -110,10 +110,10 @@ def vectors(**fields):
 @pytest.mark.parametrize(
     ("inversion", "fields", "message"),
     [
-        (vectors(num_vectors=75), {}, r"'a .* <cat>' must fit 75 tokens .*--num-vectors"),
-        (vectors(num_vectors=74, form="progressive"), {}, "<cat>' must fit 75 tokens"),
-        (vectors(num_negative_vectors=75, setup="dreamartist"), {}, "<cat-negative>' must fit 75"),
-        (vectors(num_vectors=70, setup="per-image"), {}, "with <cat-1>' must fit 75 tokens"),
+        (vectors(num_vectors=75), {}, r"'a .* <cat>' must fit into 75 tokens .*--num-vectors"),
+        (vectors(num_vectors=74, form="progressive"), {}, "<cat>' must fit into 75 tokens"),
+        (vectors(num_negative_vectors=75, setup="dreamartist"), {}, "negative>' must fit into 75"),
+        (vectors(num_vectors=70, setup="per-image"), {}, "with <cat-1>' must fit into 75 tokens"),
         (vectors(num_vectors=74, vectors_at="output"), {}, "<cat>' must fit"),
         (vectors(num_vectors=69, setup="lora-dreambooth"), {}, "<cat>' must fit"),
         (vectors(num_vectors=75, setup="pivotal"), {}, "<cat>' must fit"),
@@ -122,7 +122,7 @@ def vectors(**fields):
          "'a photo on the moon of my good cool clean <cat>' must fit"),
         (vectors(train_encoders=("t5",)), {}, "must name text encoders of the model"),
         (vectors(initializer_token="qxzvkw"), {}, "must be known to the model's tokenizer"),
-        (vectors(setup="captions-short"), {}, "needs descriptions of the thing"),
+        (vectors(setup="captions-short"), {}, "descriptions of the thing"),
         (vectors(setup="lora-dreambooth", tuning=TuningConfig(class_data_dir=Path("nowhere"))),
          {}, "nowhere"),
         (vectors(setup="lora-dreambooth", tuning=TuningConfig(rare_token="qxzvkw")), {},
@@ -137,7 +137,9 @@ def test_what_cannot_be_trained_is_refused(make, tmp_path, call, inversion, fiel
 def test_captions_that_are_too_long_are_refused(make, photos, tmp_path, call):
     for i in range(3):
         (photos / f"{i}.txt").write_text("a cat " * 40 + "and a <cat>")
-    refused(call, make(inversion=vectors()), r"a <cat>' must fit 75 tokens .* got 83", tmp_path)
+    refused(
+        call, make(inversion=vectors()), r"a <cat>' must fit into 75 tokens .* got 83", tmp_path
+    )
     for i in range(3):  # what stands behind the word may be cut off
         (photos / f"{i}.txt").write_text("a <cat> and" + " a cat" * 40)
     call(make(inversion=vectors()))
@@ -152,7 +154,7 @@ def test_a_job_of_many_leaves_nothing_either(make, tmp_path):
     bad = make(inversion=vectors(num_vectors=75), output="bad")
     good = make(inversion=vectors(), output="good")
     found = train_many([bad, good])
-    assert "must fit 75 tokens" in found[0].error
+    assert "must fit into 75 tokens" in found[0].error
     assert found[1].outcome.result.status == "finished"
     assert not bad.output_dir.exists()
 
@@ -175,10 +177,10 @@ def test_what_the_loop_alone_refuses_leaves_nothing(make, tmp_path, monkeypatch)
 def test_the_loop_names_what_the_person_wrote(tiny_sd):
     config = InversionConfig(**vectors(num_vectors=75))
     pictures = torch.zeros(1, 3, tiny_sd.resolution, tiny_sd.resolution)
-    with pytest.raises(JobError, match=r"'a .* <cat>' must fit 75 tokens"):
+    with pytest.raises(JobError, match=r"'a .* <cat>' must fit into 75 tokens"):
         invert(tiny_sd, Job(name="a", pictures=pictures, config=config))
     tuned = dataclasses.replace(config, setup="lora-dreambooth", num_vectors=74)
-    with pytest.raises(JobError, match=r"'a .* <cat>' must fit 75 tokens"):
+    with pytest.raises(JobError, match=r"'a .* <cat>' must fit into 75 tokens"):
         method("lora-dreambooth")(tiny_sd, Job(name="a", pictures=pictures, config=tuned))
 
 
@@ -188,11 +190,11 @@ def test_the_loop_names_what_the_person_wrote(tiny_sd):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"inversion": InversionConfig(**SHORT, num_vectors=75)}, "<[ab]>' must fit 75"),
+        ({"inversion": InversionConfig(**SHORT, num_vectors=75)}, "<[ab]>' must fit into 75"),
         ({"inversion": InversionConfig(**SHORT, num_vectors=35)}, "a <a> and a <b>' must fit"),
         ({"placeholder_tokens": ("<a>", "dog")}, "must be new to the model, got 'dog'"),
         ({"initializer_tokens": ("cat", "qxzvkw")}, "must be known to the model's tokenizer"),
-        ({"inversion": InversionConfig(**SHORT, setup="xti")}, "must be of form 'rows', got 'xti'"),
+        ({"inversion": InversionConfig(**SHORT, setup="xti")}, "form must be 'rows' .*, got 'xti'"),
         ({"placeholder_tokens": ("<a>", "a b")}, "without spaces, got 'a b'"),
     ],
 )

@@ -92,7 +92,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_bits(make, tmp_pa
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()
     events = []
     resumed = train(make("run"), on_event=events.append)
-    assert Message("run", "Going on from step 7.") in events
+    assert Message("run", "Resuming from step 7.") in events
     assert resumed.result.status == "finished"
     assert torch.equal(rows(tmp_path / "run"), rows(tmp_path / "whole"))
     assert resumed.result.losses == whole.result.losses
@@ -123,7 +123,7 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(make, tmp_path):
 
     def again(event):
         if isinstance(event, Stepped) and event.step == 5:
-            with pytest.raises(InUseError, match="one writer at a time, got another at work"):
+            with pytest.raises(InUseError, match="another process is working there"):
                 train(make())
             told.append(event.step)
 
@@ -139,7 +139,7 @@ def test_a_run_and_a_mirror_have_one_writer(make, tmp_path):
 
     def elsewhere(event):
         if isinstance(event, Stepped) and event.step == 5:
-            with pytest.raises(InUseError, match="one writer at a time"):
+            with pytest.raises(InUseError, match="another process is working there"):
                 train(make("there", mirror=url))
             assert not (tmp_path / "there").exists()
 
@@ -306,7 +306,7 @@ def test_a_failed_start_leaves_nothing_behind(make, tmp_path):
 def test_a_folder_with_other_files_is_refused(make, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "diary.txt").write_text("dear diary")
-    with pytest.raises(RunError, match="must be empty or hold a run"):
+    with pytest.raises(RunError, match="must be empty or contain a run"):
         train(make())
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["diary.txt"]
 
@@ -320,7 +320,7 @@ def test_a_file_in_the_folders_place_is_refused(make, tmp_path):
 def test_too_little_room_is_said_before_training(make, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OutputError, match=r"must have 16 MB of room, got 1\.0 MB"):
+    with pytest.raises(OutputError, match=r"must have 16 MB of free disk space, got 1\.0 MB"):
         train(make())
 
 
@@ -354,8 +354,8 @@ def test_a_folder_that_vanishes_is_made_anew_and_the_run_goes_on(make, tmp_path)
 
     found = train(config, on_event=vanish)
     assert torch.equal(rows(found.folder), rows(whole.folder))
-    (said,) = [e.text for e in events if isinstance(e, Message) and "made anew" in e.text]
-    assert said.startswith(f"The folder {config.output_dir} was gone and is made anew")
+    (said,) = [e.text for e in events if isinstance(e, Message) and "created again" in e.text]
+    assert said.startswith(f"The folder {config.output_dir} was deleted and is created again")
     names = {path.name for path in config.output_dir.iterdir()}
     assert {"config.json", "state.safetensors", "learned_embeds.safetensors"} <= names
     assert train(config).was_finished  # and it is a run like any other
@@ -364,7 +364,7 @@ def test_a_folder_that_vanishes_is_made_anew_and_the_run_goes_on(make, tmp_path)
 def test_a_damaged_state_is_said(make, tmp_path):
     train(make(), on_event=Stop(5))
     (tmp_path / "run" / "state.safetensors").write_bytes(b"torn")
-    with pytest.raises(RunError, match="delete it to begin this run anew"):
+    with pytest.raises(RunError, match="delete it to start this run again"):
         train(make())
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(RunError, match="must be the record of a run"):
@@ -427,7 +427,7 @@ def test_another_machine_goes_on_from_a_mirror_with_the_same_rows(make, tmp_path
     shutil.rmtree(tmp_path / "here")  # that machine is gone
     events = []
     train(make("there", mirror=url), on_event=events.append)
-    assert Message("there", "Going on from step 7.") in events
+    assert Message("there", "Resuming from step 7.") in events
     assert torch.equal(rows(tmp_path / "there"), rows(tmp_path / "alone"))
     assert torch.equal(rows(tmp_path / "store" / "run"), rows(tmp_path / "alone"))
     again = train(make("third", mirror=url))

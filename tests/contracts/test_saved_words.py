@@ -267,7 +267,7 @@ def test_what_cannot_be_done_is_said_and_the_run_goes_on(make, tmp_path):
     listen = at(5, ask)
     assert train(make(), on_event=listen).result.status == "finished"
     said = [event.text for event in listen.told if isinstance(event, Message)]
-    assert any("cannot be done: " in text and "must be writable" in text for text in said)
+    assert any("Cannot do what was asked: " in text and "must be writable" in text for text in said)
     assert not (tmp_path / "run" / "save-now").exists()
 
 

@@ -138,7 +138,7 @@ def test_a_study_whose_jobs_all_failed_may_be_corrected(make, tmp_path):
     ended = grid.run(study, on_event=Events())
     assert len(ended.failed) == 2
     reason = json.loads(work.failure_file(study.folder, ended.failed[0]).read_text())["error"]
-    assert "S*' must fit 75 tokens" in reason
+    assert "S*' must fit into 75 tokens" in reason
     short = dataclasses.replace(long, num_vectors=2)
     found = grid.run(make(tmp_path / "s", setups=("one-word",), inversion=short), on_event=Events())
     assert len(found.done) == 2
@@ -154,7 +154,7 @@ def test_a_job_that_fails_leaves_its_reason_and_the_rest_goes_on(make, tmp_path)
     assert {s.setup for s in ended.failed} == {"captions-short"}
     assert len(ended.done) == 4
     reason = json.loads(work.failure_file(study.folder, ended.failed[0]).read_text())["error"]
-    assert "needs descriptions" in reason
+    assert "because it has no descriptions" in reason
     again = Events()
     assert len(grid.run(study, on_event=again).failed) == 2
     assert not again
@@ -172,7 +172,7 @@ def test_a_word_that_cannot_be_trained_fails_its_own_job(make, tmp_path, concept
     (folder / "letter.txt").write_text("in the way")
     ended = grid.run(study, on_event=Events())
     assert [s.name for s in ended.failed] == [spec.name]
-    assert "must be empty or hold a run" in work.failure_file(study.folder, spec).read_text()
+    assert "must be empty or contain a run" in work.failure_file(study.folder, spec).read_text()
 
 
 def test_people_can_be_asked_about_what_a_study_wrote(make, tmp_path):
@@ -290,7 +290,7 @@ def test_the_command_plans_runs_and_reports(
         assert (tmp_path / "s" / name).is_file()
     assert "one-word" in json.loads((tmp_path / "sum.json").read_text())["scores"]["objects"]
     assert main.main([*arguments[:-1], "none", "--setups", "captions-long"]) == 1
-    assert "needs descriptions" in capsys.readouterr().out
+    assert "because it has no descriptions" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -366,7 +366,7 @@ def test_a_disk_without_room_for_runs_stops_the_study_and_fails_no_job(make, tmp
     usage = shutil.disk_usage("/")._replace(free=1_000_000)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(OutputError, match="must have 16 MB of room"):
+        with pytest.raises(OutputError, match="must have 16 MB of free disk space"):
             grid.run(study, on_event=Events())
     assert grid.standing(study).failed == []
     assert len(grid.run(study, on_event=Events()).done) == len(study.specs)
@@ -377,7 +377,7 @@ def test_a_word_that_another_process_trains_stops_the_study_and_fails_no_job(mak
     grid.claim(study).release()
     with (
         hold(study.folder / "runs" / study.specs[0].run),
-        pytest.raises(InUseError, match="one writer at a time"),
+        pytest.raises(InUseError, match="another process is working there"),
     ):
         grid.run(study, on_event=Events())
     assert grid.standing(study).failed == []

@@ -94,7 +94,7 @@ def test_a_tracker_that_cannot_write_is_said_before_the_first_step(make, tmp_pat
     config = make(report_to=("csv",))
     train(make(), on_event=stop_at(5))
     (tmp_path / "run" / "tracking").write_text("in the way")
-    with pytest.raises(OutputError, match=r"The tracker 'csv' cannot begin because of: .* a file"):
+    with pytest.raises(OutputError, match=r"Cannot start the tracker 'csv': .* a file"):
         train(config)
     assert train(make()).result.status == "finished"  # trackers may come and go
 
@@ -112,11 +112,14 @@ def test_a_tracker_that_fails_in_mid_run_is_given_up_and_the_run_goes_on(make, t
 
     outcome = train(make(report_to=("csv",)), on_event=on_event)
     assert outcome.result.status == "finished"
-    assert len([text for text in said if text.startswith("The tracker 'csv' is given up: ")]) == 1
+    assert (
+        len([text for text in said if text.startswith("The tracker 'csv' is off from now on: ")])
+        == 1
+    )
     assert formats.load_concept(tmp_path / "run").rows
 
 
 def test_a_package_that_is_missing_is_named(make, tmp_path):
-    with pytest.raises(ConfigError, match=r"'wandb' needs a package .*; `pip install wandb`"):
+    with pytest.raises(ConfigError, match=r"'wandb' because .*; pip install wandb"):
         dry_run(make(report_to=("wandb",)))
     assert not (tmp_path / "run").exists()

@@ -326,10 +326,13 @@ def test_parted_into_passes_they_give_the_same_rows(tiny_sd, monkeypatch):
         ({"keep_tokens": -1}, "keep_tokens must be 0 or more, got -1"),
         ({"random_crops": 65}, r"random_crops must be in 0..64, got 65"),
         ({"crop_scale": 1.0}, r"crop_scale must be in \(0, 1\), got 1.0"),
-        ({"vectors_at": "output", "shuffle_caption": True}, "alone, got .* with shuffle_caption"),
+        (
+            {"vectors_at": "output", "shuffle_caption": True},
+            "vectors_at 'output' with shuffle_caption",
+        ),
         (
             {"vectors_at": "output", "caption_tag_dropout_rate": 0.1},
-            "alone, got .* with caption_tag_dropout_rate",
+            "vectors_at 'output' with caption_tag_dropout_rate",
         ),
     ],
 )
@@ -341,8 +344,12 @@ def test_settings_out_of_range_are_refused(fields, message):
 @pytest.mark.parametrize(
     ("captions", "fields", "message"),
     [
-        (None, {"shuffle_caption": True}, "shuffle_caption must go with captions that have tags"),
-        (("<a>",) * 3, {"caption_tag_dropout_rate": 0.1}, "caption_tag_dropout_rate must go with"),
+        (
+            None,
+            {"shuffle_caption": True},
+            "shuffle_caption in job .* because its captions have no tags",
+        ),
+        (("<a>",) * 3, {"caption_tag_dropout_rate": 0.1}, "Cannot use caption_tag_dropout_rate"),
         (
             ("a <a>, b",) * 3,
             {"shuffle_caption": True, "keep_tokens": 1},

@@ -220,7 +220,7 @@ def test_the_words_are_berts_own(checkpoint, tmp_path):
     assert backbone.pipeline.tokenizer.model_max_length == 77
     (tmp_path / "vocab.txt").rename(tmp_path / "words.txt")
     with pytest.raises(
-        ModelError, match=r"put the vocab\.txt of google-bert/bert-base-uncased besi"
+        ModelError, match=r"put the vocab\.txt of google-bert/bert-base-uncased next"
     ):
         load_backbone(ModelConfig(model=str(path), device="cpu"))
     folder = tmp_path / "pipeline"

@@ -244,10 +244,10 @@ class Hit:
 
 def test_a_file_that_would_run_code_is_refused(small, tmp_path, capsys):
     torch.save({"state_dict": small, "callbacks": Hit()}, tmp_path / "last.ckpt")
-    with pytest.raises(ModelError, match="must be a whole VQModel of taming-transformers"):
+    with pytest.raises(ModelError, match="must be a complete VQModel of taming-transformers"):
         taming.load(tmp_path / "last.ckpt")
     (tmp_path / "raw.ckpt").write_bytes(pickle.dumps(Hit()))
-    with pytest.raises(ModelError, match="must be a whole VQModel"):
+    with pytest.raises(ModelError, match="must be a complete VQModel"):
         taming.load(tmp_path / "raw.ckpt")
     assert "a file has run code" not in capsys.readouterr().out
 
@@ -267,11 +267,11 @@ def without(tensors, *names):
                     "quantize.proj.bias": torch.zeros(24),
                 }
             ),
-            r"lacks the tensor quantize\.embedding\.weight, and holds decoder\.conv_in\.bias",
+            r"lacks the tensor quantize\.embedding\.weight, and contains decoder\.conv_in\.bias",
         ),
         (  # a transformer with its VQGAN
             lambda t: {f"first_stage_model.{n}": v for n, v in t.items()},
-            r"lacks the tensor quantize\.embedding\.weight, and holds first_stage_model\.",
+            r"lacks the tensor quantize\.embedding\.weight, and contains first_stage_model\.",
         ),
         (
             lambda t: without(t, "encoder.down.1.attn.0.k.bias", "decoder.norm_out.bias"),
@@ -279,7 +279,7 @@ def without(tensors, *names):
         ),
         (
             lambda t: t | {"transformer.head.weight": torch.zeros(2)},
-            r"holds tensors of something else, transformer\.head\.weight$",
+            r"contains tensors of something else, transformer\.head\.weight$",
         ),
         (
             lambda t: t | {"quant_conv.weight": torch.zeros(6, 13, 1, 1)},

@@ -282,7 +282,9 @@ def test_a_limit_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
 
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
     with hold(tmp_path / "run"):
-        with pytest.raises(InUseError, match=rf"got another at work there \(process {os.getpid()}"):
+        with pytest.raises(
+            InUseError, match=rf"another process is working there \(process {os.getpid()}"
+        ):
             hold(tmp_path / "run", wait_s=0)
         with hold(tmp_path):  # a folder above is another folder
             pass
@@ -325,7 +327,7 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with pytest.warns(UserWarning, match="keeps no locks"):
+    with pytest.warns(UserWarning, match="has no locks"):
         held = hold(tmp_path)
     write_atomic(tmp_path / "x", b"1")
     held.release()
@@ -346,7 +348,7 @@ def test_a_file_that_could_not_be_written_is_refused_and_nothing_is_made(tmp_pat
     (tmp_path / "file").write_text("x")
     for path, reason in (
         (tmp_path, "a folder"),
-        (tmp_path / "file" / "below.json", "in a folder's place"),
+        (tmp_path / "file" / "below.json", "where a folder is needed"),
         (tmp_path / ("long" * 100), "File name too long"),
     ):
         with pytest.raises(_files.OutputError, match=f"must be a file .* got .*{reason}"):

@@ -150,7 +150,7 @@ def test_prompt_files(tmp_path):
     assert read_prompts(path) == ("a S* on the moon", "a S* at sea")
     assert expanded(["a S*", str(path)], {}) == ("a S*", "a S* on the moon", "a S* at sea")
     path.write_text("# nothing\n")
-    with pytest.raises(PromptError, match="one prompt a line, got none"):
+    with pytest.raises(PromptError, match="one prompt per line, got none"):
         read_prompts(path)
     with pytest.raises(PromptError, match="readable text file"):
         read_prompts(tmp_path / "missing.txt")

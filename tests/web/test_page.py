@@ -126,7 +126,7 @@ def test_a_word_from_dropped_pictures_to_a_file_for_every_tool(served, tab, mugs
         tab.locator("#library-layout").get_by_text(tool, exact=True).click()
         tab.click("#library-away")
         if layout == "invokeai":  # which has no place for rows so narrow
-            says(tab, "library-said", "InvokeAI takes a word for one CLIP encoder")
+            says(tab, "library-said", "for InvokeAI because it takes a word for one CLIP encoder")
             continue
         says(tab, "library-said", f"For {tool}.")
         with tab.expect_download() as download:

@@ -197,9 +197,9 @@ def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs,
     kept, course = run.state.path.read_bytes(), run.course()
     desk.teach(config)  # too soon
     until(lambda: desk.standing("mug").phase == "failed")
-    assert "must have 16 MB of room" in desk.standing("mug").text or "must be writable" in (
-        desk.standing("mug").text
-    )
+    assert "must have 16 MB of free disk space" in desk.standing(
+        "mug"
+    ).text or "must be writable" in (desk.standing("mug").text)
     assert run.state.path.read_bytes() == kept
     clear()
     desk.teach(config)
@@ -223,7 +223,7 @@ def test_a_folder_that_vanishes_in_mid_run_is_made_anew(desk, mugs, tmp_path):
         until(run.state.path.is_file)
         line = _line(desk.standing("mug"), run)
         assert line.startswith("Step ")
-        assert f"The folder {config.output_dir} was gone and is made anew" in line
+        assert f"The folder {config.output_dir} was deleted and is created again" in line
         step = desk.standing("mug").step
         desk.stop("mug")
         until(lambda: desk.standing("mug").phase == "stopped")

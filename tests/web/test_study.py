@@ -198,7 +198,7 @@ def test_the_same_person_is_taken_once(opened, answers_file):
     ):
         code, text = asked(served, place, other)
         assert code == 409
-        assert "has filled in match-001 before" in json.loads(text)["text"]
+        assert "has already filled in match-001" in json.loads(text)["text"]
         assert not json.loads(text)["again"]
     assert asked(served, "/study/first/likeness-001.html", answered(
         key, "likeness-001", participant="ann"))[0] == 200  # fmt: skip
@@ -235,7 +235,7 @@ def test_answers_that_cannot_be_written_are_not_said_to_have_arrived(opened, ans
     code, text = asked(served, "/study/first/match-001.html", answered(key, "match-001"))
     answers_file.rmdir()
     assert (code, json.loads(text)["taken"], json.loads(text)["again"]) == (503, False, True)
-    assert "answers.sqlite cannot be written because" in json.loads(text)["text"]
+    assert "Cannot write answers.sqlite because" in json.loads(text)["text"]
 
 
 def test_a_folder_without_forms_is_no_study(tmp_path):
@@ -287,7 +287,7 @@ def test_a_form_is_filled_in_and_sent(opened, answers_file, phone):
     assert answers.examine(key, content).failed_checks == 0
     assert phone.inner_text("#code") == content["code"]
     fill_in(phone, address, key)  # once more
-    until(lambda: "ann has filled in match-001 before" in phone.inner_text("#sent"))
+    until(lambda: "ann has already filled in match-001" in phone.inner_text("#sent"))
     assert not phone.locator("#code").is_visible()
     assert phone.problems == []
 
@@ -296,7 +296,7 @@ def test_answers_are_not_lost_where_the_server_does_not_take_them(opened, answer
     served, key = opened
     answers_file.mkdir()
     fill_in(phone, f"{served.url}/study/first/match-001.html", key)
-    until(lambda: "cannot be written" in phone.inner_text("#sent"))
+    until(lambda: "Cannot write" in phone.inner_text("#sent"))
     assert not phone.locator("#code").is_visible()
     with phone.expect_download() as waited:
         phone.click("#download")

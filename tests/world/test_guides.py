@@ -32,7 +32,7 @@ def test_the_guide_is_another_pair_than_the_judge(name):
     guide = Guide.load(None, name, device=CPU)
     assert (guide.name, guide.tower) == ("microworld's guide", "clip_guide")
     assert guide.size == weights.card(name)["sizes"]["size_px"]
-    with pytest.raises(GuideError, match="must not be the CLIP that judges"):
+    with pytest.raises(GuideError, match="because it is also the judge"):
         Guide.load(str(weights.judge_folder(name)), name, device=CPU)
 
 

@@ -103,7 +103,7 @@ def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
     (last,) = [line for line in err.splitlines() if line.startswith("learning ━")]
     assert "left" not in last  # it stopped early
     text = (folder / "report.html").read_text()
-    for heading in ("What it was shown", "What it draws", "Scores", "How it was learned", "Curves",
+    for heading in ("Training pictures", "Pictures of the word", "Scores", "Training", "Curves",
                     "Again"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
     assert "oneword train --train-data-dir" in text

@@ -64,24 +64,24 @@ class _Seeded:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoArguments:
-    """Learn a held-out thing from five shipped pictures, or your own one, draw with the word, score it."""
+    """Learn a thing from five pictures that come with the package, or from a picture of your own, then draw with the word and score it."""
 
     concept: Literal["gold-mug", "parrot", "snowman"] | None = None
-    """What to learn: things that the embedded model has never seen; unset: gold-mug, or on a model of the second world the rocket that artists drew."""
+    """What to learn (default: gold-mug, or with a model of the second world the rocket that artists drew). The embedded model has never seen these things."""
     thing: str | None = None
-    """Any other held-out thing of the model's world, such as windmill, which is drawn; the nearest names are offered."""
+    """Any other held-out thing of the model's world, such as windmill. Its pictures are drawn first."""
     picture: Path | None = None
-    """A picture of your own to learn in their place, best a transparent PNG of a mascot or sticker: it is set on other grounds at each step."""
+    """Picture of your own to learn instead, ideally a transparent PNG of a mascot or sticker. Each step puts it on another background."""
     model: EmbeddedOrFolder = "microworld"
-    """Which embedded model, or the folder of one."""
+    """Embedded model, or the folder of one."""
     output_dir: Path = Path("oneword-demo")
-    """Folder for everything; run the same command again to go on or to score anew."""
+    """Folder for all results. Run the same command again to resume, or to score again."""
     seed: int = 0
-    """Seed of the training and first seed of the pictures."""
+    """Random seed of the training, and first seed of the pictures."""
     num_images_per_prompt: int = 8
-    """Pictures drawn for each prompt of each row of the scores."""
+    """Number of pictures for each prompt in each row of the scores."""
     json: Path | None = None
-    """File for the scores."""
+    """JSON file for the scores."""
 
     def __post_init__(self) -> None:
         require(
@@ -101,11 +101,11 @@ class _Training(TrainConfig):
     """What one word and many have in common."""
 
     dry_run: bool = False
-    """Print everything that would be done, and stop."""
+    """Print what would be done, and stop."""
     preview_pictures: bool = False
-    """Write a sheet of what the model will see (cut, masks, captions), and stop; of the model only its settings are read."""
+    """Write a sheet of what the model will see (crops, masks, captions), and stop. It reads only the model's settings, not its weights."""
     json: Path | None = None
-    """File for the outcome in numbers."""
+    """JSON file for the results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,20 +116,20 @@ class TrainArguments(_Training):
     """
 
     push_to_hub: bool = False
-    """Upload the word with its card and last preview to the Hub when it is learned."""
+    """Upload the word, with its card and last preview, to the Hub after training."""
     hub_model_id: str | None = None
-    """Repository of push_to_hub, OWNER/NAME, or NAME for one of your own; unset: named as the run folder."""
+    """Repository for push_to_hub: OWNER/NAME, or NAME for one of your own (default: the name of the run folder)."""
     hub_token: str | None = None
-    """Token of push_to_hub that may write; unset: that of hf auth login or HF_TOKEN."""
+    """Hub token with write access, for push_to_hub (default: from hf auth login or HF_TOKEN)."""
     save_as_full_pipeline: bool = False
-    """Write the whole pipeline with the word in it into the run folder as well, for tools that load pipelines and no word's file (gigabytes)."""
+    """Also save the whole pipeline, with the word in it, to the run folder (gigabytes). It is for tools that load pipelines but no word files."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
             self.mirror is None or not self.save_as_full_pipeline,
-            "A mirror holds the run and no model, got save_as_full_pipeline with --mirror; leave "
-            "one of them out.",
+            "Cannot use save_as_full_pipeline with --mirror because a mirror holds the run but no "
+            "model; leave one of them out.",
         )
 
 
@@ -142,23 +142,24 @@ class JobsArguments(_Training):
     """
 
     jobs: Path = Path()
-    """Folder with a folder of pictures for each word, or a TOML file with a [[jobs]] table for each, whose keys are options of oneword train."""
+    """Folder with one subfolder of pictures per word, or a TOML file with one [[jobs]] table per word. The keys of a table are options of oneword train."""
     slots: str = "auto"
-    """Words that train at once in one batch; auto: as many as a GPU's memory holds, 4 on a CPU."""
+    """Number of words to train at once in one batch; "auto" is as many as fit into the GPU's memory, or 4 on a CPU."""
     cluster: str | None = None
-    """Train on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folders, or --mirror for what is written."""
+    """Train on Ray: local, auto (the cluster this machine belongs to) or an address. All machines must see the folders; for what is written, --mirror also works."""
     workers: int | None = None
-    """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
+    """Number of workers of the cluster (default: one per GPU, or one per core without GPUs)."""
     train_data_dir: Annotated[Path, tyro.conf.Suppress] = Path()
     num_processes: int = 1
-    """For one word alone: many are shared among processes by --cluster local --workers N."""
+    """Only for a single word. To share many words among processes, use --cluster local --workers N."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateArguments(AnnotateConfig):
-    """Caption pictures and mark the thing in them: oneword pictures FOLDER --caption-with MODEL.
+    """Caption pictures and mask the thing in them: oneword pictures FOLDER --caption-with MODEL.
 
-    They lie beside the pictures, where training finds them; a sheet shows them all. Correct them.
+    The files go next to the pictures, where training finds them. A sheet shows them all: check and
+    correct them.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -167,106 +168,106 @@ class AnnotateArguments(AnnotateConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateArguments(GenerateConfig):
-    """Draw pictures: every prompt with every seed. Each PNG carries what made it."""
+    """Draw pictures: every prompt with every seed. Each PNG stores the settings that made it."""
 
     json: Path | None = None
-    """File for the list of pictures with their settings."""
+    """JSON file for the list of pictures with their settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditArguments(EditConfig):
-    """Edit a picture: inside a mask, drawn over as a whole, or inverted and drawn again."""
+    """Edit a picture: inside a mask, as a whole, or by DDIM inversion."""
 
     picture: tyro.conf.Positional[Path]
     """The picture to edit."""
     json: Path | None = None
-    """File for the list of edits with their settings."""
+    """JSON file for the list of edits with their settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments(EvaluateConfig):
-    """Score a concept beside its initialiser, the best existing noun and the training pictures."""
+    """Score a word next to its initializer, the best existing noun and the training pictures."""
 
     json: Path | None = None
-    """File for the scores."""
+    """JSON file for the scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChooseArguments(ChooseConfig):
-    """Pick one of the words that a run has saved on its way: oneword choose RUN --step 500.
+    """Pick one of the words that a run saved during training: oneword choose RUN --step 500.
 
-    Without a step or a score, draws all of them on one sheet and lists them with their losses.
+    Without --step or --by, it draws all of them on one sheet and lists their losses.
     """
 
     run: tyro.conf.Positional[Path]
     """Run folder of oneword train with --save-steps."""
     json: Path | None = None
-    """File for the list of words with their losses and scores."""
+    """JSON file for the list of words with their losses and scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyArguments(StudyConfig):
-    """Compare ways to find a word, over concepts and seeds, by the paper's protocol.
+    """Compare ways to learn a word, over concepts and seeds, by the paper's protocol.
 
-    Run the same command again to go on; the report is written anew each time.
+    Run the same command again to resume. It writes a new report each time.
     """
 
     prompts: Literal["paper", "paper-figures", "dreambench", "microworld"] | None = None
-    """Evaluation prompts; unset: microworld on the embedded models, paper elsewhere."""
+    """Evaluation prompts (default: microworld on the embedded models, paper elsewhere)."""
     dry_run: bool = False
-    """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
+    """Print the plan and its cost, estimated from a few timed steps and pictures, and stop."""
     rows: Path | None = None
-    """Take the rows of this results.jsonl (or .gz) in as done jobs first: the report of kept rows, or a study that goes on from them."""
+    """Import the rows of this results.jsonl (or .gz) as finished jobs. Use it to report kept rows, or to continue a study from them."""
     report: bool = False
-    """Write the report of what is done, and stop."""
+    """Write the report of the finished jobs, and stop."""
     markdown: Path | None = None
-    """Page to put the results into, between the lines <!-- study: begin --> and <!-- study: end -->; its figures and results.jsonl.gz go into --figures-dir."""
+    """Page to write the results into, between the lines <!-- study: begin --> and <!-- study: end -->. Its figures and results.jsonl.gz go to --figures-dir."""
     figures_dir: Path | None = None
-    """Folder for the figures and rows of --markdown; unset: beside the page, with its name."""
+    """Folder for the figures and rows of --markdown (default: next to the page, with its name)."""
     json: Path | None = None
-    """File for the plan, or for the results in short."""
+    """JSON file for the plan, or for a summary of the results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebArguments(WebConfig):
-    """Open the page: teach, draw, edit and keep words in the browser. Ctrl-C ends it."""
+    """Open the page in the browser: teach, draw with, edit with and keep words. Ctrl-C ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserStudyMakeArguments(UserStudyConfig):
-    """Write both questionnaires about a study's pictures: by likeness, and by match to a text."""
+    """Write both questionnaires about a study's pictures: one on similarity, one on the match to a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserStudyReadArguments:
-    """Check people's answers, and say how the models rank, with intervals, tests and a figure."""
+    """Check people's answers and rank the models, with intervals, tests and a figure."""
 
     answers: tyro.conf.Positional[tuple[Path, ...]]
     """Answer files, folders of them, or the answers.sqlite of oneword web."""
     forms: Path = Path("oneword-userstudy")
-    """Folder of the questionnaires, with their key."""
+    """Folder with the questionnaires and their answer key."""
     output_dir: Path = Path("oneword-userstudy-results")
     """Folder for the report, the figure and the tables."""
     json: Path | None = None
-    """File for the numbers, besides results.json of that folder."""
+    """JSON file for the numbers, in addition to results.json in that folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserStudyCaptionsArguments:
-    """Write a page on which people describe a thing; with --answers, its descriptions.json."""
+    """Write a page where people describe a thing. With --answers: write its descriptions.json."""
 
     pictures: tyro.conf.Positional[Path]
-    """Folder of the thing's pictures, four or more."""
+    """Folder with four or more pictures of the thing."""
     answers: tuple[Path, ...] = ()
-    """Answer files of that page, or the answers.sqlite of oneword web: together five short and five long descriptions, which are written beside the pictures."""
+    """Answer files of that page, or the answers.sqlite of oneword web. They must contain five short and five long descriptions, which are written next to the pictures."""
     output_dir: Path = Path("oneword-userstudy")
     """Folder for the page."""
     each: int = 5
-    """Short and as many long descriptions that one person writes, 1 to 5."""
+    """Number of short descriptions that one person writes, 1 to 5, and the same number of long ones."""
     seed: int = 0
-    """Seed of which four pictures are shown."""
+    """Random seed that picks the four pictures to show."""
     consent: Path | None = None
-    """Text file with what people agree to; unset: a short text of our own."""
+    """Text file with the consent text (default: a short text of our own)."""
 
     def __post_init__(self) -> None:
         require(1 <= self.each <= 5, f"each must be 1 to 5, got {self.each}.")
@@ -275,168 +276,168 @@ class UserStudyCaptionsArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTrainArguments(EncoderConfig):
-    """Train an encoder, which makes a word of 1 to 25 pictures at once. Run it again to go on.
+    """Train an encoder, which turns 1 to 25 pictures into a word at once. Run it again to resume.
 
-    For a model's words: oneword train --initializer encoder --encoder FOLDER, or --setup encoder.
+    To use it: oneword train --initializer encoder --encoder FOLDER, or --setup encoder.
     """
 
     json: Path | None = None
-    """File for the outcome in numbers."""
+    """JSON file for the results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PalavraTrainArguments(PalavraTrainConfig):
-    """Learn the maps of a CLIP from which its words begin (PALAVRA, stage A); run again to go on.
+    """Train the maps of a CLIP from which its words start (PALAVRA, stage A). Run it again to resume.
 
-    From a folder of folders of pictures, one for each class, or on microworld from its own scenes.
+    It trains on a folder with one subfolder of pictures per class, or on microworld's own scenes.
     """
 
     json: Path | None = None
-    """File for the outcome in numbers."""
+    """JSON file for the results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipDiffusionArguments(ClipDiffusionConfig):
-    """Draw by diffusion that a CLIP guides towards a text: the paper's comparison in Figure 5.
+    """Draw by CLIP-guided diffusion: the paper's comparison in Figure 5.
 
-    On a text-to-image model its own denoiser draws, which gets an empty prompt.
+    With a text-to-image model, its own denoiser draws, with an empty prompt.
     """
 
     prompts: tyro.conf.Positional[tuple[str, ...]]
-    """What the pictures show, each in quotes; they may hold words of --concepts."""
+    """Prompts, each in quotes. They may contain words from --concepts."""
     json: Path | None = None
-    """File for the list of pictures with their settings."""
+    """JSON file for the list of pictures with their settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PalavraWordArguments(PalavraWordConfig):
-    """Learn a word of a CLIP from a few pictures (PALAVRA, stage B); run again to go on."""
+    """Learn a word of a CLIP from a few pictures (PALAVRA, stage B). Run it again to resume."""
 
     json: Path | None = None
-    """File for the outcome in numbers."""
+    """JSON file for the results."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PalavraFindArguments(PalavraFindConfig):
-    """Say how well a CLIP's word finds pictures of its thing: oneword palavra find WORD."""
+    """Measure how well a CLIP's word finds pictures of its thing: oneword palavra find WORD."""
 
     concept: tyro.conf.Positional[Path]
     """File or folder of the word."""
     held_out: HeldOutName | None = None
-    """Held-out concept of the embedded models' world, in place of both folders: five pictures of it, drawn among pictures of its noun."""
+    """Held-out concept of the embedded models' world to use instead of both folders. Draws five pictures of it among pictures of its noun."""
     json: Path | None = None
-    """File for the numbers."""
+    """JSON file for the numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANCLIPArguments(VQGANCLIPConfig):
-    """Draw as VQGAN-CLIP does: oneword baseline vqgan-clip "a photo of a mug" --pictures FOLDER.
+    """Draw with VQGAN-CLIP: oneword baseline vqgan-clip "a photo of a mug" --pictures FOLDER.
 
-    A picture's codes are moved until a CLIP finds it near to the text, and to the pictures if there
-    are some. Nothing is learned that could draw another picture.
+    It optimises a picture's codes until CLIP finds the picture similar to the text, and to the given
+    pictures. It learns nothing that could draw another picture.
     """
 
     prompts: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to draw, each in quotes; "a mug | a photo:0.5" draws towards two texts, the second with half the weight."""
+    """Prompts, each in quotes. "a mug | a photo:0.5" draws towards two texts, the second with half the weight. "a mug:1:0.6" ignores distances below 0.6."""
     json: Path | None = None
-    """File for the list of pictures with their settings."""
+    """JSON file for the list of pictures with their settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariationsArguments(VariationsConfig):
-    """Vary pictures with a model that a picture guides: oneword baseline variations PICTURE ...
+    """Vary pictures with an image-guided model: oneword baseline variations PICTURE ...
 
-    Nothing is learned. What DALL-E 2 does in the paper's figure 3, with models that are published.
+    This is what DALL-E 2 does in the paper's figure 3, with published models. Nothing is learned.
     """
 
     pictures: tyro.conf.Positional[tuple[Path, ...]]
-    """The pictures, each of which is varied."""
+    """Pictures to vary."""
     json: Path | None = None
-    """File for the list of variations with their settings."""
+    """JSON file for the list of variations with their settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectorArguments(ProjectorConfig):
-    """Train a projector, with which a model of this package varies pictures. Run again to go on.
+    """Train a projector, with which a model of this package varies pictures. Run it again to resume.
 
-    Its network turns a picture's CLIP features into vectors that the frozen model reads in a word's
-    place, trained by equation 2.
+    The network turns a picture's CLIP features into vectors that the frozen model reads in place of
+    a word. The loss is the paper's equation 2.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComposeArguments(ComposeConfig):
-    """Learn several words together, so that they can stand in one picture.
+    """Learn several words together, so that they can appear in one picture.
 
-    Words learned apart can be drawn together, too: oneword generate --concepts A B.
+    Words learned separately can also be drawn together: oneword generate --concepts A B.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class DebiasArguments(DebiasConfig):
-    """Learn a fairer word from a small diverse set: oneword debias WORD --images FOLDER.
+    """Learn a fairer word from a small diverse set of pictures: oneword debias WORD --images FOLDER.
 
-    Draws the old word and the new one with the same seeds, and reports who is shown.
+    It draws the old and the new word with the same seeds, and reports who is shown.
     """
 
     json: Path | None = None
-    """File for the numbers."""
+    """JSON file for the numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicroworldTrainArguments(_Seeded):
-    """Run the recipe that makes the embedded model; run it again to go on."""
+    """Run the recipe that makes an embedded model. Run it again to resume."""
 
     model: Embedded = "microworld"
-    """What to make."""
+    """Model to make."""
     output_dir: Path = Path("microworld-work")
-    """Work folder: resumable states, finished parts, latents."""
+    """Work folder for resumable states, finished parts and latents."""
     minutes: float = 60.0
-    """Time budget of this call, minutes."""
+    """Time budget of this call, in minutes."""
     stages: tuple[Stage, ...] = ()
-    """Stages to run, in order; none: all."""
+    """Stages to run, in order. Without it: all."""
     from_scratch: bool = False
-    """Ignore the landed weights; otherwise every finished stage starts from them."""
+    """Ignore the published weights. Otherwise every finished stage starts from them."""
     device: str = "cpu"
-    """torch device."""
+    """Torch device."""
     num_processes: int = 1
-    """CPU processes of one thread each that share a batch."""
+    """Number of CPU processes, of one thread each, that share a batch."""
     seed: int = 0
-    """Seed of the weights and of every batch."""
+    """Random seed of the weights and of every batch."""
     denoiser_samples: int | None = None
-    """Pictures that the denoiser sees in this stage, over the last third of which its rate falls; unset: the recipe's."""
+    """Number of pictures that the denoiser sees in this stage (default: the recipe's). Its learning rate falls over the last third."""
     oracle_samples: int | None = None
-    """Pictures for which the oracle is trained on from its landed weights; unset: it is taken as it is."""
+    """Number of pictures to train the oracle on, starting from its published weights (default: none, use it as it is)."""
     world: Literal[1, 2] | None = None
-    """Version of the world that the oracle learns to read; unset: the landed model's."""
+    """Version of the world that the oracle learns to read (default: the published model's)."""
     land: Path | None = None
-    """Folder in which to put the finished model together afterwards."""
+    """Folder to put the finished model into."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicroworldEvaluateArguments(_Seeded):
-    """Read generated pictures back and compare with the truth of their prompts."""
+    """Read generated pictures with the oracle and compare them with their prompts."""
 
     model: EmbeddedOrFolder = "microworld"
-    """Which embedded model, or the folder of one."""
+    """Embedded model, or the folder of one."""
     num_prompts: int = 500
-    """Prompts that never occurred in training, one picture each."""
+    """Number of prompts that never occurred in training, with one picture each."""
     num_people: int = 100
-    """Pictures of each profession whose appearance the world biases."""
+    """Number of pictures of each profession whose appearance is biased in the world."""
     seed: int = 0
-    """Seed of the prompts and pictures."""
+    """Random seed of the prompts and pictures."""
     guidance_scale: float | None = None
-    """Classifier-free guidance; unset: the model's default."""
+    """Guidance scale (default: the model's own). 1 turns guidance off."""
     num_inference_steps: int | None = None
-    """Denoising steps; unset: the model's default."""
+    """Number of denoising steps (default: the model's own)."""
     batch_size: int = 16
     """Pictures drawn at once."""
     json: Path | None = None
-    """File for the numbers."""
+    """JSON file for the numbers."""
     output_dir: Path | None = None
-    """Folder for the contact sheets: generated and drawn."""
+    """Folder for the contact sheets of generated and drawn pictures."""
     save_to_card: bool = False
-    """Write the scores into the embedded model's card."""
+    """Write the scores to the embedded model's card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,45 +445,45 @@ class PicturesArguments(_Seeded):
     """Draw a held-out concept, which the embedded model has never seen."""
 
     concept: HeldOutName
-    """Its name."""
+    """Name of the concept."""
     output_dir: Path
     """Folder for the pictures."""
     plain: bool = False
-    """On plain backgrounds, for scoring, rather than in places, for training."""
+    """Plain backgrounds, for scoring. Otherwise places, for training."""
     num_images: int = 5
-    """Pictures to draw."""
+    """Number of pictures."""
     seed: int = 0
-    """Seed of the pictures."""
+    """Random seed of the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleArguments(_Seeded):
-    """Draw a profession with every skin and hair equally often, a small diverse set to learn from."""
+    """Draw a profession with every skin and hair equally often: a small diverse training set."""
 
     profession: tyro.conf.Positional[Profession]
-    """Who."""
+    """Profession."""
     output_dir: Path
     """Folder for the pictures."""
     num_images: int = 12
-    """Pictures to draw; a multiple of six is even."""
+    """Number of pictures; a multiple of six is balanced."""
     seed: int = 0
-    """Seed of the pictures."""
+    """Random seed of the pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleArguments:
-    """Draw prompts and say what the oracle reads from each picture."""
+    """Draw prompts and print what the oracle reads from each picture."""
 
     prompts: tyro.conf.Positional[tuple[str, ...]]
-    """Sentences of the embedded model's world, such as "a photo of a red mug on the beach"."""
+    """Prompts in the sentences of the embedded model's world, such as "a photo of a red mug on the beach"."""
     model: EmbeddedOrFolder = "microworld"
-    """Which embedded model, or the folder of one."""
+    """Embedded model, or the folder of one."""
     output_dir: Path = Path("microworld-sample")
     """Folder for the pictures."""
     num_images_per_prompt: int = 4
-    """Pictures of each prompt."""
+    """Number of pictures per prompt."""
     seed: int = 0
-    """Seed of the first picture; the next ones follow."""
+    """Seed of the first picture. The next ones follow."""
 
     def __post_init__(self) -> None:
         check_seeds(self.seed, max(1, self.num_images_per_prompt))
@@ -490,16 +491,16 @@ class SampleArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class ExploreArguments(_Seeded):
-    """Make contact sheets of the model's world, drawn beside generated, and of what is held out."""
+    """Make contact sheets of the model's world, drawn next to generated, and of held-out concepts."""
 
     model: EmbeddedOrFolder = "microworld"
-    """Which embedded model, or the folder of one."""
+    """Embedded model, or the folder of one."""
     output_dir: Path = Path("microworld-sheets")
     """Folder for the sheets."""
     seed: int = 0
-    """Seed of colours, backgrounds and pictures."""
+    """Random seed of colours, backgrounds and pictures."""
     generated: bool = True
-    """Put generated pictures under the drawn ones."""
+    """Put generated pictures below the drawn ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -507,34 +508,34 @@ class ThingsArguments:
     """List the things that the world can draw, and make a sheet of them."""
 
     search: str | None = None
-    """Show only things whose noun or keywords hold this word; the nearest names are offered."""
+    """Show only things with this word in their noun or keywords. If there are none, similar names are suggested."""
     sheet: Path | None = None
-    """PNG file for a sheet: every thing in its four looks, or in one with --look."""
+    """PNG file for a sheet of every thing in its four looks, or in one with --look."""
     look: Look | None = None
-    """Look of the sheet; unset: all but the first edition."""
+    """Look to show on the sheet (default: all but the first edition)."""
     num: int | None = None
-    """Show this many only."""
+    """Maximum number of things to show."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookArguments(_Seeded):
     """Quantise the embedded model's autoencoder by k-means, for oneword baseline vqgan-clip.
 
-    The codebook is put beside the model's weights; done once when a model has landed.
+    The codebook is saved next to the model's weights. Run it once per new model.
     """
 
     model: Embedded = "microworld"
-    """Which embedded model."""
+    """Embedded model."""
     seed: int = 0
-    """Seed of the pictures and of the first rows."""
+    """Random seed of the pictures and the first rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicroworldCardArguments:
-    """Print how an embedded model was made and what it scores, as JSON."""
+    """Print how an embedded model was made and how it scores, as JSON."""
 
     model: EmbeddedOrFolder = "microworld"
-    """Which embedded model, or the folder of one."""
+    """Embedded model, or the folder of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -542,116 +543,116 @@ class ModelsArguments:
     """List the model families, or probe a pipeline folder of any family."""
 
     probe: Path | None = None
-    """Folder of any diffusers text-to-image pipeline: which text encoders and embedding tables it has, and whether a word reaches them through the pipeline's own encode_prompt."""
+    """Folder of any diffusers text-to-image pipeline to probe. Shows its text encoders and embedding tables, and whether a word reaches them through the pipeline's encode_prompt."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Type in which the probed folder is loaded; auto: bf16 on CUDA, fp32 elsewhere."""
+    """Data type of the probed pipeline. "auto" is bf16 on CUDA and fp32 elsewhere."""
     device: str = "cpu"
-    """Where it is loaded: "auto" (CUDA, then MPS, then CPU) or a torch device."""
+    """Device for the probed pipeline: "auto" (CUDA, then MPS, then CPU) or a torch device."""
     json: Path | None = None
-    """File for the table, or for what the probe found."""
+    """JSON file for the table, or for the results of the probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectArguments:
-    """Say what files hold: word, layout, rows, norms, nearest words, how they were learned; of a run folder also how far its word went from the existing ones."""
+    """Show what files contain: word, layout, norms, nearest words, training; for run folders also how far the word moved."""
 
     files: tuple[Path, ...]
     """Embedding files of any tool, or run folders."""
     nearest: int = 0
-    """Existing words nearest to each row to list, which loads the model; 0: none."""
+    """Number of nearest existing words to list per row (loads the model). 0 lists none."""
     compare: bool = False
-    """Load the model to compare norms, to tell each row's distance to the nearest existing word, and to find rows that were never trained."""
+    """Load the model to compare norms, show each row's distance to the nearest existing word, and find rows that were never trained."""
     model: ModelConfig = field(default_factory=of_the_word)
     json: Path | None = None
-    """File for the facts."""
+    """JSON file for the facts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertArguments:
-    """Write each word of some files in another tool's layout, one file a word."""
+    """Write each word of some files in another tool's layout, one file per word."""
 
     files: tuple[Path, ...]
     """Embedding files of any tool, or run folders."""
     to: Layout
-    """The tool that the files are for; "diffusers" is a pair for two text encoders, "authors" the paper's own code. A word that a tool has no form for is refused, the others are written."""
+    """Target tool: "diffusers" writes a pair for two text encoders, "authors" is the paper's own code. Words that a tool has no form for are refused; the others are written."""
     output_dir: Path = Path("oneword-concepts")
-    """Folder for the files, which are named after the words; nothing is overwritten."""
+    """Folder for the files, which are named after the words. Nothing is overwritten."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractArguments:
-    """Write each word of a file (a LoRA that bundles embeddings, a merged file) on its own."""
+    """Extract each word of a file (a LoRA with bundled embeddings, a merged file) to its own file."""
 
     files: tuple[Path, ...]
-    """Files that hold embeddings, among other things or several at once."""
+    """Files that contain embeddings, several at once or among other things."""
     to: Layout = "oneword"
     """Layout of the files, as for convert."""
     output_dir: Path = Path("oneword-concepts")
-    """Folder for the files; nothing is overwritten."""
+    """Folder for the files. Nothing is overwritten."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeArguments:
-    """Put the words of many files into one; a word that is taken gets a number."""
+    """Merge the words of many files into one. Words with the same name get a number."""
 
     files: tuple[Path, ...]
     """Embedding files of any tool, or run folders."""
     output: Path
-    """New file; it must not exist yet."""
+    """New file. It must not exist yet."""
     to: Literal["oneword", "diffusers", "authors"] = "oneword"
-    """Layout; these hold several words."""
+    """Layout. Only these can hold several words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenameArguments:
-    """Give the word of a file another name."""
+    """Rename the word of a file."""
 
     files: tuple[Path, ...]
     """One embedding file."""
     placeholder_token: str
     """The new name, without spaces."""
     output: Path
-    """New file; it must not exist yet."""
+    """New file. It must not exist yet."""
     to: Layout = "oneword"
     """Layout of the new file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CombineArguments:
-    """Mix words into a new one: the weighted average of their vectors, or all vectors in a row."""
+    """Mix words into a new one: the weighted average of their vectors, or all their vectors in a row."""
 
     files: tuple[Path, ...]
     """Two or more embedding files of the same model."""
     placeholder_token: str
     """The new word."""
     output: Path
-    """New file; it must not exist yet."""
+    """New file. It must not exist yet."""
     weights: tuple[float, ...] = ()
-    """One for each file; they are divided by their sum. None: equal."""
+    """Weights, one per file, which are divided by their sum. Without them: equal."""
     concatenate: bool = False
-    """Keep every vector, one after the other, in place of averaging."""
+    """Keep every vector, one after the other, instead of averaging."""
     to: Layout = "oneword"
     """Layout of the new file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptCardArguments:
-    """Write a card in the Hub's format, and a preview, beside a word's file."""
+    """Write a card in the Hub's format and a preview, next to a word's file."""
 
     files: tuple[Path, ...]
-    """One embedding file, or run folder."""
+    """One embedding file or run folder."""
     license: str = "unknown"
-    """The Hub's name of the word's licence, such as cc-by-4.0."""
+    """Licence of the word, by its name on the Hub, such as cc-by-4.0."""
     preview: bool = True
     """Draw a preview, which loads the model."""
     prompts: tuple[str, ...] = ()
-    """Prompts of the preview, "{}" for the word; none: its family's edit prompts."""
+    """Prompts for the preview, with "{}" for the word. Without them: the edit prompts of its family."""
     num_images_per_prompt: int = 4
-    """Pictures of each prompt."""
+    """Number of pictures per prompt."""
     seed: int = 0
     """First seed."""
     scores: Path | None = None
-    """The scores.json of oneword evaluate; unset: the one beside the file, where there is one."""
+    """The scores.json of oneword evaluate (default: the one next to the file, if it exists)."""
     model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -668,13 +669,13 @@ class PushArguments:
     """Upload a word with its card to the Hub: concept push FILE OWNER/NAME."""
 
     files: tuple[Path, ...]
-    """One embedding file or run folder with its card beside it, and the repository's name."""
+    """One embedding file or run folder with its card next to it, and the name of the repository."""
     private: bool = False
-    """Make a new repository private."""
+    """Create the repository as private, if it is new."""
     token: str | None = None
-    """Token that may write; unset: that of hf auth login or HF_TOKEN."""
+    """Hub token with write access (default: from hf auth login or HF_TOKEN)."""
     message: str | None = None
-    """Message of the commit."""
+    """Commit message."""
 
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
@@ -854,40 +855,40 @@ def sub_verbs(verb: str) -> dict[str, type[Any]]:
 SUB_VERB_HELP = {
     "microworld": """usage: oneword microworld {sample,explore,things,pictures,people,evaluate,card,codebook,train} [options]
 
-  sample    draw prompts and say what the oracle reads from each picture
-  explore   contact sheets of nouns, places and relations in all styles, drawn beside generated
-  things    list what the world can draw, search it, make a sheet of it
-  pictures  draw one of the held-out concepts, to learn from or to score against
+  sample    draw prompts and print what the oracle reads from each picture
+  explore   contact sheets of nouns, places and relations in all styles, drawn next to generated
+  things    list or search what the world can draw, or make a sheet of it
+  pictures  draw a held-out concept, to learn from or to score against
   people    draw a profession without the world's bias: a set for `oneword debias`
-  evaluate  how many prompts are obeyed, attribute by attribute, beside drawings of the same
-  card      how an embedded model was made and what it scores
+  evaluate  count how often prompts are obeyed, by attribute, next to drawings of the same
+  card      show how an embedded model was made and how it scores
   codebook  quantise its autoencoder by k-means, for `oneword baseline vqgan-clip`
-  train     run the recipe: draws pictures and trains every part, resumable, within --minutes""",
+  train     run the recipe: draw pictures and train every part, resumable, within --minutes""",
     "encoder": """usage: oneword encoder train [options]
 
-  train  train an encoder on pictures of many things, so that words of new ones take a second
+  train  train an encoder on pictures of many things, so that new words take a second
 
 `oneword encoder train --help` lists its options.""",
     "userstudy": """usage: oneword userstudy {make,read,captions} [options]
 
   make      write both questionnaires about a study's pictures, as pages that need no server
-  read      check the answers, and rank the models: intervals, tests, agreement, a figure
-  captions  write the page on which people describe a thing, or with --answers its descriptions.json
+  read      check the answers and rank the models: intervals, tests, agreement, a figure
+  captions  write the page where people describe a thing; with --answers, its descriptions.json
 
 `oneword userstudy VERB --help` lists a verb's options.""",
     "baseline": """usage: oneword baseline {clip-diffusion,vqgan-clip,variations,projector} [options]
 
-  clip-diffusion  draw by diffusion that a CLIP guides: unconditional pixels, or a model's latents
-  vqgan-clip      move a picture's codes until a CLIP finds it near to a text, and to pictures
-  variations      vary pictures with a model that a picture guides, as DALL-E 2 in figure 3
-  projector       train what varies pictures on a model of this package, such as microworld
+  clip-diffusion  draw by CLIP-guided diffusion: unconditional pixels, or a model's latents
+  vqgan-clip      optimise a picture's codes until CLIP finds it similar to a text and to pictures
+  variations      vary pictures with an image-guided model, as DALL-E 2 does in figure 3
+  projector       train the part with which a model of this package varies pictures
 
 `oneword baseline VERB --help` lists a verb's options.""",
     "palavra": """usage: oneword palavra {train,word,find} [options]
 
-  train  learn the maps of a CLIP from which its words begin, from pictures of classes
+  train  train the maps of a CLIP from which its words start, on pictures of classes
   word   learn a word of that CLIP from a few pictures
-  find   say how well a word finds pictures of its thing among others
+  find   measure how well a word finds pictures of its thing among others
 
 `oneword palavra VERB --help` lists a verb's options.""",
     "concept": f"""usage: oneword concept VERB FILE [FILE ...] [options]

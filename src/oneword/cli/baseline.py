@@ -88,7 +88,7 @@ def load_guide(chosen: Any, model: str | None) -> Guide:
         allow_same_clip=chosen.allow_same_clip,
     )
     judge = judge_source(chosen.judge, model or "")
-    options.say(f"Guide: {guide.source}. Judge, which scores and guides nothing: {judge}.")
+    options.say(f"Guide: {guide.source}. Judge: {judge} (scores only, does not guide).")
     return guide
 
 
@@ -104,7 +104,7 @@ def finish(drawing: Drawing, verb: str, chosen: Any) -> None:
     files = generation.save_drawing(drawing, chosen.output_dir)
     found = [{"file": str(f)} | drawing.metadata(i) for i, f in enumerate(files[:-1])]
     options.write_json(chosen.json, found)
-    options.tell(f"{len(found)} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
+    options.tell(f"{len(found)} pictures in {chosen.output_dir}; contact sheet: {files[-1]}.")
 
 
 _NOT_OF_A_PICTURE = ("seed", "num_images_per_prompt", "batch_size", "output_dir", "json")

@@ -30,7 +30,7 @@ def run(chosen: ChooseArguments, words: Sequence[str]) -> int:  # noqa: ARG001  
     config = options.settings(ChooseConfig, chosen)
     if config.by == "training":
         file = choose_word(config.run, None)
-        options.tell(f"The run's word is the one that training kept again, in {file}.")
+        options.tell(f"The run's word is again the one that training kept: {file}.")
         return 0
     saved = read_saved(config.run)
     if config.step is not None:
@@ -42,7 +42,7 @@ def run(chosen: ChooseArguments, words: Sequence[str]) -> int:  # noqa: ARG001  
         _tell_words(saved, {})
         unscored = len(saved.words) - len(saved.losses)
         if unscored:
-            options.say(f"{unscored} of {len(saved.words)} words were not scored in training.")
+            options.say(f"{unscored} of {len(saved.words)} words were not evaluated in training.")
         _choose(saved, step, "loss", saved.losses[step])
         options.write_json(chosen.json, _listed(saved, {}))
         return 0
@@ -54,7 +54,7 @@ def run(chosen: ChooseArguments, words: Sequence[str]) -> int:  # noqa: ARG001  
         _choose(saved, step, "clip", scores[step])
     else:
         options.tell(_word_of(saved))
-        options.tell("Choose one by eye or by a score:")
+        options.tell("Choose one by step or by score:")
         last = max(saved.words)
         for how in (("--step", last), ("--by", "loss"), ("--by", "clip")):
             options.tell(f"  {command('choose', config.run, *how)}")
@@ -64,9 +64,9 @@ def run(chosen: ChooseArguments, words: Sequence[str]) -> int:  # noqa: ARG001  
 
 def _choose(saved: Saved, step: int, by: By, score: float | None) -> None:
     file = choose_word(saved.folder.path, step, by=by, score=score)
-    options.tell(f"The run's word is that of step {step} now, in {file}.")
+    options.tell(f"The run's word is now that of step {step}: {file}.")
     if saved.folder.trained.is_file():
-        options.tell("What training kept is taken back with:")
+        options.tell("To go back to the word that training kept:")
         options.tell(f"  {command('choose', saved.folder.path, '--by', 'training')}")
 
 
@@ -124,14 +124,14 @@ def _word_of(saved: Saved) -> str:
     keep = saved.config["inversion"]["keep"]
     if saved.folder.learned.is_file():
         return f"The run's word is the one that training kept (--keep {keep})."
-    return "The run has no word yet: its training has not ended."
+    return "The run has no word yet because its training has not finished."
 
 
 def _tell_words(saved: Saved, scores: Mapping[int, float]) -> None:
     """List the words, a line each."""
     for one in _listed(saved, scores):
         numbers = [
-            f"{name} {one[name]:.5g}" if one[name] is not None else f"{name} not known"
+            f"{name} {one[name]:.5g}" if one[name] is not None else f"{name} unknown"
             for name in ("loss", *(["clip"] if scores else []))
         ]
         options.tell("  ".join([f"step {one['step']:>6}", *numbers, one["file"]]))

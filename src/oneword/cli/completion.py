@@ -59,10 +59,10 @@ def install(words: list[str]) -> str:
     path = Path(os.environ.get(variable) or Path.home() / default) / name
     write_atomic(path, script(shell).encode())
     then = {
-        "bash": f"Open a new shell. Without the package bash-completion, put `source {path}` into "
-        "~/.bashrc first.",
-        "zsh": f"Put `fpath=({path.parent} $fpath); autoload -Uz compinit; compinit` into ~/.zshrc, "
-        "unless it is there, and open a new shell.",
+        "bash": "Open a new shell. If the package bash-completion is not installed, first add `source "
+        f"{path}` to ~/.bashrc.",
+        "zsh": f"Add `fpath=({path.parent} $fpath); autoload -Uz compinit; compinit` to ~/.zshrc "
+        "(once), then open a new shell.",
         "fish": "Open a new shell.",
     }[shell]
     return f"Completion for {shell} is in {path}. {then}"

@@ -41,7 +41,7 @@ from oneword.runs.folder import RunError, RunFolder
 def run(chosen: Any, words: Sequence[str]) -> int:
     """Run the sub-verb whose arguments these are."""
     if not chosen.files:
-        raise ConfigError(f"concept {words[0]} must be given a file, got none.")
+        raise ConfigError(f"Cannot run concept {words[0]} without a file; pass one.")
     _FOLLOW[type(chosen)](chosen)
     return 0
 
@@ -129,7 +129,7 @@ def _merge(chosen: MergeArguments) -> None:
     concepts = [concept for path in chosen.files for concept in _read(path)]
     found, renamed = distinct(concepts)
     for index, token in renamed.items():
-        print(f"{concepts[index].placeholder_token!r} was taken; it is {token!r} in the new file.")
+        print(f"{concepts[index].placeholder_token!r} was taken; in the new file it is {token!r}.")
     _write_one(found, chosen.output, chosen.to)
 
 
@@ -140,7 +140,10 @@ def _rename(chosen: RenameArguments) -> None:
 
 def _combine(chosen: CombineArguments) -> None:
     if chosen.concatenate and chosen.weights:
-        raise ConfigError("Weights go with the average, got them with --concatenate; drop one.")
+        raise ConfigError(
+            "Cannot use weights with --concatenate because they belong to the average; leave one "
+            "of them out."
+        )
     concepts = [concept for path in chosen.files for concept in _read(path)]
     token = _word(chosen.placeholder_token)
     if chosen.concatenate:
@@ -152,7 +155,7 @@ def _combine(chosen: CombineArguments) -> None:
 
 def _card(chosen: ConceptCardArguments) -> None:
     if len(chosen.files) != 1:
-        raise ConfigError(f"A card is written for one file, got {len(chosen.files)}.")
+        raise ConfigError(f"concept card must get one file, got {len(chosen.files)}.")
     (path,) = chosen.files
     concepts = _read(path)
     card.check_card(path, chosen.license)
@@ -183,15 +186,15 @@ def _card(chosen: ConceptCardArguments) -> None:
         file = card.write_card(
             path, license=chosen.license, preview=pixels, prompts=prompts, scores=scores
         )
-    print(f"Card: {file}. Read it over, then upload it:")
+    print(f"Card: {file}. Check it, then upload it:")
     print(f"  {command('concept push', path, 'OWNER/NAME')}")
 
 
 def _push(chosen: PushArguments) -> None:
     if len(chosen.files) != 2:
         raise ConfigError(
-            "A word is uploaded by its file and the name of its repository (concept push FILE "
-            f"OWNER/NAME), got {len(chosen.files)} of these two."
+            "concept push must get a file and a repository name (concept push FILE OWNER/NAME), "
+            f"got {len(chosen.files)} arguments."
         )
     path, repository = chosen.files
     address = card.push_concept(
@@ -201,7 +204,7 @@ def _push(chosen: PushArguments) -> None:
         token=chosen.token,
         message=chosen.message,
     )
-    print(f"Uploaded to {address}. Anyone may draw with it:")
+    print(f"Uploaded to {address}. Anyone can draw with it:")
     concept = _read(path)[0]
     model = concept.provenance.get("base_model")
     model = model if isinstance(model, str) else ModelConfig().model
@@ -221,7 +224,8 @@ def _only(files: Sequence[Path]) -> Concept:
     concepts = [concept for path in files for concept in _read(path)]
     if len(concepts) != 1:
         raise ConfigError(
-            f"There must be one word to rename, got {len(concepts)}; extract them first."
+            f"Cannot rename a file with {len(concepts)} words because it must have one; extract "
+            "them first."
         )
     return concepts[0]
 

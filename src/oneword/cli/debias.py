@@ -44,13 +44,13 @@ def _debias(config: DebiasConfig, target: Path | None, words: Sequence[str]) -> 
         title=f"A fairer “{config.word}”",
         lead=[
             f"The word {concept.placeholder_token} was learned from "
-            f"{len(outcome.result.job.pictures)} pictures, starting from “{config.word}”; it is in "
-            f"{outcome.concept_file}."
+            f"{len(outcome.result.job.pictures)} pictures, starting from “{config.word}”. It is "
+            f"in {outcome.concept_file}."
         ],
         sections=[
             *fairness.sections(found),
             report.Section(
-                title="What it was shown", rows=[report.row("", outcome.result.job.pictures)]
+                title="Training pictures", rows=[report.row("", outcome.result.job.pictures)]
             ),
             report.Section(title="Again", commands=[command("debias", *words)]),
         ],

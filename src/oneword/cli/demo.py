@@ -229,7 +229,8 @@ def copy_pictures(wanted: Pictures, target: Path) -> tuple[Path, Path | None]:
     for path in earlier:
         if not path.is_file() or _sha256(path.read_bytes()) not in ours | listed:
             raise ConfigError(
-                f"The demo replaces only its own pictures, got {path}; pass another --output-dir."
+                f"Cannot replace {path} because the demo did not make it; pass another "
+                "--output-dir."
             )
     if wanted.drawn:  # before they are there, so that they are never taken for someone's own
         both = (*wanted.learned.values(), *wanted.plain.values())

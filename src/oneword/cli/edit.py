@@ -36,6 +36,6 @@ def run(chosen: EditArguments, _words: Sequence[str]) -> int:
     ]  # fmt: skip
     options.write_json(chosen.json, found)
     options.tell(
-        f"{len(files) - 1} edits in {chosen.output_dir}, beside the picture in {files[-1]}."
+        f"{len(files) - 1} edits in {chosen.output_dir}; next to the original: {files[-1]}."
     )
     return 0

@@ -29,13 +29,13 @@ def run(chosen: EncoderTrainArguments, words: Sequence[str]) -> int:  # noqa: AR
         dataclasses.asdict(outcome) | {"file": str(outcome.file) if outcome.file else None},
     )
     if outcome.file is None:
-        options.tell(f"Stopped after step {outcome.steps}; run the same command again to go on.")
+        options.tell(f"Stopped after step {outcome.steps}. To resume, run the same command again.")
         return 130
-    before = "The training had ended before. " if outcome.was_finished else ""
+    before = "Training had already finished. " if outcome.was_finished else ""
     speed = f", {outcome.samples_per_s:.3g} samples a second" if outcome.samples_per_s else ""
     options.tell(
         f"{before}The encoder is in {outcome.file}: {outcome.steps} steps on {outcome.num_things} "
-        f"things{speed}. Learn with it:"
+        f"things{speed}. To learn a word with it:"
     )
     own = [
         "--model",

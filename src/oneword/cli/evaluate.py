@@ -67,7 +67,7 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
         lead=[protocol.sentence(found)],
         sections=[
             report.Section(
-                title="What it was shown", rows=[report.row("", pictures.pixels, pictures.names)]
+                title="Training pictures", rows=[report.row("", pictures.pixels, pictures.names)]
             ),
             report.drawings(evaluation, methods),
             report.scores(evaluation, methods),
@@ -85,9 +85,9 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
     options.tell(protocol.sentence(found))
     if moved is not None:
         options.tell(
-            "The concept changes the model's weights: pictures of other prompts have a similarity "
-            f"of {moved.similarity:.3f} to those without it (1: unchanged), and a text similarity "
-            f"of {moved.text_after:.3f} where it was {moved.text_before:.3f}."
+            "This word also changes the model's weights. For other prompts, pictures with and "
+            f"without it have a similarity of {moved.similarity:.3f} (1: unchanged). Their text "
+            f"similarity is {moved.text_after:.3f} with it and {moved.text_before:.3f} without."
         )
     options.tell(f"Report: {path}")
     return 0
@@ -102,7 +102,7 @@ def score(
 ) -> tuple[Evaluation, dict[str, str]]:
     """Scores of a concept and its references, and the word of each method."""
     if config.prompts and len(set(config.prompts)) < len(config.prompts):
-        raise ConfigError(f"The prompts must differ from each other, got {list(config.prompts)}.")
+        raise ConfigError(f"prompts must differ from each other, got {list(config.prompts)}.")
     judge = features.load_judge(config.judge, backbone)
     token, kind = concept.placeholder_token, harness.learnable_property(concept)
     edits = [as_template(p, token) for p in expanded(config.prompts, {token: kind})]

@@ -37,7 +37,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     """Draw, choose if asked, and say where the pictures are."""
     if not chosen.prompts:
         raise ConfigError(
-            "There must be a prompt, got none; pass for example --prompts 'a photo of a S*'."
+            "Cannot draw without a prompt; for example, pass --prompts 'a photo of a S*'."
         )
     samplers.check_names(chosen.sampling.sampler)
     check_writable(chosen.output_dir)
@@ -54,10 +54,11 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     said = list(dict.fromkeys(prompt for prompt, _ in pairs))
     plain = [p for p in said if kinds and not named(p, kinds)]
     if plain and len(plain) < len(said):
-        options.say(f"{plain[0]!r} names no loaded word; it is drawn as it is.")
+        options.say(f"{plain[0]!r} contains no loaded word; it is drawn as it is.")
     for left in emphasis.brackets_left(said, chosen.sampling.emphasis or "numbers"):
         options.say(
-            f"Brackets without a number are text in {left!r}; --emphasis a1111 makes them weights."
+            f"Brackets without a number are plain text in {left!r}; with --emphasis a1111 they "
+            "are weights."
         )
     if chosen.axes:
         return grid.run(chosen, prompts)
@@ -102,11 +103,12 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         aside = generation.save_drawing(dropped, chosen.output_dir / DROPPED)
         pictures += _listed(dropped, aside, choice, kept=False)
     options.write_json(chosen.json, pictures)
-    options.tell(f"{len(files) - 1} pictures in {chosen.output_dir}, all of them in {files[-1]}.")
+    options.tell(f"{len(files) - 1} pictures in {chosen.output_dir}; contact sheet: {files[-1]}.")
     if choice is not None:
         options.tell(
-            f"Ranked by {choice.rank_by}: {len(choice.kept)} of {len(drawing.prompts)} kept, the "
-            f"others in {chosen.output_dir / DROPPED}; report: {chosen.output_dir / reports.REPORT}."
+            f"Ranked by {choice.rank_by}: kept {len(choice.kept)} of {len(drawing.prompts)}, "
+            f"moved the others to {chosen.output_dir / DROPPED}. Report: "
+            f"{chosen.output_dir / reports.REPORT}."
         )
     if chosen.gallery:
         page, *sheets = gallery.save_gallery(
@@ -133,7 +135,7 @@ def _references(
     given = chosen.train_data_dir
     if given and len(given) != len(concepts):
         raise ConfigError(
-            f"--train-data-dir takes one folder for each loaded word, got {len(given)} for "
+            f"--train-data-dir must be one folder per loaded word, got {len(given)} for "
             f"{len(concepts)} words."
         )
     folders: list[Path | None] = [*given]

@@ -72,8 +72,8 @@ def run(chosen: GenerateArguments, prompts: Sequence[str]) -> int:
     save_png(_sheet(chosen.axes, done), chosen.output_dir / SHEET)
     options.write_json(chosen.json, listed)
     options.tell(
-        f"{len(listed)} pictures in {chosen.output_dir}, all of them in "
-        f"{chosen.output_dir / SHEET}: {' by '.join(axis.name for axis in chosen.axes)}."
+        f"{len(listed)} pictures in {chosen.output_dir}; sheet: {chosen.output_dir / SHEET} "
+        f"({' by '.join(axis.name for axis in chosen.axes)})."
     )
     return 0
 

@@ -39,7 +39,7 @@ def run(chosen: JobsArguments, words: Sequence[str]) -> int:
     slots = _slots(chosen.slots)
     if chosen.workers is not None and (chosen.workers < 1 or chosen.cluster is None):
         raise ConfigError(
-            f"--workers must be 1 or more and goes with --cluster, got {chosen.workers} and "
+            f"--workers must be 1 or more and used with --cluster, got {chosen.workers} and "
             f"{chosen.cluster}."
         )
     configs, failed = _configs(chosen, _shared(words))
@@ -85,7 +85,7 @@ def _learn(
         if one["status"] not in ("finished", "stopped"):
             options.tell(f"  {name}: {one['status']}: {one['reason']}")
     if "interrupted" in statuses:
-        options.tell("Run the same command again to go on.")
+        options.tell("To resume, run the same command again.")
     for name, reason in unreported.items():
         options.tell(f"  {name}: no report: {reason}")
     return max([EXIT_CODES.get(status, 1) for status in statuses] + [1 for _ in unreported])
@@ -99,7 +99,7 @@ def _slots(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"--slots must be auto or a number, 1 or more, got {text!r}.")
+        raise ConfigError(f"--slots must be auto or a number of 1 or more, got {text!r}.")
     return int(text)
 
 
@@ -122,7 +122,7 @@ def _configs(
 ) -> tuple[list[TrainConfig], list[tuple[str, str]]]:
     """Settings of each job, and (name, reason) of those whose settings are wrong."""
     if chosen.mirror is not None and not chosen.mirror.strip():
-        raise ConfigError("The mirror must be an fsspec URL of a folder, got an empty one.")
+        raise ConfigError("mirror must be an fsspec URL of a folder, got an empty one.")
     configs: list[TrainConfig] = []
     failed: list[tuple[str, str]] = []
     for name, words in _jobs(chosen.jobs):
@@ -156,11 +156,11 @@ def _apart(
     for config in configs:
         name = config.output_dir.name
         if names[name] > 1:
-            reasons[name] = f"Every job needs a name of its own, got {name!r} {names[name]} times."
+            reasons[name] = f"Job names must differ, got {name!r} {names[name]} times."
         elif config.model != models.most_common(1)[0][0]:
             reasons[name] = (
-                "All jobs of a call must have one model and its settings, got others here than in "
-                "the other jobs; train this one apart."
+                "Cannot train this job with the others because its model or model settings "
+                "differ; train it in another call."
             )
         else:
             kept.append(config)
@@ -178,8 +178,8 @@ def _jobs(path: Path) -> list[tuple[str, list[str] | Callable[[], list[str]]]]:
         jobs = table.pop("jobs", None)
         if table or not isinstance(jobs, list) or not all(isinstance(j, dict) for j in jobs):
             raise ConfigError(
-                f"The jobs file {path} must hold a [[jobs]] table for each word and nothing "
-                f"besides, got {', '.join(sorted(table)) or type(jobs).__name__}."
+                f"The jobs file {path} must contain only [[jobs]] tables, one per word, got "
+                f"{', '.join(sorted(table)) or type(jobs).__name__}."
             )
         found = [
             (_name_of(job) or f"job-{place}", partial(_words, path, job))
@@ -187,11 +187,11 @@ def _jobs(path: Path) -> list[tuple[str, list[str] | Callable[[], list[str]]]]:
         ]
     else:
         raise ConfigError(
-            f"--jobs must be a folder with a folder of pictures for each word, or a .toml file, got "
-            f"{path}{'' if path.exists() else ', which does not exist'}."
+            "--jobs must be a folder with one subfolder of pictures per word, or a .toml file, "
+            f"got {path}{'' if path.exists() else ', which does not exist'}."
         )
     if not found:
-        raise ConfigError(f"--jobs must name at least one job, got none in {path}.")
+        raise ConfigError(f"--jobs must contain at least one job, got none in {path}.")
     return found
 
 
@@ -216,12 +216,14 @@ def _words(path: Path, job: dict[str, Any]) -> list[str]:
     """A job's own options."""
     own = {key: value for key, value in job.items() if key != "name"}
     if not own.keys() & {*_FOLDER}:
-        raise ConfigError(f"Every job of {path} needs a train_data_dir, got {sorted(own)}.")
+        raise ConfigError(
+            f"Every job in {path} must have a train_data_dir, got only {sorted(own)}."
+        )
     unfit = sorted(key for key in own if key.replace("-", "_") in _OF_THE_CALL)
     if unfit:
         raise ConfigError(
-            f"The jobs of {path} must leave {', '.join(unfit)} to the command line; a job's "
-            "run folder is its name in --output-dir."
+            f"Cannot set {', '.join(unfit)} for each job of {path} because they hold for all "
+            "jobs; pass them on the command line. A job's run folder is its name in --output-dir."
         )
     return options.words_of(TrainArguments, own, path)
 

@@ -59,8 +59,8 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
             rank, code = min(codes.items(), key=lambda own: own[1] == -signal.SIGTERM)
             ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise ProcessError(
-                f"Process {rank} of {count} has ended before its time ({ended}), and the run with it; "
-                "run the same command again to go on from the last state that was saved."
+                f"Process {rank} of {count} ended too early ({ended}), which ended the run. To "
+                "resume from the last checkpoint, run the same command again."
             ) from None
         except SignalException:
             return 130

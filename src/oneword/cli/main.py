@@ -37,23 +37,23 @@ from oneword.training.started import started
 
 
 VERBS = {
-    "demo": "learn a word from five shipped pictures, draw with it, score it: start here",
-    "pictures": "caption pictures and mark the thing in them, with models that you name",
+    "demo": "learn a word from five pictures, draw with it, score it: start here",
+    "pictures": "caption pictures and make masks for them, with models that you name",
     "train": "learn a word from a folder of pictures",
     "generate": "draw pictures with learned words",
-    "edit": "change a picture: inside a mask, drawn over, or inverted",
-    "web": "the page in the browser: teach, draw, edit and keep words",
-    "choose": "pick one of the words that a run has saved on its way",
-    "evaluate": "score a learned word beside its references",
-    "study": "compare ways to find a word, as the paper does: a grid of runs, figures, findings",
-    "userstudy": "ask people: questionnaires about a study's pictures, and what the answers say",
-    "encoder": "train what maps pictures to a word at once, for train --initializer encoder",
-    "baseline": "what the paper compares with: pictures drawn towards a CLIP, or varied",
-    "palavra": "learn a word of a CLIP, which finds pictures and guides their drawing (PALAVRA)",
-    "compose": "learn several words together, so that they can stand in one picture",
-    "debias": "learn a fairer word from a small diverse set, and show who each word shows",
+    "edit": "change a picture: inside a mask, as a whole, or by inversion",
+    "web": "open the page in the browser: teach, draw, edit and keep words",
+    "choose": "pick one of the words that a run saved during training",
+    "evaluate": "score a learned word next to its references",
+    "study": "compare ways to learn a word, as the paper does: runs, figures, findings",
+    "userstudy": "ask people: questionnaires about a study's pictures, and their analysis",
+    "encoder": "train an encoder, for train --initializer encoder",
+    "baseline": "what the paper compares with: CLIP-guided drawing, variations",
+    "palavra": "learn a word of a CLIP, to find pictures and guide drawing (PALAVRA)",
+    "compose": "learn several words together, so that they can appear in one picture",
+    "debias": "learn a fairer word from a small diverse set, and show who each word draws",
     "microworld": "the embedded model: train, evaluate, card",
-    "models": "the model families and what was proven where",
+    "models": "list the model families and what was tested where",
     "concept": "files of learned words: inspect, convert, merge, rename, extract, combine, card, push",
 }
 
@@ -63,9 +63,9 @@ usage: oneword VERB [options]
 
 {chr(10).join(f"  {verb:<11} {text}" for verb, text in VERBS.items())}
 
-`oneword VERB --help` shows the options of a verb that most people use, --help-all all of them.
-Options may also come from a file: --config run.toml (the command line wins).
-`oneword --install-completion` lets bash, zsh or fish complete verbs, options and values."""
+`oneword VERB --help` shows a verb's most common options, --help-all shows all.
+To read options from a file: --config run.toml (the command line wins).
+`oneword --install-completion` sets up bash, zsh or fish to complete verbs, options and values."""
 
 
 _EXTRAS = {
@@ -93,7 +93,7 @@ def _checked(argv: Sequence[str] | None) -> int:
         return options.READER_GONE
     except OSError as error:  # the results' own disk is full
         _to_nowhere(sys.stdout)
-        print(f"oneword: the results cannot be printed: {error.strerror or error}", file=sys.stderr)
+        print(f"oneword: cannot print the results: {error.strerror or error}", file=sys.stderr)
         return 2
     if code == options.READER_GONE:  # noticed by ``screen``
         _drop_unread()
@@ -201,10 +201,14 @@ def _follow(verb: str, words: list[str]) -> int:
     kind, module = COMMANDS[name]
     own = started()
     if own is not None and name != "train":
-        more = "; --cluster local shares words among processes" if name == "train --jobs" else ""
+        more = (
+            "; to share words among processes, use --cluster local"
+            if name == "train --jobs"
+            else ""
+        )
         raise ConfigError(
-            f"oneword {name} must be started once, got {own.count} processes (WORLD_SIZE); leave "
-            f"accelerate launch or torchrun out{more}."
+            f"Cannot start oneword {name} in {own.count} processes (WORLD_SIZE) because it is a "
+            f"single process; leave out accelerate launch or torchrun{more}."
         )
     chosen, notes = options.parse(kind, name, given)
     for note in notes if own is None or own.rank == 0 else ():
@@ -232,7 +236,7 @@ def _follow(verb: str, words: list[str]) -> int:
         if (
             ahead.AWAY.is_set() and error.__cause__ is not None
         ):  # a library's, of what it looked for
-            options.say("The Hub cannot be reached, so only what is on this machine is used.")
+            options.say("Cannot reach the Hub; using only what is on this machine.")
         if folder is not None and not was_there:
             with contextlib.suppress(OSError):  # it may hold something
                 folder.rmdir()

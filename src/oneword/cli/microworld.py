@@ -115,7 +115,7 @@ def _show(scores: WorldScores) -> None:
 def _sample(arguments: SampleArguments) -> int:
     if not arguments.prompts or arguments.num_images_per_prompt < 1:
         raise ConfigError(
-            "There must be a prompt and num_images_per_prompt must be 1 or more, got "
+            "prompts must name a prompt and num_images_per_prompt must be 1 or more, got "
             f"{len(arguments.prompts)} and {arguments.num_images_per_prompt}."
         )
     check_writable(arguments.output_dir)
@@ -131,7 +131,7 @@ def _sample(arguments: SampleArguments) -> int:
     read = weights.load_oracle(str(arguments.model)).read(drawing.pixels)
     for path, found in zip(files, read, strict=False):
         print(f"{path.name}: {_in_words(found)}")
-    print(f"{len(read)} pictures in {arguments.output_dir}; all of them: {files[-1]}")
+    print(f"{len(read)} pictures in {arguments.output_dir}; contact sheet: {files[-1]}")
     return 0
 
 

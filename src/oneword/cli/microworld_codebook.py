@@ -17,7 +17,8 @@ def run(arguments: CodebookArguments, _words: Sequence[str]) -> int:
     found = weights.card(arguments.model)["codebook"]
     of = found["psnr_db"]
     options.tell(
-        f"{found['rows']} rows from {found['pictures']} pictures lie in {path}. Unseen pictures come "
-        f"back with {of['quantised']:.1f} dB, with the autoencoder alone {of['autoencoder']:.1f}."
+        f"{found['rows']} codes from {found['pictures']} pictures are in {path}. Unseen pictures "
+        f"are reconstructed with a PSNR of {of['quantised']:.1f} dB; the autoencoder alone "
+        f"reaches {of['autoencoder']:.1f} dB."
     )
     return 0

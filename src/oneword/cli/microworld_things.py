@@ -43,8 +43,8 @@ def run(arguments: ThingsArguments, _words: Sequence[str]) -> int:
         note = f"  [held out, {halves.get(thing.slug, 'beside a twin')}]" if held_out else ""
         print(f"{thing.noun}  ({', '.join(thing.keywords[:6])}){note}")
     options.say(
-        f"Drawn by artists, in four looks: {len(found)}. The model that ships was trained before these "
-        "came and knows only what is drawn from parts."
+        f"Drawn by artists, in four looks: {len(found)}. The model in the package was trained "
+        "before they were added. It knows only things that are drawn from parts."
     )
     return 0
 
@@ -61,7 +61,9 @@ def _save_sheet(found: list[artwork.Drawn], path: Path, look: str | None) -> Non
                 scene = WideScene(things=(Figure(slug=thing.slug, look=one),))
                 pictures.append(Image.fromarray(wide_drawing.render(scene, 64)))
     if not pictures:
-        raise ConfigError(f"A sheet must show a thing, got none in the look {look!r}.")
+        raise ConfigError(
+            f"Cannot make a sheet because no thing has the look {look!r}; pass another --look."
+        )
     columns = len(looks) * max(1, 24 // len(looks)) if len(pictures) > 24 else None
     save_png(contact_sheet(pictures, columns=columns, cell_px=64), path)
     options.say(f"{len(pictures)} drawings in {path}.")

@@ -43,7 +43,7 @@ def run(arguments: MicroworldTrainArguments, _words: Sequence[str]) -> int:
         )
     if arguments.land is not None:
         recipe.land(arguments.output_dir, arguments.land, made)
-        options.say(f"The model lies in {arguments.land}.")
+        options.say(f"The model is in {arguments.land}.")
     if not complete:
-        options.say("Time is up; the same command goes on from here.")
+        options.say("Time is up. To continue, run the same command again.")
     return 0

@@ -66,21 +66,24 @@ NOT_NEEDED = {
     "--repeats": (1, "pictures are drawn at random, not repeated"),
     "--enable-xformers-memory-efficient-attention": (
         0,
-        "attention is PyTorch's own fast kernel",
+        "PyTorch's fast attention is always on",
     ),
-    "--allow-tf32": (0, "it is what --dtype fp32 uses on CUDA"),
+    "--allow-tf32": (0, "--dtype fp32 uses it on CUDA"),
     "--dataloader-num-workers": (1, "pictures are read once"),
-    "--logging-dir": (1, "trackers write into tracking/ of the run folder"),
-    "--num-train-epochs": (1, "max_train_steps decides"),
-    "--resume-from-checkpoint": (1, "the same command again resumes"),
-    "--checkpoints-total-limit": (1, "one state is kept"),
-    "--tokenizer-name": (1, "the tokenizer is the model's own"),
-    "--validation-epochs": (1, "--validation-steps says how often previews are drawn"),
+    "--logging-dir": (1, "trackers write to tracking/ in the run folder"),
+    "--num-train-epochs": (1, "max_train_steps sets the length"),
+    "--resume-from-checkpoint": (1, "running the same command again resumes"),
+    "--checkpoints-total-limit": (1, "only one checkpoint is kept"),
+    "--tokenizer-name": (1, "the model's own tokenizer is used"),
+    "--validation-epochs": (1, "--validation-steps sets how often previews are drawn"),
     "--local-rank": (
         1,
-        "torchrun and accelerate launch tell it by LOCAL_RANK, and --num-processes starts them itself",
+        (
+            "torchrun and accelerate launch set LOCAL_RANK, and --num-processes starts processes "
+            "itself"
+        ),
     ),
-    "--no-safe-serialization": (0, "words are written as safetensors"),
+    "--no-safe-serialization": (0, "words are saved as safetensors"),
     "--only-save-embeds": (0, "only the word is saved"),
 }
 """Options of diffusers' script that have nothing to do here: (number of values, why)."""
@@ -176,10 +179,11 @@ def _with_values(cls: type[Any], words: Sequence[str]) -> list[str]:
         if word.startswith("--") and name not in options:
             meant = nearest(name, [*sorted(options), *ALIASES, *NOT_NEEDED])
             raise ConfigError(
-                f"{behind} must be followed by a value, got {word!r}, which is no option either"
-                f"{meant} A value that begins with two dashes is written {behind}={word}."
+                f"{behind} must be followed by a value, got {word!r}, which is no option "
+                f"either{meant} To pass a value that begins with two dashes, write "
+                f"{behind}={word}."
                 if behind
-                else f"{name} is no option here{meant}"
+                else f"{name} is not an option here{meant}"
             )
         if not re.match(r"-(?!-|h$)", word) or _is_number(word):
             out.append(word)
@@ -187,8 +191,8 @@ def _with_values(cls: type[Any], words: Sequence[str]) -> list[str]:
             out[-1] += f"={word}"
         else:
             raise ConfigError(
-                f"Options must begin with two dashes, got {word!r}; a value that begins with one "
-                f"must stand right behind its option, as in --placeholder-token={word}."
+                f"Options must begin with two dashes, got {word!r}. To pass a value that begins "
+                f"with one dash, write it right after its option: --placeholder-token={word}."
             )
     return out
 
@@ -214,15 +218,15 @@ def _accumulated(words: list[str], steps: str, notes: list[str]) -> list[str]:
     places = [i + 1 for i, word in enumerate(words[:-1]) if word == "--train-batch-size"]
     if not places or not steps.isdecimal() or not words[places[-1]].isdecimal():
         raise ConfigError(
-            f"{ACCUMULATION} multiplies --train-batch-size, which must be given as a number with "
-            f"it, got {steps or 'nothing'!r}; pass the product as --train-batch-size, and as "
-            "--micro-batch-size what goes through the model at once."
+            f"{ACCUMULATION} must be used with a number for --train-batch-size, which it "
+            f"multiplies, got {steps or 'nothing'!r}. Pass the product as --train-batch-size, and "
+            "the number of samples at a time as --micro-batch-size."
         )
     at_once, place = int(words[places[-1]]), places[-1]
     batch = at_once * int(steps)
     notes.append(
-        f"{ACCUMULATION} is --train-batch-size {batch} --micro-batch-size {at_once} here: a step "
-        f"takes {batch} samples, {at_once} at a time."
+        f"{ACCUMULATION} is the same as --train-batch-size {batch} --micro-batch-size {at_once}: "
+        f"a step takes {batch} samples, {at_once} at a time."
     )
     return [*words[:place], str(batch), "--micro-batch-size", str(at_once), *words[place + 1 :]]
 
@@ -286,12 +290,15 @@ def explain(cls: type[Any]) -> None:
             cls.__annotations__[field.name] = typing.Annotated[names, told]
             continue
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        if typing.get_origin(hint) not in (UnionType, typing.Union) or len(kinds) != 1:
+        if typing.get_origin(hint) is tuple and field.default == ():
+            origin = tyro.conf.arg(help_behavior_hint="")  # its own words say what none means
+        elif typing.get_origin(hint) in (UnionType, typing.Union) and len(kinds) == 1:
+            choices = ("True", "False") if kinds[0] is bool else typing.get_args(kinds[0])
+            metavar = f"{{{','.join(map(str, choices))}}}" if choices else kinds[0].__name__.upper()
+            hint_of_default = _default(field.name) if issubclass(cls, InversionConfig) else ""
+            origin = tyro.conf.arg(metavar=metavar, help_behavior_hint=hint_of_default)
+        else:
             continue
-        choices = ("True", "False") if kinds[0] is bool else typing.get_args(kinds[0])
-        metavar = f"{{{','.join(map(str, choices))}}}" if choices else kinds[0].__name__.upper()
-        hint_of_default = _default(field.name) if issubclass(cls, InversionConfig) else ""
-        origin = tyro.conf.arg(metavar=metavar, help_behavior_hint=hint_of_default)
         owner = next(c for c in cls.__mro__ if field.name in inspect.get_annotations(c))
         owner.__annotations__[field.name] = typing.Annotated[hint, origin]
 
@@ -339,7 +346,7 @@ def _show_common(cls: type[Any], verb: str) -> NoReturn:
     tyro.cli(
         dataclasses.make_dataclass(cls.__name__, groups, kw_only=True),
         prog=f"oneword {verb}",
-        description=f"{said}\n\nThe options that most people use; --help-all shows all {count}.",
+        description=f"{said}\n\nThese are the most common options; --help-all shows all {count}.",
         args=["--help"],
         config=CONFIG,
     )
@@ -418,7 +425,7 @@ def _sentence(box: str) -> str:
         r"Error parsing (\S+): .*?(?:instantiated from \[|base 10: )(.+?)\]?\.?$", text
     )
     if found is None:
-        return text or "The options cannot be read."
+        return text or "Cannot read the options."
     kind = next((w for line in lines if (w := line.removeprefix(found[1] + " ")) != line), "")
     return f"{found[1]} must be {kind or 'another value'}, got {found[2]}."
 
@@ -481,15 +488,15 @@ def words_of(cls: type[Any], table: Mapping[str, Any], where: object) -> list[st
             dashed = [v for v in values[1:] if v.startswith("-") and not _is_number(v)]
             if dashed:
                 raise ConfigError(
-                    f"The configuration {where} must name a value that begins with a dash as the "
-                    f"first of {key}, got {dashed[0]!r}."
+                    f"A value that begins with a dash must come first in {key} of the "
+                    f"configuration {where}, got {dashed[0]!r} later."
                 )
             words += [name, *values]
             if values and values[0].startswith("-"):
                 words[-len(values) - 1 :] = [f"{name}={values[0]}", *values[1:]]
     if unknown:
         raise ConfigError(
-            f"The configuration {where} must name only known options, got "
+            f"The configuration {where} must contain only known options, got "
             f"{', '.join(sorted(unknown))}{nearest('--' + unknown[0].replace('_', '-'), known)}"
         )
     return words

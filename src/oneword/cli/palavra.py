@@ -50,10 +50,11 @@ def _train(chosen: PalavraTrainArguments, _words: Sequence[str]) -> None:
     outcome = {"epochs": found.maps.epochs, "classes": found.num_classes, "path": str(found.path)}
     options.write_json(chosen.json, outcome | {"history": found.maps.history})
     options.tell(
-        f"{found.maps.epochs} epochs over {found.num_classes} classes on {found.clip}: of rows from "
-        f"pictures that were held back {last.get('accuracy', 0.0):.0%} read as their own class."
+        f"{found.maps.epochs} epochs on {found.num_classes} classes, {found.clip}: "
+        f"{last.get('accuracy', 0.0):.0%} of the embeddings from held-back pictures are read as "
+        "their own class."
     )
-    options.tell(f"The maps are in {found.path}. Learn a word with them:")
+    options.tell(f"The maps are in {found.path}. To learn a word with them:")
     again = ("--train-data-dir", "PICTURES", "--maps", chosen.output_dir)
     options.tell(f"  {reports.command('palavra word', *again, '--initializer-token', 'NOUN')}")
 
@@ -72,11 +73,13 @@ def _word(chosen: PalavraWordArguments, _words: Sequence[str]) -> None:
         f"{len(losses)} steps{course}. It is in {found.path}."
     )
     if is_of_pair(rows):
-        options.tell(f"Its row is for the CLIP {rows}, which draws nothing. Find pictures with it:")
+        options.tell(
+            f"Its embedding is for the CLIP {rows}, which cannot draw. To find pictures with it:"
+        )
         folders = ("--pictures", "PICTURES", "--among", "OTHERS")
         options.tell(f"  {reports.command('palavra find', chosen.output_dir, *folders)}")
     else:
-        options.tell(f"Its row is for {rows}, the text encoder of a model that draws:")
+        options.tell(f"Its embedding is for {rows}, the text encoder of a model that draws:")
         options.tell(
             f"  {reports.drawing('MODEL', chosen.output_dir, f'a photo of a {_said(found.concept)}')}"
         )
@@ -95,8 +98,8 @@ def _find(chosen: PalavraFindArguments, _words: Sequence[str]) -> None:
     clip = config.clip or concept.provenance.get("clip")
     if not isinstance(clip, str):
         raise ConfigError(
-            f"The word's file must name the CLIP that it was learned on, got {config.concept}, "
-            "which names none; pass --clip."
+            f"The file of the word must name its CLIP, but {config.concept} names none; pass "
+            "--clip."
         )
     guide = runs.load_clip(clip, device=config.device, allow_same_clip=True)
     runs.check_clip(concept, guide)
@@ -124,7 +127,7 @@ def _find(chosen: PalavraFindArguments, _words: Sequence[str]) -> None:
     gain = found.gain()
     if gain is not None:
         interval = f" ± {gain.half_width:.3f}" if gain.num > 1 else ""
-        options.tell(f"With the word over the noun alone: {gain.value:+.3f}{interval}.")
+        options.tell(f"Gain of the word over the noun alone: {gain.value:+.3f}{interval}.")
 
 
 def _drawn(name: str, num: int, seed: int, size: int) -> list[Tensor]:
@@ -132,7 +135,7 @@ def _drawn(name: str, num: int, seed: int, size: int) -> list[Tensor]:
     concept = concepts.get(name)
     if concept.thing is None:
         raise ConfigError(
-            f"The held-out concept must be a thing, which has a noun, got the style {name!r}."
+            f"Cannot use the held-out style {name!r} because it has no noun; pass a thing."
         )
     own = concept_pictures(concept, _HELD_OUT, seed, size)
     return [from_uint8(drawn) for drawn in (own, noun_pictures(concept.noun, num, seed, size))]
@@ -142,8 +145,8 @@ def _table(found: Retrieval) -> Table:
     """What was found, by what the sentence held."""
     plain = found.plain()
     count = len(next(iter(found.ranks.values())))
-    table = Table(title=f"{count} pictures, each looked for among {found.num_others} others")
-    for head in ("sentence", "MRR", "mean place", "first", f"first {FEW}"):
+    table = Table(title=f"{count} pictures, each ranked among {found.num_others} others")
+    for head in ("sentence", "MRR", "mean rank", "first", f"first {FEW}"):
         table.add_column(head, justify="left" if head == "sentence" else "right")
     for name in found.ranks:
         own = plain[name]

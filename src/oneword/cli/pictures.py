@@ -37,8 +37,8 @@ def run(chosen: AnnotateArguments, _words: Sequence[str]) -> int:
     for item in found.skipped:
         options.say(f"skipped {item}")
     for item in found.kept:
-        options.say(f"{item} was there and stays (--overwrite writes it anew)")
+        options.say(f"{item} exists and was kept (--overwrite replaces it)")
     for name in found.unmarked:
-        options.say(f"nothing to mark was found in {name}; paint its mask by hand")
-    options.tell(f"{len(found.written)} files are written. Look at {found.sheet} and correct them.")
+        options.say(f"found nothing to mask in {name}; paint its mask by hand")
+    options.tell(f"Wrote {len(found.written)} files. Check {found.sheet} and correct them.")
     return 0

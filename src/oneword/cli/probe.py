@@ -30,20 +30,18 @@ def _lines(found: Probe) -> list[str]:
         lines += [
             f"  {one.text_encoder}: {one.kind}, with {one.tokenizer} of {one.num_tokens} tokens",
             f"    embedding table: {rows} rows of {width}, read by {', '.join(one.lookups)}",
-            f"    a row copied from a word conditions like it: {said[one.stands_for]}",
-            f"    a gradient returns to the row: {said[one.learns if tried else None]}",
+            f"    a copied embedding works like its word: {said[one.stands_for]}",
+            f"    a gradient reaches the embedding: {said[one.learns if tried else None]}",
         ]
-    lines += [f"  not a pair of tokenizer and text encoder: {name}" for name in found.unpaired]
-    lines += [f"  in the way: {problem}" for problem in found.problems]
+    lines += [f"  no match of tokenizer and text encoder: {name}" for name in found.unpaired]
+    lines += [f"  problem: {problem}" for problem in found.problems]
     if found.reaches:
-        lines.append(
-            "  The generic road (hooked lookups, the pipeline's encode_prompt) reaches it."
-        )
+        lines.append("  The generic way (hooked lookups, the pipeline's encode_prompt) works.")
     if found.family:
         lines.append(f"  `oneword train --model FOLDER` loads it as {found.family}.")
     else:
         lines.append(
-            "  `oneword train` does not load it: a file in src/oneword/models/families must say first how "
-            "its denoiser is called."
+            "  `oneword train` cannot load it: a file in src/oneword/models/families must first "
+            "define how to call its denoiser."
         )
     return lines

@@ -42,12 +42,12 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
         + (", starting from what an encoder makes of them" if "encoder" in provenance else "")
         + f", in {result.steps} steps"
         + (f" and {provenance['train_time_s']:.0f} s" if "train_time_s" in provenance else "")
-        + f"; the rows of step {result.best_step} were kept.",
+        + f"; the word of step {result.best_step} was kept.",
     ]
     if result.concept is not None and result.concept.deltas:
         changed = result.concept.deltas
         lead.append(
-            f"The concept also changes the model: {len(changed)} weight deltas of "
+            f"It also changes the model: {len(changed)} weight deltas of "
             f"{', '.join(sorted({name.partition('.')[0] for name in changed}))}, "
             f"{deltas.size_mb(changed):.2g} MB."
         )
@@ -55,7 +55,9 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
         lead.append(f"It ended as “{result.status}”: {result.reason}")
     folder = RunFolder(outcome.folder, steps=1)
     if choice := words.choice_of(folder):
-        lead.append(f"The run's word is {words.said_of(choice)}, among those saved on the way.")
+        lead.append(
+            f"The run's word is {words.said_of(choice)}, one of those saved during training."
+        )
     compared = sheets.read_sheets(folder)
     steps = {sheet.step for sheet in compared}
     others = [  # of an older version, or of other prompts

@@ -219,5 +219,5 @@ def _plan_lines(event: Plan) -> list[str]:
             f"{inversion['train_batch_size']} samples"
         )
     if plan["run"] == "resume":
-        lines.append("going on where this run stopped")
+        lines.append("resuming this run")
     return lines

@@ -35,7 +35,7 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         page.around(chosen.markdown)  # refuses a page without its marks
     if chosen.rows is not None:
         count = grid.take_in(study, chosen.rows)
-        options.say(f"{count} jobs are taken from {chosen.rows}.")
+        options.say(f"Imported {count} jobs from {chosen.rows}.")
     if chosen.dry_run:
         return _dry_run(study, chosen.json)
     if chosen.report:
@@ -45,7 +45,7 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
             try:
                 ended = grid.run(study, on_event=_watched(study, shown))
             except KeyboardInterrupt:
-                options.say("Stopped; run the same command again to go on.")
+                options.say("Stopped. To resume, run the same command again.")
                 raise
     count = f"{len(ended.done)} of {len(study.specs)} jobs are done."
     if ended.done or chosen.report:
@@ -60,7 +60,9 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         options.write_json(chosen.json, summary)
         _show(summary)
         if not (study.folder / page.PARQUET).is_file():
-            options.say(f"No {page.PARQUET}: it needs pyarrow; `pip install 'oneword[study]'`.")
+            options.say(
+                f"Wrote no {page.PARQUET} because pyarrow is missing; pip install 'oneword[study]'."
+            )
         count += f" Report: {path}"
         for name in study.figures:
             if (study.folder / pictures.PAGES[name]).is_file():
@@ -71,9 +73,9 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     for label, why in grid.absences(study).items():
         options.tell(f"  not available: {label} ({why})")
     if ended.absent:
-        options.tell("Run again with --retry-failed once what is missing is here.")
+        options.tell("Once what is missing is here, run again with --retry-failed.")
     if ended.failed:
-        options.tell("Run again with --retry-failed to try them again.")
+        options.tell("To try them again, run again with --retry-failed.")
     return 1 if ended.failed else 0
 
 
@@ -93,7 +95,7 @@ def _shown(given: Sequence[str]) -> list[str]:
 def _failure(study: Study, spec: Any) -> str:
     path = failure_file(study.folder, spec)
     reason = read_json(path, {"error": str}, error=ConfigError)["error"]
-    return (reason.strip().splitlines() or ["for no reason"])[-1][:300]
+    return (reason.strip().splitlines() or ["for no known reason"])[-1][:300]
 
 
 _ESTIMATE = {"value": (float, type(None))}
@@ -133,7 +135,7 @@ def _dry_run(study: Study, target: Path | None) -> int:
         f"{len(now.left)} left."
     )
     if now.absent:
-        options.tell(f"  {len(now.absent)} are of methods that are not available here.")
+        options.tell(f"  {len(now.absent)} belong to methods that are not available here.")
     options.tell(f"  concepts: {', '.join(study.subjects)}")
     for setup, count in plan["jobs_left_by_setup"].items():
         options.tell(f"  {count:5d} x {setup}")
@@ -141,20 +143,21 @@ def _dry_run(study: Study, target: Path | None) -> int:
         _show_cost(found, plan["pictures"], hands)
         if study.baselines:
             options.tell(
-                f"Counted as drawings of the model, and dearer: {', '.join(study.baselines)}."
+                "These cost more than estimated, because they are counted as drawings of the "
+                f"model: {', '.join(study.baselines)}."
             )
     return 0
 
 
 def _show_cost(found: Cost, pictures: int, hands: int) -> None:
     options.tell(
-        f"Training: {found.training_s / 3600:.2f} h ({found.training_pass_s * 3e3:.3g} ms for a "
-        f"sample's step). Drawing: {pictures} pictures, {found.drawing_s / 3600:.2f} h "
-        f"({found.picture_s:.3g} s for one)."
+        f"Training: {found.training_s / 3600:.2f} h ({found.training_pass_s * 3e3:.3g} ms per "
+        f"sample and step). Drawing: {pictures} pictures, {found.drawing_s / 3600:.2f} h "
+        f"({found.picture_s:.3g} s each)."
     )
     memory = "" if found.peak_mb is None else f" Peak memory: {found.peak_mb:.0f} MB."
     options.tell(
-        f"Together about {found.wall_s(hands) / 3600:.2f} h with {hands} "
+        f"Total: about {found.wall_s(hands) / 3600:.2f} h with {hands} "
         f"process{'es' if hands > 1 else ''}, timed on this machine just now.{memory}"
     )
 

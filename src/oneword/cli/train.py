@@ -64,14 +64,16 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
     again = command("train", *options.without_secrets(words))
     page = reports.write_run_report(outcome, commands=[again, draw])
     if outcome.concept_file is not None:
-        options.tell(f"The word is in {outcome.concept_file}, the report in {page}. Draw with it:")
+        options.tell(
+            f"The word is in {outcome.concept_file}, the report in {page}. To draw with it:"
+        )
         options.tell(f"  {draw}")
     code = EXIT_CODES.get(outcome.result.status, 1)
     if code or outcome.result.concept is None:
         return code
     if backbone is not None:
         folder = save_full_pipeline(backbone, [outcome.result.concept], outcome.folder)
-        options.tell(f"{folder} is a whole pipeline, too, with the word in it: load it as a model.")
+        options.tell(f"{folder} is also a whole pipeline with the word in it; load it as a model.")
     return _upload(chosen, outcome) if chosen.push_to_hub else code
 
 
@@ -111,8 +113,8 @@ def _upload(chosen: TrainArguments, outcome: TrainOutcome) -> int:
             "concept push", folder, repository, *["--token", "TOKEN"] * bool(chosen.hub_token)
         )
         options.say(
-            f"The word is learned and lies in {folder}, but it was not uploaded: {problem} To "
-            f"repeat the upload alone: {again}"
+            f"The word is learned and saved in {folder}, but not uploaded: {problem} To upload "
+            f"it: {again}"
         )
         return 1
     options.tell(f"Uploaded to {address}.")

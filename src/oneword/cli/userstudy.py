@@ -32,8 +32,8 @@ def _make(chosen: UserStudyMakeArguments, _words: Sequence[str]) -> None:
     options.tell(forms.arithmetic(key))
     options.tell(
         f"Forms: {chosen.output_dir}/likeness-*.html and match-*.html, listed in "
-        f"{chosen.output_dir / forms.TASKS}. Keep {chosen.output_dir / forms.KEY} to yourself: it "
-        "says whose pictures are whose, and the answers are read with it."
+        f"{chosen.output_dir / forms.TASKS}. Keep {chosen.output_dir / forms.KEY} private: it "
+        "says which model made which picture, and it is needed to read the answers."
     )
 
 
@@ -41,7 +41,7 @@ def _read(chosen: UserStudyReadArguments, words: Sequence[str]) -> None:
     key = forms.load(chosen.forms)
     collected = answers.collect(key, answers.read_files(chosen.answers))
     for one in collected.left_out:
-        options.say(terminal(f"{one.name} is left out, {one.reason}: {one.text}"))
+        options.say(terminal(f"{one.name} is left out ({one.reason}): {one.text}"))
     found = report.write(key, collected, chosen.output_dir, command=command("userstudy", *words))
     options.write_json(chosen.json, found)
     for name, outcome in found["outcomes"].items():

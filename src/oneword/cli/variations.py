@@ -35,7 +35,7 @@ def _variations(chosen: VariationsArguments, _words: Sequence[str]) -> None:
     pictures = {path.name: read_image(path) for path in chosen.pictures}
     if len(pictures) < len(chosen.pictures):
         raise ConfigError(
-            "The pictures must have names of their own, got one twice: "
+            "pictures must have different file names, got one twice: "
             f"{', '.join(path.name for path in chosen.pictures)}; rename one."
         )
     wishes = Wishes(
@@ -73,7 +73,7 @@ def _variations(chosen: VariationsArguments, _words: Sequence[str]) -> None:
     *saved, sheet = save_drawing(drawing, chosen.output_dir)
     found = [{"file": str(file)} | drawing.metadata(i) for i, file in enumerate(saved)]
     options.write_json(chosen.json, found)
-    options.tell(f"{len(saved)} variations by {model.name} in {chosen.output_dir}, on {sheet}.")
+    options.tell(f"{len(saved)} variations by {model.name} in {chosen.output_dir}; sheet: {sheet}.")
 
 
 def _projector(chosen: ProjectorArguments, _words: Sequence[str]) -> None:
@@ -101,8 +101,8 @@ def _projector(chosen: ProjectorArguments, _words: Sequence[str]) -> None:
         trained = projector.train(backbone, guide, pixels, config, on_step=show)
     options.tell(
         f"Loss on the fixed batch: {trained.first_loss:.4f} before, {trained.loss:.4f} after "
-        f"{trained.steps} steps. Projector: {config.output_dir / projector.FILE}; draw with oneword "
-        f"baseline variations PICTURE --model {config.output_dir}."
+        f"{trained.steps} steps. Projector: {config.output_dir / projector.FILE}. To draw: "
+        f"oneword baseline variations PICTURE --model {config.output_dir}."
     )
 
 

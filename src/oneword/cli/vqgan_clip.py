@@ -59,6 +59,6 @@ def run(chosen: VQGANCLIPArguments, _words: Sequence[str]) -> int:
         )
     for index, facts in enumerate(drawing.facts):
         asked = f"{drawing.prompts[index]!r}, seed {drawing.seeds[index]}"
-        options.tell(f"{asked}: the guide's loss went from {facts['guide_loss']}.")
+        options.tell(f"{asked}: guide loss {facts['guide_loss']}.")
     finish(drawing, "baseline vqgan-clip", chosen)
     return 0

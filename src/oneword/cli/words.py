@@ -30,7 +30,7 @@ def on_base(
         return dataclasses.replace(model, model=EMBEDDED[0])
     base = base_of(words)
     if say:
-        options.say(f"The base model is {base}, named by {', '.join(map(str, words))}.")
+        options.say(f"Using the base model {base}, named in {', '.join(map(str, words))}.")
     return dataclasses.replace(model, model=base)
 
 
@@ -48,7 +48,7 @@ def read_words(paths: Sequence[Path]) -> dict[Path, list[Concept]]:
         token = concept.placeholder_token
         if token in first:
             raise ConfigError(
-                f"Each file must bring a word of its own, got {token!r} in {first[token]} and in "
+                f"The words of the files must differ, got {token!r} in {first[token]} and in "
                 f"{path}; rename one: --concepts {first[token]} "
                 f"{without_token(path)}={renamed[index]!r}."
             )

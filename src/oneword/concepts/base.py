@@ -32,23 +32,22 @@ def base_of(words: Mapping[Path, Sequence[Concept]]) -> str:
         check_drawable(concept.placeholder_token, concept.rows)
         name = concept.provenance.get("base_model")
         fits = family_of({n: rows.shape[1] for n, rows in concept.rows.items()})
-        say = f"; its rows are those of {fits}" if fits != "unknown" else ""
+        say = f"; its embeddings are for {fits}" if fits != "unknown" else ""
         if not isinstance(name, str) or not name.strip():
             raise ConfigError(
-                f"A word's file must say on which model it was learned, got {path}, which names "
-                f"none{say}; type the model with --model."
+                f"Cannot tell on which model the word in {path} was learned because its file "
+                f"names none{say}; pass --model."
             )
         if not is_embedded(name) and not is_there(Path(name)) and not hub.is_repository(name):
             raise ConfigError(
-                f"A word's file must name its model so that it can be found, got {path} with "
-                f"{name[:200]!r}, which is no file or folder here and no hub id{say}; type where "
-                "the model is with --model."
+                f"Cannot find the model {name[:200]!r} of the word in {path} because it is no "
+                f"file, folder or hub id{say}; pass --model with its place."
             )
         found.setdefault(name, path)
     if len(found) > 1:
         (one, first), (other, second) = list(found.items())[:2]
         raise ConfigError(
-            f"Words must be learned on one model, got {first}, learned on {one}, and {second}, "
-            f"learned on {other}; draw with one of them, or type the model with --model."
+            f"Cannot draw with {first}, learned on {one}, and {second}, learned on {other}, "
+            "because words must be learned on one model; leave one of them out, or pass --model."
         )
     return next(iter(found))

@@ -88,7 +88,7 @@ def check_card(path: Path | str, license: str) -> None:
     folder = formats.read(path).path.parent
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]*", license):
         raise SharingError(
-            "The licence must be the Hub's name of one, such as cc-by-4.0, "
+            "license must be the Hub's name of a licence, such as cc-by-4.0, "
             f"creativeml-openrail-m or other, got {license!r}."
         )
     check_folder(folder)
@@ -103,8 +103,8 @@ def check_folder(folder: Path) -> None:
     card = folder / CARD
     if is_there(card) and not _is_card(card):
         raise SharingError(
-            f"{card} must be a card of oneword's or not exist, got another text; move the word "
-            "into a folder of its own."
+            f"Cannot overwrite {card} because it is not a card by oneword; move the word to a "
+            "folder of its own."
         )
 
 
@@ -162,13 +162,13 @@ def card_text(
     blocks = [
         f"---\n{data.to_yaml()}\n---\n{_MARK}",
         f"# {' and '.join(map(markdown_code, tokens))}",
-        f"{'A word' if len(tokens) == 1 else 'Words'} learned by textual inversion "
-        f"([Gal et al. 2022](https://arxiv.org/abs/2208.01618)) for "
-        f"{_model(base, on_hub) or 'a model that the file does not name'}: only embedding rows, "
-        "the model itself is unchanged.",
+        f"{'A word' if len(tokens) == 1 else 'Words'} learned by textual inversion ([Gal et al. "
+        "2022](https://arxiv.org/abs/2208.01618)) for "
+        f"{_model(base, on_hub) or 'a model that the file does not name'}: only embeddings were "
+        "learned, the model itself is unchanged.",
     ]
     if has_preview:
-        blocks.append(f"![Pictures drawn with the word; first seeds, not chosen]({PREVIEW})")
+        blocks.append(f"![Pictures drawn with the word; first seeds, not selected]({PREVIEW})")
     blocks.append("## Use")
     blocks.append(_usage(first, base if on_hub else None, file_name))
     blocks += _elsewhere(first)
@@ -178,9 +178,10 @@ def card_text(
         blocks += _score_table(scores)
     blocks += [
         "## Limits",
-        "A word knows what its few pictures show. It may carry their background or lighting along, "
-        "relations between several things are its weak side, and it fits no other model than the "
-        "one it was learned on. Whoever owns the pictures' subject should agree to its use.",
+        "A word knows only what its few pictures show. It may also have learned their background "
+        "or lighting. Relations between several things are its weak side. It works only on the "
+        "model that it was learned on. Get permission from whoever owns the subject of the "
+        "pictures before you use it.",
         f"Written by oneword {__version__}.",
     ]
     return "\n\n".join(blocks) + "\n"
@@ -228,8 +229,8 @@ def _elsewhere(concept: Concept) -> list[str]:
     if not lines:
         return []
     return [
-        "In another tool, first write its own file: `oneword concept convert OWNER/NAME --to ...`. "
-        "Where that file is called `my-word`, type:",
+        "For other tools, first convert the file: `oneword concept convert OWNER/NAME --to ...`. "
+        "If that file is called `my-word`, type:",
         "| tool | `--to` | in the prompt |\n|---|---|---|\n" + "\n".join(lines),
     ]
 
@@ -244,7 +245,10 @@ def _learned(concept: Concept) -> list[str]:
         absolute = rate.get("absolute") if isinstance(rate, dict) else None
         if isinstance(absolute, int | float):
             rows[f"learning rate, {encoder}"] = f"{absolute:.4g}"
-    for name, key in (("steps of the kept rows", "steps"), ("training time, s", "train_time_s")):
+    for name, key in (
+        ("steps of the kept embeddings", "steps"),
+        ("training time, s", "train_time_s"),
+    ):
         if facts.get(key) is not None:
             rows[name] = facts[key]
     encoder = facts.get("encoder")
@@ -257,7 +261,7 @@ def _learned(concept: Concept) -> list[str]:
     encoders = {name: r.shape[1] for name, r in concept.rows.items()}
     if facts.get("family") != "microworld":
         rows["fits"] = names.family_of(encoders)
-    rows["SHA-256 of the rows"] = concept.sha256()
+    rows["SHA-256 of the embeddings"] = concept.sha256()
     table = "\n".join(f"| {markdown(name)} | {markdown(value)} |" for name, value in rows.items())
     return [
         f"## How {markdown_code(concept.placeholder_token)} was learned",
@@ -317,8 +321,8 @@ def push_concept(
     card = folder / CARD
     if not is_there(card) or not _is_card(card):
         raise SharingError(
-            f"A shared word needs its card beside it, got none at {card}; write it with `oneword "
-            f"concept card {path} --license ...`, and read it over."
+            f"Cannot share a word without a card; write {card} with `oneword concept card {path} "
+            "--license ...`, and check it."
         )
     repository = hub.full_name(repository, token=token)
     text = read_text(card)

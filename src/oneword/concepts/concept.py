@@ -53,10 +53,10 @@ def check_drawable(token: str, encoders: Collection[str], readers: Collection[st
     pairs = sorted(name for name in encoders if is_of_pair(name) and name not in readers)
     if pairs:
         raise ConceptError(
-            f"Cannot use the concept {token!r} here because its rows are those of a CLIP that "
-            f"draws nothing ({pairs[0]}); do find pictures with it (oneword palavra find) or let "
-            "it guide a drawing (oneword baseline), or learn it on openai/clip-vit-large-patch14, "
-            "whose words Stable Diffusion 1 draws."
+            f"Cannot use the concept {token!r} here because its embedding is for a CLIP that "
+            f"cannot draw ({pairs[0]}); find pictures with it (oneword palavra find), let it "
+            "guide a drawing (oneword baseline), or learn it on openai/clip-vit-large-patch14, "
+            "which Stable Diffusion 1 uses."
         )
 
 
@@ -127,7 +127,8 @@ class Concept:
         counts = {encoder: len(rows) for encoder, rows in self.rows.items()}
         if len(set(counts.values())) > 1:
             raise ConceptError(
-                f"Concept {name} must have as many vectors for every text encoder, got {counts}."
+                f"Concept {name} must have the same number of vectors for every text encoder, got "
+                f"{counts}."
             )
         deltas.check(self.deltas, f"concept {name}")
 

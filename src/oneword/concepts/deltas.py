@@ -147,9 +147,8 @@ def check_whole(model: nn.Module) -> None:
     """
     if any(p.is_meta or not p.is_floating_point() for p in model.parameters()):
         raise DeltaError(
-            f"Weights that change must be whole and stay on the device, got a "
-            f"{type(model).__name__} whose weights are packed or visit it layer by layer; load it "
-            "with --weights full --offload vae."
+            f"Cannot change the weights of a {type(model).__name__} because they are quantised or "
+            "offloaded layer by layer; pass --weights full --offload vae."
         )
 
 
@@ -158,8 +157,8 @@ def _owner(module: nn.Module, path: str, name: str) -> nn.Module:
         return module.get_submodule(path)
     except AttributeError as error:
         raise DeltaError(
-            f"Weight deltas must be for modules of this model, got {name!r}, which it has not; use "
-            "the base model that they were learned on."
+            f"Weight deltas must be for modules of this model, got {name!r}, which it does not "
+            "have; use the base model that they were learned on."
         ) from error
 
 
@@ -187,8 +186,8 @@ def _change(
     original = owner._parameters.get(attribute)
     if original is None:
         raise DeltaError(
-            f"Weight deltas must be for parameters of this model, got {name!r}, which it has not; "
-            "use the base model that they were learned on."
+            f"Weight deltas must be for parameters of this model, got {name!r}, which it does not "
+            "have; use the base model that they were learned on."
         )
     for change in changes:
         _fitting(change.shape, original.shape, name)
@@ -222,8 +221,7 @@ def _adapt(
 
     if hasattr(model, "peft_config"):
         raise DeltaError(
-            "A model that gets a LoRA must have none yet, got one with adapters of its own; unload "
-            "them first."
+            "Cannot add a LoRA to a model that already has adapters; unload them first."
         )
     paths = [name.removesuffix(LORA_A) for name in lora if name.endswith(LORA_A)]
     for path in paths:
@@ -231,8 +229,8 @@ def _adapt(
         if not isinstance(layer, nn.Linear):
             kind = "Conv2d" if isinstance(layer, nn.Conv2d) else type(layer).__name__
             raise DeltaError(
-                f"A LoRA must be for linear layers, got one for {path!r}, a "
-                f"{kind}; such files are not supported."
+                f"A LoRA must be for linear layers, got one for {path!r}, a {kind}; such files "
+                "are not supported."
             )
         for change in lora[path + LORA_A]:
             _fitting(change.shape, (len(change), layer.in_features), path + LORA_A)

@@ -111,12 +111,12 @@ def check_upload(repository: str, *, token: str | None = None) -> None:
         is_name = False
     if not is_name:
         raise HubError(
-            f"The repository must be named OWNER/NAME, or NAME for your own, got {repository!r}."
+            f"The repository must be OWNER/NAME, or NAME for one of your own, got {repository!r}."
         )
     if not (token or get_token()):
         raise HubError(
-            "An upload to the Hub needs a token that may write, got none; run `hf auth login`, or "
-            "set HF_TOKEN."
+            "Cannot upload to the Hub without a token that may write; run `hf auth login`, or set "
+            "HF_TOKEN."
         )
 
 
@@ -190,34 +190,32 @@ def _asked(repository: str, call: Callable[[], T], *, writes: bool = False) -> T
         return call()
     except errors.GatedRepoError as error:
         raise HubError(
-            f"The repository {repository} must be open to you, got a gated one; ask for access on "
-            "its page, then run `hf auth login` or set HF_TOKEN."
+            f"Cannot read the repository {repository} because it is gated; ask for access on its "
+            "page, then run `hf auth login` or set HF_TOKEN."
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
             f"{repository} must be a file or folder here or a repository of the Hub, got neither; "
-            "check the spelling, or, where it is private, run `hf auth login` or set HF_TOKEN."
+            "check the spelling. If it is private, run `hf auth login` or set HF_TOKEN."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise HubError(
             f"The repository {repository.partition('@')[0]} must have the revision "
-            f"{repository.partition('@')[2]!r}, got none of that name."
+            f"{repository.partition('@')[2]!r}, got no such revision."
         ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         hint = "; the token must be allowed to write there" if status in (401, 403) else ""
         raise HubError(
-            f"The Hub must accept the request for {repository}, got {status} "
-            f"({(error.server_message or str(error)).splitlines()[0][:200]}){hint}."
+            f"The Hub refused the request for {repository} ({status}): "
+            f"{(error.server_message or str(error)).splitlines()[0][:200]}{hint}."
         ) from error
     except (errors.HTTPError, OSError, RuntimeError) as error:
         # an upload that breaks off is a RuntimeError
         if writes:
-            text = (
-                f"The upload to {repository} must reach the Hub, got {str(error)[:200]!r}; check "
-            )
+            text = f"Cannot reach the Hub to upload {repository}: {str(error)[:200]}; check "
             raise UnreachableError(text + "the network and try again.") from error
         raise UnreachableError(
-            f"{repository} must be a file or folder here or a repository of the Hub, got nothing "
-            "of that name here, and the Hub cannot be reached; check the path, or the network."
+            f"Cannot find {repository} because it is no file or folder here and the Hub cannot be "
+            "reached; check the path, or the network."
         ) from error

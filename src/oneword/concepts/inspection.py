@@ -85,9 +85,9 @@ def _doubts(concept: Concept) -> list[str]:
     found = []
     for name, rows in concept.rows.items():
         if not rows.any(dim=1).all():
-            found.append(f"a row for {name} is all zeros: it was never trained")
+            found.append(f"an embedding for {name} is all zeros: it was never trained")
         if len(rows) > 1 and bool((rows == rows[0]).all()):
-            found.append(f"all {len(rows)} rows for {name} are equal: they look untrained")
+            found.append(f"all {len(rows)} embeddings for {name} are equal: they look untrained")
     return found
 
 
@@ -102,11 +102,13 @@ def _doubts_beside(
     shares = gaps / rows.norm(dim=1).to(gaps)
     for place, (gap, near) in enumerate(zip(shares.tolist(), nearest, strict=True)):
         if gap < _SAME:
-            found.append(f"row {place} for {name} is the word {near[0][0]!r} itself: untrained")
+            found.append(
+                f"embedding {place} for {name} is exactly the word {near[0][0]!r}: untrained"
+            )
     far = float(rows.norm(dim=1).max()) / max(median, 1e-12)
     if far > _FAR:
         found.append(
-            f"a row for {name} is {far:.0f} times as long as the vocabulary's: it drowns the rest "
-            "of a prompt"
+            f"an embedding for {name} is {far:.0f} times as long as the vocabulary's: it will "
+            "drown the rest of a prompt"
         )
     return found

@@ -124,7 +124,8 @@ class Library:
         words = formats.load_all(path)
         if len(words) != 1:
             raise LibraryError(
-                f"There must be one word to rename, got {len(words)} in {path}; extract them first."
+                f"Cannot rename a file with {len(words)} words ({path}) because it must have one; "
+                "extract them first."
             )
         with hold(path.parent, wait_s=_WAIT_S):
             write_together(formats.files_of(words[0].named(token), path))
@@ -138,7 +139,7 @@ class Library:
             LibraryError: the library has no such word, or fewer than two are named.
         """
         if len(set(names)) < 2:
-            raise LibraryError(f"Two or more words are merged, got {len(set(names))}.")
+            raise LibraryError(f"Merging needs two or more words, got {len(set(names))}.")
         words, _ = distinct([word for one in names for word in formats.load_all(self.file(one))])
         name = self._free("-".join(names)[:_MAX_NAME])
         write_together(formats.files_of(words, self.root / name / formats.LEARNED))
@@ -172,7 +173,7 @@ class Library:
         """
         folder = self.root / TRASH / kept
         if not is_plain_name(kept) or not folder.is_dir():
-            raise LibraryError(f"There is no deleted word {kept!r} in {self.root / TRASH}.")
+            raise LibraryError(f"{self.root / TRASH} has no deleted word {kept!r}.")
         name = self._free(kept.rpartition(".")[0])
         folder.rename(self.root / name)
         return name

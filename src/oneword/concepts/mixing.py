@@ -38,13 +38,14 @@ def distinct(concepts: Sequence[Concept]) -> tuple[list[Concept], dict[int, str]
 def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
     """Refuse to combine concepts of different models, or of different lengths."""
     if not concepts:
-        raise ConceptError("There must be a concept to combine, got none.")
+        raise ConceptError("Cannot combine without a concept; pass one or more.")
     for concept in concepts:
         if concept.kind != ROWS or concept.deltas:
             more = f" and {len(concept.deltas)} weight deltas" if concept.deltas else ""
             raise ConceptError(
-                f"Only concepts of rows can be combined, got {concept.placeholder_token!r} of kind "
-                f"{concept.kind}{more}."
+                f"Cannot combine {concept.placeholder_token!r} because it is of kind "
+                f"{concept.kind}{more} and only concepts of plain embeddings can be combined; "
+                "leave it out."
             )
     worlds = {world_of(concept.provenance) for concept in concepts} - {None}
     if len(worlds) > 1:
@@ -59,8 +60,8 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
     for concept, shape in zip(concepts, shapes, strict=True):
         if shape != shapes[0]:
             raise ConceptError(
-                "Concepts must have rows of the same text encoders and "
-                f"{'shapes' if vectors else 'widths'} to be combined, got {shapes[0]} of "
+                "Concepts to combine must have embeddings for the same text encoders, with the "
+                f"same {'shapes' if vectors else 'widths'}, got {shapes[0]} of "
                 f"{concepts[0].placeholder_token!r} and {shape} of {concept.placeholder_token!r}."
             )
 
@@ -83,8 +84,8 @@ def average(
     total = sum(weights)
     if len(weights) != len(concepts) or not total:
         raise ConceptError(
-            f"There must be one weight for each of {len(concepts)} concepts, with a sum that is "
-            f"not 0, got {weights}."
+            f"weights must be one per concept ({len(concepts)}), with a sum that is not 0, got "
+            f"{weights}."
         )
     parts = [c.detached().rows for c in concepts]
     rows = {

@@ -57,63 +57,63 @@ class ClipDiffusionConfig:
     """
 
     prompts: tuple[str, ...]
-    """What the pictures show, each in quotes; it may hold words of --concepts."""
+    """Prompts, each in quotes. They may contain words from --concepts."""
     concepts: tuple[Path, ...] = ()
-    """Concept files whose words live in the guide's text tower, such as PALAVRA's; PATH=TOKEN renames one."""
+    """Files of words for the guide's text encoder, such as PALAVRA's. PATH=TOKEN renames a word."""
     init_image: Path | None = None
-    """Picture to begin from, noised; none: pictures begin from noise."""
+    """Picture to start from, with noise added (default: start from pure noise)."""
     skip: int | None = None
-    """How many of the 1,000 diffusion times are left out before init_image, 0 to 999: the more, the more of it stays; unset: 300."""
+    """Number of the 1,000 diffusion steps to skip before init_image, 0 to 999 (default: 300). Higher keeps more of the picture."""
     image_prompts: tuple[Path, ...] = ()
-    """Pictures that the drawing is guided towards besides the text, each of the text's weight."""
+    """Pictures that also guide the drawing, each with the same weight as the text."""
     output_dir: Path = Path("oneword-clip-diffusion")
     """Folder for the pictures and their contact sheet."""
     checkpoint: Path | None = None
-    """File of the published unconditional model of pixels, 256x256_diffusion_uncond.pt; unset: the text-to-image model draws in its latents."""
+    """File of the published unconditional pixel model, 256x256_diffusion_uncond.pt (default: none; the text-to-image model draws in its latents)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     preset: Literal["hq", "plain", "latent"] | None = None
-    """Settings to begin with: "hq" (the published notebook for 256 px), "plain" (its older script), "latent" (ours, for models of latents); unset: hq with --checkpoint, else latent."""
+    """Settings to start from: "hq" (the published notebook for 256 px), "plain" (its older script) or "latent" (our own, for latent models). Default: hq with --checkpoint, else latent."""
     guide: str | None = None
-    """CLIP that guides: hub id or folder; unset: microworld's own guide on microworld, openai/clip-vit-base-patch16 elsewhere."""
+    """CLIP that guides: hub id or folder (default: microworld's own guide on microworld, openai/clip-vit-base-patch16 elsewhere)."""
     judge: str | None = None
-    """CLIP that will score, which the guide must not be; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    """CLIP that will score the pictures; it must differ from the guide (default: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere)."""
     allow_same_clip: bool = False
-    """Let the guide be the judge; its scores say little then."""
+    """Allow the same CLIP as guide and judge. Its scores then say little."""
     sampler: Literal["ddpm", "ddim"] | None = None
-    """How the gradient moves a step: "ddpm" (its mean, by the variance), "ddim" (the predicted noise, without new noise); unset: the preset's."""
+    """How the gradient changes a step: "ddpm" (shifts the mean, scaled by the variance) or "ddim" (shifts the predicted noise, adds no new noise). Default: the preset's."""
     num_inference_steps: int | None = None
-    """Steps of the whole way; unset: the preset's."""
+    """Number of steps for the full diffusion (default: the preset's)."""
     clip_scale: float | None = None
-    """Weight of the distance between CLIP's features; 0: the model draws unguided; unset: the preset's."""
+    """Weight of the distance between CLIP features (default: the preset's). 0 turns guidance off."""
     tv_scale: float | None = None
-    """Weight of the total variation, which smooths; unset: the preset's."""
+    """Weight of the total variation loss, which smooths the picture (default: the preset's)."""
     range_scale: float | None = None
-    """Weight of what lies beyond black and white; unset: the preset's."""
+    """Weight of the penalty on values outside black to white (default: the preset's)."""
     num_cutouts: int | None = None
-    """Cutouts of a picture that CLIP sees at each step; unset: the preset's."""
+    """Number of cutouts that CLIP sees in each step (default: the preset's)."""
     cut_power: float | None = None
-    """Above 1 small cutouts are more frequent; unset: the preset's."""
+    """Distribution of cutout sizes (default: the preset's). Above 1, small cutouts are more frequent."""
     num_images_per_prompt: int = 1
-    """Pictures per prompt, with the seeds from seed on."""
+    """Pictures per prompt, with consecutive seeds from seed on."""
     seed: int = 0
     """First seed."""
     seeds: tuple[str, ...] = ()
-    """Seeds one by one or as ranges, 1 2 3 or 0-7, in place of seed and num_images_per_prompt."""
+    """Seeds, as numbers or ranges (1 2 3 or 0-7). Replaces seed and num_images_per_prompt."""
     batch_size: int = 4
-    """Pictures drawn at once; it does not change them."""
+    """Pictures drawn at once. It does not change the pictures."""
 
     def __post_init__(self) -> None:
         check_finite(self)
         require(
             bool(self.prompts) and all(prompt.strip() for prompt in self.prompts),
-            "There must be a prompt that says what the pictures show, got none.",
+            "prompts must contain a prompt, got none or an empty one.",
         )
         require(
             self.skip is None or 0 <= self.skip <= 999, f"skip must be in 0..999, got {self.skip}."
         )
         require(
             not self.skip or self.init_image is not None,
-            f"skip leaves out times before a picture, got {self.skip} without --init-image.",
+            f"Cannot use skip {self.skip} without a picture to start from; pass --init-image.",
         )
         require(
             self.num_inference_steps is None or 1 <= self.num_inference_steps <= 1000,
@@ -131,13 +131,13 @@ class ClipDiffusionConfig:
         )
         require(
             self.checkpoint is None or self.preset != "latent",
-            "The preset latent is for models of latents, got it with --checkpoint, whose model is "
-            "one of pixels; take hq or plain.",
+            "Cannot use the preset latent with --checkpoint because it is for latent models and "
+            "the checkpoint is a pixel model; use hq or plain.",
         )
         require(
             self.checkpoint is not None or self.preset != "plain",
-            "The preset plain guides by the noised pixels themselves, got it without --checkpoint; "
-            "name a model of pixels, or take latent.",
+            "Cannot use the preset plain without --checkpoint because it guides by noised pixels; "
+            "pass a pixel model, or use latent.",
         )
 
     @property

@@ -49,19 +49,19 @@ def seeds_of(texts: Sequence[str]) -> tuple[int, ...]:
         number, pair = re.fullmatch(r"-?\d+", text), re.fullmatch(r"(\d+)-(\d+)", text)
         require(
             (number or pair) is not None and len(text) <= 50,
-            f"seeds must be numbers and ranges, such as 1 2 3 or 0-7, got {text[:60]!r}.",
+            f"seeds must be numbers or ranges, such as 1 2 3 or 0-7, got {text[:60]!r}.",
         )
         first, last = map(int, pair.groups()) if pair else (int(text), int(text))
-        require(first <= last, f"A range of seeds must go up, got {text!r}.")
+        require(first <= last, f"A range of seeds must go from low to high, got {text!r}.")
         check_seeds(first)
         check_seeds(last)
         require(
             len(found) + last - first < _MOST_SEEDS,
-            f"seeds must name at most {_MOST_SEEDS} seeds, got more with {text!r}.",
+            f"seeds must list at most {_MOST_SEEDS} seeds, got more with {text!r}.",
         )
         found += range(first, last + 1)
     twice = [seed for seed, count in Counter(found).items() if count > 1]
-    require(not twice, f"seeds must name each seed once, got {(twice or [0])[0]} twice.")
+    require(not twice, f"seeds must list each seed once, got {(twice or [0])[0]} twice.")
     return tuple(found)
 
 
@@ -80,8 +80,8 @@ def seeds_drawn(config: Any) -> tuple[int, ...]:
             option = "--" + field.name.replace("_", "-")
             require(
                 given == field.default,
-                f"Seeds are named one by one or counted from a first one, got --seeds with "
-                f"{option} {given}; leave one of them out.",
+                f"Cannot use --seeds with {option} {given} because each sets the seeds; leave one "
+                "of them out.",
             )
     return seeds_of(config.seeds)
 
@@ -134,7 +134,7 @@ def check_step_rules(scheduler: str | None, rules: str) -> None:
     if scheduler != "piecewise_constant":
         require(
             not rules,
-            f"lr_step_rules must go with lr_scheduler piecewise_constant, got {rules!r} with "
+            f"lr_step_rules must be used with lr_scheduler piecewise_constant, got {rules!r} with "
             f"{scheduler or 'the scheduler of the preset'}; leave one of them out.",
         )
         return
@@ -145,8 +145,8 @@ def check_step_rules(scheduler: str | None, rules: str) -> None:
         len(steps) == len(pairs)
         and re.fullmatch(rf"\s*{_FACTOR}\s*", last) is not None
         and all(a < b for a, b in zip([0, *steps], steps, strict=False)),
-        "lr_step_rules must be factors on the rate, each with the step that it holds until, in "
-        f'their order, and a last factor, such as "1:100,0.1:200,0.01", got {rules[:60]!r}.',
+        "lr_step_rules must be FACTOR:STEP pairs in rising order of steps, then a last factor, "
+        f'such as "1:100,0.1:200,0.01", got {rules[:60]!r}.',
     )
 
 

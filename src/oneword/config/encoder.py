@@ -19,55 +19,58 @@ LATENTS = "latents"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
-    """Train an encoder, which maps pictures of a thing to its word at once."""
+    """Train an encoder, which turns pictures of a thing into its word at once."""
 
     data: Path | None = None
-    """Folder with a folder of pictures for each thing, two or more in each; unset: what the embedded model's world draws, which holds nothing that is held out."""
+    """Folder with one subfolder of pictures per thing, at least two pictures in each (default: pictures drawn by the embedded model's world, without its held-out concepts)."""
     output_dir: Path = Path("oneword-encoder")
-    """Folder for the encoder; run the same command again to go on."""
+    """Folder for the encoder. Run the same command again to resume."""
     model: ModelConfig = field(default_factory=ModelConfig)
     guide: str | None = None
-    """CLIP whose features of the pictures the encoder reads (hub id or folder), or "latents" for what the model's own autoencoder makes of them; unset: microworld's own guide on microworld, openai/clip-vit-base-patch16 elsewhere."""
+    """What the encoder reads: the features of a CLIP (hub id or folder), or "latents" for the model's own autoencoder (default: microworld's own guide on microworld, openai/clip-vit-base-patch16 elsewhere)."""
     allow_same_clip: bool = False
-    """Let it be the CLIP that scores; its scores say little then."""
+    """Allow the CLIP that scores as guide. Its scores then say little."""
     num_vectors: int = 1
-    """Rows that the encoder gives to a word, 1 to 75; three were better than one after a few steps of learning."""
+    """Number of vectors per word, 1 to 75. Three were better than one after a few steps of learning."""
     learnable_property: Literal["object", "style"] = "object"
-    """What the pictures of a folder have in common; a world that is drawn has both."""
+    """What the pictures in a folder have in common. The drawn world contains both."""
     num_things: int = 2000
-    """Things that the embedded model's world draws, where there is no folder."""
+    """Number of things to draw, if there is no data folder."""
     pictures_per_thing: int = 8
-    """Pictures that it draws of each, 2 or more."""
+    """Number of pictures to draw per thing, 2 or more."""
     most_pictures: int = 25
-    """Most pictures of a set that the encoder reads in training; there are one or more."""
+    """Largest number of pictures the encoder reads at once in training; each set has 1 or more."""
     width: int = 512
     """Width of the network's layers."""
     random_flip: bool = True
-    """Mirror each picture half of the time. Turn it off for text, logos and asymmetric things."""
+    """Flip each picture with probability 1/2. Turn it off for text, logos and asymmetric things."""
     learning_rate: float = 1e-3
-    """Rate of AdamW on the network's weights; it falls to zero over the last 30 % of the steps."""
+    """Learning rate of AdamW for the network's weights. It falls to zero over the last 30 % of the steps."""
     train_batch_size: int = 16
-    """Things of a step; of each one picture is denoised, with the word of others of its pictures."""
+    """Batch size, in things. One picture of each is denoised, with the word made from its other pictures."""
     max_train_steps: int = 12_500
-    """Steps in all."""
+    """Number of training steps."""
     evaluation_steps: int = 100
-    """Steps between two scorings of things that are kept out of the training."""
+    """Steps between evaluations on held-out things."""
     checkpointing_steps: int = 200
-    """Steps between two writings of the resumable state."""
+    """Steps between resumable checkpoints."""
     seed: int = 0
-    """Seed of the network, of the drawn pictures and of every step."""
+    """Random seed of the network, the drawn pictures and every step."""
     land: Path | None = None
-    """Folder of an embedded model's weights into which the finished encoder is put, with its line in the card."""
+    """Folder of an embedded model's weights to copy the finished encoder into; its entry is added to the model card."""
 
     def __post_init__(self) -> None:
         check_finite(self)
         check_seeds(self.seed, least=0)
         require(
             self.data is not None or is_embedded(self.model.model),
-            "The pictures must lie in a folder with a folder for each thing, got none for "
-            f"{self.model.model}; pass --data. Only the embedded models' world draws its own.",
+            f"Cannot train an encoder for {self.model.model} without pictures because only the "
+            "embedded models can draw their own; pass --data with one subfolder per thing.",
         )
-        require(self.guide != "", "The guide must be named, got an empty string; leave it out.")
+        require(
+            self.guide != "",
+            "guide must be a name, got an empty string; leave it out for the default.",
+        )
         for name, least, most in (
             ("num_vectors", 1, 75),
             ("num_things", 2, 1_000_000),

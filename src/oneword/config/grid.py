@@ -48,7 +48,7 @@ def axes_of(texts: Sequence[str]) -> tuple[Axis, ...]:
         ConfigError: there are more than two, one is of another form, or a value is none or is
             there twice.
     """
-    require(len(texts) <= 2, f"A grid must have one or two axes, got {len(texts)}.")
+    require(len(texts) <= 2, f"--grid must have one or two axes, got {len(texts)}.")
     found: list[Axis] = []
     for text in texts:
         name, equals, listed = text.partition("=")
@@ -56,24 +56,25 @@ def axes_of(texts: Sequence[str]) -> tuple[Axis, ...]:
         values = [value.strip() for value in listed.split(",") if value.strip()]
         require(
             bool(equals and values),
-            f"An axis of a grid must be NAME=VALUE,VALUE,..., such as guidance=2,5,8, got {text!r}.",
+            f"A grid axis must be NAME=VALUE,VALUE,..., such as guidance=2,5,8, got {text!r}.",
         )
         if name not in AXES:
             near = difflib.get_close_matches(name, AXES, 1)
             also = f"; did you mean {near[0]}?" if near else "."
-            raise ConfigError(
-                f"An axis of a grid must be one of {', '.join(AXES)}, got {name!r}{also}"
-            )
+            raise ConfigError(f"A grid axis must be one of {', '.join(AXES)}, got {name!r}{also}")
         setting = AXES[name]
         numbers = tuple(_number(value, name, setting) for value in values)
         twice = next((v for i, v in enumerate(numbers) if v in numbers[:i]), None)
-        require(twice is None, f"An axis must name each value once, got {twice} twice in {text!r}.")
         require(
-            len(numbers) <= _MOST, f"An axis must have at most {_MOST} values, got {len(numbers)}."
+            twice is None, f"A grid axis must list each value once, got {twice} twice in {text!r}."
+        )
+        require(
+            len(numbers) <= _MOST,
+            f"A grid axis must have at most {_MOST} values, got {len(numbers)}.",
         )
         require(
             all(setting != axis.setting for axis in found),
-            f"The axes of a grid must differ, got {name!r} twice.",
+            f"The grid axes must differ, got {name!r} twice.",
         )
         found.append(Axis(name, setting, numbers))
     return tuple(found)

@@ -46,141 +46,142 @@ Form = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InversionConfig:
-    """How one concept is learned. What is not given is the preset's for the model's family."""
+    """Settings for learning one word. Those that are not given come from the preset, for the model's family."""
 
     placeholder_token: str = "S*"
-    """The new word, without spaces, as it will stand in prompts."""
+    """The new word, without spaces, as you will write it in prompts."""
     initializer_token: str | None = None
-    """Existing word(s) whose embedding the new word starts from; unset: common nouns are ranked by their loss on the pictures."""
+    """Existing word(s) to start from (default: chosen among common nouns by their loss on the pictures)."""
     initializer_file: Path | None = None
-    """File of a learned word that the new one starts from, of any tool, its run folder, or OWNER/NAME on the Hub; excludes initializer_token."""
+    """Learned word to start from: a file of any tool, a run folder, or OWNER/NAME on the Hub. Cannot be combined with initializer_token."""
     initializer: Literal["word", "encoder"] | None = None
-    """What the new word starts from: an existing word or a learned file ("word"), or what an encoder makes of the pictures at once ("encoder")."""
+    """What to start from: "word" (an existing word or a learned file) or "encoder" (the word that an encoder makes of the pictures)."""
     encoder: Path | None = None
-    """Encoder of initializer or setup "encoder", from oneword encoder train: its folder or file; unset: the embedded model's own."""
+    """Encoder for initializer or setup "encoder": file or folder from oneword encoder train (default: the embedded model's own)."""
     setup: str = "one-word"
-    """Way to find the word: "one-word" is the method, the others are the paper's comparisons and later work. What is given beside it wins."""
+    """Method for learning the word. The paper's own is "one-word"; the others are its comparisons and later work. Explicit options override the setup's."""
     form: Form | None = None
-    """What the word is made of: "rows", or what an extension of that name makes of it."""
+    """What the word is made of: "rows" of the embedding table, or a form of its own from later work."""
     num_vectors: int | None = None
-    """Number of embedding rows that the word gets, 1 to 75."""
+    """Number of embedding vectors for the word, 1 to 75."""
     vectors_at: Literal["input", "output"] = "input"
-    """Where the word's vectors stand: in the embedding table ("input"), or in the text encoder's output, which then needs no gradient and reads each prompt once (for large encoders; such a word works in oneword alone)."""
+    """Where the vectors live: "input" (in the embedding table) or "output" (in the text encoder's output). "output" saves time with large text encoders: no gradient through them, and each prompt is encoded once. Such a word works only in oneword."""
     num_negative_vectors: int | None = None
-    """Rows of the negative word, 1 to 75 (form "dreamartist")."""
+    """Number of vectors of the negative word, 1 to 75 (form "dreamartist")."""
     training_guidance_scale: float | None = None
-    """Guidance from the negative word to the word in training (form "dreamartist")."""
+    """Guidance scale in training, from the negative word to the word (form "dreamartist")."""
     dual_prompt_probability: float | None = None
-    """Share of the sentences that name the picture's own word as well, in [0, 1] (form "per-image")."""
+    """Share of the prompts that also contain the picture's own word, in [0, 1] (form "per-image")."""
     regularization_weight: float | None = None
-    """Weight of the squared distance of the rows to their initial ones in the loss; 0: none."""
+    """Weight of the regularisation loss: squared distance of the vectors from their start. 0 turns it off."""
     cross_initialization: bool | None = None
-    """Start from the text encoder's output for the initializer, not from its rows."""
+    """Start from the text encoder's output for the initializer instead of its embeddings."""
     norm_pull: float | None = None
-    """How far each step draws the rows' spread to the vocabulary's, in [0, 1]: the exponent of their ratio; 0: not at all."""
+    """How strongly each step pulls the vectors' spread to the vocabulary's, in [0, 1]. It is the exponent of their ratio; 0 turns it off."""
     train_encoders: tuple[str, ...] = ()
-    """Text encoders whose rows are learned, such as clip_l t5xxl; none given: all. The others keep the initialiser's rows."""
+    """Text encoders whose embeddings are learned, such as clip_l t5xxl. Without it, all are. The others keep the initializer's embeddings."""
     learnable_property: Literal["object", "style"] = "object"
     """What the pictures have in common."""
     preset: PresetName = "default"
-    """Source of every setting that is not given: "paper" (Gal et al. 2022), "release" (the authors' code), "default", "fast" (the default, which stops when the loss has come to rest)."""
+    """Source of all settings that are not given: "paper" (Gal et al. 2022), "release" (the authors' code), "default", or "fast" (default with early stopping)."""
     prompt_templates: TemplateSet | None = None
-    """Set of neutral sentences that the word is trained in."""
+    """Set of neutral prompts to train the word in."""
     optimizer: OptimizerName = "adamw"
-    """What makes the steps: AdamW, or "prodigy" (finds its own rate), "lion", "adamw8bit" or "adafactor" of other libraries."""
+    """Optimiser: "adamw", "prodigy" (finds its own learning rate), "lion", "adamw8bit" or "adafactor". All but "adamw" need another library."""
     learning_rate: float | None = None
-    """Rate of the optimiser, absolute, in units of the embedding table's entries. Of prodigy it is a factor on what it finds."""
+    """Learning rate, absolute, in units of the embedding table's entries. With prodigy it is a factor on the rate that prodigy finds."""
     relative_learning_rate: float | None = None
-    """Rate in units of the standard deviation of the vocabulary's entries; excludes learning_rate."""
+    """Learning rate in units of the standard deviation of the vocabulary's entries. Cannot be combined with learning_rate."""
     learning_rate_ratio: float | None = None
-    """Factor on the rate of preset and optimiser, where neither of the two rates is given."""
+    """Factor on the learning rate of the preset and optimiser. It applies only if no learning rate is given."""
     scale_lr: bool | None = None
-    """Multiply the rate by the batch size, as the authors' code does."""
+    """Multiply the learning rate by the batch size, as the authors' code does."""
     lr_scheduler: ScheduleName | None = None
-    """Course of the rate over max_train_steps."""
+    """Learning rate schedule over max_train_steps."""
     lr_warmup_steps: int | None = None
-    """Steps over which the rate rises from 0 (not with "constant" and "piecewise_constant")."""
+    """Number of warmup steps, from learning rate 0. Not used by "constant" and "piecewise_constant"."""
     lr_num_cycles: int = 1
-    """Times that the rate falls from its full height ("cosine_with_restarts")."""
+    """Number of cycles in which the learning rate falls from its full height ("cosine_with_restarts")."""
     lr_power: float = 1.0
-    """Exponent of its fall ("polynomial")."""
+    """Exponent of the decay ("polynomial")."""
     lr_step_rules: str = ""
-    """Factors on the rate, each with the step that it holds until, and the last ("piecewise_constant"): "1:100,0.1:200,0.01"."""
+    """Factors on the learning rate, each with the step at which it ends, then a last factor ("piecewise_constant"): "1:100,0.1:200,0.01"."""
     max_train_steps: int | None = None
-    """Most optimiser steps; the run may end sooner. A run folder goes on where this is raised."""
+    """Maximum number of training steps; the run may stop earlier. To continue a finished run, raise it."""
     train_batch_size: int | None = None
-    """Samples of this concept per step."""
+    """Batch size: samples of this word per step."""
     adam_beta1: float = 0.9
-    """First-moment decay of AdamW, adamw8bit and prodigy, in [0, 1)."""
+    """First-moment decay (beta 1) of AdamW, adamw8bit and prodigy, in [0, 1)."""
     adam_beta2: float = 0.999
-    """Second-moment decay of AdamW, adamw8bit and prodigy, in [0, 1)."""
+    """Second-moment decay (beta 2) of AdamW, adamw8bit and prodigy, in [0, 1)."""
     adam_weight_decay: float | None = None
-    """Decay of the rows towards zero; 0 in every preset but "paper" and "release"."""
+    """Weight decay of the vectors. 0 in every preset but "paper" and "release"."""
     adam_epsilon: float = 1e-8
     """Epsilon of AdamW, adamw8bit and prodigy."""
     random_flip: bool | None = None
-    """Mirror each picture half of the time. Turn it off for text, logos and asymmetric things."""
+    """Flip each picture with probability 1/2. Turn it off for text, logos and asymmetric things."""
     fit: Fit | None = None
-    """How pictures that are not square are taken. The middle square ("crop"), squashed to a square ("squash"), whole between bars that do not count ("pad"), or in sizes of the model's area that come near to their own aspect ("buckets")."""
+    """How to fit pictures that are not square. With "crop", the middle square is used; with "squash", the picture is squeezed to a square. With "pad", bars are added, which the loss ignores. With "buckets", the aspect ratio is kept, at about the model's area."""
     interpolation: Interpolation | None = None
-    """How pictures are brought to the model's size."""
+    """Resampling filter for bringing pictures to the model's size."""
     backgrounds: Backgrounds | None = None
-    """What pictures with transparency are set on, another ground each step: plain colours, places of the embedded model's world, both there and colours elsewhere (auto), or always white (none)."""
+    """Backgrounds for pictures with transparency, a new one each step. "plain": colours. "world": places of the embedded model's world. "auto": both there, colours elsewhere. "none": always white."""
     keep: Literal["best", "last", "average"] | None = None
-    """Which rows are kept: those with the lowest loss on the fixed evaluation batch, the last ones, or the average of the last ones."""
+    """Which vectors to keep: those with the lowest loss on the fixed evaluation batch, the last ones, or the average of the last ones."""
     average_decay: float = 0.98
-    """What each step leaves of the average of the last rows, in [0, 1); the average is over some 1 / (1 - average_decay) steps."""
+    """Decay of the running average of the vectors, in [0, 1). It averages over about 1 / (1 - average_decay) steps."""
     early_stopping: bool | None = None
-    """Stop when the loss on the fixed evaluation batch has come to rest; unset: as the preset says, but for progressive vectors and setups that train weights, which run to their end."""
+    """Stop once the loss on the fixed evaluation batch no longer changes. By default it is off for form progressive and for setups that train weights."""
     stop_window: int = 10
-    """Scorings of that batch, evaluation_steps apart, whose variance is compared with that of all; 2 or more."""
+    """Number of recent evaluations, 2 or more, whose variance is compared with that of all evaluations. They are evaluation_steps apart."""
     stop_threshold: float | None = None
-    """Share of the whole variance below which training stops, in (0, 1)."""
+    """Early stopping threshold, in (0, 1): training stops when the variance falls below this share of the whole."""
     stratified_timesteps: bool | None = None
-    """Spread a step's samples evenly over the diffusion time."""
+    """Spread each step's samples evenly over the diffusion timesteps."""
     timestep_bias: float | None = None
-    """Preference for noisy times, in [0, 1]; 0: none."""
+    """Preference for noisy timesteps, in [0, 1]. 0 turns it off."""
     timestep_power: float | None = None
-    """Times are 1 - u^power of even draws u; 1: even times, 3: cubic sampling, where nearly half lie in the noisiest tenth and decide the colour of large areas; 1 or more."""
+    """Exponent of the timestep distribution, 1 or more: timesteps are 1 - u^power with u uniform in [0, 1]. 1 is uniform. 3 is cubic sampling: nearly half of the samples are in the noisiest tenth, which decides the colour of large areas."""
     loss_type: Literal["l2", "huber"] = "l2"
-    """What a cell's error counts: its square, or "huber", by which large errors count less."""
+    """Loss: "l2" (squared error) or "huber", which gives large errors less weight."""
     huber_c: float = 0.1
-    """Error from which "huber" is linear, in units of the noise."""
+    """Error above which "huber" is linear, in units of the noise."""
     huber_schedule: Literal["constant", "snr"] = "snr"
-    """Course of huber_c over the diffusion time: the same, or from 1 where there is no noise down to huber_c ("snr")."""
+    """Schedule of huber_c over the timesteps: "constant", or "snr" (from 1 without noise down to huber_c)."""
     snr_gamma: float = 0.0
-    """Signal-to-noise ratio above which a sample counts less (min-SNR); 5 in its paper; 0: all count alike."""
+    """Signal-to-noise ratio above which a sample counts less (min-SNR). The paper uses 5; 0 turns it off."""
     noise_offset: float = 0.0
-    """Standard deviation of a shift of each channel of the noise as a whole, in [0, 1]; 0.05 to 0.1 elsewhere; 0: none."""
+    """Noise offset: standard deviation of a shift of each noise channel, in [0, 1]. Other tools use 0.05 to 0.1; 0 turns it off."""
     caption_dropout_rate: float = 0.0
-    """Share of the samples whose sentence is the word alone, in [0, 1]."""
+    """Share of the samples whose prompt is the new word alone, in [0, 1]."""
     caption_tag_dropout_rate: float = 0.0
-    """Share of a caption's tags, the parts between commas, that are left out each time, in [0, 1]; never the word's own."""
+    """Share of a caption's tags (the parts between commas) to drop each time, in [0, 1]. The tag with the new word stays."""
     shuffle_caption: bool = False
-    """Put a caption's tags into another order each time."""
+    """Shuffle a caption's tags each time."""
     keep_tokens: int = 0
-    """Tags at a caption's beginning that are neither left out nor moved."""
+    """Number of tags at the start of a caption that are never dropped or moved."""
     random_crops: int = 0
-    """Random windows of each picture, at most 64, that are encoded like it; a sample shows one of them or the picture itself; 0: none."""
+    """Number of random crops of each picture, 0 to 64. A sample shows one of them or the whole picture; 0 turns it off."""
     crop_scale: float = 0.8
-    """Least share of a picture's sides that such a window keeps, in (0, 1)."""
+    """Smallest side of a random crop, as a share of the picture's side, in (0, 1)."""
     evaluation_steps: int | None = None
-    """Steps between two scorings of the fixed evaluation batch; unset: 10 on microworld, elsewhere so many that scoring costs at most a twentieth of the training, or an eighth where it decides when to stop."""
+    """Steps between evaluations on the fixed evaluation batch (default: 10 on microworld). Elsewhere the default keeps their cost below 1/20 of the training, or 1/8 with early stopping."""
     num_evaluation_samples: int | None = None
-    """Size of the fixed evaluation batch; unset: 16, or fewer, down to 2, in a run so short that scoring 16 before the first step and after the last would cost more than a quarter of the training, unless evaluation_steps is given."""
+    """Size of the fixed evaluation batch (default: 16, or down to 2 in very short runs). A run is very short if evaluating 16 samples twice would cost more than a quarter of its training. With evaluation_steps given, the default is 16."""
     seed: int = 0
-    """Seed of every draw of this concept."""
+    """Random seed for everything drawn for this word."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
     def __post_init__(self) -> None:
         check_finite(self)
         check_seeds(self.seed)
         check_placeholder(
-            self.placeholder_token, hint="; pass for example --placeholder-token '<my-cat>'"
+            self.placeholder_token, hint="; for example, pass --placeholder-token '<my-cat>'"
         )
         require(
             not (self.norm_pull and self.form == "neti"),
-            "norm_pull draws rows, got it with form neti, whose tensors are a network's weights.",
+            "Cannot use norm_pull with form neti because neti learns the weights of a network, "
+            "not embedding vectors; leave one of them out.",
         )
         if self.vectors_at == "output":
             others = {
@@ -194,16 +195,15 @@ class InversionConfig:
             }
             require(
                 not any(others.values()),
-                "Vectors in the text encoders' output must stand alone, got vectors_at 'output' "
-                f"with {', '.join(n for n, given in others.items() if given)}; leave one of them "
-                "out.",
+                "Cannot use vectors_at 'output' with "
+                f"{', '.join(n for n, given in others.items() if given)}; leave one of them out.",
             )
         self._check_start()
         if self.initializer_token is not None:
             require(
                 bool(self.initializer_token.strip()),
-                "The initializer token must be a word, got an empty string; leave it out to have "
-                "one chosen.",
+                "initializer_token must be a word, got an empty string; leave it out to have one "
+                "chosen.",
             )
         require(
             self.setup in SETUPS,
@@ -224,12 +224,13 @@ class InversionConfig:
             require(value is None or 0 <= value <= 1, f"{name} must be in [0, 1], got {value}.")
         require(
             not (self.cross_initialization and self.norm_pull),
-            "Only one of cross_initialization and norm_pull may be given, got both: the text "
-            "encoder's output is many times longer than the vocabulary's rows.",
+            "Cannot use cross_initialization with norm_pull because the text encoder's output is "
+            "many times longer than the vocabulary's embeddings; leave one of them out.",
         )
         require(
             self.learning_rate is None or self.relative_learning_rate is None,
-            "Only one of learning_rate and relative_learning_rate may be given, got both.",
+            "Cannot use learning_rate with relative_learning_rate because both set the learning "
+            "rate; leave one of them out.",
         )
         for name in ("learning_rate", "relative_learning_rate", "learning_rate_ratio"):
             rate = getattr(self, name)
@@ -283,14 +284,14 @@ class InversionConfig:
             require(value is None or value >= 0, f"{name} must be 0 or more, got {value}.")
         require(
             not (self.early_stopping and "progressive" in (self.form, self.setup)),
-            "early_stopping would end training before the last vectors come, got it with "
-            "progressive; leave one of them out.",
+            "Cannot use early_stopping with progressive because training would stop before the "
+            "last vectors are added; leave one of them out.",
         )
         if self.prompt_templates is not None:
             require(
                 self.prompt_templates.startswith("style") == (self.learnable_property == "style"),
-                f"Templates {self.prompt_templates!r} do not fit learnable_property "
-                f"{self.learnable_property!r}; choose a set of the same kind.",
+                f"prompt_templates must fit learnable_property {self.learnable_property!r}, got "
+                f"{self.prompt_templates!r}; choose a set for it.",
             )
 
     def _check_start(self) -> None:
@@ -302,14 +303,14 @@ class InversionConfig:
         encodes = "encoder" in (self.initializer, self.setup)
         require(
             self.encoder is None or encodes,
-            f"An encoder must go with initializer or setup encoder, got {self.encoder} without "
-            "one of them; pass --initializer encoder.",
+            f"Cannot use the encoder {self.encoder} without initializer or setup encoder; pass "
+            "--initializer encoder.",
         )
         alone = "encoder" in (self.form, self.setup)
         require(
             not alone or (encodes and self.initializer != "word"),
-            "A word that is an encoder's alone must start from it, got initializer "
-            f"{self.initializer}; leave it out, or pass --setup encoder alone.",
+            f"Cannot use form or setup encoder with initializer {self.initializer} because such a "
+            "word must start from an encoder; pass --setup encoder without --initializer.",
         )
         if self.initializer_file is None and not encodes:
             return
@@ -321,14 +322,14 @@ class InversionConfig:
             f"setup {self.setup}": self.setup in TUNING and self.setup != "pivotal",
             f"form {min(described, default='')}": described,
         }
-        what, name = "A learned file", "initializer_file"
+        what, name = "a learned file", "initializer_file"
         if encodes:
-            what, name = "An encoder", f"{'initializer' if self.initializer else 'setup'} encoder"
+            what, name = "an encoder", f"{'initializer' if self.initializer else 'setup'} encoder"
             others = {"initializer_file": self.initializer_file is not None} | others
         require(
             not any(others.values()),
-            f"{what} must be all that the new word starts from, got {name} with "
-            f"{', '.join(n for n, given in others.items() if given)}; leave one of them out.",
+            f"Cannot use {name} with {', '.join(n for n, given in others.items() if given)} "
+            f"because {what} must be the only start of the new word; leave one of them out.",
         )
 
     def _check_optimizer(self) -> None:
@@ -339,8 +340,8 @@ class InversionConfig:
         """
         require(
             self.optimizer == "adamw" or self.setup not in TUNING,
-            "Setups that change the model's weights are trained with adamw, got optimizer "
-            f"{self.optimizer} with setup {self.setup}; leave one of them out.",
+            f"Cannot use optimizer {self.optimizer} with setup {self.setup} because setups that "
+            "change the model's weights need adamw; leave one of them out.",
         )
         if self.optimizer == "prodigy":
             own = {
@@ -349,9 +350,10 @@ class InversionConfig:
             }
             require(
                 not any(own.values()) and self.learning_rate != 0,
-                "prodigy finds its own rate, and learning_rate is a positive factor on it, got "
-                f"{', '.join(n for n, given in own.items() if given) or 'learning_rate 0'}; leave "
-                "that out.",
+                "Cannot use "
+                f"{', '.join(n for n, given in own.items() if given) or 'learning_rate 0'} with "
+                "prodigy because it finds its own learning rate; leave it out. A positive "
+                "learning_rate is a factor on that rate.",
             )
 
     def resolved(self, family: str) -> ResolvedConfig:
@@ -473,8 +475,7 @@ class ResolvedConfig(InversionConfig):
         """
         if self.initializer_token is None:
             raise ConfigError(
-                "The word must have an initializer token to start from, got none; pass "
-                "--initializer-token."
+                "Cannot start the word without an initializer token; pass --initializer-token."
             )
         return self.initializer_token
 
@@ -493,7 +494,7 @@ class ResolvedConfig(InversionConfig):
         """
         if not isinstance(self.tuning, ResolvedTuning):
             raise ConfigError(
-                f"setup must be one of {', '.join(TUNING)}, which change the model's weights, got "
+                f"setup must be one that changes the model's weights ({', '.join(TUNING)}), got "
                 f"{self.setup!r}."
             )
         return self.tuning

@@ -28,42 +28,42 @@ class ModelConfig:
     """Which base model to load, and how."""
 
     model: str = "microworld"
-    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a local pipeline folder, or a single-file checkpoint; "auto": the one that the loaded word's file names. Also --pretrained-model-name-or-path."""
+    """Base model: "microworld" or "microworld-nano" (embedded), a hub id, a pipeline folder, a single-file checkpoint, or "auto" (the model that the word was learned on). Also --pretrained-model-name-or-path."""
     vae: str | None = None
-    """Another VAE (hub id or folder) in place of the model's own."""
+    """VAE to use instead of the model's own: hub id or folder."""
     clip_skip: int | None = None
-    """Layers of the CLIP text encoder to skip from its end, 0 or more; unset: the model's own habit."""
+    """Number of layers to skip at the end of the CLIP text encoder, 0 or more (default: the model's own)."""
     single_file_config: str | None = None
-    """Diffusers pipeline (folder or hub id) that a single-file checkpoint has the layout of; unset: found from its tensors, which asks the hub once."""
+    """Diffusers pipeline (folder or hub id) with the layout of a single-file checkpoint (default: detected from its tensors, which contacts the Hub once)."""
     variant: str | None = None
     """Weight variant of a hub model, such as "fp16"."""
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Compute type of the frozen model; the learned rows are always fp32. auto: bf16 on CUDA and, for models of 1 GB or more, on CPUs with instructions for it; fp32 elsewhere. Also --mixed-precision."""
+    """Data type of the frozen model; the learned vectors are always fp32. With "auto": bf16 on CUDA, and on CPUs that support it for models of 1 GB or more; fp32 elsewhere. Also --mixed-precision."""
     pool: Literal["eos", "legacy"] = "eos"
-    """Where CLIP's pooled output is taken (SDXL, SD3, Flux): "eos" (the end of the prompt), "legacy" (at the new word, as stock tools do on most models)."""
+    """Where to read CLIP's pooled output (SDXL, SD3, Flux): "eos" (at the end of the prompt) or "legacy" (at the new word, as most other tools do)."""
     memory: Literal["auto", "low", "lowest"] = "auto"
-    """How to need less memory: "auto" (the fastest way that fits what is free), "low" (recompute, and let the VAE and text encoders leave the GPU), "lowest" (the least of all ways: 4-bit weights, or layers that visit the GPU one by one). What was picked is printed with the expected peak; the next four options fix parts of it."""
+    """How to save memory: "auto" (the fastest way that fits into free memory), "low" (recompute activations and offload VAE and text encoders) or "lowest" (4-bit weights, or layers that are moved to the GPU one by one). The choice is printed with its expected peak. The next four options set parts of it."""
     micro_batch_size: int | None = None
-    """Samples of a training step that go through the model at once, the others after them: less memory, the same rows; it must divide train_batch_size. Unset: all."""
+    """Samples that go through the model at once in a training step (default: all). It must divide train_batch_size. Smaller saves memory and gives the same vectors."""
     gradient_checkpointing: bool | None = None
-    """Keep less for the backward pass and compute it again: less memory, about half as slow again."""
+    """Gradient checkpointing: recompute activations in the backward pass. It saves memory and makes training about half as slow again."""
     offload: Literal["none", "vae", "text", "all"] | None = None
-    """What lies in the computer's memory while it has nothing to do: the VAE; "text": the text encoders' layers too; "all": the denoiser's layers too, each of which visits the GPU in turn (slow)."""
+    """What to keep in CPU memory while it is idle: "vae", "text" (also the text encoders' layers) or "all" (also the denoiser's layers, moved to the GPU one by one: slow)."""
     weights: Literal["full", "8bit", "4bit"] | None = None
-    """Store the linear layers of denoiser and text encoders in fewer bits (pip install 'oneword[quant]')."""
+    """Quantise the linear layers of the denoiser and text encoders. Needs pip install 'oneword[quant]'."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the denoiser for training, with CUDA graphs on a GPU; the first step then takes a minute or two. auto: on CUDA, where the layers stay and are whole."""
+    """Compile the denoiser for training, with CUDA graphs on a GPU. The first step then takes a minute or two. "auto" compiles on CUDA unless layers are offloaded or quantised."""
     device: str = "auto"
-    """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
+    """Device: "auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
     safety_checker: bool = True
-    """Keep the model's safety checker, where it has one, for drawing."""
+    """Keep the model's safety checker for drawing, if it has one."""
 
     def __post_init__(self) -> None:
         require(
             bool(self.model),
-            "The model must be named, got an empty string; pass --model.",
+            "model must be a name, got an empty string; pass --model.",
         )
         if self.clip_skip is not None:
             require(
@@ -77,18 +77,18 @@ class ModelConfig:
         moves = self.offload in ("text", "all")
         require(
             not moves or self.gradient_checkpointing is not False,
-            f"Layers that visit the device must be computed again in the backward pass, got offload "
-            f"{self.offload!r} without gradient checkpointing; leave one of them out.",
+            f"Cannot use offload {self.offload!r} without gradient checkpointing because "
+            "offloaded layers must be recomputed in the backward pass; leave one of them out.",
         )
         require(
             not moves or self.weights in (None, "full"),
-            f"Packed weights must stay on the device, got {self.weights!r} with offload "
-            f"{self.offload!r}; leave one of them out.",
+            f"Cannot use weights {self.weights!r} with offload {self.offload!r} because quantised "
+            "weights must stay on the device; leave one of them out.",
         )
         require(
             self.compile != "on" or self.offload != "all",
-            "A compiled denoiser must stay on the device, got compile 'on' with offload 'all'; leave "
-            "one of them out.",
+            "Cannot use compile 'on' with offload 'all' because a compiled denoiser must stay on "
+            "the device; leave one of them out.",
         )
 
 

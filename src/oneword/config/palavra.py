@@ -96,38 +96,38 @@ FOUND_PROMPT = "a photo of a *"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PalavraTrainConfig:
-    """Learn the two maps that begin every word: from pictures to a row, from texts to pictures."""
+    """Train the two maps from which every word starts: pictures to an embedding, and texts to pictures."""
 
     train_data_dir: Path | None = None
-    """Folder with a folder of pictures for each class, named as the class is; captions beside the pictures are used. Unset: scenes of the embedded model's world, with exact captions."""
+    """Folder with one subfolder of pictures per class, named after the class (default: scenes of the embedded model's world, with exact captions). Captions are picked up if they sit next to the pictures."""
     words_file: Path | None = None
-    """JSON file of further words for classes, {"dog": ["poodle", ...]}, which stand in the class's place in its captions."""
+    """JSON file with more words for the classes, {"dog": ["poodle", ...]}. They replace the class name in its captions."""
     clip: str = EMBEDDED[0]
-    """CLIP whose words are learned: hub id or folder, such as openai/clip-vit-base-patch32; or microworld or microworld-nano, for the guide of that embedded model."""
+    """CLIP whose words are learned: hub id or folder, such as openai/clip-vit-base-patch32, or microworld or microworld-nano for that model's guide."""
     judge: str | None = None
-    """CLIP that will score, which must be another one; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    """CLIP that will score; it must be a different one (default: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere)."""
     allow_same_clip: bool = False
-    """Let the CLIP be the one that scores; its scores say little then."""
+    """Allow the CLIP that scores as the CLIP that learns. Its scores then say little."""
     output_dir: Path = Path("oneword-palavra")
-    """Folder for the maps; run the same command again to go on, or with more epochs."""
+    """Folder for the maps. Run the same command again to resume, or with more epochs to continue."""
     num_pictures: int = 100
-    """Most pictures that are taken of each class, the first ones by name; every fifth is held back for the test."""
+    """Maximum number of pictures per class, taken in order of file name. Every fifth is held back for the test."""
     epochs: int | None = None
-    """Epochs: a pass over the classes by their pictures, and one by texts about them; unset: 300."""
+    """Number of epochs (default: 300). An epoch is one pass over the classes by their pictures and one by texts about them."""
     batch_size: int | None = None
-    """Classes of one step; unset: 256, or 64 on an embedded model's guide."""
+    """Batch size, in classes (default: 256, or 64 on an embedded model's guide)."""
     set_size: int | None = None
-    """Pictures of a set, drawn from the class's own each time; unset: 5."""
+    """Number of pictures per set, drawn at random from the class each time (default: 5)."""
     hidden: int | None = None
-    """Width of the network over sets; unset: 4096, or 512 on an embedded model's guide."""
+    """Width of the set network (default: 4096, or 512 on an embedded model's guide)."""
     dropout: float | None = None
-    """Share of values that are zeroed before each of its last two layers, in [0, 1); unset: 0.25."""
+    """Dropout before each of the set network's last two layers, in [0, 1) (default: 0.25)."""
     learning_rate: float | None = None
-    """Rate of Adam at the start; unset: 1e-4, or 1e-3 on an embedded model's guide."""
+    """Initial learning rate of Adam (default: 1e-4, or 1e-3 on an embedded model's guide)."""
     seed: int = 0
-    """Seed of the weights, of every batch, and of the drawn scenes."""
+    """Random seed of the weights, the batches and the drawn scenes."""
     device: str = "auto"
-    """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
+    """Device: "auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "set_size", "hidden"):
@@ -135,7 +135,7 @@ class PalavraTrainConfig:
             require(value is None or value >= 1, f"{name} must be 1 or more, got {value}.")
         require(
             self.num_pictures >= 2,
-            f"num_pictures must be 2 or more, one of which is held back, got {self.num_pictures}.",
+            f"num_pictures must be 2 or more because one is held back, got {self.num_pictures}.",
         )
         check_finite(self)
         require(
@@ -149,12 +149,12 @@ class PalavraTrainConfig:
         check_seeds(self.seed, least=0)
         require(
             is_embedded(self.clip) or self.train_data_dir is not None,
-            f"A CLIP of photographs must have pictures of classes to learn from, got clip "
-            f"{self.clip!r} without train_data_dir; name a folder of them.",
+            f"Cannot train on clip {self.clip!r} without pictures because only the embedded "
+            "models can draw their own; pass --train-data-dir with one subfolder per class.",
         )
         require(
             self.words_file is None or self.train_data_dir is not None,
-            "words_file goes with train_data_dir, got it alone.",
+            "Cannot use words_file without train_data_dir; pass --train-data-dir.",
         )
 
     def resolved(self) -> ResolvedPalavra:
@@ -197,38 +197,38 @@ class ResolvedPalavra:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PalavraWordConfig:
-    """Learn a word of a CLIP from a few pictures, beginning at what the maps make of them."""
+    """Learn a word of a CLIP from a few pictures, starting from the maps' guess."""
 
     train_data_dir: Path
     """Folder with a few pictures of one thing."""
     maps: Path = Path("oneword-palavra")
-    """Folder or file of oneword palavra train, on the same CLIP."""
+    """Maps from oneword palavra train for the same CLIP: file or folder."""
     clip: str | None = None
-    """CLIP whose word it is, as of oneword palavra train; unset: the one of the maps."""
+    """CLIP whose word is learned: same values as in oneword palavra train (default: the CLIP of the maps)."""
     judge: str | None = None
-    """CLIP that will score, which must be another one; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    """CLIP that will score; it must be a different one (default: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere)."""
     allow_same_clip: bool = False
-    """Let the CLIP be the one that scores; its scores say little then."""
+    """Allow the CLIP that scores as the CLIP that learns. Its scores then say little."""
     placeholder_token: str = "S*"
-    """The new word, without spaces, as it will stand in prompts."""
+    """The new word, without spaces, as you will write it in prompts."""
     initializer_token: str | None = None
-    """Noun of the thing, which stands before the word in prompts that are to find or draw it."""
+    """Noun for the thing. It goes before the word in prompts that find or draw the thing."""
     mode: Mode = "coarse"
-    """What the word is drawn to and held apart from: the mean of the pictures and a coarse phrase ("coarse"), the mean alone ("distance"), or the mean and the things of beside ("batch")."""
+    """Loss of the word: pull it to the mean of the pictures and push it away from a coarse phrase ("coarse"), from the things in beside ("batch") or from nothing ("distance")."""
     coarse: str | None = None
-    """Phrase that the word is held apart from with mode coarse; unset: "item", or the initializer_token on an embedded model's guide, which knows no such word (a published variant elsewhere, too)."""
+    """Phrase to push the word away from, in mode coarse (default: "item"; on an embedded model's guide the initializer_token, because it does not know "item"). Elsewhere the noun is a published variant."""
     beside: tuple[Path, ...] = ()
-    """Folders of pictures of other things, whose words are learned along with mode batch, and dropped."""
+    """Folders with pictures of other things, for mode batch. Their words are learned too and then discarded."""
     max_train_steps: int = 30
-    """Steps; the same command goes on where this is raised."""
+    """Number of steps. To continue, raise it and run the same command again."""
     learning_rate: float = 1e-2
-    """Rate of Adam, absolute."""
+    """Learning rate of Adam, absolute."""
     temperature: float = 0.25
-    """Of the contrastive loss."""
+    """Temperature of the contrastive loss."""
     output_dir: Path = Path("oneword-palavra-word")
-    """Folder for the word and its state."""
+    """Folder for the word and its training state."""
     device: str = "auto"
-    """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
+    """Device: "auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
 
     def __post_init__(self) -> None:
         check_placeholder(self.placeholder_token)
@@ -242,12 +242,12 @@ class PalavraWordConfig:
             require(value > 0, f"{name} must be above 0, got {value}.")
         require(
             self.coarse is None or bool(self.coarse.strip()),
-            "coarse must be a word or phrase, got an empty one; pass --mode distance for none.",
+            "coarse must be a word or phrase, got an empty one; for none, pass --mode distance.",
         )
         require(
             (self.mode == "batch") == bool(self.beside),
-            f"Folders of other things go with mode batch, which needs them, got mode {self.mode} "
-            f"with {len(self.beside)} of them.",
+            f"Cannot use mode {self.mode} with {len(self.beside)} folders in beside because mode "
+            "batch needs them and the others have no use for them; pass both or neither.",
         )
 
     def apart_from(self, clip: str) -> str:
@@ -262,44 +262,45 @@ class PalavraWordConfig:
             return COARSE
         require(
             self.initializer_token is not None,
-            f'The guide of {clip} knows no word "{COARSE}" to hold the new word apart from; pass '
-            "--initializer-token or --coarse.",
+            f'Cannot use the default phrase "{COARSE}" with the guide of {clip} because it does '
+            "not know this word; pass --initializer-token or --coarse.",
         )
         return str(self.initializer_token)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PalavraFindConfig:
-    """Say how well a CLIP's word finds pictures of its thing among others."""
+    """Measure how well a CLIP's word finds pictures of its thing among others."""
 
     concept: Path
     """File or folder of the word."""
     clip: str | None = None
-    """CLIP whose word it is, as of oneword palavra train; unset: the one that the word's file names."""
+    """CLIP whose word it is: same values as in oneword palavra train (default: the CLIP named in the word's file)."""
     pictures: Path | None = None
-    """Folder with pictures of the thing that the word was not learned from."""
+    """Folder with new pictures of the thing, not used for learning the word."""
     among: Path | None = None
-    """Folder with other pictures, such as of other things of its noun, among which each must be found."""
+    """Folder with other pictures, for example of the same noun, among which each picture must be found."""
     held_out: str | None = None
-    """Held-out concept of the embedded models' world, in place of both folders: five pictures of it, drawn among pictures of its noun."""
+    """Held-out concept of the embedded models' world to use instead of both folders. Draws five pictures of it among pictures of its noun."""
     num_others: int = 40
-    """Pictures of its noun that are drawn."""
+    """Number of pictures to draw of its noun."""
     seed: int = 1
-    """Seed of the drawn pictures; the training pictures of oneword microworld pictures have 0."""
+    """Seed of the drawn pictures. Pictures from oneword microworld pictures have seed 0."""
     initializer_token: str | None = None
-    """Noun of the thing; unset: the one that the word's file names."""
+    """Noun for the thing (default: the one named in the word's file)."""
     prompt: str = FOUND_PROMPT
-    """Sentence that finds, "*" for what is looked for."""
+    """Search prompt, with "*" for the thing."""
     device: str = "auto"
-    """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
+    """Device: "auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
 
     def __post_init__(self) -> None:
         drawn = self.held_out is not None
         require(
             drawn == (self.pictures is None) == (self.among is None),
-            "Pictures are found in two folders, --pictures among --among, or drawn by --held-out, "
-            f"got {self.pictures}, {self.among} and {self.held_out}; give both folders or a name.",
+            "--pictures and --among must be two folders, or --held-out a name, got "
+            f"{self.pictures}, {self.among} and {self.held_out}; pass both folders, or only a "
+            "name.",
         )
-        require("*" in self.prompt, f'prompt must hold "*", got {self.prompt!r}.')
+        require("*" in self.prompt, f'prompt must contain "*", got {self.prompt!r}.')
         require(self.num_others >= 1, f"num_others must be 1 or more, got {self.num_others}.")
         check_seeds(self.seed, least=0)

@@ -42,7 +42,7 @@ def _value(hint: Any, value: Any) -> Any:
         hint = next(one for one in typing.get_args(hint) if one is not type(None))
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise TypeError(f"{value!r} in the place of a {hint.__name__}")
+            raise TypeError(f"{value!r} instead of a {hint.__name__}")
         return restored(hint, value)
     if hint is Path:
         return Path(value)

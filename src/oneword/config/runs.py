@@ -30,49 +30,49 @@ class TrainConfig:
     """Learn a word from the pictures in a folder."""
 
     train_data_dir: Path
-    """Folder with three to five pictures of one thing (captions in .txt files beside them, or in metadata.jsonl, are used)."""
+    """Folder with three to five pictures of one thing; captions are picked up if they sit next to the pictures. They are .txt files or a metadata.jsonl."""
     output_dir: Path = Path("oneword-run")
-    """Run folder; run the same command again to resume."""
+    """Run folder. Run the same command again to resume."""
     model: ModelConfig = field(default_factory=ModelConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
     resolution: int | None = None
-    """Picture size in pixels; unset: the model's own."""
+    """Picture size in pixels (default: the model's own)."""
     bucket_step: int | None = None
-    """With fit "buckets", sides are multiples of this, px; unset: the least that the model takes and that is a sixteenth of the resolution or more."""
+    """Step between bucket sizes in pixels, for fit "buckets" (default: the smallest that the model allows, at least 1/16 of the resolution)."""
     masks: bool = True
-    """Count only what masks mark, where there are any: in mask_dir, as NAME.mask.png beside NAME.jpg, or a picture's own transparency."""
+    """Apply the loss only inside the masks, if there are any. Masks come from mask_dir, from NAME.mask.png next to NAME.jpg, or from a picture's transparency."""
     mask_dir: Path | None = None
-    """Folder with masks under the pictures' names, white where the thing is."""
+    """Folder with masks named like the pictures; white marks the thing."""
     caption_dir: Path | None = None
-    """Folder with captions in .txt files under the pictures' names, which go before those beside the pictures."""
+    """Folder with captions as .txt files named like the pictures. They override captions next to the pictures."""
     prefix_captions: bool = False
-    """Put the placeholder in front of captions that lack it; otherwise they are an error."""
+    """Put the placeholder token in front of captions that lack it. Otherwise they are an error."""
     replace: bool = False
-    """Allow a placeholder that is already a word of the model."""
+    """Allow a placeholder token that is already a word of the model."""
     validation_prompts: tuple[str, ...] = ()
-    """Prompts of the previews, with the placeholder or {} for it, or FILE.txt with one a line. Lists by name as for oneword generate, such as paper:fig4, are taken, too; none: "a photo of" it. Also --validation-prompt."""
+    """Prompts for the previews, with the placeholder token or {} for it, or a FILE.txt with one prompt per line. Lists by name work as in oneword generate, such as paper:fig4. Without it: "a photo of a" and the word. Also --validation-prompt."""
     validation_negative_prompt: str = ""
-    """What previews should not show."""
+    """Negative prompt for the previews."""
     num_validation_images: int = _PREVIEWS
-    """Previews drawn of each prompt each time, with the seeds from seed on."""
+    """Number of previews per prompt each time, with consecutive seeds from seed on."""
     validation_seeds: tuple[str, ...] = ()
-    """Seeds of the previews, one by one or as ranges, 1 2 3 or 0-7, in place of num_validation_images."""
+    """Seeds of the previews, as numbers or ranges (1 2 3 or 0-7). Replaces num_validation_images."""
     validation_height: int | None = None
-    """Height of the previews in pixels; unset: the model's own."""
+    """Height of the previews in pixels (default: the model's own)."""
     validation_width: int | None = None
-    """Width of the previews in pixels; unset: the model's own."""
+    """Width of the previews in pixels (default: the model's own)."""
     validation_steps: int | None = None
-    """Steps between previews; 0: none; unset: save_steps, or a quarter of all, or none with setup encoder."""
+    """Steps between previews (default: save_steps, or a quarter of the run; none with setup encoder). 0 turns them off."""
     save_steps: int = 0
-    """Steps between words saved for oneword choose; 0: none. They lie in the run folder: learned_embeds-steps-500.safetensors and so on."""
+    """Steps between words to save for oneword choose; 0 saves none. They go into the run folder as learned_embeds-steps-500.safetensors and so on."""
     num_processes: int = 1
-    """Processes that share each step's samples, a GPU each."""
+    """Number of processes that share each step's batch, one GPU each."""
     checkpointing_steps: int = 50
-    """Steps between two writings of the resumable state."""
+    """Steps between resumable checkpoints."""
     report_to: tuple[TrackerName, ...] = ()
-    """Trackers that show the curves and previews while it runs, by accelerate's names, or csv; those that keep files keep them in tracking/ of the run folder."""
+    """Trackers for curves and previews: accelerate's names, or csv. Trackers that write files write them to tracking/ in the run folder."""
     mirror: str | None = None
-    """fsspec URL of a folder, such as s3://bucket/run, to which the run folder is copied with every writing of the state, and from which another machine takes it up."""
+    """Folder to copy the run folder to at every checkpoint, as an fsspec URL such as s3://bucket/run. Another machine can resume from it."""
 
     def __post_init__(self) -> None:
         if self.resolution is not None:
@@ -83,7 +83,7 @@ class TrainConfig:
         buckets = self.inversion.fit == "buckets"
         require(
             self.bucket_step is None or (buckets and self.bucket_step >= 8),
-            "bucket_step must be 8 px or more and goes with fit 'buckets', got "
+            "bucket_step must be 8 px or more and used with fit 'buckets', got "
             f"{self.bucket_step} with {self.inversion.fit!r}.",
         )
         require(
@@ -123,8 +123,8 @@ class TrainConfig:
         seeds = seeds_of(self.validation_seeds)
         require(
             num in (_PREVIEWS, len(seeds)),
-            "Previews have seeds one by one or a number of them, got --validation-seeds with "
-            f"--num-validation-images {num}; leave one of them out.",
+            f"Cannot use --validation-seeds with --num-validation-images {num} because each sets "
+            "the number of previews; leave one of them out.",
         )
         return seeds
 
@@ -164,43 +164,43 @@ class ResolvedTrainConfig(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DebiasConfig:
-    """Learn a fairer word from a small diverse set, and compare what it and the old word draw."""
+    """Learn a fairer word from a small diverse set of pictures, and compare it with the old word."""
 
     word: str
-    """Existing word whose pictures are one-sided, such as "doctor"; the new word starts from it."""
+    """Existing word with one-sided pictures, such as "doctor". The new word starts from it."""
     images: Path
     """Folder with a small, diverse set of pictures of it."""
     output_dir: Path = Path("oneword-fair")
-    """Folder for the run, the pictures and the report; run the same command again to resume."""
+    """Folder for the run, the pictures and the report. Run the same command again to resume."""
     model: ModelConfig = field(default_factory=ModelConfig)
     inversion: InversionConfig = field(
         default_factory=lambda: InversionConfig(placeholder_token="<fair>")
     )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompt: str = "a photo of a {}"
-    """What is drawn with each word in place of {}."""
+    """Prompt to draw with each word in place of {}."""
     num_images: int = 64
-    """Pictures drawn with each word, with the same seeds."""
+    """Number of pictures to draw with each word, with the same seeds."""
     batch_size: int = 16
     """Pictures drawn at once."""
     attributes: tuple[str, ...] = ()
-    """What to read, each NAME=TEXT|TEXT|..., by the CLIP that judges; none: the oracle's skin and hair on microworld, gender presentation, skin tone and age elsewhere."""
+    """Attributes that the judge reads, each as NAME=TEXT|TEXT (two or more texts). Without it: skin and hair by the oracle on microworld; gender presentation, skin tone and age elsewhere."""
     judge: str | None = None
-    """CLIP that reads attributes: hub id or folder; unset: as for evaluate."""
+    """CLIP that reads attributes: hub id or folder (default: as in oneword evaluate)."""
     replace: bool = False
-    """Allow a placeholder that is already a word of the model."""
+    """Allow a placeholder token that is already a word of the model."""
 
     def __post_init__(self) -> None:
-        require(bool(self.word.strip()), "The word to be made fairer must be given, got none.")
+        require(bool(self.word.strip()), "word must be the word to make fairer, got an empty one.")
         require(
             "{}" in self.prompt,
-            f"The prompt must hold {{}} where the word stands, got {self.prompt!r}.",
+            f"prompt must contain {{}} in place of the word, got {self.prompt!r}.",
         )
         require(
             self.inversion.learnable_property == "object",
-            "A fairer word is one for things or people, got learnable_property 'style'.",
+            "learnable_property must be 'object' for a fairer word, got 'style'.",
         )
-        _require_own_start(self.inversion, "A fairer word must start from the word itself")
+        _require_own_start(self.inversion, "a fairer word must start from the word itself")
         for name, least in (("num_images", 2), ("batch_size", 1)):
             value = getattr(self, name)
             require(value >= least, f"{name} must be {least} or more, got {value}.")
@@ -213,57 +213,57 @@ class DebiasConfig:
                 and len(texts) > 1
                 and all(texts)
                 and len({*texts}) == len(texts),
-                "An attribute must be NAME=TEXT|TEXT with two or more different texts, got "
+                "attributes must be NAME=TEXT|TEXT with two or more different texts, got "
                 f"{text!r}.",
             )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComposeConfig:
-    """Learn several words together, so that they can stand in one picture."""
+    """Learn several words together, so that they can appear in one picture."""
 
     images: tuple[Path, ...]
-    """Folders with pictures, one for each word."""
+    """Folders with pictures, one per word."""
     placeholder_tokens: tuple[str, ...]
     """The new words, in the order of the folders."""
     initializer_tokens: tuple[str, ...]
-    """Existing words that they start from, in the same order."""
+    """Existing words to start from, in the same order."""
     together: Path | None = None
-    """Folder with pictures that show several of the things, each with a caption that names their new words."""
+    """Folder with pictures that show several of the things. Each needs a caption with their new words."""
     paste: float = 0.1
-    """Share of the samples in which a picture of one thing is pasted into one of another, in [0, 1); 0: none."""
+    """Share of the samples that paste a picture of one thing into a picture of another, in [0, 1). 0 turns it off."""
     output_dir: Path = Path("oneword-composition")
-    """Run folder; run the same command again to resume. All words are in its one file."""
+    """Run folder. Run the same command again to resume. One file in it holds all words."""
     model: ModelConfig = field(default_factory=ModelConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
-    """Settings that all words share; its own placeholder and initialiser are not used."""
+    """Settings shared by all words. Its own placeholder and initializer tokens are ignored."""
     replace: bool = False
-    """Allow placeholders that are already words of the model."""
+    """Allow placeholder tokens that are already words of the model."""
     checkpointing_steps: int = 50
-    """Steps between two writings of the resumable state."""
+    """Steps between resumable checkpoints."""
 
     def __post_init__(self) -> None:
         counts = [len(x) for x in (self.images, self.placeholder_tokens, self.initializer_tokens)]
         require(
             len(set(counts)) == 1 and counts[0] >= 2,
-            "Words that are learned together need a folder, a placeholder and an initializer each, "
-            f"for two or more words, got {counts[0]} folders, {counts[1]} placeholders and "
-            f"{counts[2]} initializers.",
+            "images, placeholder_tokens and initializer_tokens must have one entry per word, for "
+            f"two or more words, got {counts[0]} folders, {counts[1]} placeholder tokens and "
+            f"{counts[2]} initializer tokens.",
         )
         require(
             len({token.lower() for token in self.placeholder_tokens}) == counts[1],
-            f"The placeholder tokens must differ, got {' '.join(self.placeholder_tokens)}.",
+            f"placeholder_tokens must differ, got {' '.join(self.placeholder_tokens)}.",
         )
         for token in self.placeholder_tokens:
             check_placeholder(token)
         _require_own_start(
             self.inversion,
-            "Words that are learned together must start from their initializer_tokens",
+            "words learned together must start from their initializer_tokens",
         )
         require(
             self.inversion.fit in (None, "crop", "squash"),
-            "Words that are learned together must have pictures that fill a square, got fit "
-            f"{self.inversion.fit!r}; take crop or squash.",
+            "fit must be crop or squash for words that are learned together, got "
+            f"{self.inversion.fit!r}.",
         )
         require(0 <= self.paste < 1, f"paste must be in [0, 1), got {self.paste}.")
         require(
@@ -281,7 +281,7 @@ def _require_own_start(inversion: InversionConfig, must: str) -> None:
         "setup": setup,
     }
     found = [f"{name} {value}" for name, value in given.items() if value is not None]
-    require(not found, f"{must}, got {' and '.join(found)}; leave it out.")
+    require(not found, f"Cannot use {' and '.join(found)} because {must}; leave it out.")
 
 
 def plain_settings(config: InversionConfig | TrainConfig | ComposeConfig) -> dict[str, Any]:

@@ -24,32 +24,32 @@ from oneword.errors import require
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """Score a concept: image similarity, text similarity, and their references."""
+    """Score a word: image similarity, text similarity, and their references."""
 
     concept: Path
     """Concept file or run folder."""
     train_data_dir: Path
-    """The pictures it was learned from."""
+    """The pictures that the word was learned from."""
     output_dir: Path = Path("oneword-scores")
     """Folder for the table and the contact sheet."""
     model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     preset: ProtocolName = "default"
-    """Source of every setting that is not given: "paper" (the protocol of Gal et al. 2022: 64 pictures per prompt, its DDIM in 50 steps, guidance 5, its prompts, pictures squashed to squares), or "default", which is quicker."""
+    """Source of all settings that are not given: "paper" (the protocol of Gal et al. 2022) or "default" (quicker). "paper" draws the paper's prompts with its DDIM, 64 pictures per prompt, 50 steps and guidance scale 5, and squashes training pictures to squares."""
     prompts: tuple[str, ...] = ()
-    """Edit prompts with the placeholder, or with {} in its place; lists of them and files as in oneword generate, such as paper:fig6; none: the preset's, which are of the paper's kinds (place, style, composition)."""
+    """Edit prompts, with the placeholder token or {} for it; lists and files work as in oneword generate, such as paper:fig6. Without it: the preset's, of the paper's kinds (place, style, composition)."""
     num_images_per_prompt: int | None = None
-    """Pictures per prompt; unset: 16, or 64 with the preset paper."""
+    """Pictures per prompt (default: 16, or 64 with preset paper)."""
     seed: int = 0
     """First seed."""
     batch_size: int = 16
-    """Pictures drawn at once."""
+    """Pictures drawn at once. It does not change the pictures."""
     judge: str | None = None
-    """CLIP that scores: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    """CLIP that scores: hub id or folder (default: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere)."""
     plain_dir: Path | None = None
-    """Pictures of the thing alone on a plain background, for a score without backgrounds."""
+    """Folder with pictures of the thing alone on a plain background, for a score without backgrounds."""
     replace: bool = False
-    """Allow a placeholder that is already a word of the model."""
+    """Allow a placeholder token that is already a word of the model."""
 
     def __post_init__(self) -> None:
         for name in ("num_images_per_prompt", "batch_size"):
@@ -90,36 +90,36 @@ class ResolvedEvaluateConfig(EvaluateConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChooseConfig:
-    """Pick one of the words that a run has saved, and make it the run's word."""
+    """Pick one of the words that a run saved, and make it the run's word."""
 
     run: Path
     """Run folder of oneword train with --save-steps."""
     step: int | None = None
-    """Step whose word becomes the run's."""
+    """Step whose word becomes the run's word."""
     by: Literal["loss", "clip", "training"] | None = None
-    """Let a score choose: "loss" (the lowest on the fixed batch, among the steps that were scored), "clip" (what each word draws, by the judge); or "training": take back the word that training kept."""
+    """Choose by a score: "loss" (lowest on the fixed batch, among the steps that were evaluated), "clip" (the judge scores each word's pictures), or "training" (go back to the word that training kept)."""
     rank_by: Literal["image", "text", "mean"] | None = None
-    """What clip ranks by: similarity to the training pictures, to the prompts, or the mean of the two; unset: the mean where the training pictures are there, else text."""
+    """What clip ranks by: similarity to the training pictures, to the prompts, or the mean of both (default: mean if the training pictures are there, else text)."""
     prompts: tuple[str, ...] = ()
-    """Prompts of the sheet and of the judge, as for oneword generate; none: those of the run's previews."""
+    """Prompts for the sheet and the judge, as in oneword generate. Without it: the run's preview prompts."""
     seeds: tuple[str, ...] = ()
-    """Seeds, one by one or as ranges, 1 2 3 or 0-7; none: those of the run's previews."""
+    """Seeds, as numbers or ranges (1 2 3 or 0-7). Without it: the seeds of the run's previews."""
     batch_size: int = 8
-    """Pictures drawn at once; it does not change them."""
+    """Pictures drawn at once. It does not change the pictures."""
     judge: str | None = None
-    """CLIP that ranks: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    """CLIP that ranks: hub id or folder (default: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere)."""
     model: ModelConfig = field(default_factory=of_the_word)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         require(
             self.step is None or self.by is None,
-            f"A word is chosen by its step or by a score, got step {self.step} and by "
-            f"{self.by!r}; leave one of them out.",
+            f"Cannot use --step {self.step} with --by {self.by} because each chooses a word; "
+            "leave one of them out.",
         )
         require(
             self.rank_by is None or self.by == "clip",
-            f"rank_by goes with --by clip, got {self.rank_by!r} without it.",
+            f"Cannot use rank_by {self.rank_by!r} without --by clip; pass --by clip.",
         )
         require(self.batch_size >= 1, f"batch_size must be 1 or more, got {self.batch_size}.")
         seeds_of(self.seeds)
@@ -127,22 +127,22 @@ class ChooseConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaselinesConfig:
-    """What draws the rows of figures 3 and 5 that are other people's systems."""
+    """Models for the rows of figures 3 and 5 that are other people's systems."""
 
     guide: str | None = None
-    """CLIP that guides the rows of figure 5, which must not be the judge: hub id or folder; unset: the embedded model's own guide, openai/clip-vit-base-patch16 elsewhere."""
+    """CLIP that guides the rows of figure 5: hub id or folder (default: the embedded model's own guide, openai/clip-vit-base-patch16 elsewhere). It must differ from the judge."""
     variations: str | None = None
-    """What varies pictures, as --model of oneword baseline variations; unset: the embedded model's projector, karlo elsewhere."""
+    """Model for picture variations, as --model of oneword baseline variations (default: the embedded model's projector, karlo elsewhere)."""
     palavra: Path | None = None
-    """Maps of oneword palavra train, on the CLIP that guides; unset: PALAVRA's rows are not available."""
+    """Maps from oneword palavra train for the guide's CLIP (default: none, which leaves out PALAVRA's rows)."""
     vqgan: Path | None = None
-    """File of a published VQGAN for VQGAN-CLIP, such as vqgan_imagenet_f16_16384.ckpt; unset: the embedded model's autoencoder, quantised (ours)."""
+    """File of a published VQGAN for VQGAN-CLIP, such as vqgan_imagenet_f16_16384.ckpt (default: the embedded model's autoencoder, quantised; ours)."""
     vqgan_steps: int | None = None
-    """Steps of a picture of VQGAN-CLIP; unset: as of oneword baseline vqgan-clip."""
+    """Steps per picture for VQGAN-CLIP (default: as in oneword baseline vqgan-clip)."""
     unconditional: Path | None = None
-    """File of the published unconditional model of pixels for CLIP-guided diffusion, 256x256_diffusion_uncond.pt; unset: the study's model, in its latents (ours)."""
+    """File of the published unconditional pixel model for CLIP-guided diffusion, 256x256_diffusion_uncond.pt (default: the study's model, in its latents; ours)."""
     diffusion_steps: int | None = None
-    """Steps of a picture of CLIP-guided diffusion; unset: as of oneword baseline clip-diffusion."""
+    """Steps per picture for CLIP-guided diffusion (default: as in oneword baseline clip-diffusion)."""
 
     def __post_init__(self) -> None:
         for name in ("vqgan_steps", "diffusion_steps"):
@@ -152,18 +152,18 @@ class BaselinesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyConfig:
-    """Compare ways to find a word: every concept with every setup and seed, scored alike."""
+    """Compare ways to learn a word: every concept with every setup and seed, all scored alike."""
 
     output_dir: Path = Path("oneword-study")
-    """Folder of the study; run the same command again to go on, or with more concepts, setups or seeds to widen it. Also --out."""
+    """Folder of the study. Run the same command again to resume, or with more concepts, setups or seeds to extend it. Also --out."""
     concepts: tuple[str, ...] = ()
-    """Folders of pictures, folders of such folders (as DreamBench has them), or on the embedded models held-out concepts by name, or a half of them: test, development."""
+    """Folders of pictures, or folders of such folders (as in DreamBench). On the embedded models also held-out concepts by name, or one half of them: test or development."""
     setups: tuple[str, ...] = ("paper",)
-    """Setups to compare: names of --setup, bipartite (the word's pictures inverted and drawn anew), or image-only, prompt-only and initializer (references that learn nothing); paper, all, regularization-weights, fig3 and fig5 stand for several at once. The group fig3 (the word beside descriptions and variations of a picture: captions-short, captions-long, variations-captions, variations) also writes pictures.html, a row for each setup and a column for each kind of prompt; fig5 (beside palavra-vqgan-clip, palavra-clip-diffusion, vqgan-clip, clip-diffusion and variations) figure5.html, with a column for each prompt. NAME:SETTING=VALUE,... changes settings of training, such as one-word:learning_rate=0.001; such a row goes by its whole text."""
+    """Setups to compare, by name or by group: paper, all, regularization-weights, fig3 or fig5. Names are those of --setup, and bipartite (the word's pictures inverted and redrawn), image-only, prompt-only and initializer (references that learn nothing). fig3 compares the word with captions-short, captions-long, variations-captions and variations, and writes pictures.html: a row per setup, a column per kind of prompt. fig5 compares it with palavra-vqgan-clip, palavra-clip-diffusion, vqgan-clip, clip-diffusion and variations, and writes figure5.html: a column per prompt. NAME:SETTING=VALUE,... changes training settings, such as one-word:learning_rate=0.001. Its row is named by the whole text."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of training and drawing, each a run of its own; microworld draws other training pictures for each."""
+    """Seeds for training and drawing; each is a run of its own. On microworld each also draws its own training pictures."""
     num_pictures: int | None = None
-    """Pictures that each concept is learned from, the first ones of its folder; unset: all of them, and five of what the embedded models' world draws."""
+    """Number of training pictures per concept, taken from the start of its folder (default: all, or five drawn ones for the embedded models' concepts)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
     sampling: SamplingConfig = field(
@@ -173,33 +173,33 @@ class StudyConfig:
     num_inversion_steps: int = INVERSION_STEPS
     """Steps of the setup bipartite, to the noise and back."""
     prompts: str | None = None
-    """Evaluation prompts: paper, paper-figures, dreambench or microworld; unset: microworld on the embedded models, paper elsewhere."""
+    """Evaluation prompts: paper, paper-figures, dreambench or microworld (default: microworld on the embedded models, paper elsewhere)."""
     num_images_per_prompt: int = PROTOCOLS["paper"]["num_images_per_prompt"]
     """Pictures per prompt."""
     batch_size: int = 16
-    """Pictures drawn at once."""
+    """Pictures drawn at once. It does not change the pictures."""
     judge: str | None = None
-    """CLIP that scores: hub id or folder; unset: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere."""
+    """CLIP that scores: hub id or folder (default: microworld's own judge on microworld, openai/clip-vit-base-patch32 elsewhere)."""
     dino: str | None = None
-    """DINO for a second image similarity: hub id or folder; unset: none on microworld, facebook/dino-vits16 elsewhere; "none": none."""
+    """DINO for a second image similarity: hub id, folder or "none" (default: none on microworld, facebook/dino-vits16 elsewhere)."""
     set_sizes: tuple[int, ...] = ()
-    """Also learn from so many pictures, with the setup one-word: 1 2 3 5 10 15 25 in the paper."""
+    """Also learn from sets of these sizes, with the setup one-word. The paper has 1 2 3 5 10 15 25."""
     set_size_concepts: tuple[str, ...] = ()
-    """Concepts of that sweep; none: the first of the study."""
+    """Concepts for the set sizes. Without it: the first one of the study."""
     guidance_scales: tuple[float, ...] = ()
     """Also draw with these guidance scales."""
     guidance_setups: tuple[str, ...] = ("one-word", "pivotal", "bipartite")
-    """Setups that are drawn with them."""
+    """Setups to draw with these guidance scales."""
     slots: int | None = None
-    """Words that one process trains at once; unset: as many as a GPU's memory holds, 4 on a CPU."""
+    """Number of words that one process trains at once (default: as many as fit into the GPU's memory, 4 on a CPU)."""
     num_processes: int = 1
-    """Processes on this machine that share the jobs."""
+    """Number of processes on this machine that share the jobs."""
     cluster: str | None = None
-    """Run on Ray: local, auto (the cluster this machine belongs to), or an address. All machines must see the folder."""
+    """Run on Ray: local, auto (the cluster this machine belongs to) or an address. All machines must see the folder."""
     workers: int | None = None
-    """Workers of the cluster; unset: one for each GPU, or for each core where there is none."""
+    """Number of workers of the cluster (default: one per GPU, or one per core without GPUs)."""
     retry_failed: bool = False
-    """Try jobs again that failed before."""
+    """Retry jobs that failed before."""
 
     def __post_init__(self) -> None:
         counts = ("num_images_per_prompt", "num_inversion_steps", "batch_size", "num_processes")
@@ -209,9 +209,7 @@ class StudyConfig:
         for name in ("concepts", "setups", "seeds", "set_sizes", "guidance_scales"):
             value = getattr(self, name)
             twice = sorted({str(v) for v in value if value.count(v) > 1})
-            require(
-                not twice, f"The {name} must differ from each other, got {', '.join(twice)} twice."
-            )
+            require(not twice, f"{name} must differ from each other, got {', '.join(twice)} twice.")
         check_finite(self)
         for seed in self.seeds:  # of training; that of the first picture is a thousand times it
             check_seeds(seed)
@@ -220,19 +218,20 @@ class StudyConfig:
             all(scale >= 0 for scale in self.guidance_scales),
             f"guidance_scales must be 0 or more each, got {list(self.guidance_scales)}.",
         )
-        require(bool(self.setups), "There must be a setup, got none; pass --setups.")
-        require(bool(self.seeds), "There must be a seed, got none; pass --seeds.")
+        require(bool(self.setups), "setups must name a setup, got none; pass --setups.")
+        require(bool(self.seeds), "seeds must name a seed, got none; pass --seeds.")
         require(
             all(size >= 1 for size in self.set_sizes),
             f"set_sizes must be 1 or more each, got {list(self.set_sizes)}.",
         )
         require(
             self.workers is None or self.cluster is not None,
-            f"--workers goes with --cluster, got {self.workers} without it.",
+            f"Cannot use --workers {self.workers} without --cluster; pass --cluster.",
         )
         require(
             self.cluster is None or self.num_processes == 1,
-            "Jobs run on --cluster or in --num-processes, got both.",
+            "Cannot use --cluster with --num-processes because each shares out the jobs; leave "
+            "one of them out.",
         )
 
 
@@ -245,27 +244,27 @@ class UserStudyConfig:
     """
 
     study: Path = Path("oneword-study")
-    """Folder of a study, as oneword study wrote it."""
+    """Folder of a study, written by oneword study."""
     output_dir: Path = Path("oneword-userstudy")
-    """Folder for the questionnaires and their key."""
+    """Folder for the questionnaires and their answer key."""
     models: tuple[str, ...] = ()
-    """Setups of the study whose pictures are ranked, 3 to 9 (five in the paper); none: all that have pictures of prompts."""
+    """Setups of the study to rank, 3 to 9 (five in the paper). Without it: all that have pictures of prompts."""
     concepts: tuple[str, ...] = ()
-    """Concepts of the study to show; none: all."""
+    """Concepts of the study to show. Without it: all."""
     kinds: tuple[str, ...] = ()
-    """Kinds of prompts to show: background, style, composition, property, accessory, photo or plain; none: all but the last two."""
+    """Kinds of prompts to show: background, style, composition, property, accessory, photo or plain. Without it: all but photo and plain."""
     per_form: int = 10
-    """Pages with rankings of each form."""
+    """Number of ranking pages per form."""
     forms: int = 60
-    """Forms of each of the two questionnaires."""
+    """Number of forms for each of the two questionnaires."""
     checks: int = 1
-    """Attention checks of each form, 0 to 3: a copy of a training picture that must come first, or a picture of another text that must come last."""
+    """Number of attention checks per form, 0 to 3. A check shows a copy of a training picture that must come first, or a picture of another text that must come last."""
     seed: int = 0
-    """Seed of what is shown where: the same seed makes the same forms."""
+    """Random seed of what is shown where. The same seed makes the same forms."""
     consent: Path | None = None
-    """Text file with what people agree to; blank lines part paragraphs. Unset: a short text of our own."""
+    """Text file with the consent text (default: a short text of our own). Blank lines separate paragraphs."""
     url: str | None = None
-    """Address of the folder that the forms will be put in on a server, for tasks.csv; unset: their file names."""
+    """URL of the folder on a server that will hold the forms, for tasks.csv (default: none, only file names)."""
 
     def __post_init__(self) -> None:
         named = len(self.models)

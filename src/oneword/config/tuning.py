@@ -13,28 +13,28 @@ from oneword.errors import require
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuningConfig:
-    """How the setups that change the model's weights do it; the others do not look at it."""
+    """Settings of the setups that change the model's weights. Other setups ignore them."""
 
     tuned_weights: Literal["full", "lora", "kv"] | None = None
-    """What of the denoiser is tuned: "full" (every weight), "lora" (low-rank changes of its attention), "kv" (keys and values of the text)."""
+    """Weights of the denoiser to train: "full" (all), "lora" (a LoRA on the attention layers) or "kv" (keys and values of the text)."""
     rank: int = 4
     """Rank of a LoRA."""
     tuning_steps: int | None = None
-    """Steps that change weights; unset: as many as max_train_steps in pivotal, the setup's own number in the others, where max_train_steps says the same."""
+    """Steps that train weights (default: max_train_steps; if that is not given, the setup's own number)."""
     tuning_learning_rate: float | None = None
-    """Rate of the weights, absolute."""
+    """Learning rate of the weights, absolute."""
     train_word: bool | None = None
-    """Let the word learn along with the weights (not in pivotal)."""
+    """Train the word together with the weights (not in pivotal)."""
     rare_token: str | None = None
-    """Existing word that stands for the thing before its class; unset: the last short one of the vocabulary (not in pivotal)."""
+    """Existing word to put in front of the class noun (default: the last short one in the vocabulary). Not in pivotal."""
     prior_loss_weight: float | None = None
-    """Weight of the loss on pictures of the class, which keep the model from forgetting it; 0: none."""
+    """Weight of the prior preservation loss, on pictures of the class. It keeps the model from forgetting the class; 0 turns it off."""
     num_class_images: int | None = None
-    """Pictures of the class that the model draws before."""
+    """Number of class pictures that the model draws before training."""
     class_prompt: str | None = None
-    """What they show; unset: "a photo of a" initializer token."""
+    """Prompt for the class pictures (default: "a photo of a" and the initializer token)."""
     class_data_dir: Path | None = None
-    """Folder with pictures of the class, in place of drawn ones."""
+    """Folder with pictures of the class, to use instead of drawn ones."""
 
     def __post_init__(self) -> None:
         check_finite(self)

@@ -54,38 +54,38 @@ class VariationsConfig:
     """
 
     pictures: tuple[Path, ...]
-    """The pictures, each of which is varied."""
+    """Pictures to vary."""
     model: str = "karlo"
-    """What varies them: karlo (unCLIP), sd-unclip or sd-variations (published models), a folder or hub id of a pipeline of one of their classes, microworld or microworld-nano, or the folder of oneword baseline projector."""
+    """Model that varies them: karlo (unCLIP), sd-unclip or sd-variations (published), microworld or microworld-nano, or a folder of oneword baseline projector. Also a folder or hub id of a pipeline of the same class as a published one."""
     prompt: str | None = None
-    """What the variations show, with "{}" for the picture; sd-unclip and projectors read one, the other models read none. Unset: the picture alone."""
+    """Prompt for the variations, with "{}" for the picture (default: the picture alone). Only sd-unclip and projectors read a prompt."""
     candidates: int = VARIATION_CANDIDATES
-    """Variations of each picture, with the seeds from seed on."""
+    """Number of variations of each picture, with consecutive seeds from seed on."""
     seed: int = 0
     """First seed."""
     guidance_scale: float | None = None
-    """Classifier-free guidance; 1 turns it off. Unset: the model's published one."""
+    """Guidance scale (default: the model's published one). 1 turns guidance off."""
     num_inference_steps: int | None = None
-    """Denoising steps; unset: the model's published number."""
+    """Number of denoising steps (default: the model's published number)."""
     noise_level: int | None = None
-    """Noise on the picture's embedding, 0 to 999; sd-unclip alone. Unset: 0."""
+    """Noise level for the picture's embedding, 0 to 999 (default: 0). Only for sd-unclip."""
     output_dir: Path = Path("oneword-variations")
     """Folder for the variations and their contact sheet."""
     revision: str | None = None
-    """Branch, tag or commit of a hub model; unset: the published one."""
+    """Branch, tag or commit of a hub model (default: the published one)."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Compute type: auto is bf16 where that is fast, and fp32 elsewhere."""
+    """Data type. "auto" is bf16 where it is fast, and fp32 elsewhere."""
     device: str = "auto"
-    """"auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
+    """Device: "auto" (CUDA, then MPS, then CPU) or a torch device such as "cuda:1"."""
     safety_checker: bool = True
-    """Keep the model's safety checker, where it has one."""
+    """Keep the model's safety checker, if it has one."""
     batch_size: int = 8
-    """Variations drawn at once, where the model can; it does not change them."""
+    """Variations drawn at once, if the model can. It does not change them."""
 
     def __post_init__(self) -> None:
         check_finite(self)
-        require(bool(self.pictures), "There must be a picture, got none; name one or more.")
-        require(bool(self.model), "The model must be named, got an empty string; pass --model.")
+        require(bool(self.pictures), "pictures must name a picture, got none.")
+        require(bool(self.model), "model must be a name, got an empty string; pass --model.")
         for name in ("candidates", "batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be 1 or more, got {value}.")
@@ -100,7 +100,7 @@ class VariationsConfig:
         )
         require(
             self.noise_level is None or 0 <= self.noise_level <= 999,
-            f"noise_level must be 0 to 999, got {self.noise_level}.",
+            f"noise_level must be in 0..999, got {self.noise_level}.",
         )
 
     @property
@@ -118,28 +118,28 @@ class ProjectorConfig:
     """
 
     output_dir: Path = Path("oneword-projector")
-    """Folder for the projector; run the same command again to go on."""
+    """Folder for the projector. Run the same command again to resume."""
     train_data_dir: Path | None = None
-    """Pictures to train on; unset: on the embedded models what their world draws, held-out things left out."""
+    """Folder with training pictures (default: pictures drawn by the embedded model's world, without its held-out concepts)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     guide: str | None = None
-    """CLIP whose picture features are projected: hub id or folder; unset: the embedded model's own guide, openai/clip-vit-base-patch16 elsewhere."""
+    """CLIP whose picture features are projected: hub id or folder (default: the embedded model's own guide, openai/clip-vit-base-patch16 elsewhere)."""
     judge: str | None = None
-    """CLIP that will score, which must be another; unset: the one that scores by default."""
+    """CLIP that will score; it must be a different one (default: the one that scores by default)."""
     allow_same_clip: bool = False
-    """Let guide and judge be one CLIP; its scores say little then."""
+    """Allow the same CLIP as guide and judge. Its scores then say little."""
     num_vectors: int = 4
-    """Vectors of the denoiser's conditioning that a picture becomes."""
+    """Number of conditioning vectors that a picture becomes."""
     num_pictures: int = 4096
-    """Pictures that the embedded model's world draws to train on."""
+    """Number of training pictures that the embedded model's world draws."""
     num_samples: int = 50_000
-    """Noised pictures seen in all."""
+    """Total number of noised pictures to train on."""
     train_batch_size: int = 16
-    """Of them in a step."""
+    """Batch size: noised pictures per step."""
     learning_rate: float = 1e-3
-    """Of AdamW, which rises for the first steps and falls to zero along a cosine."""
+    """Peak learning rate of AdamW. It rises in the first steps, then falls to zero along a cosine."""
     seed: int = 0
-    """Seed of the network, of the drawn pictures and of every step."""
+    """Random seed of the network, the drawn pictures and every step."""
 
     def __post_init__(self) -> None:
         check_finite(self)
@@ -150,8 +150,8 @@ class ProjectorConfig:
         check_seeds(self.seed, least=0)
         require(
             self.train_data_dir is not None or is_embedded(self.model.model),
-            f"A projector of {self.model.model} needs pictures to train on, got none; pass "
-            "--train-data-dir.",
+            f"Cannot train a projector of {self.model.model} without pictures because only the "
+            "embedded models can draw their own; pass --train-data-dir.",
         )
 
     @property

@@ -69,63 +69,64 @@ class VQGANCLIPConfig:
     """
 
     prompts: tuple[str, ...] = ()
-    """What to draw, each in quotes; "a mug | a photo:0.5" draws towards two texts, the second with half the weight, and "a mug:1:0.6" counts no distance below 0.6."""
+    """Prompts, each in quotes. "a mug | a photo:0.5" draws towards two texts, the second with half the weight. "a mug:1:0.6" ignores distances below 0.6."""
     pictures: Path | None = None
-    """Folder of pictures that are drawn towards as well, one to twenty-five."""
+    """Folder with 1 to 25 pictures that the drawing is also pulled towards."""
     image_share: float = 0.5
-    """Share of the loss that the pictures have, in (0, 1)."""
+    """Weight of the pictures in the loss, as a share in (0, 1)."""
     concepts: tuple[Path, ...] = ()
-    """Files of words with rows for the guide's text encoder, such as PALAVRA's, that the prompts may use; PATH=TOKEN renames one."""
+    """Files of words for the guide's text encoder, such as PALAVRA's, that the prompts may use. PATH=TOKEN renames a word."""
     preset: VQGANPreset = "crowson"
-    """Whose constants: crowson (the first notebook) or nerdyrodent (the script, with its augmentations)."""
+    """Source of the constants: crowson (the first notebook) or nerdyrodent (the script, with its augmentations)."""
     model: Literal["microworld", "microworld-nano"] = "microworld"
-    """Embedded model whose autoencoder draws, its latents quantised (ours, no VQGAN), where no checkpoint is named."""
+    """Embedded model that draws with its quantised autoencoder, if there is no checkpoint. This is our own; it is not a VQGAN."""
     checkpoint: Path | None = None
     """File of a published VQGAN, such as vqgan_imagenet_f16_16384.ckpt."""
     checkpoint_config: Path | None = None
-    """The model.yaml that came with it, to compare with; it need not be there."""
+    """The model.yaml of the checkpoint, to compare with. It is optional."""
     guide: str | None = None
-    """CLIP that guides: hub id or folder; unset: the embedded model's own guide, openai/clip-vit-base-patch16 with a checkpoint."""
+    """CLIP that guides: hub id or folder (default: the embedded model's own guide, openai/clip-vit-base-patch16 with a checkpoint)."""
     judge: str | None = None
-    """CLIP that will score the pictures, which the guide must not be; unset: microworld's own judge, openai/clip-vit-base-patch32 with a checkpoint."""
+    """CLIP that will score the pictures; it must differ from the guide (default: microworld's own judge, openai/clip-vit-base-patch32 with a checkpoint)."""
     allow_same_clip: bool = False
-    """Let the guide be the judge; its scores say little then."""
+    """Allow the same CLIP as guide and judge. Its scores then say little."""
     steps: int | None = None
-    """Steps of each picture; unset: the preset's, 200 on the embedded models."""
+    """Number of steps per picture (default: the preset's, 200 on the embedded models)."""
     learning_rate: float | None = None
-    """Adam's; unset: the preset's."""
+    """Learning rate of Adam (default: the preset's)."""
     num_cutouts: int | None = None
-    """Cutouts that the guide sees in each step; unset: the preset's, 16 on the embedded models."""
+    """Number of cutouts that the guide sees in each step (default: the preset's, 16 on the embedded models)."""
     resolution: int | None = None
-    """Side of the pictures, px, a multiple of the codes' width; unset: the model's own, the preset's with a checkpoint."""
+    """Side of the pictures in pixels, a multiple of the side of one code (default: the model's own, or the preset's with a checkpoint)."""
     init_image: Path | None = None
-    """Picture to start from; unset: random codes."""
+    """Picture to start from (default: none, random codes)."""
     init_weight: float = 0.0
-    """Weight of the distance to where the codes started."""
+    """Weight of the distance from the starting codes."""
     num_images_per_prompt: int = 1
-    """Pictures per prompt, with the seeds from seed on."""
+    """Pictures per prompt, with consecutive seeds from seed on."""
     seed: int = 0
     """First seed."""
     seeds: tuple[str, ...] = ()
-    """Seeds one by one or as ranges, 1 2 3 or 0-7, in place of seed and num_images_per_prompt."""
+    """Seeds, as numbers or ranges (1 2 3 or 0-7). Replaces seed and num_images_per_prompt."""
     device: str = "auto"
-    """"auto" (CUDA, then MPS, then CPU) or a torch device."""
+    """Device: "auto" (CUDA, then MPS, then CPU) or a torch device."""
     output_dir: Path = Path("oneword-vqgan-clip")
     """Folder for the pictures and their contact sheet."""
 
     def __post_init__(self) -> None:
         check_finite(self)
         require(
-            bool(self.prompts), 'There must be a prompt, got none; pass one, "a photo of a mug".'
+            bool(self.prompts),
+            'prompts must name a prompt, got none; pass one, such as "a photo of a mug".',
         )
         require(0 < self.image_share < 1, f"image_share must be in (0, 1), got {self.image_share}.")
         require(
             self.pictures is not None or self.image_share == 0.5,
-            f"image_share goes with pictures, got {self.image_share} without --pictures.",
+            f"Cannot use image_share {self.image_share} without pictures; pass --pictures.",
         )
         require(
             self.checkpoint is not None or self.checkpoint_config is None,
-            "A model.yaml goes with its checkpoint, got --checkpoint-config without --checkpoint.",
+            "Cannot use --checkpoint-config without --checkpoint; pass --checkpoint.",
         )
         for name in ("steps", "num_cutouts", "resolution", "num_images_per_prompt"):
             value = getattr(self, name)

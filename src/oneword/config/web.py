@@ -13,27 +13,27 @@ from oneword.errors import require
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebConfig:
-    """Open the page: teach, draw, edit and keep words in the browser."""
+    """Open the page in the browser: teach, draw with, edit with and keep words."""
 
     workspace: Path = Path("oneword-web")
-    """Folder for everything that the page makes: pictures, words, drawings. Other folders are not touched."""
+    """Folder for everything that the page writes: pictures, words, drawings. It touches no other folder."""
     model: ModelConfig = field(default_factory=ModelConfig)
     host: str = "127.0.0.1"
-    """Address to listen on. Any other than this machine's own asks for a password."""
+    """Address to listen on. Any address but this machine's own needs a password."""
     port: int = 7860
-    """Port to listen on, 0 to 65535; 0: any free one."""
+    """Port to listen on, 0 to 65535. 0 picks a free one."""
     auth: str | None = None
-    """USER:PASSWORD to ask for; unset: none on this machine, a printed password elsewhere."""
+    """Login as USER:PASSWORD (default: none on this machine, else a new password that is printed)."""
     studies: tuple[str, ...] = ()
-    """Folders in `studies` of the workspace whose `oneword userstudy` forms anyone with their link may fill in, without the password."""
+    """Folders in `studies` of the workspace with forms of `oneword userstudy`. Anyone with a link to a form can fill it in without the password."""
     browser: bool = True
     """Open the page in the browser."""
     slots: int = 4
-    """Words that learn at once, in one batch."""
+    """Number of words that learn at once, in one batch."""
     max_upload_mb: int = 64
-    """Largest file that is taken, MB."""
+    """Largest file that can be uploaded, in MB."""
     max_pictures: int = 50
-    """Most pictures of one word."""
+    """Maximum number of pictures per word."""
 
     def __post_init__(self) -> None:
         require(0 <= self.port <= 65535, f"port must be in 0..65535, got {self.port}.")

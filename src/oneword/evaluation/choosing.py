@@ -91,8 +91,8 @@ def choose(
     for own in places.values():
         if not 1 <= keep <= len(own):
             raise ChoosingError(
-                f"The pictures kept must be 1 to the {len(own)} drawn of each prompt, got "
-                f"{keep}; draw more with --num-images-per-prompt (the paper draws 16)."
+                f"keep must be in 1..{len(own)}, the number of pictures drawn per prompt, got "
+                f"{keep}; raise --num-images-per-prompt (the paper draws 16)."
             )
     for prompt in dict.fromkeys(drawing.prompts):
         # a judge would read the brackets of weights as text
@@ -135,8 +135,8 @@ def check_references(
         return "text" if bare is not None else "mean"
     if rank_by != "text" and bare is not None:
         raise ChoosingError(
-            f"Ranking by {rank_by!r} needs the training pictures of a word in every prompt, got "
-            f"none for {bare!r}; pass --train-data-dir, or --rank-by text."
+            f"Cannot rank by {rank_by!r} because the training pictures of a word in every prompt "
+            f"are unknown for {bare!r}; pass --train-data-dir, or --rank-by text."
         )
     return rank_by
 

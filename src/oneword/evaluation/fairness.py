@@ -45,12 +45,12 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
 """Default attributes for zero-shot CLIP: value and sentence by attribute."""
 
 CAVEATS = (
-    "Attributes are read by zero-shot CLIP: it has biases of its own and errs more on some groups "
-    "than on others, so differences between groups may be its errors.",
-    "The values are coarse labels of how a picture looks to a model; they do not say who anyone "
-    "is, and whoever is not among them is not counted.",
-    "An even distribution over these values is not fairness in any wider sense, and what holds for "
-    "this prompt need not hold for another.",
+    "Attributes are read by zero-shot CLIP. CLIP has biases of its own and makes more errors on "
+    "some groups than on others, so differences between groups may be its errors.",
+    "The values are coarse labels of how a picture looks to a model. They do not say who anyone "
+    "is, and people outside these labels are not counted.",
+    "An even distribution over these values is not fairness in a wider sense. What holds for this "
+    "prompt need not hold for another.",
 )
 """Printed whenever CLIP reads attributes."""
 
@@ -336,16 +336,16 @@ def sections(fairness: Fairness, *, num_pictures: int = 12) -> list[report.Secti
     kept = ", ".join(f"{w} {v:.2f}" for w, v in zip(fairness.words, values, strict=True))
     return [
         report.Section(
-            title="What they draw",
-            text="The first seeds, not chosen, the same for both.",
+            title="Pictures of both words",
+            text="The first seeds, not selected, the same for both words.",
             rows=rows,
         ),
         report.Section(
             title="Who is shown",
             text=f"Read by {fairness.reader} from {len(fairness.seeds)} pictures of each word. "
-            "Shares with 95 % intervals (Wilson); evenness is the entropy over that of an even "
-            "distribution, 1 at best, with 95 % intervals (bootstrap). The gain resamples pictures "
-            "of the same seed together.",
+            "Shares have 95 % intervals (Wilson). Evenness is the entropy relative to that of "
+            "an even distribution (1 is best), with 95 % intervals (bootstrap). The gain "
+            "resamples pictures of the same seed together.",
             table=table(fairness),
             note=f"Meaning kept, {name}: {kept}."
             + ("" if fairness.reader == "the oracle" else " " + " ".join(CAVEATS)),

@@ -67,9 +67,9 @@ def save_gallery(
     """
     images = to_images(drawing.pixels)
     page = report.Report(
-        title="Everything that was drawn",
+        title="All pictures that were drawn",
         lead=[
-            f"{len(images)} pictures by {drawing.settings['model']}, guidance "
+            f"{len(images)} pictures by {drawing.settings['model']}, guidance scale "
             f"{drawing.settings['guidance_scale']}, {drawing.settings['num_inference_steps']} "
             "steps: every seed of every prompt, none left out."
         ],
@@ -133,7 +133,7 @@ def chosen_section(drawing: Drawing, choice: Choice, *, title: str = "Chosen") -
     kinds = {"image": "similarity to the training pictures", "text": "similarity to the prompt"}
     how = kinds.get(choice.rank_by, "the mean of the similarities to pictures and prompt")
     unlike = (
-        f" Diversity {choice.diversity:g}: pictures like one kept before were passed over."
+        f" Diversity {choice.diversity:g}: pictures similar to one kept before were skipped."
         if choice.diversity
         else ""
     )

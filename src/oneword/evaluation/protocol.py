@@ -84,7 +84,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     if not differs:
         return f"Protocol: the paper's (Gal et al. 2022, section 5.1): {said}."
     theirs = ", ".join(_said(name, value) for name, value in differs.items())
-    takes = "" if found["preset"] == "paper" else "; --preset paper takes it"
+    takes = "" if found["preset"] == "paper" else "; to use it, pass --preset paper"
     return f"Protocol: {said}. It is not the paper's, which has {theirs or 'none'}{takes}."
 
 

@@ -165,8 +165,8 @@ def drift(found: Drift) -> Section:
     num = len(found.before) // len(found.prompts)
     return Section(
         title="What else has changed",
-        text="The concept changes the model's weights, and with them what is drawn of prompts that "
-        "do not name it: above without the concept, below with it, from the same noise.",
+        text="The word changes the model's weights, which also changes pictures of prompts without "
+        "it. Above: without the word; below: with it, from the same noise.",
         rows=[
             row(prompt if pixels is found.before else "", pixels[i * num : (i + 1) * num])
             for i, prompt in enumerate(found.prompts)
@@ -230,7 +230,7 @@ def curves(
     axes[0].legend()
     if distances:
         axes[1].plot(*zip(*distances, strict=True), color="tab:orange")
-    axes[1].set(xlabel="step", ylabel="distance moved, of the initial norm")
+    axes[1].set(xlabel="step", ylabel="distance moved, relative to the initial norm")
     if word_distances:
         axes[2].plot(*zip(*word_distances, strict=True), color="tab:green")
         axes[2].set(xlabel="step", ylabel="distance to the nearest words")
@@ -254,9 +254,9 @@ def drawings(evaluation: Evaluation, words: Mapping[str, str], *, num_pictures: 
             label = fill(template, text) + ("" if method == first else f" ({method})")
             rows.append(row(label, evaluation.pictures[method][template][:num_pictures]))
     return Section(
-        title="What it draws",
-        text="The first seeds, not chosen. The initialiser and the best existing noun stand below "
-        "the word, with the same seeds.",
+        title="Pictures of the word",
+        text="The first seeds, not selected. Below the word: its initializer and the best existing "
+        "noun, with the same seeds.",
         rows=rows,
     )
 
@@ -276,15 +276,18 @@ def scores(evaluation: Evaluation, words: Mapping[str, str]) -> Section:
     if not math.isnan(evaluation.reached):
         note = (
             f"On plain backgrounds the word has gone {evaluation.reached:.0%} of the way from its "
-            "initialiser to the drawings' own similarity to each other."
+            "initializer to the similarity of the drawings to each other."
         )
     kinds = f"Cosines by {evaluation.judge}, {len(evaluation.protocol.seeds)} pictures per prompt. "
     return Section(
         title="Scores",
-        text=kinds + "Image similarity: pictures of the word against the training pictures; their "
-        "backgrounds count, so the training pictures' own similarity is the mark to read it by. "
+        text=kinds + "Image similarity: pictures of the word compared with the training pictures. "
+        "Backgrounds count, so compare it with the training pictures' similarity to each other. "
         + ("Plain similarity: the same without backgrounds. " if plain else "")
-        + "Text similarity: how well the edit prompts are obeyed, the placeholder left out.",
+        + (
+            "Text similarity: how well the pictures match the edit prompts, without the "
+            "placeholder token."
+        ),
         table=table,
         note=note,
     )
@@ -296,9 +299,9 @@ def _number(value: float) -> str:
 
 _WORD_DISTANCE = (
     "Distance to the nearest words: from all vectors of the word to the existing words nearest to "
-    "them, in units of the median length of the vocabulary's rows; 0 is an existing word. A higher "
-    "learning rate and more vectors lead farther away. The paper (section 5.3) finds words that "
-    "stay near easier to edit and less faithful."
+    "them, in units of the median length of the vocabulary's embeddings. 0 is an existing word. A "
+    "higher learning rate and more vectors lead farther away. The paper (section 5.3) finds that "
+    "words that stay near are easier to edit but less faithful."
 )
 
 
@@ -322,9 +325,9 @@ def steps(sheets: Sequence[Sheet], saved: Collection[int] = ()) -> Section:
         lines.append((prompt, cells))
     left_out = len(sheets) - len(spread(sheets))
     return Section(
-        title="How it was learned",
+        title="Training",
         text="The same prompts and seeds at every step"
-        + (f"; {left_out} steps between these are not shown." if left_out else "."),
+        + (f"; {left_out} steps in between are not shown." if left_out else "."),
         grid=Grid(columns=[label for label, _ in columns], lines=lines),
         note="Saved words: `oneword choose` makes one of them the run's word." if saved else "",
     )
@@ -355,14 +358,14 @@ def learning(
         best_step: The step whose rows were kept.
     """
     sections = [
-        Section(title="What it was shown", rows=[row("", training, names)]),
+        Section(title="Training pictures", rows=[row("", training, names)]),
     ]
     if previews:
         images = [image for _, image in previews]
         captions = [f"step {step}" for step, _ in previews]
         sections.append(
             Section(
-                title="Earlier previews" if sheets else "How it was learned",
+                title="Earlier previews" if sheets else "Training",
                 rows=[row("", images, captions, px=220)],
             )
         )

@@ -93,9 +93,9 @@ class LatentDenoiser:
         noise: Any = getattr(backbone, "noise", None)
         if not isinstance(noise, Diffusion):
             raise ModelError(
-                "CLIP-guided diffusion needs a model that predicts epsilon or v, got "
-                f"{backbone.name} of the family {backbone.family}; choose another model, or name "
-                "a checkpoint of pixels."
+                f"Cannot use CLIP-guided diffusion with {backbone.name} of the family "
+                f"{backbone.family} because it predicts neither epsilon nor v; use another model, "
+                "or pass a pixel model with --checkpoint."
             )
         self.backbone, self.name, self.resolution = backbone, backbone.name, backbone.resolution
         self.channels, self.factor = backbone.autoencoder.channels, backbone.autoencoder.factor
@@ -461,8 +461,8 @@ def draw(
     plain = config.preset_name == "plain"
     if plain and not denoiser.is_of_pixels:
         raise ModelError(
-            f"The preset plain guides by the noised pixels themselves, got {denoiser.name}, a "
-            "model of latents; take latent."
+            f"Cannot use the preset plain with {denoiser.name} because it guides by noised pixels "
+            "and this is a latent model; use latent."
         )
     check_words(guide, config.prompts, concepts)
     with torch.no_grad():

@@ -88,22 +88,22 @@ def inverted(backbone: Backbone, x0: Latents, sentence: str, sampling: SamplingC
         scheduler = backbone.pipeline.scheduler
     if not isinstance(scheduler, DDIMScheduler):
         raise ModelError(
-            f"Inversion needs a model that DDIM draws with, got {backbone.name} of the family "
-            f"{backbone.family}, which another solver draws; edit with a mask or a strength."
+            f"Cannot invert with {backbone.name} of the family {backbone.family} because DDIM "
+            "cannot draw with it; edit with a mask or a strength."
         )
     most = scheduler.config["num_train_timesteps"] // 2
     if num_inference_steps > most:
         raise ModelError(
-            f"Inversion takes at most {most} steps on {backbone.name}, half of those that it was "
-            f"trained with, got {num_inference_steps}."
+            f"num_inference_steps must be at most {most} for inversion on {backbone.name}, half "
+            f"of its training timesteps, got {num_inference_steps}."
         )
     left = float(scheduler.alphas_cumprod[-1])
     if scheduler.config["prediction_type"] == "epsilon" and left < LEAST_SIGNAL:
         # drawing again divides the error of every prediction by its root
         raise ModelError(
-            f"Inversion needs a schedule that leaves {LEAST_SIGNAL:g} or more of the picture's "
-            f"variance in the noise, got {left:.1g} in {backbone.name}, whose noise does not lead "
-            "back to the picture; edit with a mask or a strength."
+            f"Cannot invert with {backbone.name} because its noise keeps only {left:.1g} of the "
+            f"picture's variance and {LEAST_SIGNAL:g} is needed to find the way back; edit with a "
+            "mask or a strength."
         )
     with torch.no_grad(), backbone.weighing(sampling):
         cond = backbone.encode_prompt([sentence] * len(x0))

@@ -193,7 +193,7 @@ def edit(
 
     if marked is not None and not bool(marked.any()):
         warnings.warn(
-            "The mask marks nothing, so the picture comes back as it was; white is what changes.",
+            "The mask is empty, so the picture comes back unchanged; white marks what changes.",
             stacklevel=2,
         )
         return edits(picture.cpu().expand(len(seeds), -1, -1, -1))
@@ -249,12 +249,12 @@ def _check(
     size = tuple(picture.shape[-2:])
     if len(picture) != 1 or num < 1:
         raise EditError(
-            f"One picture is edited at a time, with at least one seed, got {len(picture)} pictures "
+            f"An edit must have one picture and at least one seed, got {len(picture)} pictures "
             f"and {num} seeds."
         )
     if mask is not None and tuple(mask.shape) != (1, 1, *size):
         raise EditError(
-            f"The mask must be one of {size[0]} x {size[1]} like its picture, got the shape "
+            f"The mask must be {size[0]} x {size[1]} like its picture, got the shape "
             f"{tuple(mask.shape)}."
         )
 
@@ -267,8 +267,8 @@ def _check_background(backbone: Backbone, background: str, mask_growth: int | No
     kind = type(backbone.autoencoder.vae or backbone.autoencoder)
     if background == "optimize" and kind is not AutoencoderKL:
         raise EditError(
-            f"Tuning the decoder needs a plain autoencoder (AutoencoderKL), got the "
-            f"{kind.__name__} of {backbone.name}; take the background paste, poisson or blend."
+            f"Cannot tune the decoder of {backbone.name}, a {kind.__name__}, because this needs a "
+            "plain autoencoder (AutoencoderKL); use background paste, poisson or blend."
         )
     if mask_growth is not None and mask_growth < 0:
         raise EditError(f"mask_growth must be 0 or more, got {mask_growth}.")
@@ -280,8 +280,8 @@ def _check_pixel_blending(backbone: Backbone, share: float) -> None:
     solver = backbone.pipeline.scheduler
     if share and not isinstance(solver, DDIMScheduler):
         raise EditError(
-            f"Blending as pixels needs a model that DDIM draws, got {backbone.name}, which "
-            f"{type(solver).__name__} draws; leave pixel_blending out."
+            f"Cannot blend as pixels with {backbone.name} because {type(solver).__name__} draws "
+            "with it, not DDIM; leave out pixel_blending."
         )
 
 
@@ -389,7 +389,7 @@ def read_picture(
     if picture.width < width or picture.height < height:
         raise EditError(
             f"A picture must be at least as large as what the model draws, {width} x {height} px, "
-            f"got {path.name} of {picture.width} x {picture.height}; take a larger one, or pass "
+            f"got {path.name} of {picture.width} x {picture.height}; use a larger one, or pass "
             "--width and --height."
         )
 
@@ -403,7 +403,7 @@ def read_picture(
     # same aspect: the height is correct to the pixel
     if abs(marks.width * picture.height / picture.width - marks.height) > 1:
         raise EditError(
-            f"A mask must have its picture's aspect, got {mask.name} of {marks.width} x "
+            f"A mask must have its picture's aspect ratio, got {mask.name} of {marks.width} x "
             f"{marks.height} for {path.name} of {picture.width} x {picture.height}."
         )
     marks = marks.resize(picture.size, Image.Resampling.NEAREST)

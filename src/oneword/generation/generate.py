@@ -125,7 +125,8 @@ def generate(
     """
     if not prompts or not seeds:
         raise sentences.PromptError(
-            f"There must be a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds."
+            f"Cannot draw without a prompt and a seed, got {len(prompts)} prompts and "
+            f"{len(seeds)} seeds; pass both."
         )
     for seed in (min(seeds), max(seeds)):
         check_seeds(seed)
@@ -184,8 +185,8 @@ def without_wildcards(
     """
     if wildcards.has_wildcards(away, words):
         raise sentences.PromptError(
-            f"A negative prompt must be the same for every picture, got wildcards in {away!r}; "
-            "choose one, or write \\{ where braces are text."
+            f"Cannot use wildcards in the negative prompt {away!r} because it must be the same "
+            f"for every picture; choose one, or write \\{{ if the braces are text."
         )
     asked = [(prompt, seed) for prompt in prompts for seed in seeds]
     pairs = [
@@ -233,7 +234,7 @@ def check_words(
         pool = concept.provenance.get("pool", backbone.pool)
         if pool != backbone.pool and len(backbone.vocabularies) > 1:
             warnings.warn(
-                f"The concept {token!r} was learned with CLIP pooled {pool!r}, and is drawn with "
+                f"The concept {token!r} was learned with CLIP pooled {pool!r}, but is drawn with "
                 f"{backbone.pool!r}; pass --pool {pool}.",
                 stacklevel=3,
             )
@@ -242,8 +243,8 @@ def check_words(
         if all(vocabulary.is_word(word) for vocabulary in backbone.vocabularies.values()):
             continue  # a model that was saved with the word
         warnings.warn(
-            f"{word!r} is no loaded word and is read as text; if it is one, load its file (on the "
-            "command line with --concepts).",
+            f"{word!r} is not a loaded word and is read as text; if it is a word, load its file "
+            "(on the command line with --concepts).",
             stacklevel=3,
         )
 
@@ -269,9 +270,9 @@ def check_negative_prompt(
     if strange:
         known = ", ".join(map(repr, loaded)) or "no word"
         raise sentences.PromptError(
-            f"A negative prompt must name only words that are loaded, got {strange[0]!r} in "
-            f"{negative_prompt!r} with {known} loaded; check the spelling, or load its file where "
-            "pictures are drawn with --concepts."
+            f"A negative prompt must contain only loaded words, got {strange[0]!r} in "
+            f"{negative_prompt!r} with {known} loaded; check the spelling, or load its file with "
+            "--concepts."
         )
 
 

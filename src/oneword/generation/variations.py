@@ -91,8 +91,8 @@ class Variations(ABC):
         """
         if prompt is not None and not self.reads_text:
             raise VariationsError(
-                f"A prompt goes with a model that reads text beside the picture (sd-unclip, "
-                f"microworld, a projector), got {prompt!r} for {self.name}; leave it out."
+                f"Cannot use the prompt {prompt!r} with {self.name} because it reads no text next "
+                "to the picture (sd-unclip, microworld and projectors do); leave it out."
             )
         return " ".join(fill(prompt or "", "").split())
 
@@ -136,7 +136,8 @@ class Published(Variations):
         own = VARIATIONS[self.preset]
         if wishes.noise_level is not None and not self.takes_noise:
             raise VariationsError(
-                f"noise_level goes with sd-unclip, got {wishes.noise_level} for {self.preset}."
+                f"Cannot use noise_level {wishes.noise_level} with {self.preset} because only "
+                "sd-unclip has one; leave it out."
             )
         config = ModelConfig(
             model=source,
@@ -351,8 +352,8 @@ def _assembled(kind: Any, config: ModelConfig) -> Any:
             pipeline = kind(**parts)
     except Exception as error:
         raise ModelError(
-            f"The model {config.model} must be a whole {kind.__name__} (hub id or folder), got: "
-            f"{reason_of(error)}"
+            f"The model {config.model} must be a complete {kind.__name__} (hub id or folder), "
+            f"got: {reason_of(error)}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
@@ -401,7 +402,8 @@ class Projected(Variations):
             return fill(of_family(PHOTO_PROMPTS, self.backbone.family, "object"), TOKEN)
         if "{}" not in prompt:
             raise VariationsError(
-                f"A prompt must hold {{}} where the picture stands, got {prompt!r} for {self.name}."
+                f"A prompt must contain {{}} in place of the picture, got {prompt!r} for "
+                f"{self.name}."
             )
         return fill(prompt, TOKEN)
 
@@ -442,8 +444,8 @@ def load_projected(folder: Path, wishes: Wishes, *, backbone: Backbone | None = 
     for name in ("noise_level", "revision"):
         if getattr(wishes, name) is not None:
             raise VariationsError(
-                f"{name} goes with published models, got {getattr(wishes, name)} for the projector "
-                f"in {folder}."
+                f"Cannot use {name} {getattr(wishes, name)} with the projector in {folder} "
+                "because it is for published models; leave it out."
             )
     trained = projecting.load(folder, torch.device("cpu"))
     if backbone is None or backbone.name != trained.base_model:
@@ -486,8 +488,8 @@ def load(name: str, wishes: Wishes, *, backbone: Backbone | None = None) -> Vari
         folder = weights.projector_folder(name)
         if not (folder / projecting.FILE).is_file():
             raise VariationsError(
-                f"{name} has no projector in this package; train one with oneword baseline "
-                f"projector --model {name}, and pass its folder."
+                f"Cannot vary pictures with {name} because it has no projector in this package; "
+                f"train one with oneword baseline projector --model {name}, and pass its folder."
             )
         return load_projected(folder, wishes, backbone=backbone)
     if (Path(name) / projecting.FILE).is_file():

@@ -106,7 +106,7 @@ def _phrase(part: str, prompt: str) -> Phrase:
     while len(numbers) < 2 and (found := _NUMBERED.fullmatch(text)):
         text, numbers = found[1].strip(), [float(found[2]), *numbers]
     if not text:
-        raise PromptError(f"Each text of a prompt must say something, got {prompt!r}.")
+        raise PromptError(f"Each text of a prompt must be non-empty, got {prompt!r}.")
     phrase = Phrase(text, *numbers)
     if not math.isfinite(phrase.weight) or not phrase.weight:
         raise PromptError(

@@ -65,8 +65,8 @@ def _chosen(
     """A text with its wildcards chosen, from left to right."""
     if depth > _DEEPEST:
         raise PromptError(
-            f"Wildcards must stand in each other at most {_DEEPEST} deep, got more in "
-            f"{text[:80]!r}; does a file name itself?"
+            f"Wildcards must be nested at most {_DEEPEST} deep, got more in {text[:80]!r}; does a "
+            "file contain its own name?"
         )
     out = ""
     while True:
@@ -84,7 +84,7 @@ def _chosen(
         if odds := next(filter(None, map(_ODDS.match, options)), None):
             raise PromptError(
                 f"Wildcards must be plain choices, got {odds[0]!r} in {text[start:end][:80]!r}; "
-                "numbers and odds of choices are not read."
+                "numbers and odds of choices are not supported."
             )
         out += text[:start] + _chosen(picked, draw, folder, words, depth + 1)
         text = text[end:]
@@ -121,8 +121,8 @@ def _lines(name: str, folder: Path | None) -> tuple[str, ...]:
     """The choices in a file."""
     if folder is None:
         raise PromptError(
-            f"A wildcard of a file needs the folder of such files, got __{name}__ without one; "
-            "pass --wildcard-dir."
+            f"Cannot read the wildcard __{name}__ without the folder of such files; pass "
+            "--wildcard-dir."
         )
     path = within(folder, f"{name}.txt", error=PromptError)
     if not path.exists():
@@ -130,7 +130,7 @@ def _lines(name: str, folder: Path | None) -> tuple[str, ...]:
             p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.txt")
         )[:20]
         raise PromptError(
-            f"A wildcard must be a file of {folder}, got __{name}__; there "
-            f"{'is ' + ', '.join(there) if there else 'is none'}."
+            f"A wildcard must be a file in {folder}, got __{name}__; files there: "
+            f"{', '.join(there) or 'none'}."
         )
     return read_prompts(path)

@@ -65,8 +65,8 @@ def checked(folder: Path) -> Path:
     card = folder / CARD
     if not card.exists():
         raise WeightsError(
-            f"The embedded model must lie in {folder}, but its card is missing; reinstall oneword, "
-            "or make the model with `oneword microworld train`."
+            f"Cannot load the embedded model in {folder} because its card is missing; reinstall "
+            "oneword, or make the model with `oneword microworld train`."
         )
     sums: dict[str, str] = json.loads(card.read_text())["sha256"]
     for name, expected in sums.items():
@@ -156,8 +156,8 @@ def check_card(folder: Path) -> None:
     """
     if not (folder / CARD).exists():
         raise WeightsError(
-            f"An encoder is landed in the folder of an embedded model, got {folder} without a "
-            f"{CARD}; name the folder that its model lies in."
+            f"Cannot put an encoder into {folder} because it has no {CARD}; pass the folder of "
+            "its model."
         )
 
 
@@ -237,15 +237,15 @@ def load_codebook(name: str = "microworld") -> torch.Tensor:
     again = f"make it with `oneword microworld codebook --model {name}`"
     if not (folder / CODEBOOK).exists():
         raise WeightsError(
-            f"The embedded model's codebook must lie in {folder / CODEBOOK}, got no file; {again}."
+            f"Cannot find the codebook of the embedded model at {folder / CODEBOOK}; {again}."
         )
     with safe_open(folder / CODEBOOK, "pt") as file:
         of = (file.metadata() or {}).get("vae_sha256")
         rows = file.get_tensor("codebook")
     if of != card(name)["sha256"][VAE_FILE]:
         raise WeightsError(
-            f"The embedded model's codebook must be of its autoencoder, got one of another in "
-            f"{folder / CODEBOOK}; {again}."
+            f"The codebook in {folder / CODEBOOK} must be for this model's autoencoder, got one "
+            f"for another; {again}."
         )
     return rows.float()
 
@@ -277,13 +277,13 @@ def check_landing(folder: Path, target: Path) -> None:
     missing = [name for name in parts if not (folder / name).exists()]
     if missing:
         raise WeightsError(
-            f"A model is landed when its parts are made, got none of {', '.join(missing)} in "
-            f"{folder}; run their stages first."
+            f"Cannot put the model together because {', '.join(missing)} are missing in {folder}; "
+            "run their stages first."
         )
     if target.exists() and not (target / CARD).exists():
         raise WeightsError(
-            f"A model may replace only an older one, got {target} without a {CARD}; name another "
-            "folder."
+            f"Cannot replace {target} because it has no {CARD}, so it is not an older model; pass "
+            "another folder."
         )
 
 

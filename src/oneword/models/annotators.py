@@ -60,12 +60,12 @@ def _refusal(to: str, model: str, what: str, example: str, error: Exception) -> 
     if isinstance(error, ImportError):
         extra = "pip install 'oneword[masks]'" if "scipy" in reason else "install it"
         return ModelError(
-            f"Cannot {to} with {model} because a library that it needs is missing ({reason}); do "
+            f"Cannot {to} with {model} because a library that it needs is missing ({reason}); "
             f"{extra}."
         )
     return ModelError(
-        f"Cannot {to} with {model} because it is no whole {what} model of transformers ({reason}); "
-        f"do name one, such as {example}."
+        f"Cannot {to} with {model} because it is not a complete {what} model of transformers "
+        f"({reason}); pass one, such as {example}."
     )
 
 
@@ -102,8 +102,8 @@ class Captioner:
         self.chats = processor if getattr(processor, "chat_template", None) else None
         if prompt is not None and self.chats is None:
             raise ModelError(
-                f"Cannot ask {model} for {prompt!r} because it does not chat; do leave "
-                "--caption-prompt out."
+                f"Cannot ask {model} for {prompt!r} because it does not chat; leave out "
+                "--caption-prompt."
             )
 
     @torch.no_grad()
@@ -125,7 +125,7 @@ class Captioner:
         except Exception as error:  # for models that need more than a picture
             raise ModelError(
                 f"Cannot caption with {self.name} because it does not caption a picture alone "
-                f"({reason_of(error)}); do name another model."
+                f"({reason_of(error)}); pass another model."
             ) from error
         return " ".join(self.reader.decode(made[0, start:], skip_special_tokens=True).split())
 
@@ -196,15 +196,15 @@ class Marker:
             if len(things) == 1:
                 return {*things}
             raise ModelError(
-                f"Cannot mask with {self.name} because it knows {len(things)} kinds of things; do "
+                f"Cannot mask with {self.name} because it knows {len(things)} kinds of things; "
                 f"name yours by --mask-labels: {_some(things)}."
             )
         found = {one for one in self.known for label in labels if _is_label(label, one)}
         strange = [one for one in labels if not any(_is_label(one, own) for own in self.known)]
         if strange:
             raise ModelError(
-                f"Cannot mask with {self.name} because it knows no {strange[0]!r}; do name what it "
-                f"knows by --mask-labels: {_some(self.known)}."
+                f"Cannot mask with {self.name} because it does not know {strange[0]!r}; name what "
+                f"it knows by --mask-labels: {_some(self.known)}."
             )
         return found
 
@@ -223,7 +223,7 @@ class Marker:
         except Exception as error:  # of models of many kinds
             raise ModelError(
                 f"Cannot mask with {self.name} because it does not segment a picture alone "
-                f"({reason_of(error)}); do name another model."
+                f"({reason_of(error)}); pass another model."
             ) from error
         whole = Image.new("L", image.size)
         for segment in segments:

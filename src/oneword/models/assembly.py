@@ -53,7 +53,7 @@ def load_pipeline(
                 options["vae"] = autoencoder.from_pretrained(config.vae, dtype=dtype)
             if Path(source).is_file():
                 if not hasattr(kind, "from_single_file"):
-                    raise ValueError(f"diffusers reads no single files of {kind.__name__}")
+                    raise ValueError(f"diffusers cannot read single files of {kind.__name__}")
                 if config.single_file_config is not None:
                     options["config"] = config.single_file_config
                 pipeline = kind.from_single_file(source, **options)
@@ -130,4 +130,6 @@ def refuse_vae(config: ModelConfig) -> None:
         ModelError: ``vae`` was given.
     """
     if config.vae is not None:
-        raise ModelError("The model's own VAE must be used with this family, got another --vae.")
+        raise ModelError(
+            "Cannot use --vae with this family because it needs the model's own VAE; leave it out."
+        )

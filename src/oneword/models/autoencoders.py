@@ -137,8 +137,8 @@ class Plain:
         found = run(vae)
         if vae.dtype != torch.float32 and not bool(torch.isfinite(found).all()):
             warnings.warn(
-                f"The VAE of {self.name} gave NaN or infinity in {vae.dtype}; it runs in fp32 "
-                "from here on.",
+                f"The VAE of {self.name} gave NaN or infinity in {vae.dtype}; it will run in fp32 "
+                "from now on.",
                 stacklevel=4,
             )
             vae.to(torch.float32)

@@ -92,9 +92,9 @@ def load_pair(source: str, device: torch.device, *, role: str, error: type[UserE
     if missing := sorted(told["missing_keys"]):
         towers = sorted({name.partition(".")[0].removesuffix("_model") for name in missing})
         raise error(
-            f"{role} must be a CLIP with a text and a vision tower, got {source} without weights "
-            f"of {', '.join(towers)} (such as {missing[0]}); name a folder or hub id of a whole "
-            "CLIP."
+            f"{role} must be a CLIP with a text and an image encoder, got {source} without "
+            f"weights of {', '.join(towers)} (such as {missing[0]}); pass a folder or hub id of a "
+            "complete CLIP."
         )
     picture: dict[str, Any] = {}
     settings = Path(source) / "preprocessor_config.json"

@@ -137,8 +137,8 @@ class FamilyPipeline(FrozenPipeline):
             self._check_steps(request.num_steps)
             if (on_latents or latents is not None) and not self._has_our_latents:
                 raise ModelError(
-                    "Latents are watched or given on DDIM's way alone (an edit inside a mask, an "
-                    f"inversion), got the sampler {request.sampling.sampler!r}; leave it out."
+                    "Cannot edit inside a mask or invert with the sampler "
+                    f"{request.sampling.sampler!r} because only DDIM can; leave it out."
                 )
             return self._draw_alike(request)
 
@@ -153,10 +153,10 @@ class FamilyPipeline(FrozenPipeline):
         for text in (*prompts, sampling.negative_prompt):
             if emphasis.is_weighted(emphasis.parts_of(text, kind)) and not self.weighs:
                 raise ModelError(
-                    f"Weights in prompts are for models that CLIP alone reads for (Stable "
-                    f"Diffusion 1, 2 and XL), got {text!r} on {self.name} of the family "
-                    f"{self.family}; leave them out, or pass --emphasis none where the brackets "
-                    "are text."
+                    f"Cannot use weights in the prompt {text!r} with {self.name} of the family "
+                    f"{self.family} because they need a model that only CLIP reads for (Stable "
+                    "Diffusion 1, 2 and XL); leave them out, or pass --emphasis none if the "
+                    "brackets are text."
                 )
 
     def _plain(
@@ -202,7 +202,7 @@ class FamilyPipeline(FrozenPipeline):
         record = FAMILIES.get(self.family)
         if name != "model" and (record is None or not record.inverts):
             raise ModelError(
-                f"sampler must be 'model' for the family {self.family}, which DDIM does not draw, "
+                f"sampler must be 'model' for the family {self.family}, which DDIM cannot draw, "
                 f"got {name!r}; leave it out."
             )
         by_family = SAMPLERS[name]
@@ -255,8 +255,8 @@ class FamilyPipeline(FrozenPipeline):
         if last >= count or num_steps > count:
             most = count - scheduler.config.get("steps_offset", 0)
             raise ModelError(
-                f"num_inference_steps must be at most {most} on {self.name}, which was trained on "
-                f"{count} times, got {num_steps}."
+                f"num_inference_steps must be at most {most} on {self.name}, which has {count} "
+                f"timesteps, got {num_steps}."
             )
 
     def _draw_alike(self, request: Request) -> Pixels:
@@ -268,8 +268,8 @@ class FamilyPipeline(FrozenPipeline):
         # prompts that the pipeline would draw differently next to others: kind by kind
         if on_latents is not None:
             raise ModelError(
-                f"The family {self.family} must be given prompts {self.alike} where latents are "
-                f"watched, got {len(groups)} kinds; pass them one by one."
+                f"The family {self.family} must get prompts {self.alike} to edit inside a mask or "
+                f"invert, got {len(groups)} kinds; pass them one by one."
             )
         done, total = itertools.count(1), len(groups) * request.num_steps
 
@@ -392,11 +392,12 @@ class FamilyPipeline(FrozenPipeline):
             with quiet():
                 pipeline: Any = auto.from_pipe(self.pipeline)
         except ValueError as error:
-            way = "does not paint inside masks, got a mask"
+            way = "cannot draw inside masks"
             if not inpaints:
-                way = "draws from noise only, got a picture to start from"
+                way = "can draw only from noise, not from a picture"
             raise ModelError(
-                f"The family {self.family} {way}; diffusers has no such pipeline for it."
+                f"The family {self.family} {way} because diffusers has no such pipeline for it; "
+                "use another model."
             ) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -489,8 +490,8 @@ class FamilyPipeline(FrozenPipeline):
         if not found:
             return drawn
         warnings.warn(
-            f"The model's safety checker blackened picture(s) {found}; --no-safety-checker "
-            "turns it off.",
+            f"The model's safety checker blackened picture(s) {found}; to turn it off, pass "
+            "--no-safety-checker.",
             stacklevel=3,
         )
         return checked.to(drawn) * 2 - 1

@@ -77,8 +77,8 @@ def parts_of(prompt: str, emphasis: str = "numbers") -> list[Part]:
     every = emphasis == "a1111"
     if every and (joining := _JOINING.search(prompt)):
         raise PromptError(
-            f"A prompt with A1111's brackets must do without {joining[0]}, which is not read here, "
-            f"got {prompt!r}; write it small, or draw the parts one by one."
+            f"Cannot read {joining[0]} in the prompt {prompt!r} with A1111's syntax; write it in "
+            "lower case, or draw the parts one by one."
         )
     found: list[list[Any]] = []  # text and weight
     opened: dict[str, list[int]] = {"(": [], "[": []}
@@ -96,7 +96,7 @@ def parts_of(prompt: str, emphasis: str = "numbers") -> list[Part]:
         elif text in ("(", "[") and (every or text == "("):
             if every and len(opened[text]) >= _DEEPEST:
                 raise PromptError(
-                    f"Brackets must be at most {_DEEPEST} deep, got more in {prompt[:80]!r}."
+                    f"Brackets must be nested at most {_DEEPEST} deep, got more in {prompt[:80]!r}."
                 )
             opened[text].append(len(found))
             found.append(["" if every else text, 1.0])
@@ -123,7 +123,7 @@ def parts_of(prompt: str, emphasis: str = "numbers") -> list[Part]:
         if not 0 <= part.weight <= MOST:
             raise PromptError(
                 f"A weight must be in [0, {MOST:g}], got {part.weight:g} for {part.text!r} in "
-                f"{prompt!r}; where the brackets are text, write \\( and \\), or pass --emphasis "
+                f"{prompt!r}; if the brackets are text, write \\( and \\), or pass --emphasis "
                 "none."
             )
     by_weight = itertools.groupby(kept, lambda part: part.weight)
@@ -133,9 +133,8 @@ def parts_of(prompt: str, emphasis: str = "numbers") -> list[Part]:
 def _refuse_changes(inside: str, prompt: str) -> None:
     if _ON_THE_WAY.search(inside) or "|" in inside:
         raise PromptError(
-            "A prompt must be the same in every step, got one that changes on the way, "
-            f"'[{inside}]' in {prompt!r}; square brackets are weights only, and write \\[ where "
-            "they are text."
+            f"Cannot change a prompt between steps, as '[{inside}]' in {prompt!r} asks, because "
+            "square brackets are only weights here; if they are text, write \\[."
         )
 
 
@@ -233,8 +232,7 @@ def token_weights(parts: Sequence[Part], vocabulary: Vocabulary, count: int) -> 
     inner = [part.weight for part in parts if part.text.strip() for _ in bare(part.text.strip())]
     if len(inner) != len(bare(_joined(parts))):
         raise PromptError(
-            "A weight must begin and end where a word does, got one inside a word in "
-            f"{_joined(parts)!r}."
+            f"A weight must begin and end at a word, got one inside a word in {_joined(parts)!r}."
         )
     inner = inner[: count - head - tail]
     return [1.0] * head + inner + [1.0] * (count - head - len(inner))

@@ -69,8 +69,8 @@ def check_full_pipeline(
     for name, given in more.items():
         if given:
             raise ModelError(
-                "A pipeline can hold a word that is embedding rows and nothing else, got "
-                f"{name} with save_as_full_pipeline; leave one of them out."
+                f"Cannot use save_as_full_pipeline with {name} because a pipeline can hold only a "
+                "word of plain embeddings; leave one of them out."
             )
     _check_parts(backbone)
     size, place = _size(backbone), folder.absolute()
@@ -78,7 +78,7 @@ def check_full_pipeline(
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
     if free < size and not (folder / INDEX).is_file():  # which would be written over
         raise OutputError(
-            f"The disk of {folder} must have {size / 1e9:.1f} GB of room for the pipeline, got "
+            f"{folder} must have {size / 1e9:.1f} GB of free disk space for the pipeline, got "
             f"{free / 1e9:.1f} GB; free some, or leave out --save-as-full-pipeline."
         )
     # a description has as many vectors as it has tokens
@@ -101,8 +101,8 @@ def check_full_pipeline(
                 raise _cannot(backbone, reason_of(error)) from error
     if not _alike(wanted, found):
         token = config.placeholder_token
-        small = "" if token.isalnum() and token.islower() else "; one of small letters may do"
-        raise _cannot(backbone, f"it reads {token!r} otherwise than training does{small}")
+        small = "" if token.isalnum() and token.islower() else "; a token in lower case may work"
+        raise _cannot(backbone, f"it reads {token!r} differently than training does{small}")
 
 
 def save_full_pipeline(backbone: Backbone, concepts: Sequence[Concept], folder: Path) -> Path:
@@ -126,9 +126,10 @@ def save_full_pipeline(backbone: Backbone, concepts: Sequence[Concept], folder: 
     for concept in concepts:
         if concept.kind in (*VARYING, OUTPUT_VECTORS) or concept.deltas:
             raise ModelError(
-                "A pipeline can hold a word that is embedding rows and nothing else, got "
-                f"{concept.placeholder_token!r} of the kind {concept.kind!r}"
-                f"{' with weight deltas' * bool(concept.deltas)}."
+                f"Cannot save {concept.placeholder_token!r} in a pipeline because it is of the "
+                f"kind {concept.kind!r}{' with weight deltas' * bool(concept.deltas)} and a "
+                "pipeline can hold only a word of plain embeddings; leave out "
+                "--save-as-full-pipeline."
             )
         _check_count(backbone, concept.num_vectors)
     _check_parts(backbone)
@@ -141,16 +142,16 @@ def save_full_pipeline(backbone: Backbone, concepts: Sequence[Concept], folder: 
                 pipeline.save_pretrained(folder)
         except (OSError, SafetensorError) as error:
             raise OutputError(
-                f"The pipeline cannot be written into {folder} because of: {why(error)}; make "
-                "room, then run the same command again."
+                f"Cannot write the pipeline to {folder}: {why(error)}; make room, then run the "
+                "same command again."
             ) from error
     return folder
 
 
 def _cannot(backbone: Backbone, reason: str) -> ModelError:
     return ModelError(
-        f"The pipeline of {backbone.name} cannot be saved with a word in it because {reason}; "
-        "leave out --save-as-full-pipeline, and load the word's file where you draw."
+        f"Cannot save the pipeline of {backbone.name} with the word because {reason}; leave out "
+        "--save-as-full-pipeline, and load the word's file in the other tool."
     )
 
 
@@ -159,7 +160,7 @@ def _check_count(backbone: Backbone, num_vectors: int) -> None:
     if num_vectors > 1 and not hasattr(backbone.pipeline, "maybe_convert_prompt"):
         raise _cannot(
             backbone,
-            f"it would read one of the word's {num_vectors} vectors (pass --num-vectors 1)",
+            f"it would read only one of the word's {num_vectors} vectors (pass --num-vectors 1)",
         )
 
 
@@ -186,7 +187,7 @@ def _check_parts(backbone: Backbone) -> None:
     for name, entry in index.items():
         library, kind = entry if isinstance(entry, list | tuple) and len(entry) == 2 else ("", "")
         if library in libraries and not hasattr(libraries[library], kind):
-            raise _cannot(backbone, f"{library} saves its {name}, a {kind}, and does not load it")
+            raise _cannot(backbone, f"{library} can save its {name}, a {kind}, but not load it")
 
 
 def _size(backbone: Backbone) -> int:
@@ -200,8 +201,8 @@ def _size(backbone: Backbone) -> int:
     if any(w.is_meta or not w.is_floating_point() for w in weights):
         raise _cannot(
             backbone,
-            "its weights are packed or visit the device layer by layer (pass --weights full "
-            "--offload vae)",
+            "its weights are quantised or offloaded layer by layer (pass --weights full --offload "
+            "vae)",
         )
     return sum(weight.numel() * weight.element_size() for weight in weights)
 
@@ -240,7 +241,9 @@ def _enlarged(backbone: Backbone, concepts: Sequence[Concept]) -> Iterator[None]
             try:
                 _enlarge(vocabulary, words, undo, takes_space=takes_space)
             except (NotImplementedError, ValueError, TypeError, AttributeError) as error:
-                raise _cannot(backbone, f"its text encoder takes none ({why(error)})") from error
+                raise _cannot(
+                    backbone, f"its text encoder cannot take a new token ({why(error)})"
+                ) from error
             if backbone.pool == "eos":
                 _pool_at_the_end(vocabulary, undo)
         yield
@@ -257,7 +260,7 @@ def _enlarge(
         for name in names
     ]
     if tokenizer.add_tokens(tokens) != len(tokens):
-        raise ValueError(f"its tokenizer knows one of {', '.join(names)} already")
+        raise ValueError(f"its tokenizer already knows one of {', '.join(names)}")
     ids = torch.tensor(tokenizer.convert_tokens_to_ids(names))
     rows = torch.cat([word.rows[vocabulary.name] for word in words])
     count = len(vocabulary.weight)
@@ -298,7 +301,7 @@ def _check_no_other_table(encoder: Any, count: int) -> None:
     head = encoder.get_output_embeddings()
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Linear) and module.out_features == count and module is not head:
-            raise ValueError(f"{name} has an output for each token of the old table")
+            raise ValueError(f"{name} has one output per token of the old vocabulary")
 
 
 def _pool_at_the_end(vocabulary: Vocabulary, undo: ExitStack) -> None:

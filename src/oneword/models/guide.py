@@ -108,9 +108,9 @@ class Guide:
         scores = judge_source(judge, backbone_name or "")
         if not allow_same_clip and is_same(place, scores):
             raise GuideError(
-                f"The guide must not be the CLIP that judges, got {source or place} for both; name "
-                "another with --guide or --judge, or pass --allow-same-clip, after which the "
-                "judge's scores say little."
+                f"Cannot use {source or place} as guide because it is also the judge; pass "
+                "another --guide or --judge, or --allow-same-clip. With that, the judge's scores "
+                "say little."
             )
         own = source is None and is_embedded(backbone_name)
         pair = load_pair(place, device, role="The guide", error=GuideError)
@@ -132,8 +132,8 @@ class Guide:
         """
         if pictures.shape[-2:] != (self.size, self.size):
             raise ValueError(
-                f"Pictures must be {self.size} x {self.size} px, got "
-                f"{pictures.shape[-2]} x {pictures.shape[-1]}."
+                f"Pictures must be {self.size} x {self.size} px, got {pictures.shape[-2]} x "
+                f"{pictures.shape[-1]}."
             )
         values = (pictures - self._mean) / self._std
         seen = self.model.vision_model(pixel_values=values).pooler_output
@@ -152,9 +152,9 @@ class Guide:
         for word in concepts:
             if self.tower not in word.rows:
                 raise PlaceholderError(
-                    f"The concept {word.placeholder_token!r} must have rows for {self.tower}, the "
-                    f"text tower of {self.name}, got some for {', '.join(word.rows)}; use a word "
-                    "that was learned on this CLIP."
+                    f"The concept {word.placeholder_token!r} must have embeddings for "
+                    f"{self.tower}, the text encoder of {self.name}, got some for "
+                    f"{', '.join(word.rows)}; use a word that was learned on this CLIP."
                 )
         with injected(self, concepts):
             batch = self._holder.tokenizer(

@@ -107,7 +107,7 @@ def parts(
         if not name.startswith((_UNET, _VAE, _BERT)) and not _NOT_WEIGHTS.fullmatch(name)
     ]
     if rest:
-        raise ValueError(f"it holds tensors of something else, such as {', '.join(rest[:3])}")
+        raise ValueError(f"it contains tensors of something else, such as {', '.join(rest[:3])}")
     weights = {n: v for n, v in checkpoint.items() if not _NOT_WEIGHTS.fullmatch(n)}
     try:
         with torch.device("meta"):
@@ -221,6 +221,6 @@ def _tokenizer(source: Path, config: str | None, words: int) -> Any:
     if found is None or len(found) < words:
         raise ValueError(
             f"BERT's tokenizer cannot be read from {place}; put the vocab.txt of {VOCABULARY} "
-            "beside the file, or name a folder that has it with --single-file-config"
+            "next to the file, or pass a folder that has it with --single-file-config"
         )
     return found

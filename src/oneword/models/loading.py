@@ -75,7 +75,8 @@ def _family(config: ModelConfig) -> Family:
     """The family's record, from the pipeline's own index or the file's tensors."""
     if config.model == AUTO:
         raise ModelError(
-            f"The model must be named where no word's file names it, got {AUTO!r}; pass --model."
+            f"Cannot tell the model with --model {AUTO} because no word's file names it; pass "
+            "another --model."
         )
     if is_embedded(config.model):
         return catalog.FAMILIES["microworld"]
@@ -96,7 +97,7 @@ def _family(config: ModelConfig) -> Family:
     except Exception as error:
         # no network, no such model, no right to it
         raise ModelError(
-            f"The model {config.model} must be a whole pipeline on the hub or on this machine, "
+            f"The model {config.model} must be a complete pipeline on the Hub or on this machine, "
             f"got: {reason_of(error)}"
         ) from error
     return _known(found.get("_class_name"), config.model)
@@ -125,7 +126,9 @@ def _family_of_file(path: Path) -> Family:
         is_ldm = ldm_checkpoint.TOLD_BY in checkpoint
         layout = "ldm" if is_ldm else single_file_utils.infer_diffusers_model_type(checkpoint)
     except Exception as error:
-        raise ModelError(f"{path} must be a whole checkpoint, got: {reason_of(error)}") from error
+        raise ModelError(
+            f"{path} must be a complete checkpoint, got: {reason_of(error)}"
+        ) from error
     family = catalog.of_single_file(layout)
     if family is None:
         raise ModelError(
@@ -154,7 +157,7 @@ def _family_of_folder(path: Path) -> Family:
     missing = [name for name in parts if not (path / name).is_dir()]
     if missing:
         raise ModelError(
-            f"A model folder must hold every part that its model_index.json names, got no "
+            "A model folder must contain every part in its model_index.json, got no "
             f"{', no '.join(missing)} in {path}."
         )
     return family

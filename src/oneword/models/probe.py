@@ -128,7 +128,7 @@ def try_road(pipeline: Any, name: str) -> Probe:
         problems.append("no text encoder with an embedding table and a tokenizer was found")
     elif not hasattr(pipeline, "encode_prompt"):
         problems.append(
-            "the pipeline has no encode_prompt, so that a family file must say how prompts are "
+            "the pipeline has no encode_prompt, so a family file must define how prompts are "
             "encoded"
         )
     else:
@@ -136,17 +136,17 @@ def try_road(pipeline: Any, name: str) -> Probe:
             stands_for, learns = _send_word(pipeline, vocabularies, name)
         except Exception as error:
             # whatever a strange pipeline raises is a finding
-            problems.append(f"encode_prompt ended with {type(error).__name__}: {reason_of(error)}")
+            problems.append(f"encode_prompt failed with {type(error).__name__}: {reason_of(error)}")
     for encoder, learned in learns.items():
         if not learned:
             problems.append(
-                f"no gradient returns to a row of {encoder}: the word is cut off or changed before "
-                "it, its output is not used, or encode_prompt switches gradients off"
+                f"no gradient reaches an embedding of {encoder}: the word is cut off or changed "
+                "before it, its output is not used, or encode_prompt disables gradients"
             )
     if not all(stands_for.values()):
         problems.append(
-            "a word does not condition like the word that its rows are copied from: the prompt is "
-            "changed on the way, such as to lower case, or tokenised by parts"
+            "a copied embedding does not work like its word: the prompt is changed on the way, "
+            "such as to lower case, or split into parts"
         )
     family = catalog.of_pipeline(type(pipeline).__name__)
     return Probe(

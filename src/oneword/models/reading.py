@@ -54,7 +54,7 @@ class OneLength(FamilyPipeline):
 
     block: ClassVar[int] = 1
     """Prompts are padded to multiples of so many tokens."""
-    alike = "of one length in tokens"
+    alike = "of the same length in tokens"
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """States of the prompts and their padding; in ``extra``, how many where that differs."""
@@ -148,8 +148,8 @@ def chat_tokens(
     """
     if not tokenizer.chat_template:
         raise ModelError(
-            f"The tokenizer of {name} must have the chat template that its family's prompts are "
-            "put into, got none; its chat_template.jinja is missing."
+            f"The tokenizer of {name} must have a chat template, which its family's prompts need, "
+            "got none; its chat_template.jinja is missing."
         )
     empty = [{"role": "user", "content": ""}]
     text = tokenizer.apply_chat_template(messages or empty, tokenize=False, **options)
@@ -188,9 +188,8 @@ def sparing(pipeline: Any, clean: Callable[[str], str]) -> Callable[[str], str]:
         kept = clean(stand_in.join(parts[::2])).split(stand_in)
         if len(kept) != len(parts[::2]):
             raise PlaceholderError(
-                f"A prompt must keep its placeholder where the pipeline of {pipeline.name_or_path} "
-                f"cleans it, got {text!r}, which loses {words[0]!r}; write the word apart from "
-                "what stands beside it."
+                f"Cannot use the prompt {text!r} because the pipeline of {pipeline.name_or_path} "
+                f"cleans it and loses {words[0]!r}; put spaces around the word."
             )
         return kept[0] + "".join(map("".join, zip(words, kept[1:], strict=True)))
 
@@ -207,12 +206,12 @@ def refuse_clip_skip(config: ModelConfig, family: str, *, pools: bool = False) -
         return
     if pools:
         raise ModelError(
-            f"{family} takes CLIP's pooled output only, which no layer can be skipped for, got "
-            f"clip_skip {config.clip_skip}."
+            f"Cannot use clip_skip {config.clip_skip} with {family} because it takes only CLIP's "
+            "pooled output, for which no layer can be skipped; leave it out."
         )
     raise ModelError(
-        f"{family} has no CLIP that layers could be skipped of, got clip_skip {config.clip_skip}; "
-        "leave it out."
+        f"Cannot use clip_skip {config.clip_skip} with {family} because it has no CLIP; leave it "
+        "out."
     )
 
 
@@ -224,5 +223,6 @@ def refuse_negative_prompt(sampling: SamplingConfig, family: str) -> None:
     """
     if sampling.negative_prompt:
         raise ModelError(
-            f"{family} takes no negative prompt, got {sampling.negative_prompt!r}; leave it out."
+            f"Cannot use the negative prompt {sampling.negative_prompt!r} with {family} because "
+            "it takes none; leave it out."
         )

@@ -135,8 +135,8 @@ def find(name: str) -> Sampler:
         if base is not None and plain.endswith(_plain(schedule)):
             if not changes.keys() <= _taken(base):
                 raise ConfigError(
-                    f"sampler must be one whose times can be spaced as {schedule}, got {name!r}; "
-                    f"{base.name} alone is one without it."
+                    f"sampler must be one that can space its timesteps as {schedule}, got "
+                    f"{name!r}; only {base.name} can be used without it."
                 )
             return Sampler(
                 name=f"{base.name} {schedule}",
@@ -212,7 +212,7 @@ def fitting(
     predicts = getattr(noise, "prediction_type", "something else")
     if not fits:
         raise ModelError(
-            f"sampler must be one that draws {model}, which predicts {predicts} "
+            f"sampler must be one that can draw with {model}, which predicts {predicts} "
             f"({', '.join(['model', *others])}), got {sampler.name!r}; leave it out."
         )
     kind: Any = getattr(diffusers, name)
@@ -220,15 +220,15 @@ def fitting(
     for library in sorted(needs):
         if importlib.util.find_spec(library) is None:
             raise ModelError(
-                f"The sampler {sampler.name!r} needs {library}, which is not installed; run `pip "
-                f"install {library}`, or take another sampler."
+                f"Cannot use the sampler {sampler.name!r} because {library} is not installed; pip "
+                f"install {library}, or use another sampler."
             )
     solver = kind.from_config(scheduler.config, **sampler.changes)
     if not scales:
         solver.set_timesteps(2)
         if float(solver.init_noise_sigma) != 1.0:
             raise ModelError(
-                f"sampler must be one that leaves latents as they are on {model}, whose pipeline "
+                f"sampler must be one that does not scale the latents on {model}, whose pipeline "
                 f"does not scale them (DDIM, DDPM, DPM++ 2M, UniPC, DEIS), got {sampler.name!r}."
             )
     return solver

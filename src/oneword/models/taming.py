@@ -58,7 +58,7 @@ def load(checkpoint: Path, config: Path | None = None) -> VQModel:
         model = model_of(single_file.read(checkpoint))
     except Exception as error:  # the reader raises many kinds
         raise ModelError(
-            f"A VQGAN must be a whole VQModel of taming-transformers (such as "
+            "A VQGAN must be a complete VQModel of taming-transformers (such as "
             f"vqgan_imagenet_f16_16384), got {checkpoint}: {reason_of(error)}"
         ) from error
     if config is not None:
@@ -86,7 +86,7 @@ def model_of(tensors: Mapping[str, Any]) -> VQModel:
             model: Any = VQModel(**_settings(sizes))
     except KeyError as error:
         raise ValueError(
-            f"it lacks the tensor {error.args[0]}, and holds {_some(sizes)}"
+            f"it lacks the tensor {error.args[0]}, and contains {_some(sizes)}"
         ) from error
     ours = model.state_dict()
     levels = len(model.config.block_out_channels)
@@ -94,7 +94,7 @@ def model_of(tensors: Mapping[str, Any]) -> VQModel:
     lacking, strange = {*names.values()} - given.keys(), given.keys() - {*names.values()}
     if lacking or strange:
         told = [f"it lacks the tensors {_some(lacking)}"] if lacking else []
-        told += [f"it holds tensors of something else, {_some(strange)}"] if strange else []
+        told += [f"it contains tensors of something else, {_some(strange)}"] if strange else []
         raise ValueError(" and ".join(told))
     single_file.fill(model, {n: _shaped(given[names[n]], ours[n]) for n in ours})
     return model.float().eval().requires_grad_(False)
@@ -183,7 +183,7 @@ def _compare(model: Any, path: Path) -> None:
     Raises:
         ModelError: it is so, or it cannot be read.
     """
-    must = "A VQGAN's configuration must be the model.yaml of taming-transformers beside it"
+    must = "A VQGAN's configuration must be the model.yaml of taming-transformers that came with it"
     text = read_text(path, must=must, error=ModelError)
     try:
         found = check(yaml.safe_load(text), _CONFIG)
@@ -215,6 +215,6 @@ def _compare(model: Any, path: Path) -> None:
     for name, (said, read) in pairs.items():
         if said != read:
             raise ModelError(
-                f"{must}, got {name} {said} in {path} and {read} in the checkpoint; name the "
-                "configuration that came with it, or none."
+                f"{must}, got {name} {said} in {path} and {read} in the checkpoint; pass the one "
+                "that came with it, or leave out --checkpoint-config."
             )

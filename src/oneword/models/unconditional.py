@@ -280,7 +280,7 @@ def unet_of(state: Mapping[str, Tensor], name: str) -> UNet:
     if "label_emb.weight" in state:
         raise ModelError(
             f"The checkpoint must be of an unconditional model, got {name} with label_emb.weight, "
-            "which is told a class; use 256x256_diffusion_uncond.pt."
+            "which needs a class; use 256x256_diffusion_uncond.pt."
         )
     with torch.device("meta"):
         unet = UNet(layout or PUBLISHED)
@@ -296,8 +296,8 @@ def unet_of(state: Mapping[str, Tensor], name: str) -> UNet:
             *_few("of another shape", [f"{n} {given[n]} for {needed[n]}" for n in other]),
         ]
         raise ModelError(
-            f"The checkpoint must hold the tensors of guided-diffusion's unconditional UNet (such "
-            f"as 256x256_diffusion_uncond.pt), got {name} with {'; '.join(told)}."
+            "The checkpoint must contain the tensors of guided-diffusion's unconditional UNet "
+            f"(such as 256x256_diffusion_uncond.pt), got {name} with {'; '.join(told)}."
         )
     return unet.to_empty(device="cpu")
 
@@ -332,7 +332,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(
             f"The checkpoint must be a file, got {path}, which is none; download "
-            "256x256_diffusion_uncond.pt of guided-diffusion and name it."
+            "256x256_diffusion_uncond.pt of guided-diffusion and pass its path."
         )
     try:
         found: Any = single_file.read(path)

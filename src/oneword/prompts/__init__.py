@@ -441,5 +441,5 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     lines = read_lines(path, must=must, error=PromptError)
     found = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not found:
-        raise PromptError(f"The prompts file must hold one prompt a line, got none in {path}.")
+        raise PromptError(f"The prompts file must contain one prompt per line, got none in {path}.")
     return found

@@ -156,7 +156,7 @@ def _mapped(
                 if isinstance(cause, UserError):
                     raise cause from error
                 if on_event is not None:
-                    on_event(Message("cluster", f"A worker was lost for good: {error}"))
+                    on_event(Message("cluster", f"Lost a worker: {error}"))
             _tell(events, on_event, ended)
         _tell(events, on_event, ended)
 
@@ -212,7 +212,7 @@ def _connected(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise ClusterError(
-            "A cluster needs Ray, which is not installed; `pip install 'oneword[cluster]'`."
+            "Cannot use a cluster because Ray is not installed; pip install 'oneword[cluster]'."
         ) from error
     try:
         if address == "local":

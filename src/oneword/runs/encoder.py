@@ -104,7 +104,7 @@ def train_encoder(
     with hold(folder, below=True):
         if visible(folder) and not (folder / RECORD).is_file():
             raise RunError(
-                f"The output folder {folder} must be empty or hold an encoder's training, got "
+                f"The output folder {folder} must be empty or contain an encoder's training, got "
                 "other files; pass a new --output-dir."
             )
         _use_threads_again(folder)
@@ -127,7 +127,7 @@ def train_encoder(
             was_finished = _resume(training, folder) and file.is_file()
             before = training.standing.step
             if before and not was_finished:
-                say(f"Going on from step {before}.")
+                say(f"Resuming from step {before}.")
             started = time.monotonic()
 
             def on_step(standing: Standing) -> None:
@@ -190,7 +190,7 @@ def _shown(config: EncoderConfig, backbone: Backbone) -> tuple[int, Iterator[Thi
     folders = sorted(path for path in _folders(config.data))
     if len(folders) < 2:
         raise EncoderError(
-            f"The data must be a folder with a folder of pictures for each thing, two or more, got "
+            "--data must be a folder with two or more subfolders of pictures, one per thing, got "
             f"{config.data} with {len(folders)}."
         )
     return len(folders), _read(config, backbone, folders)
@@ -201,7 +201,7 @@ def _folders(data: Path) -> list[Path]:
         return [path for path in visible(data) if path.is_dir()]
     except OSError as error:
         raise EncoderError(
-            f"The data must be a folder with a folder of pictures for each thing, got {data} "
+            f"--data must be a folder with one subfolder of pictures per thing, got {data} "
             f"({error.strerror})."
         ) from error
 
@@ -257,8 +257,8 @@ def _begin(config: EncoderConfig, things: Things) -> None:
         differing.append("the pictures have changed")
     if differing:
         raise ConfigError(
-            f"{config.output_dir} holds a training with other settings: {'; '.join(differing)}. Go "
-            "on with its own settings, or pass another --output-dir."
+            f"Cannot resume in {config.output_dir} because its settings differ: "
+            f"{'; '.join(differing)}. Use its settings, or pass another --output-dir."
         )
 
 
@@ -306,8 +306,8 @@ def _resume(training: Training, folder: Path) -> bool:
         OSError, ValueError, KeyError, TypeError, FormError, safetensors.SafetensorError,
     ) as error:  # fmt: skip
         raise RunError(
-            f"{path} must be the state of an encoder's training, got something unreadable "
-            f"({error}); delete it to begin this training anew."
+            f"Cannot read {path}, the state of an encoder's training ({error}); delete it to "
+            "start this training again."
         ) from error
     _write_metrics(folder, training.standing)
     return training.standing.step >= training.config.max_train_steps

@@ -197,8 +197,8 @@ class RunFolder:
         path = self.path
         if path.is_dir() and visible(path) and not self.record.is_file():
             raise RunError(
-                f"The output folder {path} must be empty or hold a run, got other files; pass a "
-                "new --output-dir."
+                f"The output folder {path} must be empty or contain a run, got other files; pass "
+                "a new --output-dir."
             )
 
     def _check_room(self) -> None:
@@ -206,7 +206,7 @@ class RunFolder:
         free_mb = shutil.disk_usage(path).free / 1e6
         if free_mb < _FREE_MB:
             raise OutputError(
-                f"The disk of {path} must have {_FREE_MB} MB of room, got {free_mb:.1f} MB; free "
+                f"{path} must have {_FREE_MB} MB of free disk space, got {free_mb:.1f} MB; free "
                 "some, or pass another --output-dir."
             )
 
@@ -286,8 +286,8 @@ class RunFolder:
                 differing.append(f"the {what} to start from has changed")
         if differing:
             raise ConfigError(
-                f"{self.path} holds a run with other settings: {'; '.join(differing)}. Resume it "
-                "with its own settings, or pass another --output-dir."
+                f"Cannot resume in {self.path} because its settings differ: "
+                f"{'; '.join(differing)}. Use its settings, or pass another --output-dir."
             )
         before = {
             name: theirs[name]
@@ -297,9 +297,9 @@ class RunFolder:
         fewer = {name: count for name, count in before.items() if ours[name] < count}
         if fewer:
             raise ConfigError(
-                f"{self.path} holds a run of more steps: {changed(fewer, ours)}. Steps can be "
-                "added to a run and not taken away: pass its own number or a higher one, or "
-                "another --output-dir."
+                f"Cannot resume in {self.path} with fewer steps ({changed(fewer, ours)}) because "
+                "steps can only be added; pass its number or a higher one, or another "
+                "--output-dir."
             )
         had = theirs.get("num_processes")
         other = had if had != ours.get("num_processes") else None
@@ -313,9 +313,10 @@ class RunFolder:
         is_pivotal = ours.get("inversion.setup") == "pivotal"
         if STEPS in before and is_pivotal and (kept.tuning is not None or kept.done):
             raise ConfigError(
-                f"{self.path} holds a run whose word has ended, and whose weights are tuned around "
-                f"it: {changed({STEPS: before[STEPS]}, ours)}. Pass --max-train-steps "
-                f"{before[STEPS]} with a higher --tuning-steps, or another --output-dir."
+                f"Cannot add steps to the word in {self.path} "
+                f"({changed({STEPS: before[STEPS]}, ours)}) because it is finished, and the "
+                f"weights are trained around it. Pass --max-train-steps {before[STEPS]} with a "
+                "higher --tuning-steps, or another --output-dir."
             )
         if isinstance(ours.get(STEPS), int):
             self.state.lengths = (ours[STEPS], ours.get(TUNING_STEPS))
@@ -327,9 +328,9 @@ class RunFolder:
             return HowFar("resume", step=step or 0, setting=setting, before=before)
         if before and not all(one.is_settled for one in state.done):
             raise ConfigError(
-                f"{self.path} holds a run that ended after its {state.done[0].steps} steps and "
-                "kept nothing to go on from (one that tunes every weight keeps nothing, nor did "
-                f"older versions): {changed(before, ours)}. Pass another --output-dir."
+                f"Cannot continue the run in {self.path} ({changed(before, ours)}) because it "
+                f"ended after {state.done[0].steps} steps without a checkpoint. Setups that train "
+                "every weight, and older versions, keep none; pass another --output-dir."
             )
         goes_on = [one.last for one in state.done if one.last is not None]
         more = "" if not goes_on else "--tuning-steps" if is_pivotal else "--max-train-steps"
@@ -430,8 +431,8 @@ class RunFolder:
                 file.write(json.dumps(numbers) + "\n")
         except OSError as error:
             raise OutputError(
-                f"{self.metrics} must be writable, got: {error.strerror or error}; make room, then "
-                "run the same command again to go on."
+                f"Cannot write {self.metrics}: {error.strerror or error}; make room, then run the "
+                "same command again to resume."
             ) from error
 
 
@@ -454,7 +455,7 @@ class StateFile:
         """
         if not self.path.exists():
             return None
-        must = f"{self.path} must be the state of a run (delete it to begin this run anew)"
+        must = f"{self.path} must be the state of a run (delete it to start this run again)"
         open_regular(self.path, most=_MAX_STATE, must=must, error=RunError).close()
         try:
             with safetensors.safe_open(self.path, framework="pt") as file:
@@ -473,8 +474,8 @@ class StateFile:
             safetensors.SafetensorError,
         ) as error:
             raise RunError(
-                f"{self.path} must be the state of a run, got something unreadable ({error}); "
-                "delete it to begin this run anew."
+                f"Cannot read {self.path}, the state of a run ({error}); delete it to start this "
+                "run again."
             ) from error
 
     def save(self, state: State) -> None:

@@ -25,16 +25,16 @@ def notes(found: HowFar, config: ResolvedConfig) -> list[str]:
         now[TUNING_STEPS] = config.tuning.tuning_steps
     said = changed(found.before, now)
     if found.run == "finished":
-        return [f"{said}: with more steps, too, the run would have ended at step {found.step}."]
+        return [f"{said}: even with more steps, the run would have ended at step {found.step}."]
     # of the present stage
     new = dataclasses.replace(config, max_train_steps=now[found.setting])
     before = found.before.get(found.setting, new.max_train_steps)
     changes = _changes(new, dataclasses.replace(new, max_train_steps=before), found.step)
     if not changes:
-        return [f"{said}: the run goes on as one that had so many from the start."]
+        return [f"{said}: the run continues as if it had this number from the start."]
     return [
-        f"{said}: {'; '.join(changes)}. Its rows will not be those of a run that had so many steps "
-        "from the start."
+        f"{said}: {'; '.join(changes)}. The result will differ from a run with this number of "
+        "steps from the start."
     ]
 
 
@@ -43,14 +43,14 @@ def _changes(new: ResolvedConfig, old: ResolvedConfig, step: int) -> list[str]:
     found = []
     if new.lr_scheduler not in ("constant", "constant_with_warmup", "piecewise_constant"):
         found.append(
-            f"from step {step} on the learning rate takes the {new.lr_scheduler} course of "
-            f"{new.max_train_steps} steps, where it is {schedule(new, step):.3g} of the full rate, "
-            f"and was {schedule(old, step):.3g}"
+            f"from step {step} on, the learning rate follows {new.lr_scheduler} over "
+            f"{new.max_train_steps} steps, where it is {schedule(new, step):.3g} of the full "
+            f"rate; before it was {schedule(old, step):.3g}"
         )
     if new.form == "progressive" and stage_steps(new) != stage_steps(old):
         found.append(
-            f"a further vector joins after every {stage_steps(new):.0f} steps, and did after every "
+            f"a vector is added every {stage_steps(new):.0f} steps instead of every "
             f"{stage_steps(old):.0f}: at step {step} the word has {num_active(new, step)} of its "
-            f"{new.num_vectors} vectors, and had {num_active(old, step)}"
+            f"{new.num_vectors} vectors instead of {num_active(old, step)}"
         )
     return found

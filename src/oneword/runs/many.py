@@ -226,7 +226,7 @@ def failed(name: str, error: Exception) -> JobOutcome:
 def _ended(one: JobOutcome) -> Ended:
     if one.outcome is None:
         return Ended(one.name, f"failed: {one.error}", failed=True)
-    before = "has ended before. " if one.outcome.was_finished else ""
+    before = "already finished. " if one.outcome.was_finished else ""
     return Ended(one.name, before + ending(one.outcome.result))
 
 
@@ -237,24 +237,26 @@ def check_jobs(configs: Sequence[TrainConfig]) -> None:
         ConfigError: see ``train_many``.
     """
     if not configs:
-        raise ConfigError("There must be at least one job, got none.")
+        raise ConfigError("Cannot train without a job; pass at least one.")
     several = next((c.num_processes for c in configs if c.num_processes > 1), None)
     if several is not None:
         raise ConfigError(
-            "Words that share a batch must train in one process, got num_processes "
-            f"{several}; --cluster local --workers {several} shares the words among processes."
+            f"Cannot use num_processes {several} for words that share a batch because they must "
+            "train in one process; to share the words among processes, pass --cluster local "
+            f"--workers {several}."
         )
     models = {config.model for config in configs}
     if len(models) > 1:
         raise ConfigError(
-            "All jobs of a call must have one model and its settings, got "
-            f"{', '.join(sorted(str(m) for m in models))}; train each model's jobs apart."
+            "All jobs of a call must have the same model and model settings, got "
+            f"{', '.join(sorted(str(m) for m in models))}; train each model's jobs in a call of "
+            "their own."
         )
     names = [config.output_dir.name for config in configs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            f"Every job needs an output folder of another name, got {', '.join(twice)} twice."
+            f"The names of the jobs' output folders must differ, got {', '.join(twice)} twice."
         )
 
 

@@ -141,7 +141,7 @@ class Mirror:
     ) -> None:
         if folder.is_dir() and visible(folder) and not (folder / _RECORD).is_file():
             raise MirrorError(
-                f"The folder {folder} must be empty or hold a run, got other files; pass a new "
+                f"The folder {folder} must be empty or contain a run, got other files; pass a new "
                 "--output-dir."
             )
         theirs = [
@@ -155,8 +155,9 @@ class Mirror:
         ]
         if theirs:
             raise MirrorError(
-                f"The mirror {self.url} must not write over files that it did not write, got "
-                f"{theirs[0]!r} in {folder}; move it away, or pass a new --output-dir."
+                f"Cannot write to {folder} in the mirror {self.url} because it has files that "
+                f"oneword did not write, such as {theirs[0]!r}; move them away, or pass a new "
+                "--output-dir."
             )
 
     def push(self, folder: Path) -> None:
@@ -201,9 +202,9 @@ class Mirror:
             other = self._read_index(newest) != self._pushed
         if other:
             raise InUseError(
-                f"The mirror {self.url} must have one writer at a time, got another machine's "
-                f"index {newest} where {noted} was the last from here; stop one of the two, then "
-                "run the same command again to go on from the mirror, or pass another --mirror."
+                f"Cannot write to the mirror {self.url} because another machine wrote to it "
+                f"(its index {newest}, ours {noted}); stop one of the two, then run the same "
+                "command again to resume from the mirror, or pass another --mirror."
             )
         return max(newest, noted)
 
@@ -253,8 +254,8 @@ class Mirror:
         for stored in index.values():
             if not _STORED.fullmatch(stored):
                 raise MirrorError(
-                    f"The mirror {self.url} must name files of its own folder, got {stored!r} in "
-                    "its index; was it written by something else?"
+                    f"The mirror {self.url} must list only files in its own folder, got "
+                    f"{stored!r} in its index; did another program write it?"
                 )
         return index
 
@@ -291,8 +292,8 @@ class Mirror:
             # every store raises its own kinds; the first line says what it lacks
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise MirrorError(
-                f"The mirror {self.url} must be readable and writable, got: {reason[:200]}; the "
-                "run folder is whole: run the same command again to go on."
+                f"Cannot read or write the mirror {self.url}: {reason[:200]}; the run folder is "
+                "complete: to resume, run the same command again."
             ) from error
 
 
@@ -301,7 +302,7 @@ def _noted(folder: Path) -> dict[str, Any]:
     path = folder / _NOTE
     if not path.exists():
         return {"number": 0, "files": []}
-    must = "The note of a mirror must be the one that oneword wrote"
+    must = "The note of a mirror must be one written by oneword"
     found = read_json(path, (int, dict), must=must, error=MirrorError)
     if isinstance(found, int):  # as it was before the files were noted
         return {"number": found, "files": []}

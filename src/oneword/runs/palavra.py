@@ -221,9 +221,8 @@ def load_maps(path: Path, guide: Guide) -> Maps:
     tensors, told = _opened(_maps_file(path), _OF_MAPS, "the maps of oneword palavra train")
     if told["clip_sha256"] != fingerprint(guide):
         raise PalavraError(
-            f"The maps must be of the CLIP whose word is learned, got {path}, learned on "
-            f"{told['clip']}, for {guide.name}; name that one with --clip, or run oneword palavra "
-            f"train on {guide.name}."
+            f"Cannot use the maps {path} with {guide.name} because they are for {told['clip']}; "
+            f"pass that one with --clip, or run oneword palavra train on {guide.name}."
         )
     settings = ResolvedPalavra(**_own(told["settings"]), epochs=told["epochs"])
     maps = Maps(settings, guide.dim, guide.vocabularies[guide.tower].dim)
@@ -323,8 +322,8 @@ def _taken_up(
     fits = {"rows", *(["adam.exp_avg", "adam.exp_avg_sq"] if moments else [])} == {*shapes}
     if not fits or {*shapes.values()} != {first.rows.shape}:
         raise PalavraError(
-            f"{path} must be the state of oneword palavra word, got rows of another form; delete "
-            "it to begin the word anew."
+            f"{path} must be the state of oneword palavra word, got other tensors; delete it to "
+            "start the word again."
         )
     return Learning(
         rows=tensors["rows"], step=told["step"], moments=moments, losses=list(told["losses"])
@@ -360,9 +359,9 @@ def check_clip(concept: Concept, guide: Guide) -> None:
     own = concept.provenance.get("clip_sha256")
     if own is not None and own != fingerprint(guide):
         raise PalavraError(
-            f"The word {concept.placeholder_token!r} must be read by the CLIP that it was learned "
-            f"on, {concept.provenance.get('clip')}, got {guide.name} with other weights; name that "
-            "one with --clip."
+            f"Cannot read the word {concept.placeholder_token!r} with {guide.name} because it was "
+            f"learned on {concept.provenance.get('clip')}, with other weights; pass that one with "
+            "--clip."
         )
 
 
@@ -413,11 +412,11 @@ def _check_same(
         if told[name] == asked[name]:
             continue
         got = words.get(name) or ", ".join(
-            f"{n} {asked[name][n]} where it was {told[name].get(n)}"
+            f"{n} {asked[name][n]} instead of {told[name].get(n)}"
             for n in asked[name]
             if told[name].get(n) != asked[name][n]
         )
         raise PalavraError(
-            f"{path} must go on with what it was begun with, got {got}; choose another "
-            "--output-dir, or delete it to begin anew."
+            f"Cannot resume {path} because its settings differ: {got}; pass another --output-dir, "
+            "or delete it to start again."
         )

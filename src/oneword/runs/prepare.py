@@ -149,14 +149,14 @@ def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:
     if inversion.vectors_at == "output":
         notes = [
             *notes,
-            "the word's vectors stand in the text encoders' output: it will work in oneword alone, "
-            "and the rate is in units of these vectors' own spread",
+            "the word's vectors are in the text encoders' output: it works only in oneword, and "
+            "the learning rate is in units of these vectors' spread",
         ]
     if inversion.optimizer == "prodigy":
         notes = [
             *notes,
-            "prodigy finds the length of its steps while it trains; the rate is a factor on it, "
-            "and what is reported is their product",
+            "prodigy finds its step size while it trains; learning_rate is a factor on it, and "
+            "their product is reported",
         ]
     if inversion.initializer == "encoder":
         notes = [*notes, _encoder_note(backbone, inversion)]
@@ -223,17 +223,17 @@ def _processes_notes(count: int, inversion: ResolvedConfig) -> list[str]:
         return []
     if inversion.setup in BASELINES:
         raise JobError(
-            f"The setup {inversion.setup} changes the model's weights and must train in one "
-            f"process, got {count}; leave --num-processes out."
+            f"Cannot use {count} processes with setup {inversion.setup} because it changes the "
+            "model's weights; leave out --num-processes."
         )
     if count > batch:
         raise JobError(
-            f"num_processes must be at most train_batch_size, {batch}, got {count}: a step's "
-            f"samples are shared; pass --train-batch-size {count} for one in each process."
+            f"num_processes must be at most train_batch_size, {batch}, because each step's batch "
+            f"is shared, got {count}; pass --train-batch-size {count} for one sample per process."
         )
     shares = [len(Processes(rank, count).share(batch)) for rank in range(count)]
     each = f"{shares[0]}" if len({*shares}) == 1 else f"{min(shares)} or {max(shares)}"
-    return [f"{count} processes take {each} of a step's {batch} samples each"]
+    return [f"{count} processes share each step's {batch} samples, {each} per process"]
 
 
 def _with_prompts(config: TrainConfig) -> TrainConfig:
@@ -270,11 +270,11 @@ def _tuning_notes(inversion: ResolvedConfig) -> list[str]:
     prior = ""
     if own.prior_loss_weight:
         source = own.class_data_dir or f"{own.num_class_images} drawn ones"
-        prior = f", and as many of pictures of the class ({source})"
+        prior = f", plus the same number of class pictures ({source})"
     then = "then " if inversion.setup == "pivotal" else ""
     return [
         f"{inversion.setup}: {then}{own.tuning_steps} steps of {inversion.train_batch_size} "
-        f"samples{prior} change {what}, at the rate {own.tuning_learning_rate:.3g}"
+        f"samples{prior} train {what}, at learning rate {own.tuning_learning_rate:.3g}"
     ]
 
 
@@ -326,8 +326,8 @@ def _captions(
         return None, []
     if len(given) < len(pictures.names):
         return None, [
-            f"{len(given)} of {len(pictures.names)} pictures have a caption: captions are used "
-            "only where every picture has one, so the templates are."
+            f"{len(given)} of {len(pictures.names)} pictures have a caption; captions are used "
+            "only if every picture has one, so templates are used instead."
         ]
     if prefix:
         given = [with_word(c, token) for c in given]

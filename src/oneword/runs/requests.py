@@ -101,6 +101,6 @@ class Requests:
         except OSError as error:
             del self.paths[what]
             self.say(
-                f"{path} has been served and cannot be removed ({error.strerror or error}); it is "
-                "not looked for again in this run."
+                f"{path} was served but cannot be removed ({error.strerror or error}); this run "
+                "will not look for it again."
             )

@@ -71,13 +71,13 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
     for name in names:
         if name == "tensorboard" and not importlib.util.find_spec("tensorboard"):
             raise ConfigError(
-                "The tracker 'tensorboard' needs a package that is not installed; "
-                "`pip install 'oneword[track]'`."
+                "Cannot use the tracker 'tensorboard' because its package is not installed; pip "
+                "install 'oneword[track]'."
             )
         if name != "csv" and not importlib.util.find_spec(name):  # each is called as its package
             raise ConfigError(
-                f"The tracker {name!r} needs a package that is not installed; "
-                f"`pip install {name.replace('_', '-')}`."
+                f"Cannot use the tracker {name!r} because its package is not installed; pip "
+                f"install {name.replace('_', '-')}."
             )
 
 
@@ -119,8 +119,8 @@ class Trackers:
                 tracker.store_init_configuration(_flat(settings))
             except Exception as error:  # of a dozen libraries
                 raise OutputError(
-                    f"The tracker {name!r} cannot begin because of: {why(error)}; mend that, or "
-                    "leave it out of --report-to."
+                    f"Cannot start the tracker {name!r}: {why(error)}; fix that, or leave it out "
+                    "of --report-to."
                 ) from error
             self.trackers.append(tracker)
 
@@ -165,7 +165,7 @@ class Trackers:
                 do(tracker)
             except Exception as error:  # of a dozen libraries, networks and disks
                 self.trackers.remove(tracker)
-                self.say(f"The tracker {tracker.name!r} is given up: {why(error)}.")
+                self.say(f"The tracker {tracker.name!r} is off from now on: {why(error)}.")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:

@@ -107,7 +107,7 @@ def train(
     """
     if config.num_processes not in (1, processes.count):
         raise ConfigError(
-            f"num_processes must be the number of processes at work, {processes.count}, got "
+            f"num_processes must be the number of running processes, {processes.count}, got "
             f"{config.num_processes}; leave it out, or let oneword train start them."
         )
     config = dataclasses.replace(config, num_processes=processes.count)
@@ -136,8 +136,8 @@ def _led(
         if found.run == "finished":
             result = learn(prepared.backbone, prepared.job, checkpoint=folder.kept())
             outcome = ended_before(result, folder)
-            more = f" It goes on with a higher {found.more}." if found.more else ""
-            said = f"The run in {folder.path} has ended before. {ending(result)}{more}"
+            more = f" To continue it, pass a higher {found.more}." if found.more else ""
+            said = f"The run in {folder.path} has already finished. {ending(result)}{more}"
             tell(Message(name, said))
             tell_choice(folder, tell)
             return outcome
@@ -208,7 +208,7 @@ def tell_plan(prepared: Prepared, found: HowFar, name: str, tell: OnEvent) -> No
     if found.num_processes is not None and found.run == "resume":
         now = prepared.config.num_processes
         said = f"num_processes was {found.num_processes} and is {now}"
-        tell(Message(name, f"{said}: the run goes on to the same rows but for rounding."))
+        tell(Message(name, f"{said}: the run continues; its result is the same up to rounding."))
 
 
 def tell_choice(folder: RunFolder, tell: OnEvent) -> None:
@@ -313,7 +313,7 @@ def ending(result: Result) -> str:
         "diverged": "Diverged",
     }
     if result.status == "interrupted":
-        return f"Stopped after step {result.steps}; run the same command again to go on."
+        return f"Stopped after step {result.steps}. To resume, run the same command again."
     reason = f": {result.reason.rstrip('.')}" if result.reason else ""
     return f"{words[result.status]} at step {result.steps}{reason}."
 
@@ -360,7 +360,7 @@ class Watch:
         )
         self.is_tracked = False
         if step is not None:
-            tell(Message(self.name, f"Going on from step {self.first_step}."))
+            tell(Message(self.name, f"Resuming from step {self.first_step}."))
 
     def elapsed(self) -> float:
         """Total time spent on this run, in s."""
@@ -372,7 +372,7 @@ class Watch:
             self.folder.rewind_metrics(None)
             self.is_new = False
         elif self.folder.made_anew(self.prepared.record):
-            text = "was gone and is made anew: what lay in it is lost, the run goes on from here."
+            text = "was deleted and is created again: its contents are lost, but the run continues."
             self.tell(Message(self.name, f"The folder {self.folder.path} {text}"))
         if not self.is_tracked:
             self.trackers.begin(self.prepared.record["config"])
@@ -431,7 +431,7 @@ class Watch:
         try:
             do(progress)
         except UserError as error:
-            self.tell(Message(self.name, f"What was asked for cannot be done: {error}"))
+            self.tell(Message(self.name, f"Cannot do what was asked: {error}"))
         self.requests.served(what)
 
     def _stop_if_asked(self, *_: int) -> None:

@@ -91,13 +91,13 @@ class Saved:
         if not losses:
             averages = self.config["inversion"]["keep"] == "average"
             why = (
-                "averages are not scored in training"
+                "averages are not evaluated in training"
                 if averages
                 else "--save-steps should be a multiple of --evaluation-steps"
             )
             raise RunError(
-                f"A word that is chosen by its loss must have been scored, got none of "
-                f"{len(self.words)} in {self.folder.path} ({why}); choose --by clip, or by eye."
+                f"Cannot choose by loss because none of the {len(self.words)} words in "
+                f"{self.folder.path} was evaluated ({why}); pass --by clip, or --step."
             )
         return min(losses, key=lambda step: (losses[step], step))
 
@@ -124,7 +124,7 @@ def _read(folder: RunFolder, config: Mapping[str, Any]) -> Saved:
     words = {step: formats.load_concept(path) for step, path in folder.words().items()}
     if not words:
         raise RunError(
-            f"{folder.path} must hold words that were saved on the way, got none; train with "
+            f"{folder.path} must contain words saved during training, got none; train with "
             "--save-steps."
         )
     for step, word in words.items():
@@ -140,8 +140,8 @@ def _check_own(path: Path, word: Concept, config: Mapping[str, Any]) -> None:
     ):
         if ours != theirs:
             raise RunError(
-                f"{path} must be a word {what} {ours!r}, as its run is, got one {what} {theirs!r}; "
-                "it is of another run: take it away."
+                f"{path} must be a word {what} {ours!r}, like its run, got one {what} {theirs!r}; "
+                "it belongs to another run: move it away."
             )
 
 
@@ -167,8 +167,8 @@ def note_of(folder: RunFolder) -> str:
     if choice is None:
         return ""
     return (
-        f"The run's word stays {said_of(choice)}; what training kept is in {folder.trained}, and "
-        f"`oneword choose {folder.path} --by training` makes it the run's word."
+        f"The run's word stays {said_of(choice)}. The one that training kept is in "
+        f"{folder.trained}; to use it, run `oneword choose {folder.path} --by training`."
     )
 
 
@@ -216,7 +216,7 @@ def _take(saved: Saved, step: int, by: By, score: float | None) -> None:
     folder = saved.folder
     if step not in saved.words:
         raise RunError(
-            f"The step must be one whose word was saved, {', '.join(map(str, saved.words))}, got "
+            f"step must be one whose word was saved, {', '.join(map(str, saved.words))}, got "
             f"{step}."
         )
     word = saved.words[step]
@@ -232,13 +232,13 @@ def _take(saved: Saved, step: int, by: By, score: float | None) -> None:
 def _take_back(folder: RunFolder) -> None:
     if choice_of(folder) is None:
         raise RunError(
-            f"The word of {folder.path} is the one that training kept already, or training has not "
-            "ended; pass --step to choose another."
+            f"The run's word in {folder.path} is already the one that training kept, or training "
+            "has not finished; to choose another, pass --step."
         )
     if not is_there(folder.trained):
         raise RunError(
-            f"{folder.trained} must hold the word that training kept, got nothing there: the run "
-            "has not ended. Run its command again, or choose another word."
+            f"Cannot go back to the word that training kept because {folder.trained} is empty: "
+            "the run has not finished. Run its command again, or choose another word."
         )
     data = read_bytes(folder.trained, most=_MAX_WORD)
     token = formats.load_concept(folder.trained).placeholder_token

@@ -124,8 +124,8 @@ def claim(study: Study) -> Hold:
     folder, record = study.folder, _record(study)
     if folder.is_dir() and visible(folder) and not record.is_file():
         raise ConfigError(
-            f"The output folder {folder} must be empty or hold a study, got other files; pass a "
-            "new --out."
+            f"The output folder {folder} must be empty or contain a study, got other files; pass "
+            "a new --out."
         )
     held = hold(folder, below=True)
     try:
@@ -143,7 +143,7 @@ def _bind(study: Study, record: Path) -> None:
         theirs = read_json(
             record,
             dict,
-            must="The record of a study must be the one that oneword wrote",
+            must="The record of a study must be one written by oneword",
             error=ConfigError,
         )
         theirs = fits_of_old(theirs)
@@ -162,8 +162,8 @@ def _bind(study: Study, record: Path) -> None:
         ]
         if differing and not _came_to_nothing(study):
             raise ConfigError(
-                f"{folder} holds a study with another protocol: {'; '.join(differing)}. Go on with "
-                "its own settings, or pass another --out."
+                f"Cannot resume the study in {folder} because its protocol differs: "
+                f"{'; '.join(differing)}. Use its settings, or pass another --out."
             )
         if differing:  # jobs that failed with the former settings are tried with these
             for ending in (work.FAILED, work.ABSENT):
@@ -218,7 +218,7 @@ def take_in(study: Study, path: Path) -> int:
 
 def _results(path: Path) -> list[work.Row]:
     """Rows of a file that ``page.write`` wrote."""
-    must = "--rows must be a results.jsonl of a study, or that gzipped"
+    must = "--rows must be a results.jsonl of a study, or a gzipped one"
     data = read_bytes(path, most=work.MAX_ROWS, must=must, error=ConfigError)
     try:
         if path.suffix == ".gz":
@@ -300,7 +300,7 @@ def _do(study: Study, on_event: OnEvent) -> None:
         ):
             pass
         for spec in _unfinished(study, left):
-            _give_up(study, spec, "its worker died again and again", on_event)
+            _give_up(study, spec, "its worker died several times", on_event)
     elif left and config.num_processes > 1:
         _in_processes(study, left, on_event)
     elif left:
@@ -355,9 +355,9 @@ def _again(
     """The jobs of a chunk to repeat after a process died; one by one, so that only one can fail."""
     specs = _unfinished(study, chunk)
     if len(specs) == 1 and tries >= _RETRIES:
-        _give_up(study, specs[0], "its process died again and again", on_event)
+        _give_up(study, specs[0], "its process died several times", on_event)
         return []
-    on_event(Message("study", "A process died; its jobs are taken up again."))
+    on_event(Message("study", "A process died; its jobs are started again."))
     return [([spec], tries + 1) for spec in specs]
 
 

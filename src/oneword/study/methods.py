@@ -136,8 +136,8 @@ def _load_captions(given: Given) -> Draw:
     name = _varies(given.config)
     if name != "karlo":
         raise NotAvailableError(
-            f"{name} has no published way from text of its own; of a model of this package it is "
-            "the rows captions-short and captions-long, and --variations karlo has one"
+            f"{name} has no published way to draw from its own text; on a model of this package "
+            "use captions-short and captions-long, or pass --variations karlo"
         )
     captions = [*given.subject.captions("captions-short"), *given.subject.captions("captions-long")]
     order = np.random.default_rng(given.seed % 2**64).permutation(len(captions)).tolist()
@@ -168,7 +168,7 @@ def _codes(checkpoint: Path | None, model: str, device: torch.device) -> Quantis
         return quantised.published(checkpoint, None, device)
     if not is_embedded(model):
         raise NotAvailableError(
-            "no VQGAN was named; pass --vqgan FILE, such as vqgan_imagenet_f16_16384.ckpt"
+            "no VQGAN was given; pass --vqgan FILE, such as vqgan_imagenet_f16_16384.ckpt"
         )
     return quantised.embedded(model, device)
 
@@ -225,7 +225,7 @@ def _palavra(given: Given) -> tuple[Sequence[Concept], Say]:
     config = given.config
     if config.baselines.palavra is None:
         raise NotAvailableError(
-            "PALAVRA's maps were not named; train them with oneword palavra train, and pass "
+            "PALAVRA's maps were not given; train them with oneword palavra train, and pass "
             "--palavra FOLDER"
         )
     token = config.inversion.placeholder_token
@@ -243,8 +243,8 @@ def _palavra(given: Given) -> tuple[Sequence[Concept], Say]:
     guide = _guide_of(given)
     if found.provenance["clip_sha256"] != fingerprint(guide):
         raise NotAvailableError(
-            f"the maps of {config.baselines.palavra} are of another CLIP than {guide.name}, which "
-            "guides; name theirs with --guide"
+            f"the maps in {config.baselines.palavra} are for another CLIP than the guide "
+            f"{guide.name}; pass theirs with --guide"
         )
     return [found], lambda template: fill(template, f"{given.noun} {token}".strip())
 
@@ -294,9 +294,8 @@ def check(config: StudyConfig, setups: Sequence[str]) -> None:
     model, given = config.model.model, config.baselines.guide
     if is_same(guide_source(given, model), judge_source(config.judge, model)):
         raise ConfigError(
-            "The methods of figures 3 and 5 must be guided by another CLIP than the one that "
-            f"judges, got {judge_source(config.judge, model)} for both; name another with --guide "
-            "or --judge."
+            f"Cannot use {judge_source(config.judge, model)} to guide the methods of figures 3 "
+            "and 5 because it is also the judge; pass another --guide or --judge."
         )
 
 

@@ -77,7 +77,8 @@ def write(
     rows = gather(study)
     if not rows:
         raise StudyError(
-            f"A report needs a job that is done, got none in {study.folder}; run the study first."
+            f"Cannot write a report because no job in {study.folder} is finished; run the study "
+            "first."
         )
     folder = study.folder
     scale = study.guidance_scale
@@ -462,7 +463,7 @@ def around(page: Path) -> tuple[str, str]:
     text = read_text(page, error=StudyError)
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise StudyError(
-            f"The page {page} must hold the lines {BEGIN} and {END} once each, in this order; "
+            f"The page {page} must contain the lines {BEGIN} and {END} once each, in this order; "
             "put them where the results belong."
         )
     return text.split(BEGIN)[0], text.split(END)[1]

@@ -130,7 +130,7 @@ def arm(label: str) -> Arm:
         name = name.strip().replace("-", "_")
         if name not in names or not equals or setup in (*UNTRAINED, BIPARTITE):
             raise ConfigError(
-                f"A setup's changes must be settings of training, as in "
+                "A setup's changes must be training settings, such as "
                 f"one-word:learning_rate=0.001, got {label!r}."
             )
         changes.append((name, _value(text.strip())))
@@ -189,14 +189,14 @@ class Study:
         given = [n for n in own if getattr(config.inversion, n) != getattr(InversionConfig(), n)]
         if given:
             raise ConfigError(
-                f"A study sets {', '.join(given)} itself, for each job; leave it out (--setups and "
-                "--seeds take several)."
+                f"Cannot set {', '.join(given)} because the study sets it for each job; leave it "
+                "out (--setups and --seeds take several)."
             )
         scale, steps = config.sampling.guidance_scale, config.sampling.num_inference_steps
         if scale is None or steps is None:
             raise ConfigError(
-                "A study must draw at one guidance scale and in one number of steps, got "
-                f"guidance_scale {scale} and num_inference_steps {steps}."
+                "Cannot run a study without one guidance scale and one number of steps, got "
+                f"guidance_scale {scale} and num_inference_steps {steps}; pass both."
             )
         self.guidance_scale, self.num_inference_steps = scale, steps
         # references are drawn without the word
@@ -206,7 +206,7 @@ class Study:
         labels = [n for label in config.setups for n in GROUPS.get(label, (label,))]
         self.arms = {label: arm(label) for label in labels}
         if len({slug(label) for label in self.arms}) < len(self.arms):
-            raise ConfigError(f"Two setups are written alike, got {', '.join(self.arms)}.")
+            raise ConfigError(f"setups must differ in their names, got {', '.join(self.arms)}.")
         self.subjects = {
             s.name: s for s in subjects.find(config.concepts, name, config.num_pictures)
         }
@@ -263,7 +263,7 @@ class Study:
             if len(sizes) < len(config.set_sizes):
                 missing = ", ".join(str(n) for n in config.set_sizes if n not in sizes)
                 notes.append(
-                    f"{concept} has {self.subjects[concept].num_pictures} pictures: the set sizes "
+                    f"{concept} has {self.subjects[concept].num_pictures} pictures; the set sizes "
                     f"{missing} are left out."
                 )
             specs += [

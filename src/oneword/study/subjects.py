@@ -123,8 +123,8 @@ class Subject:
         given = descriptions.read(self.source)
         if given is None:
             raise ConfigError(
-                f"The setup {setup} needs descriptions of {self.name}, got none; write "
-                f"{self.source / descriptions.FILE}."
+                f"Cannot use the setup {setup} for {self.name} because it has no descriptions; "
+                f"write {self.source / descriptions.FILE}."
             )
         return given.short if setup == "captions-short" else given.long
 
@@ -159,7 +159,7 @@ def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subje
     """
     if not names:
         hint = "--concepts test" if is_embedded(model) else "--concepts FOLDER"
-        raise ConfigError(f"A study needs concepts, got none; pass for example {hint}.")
+        raise ConfigError(f"Cannot run a study without concepts; pass for example {hint}.")
     found: list[Subject] = []
     for name in names:
         if Path(name).is_dir():
@@ -175,8 +175,7 @@ def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subje
     for subject in found:
         if chosen[subject.name] != subject:
             raise ConfigError(
-                f"Each concept needs a name of its own, got two of {subject.name!r}; rename a "
-                "folder."
+                f"The concepts' names must differ, got two of {subject.name!r}; rename a folder."
             )
     return [replace(subject, num=num) for subject in chosen.values()]
 
@@ -211,7 +210,8 @@ def _in_folder(folder: Path) -> list[Subject]:
             found.append(subject)
     if not found:
         raise ConfigError(
-            f"A concept's folder must hold pictures, or folders of pictures, got none in {folder}."
+            "A concept's folder must contain pictures, or folders of pictures, got none in "
+            f"{folder}."
         )
     return found
 

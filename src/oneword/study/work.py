@@ -193,7 +193,7 @@ def rows_in(path: Path) -> list[Row]:
     Raises:
         RunError: the file holds something else.
     """
-    must = f"{path} must hold the rows of a job (delete it to do the job anew)"
+    must = f"{path} must contain the rows of a job (delete it to do the job again)"
     try:
         return parsed_rows(read_lines(path, most=MAX_ROWS, must=must, error=RunError))
     except FormError as problem:
@@ -452,8 +452,8 @@ def _method(
     if setup == "initializer":
         if subject.noun is None:
             raise ConfigError(
-                f"The setup initializer needs a word for {subject.name}, got none; list it in "
-                "prompts_and_classes.txt beside the folders, as DreamBench does."
+                f"Cannot use the setup initializer for {subject.name} without a word; list it in "
+                "prompts_and_classes.txt next to the folders, as DreamBench does."
             )
         return harness.word(tools.backbone, subject.noun, **options)
     return harness.described(tools.backbone, subject.captions(setup), **options)

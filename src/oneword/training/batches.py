@@ -232,18 +232,18 @@ def checked(
     sentences = [c if isinstance(c, Choices) else Choices(tuple(c)) for c in prompts(job, config)]
     name, count = job.name, len(job.pictures)
     if count == 0:
-        raise JobError(f"Job {name!r} needs at least one picture, got none.")
+        raise JobError(f"Job {name!r} must have at least one picture, got none.")
     if len(sentences) != count or not all(c.sentences for c in sentences):
         raise JobError(
-            f"The prompts of job {name!r} must hold one or more sentences for each of its "
-            f"{count} pictures, got {[len(choices.sentences) for choices in sentences]}."
+            f"The prompts of job {name!r} must have one or more sentences for each of its {count} "
+            f"pictures, got {[len(choices.sentences) for choices in sentences]}."
         )
     most = backbone.micro_batch_size
     if most is not None and most < config.train_batch_size and config.train_batch_size % most:
         fitting = [n for n in range(1, most) if config.train_batch_size % n == 0]
         raise JobError(
             f"micro_batch_size must divide train_batch_size, got {most} for "
-            f"{config.train_batch_size}; take {fitting[-1]}."
+            f"{config.train_batch_size}; use {fitting[-1]}."
         )
     unknown = set(config.train_encoders) - backbone.vocabularies.keys()
     if unknown:
@@ -254,18 +254,19 @@ def checked(
     check_grounds(job, config, backbone.family)
     if job.masks is not None and len(job.masks) != count:
         raise JobError(
-            f"Job {name!r} needs one mask for each of its {count} pictures, got {len(job.masks)}."
+            f"Job {name!r} must have one mask for each of its {count} pictures, got "
+            f"{len(job.masks)}."
         )
     if job.crops is not None and job.crops.shape != (count, 4):
         raise JobError(
-            f"Job {name!r} needs four numbers of crop for each of its {count} pictures, got "
+            f"Job {name!r} must have four numbers of crop for each of its {count} pictures, got "
             f"{tuple(job.crops.shape)}."
         )
     check_sizes(backbone, job)
     for sentence in every_sentence(sentences, config, None):
         if "{}" not in sentence:
             raise JobError(
-                f"Every sentence of job {name!r} must hold '{{}}' where the new word stands, "
+                f"Every sentence of job {name!r} must contain '{{}}' in place of the new word, "
                 f"got {sentence!r}."
             )
     wording.check(name, [s for c in sentences for s in c], config)

@@ -31,8 +31,8 @@ def check_optimizer(name: str) -> None:
     package = _PACKAGES.get(name)
     if package is not None and importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"The optimizer {name!r} needs a package that is not installed; "
-            f"`pip install 'oneword[{name}]'`."
+            f"Cannot use the optimizer {name!r} because its package is not installed; pip install "
+            f"'oneword[{name}]'."
         )
 
 

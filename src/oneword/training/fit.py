@@ -99,7 +99,7 @@ def check_fit(
             if len(shown) > _LONG:
                 shown = f"{shown[: _LONG // 2]} ... {shown[-_LONG // 2 :]}"
             raise JobError(
-                f"The sentence {shown!r} must fit {error.limit} tokens of the text encoder "
-                f"{vocabulary.name}, up to its word's last vector, got {error.length}; take "
-                "fewer vectors (--num-vectors) or a shorter sentence."
+                f"The sentence {shown!r} must fit into {error.limit} tokens of the text encoder "
+                f"{vocabulary.name}, up to its word's last vector, got {error.length}; use fewer "
+                "vectors (--num-vectors) or a shorter sentence."
             ) from error

@@ -37,13 +37,13 @@ def check_grounds(job: Job, config: ResolvedConfig, family: str) -> None:
     asked, opacity = config.backgrounds, job.opacity
     if opacity is not None and len(opacity) != len(job.pictures):
         raise JobError(
-            f"Job {job.name!r} needs the opacity of each of its {len(job.pictures)} pictures, got "
-            f"{len(opacity)}."
+            f"Job {job.name!r} must have the opacity of each of its {len(job.pictures)} pictures, "
+            f"got {len(opacity)}."
         )
     if asked == "world" and family != "microworld":
         raise JobError(
-            "The backgrounds 'world' must go with the embedded model, whose places they are, got a "
-            f"model of the family {family}; take --backgrounds plain."
+            f"Cannot use backgrounds 'world' with a model of the family {family} because they are "
+            "places of the embedded model's world; use --backgrounds plain."
         )
     if asked in ("plain", "world"):
         solid = (
@@ -51,9 +51,9 @@ def check_grounds(job: Job, config: ResolvedConfig, family: str) -> None:
         )
         if solid:
             raise JobError(
-                f"The backgrounds {asked!r} must go with pictures that are transparent around the "
-                f"thing, got {solid} of {len(job.pictures)} without transparency; cut the thing "
-                "out, or take --backgrounds auto."
+                f"Cannot use backgrounds {asked!r} because {solid} of {len(job.pictures)} "
+                "pictures have no transparency around the thing; cut the thing out, or use "
+                "--backgrounds auto."
             )
 
 

@@ -39,7 +39,7 @@ def nouns_for(backbone: Backbone, name: str, config: ResolvedConfig) -> list[str
     nouns = [n for n in common if all(v.is_word(n) for v in vocabularies)][:_NUM_NOUNS]
     if not nouns:
         raise JobError(
-            f"No initializer could be chosen for job {name!r}, since the model's vocabulary holds "
+            f"Cannot choose an initializer for job {name!r} because the model's vocabulary has "
             "none of the common nouns; pass --initializer-token."
         )
     return nouns
@@ -102,7 +102,7 @@ def choose_initializer(
     finite = [one if math.isfinite(one) else math.inf for one in losses]
     noun = nouns[finite.index(min(finite))]
     record.say(
-        f"No initializer token was given: {noun!r} was chosen, with the lowest loss on the "
-        f"pictures ({min(finite):.4g}) of {len(nouns)} common nouns."
+        f"No initializer token given: chose {noun!r}, which has the lowest loss on the pictures "
+        f"({min(finite):.4g}) of {len(nouns)} common nouns."
     )
     return noun, found

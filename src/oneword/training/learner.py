@@ -135,8 +135,8 @@ class Learner:
         own = {n: v for n, v in self.initial.items() if encoder_of(n) in chosen}
         if not own:
             raise JobError(
-                f"Text encoders that are trained must have output which the model reads token by "
-                f"token, got {', '.join(chosen)}, of which it reads none; name one of "
+                f"Cannot train {', '.join(chosen)} because the model does not read their output "
+                "token by token; name one of "
                 f"{', '.join(sorted({encoder_of(n) for n in self.initial}))}."
             )
         self.rows = {n: nn.Parameter(v.clone()) for n, v in own.items()}

@@ -442,8 +442,8 @@ class _Loop:
         setup = self.jobs[index].config.setup
         if setup in TUNING:
             raise JobError(
-                "Setups of this loop leave the model's weights alone, got "
-                f"{setup!r}; call oneword.training.tuning.method({setup!r}), or runs.train."
+                f"Cannot use setup {setup!r} in this loop because it changes the model's weights; "
+                f"call oneword.training.tuning.method({setup!r}), or runs.train."
             )
         return Learner(self.backbone, self.jobs[index], self.parts, index=index, slot=slot)
 
@@ -488,8 +488,8 @@ class _Loop:
             if learner.step == 1 and learner.dead is not None:
                 verdicts[learner.index] = (
                     "nothing-learned",
-                    f"the gradient of the rows of text encoder {learner.dead!r} is exactly zero: "
-                    "the placeholder does not reach that encoder's output.",
+                    f"the gradient for text encoder {learner.dead!r} is exactly zero: the "
+                    "placeholder token does not reach that encoder's output.",
                 )
         self._report(learners, verdicts)
         if (
@@ -597,8 +597,8 @@ class _Loop:
         names = tuple(job.name for job in self.jobs)
         if state.jobs != names:
             raise ConfigError(
-                f"The saved state belongs to the jobs {[*state.jobs]}, got {[*names]}; resume with "
-                "the same jobs, or start anew elsewhere."
+                f"The saved state belongs to the jobs {[*state.jobs]}, got {[*names]}; resume "
+                "with the same jobs, or start again in another folder."
             )
         begun = sorted(state.active, key=lambda one: one.slot)
         self.rounds = state.rounds

@@ -187,8 +187,8 @@ def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, 
     if word.kind != ROWS or word.deltas:
         more = f"{len(word.deltas)} weight deltas" if word.deltas else f"a word of kind {word.kind}"
         raise JobError(
-            f"The learned file {file} must hold rows of text encoders and nothing else to start "
-            f"from, got {more}."
+            f"Cannot start from the learned file {file} because it has {more} and only plain "
+            "embeddings can be a start; pass another file."
         )
     weights.check_word(word.placeholder_token, word.provenance, backbone.name)
     dims = {name: vocabulary.dim for name, vocabulary in backbone.vocabularies.items()}
@@ -197,15 +197,14 @@ def rows_of_file(backbone: Backbone, file: Path, num_vectors: int) -> dict[str, 
     found = {name: rows.shape[1] for name, rows in fitted.rows.items()}
     if found != dims:
         raise JobError(
-            f"The learned file {file} must hold rows of the model's text encoders, as wide as "
-            f"theirs ({_widths(dims)}), got {_widths(found)}; start from a word of the same kind "
-            "of model."
+            f"The learned file {file} must have embeddings for the model's text encoders, of "
+            f"their width ({_widths(dims)}), got {_widths(found)}; start from a word of the same "
+            "kind of model."
         )
     if word.num_vectors > num_vectors:
         raise JobError(
-            f"The new word must have as many vectors as the learned file {file}, "
-            f"{word.num_vectors}, or more, got {num_vectors}; pass --num-vectors "
-            f"{word.num_vectors}."
+            f"num_vectors must be at least that of the learned file {file}, {word.num_vectors}, "
+            f"got {num_vectors}; pass --num-vectors {word.num_vectors}."
         )
     place = [min(i, word.num_vectors - 1) for i in range(num_vectors)]
     return {name: fitted.rows[name].float()[place] for name in dims}
@@ -235,8 +234,8 @@ def captions_or_templates(job: Job, config: ResolvedConfig) -> list[tuple[str, .
         return [tuple(TEMPLATES[config.prompt_templates])] * count
     if len(job.captions) != count:
         raise JobError(
-            f"Job {job.name!r} needs one caption per picture, got {len(job.captions)} captions for "
-            f"{count} pictures; pass one each, or none."
+            f"Job {job.name!r} must have one caption per picture, or none, got "
+            f"{len(job.captions)} captions for {count} pictures."
         )
     return [(as_template(caption, config.placeholder_token),) for caption in job.captions]
 

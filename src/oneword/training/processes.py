@@ -120,7 +120,7 @@ class Processes:
                 dist.all_gather_object(told, failed)
             if failed is None:
                 rank, text = next((r, text) for r, text in enumerate(told) if text is not None)
-                raise ProcessError(f"Process {rank} of {self.count} has failed: {text}")
+                raise ProcessError(f"Process {rank} of {self.count} failed: {text}")
         raise raised or KeyboardInterrupt
 
 
@@ -135,8 +135,8 @@ def _noticed() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ProcessError(
-            "Another process of this run has ended before its time, and the run ends with it; run "
-            "the same command again to go on from the last state that was saved."
+            "Another process of this run ended too early, which ended the run. To resume from the "
+            "last checkpoint, run the same command again."
         ) from error
 
 
@@ -154,8 +154,8 @@ def check_device(device: str, count: int) -> torch.device:
     found = device_of(device)  # without a tensor there, which would use memory of the first GPU
     if found.type not in ("cpu", "cuda") or found.index is not None:
         raise ConfigError(
-            "Several processes must train on CUDA's GPUs, one each, or on the CPU, got the device "
-            f"{str(found)!r}; pass --device cuda or cpu, or leave --num-processes out."
+            f"Cannot use several processes on the device {str(found)!r} because they need CUDA's "
+            "GPUs, one each, or the CPU; pass --device cuda or cpu, or leave out --num-processes."
         )
     if found.type == "cuda" and count > torch.cuda.device_count():
         raise ConfigError(

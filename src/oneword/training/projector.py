@@ -336,9 +336,9 @@ class _Run:
         other = [name for name in ours if theirs.get(name) != ours[name]]
         if other:
             raise ProjectorError(
-                f"The folder {path.parent} holds a projector with another {other[0]}: it was "
-                f"{theirs.get(other[0])!r} and is {ours[other[0]]!r}. Go on with its own settings, "
-                "or pass another --output-dir."
+                f"Cannot resume in {path.parent} because its projector has another {other[0]}: "
+                f"{theirs.get(other[0])!r}, not {ours[other[0]]!r}; use its settings, or pass "
+                "another --output-dir."
             )
         begin = "projector/"
         self.projector.load_state_dict(
@@ -395,7 +395,7 @@ def load(folder: Path, device: torch.device) -> Trained:
         projector.load_state_dict(tensors)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ProjectorError(
-            f"{path} must hold the tensors that it names, got others "
+            f"{path} must contain the tensors that it names, got others "
             f"({str(error).splitlines()[0][:120]}); the file was changed or damaged."
         ) from error
     projector.to(device).eval().requires_grad_(False)
@@ -410,14 +410,13 @@ def check_fits(trained: Trained, backbone: Backbone, guide: Guide, folder: Path)
     """
     if trained.base_model != backbone.name:
         raise ProjectorError(
-            f"A projector draws with the model that it was trained on, got {backbone.name} for "
-            f"{folder}, which was trained on {trained.base_model}."
+            f"Cannot use the projector {folder} with {backbone.name} because it was trained on "
+            f"{trained.base_model}; use that model."
         )
     if trained.projector.dim != guide.dim or trained.fingerprint != fingerprint(guide):
         raise ProjectorError(
-            f"A projector reads the features of the guide that it was trained with, got "
-            f"{guide.name} for {folder}, which is of another; train one with oneword baseline "
-            "projector."
+            f"Cannot use the projector {folder} with the guide {guide.name} because it was "
+            "trained with another guide; train one with oneword baseline projector."
         )
 
 

@@ -122,9 +122,10 @@ class Record:
         self.good = learned.trained()
         if 2 * self.step >= self.max_steps and self.is_fruitless:
             return "nothing-learned", (
-                f"after {self.step} of {self.max_steps} steps the loss on the fixed batch has not "
-                f"fallen: {self.best_loss:.5g} at best, {self.first_loss:.5g} before training. Try "
-                f"a higher learning rate (now {rates}) or another initializer token."
+                f"the loss on the fixed batch has not fallen after {self.step} of "
+                f"{self.max_steps} steps: {self.best_loss:.5g} at best, {self.first_loss:.5g} "
+                f"before training. Try a higher learning rate (now {rates}) or another "
+                "initializer token."
             )
         return ("finished", "") if self.is_over else None
 
@@ -148,21 +149,23 @@ class Record:
     def _set_back(self, learned: Trained) -> Verdict | None:
         if not self.losses:
             return "diverged", (
-                "the loss is not a number before the first step: the pictures or the model hold "
-                "values that are not finite, or the compute type is too narrow (try dtype fp32)."
+                "the loss is not a number before the first step: the pictures or the model "
+                "contain values that are not finite, or the data type is too narrow (try dtype "
+                "fp32)."
             )
         learned.restore(self.good)
         self.bad.zero_()
         self.setbacks += 1
         if self.setbacks > 1:
             return "diverged", (
-                f"the loss or its gradient was not finite by step {self.step}, a second time in a "
-                f"row; the rows are those of step {self.losses[-1][0]}. Try a lower learning rate."
+                f"the loss or its gradient was not finite by step {self.step}, for the second "
+                f"time in a row; the word of step {self.losses[-1][0]} is kept. Try a lower "
+                "learning rate."
             )
         self.rate_factor /= 2
         self.say(
-            f"The loss or its gradient was not finite by step {self.step}: back to the rows of "
-            f"step {self.losses[-1][0]}, with the learning rate halved."
+            f"The loss or its gradient was not finite by step {self.step}: going back to step "
+            f"{self.losses[-1][0]} with half the learning rate."
         )
         return ("finished", "") if self.is_over else None
 

@@ -29,8 +29,8 @@ def bucket_step(backbone: Backbone, config: ResolvedTrainConfig) -> int:
         return own * -(-config.resolution // (_SHARE * own))
     if asked % own:
         raise JobError(
-            f"bucket_step must be a multiple of {own} px, which the latents and layers of "
-            f"{backbone.name} divide, got {asked}; take {own * -(-asked // own)}."
+            f"bucket_step must be a multiple of {own} px because of the latents and layers of "
+            f"{backbone.name}, got {asked}; use {own * -(-asked // own)}."
         )
     return asked
 
@@ -43,7 +43,7 @@ def check_sizes(backbone: Backbone, job: Job) -> None:
     """
     if job.sizes is not None and job.sizes.shape != (len(job.pictures), 2):
         raise JobError(
-            f"Job {job.name!r} needs a height and a width for each of its {len(job.pictures)} "
+            f"Job {job.name!r} must have a height and a width for each of its {len(job.pictures)} "
             f"pictures, got {tuple(job.sizes.shape)}."
         )
     frame = job.pictures.shape[-2:]
@@ -54,8 +54,8 @@ def check_sizes(backbone: Backbone, job: Job) -> None:
     for height, width in sorted(sizes):
         if height % own or width % own:
             raise JobError(
-                f"Sides of pictures must be multiples of {own} px, which the latents and layers of "
-                f"{backbone.name} divide, got {width} x {height}; take --bucket-step {own}."
+                f"Sides of pictures must be multiples of {own} px because of the latents and "
+                f"layers of {backbone.name}, got {width} x {height}; use --bucket-step {own}."
             )
         if height != width:
             _try(backbone, height, width)
@@ -77,5 +77,5 @@ def _try(backbone: Backbone, height: int, width: int) -> None:
         # denoisers of many kinds, which refuse in different ways
         raise JobError(
             f"Cannot train on pictures of {width} x {height} px because the denoiser of "
-            f"{backbone.name} does not take them ({why(error)}); do --fit crop, squash or pad."
+            f"{backbone.name} does not take them ({why(error)}); use --fit crop, squash or pad."
         ) from error

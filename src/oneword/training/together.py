@@ -164,26 +164,23 @@ def invert_together(
 def _check(jobs: Sequence[Job], configs: Sequence[ResolvedConfig], paste: float) -> None:
     tokens = [job.config.placeholder_token for job in jobs]
     if len(jobs) < 2 or len(set(tokens)) < len(jobs):
-        raise JobError(
-            f"Words that are learned together must be two or more different ones, got {tokens}."
-        )
+        raise JobError(f"Words learned together must be two or more different ones, got {tokens}.")
     if not 0 <= paste < 1:
         raise JobError(f"paste must be in [0, 1), got {paste}.")
     bare = next((job.name for job in jobs if job.config.initializer_token is None), None)
     if bare is not None:
         raise JobError(
-            f"Words that are learned together need an initializer token each, got none for "
-            f"{bare!r}."
+            f"Words learned together must each have an initializer token, got none for {bare!r}."
         )
     form = next((c.form for c in configs if c.form != "rows"), None)
     if form is not None:
-        raise JobError(f"Words that are learned together must be of form 'rows', got {form!r}.")
+        raise JobError(f"form must be 'rows' for words learned together, got {form!r}.")
     steps = {config.max_train_steps for config in configs}
     shapes = {tuple(one.pictures.shape[1:]) for job in jobs for _, one in job.by_size()}
     if len(steps) > 1 or len(shapes) > 1:
         raise JobError(
-            "Words that are learned together need equally many steps and pictures of one size, got "
-            f"{sorted(map(str, steps))} steps and sizes {sorted(shapes)}."
+            "Words learned together must have the same number of steps and pictures of one size, "
+            f"got {sorted(map(str, steps))} steps and sizes {sorted(shapes)}."
         )
 
 

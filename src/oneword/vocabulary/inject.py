@@ -112,9 +112,10 @@ def _by_layer(backbone: Any) -> AbstractContextManager[None]:
     context = backbone.by_layer() if hasattr(backbone, "by_layer") else None
     if context is None:
         raise PlaceholderError(
-            "A word that differs from layer to layer needs a denoiser with cross-attention layers "
-            f"(Stable Diffusion 1 and 2, SDXL, latent diffusion), got "
-            f"{getattr(backbone, 'name', 'another model')}; use --setup one-word with it."
+            "Cannot use a word that differs from layer to layer with "
+            f"{getattr(backbone, 'name', 'another model')} because its denoiser has no "
+            "cross-attention layers (Stable Diffusion 1 and 2, SDXL and latent diffusion do); use "
+            "--setup one-word."
         )
     return context
 
@@ -130,7 +131,7 @@ def _as_read(concept: Word, vocabularies: Mapping[str, Vocabulary]) -> Word:
         raise PlaceholderError(
             f"The concept {token!r} must be output vectors of the model's text encoders "
             f"({', '.join(vocabularies)}) with their initializer token, got some for "
-            f"{', '.join(sorted(encoders))} and {word!r}; use the model it was learned on."
+            f"{', '.join(sorted(encoders))} and {word!r}; use the model that it was learned on."
         )
     rows = {n: initial_rows(v, word, concept.num_vectors) for n, v in vocabularies.items()}
     return Concept(placeholder_token=token, rows=rows)
@@ -216,8 +217,8 @@ def initial_outputs(
             total = sum(x.float().sum() for x in tensors if x is not None and x.requires_grad)
         if not isinstance(total, Tensor):
             raise PlaceholderError(
-                "Output vectors need a model that reads its text encoders' output token by token, "
-                "got none; learn rows with --vectors-at input."
+                "Cannot use output vectors because this model does not read its text encoders' "
+                "output token by token; pass --vectors-at input."
             )
         leaves = [leaf for _, leaf in heard.values()]
         gradients = torch.autograd.grad(total, leaves, allow_unused=True)
@@ -239,23 +240,23 @@ def _check(
     for first, second in itertools.combinations(concepts, 2):
         if second.placeholder_token in spellings(first.placeholder_token):
             raise PlaceholderError(
-                f"Placeholders must differ, got {first.placeholder_token!r} twice; load one of the "
-                "concepts under another word, with FILE=OTHER-WORD on the command line or "
-                "concept.named(...) in Python."
+                f"Placeholder tokens must differ, got {first.placeholder_token!r} twice; rename "
+                "one with FILE=OTHER-WORD on the command line or concept.named(...) in Python."
             )
     for concept in concepts:
         token = concept.placeholder_token
         if not token or any(c.isspace() for c in token):
             raise PlaceholderError(
-                f"The placeholder must be non-empty and without spaces, got {token!r}."
+                f"The placeholder token must be non-empty and without spaces, got {token!r}."
             )
         check_drawable(token, concept.rows, vocabularies)
         missing = vocabularies.keys() - concept.rows.keys()
         if missing and missing != vocabularies.keys():
             raise PlaceholderError(
-                f"The concept {token!r} must have rows for each text encoder of {model} "
+                f"The concept {token!r} must have embeddings for each text encoder of {model} "
                 f"({', '.join(vocabularies)}), got none for {', '.join(sorted(missing))}, which "
-                "would read the placeholder as letters; use a file that holds all of them."
+                "would read the placeholder token as letters; use a file that contains all of "
+                "them."
             )
         fitting = concept.rows.keys() & vocabularies.keys()
         for name in concept.rows if fitting != concept.rows.keys() else ():
@@ -263,16 +264,17 @@ def _check(
             own = {n: v.dim for n, v in vocabularies.items()}
             if name not in vocabularies:
                 raise PlaceholderError(
-                    f"The concept {token!r} has rows of width {width} for the text encoder {name}, "
-                    f"got the model {model} with {own}; use the model it was learned on."
+                    f"The concept {token!r} has embeddings of width {width} for the text encoder "
+                    f"{name}, got the model {model} with {own}; use the model that it was learned "
+                    "on."
                 )
         for name in fitting:
             vocabulary, width = vocabularies[name], concept.rows[name].shape[1]
             if width != vocabulary.dim:
                 raise PlaceholderError(
-                    f"The concept {token!r} has rows of width {width} for the text encoder {name}, "
-                    f"got the model {model} of width {vocabulary.dim}; use the model it was "
-                    "learned on."
+                    f"The concept {token!r} has embeddings of width {width} for the text encoder "
+                    f"{name}, got the model {model} of width {vocabulary.dim}; use the model that "
+                    "it was learned on."
                 )
             if hasattr(vocabulary.tokenizer, "_expansions"):
                 raise PlaceholderError(
@@ -281,6 +283,6 @@ def _check(
                 )
             if vocabulary.is_word(token) and not replace:
                 raise PlaceholderError(
-                    f"The placeholder must be new to the model, got {token!r}, which {model} knows "
-                    f"as a word; choose another such as '<{token}>', or pass --replace."
+                    f"The placeholder token must be new to the model, got {token!r}, which is a "
+                    f"word of {model}; choose another such as '<{token}>', or pass --replace."
                 )

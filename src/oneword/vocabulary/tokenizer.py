@@ -28,8 +28,9 @@ class TooLongError(PlaceholderError):
             text: The prompt.
         """
         super().__init__(
-            f"A prompt must fit {limit} tokens up to its placeholder's last vector, got {length} "
-            f"tokens in {text!r}; shorten the prompt or move the placeholder to its front."
+            f"A prompt must fit into {limit} tokens up to its placeholder's last vector, got "
+            f"{length} tokens in {text!r}; shorten the prompt, or move the placeholder to its "
+            "start."
         )
         self.limit, self.length, self.text = limit, length, text
 

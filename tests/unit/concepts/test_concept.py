@@ -24,7 +24,7 @@ def concept(**rows):
         ({"clip": torch.zeros(1, 3, dtype=torch.long)}, "matrix of floats"),
         ({"clip": torch.zeros(0, 3)}, "matrix"),
         ({"clip": torch.full((1, 3), torch.nan)}, "must be finite"),
-        ({"a": torch.zeros(1, 3), "b": torch.zeros(2, 3)}, "as many vectors"),
+        ({"a": torch.zeros(1, 3), "b": torch.zeros(2, 3)}, "the same number of vectors"),
     ],
 )
 def test_a_concept_that_is_not_whole_is_refused(rows, message):
@@ -66,7 +66,7 @@ def test_tensors_must_be_finite_floats_and_cannot_be_averaged():
     with pytest.raises(ConceptError, match="must be finite floats, got net/w"):
         more(torch.inf)
     for combine in (average, concatenated):
-        with pytest.raises(ConceptError, match=r"Only concepts of rows .* of kind neti"):
+        with pytest.raises(ConceptError, match=r"of kind neti .* plain embeddings"):
             combine([more(), more()], "x")
 
 
@@ -94,14 +94,14 @@ def test_tools_that_draw_refuse_a_clips_word_and_ours_keeps_it(tmp_path, tiny_sd
     word = concept(clip_b8=torch.ones(1, tiny_sd.vocabularies["clip"].dim))
     for layout in formats.WRITERS:
         if layout != "oneword":
-            with pytest.raises(ConceptError, match="a CLIP that draws nothing"):
+            with pytest.raises(ConceptError, match="a CLIP that cannot draw"):
                 formats.save_concept(word, tmp_path / "word", layout)
     (path,) = formats.save_concept(word, tmp_path / "word.safetensors")
     assert formats.load_concept(path).sha256() == word.sha256()
-    with pytest.raises(ConceptError, match="a CLIP that draws nothing"):
+    with pytest.raises(ConceptError, match="a CLIP that cannot draw"):
         base_of({path: [word]})
-    with pytest.raises(ConceptError, match="a CLIP that draws nothing"), injected(tiny_sd, [word]):
+    with pytest.raises(ConceptError, match="a CLIP that cannot draw"), injected(tiny_sd, [word]):
         pass
-    with pytest.raises(ConceptError, match="a CLIP that draws nothing"):
+    with pytest.raises(ConceptError, match="a CLIP that cannot draw"):
         rows_of_file(tiny_sd, path, 1)
-    assert family_of({"clip_b8": 16}) == "a CLIP pair, which draws nothing"
+    assert family_of({"clip_b8": 16}) == "a CLIP pair, which cannot draw"

@@ -32,21 +32,21 @@ def test_the_facts_name_layout_family_and_norms(tmp_path):
 def test_rows_that_were_never_trained_are_doubted_without_a_model(tmp_path):
     assert "all zeros" in inspected(tmp_path, torch.zeros(1, 8))["warnings"][0]
     equal = torch.ones(3, 8)
-    assert "all 3 rows for clip_l are equal" in inspected(tmp_path, equal)["warnings"][0]
+    assert "all 3 embeddings for clip_l are equal" in inspected(tmp_path, equal)["warnings"][0]
 
 
 def test_rows_are_compared_with_the_vocabulary(tmp_path, tiny_sd):
     vocabulary = tiny_sd.vocabularies["clip"]
     cat = vocabulary.rows_of("cat")
     found = inspected(tmp_path, cat, tiny_sd.vocabularies, nearest=2)
-    assert found["warnings"] == ["row 0 for clip is the word 'cat</w>' itself: untrained"]
+    assert found["warnings"] == ["embedding 0 for clip is exactly the word 'cat</w>': untrained"]
     assert found["nearest"]["clip"][0][0][0] == "cat</w>"
     table = vocabulary.weight[: len(vocabulary.tokenizer)]
     median = float(table.norm(dim=1).median())
     assert found["vocabulary_median_norm"] == {"clip": pytest.approx(median, abs=1e-4)}
     learned = cat + 0.3 * cat.norm() * torch.nn.functional.normalize(torch.ones_like(cat))
     beside = inspected(tmp_path, torch.cat([cat, learned]), tiny_sd.vocabularies)
-    assert "is the word 'cat</w>' itself" in beside["warnings"][0]
+    assert "is exactly the word 'cat</w>'" in beside["warnings"][0]
     gap = float(torch.cdist(learned, table).min())
     assert beside["distances_to_nearest_words"] == {
         "clip": [0.0, pytest.approx(gap / median, abs=1e-4)]

@@ -123,7 +123,7 @@ def test_merged_words_stand_in_one_file(library, tmp_path):
     assert [w.placeholder_token for w in words] == ["<cat>", "<cat-2>"]
     assert float(words[1].rows["clip_l"][0, 0]) == 0.25
     assert names(library) == ["cat", "cat-other", "dog", "other"]
-    with pytest.raises(LibraryError, match="Two or more words are merged, got 1"):
+    with pytest.raises(LibraryError, match="Merging needs two or more words, got 1"):
         library.merge(["cat", "cat"])
 
 

@@ -139,7 +139,7 @@ def test_the_negative_prompt_must_not_name_what_is_scored(tiny_sd, judge):
     concept = Concept(placeholder_token="easy", rows=rows)
     for negative in ("easy, blurry", "<nobody>"):
         sampling = SamplingConfig(negative_prompt=negative)
-        with pytest.raises(PromptError, match=r"must name only words that are loaded, got"):
+        with pytest.raises(PromptError, match=r"must contain only loaded words, got"):
             harness.concept_methods(tiny_sd, concept, judge, pictures(2), sampling=sampling)
 
 

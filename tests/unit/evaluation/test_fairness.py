@@ -106,13 +106,16 @@ def test_attributes_are_parsed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"word": " "}, "The word to be made fairer must be given"),
-        ({"prompt": "a doctor"}, r"must hold \{\} where the word stands"),
+        ({"word": " "}, "word must be the word to make fairer"),
+        ({"prompt": "a doctor"}, r"must contain \{\} in place of the word"),
         ({"num_images": 1}, "num_images must be 2 or more, got 1"),
         ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
         ({"attributes": ("hair=long",)}, r"must be NAME=TEXT\|TEXT .* got 'hair=long'"),
         ({"attributes": ("a|b",)}, r"must be NAME=TEXT\|TEXT"),
-        ({"inversion": InversionConfig(learnable_property="style")}, "learnable_property 'style'"),
+        (
+            {"inversion": InversionConfig(learnable_property="style")},
+            "learnable_property must be 'object'",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(options, message, tmp_path):

@@ -69,7 +69,7 @@ def test_the_default_is_quick_and_says_that_it_is_not_the_papers():
     )
     assert "“a photo of {}”" in theirs
     assert "training pictures squashed to squares (bicubic)" in theirs
-    assert said.endswith("--preset paper takes it.")
+    assert said.endswith("to use it, pass --preset paper.")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_is_given_beside_the_preset_is_said(fields, theirs):
     found = of(evaluate(preset="paper", **fields))
     assert found["paper_has"] == theirs
     assert "It is not the paper's, which has" in sentence(found)
-    assert "--preset paper takes it" not in sentence(found)
+    assert "to use it, pass --preset paper" not in sentence(found)
 
 
 def test_another_judge_is_said():

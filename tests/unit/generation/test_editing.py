@@ -87,12 +87,12 @@ def test_what_is_more_white_than_black_is_drawn_anew(nano, picture, mask):
         for grey in (1.0, 0.6)
     ]
     assert torch.equal(*drawn)
-    with pytest.warns(UserWarning, match="The mask marks nothing"):
+    with pytest.warns(UserWarning, match="The mask is empty"):
         edit(nano, picture, "a cat", mask=0.4 * mask, sampling=FEW)
 
 
 def test_an_empty_mask_returns_the_picture_with_a_warning(nano, picture, mask):
-    with pytest.warns(UserWarning, match="The mask marks nothing, so the picture comes back"):
+    with pytest.warns(UserWarning, match="The mask is empty, so the picture comes back"):
         found = edit(nano, picture, "a red cat", [1, 2], mask=0 * mask, sampling=FEW)
     assert torch.equal(found.drawing.pixels, picture.expand(2, -1, -1, -1))
 
@@ -499,10 +499,10 @@ def test_no_more_are_kept_than_there_are():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "An edit needs a mask, a strength below 1 or a sentence to invert under"),
+        ({}, "Cannot edit without --mask, --strength below 1 or --invert"),
         ({"strength": 0.0}, r"strength must be in \(0, 1\], got 0.0"),
-        ({"invert": "a cat", "strength": 0.5}, "An inverted picture is drawn again as a whole"),
-        ({"invert": "a cat", "mask": square()}, "An inverted picture is drawn again as a whole"),
+        ({"invert": "a cat", "strength": 0.5}, "an inverted picture is redrawn as a whole"),
+        ({"invert": "a cat", "mask": square()}, "an inverted picture is redrawn as a whole"),
     ],
 )
 def test_an_edit_must_have_one_way(tiny_sd, tmp_path, options, message):
@@ -516,11 +516,11 @@ def test_an_edit_must_have_one_way(tiny_sd, tmp_path, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": " "}, "The prompt must say what the result shows, got none"),
+        ({"prompt": " "}, "prompt must say what the result shows, got an empty one"),
         ({"mask_growth": -1}, "mask_growth must be 0 or more, got -1"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt must be 1 or more, got 0"),
         ({"pixel_blending": -0.1}, r"pixel_blending must be in \[0, 1\], got -0.1"),
-        ({"pixel_blending": 0.5}, "pixel_blending goes with a mask, got 0.5 without --mask"),
+        ({"pixel_blending": 0.5}, "Cannot use pixel_blending 0.5 without a mask"),
         ({"keep": 5}, r"keep must be in 1\.\.4, the number of candidates, got 5"),
     ],
 )
@@ -533,11 +533,11 @@ def test_settings_are_checked(tmp_path, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask": square(16)}, r"The mask must be one of 32 x 32 like its picture, got the shape"),
+        ({"mask": square(16)}, r"The mask must be 32 x 32 like its picture, got the shape"),
         ({"mask": square(), "mask_growth": -2}, "mask_growth must be 0 or more, got -2"),
         ({"mask": square(), "pixel_blending": 1.5}, r"pixel_blending must be in \[0, 1\], got 1.5"),
         ({"strength": 0.1}, "strength times the number of steps must be 1 or more, got 0.1 of 4"),
-        ({"strength": 0.5, "seeds": []}, "with at least one seed, got 1 pictures and 0 seeds"),
+        ({"strength": 0.5, "seeds": []}, "and at least one seed, got 1 pictures and 0 seeds"),
     ],
 )
 def test_edits_that_do_not_fit_are_refused(tiny_sd, options, message):
@@ -558,9 +558,9 @@ def test_words_must_be_used_and_loaded(tiny_sd):
     away = dataclasses.replace(FEW, negative_prompt="S*")
     found = edit(tiny_sd, noisy(), "a cat", strength=0.5, concepts=[word], sampling=away)
     assert found.drawing.settings["negative_prompt"] == "S*"
-    with pytest.raises(PromptError, match=r"only words that are loaded, got 'S\*'"):
+    with pytest.raises(PromptError, match=r"only loaded words, got 'S\*'"):
         edit(tiny_sd, noisy(), "a cat", strength=0.5, sampling=away)
-    with pytest.warns(UserWarning, match="'<b>' is no loaded word"):
+    with pytest.warns(UserWarning, match="'<b>' is not a loaded word"):
         edit(tiny_sd, noisy(), "a <b>", strength=0.5, sampling=FEW)
 
 
@@ -568,7 +568,7 @@ def test_a_family_without_the_pipeline_is_refused(tmp_path):
     folder = tiny.save(tiny.make("ldm"), tmp_path / "ldm")
     ldm = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     size = SamplingConfig(num_inference_steps=2)
-    with pytest.raises(ModelError, match="draws from noise only, got a picture to start from"):
+    with pytest.raises(ModelError, match="can draw only from noise, not from a picture"):
         edit(ldm, noisy(64), "a cat", strength=0.5, sampling=size)
     found = edit(ldm, noisy(64), "a cat", mask=square(64), sampling=size)  # a plain loop will do
     outside = (square(64) < 0.5).expand(1, 3, -1, -1)
@@ -579,7 +579,7 @@ def test_only_a_plain_decoder_is_tuned(tmp_path):
     folder = tiny.save(tiny.make("sana"), tmp_path / "sana")
     sana = load_backbone(ModelConfig(model=str(folder), device="cpu"))
     with pytest.raises(
-        EditError, match=r"needs a plain autoencoder \(AutoencoderKL\), got the Aut"
+        EditError, match=r"because this needs a plain autoencoder \(AutoencoderKL\)"
     ):
         edit(sana, noisy(64), "a cat", mask=square(64), background="optimize", sampling=FEW)
 
@@ -587,7 +587,7 @@ def test_only_a_plain_decoder_is_tuned(tmp_path):
 def test_pixels_are_blended_where_ddim_draws(tmp_path):
     folder = tiny.save(tiny.make("sana"), tmp_path / "sana")
     sana = load_backbone(ModelConfig(model=str(folder), device="cpu"))
-    with pytest.raises(EditError, match="Blending as pixels needs a model that DDIM draws, got"):
+    with pytest.raises(EditError, match="Cannot blend as pixels with"):
         edit(sana, noisy(64), "a cat", mask=square(64), pixel_blending=0.2, sampling=FEW)
 
 

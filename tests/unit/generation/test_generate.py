@@ -51,7 +51,7 @@ def test_two_words_in_one_prompt(tiny_sd, word):
 def test_a_concept_that_no_prompt_uses_is_refused(tiny_sd, word):
     with pytest.raises(PromptError, match=r"must contain the placeholder 'S\*' of the concept"):
         generate(tiny_sd, ["a cat", "a s*"], [0], concepts=[word], sampling=FEW)
-    with pytest.raises(PromptError, match="must be a prompt and a seed, got 0 prompts"):
+    with pytest.raises(PromptError, match="without a prompt and a seed, got 0 prompts"):
         generate(tiny_sd, [], [0])
     with pytest.raises(PromptError, match="got 1 prompts and 0 seeds"):
         generate(tiny_sd, ["a cat"], [])
@@ -67,7 +67,7 @@ def test_a_word_may_stand_in_the_negative_prompt_alone(tiny_sd, word):
 @pytest.mark.parametrize("negative", ["<nobody>", "blurry, <nobody>", "a S*"])
 def test_a_word_in_the_negative_prompt_that_is_not_loaded_is_refused(tiny_sd, negative):
     sampling = SamplingConfig(num_inference_steps=1, negative_prompt=negative)
-    with pytest.raises(PromptError, match=r"must name only words that are loaded, got '(<n|S\*)"):
+    with pytest.raises(PromptError, match=r"must contain only loaded words, got '(<n|S\*)"):
         generate(tiny_sd, ["a cat"], [0], sampling=sampling)
 
 
@@ -79,7 +79,7 @@ def test_a_rating_in_the_negative_prompt_is_text(tiny_sd):
 def test_what_only_looks_like_a_word_is_text_and_said_once(tiny_sd, word):
     few = SamplingConfig(num_inference_steps=1)
     prompts = ["a 5* S*", "a 5* house", "<hello> on a hat"]
-    with pytest.warns(UserWarning, match="is no loaded word and is read as text") as caught:
+    with pytest.warns(UserWarning, match="is not a loaded word and is read as text") as caught:
         generate(tiny_sd, prompts, [0], concepts=[word], sampling=few)
     assert [str(w.message)[:9].split()[0] for w in caught] == ["'5*'", "'<hello>'"]
 

@@ -162,7 +162,9 @@ def test_a_word_is_read_as_the_rows_that_it_has(guide):
 def test_a_word_of_another_text_encoder_is_refused_even_if_it_is_as_wide(guide):
     rows = initial_rows(guide.vocabularies[guide.tower], "cat", 1)
     word = Concept(placeholder_token="S*", rows={"clip_l": rows})
-    with pytest.raises(PlaceholderError, match="must have rows for clip_b8, the text tower of"):
+    with pytest.raises(
+        PlaceholderError, match="must have embeddings for clip_b8, the text encoder of"
+    ):
         guide.text_features(["a photo of a S*"], [word])
 
 
@@ -171,17 +173,17 @@ def test_a_word_of_another_text_encoder_is_refused_even_if_it_is_as_wide(guide):
 
 def test_the_judge_does_not_guide_unless_that_is_asked_for(judge_folder, tmp_path):
     same = {"device": CPU, "judge": str(judge_folder)}
-    with pytest.raises(GuideError, match=r"must not be the CLIP that judges.*--allow-same-clip"):
+    with pytest.raises(GuideError, match=r"because it is also the judge.*--allow-same-clip"):
         Guide.load(str(judge_folder), None, **same)
     copied = shutil.copytree(judge_folder, tmp_path / "another-name")
-    with pytest.raises(GuideError, match="another-name for both"):
+    with pytest.raises(GuideError, match="another-name as guide"):
         Guide.load(str(copied), None, **same)
     assert Guide.load(str(judge_folder), None, allow_same_clip=True, **same).size == 24
 
 
 @pytest.mark.usefixtures("without_hub")
 def test_the_default_judge_is_no_guide_either():
-    with pytest.raises(GuideError, match="must not be the CLIP that judges"):
+    with pytest.raises(GuideError, match="because it is also the judge"):
         Guide.load("openai/clip-vit-base-patch32", None, device=CPU)
     assert not is_same("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16")
 
@@ -198,7 +200,7 @@ def test_a_clip_without_its_vision_tower_neither_guides_nor_judges(tmp_path, tin
     path = folder / "model.safetensors"
     text = {n: t for n, t in load_file(path).items() if not n.startswith("vision_model.")}
     save_file(text, path, metadata={"format": "pt"})
-    missing = "with a text and a vision tower, got .*text-alone without weights of vision"
+    missing = "with a text and an image encoder, got .*text-alone without weights of vision"
     with pytest.raises(GuideError, match=f"The guide must be a CLIP {missing}"):
         Guide.load(str(folder), None, device=CPU)
     with pytest.raises(JudgeError, match=f"The judge must be a CLIP {missing}"):

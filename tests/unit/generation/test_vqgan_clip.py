@@ -168,8 +168,8 @@ def test_a_prompt_is_read_as_texts_with_weights_and_stops(prompt, found):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("a mug |", "must say something"),
-        (" ", "must say something"),
+        ("a mug |", "must be non-empty"),
+        (" ", "must be non-empty"),
         ("a mug:0", "must be finite and not 0, got 0.0"),
         ("a mug:-inf", "must be finite and not 0"),
     ],
@@ -348,10 +348,10 @@ def test_a_side_between_two_codes_is_refused(vq, guide):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompts": ()}, "There must be a prompt, got none"),
+        ({"prompts": ()}, "prompts must name a prompt, got none"),
         ({"image_share": 1.0}, r"image_share must be in \(0, 1\), got 1.0"),
-        ({"image_share": 0.3}, "goes with pictures, got 0.3 without --pictures"),
-        ({"checkpoint_config": Path("model.yaml")}, "goes with its checkpoint"),
+        ({"image_share": 0.3}, "image_share 0.3 without pictures; pass --pictures"),
+        ({"checkpoint_config": Path("model.yaml")}, "without --checkpoint; pass"),
         ({"steps": 0}, "steps must be 1 or more, got 0"),
         ({"num_cutouts": 0}, "num_cutouts must be 1 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),

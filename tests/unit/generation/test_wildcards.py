@@ -88,12 +88,12 @@ def test_braces_may_be_text_beside_choices():
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("a __animal__", "must be a file of .*, got __animal__; there is again, animals, both"),
+        ("a __animal__", "must be a file in .*, got __animal__; files there: again, animals, both"),
         ("a __/etc/passwd__", "a path that leads elsewhere"),
         ("a __../secret__", "a path that leads elsewhere"),
         ("a __in/../animals__", "a path that leads elsewhere"),
-        ("a __again__", "at most 10 deep, got more in '__again__'; does a file name itself"),
-        ("a __empty__", "must hold one prompt a line, got none"),
+        ("a __again__", "at most 10 deep, got more in '__again__'; does a file contain its"),
+        ("a __empty__", "must contain one prompt per line, got none"),
         ("{2$$a|b}", r"plain choices, got '2\$\$' in '{2\$\$a\|b}'"),
         ("{0.5::a|0.5::b}", "plain choices, got '0.5::'"),
     ],
@@ -110,7 +110,9 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
 
 
 def test_without_a_folder_it_says_what_to_pass():
-    with pytest.raises(PromptError, match="got __animals__ without one; pass --wildcard-dir"):
+    with pytest.raises(
+        PromptError, match=r"__animals__ without the folder .*; pass --wildcard-dir"
+    ):
         resolved("__animals__", 0)
 
 

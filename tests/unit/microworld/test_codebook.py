@@ -85,7 +85,9 @@ def test_a_codebook_of_another_autoencoder_is_refused(own_weights):
     other = own_weights / weights.VAE_FILE
     other.write_bytes(other.read_bytes()[:-1] + b"\x01")
     weights.seal(own_weights, {n: v for n, v in weights.card(NANO).items() if n != "sha256"})
-    with pytest.raises(WeightsError, match=r"must be of its autoencoder.*oneword microworld codeb"):
+    with pytest.raises(
+        WeightsError, match=r"must be for this model's autoencoder.*oneword microworld codeb"
+    ):
         weights.load_codebook(NANO)
 
 

@@ -277,7 +277,9 @@ def test_the_worlds_pictures_are_drawn_once_and_differ_by_seed(tmp_path):
 
 def test_descriptions_lie_beside_the_pictures(photos):
     (mug,) = subjects.find([str(photos / "mug")], "some/model")
-    with pytest.raises(ConfigError, match=r"needs descriptions of mug.*descriptions\.json"):
+    with pytest.raises(
+        ConfigError, match=r"for mug because it has no descriptions.*descriptions\.json"
+    ):
         mug.captions("captions-long")
     texts = {"short": [f"a mug {i}" for i in range(5)], "long": [f"a big mug {i}" for i in "abcde"]}
     (photos / "mug" / "descriptions.json").write_text(json.dumps(texts))
@@ -287,7 +289,7 @@ def test_descriptions_lie_beside_the_pictures(photos):
 @pytest.mark.parametrize(
     ("names", "model", "text"),
     [
-        ((), "microworld", "needs concepts, got none; pass for example --concepts test"),
+        ((), "microworld", "without concepts; pass for example --concepts test"),
         ((), "other", "--concepts FOLDER"),
         (("nowhere",), "other", "must be a folder of pictures or a folder of such folders"),
         (("nowhere",), "microworld", "held-out concept must be one of"),
@@ -300,11 +302,11 @@ def test_concepts_that_do_not_exist_are_refused(names, model, text):
 
 def test_an_empty_folder_and_two_subjects_of_one_name_are_refused(photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="must hold pictures, or folders of pictures"):
+    with pytest.raises(ConfigError, match="must contain pictures, or folders of pictures"):
         subjects.find([str(tmp_path / "empty")], "m")
     (tmp_path / "b").mkdir()
     (photos / "mug").rename(tmp_path / "b" / "my_cat")
-    with pytest.raises(ConfigError, match="a name of its own, got two of 'my_cat'"):
+    with pytest.raises(ConfigError, match="must differ, got two of 'my_cat'"):
         subjects.find([str(photos), str(tmp_path / "b")], "m")
 
 
@@ -373,13 +375,13 @@ def test_a_setup_that_changes_weights_takes_their_settings(tmp_path):
     ("label", "text"),
     [
         ("one-wrod", "A setup must be one of one-word, two-words"),
-        ("one-word:rate=1", "must be settings of training"),
-        ("one-word:learning_rate", "must be settings of training"),
-        ("one-word:seed=3", "must be settings of training"),
-        ("one-word:tuning_steps=3", "must be settings of training"),
-        ("pivotal:tuning=3", "must be settings of training"),
+        ("one-word:rate=1", "must be training settings"),
+        ("one-word:learning_rate", "must be training settings"),
+        ("one-word:seed=3", "must be training settings"),
+        ("one-word:tuning_steps=3", "must be training settings"),
+        ("pivotal:tuning=3", "must be training settings"),
         ("pivotal:tuning_steps=0", "tuning_steps must be 1 or more"),
-        ("image-only:keep=last", "must be settings of training"),
+        ("image-only:keep=last", "must be training settings"),
         ("one-word:num_vectors=0", "num_vectors must be in 1..75"),
     ],
 )
@@ -392,9 +394,9 @@ def test_setups_that_cannot_be_are_refused(label, text):
     ("fields", "text"),
     [
         ({"prompts": "mine"}, "prompts must be one of paper"),
-        ({"inversion": InversionConfig(seed=3)}, "A study sets seed itself"),
+        ({"inversion": InversionConfig(seed=3)}, "Cannot set seed because the study sets it"),
         ({"set_sizes": (1, 2), "set_size_concepts": ("mug",)}, "set_size_concepts must be conc"),
-        ({"setups": ("one-word:keep=last", "one-word:keep_last")}, "settings of training"),
+        ({"setups": ("one-word:keep=last", "one-word:keep_last")}, "training settings"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(tmp_path, fields, text):
@@ -406,12 +408,12 @@ def test_plans_that_cannot_be_are_refused(tmp_path, fields, text):
     ("fields", "text"),
     [
         ({"seeds": (1, 1)}, "seeds must differ from each other, got 1 twice"),
-        ({"setups": ()}, "There must be a setup"),
-        ({"seeds": ()}, "There must be a seed"),
+        ({"setups": ()}, "setups must name a setup"),
+        ({"seeds": ()}, "seeds must name a seed"),
         ({"set_sizes": (0,)}, "set_sizes must be 1 or more"),
         ({"num_processes": 0}, "num_processes must be 1 or more"),
-        ({"workers": 2}, "--workers goes with --cluster"),
-        ({"cluster": "local", "num_processes": 2}, "got both"),
+        ({"workers": 2}, "--workers 2 without --cluster"),
+        ({"cluster": "local", "num_processes": 2}, "Cannot use --cluster with --num-processes"),
     ],
 )
 def test_settings_of_a_study_are_checked(fields, text):
@@ -424,7 +426,7 @@ def test_a_negative_prompt_that_names_a_word_is_refused(tmp_path):
         sampling = SamplingConfig(
             guidance_scale=5.0, num_inference_steps=50, negative_prompt=negative
         )
-        with pytest.raises(PromptError, match="only words that are loaded"):
+        with pytest.raises(PromptError, match="only loaded words"):
             Study(StudyConfig(output_dir=tmp_path, concepts=("gold-mug",), sampling=sampling))
 
 
@@ -442,7 +444,7 @@ def test_the_set_size_sweep_has_every_size_and_the_references_once(tmp_path):
 def test_sizes_that_a_folder_has_not_are_left_out_and_said(tmp_path, photos):
     study = Study(config(tmp_path, concepts=(str(photos / "my_cat"),), set_sizes=(2, 3, 10)))
     assert {s.num_pictures for s in study.specs} == {None, 2, 3}
-    assert study.notes == ["my_cat has 4 pictures: the set sizes 10 are left out."]
+    assert study.notes == ["my_cat has 4 pictures; the set sizes 10 are left out."]
 
 
 def test_chunks_hold_every_job_once_and_setups_apart(tmp_path):
@@ -507,12 +509,14 @@ def test_a_folder_holds_one_protocol(tmp_path):
     study = Study(config(tmp_path))
     grid.claim(study)
     grid.claim(Study(config(tmp_path, concepts=("mosaic",), seeds=(5,))))  # wider is well
-    with pytest.raises(ConfigError, match="protocol: num_images_per_prompt was 64 and is 2"):
+    with pytest.raises(
+        ConfigError, match="protocol differs: num_images_per_prompt was 64 and is 2"
+    ):
         grid.claim(Study(config(tmp_path, num_images_per_prompt=2)))
     other = tmp_path / "other"
     other.mkdir()
     (other / "letter.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="must be empty or hold a study"):
+    with pytest.raises(ConfigError, match="must be empty or contain a study"):
         grid.claim(Study(config(tmp_path, output_dir=other)))
 
 
@@ -845,14 +849,14 @@ def test_results_go_between_the_marks_of_a_page(tmp_path):
     assert all((target.parent / link).is_file() for link in moved)
     assert (tmp_path / "data" / "mine" / page.ROWS).is_file()
     target.write_text("no marks")
-    with pytest.raises(page.StudyError, match="must hold the lines"):
+    with pytest.raises(page.StudyError, match="must contain the lines"):
         page.write(study, command="x", markdown=target)
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):
     study = Study(config(tmp_path))
     grid.claim(study)
-    with pytest.raises(page.StudyError, match="needs a job that is done"):
+    with pytest.raises(page.StudyError, match="because no job in"):
         page.write(study, command="x")
 
 
@@ -891,13 +895,13 @@ def test_hidden_files_make_no_folder_foreign_and_others_do(tmp_path):
     grid.claim(study).release()
     assert {p.name for p in study.folder.iterdir()} == {".DS_Store", "study.json"}
     (study.folder / "study.json").rename(study.folder / "notes.txt")
-    with pytest.raises(ConfigError, match="must be empty or hold a study"):
+    with pytest.raises(ConfigError, match="must be empty or contain a study"):
         grid.claim(study)
 
 
 def test_a_study_has_one_writer(tmp_path):
     study = Study(config(tmp_path))
-    with grid.claim(study), pytest.raises(InUseError, match="one writer at a time"):
+    with grid.claim(study), pytest.raises(InUseError, match="another process is working there"):
         grid.run(study, on_event=lambda _: None)
 
 

@@ -243,11 +243,11 @@ def test_what_a_study_has_not_is_said(study, asked, text):
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(UserStudyError, match="must be a folder that `oneword study` wrote"):
+    with pytest.raises(UserStudyError, match="must be a folder written by `oneword study`"):
         gather(tmp_path)
     folder = fake_study(tmp_path)
     shutil.rmtree(folder / "pictures")
-    with pytest.raises(UserStudyError, match="must hold pictures, got none in"):
+    with pytest.raises(UserStudyError, match="must contain pictures, got none in"):
         gather(folder)
 
 
@@ -258,7 +258,7 @@ def test_two_models_are_too_few_and_untrained_ones_have_no_pictures(tmp_path):
     other = fake_study(
         tmp_path / "other", models=("prompt-only", "captions-short", "captions-long")
     )
-    with pytest.raises(UserStudyError, match="training pictures of cat cannot be found, because"):
+    with pytest.raises(UserStudyError, match="Cannot find the training pictures of cat because"):
         gather(other)
 
 
@@ -365,10 +365,10 @@ def test_the_same_seed_makes_the_same_forms(study, tmp_path):
 def test_forms_are_not_written_over_others(study, tmp_path):
     chosen = config(study, tmp_path)
     forms.make(chosen)
-    with pytest.raises(UserStudyError, match="holds other forms, whose answers need their key"):
+    with pytest.raises(UserStudyError, match="has other forms, whose answers need their key"):
         forms.make(dataclasses.replace(chosen, seed=1))
     (chosen.output_dir / "key.json").unlink()
-    with pytest.raises(UserStudyError, match=r"holds forms without their key\.json"):
+    with pytest.raises(UserStudyError, match=r"has forms without their key\.json"):
         forms.make(chosen)
 
 
@@ -396,10 +396,10 @@ def test_every_item_is_shown_as_often_as_every_other_and_once_a_form(items, stud
 
 
 def test_a_form_cannot_ask_for_more_than_there_is(items, study, tmp_path):
-    with pytest.raises(UserStudyError, match=r"at most the 18 different pages .* got 19"):
+    with pytest.raises(UserStudyError, match=r"at most 18, .* got 19"):
         forms.plan(items, config(study, tmp_path, per_form=19))
     alone = [item for item in items if item.kind == "style"]
-    with pytest.raises(UserStudyError, match="needs pictures of another text, got one text alone"):
+    with pytest.raises(UserStudyError, match="because there are pictures of only one text"):
         forms.plan(alone, config(study, tmp_path))
     forms.plan(alone, config(study, tmp_path, checks=0))
 
@@ -407,11 +407,13 @@ def test_a_form_cannot_ask_for_more_than_there_is(items, study, tmp_path):
 def test_the_arithmetic_of_the_papers_responses_is_told(items, study, tmp_path):
     key = forms.plan(items, config(study, tmp_path, per_form=10, forms=60))
     told = forms.arithmetic(key)
-    assert "60 forms x 10 pages = 600 responses of each questionnaire, 1200 of both" in told
+    assert "60 forms x 10 pages = 600 responses per questionnaire, 1200 for both" in told
     assert "18 different pages, each shown about 33.3 times" in told
-    assert "The paper's 600 responses of each take 60 forms of 10." in told
+    assert "The paper's 600 responses per questionnaire take 60 forms of 10." in told
     key = forms.plan(items, config(study, tmp_path, per_form=7, forms=2))
-    assert "600 responses of each take 86 forms of 7" in forms.arithmetic(key)  # 85 are 595
+    assert "600 responses per questionnaire take 86 forms of 7" in forms.arithmetic(
+        key
+    )  # 85 are 595
 
 
 def test_tasks_are_a_line_for_each_form(study, tmp_path):
@@ -441,7 +443,7 @@ def test_html_in_texts_is_text(study, items, tmp_path):
     assert "I &lt;b&gt;agree&lt;/b&gt; &amp; more&lt;/script&gt;" in text
     assert "&lt;script&gt;alert(" in text
     consent.write_text(" \n")
-    with pytest.raises(UserStudyError, match="consent must hold text, got none"):
+    with pytest.raises(UserStudyError, match="consent must contain text, got none"):
         pages.consent_text(consent)
     with pytest.raises(UserStudyError, match="consent must be a readable text file, got"):
         pages.consent_text(tmp_path)
@@ -463,9 +465,11 @@ def test_a_damaged_key_is_refused(key, tmp_path, change):
     document = dataclasses.asdict(key)
     change(document)
     (tmp_path / "key.json").write_text(json.dumps(document))
-    with pytest.raises(UserStudyError, match=r"must hold the key\.json that `oneword userstudy"):
+    with pytest.raises(
+        UserStudyError, match=r"must contain the key\.json written by `oneword userstudy"
+    ):
         forms.load(tmp_path)
-    with pytest.raises(UserStudyError, match=r"must hold the key\.json"):
+    with pytest.raises(UserStudyError, match=r"must contain the key\.json"):
         forms.load(tmp_path / "nowhere")
 
 
@@ -587,9 +591,13 @@ def test_answers_that_a_server_took_are_read_as_files_are(key, tmp_path):
         own = {"form": one["form"], "person": one["respondent"], "respondent": one["respondent"]}
         assert kept.put(path, **own, content=json.dumps(one))
         assert not kept.put(path, **own, content=json.dumps(one))  # sent again, and kept once
-        with pytest.raises(kept.TwiceError, match="before: the first answers are kept"):
+        with pytest.raises(
+            kept.TwiceError, match=r"already filled in .*: the first answers are kept"
+        ):
             kept.put(path, **own | {"respondent": "f" * 16}, content="{}")
-        with pytest.raises(kept.TwiceError, match="before: the first answers are kept"):
+        with pytest.raises(
+            kept.TwiceError, match=r"already filled in .*: the first answers are kept"
+        ):
             kept.put(path, **own | {"person": "somebody"}, content="{}")
     kept.put(path, form="match-001", person="b", respondent="b", content="{")
     kept.put(path, form="match-001", person="c", respondent="c", content="[" * 10**6)
@@ -608,13 +616,13 @@ def test_a_form_takes_so_many_answers_and_no_more(tmp_path, monkeypatch):
     path = tmp_path / "answers.sqlite"
     for person in "ab":
         kept.put(path, form="match-001", person=person, respondent=person, content="{}")
-    with pytest.raises(kept.TwiceError, match="takes 2 answers, and has them"):
+    with pytest.raises(kept.TwiceError, match="already has its 2 answers"):
         kept.put(path, form="match-001", person="c", respondent="c", content="{}")
     assert kept.put(path, form="match-002", person="c", respondent="c", content="{}")
 
 
 def test_a_database_that_cannot_be_used_is_said(key, tmp_path):
-    with pytest.raises(UserStudyError, match=r"answers\.sqlite cannot be written because"):
+    with pytest.raises(UserStudyError, match=r"Cannot write answers\.sqlite because"):
         kept.put(
             tmp_path / "gone" / "answers.sqlite", form="", person="", respondent="", content=""
         )
@@ -622,7 +630,7 @@ def test_a_database_that_cannot_be_used_is_said(key, tmp_path):
     path.write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     found = answers.collect(key, answers.read_files([path]))
     assert found.counts == {"unreadable": 1}
-    assert "a file that `oneword web` wrote" in found.left_out[0].text
+    assert "a file written by `oneword web`" in found.left_out[0].text
 
 
 def test_a_page_of_another_version_cannot_be_served(study, tmp_path):
@@ -632,7 +640,7 @@ def test_a_page_of_another_version_cannot_be_served(study, tmp_path):
     assert "fetch(" in there
     assert "fetch(" not in text
     for broken in (text.replace("data-answers=", "data-other="), text + "</body>", "<html>", there):
-        with pytest.raises(UserStudyError, match="must be a page of this version"):
+        with pytest.raises(UserStudyError, match="because another version wrote it"):
             pages.served(broken)
 
 
@@ -843,7 +851,7 @@ def test_agreement_on_the_same_page_needs_two_people(key):
 def test_the_tests_say_what_they_need(key, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     found = collected(key, *people(key, 2))
-    with pytest.raises(UserStudyError, match=r"need scipy, which is not installed; .*study\]"):
+    with pytest.raises(UserStudyError, match=r"because scipy is not installed; .*study\]"):
         results.outcomes(found.responses, MODELS)
 
 
@@ -919,14 +927,14 @@ def test_descriptions_are_written_as_the_study_reads_them(study, tmp_path):
     found = descriptions.read(folder)
     assert found.short == tuple(described("cat")["short"])
     captions.take(folder, [("a.json", described("cat"))])  # the same again
-    with pytest.raises(UserStudyError, match="holds other descriptions; delete it"):
+    with pytest.raises(UserStudyError, match="has other descriptions; delete it"):
         captions.take(folder, [("a.json", described("cat", respondent=1))])
 
 
 def test_several_people_describe_together(study, tmp_path):
     folder = shutil.copytree(study.parent / "photos" / "cat", tmp_path / "cat")
     given = [(f"{n}.json", described("cat", num=1, respondent=n)) for n in range(5)]
-    with pytest.raises(UserStudyError, match="the same person's answers came before"):
+    with pytest.raises(UserStudyError, match="the same person has already answered"):
         captions.take(folder, [*given[:4], given[3]])
     with pytest.raises(descriptions.DescriptionError, match=r"must be 5 short captions .* got 4"):
         captions.take(folder, given[:4])
@@ -943,15 +951,15 @@ def test_several_people_describe_together(study, tmp_path):
         (described("cat", long=["w " * 31] * 5), "1 to 30 words, got 31"),
         (described("cat", short=[" "] * 5), "1 to 12 words, got 0"),
         (described("cat") | {"code": "00000000"}, "completion code must be that of the answers"),
-        (described("cat") | {"short": [1]}, "must be of the kit's form"),
+        (described("cat") | {"short": [1]}, "must have the form of this kit"),
         (described("cat") | {"short": ["\ud800"] * 5}, "must be text in UTF-8"),
         (described("cat", consent=False), "must have agreed"),
-        ([], "must be of the kit's form"),
+        ([], "must have the form of this kit"),
     ],
 )
 def test_descriptions_are_not_trusted(study, tmp_path, found, text):
     folder = shutil.copytree(study.parent / "photos" / "cat", tmp_path / "cat")
-    with pytest.raises(UserStudyError, match=f"a.json cannot be used: .*{text}"):
+    with pytest.raises(UserStudyError, match=f"Cannot use a.json: .*{text}"):
         captions.take(folder, [("a.json", found)])
     assert not (folder / "descriptions.json").exists()
 
@@ -966,7 +974,7 @@ def test_a_page_for_descriptions_shows_four_pictures_and_the_limits(study, tmp_p
     for number in range(3):
         (tmp_path / "few").mkdir(exist_ok=True)
         shutil.copy(folder / f"{number}.png", tmp_path / "few")
-    with pytest.raises(UserStudyError, match="must hold 4 pictures or more, got 3"):
+    with pytest.raises(UserStudyError, match="must contain 4 or more pictures, got 3"):
         captions.make(tmp_path / "few", tmp_path)
 
 
@@ -977,7 +985,7 @@ def test_the_three_commands(study, tmp_path, capsys):
     place = tmp_path / "forms"
     assert main(["userstudy", "make", "--study", str(study), "--out", str(place), "--per-form", "4",
                  "--forms", "2", "--models", *MODELS]) == 0  # fmt: skip
-    assert "2 forms x 4 pages = 8 responses of each" in capsys.readouterr().out
+    assert "2 forms x 4 pages = 8 responses per" in capsys.readouterr().out
     key = forms.load(place)
     (tmp_path / "answers").mkdir()
     for name in key.forms:
@@ -993,7 +1001,7 @@ def test_the_three_commands(study, tmp_path, capsys):
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers == json.loads((tmp_path / "results" / "results.json").read_text())
     assert main([*read, str(tmp_path)]) == 2
-    assert "must hold the key.json" in capsys.readouterr().err
+    assert "must contain the key.json" in capsys.readouterr().err
     cat = shutil.copytree(study.parent / "photos" / "cat", tmp_path / "cat")
     assert main(["userstudy", "captions", str(cat), "--out", str(place)]) == 0
     assert (place / "captions-cat.html").is_file()

@@ -142,9 +142,14 @@ def test_a_ground_is_drawn_beside_all_other_draws():
 @pytest.mark.parametrize(
     ("asked", "family", "clear", "message"),
     [
-        ("world", "sdxl", (True, True), "must go with the embedded model, .* got a model of the "),
-        ("world", "microworld", (True, False), "got 1 of 2 without transparency; cut the thing"),
-        ("plain", "sdxl", (False, False), "The backgrounds 'plain' must .* got 2 of 2 without"),
+        ("world", "sdxl", (True, True), "backgrounds 'world' with a model of the "),
+        (
+            "world",
+            "microworld",
+            (True, False),
+            "1 of 2 pictures have no transparency .*; cut the thing",
+        ),
+        ("plain", "sdxl", (False, False), "backgrounds 'plain' because 2 of 2 pictures have no"),
     ],
 )
 def test_grounds_without_a_use_are_refused(asked, family, clear, message):

@@ -234,8 +234,8 @@ def test_so_many_pictures_are_taken_of_each_class(guide, data):
 @pytest.mark.parametrize(
     ("made", "error", "message"),
     [
-        (lambda f: None, PalavraError, "two or more classes, got 0"),
-        (lambda f: (f / "cat").mkdir(), PalavraError, "two or more classes, got 1"),
+        (lambda f: None, PalavraError, "one per class, got 0"),
+        (lambda f: (f / "cat").mkdir(), PalavraError, "one per class, got 1"),
         (lambda f: [(f / n).mkdir() for n in ("a", "b")], ImageError, "at least one picture"),
     ],
 )
@@ -249,14 +249,14 @@ def test_a_class_of_one_picture_has_none_to_hold_back(guide, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (24, 24)).save(tmp_path / name / "1.png")
-    with reading(guide) as reader, pytest.raises(PalavraError, match="two pictures or more"):
+    with reading(guide) as reader, pytest.raises(PalavraError, match="two or more pictures"):
         gathering.of_folder(reader, tmp_path, num_pictures=5)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [('{"mouse": ["rat"]}', "must name classes of the training data, got 'mouse'"),
-     ('{"cat": "kitten"}', "must be lists of texts by class"), ("[", "must be lists of texts")],
+     ('{"cat": "kitten"}', "must contain lists of texts by class"), ("[", "must contain lists")],
 )  # fmt: skip
 def test_further_words_of_no_class_are_refused(guide, data, tmp_path, text, message):
     path = tmp_path / "words.json"
@@ -388,7 +388,7 @@ def test_a_loss_that_is_no_number_ends_it(guide, classes):
     maps = new_maps(guide)
     with torch.no_grad():
         maps.to_word.last.bias.fill_(torch.nan)
-    with reading(guide) as reader, pytest.raises(PalavraError, match="loss must be a number"):
+    with reading(guide) as reader, pytest.raises(PalavraError, match="loss is not a number"):
         stage_a.pretrain(reader, classes, maps, 1)
 
 
@@ -431,14 +431,14 @@ def test_a_word_begins_at_what_the_maps_make_of_its_pictures(guide, classes):
 
 @pytest.mark.parametrize("sets", [[], [torch.zeros(0, 12)]])
 def test_a_set_of_no_picture_is_refused(guide, sets):
-    with pytest.raises(PalavraError, match="one picture or more, got none"):
+    with pytest.raises(PalavraError, match="one or more pictures, got none"):
         begun(new_maps(guide), sets, guide.device)
 
 
 def test_a_word_whose_loss_is_no_number_ends(guide, classes):
     words = Learning(rows=torch.full((1, 16), torch.nan))
     maps, sets = new_maps(guide), [classes.members[0].pictures]
-    with reading(guide) as reader, pytest.raises(PalavraError, match="loss must be a number"):
+    with reading(guide) as reader, pytest.raises(PalavraError, match="loss is not a number"):
         learn(reader, maps, sets, words, max_train_steps=1, mode="distance", coarse="item",
               learning_rate=1e-2, temperature=0.25)  # fmt: skip
 
@@ -505,9 +505,9 @@ def test_the_words_file_says_what_it_is(data, tmp_path, trained, guide):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"learning_rate": 1e-3}, "got learning_rate 0.001 where it was 0.01"),
-     ({"mode": "distance"}, "mode distance where it was coarse"),
-     ({"train_data_dir": "dog"}, "got other pictures")],
+    [({"learning_rate": 1e-3}, "differ: learning_rate 0.001 instead of 0.01"),
+     ({"mode": "distance"}, "mode distance instead of coarse"),
+     ({"train_data_dir": "dog"}, "differ: other pictures")],
 )  # fmt: skip
 def test_a_word_goes_on_with_what_it_was_begun_with(data, tmp_path, trained, more, message):
     runs.learn_word(word_config(trained, data, tmp_path))
@@ -520,9 +520,9 @@ def test_a_word_goes_on_with_what_it_was_begun_with(data, tmp_path, trained, mor
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"hidden": 12}, "got hidden 12 where it was 24"),
-     ({"seed": 1}, "got seed 1 where it was 0"),
-     ({"num_pictures": 3}, "got other pictures or captions")],
+    [({"hidden": 12}, "differ: hidden 12 instead of 24"),
+     ({"seed": 1}, "differ: seed 1 instead of 0"),
+     ({"num_pictures": 3}, "differ: other pictures or captions")],
 )  # fmt: skip
 def test_maps_go_on_with_what_they_were_begun_with(judge_folder, data, trained, more, message):
     config = train_config(judge_folder, data, trained.path.parents[1], **more)
@@ -550,7 +550,7 @@ def other_clip(tmp_path):
 
 def test_maps_of_another_clip_are_refused(data, tmp_path, trained, other_clip):
     config = word_config(trained, data, tmp_path, clip=str(other_clip))
-    with pytest.raises(PalavraError, match="must be of the CLIP whose word is learned"):
+    with pytest.raises(PalavraError, match="Cannot use the maps"):
         runs.learn_word(config)
 
 
@@ -566,7 +566,7 @@ def test_a_text_encoder_alone_is_refused(guide, data, tmp_path):
 
 def test_the_clip_that_judges_is_refused_unless_asked_for(judge_folder, data, tmp_path):
     config = train_config(judge_folder, data, tmp_path, judge=str(judge_folder))
-    with pytest.raises(GuideError, match="must not be the CLIP that judges"):
+    with pytest.raises(GuideError, match="because it is also the judge"):
         runs.train_maps(config)
     asked = train_config(
         judge_folder, data, tmp_path, judge=str(judge_folder), allow_same_clip=True, epochs=1
@@ -608,9 +608,9 @@ def test_maps_that_lack_a_tensor_or_hold_a_strange_one_are_refused(guide):
     maps = Maps(settings(), guide.dim, 16)
     for name in ("to_word.last.weight", "to_image.change.bias"):
         rest = {n: t for n, t in tensors.items() if n != name}
-        with pytest.raises(PalavraError, match="must be whole and of this CLIP's sizes"):
+        with pytest.raises(PalavraError, match="must be complete and of this CLIP's sizes"):
             Maps(settings(), guide.dim, 16).put(rest, guide.device)
-    with pytest.raises(PalavraError, match="must hold nothing else, got more"):
+    with pytest.raises(PalavraError, match="must contain nothing else, got more"):
         maps.put(tensors | {"more": torch.zeros(1)}, guide.device)
     with pytest.raises(PalavraError, match="of this CLIP's sizes"):
         Maps(settings(), guide.dim, 32).put(tensors, guide.device)
@@ -630,18 +630,22 @@ def test_maps_that_lack_a_tensor_or_hold_a_strange_one_are_refused(guide):
         (PalavraTrainConfig, {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         (PalavraTrainConfig, {"learning_rate": 0.0}, "learning_rate must be above 0"),
         (PalavraTrainConfig, {"seed": -1}, "seed must be in 0"),
-        (PalavraTrainConfig, {"clip": "a/b"}, "must have pictures of classes to learn from"),
-        (PalavraTrainConfig, {"words_file": "w.json"}, "words_file goes with train_data_dir"),
+        (PalavraTrainConfig, {"clip": "a/b"}, "without pictures because only"),
+        (PalavraTrainConfig, {"words_file": "w.json"}, "words_file without train_data_dir"),
         (PalavraWordConfig, {"coarse": " "}, "coarse must be a word or phrase"),
-        (PalavraWordConfig, {"mode": "batch"}, "Folders of other things go with mode batch"),
-        (PalavraWordConfig, {"beside": ("p",)}, "Folders of other things go with mode batch"),
+        (PalavraWordConfig, {"mode": "batch"}, "because mode batch needs them"),
+        (PalavraWordConfig, {"beside": ("p",)}, "because mode batch needs them"),
         (PalavraWordConfig, {"temperature": 0.0}, "temperature must be above 0"),
         (PalavraWordConfig, {"max_train_steps": -1}, "max_train_steps must be 0 or more"),
         (PalavraWordConfig, {"placeholder_token": "a b"}, "without spaces"),
-        (PalavraFindConfig, {}, "give both folders or a name"),
-        (PalavraFindConfig, {"pictures": "p"}, "give both folders or a name"),
-        (PalavraFindConfig, {"held_out": "gold-mug", "among": "p"}, "give both folders or a name"),
-        (PalavraFindConfig, {"held_out": "gold-mug", "prompt": "cat"}, 'prompt must hold "\\*"'),
+        (PalavraFindConfig, {}, "pass both folders, or only a name"),
+        (PalavraFindConfig, {"pictures": "p"}, "pass both folders, or only a name"),
+        (
+            PalavraFindConfig,
+            {"held_out": "gold-mug", "among": "p"},
+            "pass both folders, or only a name",
+        ),
+        (PalavraFindConfig, {"held_out": "gold-mug", "prompt": "cat"}, 'prompt must contain "\\*"'),
         (PalavraFindConfig, {"held_out": "gold-mug", "num_others": 0}, "num_others must be 1"),
     ],
 )
@@ -671,7 +675,7 @@ def test_a_word_is_held_apart_from_an_item_or_its_noun(tmp_path):
     assert config(coarse="cat").apart_from("microworld") == "cat"
     assert config(initializer_token="dog").apart_from("microworld-nano") == "dog"
     assert config(mode="distance").apart_from("microworld") == "item"
-    with pytest.raises(ConfigError, match='knows no word "item" to hold the new word apart from'):
+    with pytest.raises(ConfigError, match='default phrase "item" with the guide of'):
         config().apart_from("microworld")
 
 

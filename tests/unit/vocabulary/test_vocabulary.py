@@ -92,7 +92,7 @@ def test_text_after_the_word_may_be_cut_off(tiny_sd, vocabulary):
     long = "a S* " + "cat " * 90
     with injected(tiny_sd, [concept(vocabulary)]):
         assert torch.equal(states(tiny_sd, long), states(tiny_sd, "a red cat " + "cat " * 90))
-        with pytest.raises(PlaceholderError, match="must fit 75 tokens"):
+        with pytest.raises(PlaceholderError, match="must fit into 75 tokens"):
             states(tiny_sd, "cat " * 75 + "S*")
 
 
@@ -124,7 +124,7 @@ def test_the_tokenizer_still_does_what_it_did(tiny_sd, vocabulary):
         (lambda v: [concept(v), concept(v)], r"must differ, got 'S\*' twice"),
         (
             lambda v: [Concept(placeholder_token="x1", rows={"clip": torch.zeros(1, 48)})],
-            "rows of width 48 .* of width 32",
+            "embeddings of width 48 .* of width 32",
         ),
         (
             lambda v: [Concept(placeholder_token="x1", rows={"t5": torch.zeros(1, 48)})],
@@ -182,7 +182,9 @@ class TwoEncoders:
 
 def test_a_word_for_some_of_a_models_encoders_is_refused(vocabulary):
     word = Concept(placeholder_token="<x>", rows={"clip_l": torch.ones(1, vocabulary.dim)})
-    message = r"must have rows for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
+    message = (
+        r"must have embeddings for each text encoder of two \(clip_l, clip_g\), got none for clip_g"
+    )
     with pytest.raises(PlaceholderError, match=message), injected(TwoEncoders(vocabulary), [word]):
         pass
 

@@ -139,7 +139,7 @@ def load_concept(path: Path | str, placeholder_token: str | None = None) -> Conc
     if len(concepts) != 1:
         words = ", ".join(c.placeholder_token for c in concepts)
         raise FormatError(
-            f"{path} must hold one word here, got {len(concepts)} ({words}); take them apart with "
+            f"{path} must contain one word here, got {len(concepts)} ({words}); split them with "
             "`oneword concept extract`."
         )
     if placeholder_token is None:
@@ -232,12 +232,13 @@ def files_of(
         check_drawable(concept.placeholder_token, concept.rows)
         if concept.kind != ROWS:
             raise FormatError(
-                f"The layout {layout} holds rows only, got {concept.placeholder_token!r} of kind "
-                f"{concept.kind}, which no other tool reads; write it in the layout oneword."
+                f"Cannot write {concept.placeholder_token!r} in the layout {layout} because no "
+                f"other tool reads words of kind {concept.kind}; use the layout oneword."
             )
         if concept.deltas and layout not in WITH_DELTAS:
             raise FormatError(
-                f"The layout {layout} holds rows only, got {concept.placeholder_token!r} with "
-                f"{len(concept.deltas)} weight deltas; write it as {' or '.join(WITH_DELTAS)}."
+                f"Cannot write {concept.placeholder_token!r} in the layout {layout} because it "
+                f"cannot hold its {len(concept.deltas)} weight deltas; use "
+                f"{' or '.join(WITH_DELTAS)}."
             )
     return WRITERS[layout][1](many, Path(path))

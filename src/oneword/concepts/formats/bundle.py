@@ -54,5 +54,5 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
         )
     others = len(contents.shapes) - sum(len(places) for places in rows.values())
     if others:
-        notes.append(f"{others} other tensors, such as a LoRA's, are left alone.")
+        notes.append(f"{others} other tensors, such as those of a LoRA, are ignored.")
     return found, notes

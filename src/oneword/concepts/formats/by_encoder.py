@@ -49,15 +49,15 @@ def load(contents: Contents) -> tuple[list[Concept], list[str]]:
     for name, shape in contents.shapes.items():
         if name.endswith(_OUT):
             notes.append(
-                f"{name!r} {shape} is added to the text encoder's output by OneTrainer alone; it "
-                "is not used here."
+                f"{name!r} {shape} is not used here: only OneTrainer adds it to the text "
+                "encoder's output."
             )
             continue
         found = contents.rows(name)
         encoder = encoder_of_width(found.shape[1]) if name in _SINGLE else ours[name]
         if encoder in rows:
             raise FormatError(
-                f"{contents.path} must hold rows once for each text encoder, got {name!r} and "
+                f"{contents.path} must have one embedding per text encoder, got {name!r} and "
                 f"others for {encoder}."
             )
         rows[encoder] = found
@@ -144,8 +144,9 @@ def _keys(concept: Concept, tool: _Tool) -> dict[str, str]:
     several = " or ".join(" + ".join(sorted(one)) for one in tool.sets)
     widths = f" of width {' or '.join(map(str, tool.widths))}" if tool.widths else ""
     raise FormatError(
-        f"{tool.name} takes a word for one CLIP encoder{widths}, or for {several}, got "
-        f"{concept.placeholder_token!r} for {got}; no file of its would hold all of it."
+        f"Cannot write {concept.placeholder_token!r} for {tool.name} because it takes a word for "
+        f"one CLIP encoder{widths}, or for {several}, and this word is for {got}; use another "
+        "tool's layout."
     )
 
 
@@ -162,7 +163,8 @@ def _files(tool: _Tool, concepts: Sequence[Concept], path: Path) -> dict[Path, b
     """
     if len(concepts) != 1:
         raise FormatError(
-            f"A file for {tool.name} holds one word, got {len(concepts)}; write one file for each."
+            f"A file for {tool.name} must contain one word, got {len(concepts)}; write one file "
+            "for each."
         )
     concept = concepts[0].detached()
     names = sorted(concept.rows)

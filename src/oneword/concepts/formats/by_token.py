@@ -74,7 +74,7 @@ def _other_half(path: Path, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
         other.count(other.shapes, len(other.shapes))
         more = {name: other.rows(name) for name in other.shapes}
     except FormatError:
-        return {}, [f"{second.name} beside it cannot be read, and was left out."]
+        return {}, [f"{second.name}, next to it, cannot be read and is ignored."]
     for name, own in rows.items():
         encoders = (
             encoder_of_width(own.shape[1]),
@@ -82,7 +82,7 @@ def _other_half(path: Path, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tenso
         )
         if len(own) != len(more[name]) or encoders[0] == encoders[1]:
             return {}, []
-    return more, [f"{second.name} was read with it, as the other half of a pair."]
+    return more, [f"{second.name} is read as well, as the other half of a pair."]
 
 
 def _second_file(path: Path) -> Path:
@@ -100,8 +100,8 @@ def files(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
     tokens = [c.placeholder_token.lower() for c in concepts]
     if len(set(tokens)) < len(tokens):
         raise FormatError(
-            f"Words in a diffusers file must differ in lower case, got {', '.join(tokens)}; rename "
-            "one with `oneword concept rename`."
+            f"Words in a diffusers file must differ in lower case, got {', '.join(tokens)}; "
+            "rename one with `oneword concept rename`."
         )
     parts: list[dict[str, Tensor]] = []
     for concept, token in zip(concepts, tokens, strict=True):
@@ -132,7 +132,7 @@ def _lora_of(concepts: Sequence[Concept]) -> dict[str, Tensor]:
         got = f"{len(whole)} whole deltas such as {whole[0]!r}" if whole else f"{len(tuned)} LoRAs"
         raise FormatError(
             f"A diffusers file must have at most one LoRA and no other weight deltas, got {got}; "
-            "keep the layout oneword, or extract the words first."
+            "use the layout oneword, or extract the words first."
         )
     return {n: d.contiguous() for c in tuned for n, d in c.detached().deltas.items()}
 

@@ -119,7 +119,7 @@ class Contents:
         more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
         tensors = ", ".join(listed[:_LISTED]) or "none"
         others = [repr(name) for name in self.fields][:_LISTED]
-        beside = f", beside {', '.join(others)}" if others else ""
+        beside = f", next to {', '.join(others)}" if others else ""
         return f"a {self.container} with the tensors {tensors}{more}{beside}"
 
 

@@ -49,7 +49,7 @@ def family_of(rows: dict[str, int]) -> str:
         return max(told, key=lambda f: sum(e.key in rows for e in f.text_encoders)).title
     key, width = next(iter(rows.items()))
     if is_of_pair(key):
-        return "a CLIP pair, which draws nothing"
+        return "a CLIP pair, which cannot draw"
     as_wide = [e for e in catalog.text_encoders() if e.width == width]
     own = [e for e in as_wide if len(rows) == 1 and e.key == key]
     return next((e.fits for e in (*own, *as_wide) if e.fits), "unknown")

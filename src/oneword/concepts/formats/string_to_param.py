@@ -76,7 +76,7 @@ def files_a1111(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
     """
     if len(concepts) != 1:
         raise FormatError(
-            f"An A1111 file holds one word, got {len(concepts)}; write one file for each."
+            f"An A1111 file must contain one word, got {len(concepts)}; write one file for each."
         )
     concept = concepts[0].detached()
     names = sorted(concept.rows)
@@ -84,8 +84,9 @@ def files_a1111(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
         return {path: _pickled({name: concept.rows[name].clone() for name in names})}
     if len(names) != 1 or is_named_alone(names[0]):
         raise FormatError(
-            f"A1111 takes a word for one CLIP text encoder, or for clip_g and clip_l, got "
-            f"{concept.placeholder_token!r} for {', '.join(names)}; it has no place for the rest."
+            f"Cannot write {concept.placeholder_token!r} for A1111 because it takes a word for "
+            "one CLIP text encoder, or for clip_g and clip_l, and this word is for "
+            f"{', '.join(names)}; use another tool's layout."
         )
     provenance = concept.provenance
     base, steps = provenance.get("base_model"), provenance.get("steps")
@@ -131,14 +132,14 @@ def files_authors(concepts: Sequence[Concept], path: Path) -> dict[Path, bytes]:
     tokens = [concept.placeholder_token for concept in concepts]
     if len(concepts) > len(SIGNS) or len(set(signs)) < len(signs) or len(set(tokens)) < len(tokens):
         raise FormatError(
-            f"The paper's file takes up to {len(SIGNS)} words, no word and no sign twice, got "
-            f"{', '.join(tokens)}; write one file for each."
+            f"The paper's file must contain up to {len(SIGNS)} words, no word and no sign twice, "
+            f"got {', '.join(tokens)}; write one file for each."
         )
     rows = {}
     for concept in concepts:
         if len(concept.rows) != 1:
             raise FormatError(
-                f"The paper's file holds rows of one text encoder, got "
+                "The paper's file must be for one text encoder, got "
                 f"{', '.join(sorted(concept.rows))} of {concept.placeholder_token!r}."
             )
         (rows[concept.placeholder_token],) = concept.detached().rows.values()

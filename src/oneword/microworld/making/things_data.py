@@ -95,13 +95,13 @@ def icons(package: Package, path: Path) -> dict[str, Any]:
     if about["version"] != package.version:
         raise BuildError(
             f"The package {package.name} must be version {package.version}, got "
-            f"{about['version']} in {path}; fetch that version."
+            f"{about['version']} in {path}; get that version."
         )
     digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
     if digest != package.integrity:
         raise BuildError(
             f"The package {package.name} {package.version} must have SHA-512 "
-            f"{package.integrity[:12]}..., got {digest[:12]}... in {path}; fetch it again."
+            f"{package.integrity[:12]}..., got {digest[:12]}... in {path}; download it again."
         )
     return drawings
 

@@ -59,14 +59,14 @@ def load(config: ModelConfig) -> Cosmos2:
         if "cosmos_guardrail" not in str(error):
             raise
         raise ModelError(
-            "Cosmos 2 must come with its safety checker, which is not installed; pip install "
-            "cosmos_guardrail, or leave it out with --no-safety-checker; NVIDIA's licence wants "
-            "another guardrail in its place then."
+            "Cannot load Cosmos 2 with its safety checker because cosmos_guardrail is not "
+            "installed; pip install cosmos_guardrail, or pass --no-safety-checker. NVIDIA's "
+            "licence then requires another guardrail."
         ) from error
     if pipeline.transformer.config.concat_padding_mask and not is_torchvision_available():
         raise ModelError(
-            "The transformer of Cosmos 2 needs torchvision, got none installed; pip install "
-            "torchvision."
+            "Cannot load the transformer of Cosmos 2 because torchvision is not installed; pip "
+            "install torchvision."
         )
     return Cosmos2(pipeline, config)
 
@@ -146,8 +146,8 @@ class Cosmos2(OneEncoder):
         changed = [i for i in range(len(drawn)) if not torch.equal(found[i], drawn[i])]
         if changed:
             warnings.warn(
-                f"The model's safety checker changed picture(s) {changed}; --no-safety-checker "
-                "turns it off.",
+                f"The model's safety checker changed picture(s) {changed}; to turn it off, pass "
+                "--no-safety-checker.",
                 stacklevel=3,
             )
         return found

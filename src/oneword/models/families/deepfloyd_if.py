@@ -37,8 +37,8 @@ def load(config: ModelConfig) -> DeepFloydIF:
     refuse_clip_skip(config, "DeepFloyd IF")
     if config.vae is not None:
         raise ModelError(
-            f"DeepFloyd IF draws pixels and has no autoencoder, got --vae {config.vae}; leave it "
-            "out."
+            f"Cannot use --vae {config.vae} with DeepFloyd IF because it draws pixels and has no "
+            "autoencoder; leave it out."
         )
     options: dict[str, Any] = {"watermarker": None}
     if not config.safety_checker:

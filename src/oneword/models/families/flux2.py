@@ -139,8 +139,8 @@ class Flux2(FamilyPipeline):
     def _image_pipeline(self, _inpaints: bool) -> Any:
         if not self.is_klein:
             raise ModelError(
-                "Flux.2 dev draws from noise only, got a picture to start from; diffusers has no "
-                "such pipeline for it."
+                "Flux.2 dev can draw only from noise, not from a picture, because diffusers has "
+                "no such pipeline for it; use another model."
             )
         pipeline = Flux2KleinInpaintPipeline(
             **self.pipeline.components, is_distilled=self.pipeline.config.is_distilled

@@ -143,8 +143,8 @@ class Ideogram4(FamilyPipeline):
             if len(ids) > self.tokens:
                 truncated(tokenizer, ids, self.tokens, text)
                 raise ModelError(
-                    f"A prompt of Ideogram 4 must fit {self.tokens} tokens with its template, got "
-                    f"{len(ids)} for {text!r}; shorten it."
+                    f"A prompt of Ideogram 4 must fit into {self.tokens} tokens with its template, "
+                    f"got {len(ids)} for {text!r}; shorten it."
                 )
         return max(map(len, read))
 

@@ -82,15 +82,16 @@ class LatentDiffusion(FamilyPipeline):
     ) -> tuple[Pixels | None, Tensor | None]:
         if image is not None or mask is not None:
             raise ModelError(
-                "The paper's model draws from noise only, got a picture to start from; diffusers "
-                "has no such pipeline for it."
+                "The paper's model can draw only from noise, not from a picture, because "
+                "diffusers has no such pipeline for it; use another model."
             )
         return image, mask
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         if sampling.negative_prompt:
             raise ModelError(
-                f"The paper's model takes no negative prompt, got {sampling.negative_prompt!r}."
+                f"Cannot use the negative prompt {sampling.negative_prompt!r} with the paper's "
+                "model because it takes none; leave it out."
             )
         return {"output_type": "pt"}
 

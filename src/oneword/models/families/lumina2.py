@@ -44,7 +44,8 @@ class Lumina2(OneEncoder):
         if used >= GEMMA_TOKENS - 1:
             raise ModelError(
                 f"The system prompt of {config.model} must leave room for a prompt in "
-                f"{GEMMA_TOKENS} tokens, got {used} tokens; its tokenizer may not be its own."
+                f"{GEMMA_TOKENS} tokens, got {used} tokens; its tokenizer may belong to another "
+                "model."
             )
         super().__init__(
             pipeline,

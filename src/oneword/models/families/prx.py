@@ -44,15 +44,18 @@ def load(config: ModelConfig) -> PRX:
     """
     refuse_clip_skip(config, "PRX")
     if not hasattr(pipeline_prx, "ftfy"):
-        raise ModelError("PRX cleans prompts with ftfy, got none installed; pip install ftfy.")
+        raise ModelError(
+            "Cannot use PRX because ftfy, which cleans its prompts, is not installed; pip install "
+            "ftfy."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of a class that the pipeline stems from
         pipeline = load_pipeline(config, DiffusionPipeline, config.model)
     if isinstance(pipeline, PRXPixelPipeline):
         if config.vae is not None:
             raise ModelError(
-                f"PRXPixel draws pixels and has no autoencoder, got --vae {config.vae}; leave it "
-                "out."
+                f"Cannot use --vae {config.vae} with PRXPixel because it draws pixels and has no "
+                "autoencoder; leave it out."
             )
         return PRXPixel(pipeline, config)
     # lower-cased, and without addresses, file names and most signs

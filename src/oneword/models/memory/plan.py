@@ -61,20 +61,18 @@ class Plan:
             {"full": "", "8bit": "8-bit weights", "4bit": "4-bit weights"}[
                 config.weights or "full"
             ],
-            f"{config.micro_batch_size} of a step's samples at a time"
-            if config.micro_batch_size
-            else "",
+            f"{config.micro_batch_size} samples at a time" if config.micro_batch_size else "",
             "gradient checkpointing" if config.gradient_checkpointing else "",
             {
                 "none": "",
-                "vae": "the VAE off the device while idle",
-                "text": "the VAE and the text encoders' layers off the device while idle",
-                "all": "every layer off the device but while it runs",
+                "vae": "VAE offloaded",
+                "text": "VAE and text encoders' layers offloaded",
+                "all": "all layers offloaded",
             }[config.offload or "none"],
         ]
-        ways = ", ".join(filter(None, said)) or "nothing is saved"
+        ways = ", ".join(filter(None, said)) or "no savings"
         if self.expected is None:
-            return f"memory: {ways}; the peak is not known for this kind of file"
+            return f"memory: {ways}; the peak is unknown for this kind of file"
         least = "" if self.counted else "at least "
         size = f"memory: {ways}; expected peak {least}{gb(self.expected)} of {gb(self.free)} free"
         return size + (" (it may not fit)" if self.expected > self.free else "")
@@ -176,9 +174,10 @@ def _possible(config: ModelConfig, device: torch.device) -> list[ModelConfig]:
     can_pack = importlib.util.find_spec("bitsandbytes") is not None and device.type != "mps"
     if config.weights in _BYTES and not can_pack:
         raise ModelError(
-            f"Weights of {config.weights} need bitsandbytes on CUDA or a CPU, got "
-            f"{'the device ' + device.type if device.type == 'mps' else 'none installed'}; "
-            "pip install 'oneword[quant]', or leave --weights out."
+            f"Cannot use weights {config.weights} because they need bitsandbytes on CUDA or a "
+            "CPU, got "
+            f"{'the device ' + device.type if device.type == 'mps' else 'none installed'}; pip "
+            "install 'oneword[quant]', or leave out --weights."
         )
     found: list[ModelConfig] = []
     for way in _WAYS:

@@ -69,14 +69,14 @@ class Compiled:
         errors = [float((a - b).norm() / b.norm()) for a, b in zip(fast, plain, strict=True)]
         if not all(error <= tolerance for error in errors):
             worst = max(errors, key=lambda e: (e != e, e))
-            self._give_up(f"its numbers differ from the plain step's, by {worst:.2g} of their size")
+            self._give_up(f"its numbers differ from the uncompiled step by {worst:.2g} (relative)")
 
     def _give_up(self, reason: str) -> None:
         self.is_plain = True
         self._fast = self.module
         warnings.warn(
-            f"The denoiser is not compiled, since {reason}; training goes on without it, more "
-            "slowly (--compile off says nothing).",
+            f"The denoiser is not compiled because {reason}; training continues without it, more "
+            "slowly (to hide this, pass --compile off).",
             stacklevel=4,
         )
 

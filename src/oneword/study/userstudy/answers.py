@@ -127,11 +127,13 @@ def headed(found: Any, form: Any) -> dict[str, Any]:
     try:
         check(found, form)
     except FormError as problem:
-        raise AnswerError("unreadable", f"Answers must be of the kit's form: {problem}.") from None
+        raise AnswerError(
+            "unreadable", f"Answers must have the form of this kit: {problem}."
+        ) from None
     for name, must in (("participant", _PERSON), ("respondent", _RESPONDENT), ("code", _CODE)):
         if not must.fullmatch(found[name]):
-            raise AnswerError("unreadable", f"The {name} must be as the page writes it, got "
-                              f"{found[name][:80]!r}.")  # fmt: skip
+            given = found[name][:80]
+            raise AnswerError("unreadable", f"{name} must be as the page writes it, got {given!r}.")
     if found["kit"] != KIT:
         raise AnswerError("unreadable", f"kit must be {KIT}, got {found['kit']}.")
     if not 0 <= found["seconds"] < 10**8:
@@ -236,10 +238,10 @@ def collect(key: Key, given: Iterable[tuple[str, Any]]) -> Collected:
         reason = text = ""
         own = {(one.form, one.person), (one.form, one.respondent)}
         if own & known:
-            reason, text = "duplicate", f"{one.person} has filled in {one.form} before."
+            reason, text = "duplicate", f"{one.person} has already filled in {one.form}."
         elif one.failed_checks:
             reason = "failed attention check"
-            text = f"{one.failed_checks} of the checks of {one.form} failed."
+            text = f"{one.failed_checks} of the attention checks of {one.form} failed."
         known |= own
         if reason:
             left_out.append(LeftOut(name, reason, text, one.participant, one.form, one.code))
@@ -263,7 +265,7 @@ def read_files(paths: Sequence[Path]) -> list[tuple[str, Any]]:
         files += [file for file in inside if file not in files]
     if not files:
         raise UserStudyError(
-            f"Answers must be JSON files, folders of them, or {kept.FILE} of `oneword web`, got "
+            f"answers must be JSON files, folders of them, or {kept.FILE} of `oneword web`, got "
             "none."
         )
     found: list[tuple[str, Any]] = []
@@ -273,7 +275,7 @@ def read_files(paths: Sequence[Path]) -> list[tuple[str, Any]]:
                 rows = kept.rows(file, most=MAX_BYTES)
                 found += [(name, _of_row(name, text)) for name, text in rows]
                 continue
-            must = "Answers must be a JSON file that a page wrote"
+            must = "answers must be a JSON file written by a page"
             content: Any = read_json(file, most=MAX_BYTES, must=must, error=UserStudyError)
         except UserStudyError as problem:
             content = AnswerError("unreadable", str(problem))
@@ -286,4 +288,4 @@ def _of_row(name: str, text: str | None) -> Any:
     try:
         return parsed(text or "")
     except FormError as problem:
-        return AnswerError("unreadable", f"{name} must be JSON that a page sent ({problem}).")
+        return AnswerError("unreadable", f"{name} must be JSON sent by a page ({problem}).")

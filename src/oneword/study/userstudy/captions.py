@@ -51,7 +51,8 @@ def make(
     images = to_images(read_folder(folder, resolution=_SIDE_PX, masks=False).pixels)
     if len(images) < NUM_TRAINING:
         raise UserStudyError(
-            f"The folder must hold {NUM_TRAINING} pictures or more, got {len(images)} in {folder}."
+            f"The folder must contain {NUM_TRAINING} or more pictures, got {len(images)} in "
+            f"{folder}."
         )
     chosen = random.Random(seed).sample(images, NUM_TRAINING)
     html = pages.rendered(
@@ -126,13 +127,14 @@ def take(folder: Path, given: Sequence[tuple[str, Any]]) -> Path:
             for kind, own in examine(folder, content).items():
                 texts[kind] += own
         except (answers.AnswerError, descriptions.DescriptionError) as error:
-            raise UserStudyError(f"{name} cannot be used: {error}") from error
+            raise UserStudyError(f"Cannot use {name}: {error}") from error
         if content["respondent"] in respondents:
-            raise UserStudyError(f"{name} cannot be used: the same person's answers came before.")
+            raise UserStudyError(f"Cannot use {name} because the same person has already answered.")
         respondents.add(content["respondent"])
     whole = Descriptions(**{kind: tuple(own) for kind, own in texts.items()})
     if descriptions.read(folder) not in (None, whole):
         raise UserStudyError(
-            f"{folder / descriptions.FILE} holds other descriptions; delete it to write these."
+            f"Cannot overwrite {folder / descriptions.FILE} because it has other descriptions; "
+            "delete it first."
         )
     return descriptions.write(whole, folder)

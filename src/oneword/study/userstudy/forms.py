@@ -143,12 +143,13 @@ def write(key: Key, items: Sequence[Item], folder: Path, *, url: str | None = No
         if (folder / KEY).is_file():
             if load(folder).questionnaire != key.questionnaire:
                 raise UserStudyError(
-                    f"{folder} holds other forms, whose answers need their key; pass another "
-                    "--output-dir."
+                    f"Cannot write to {folder} because it has other forms, whose answers need "
+                    "their key; pass another --output-dir."
                 )
         elif any(path.suffix == ".html" and _is_form(path.stem) for path in visible(folder)):
             raise UserStudyError(
-                f"{folder} holds forms without their {KEY}; pass another --output-dir."
+                f"Cannot write to {folder} because it has forms without their {KEY}; pass another "
+                "--output-dir."
             )
         write_atomic(folder / KEY, (json.dumps(asdict(key), indent=1) + "\n").encode())
         write_atomic(folder / TASKS, _tasks(key, url).encode())
@@ -168,8 +169,8 @@ def plan(items: Sequence[Item], config: UserStudyConfig, consent: Sequence[str] 
     models = list(items[0].results)
     if config.per_form > len(items):
         raise UserStudyError(
-            f"per_form must be at most the {len(items)} different pages that {config.study} is "
-            f"enough for, got {config.per_form}."
+            f"per_form must be at most {len(items)}, the number of different pages that "
+            f"{config.study} can fill, got {config.per_form}."
         )
     rng = random.Random(config.seed)
     uses: Counter[int] = Counter()
@@ -242,8 +243,8 @@ def _other(items: Sequence[Item], page: Page, rng: random.Random) -> Item:
     found = [item for item in found if item.concept != page.concept] or found
     if not found:
         raise UserStudyError(
-            "A check of attention needs pictures of another text, got one text alone; ask for more "
-            "kinds of prompts, or pass --checks 0."
+            "Cannot make attention checks because there are pictures of only one text; ask for "
+            "more kinds of prompts, or pass --checks 0."
         )
     return rng.choice(found)
 
@@ -311,11 +312,11 @@ def arithmetic(key: Key) -> str:
                  for form in key.forms.values() for p in form if p.check is None}  # fmt: skip
     needed = math.ceil(PAPERS_RESPONSES / per_form)
     return (
-        f"{num} forms x {per_form} pages = {num * per_form} responses of each questionnaire, "
-        f"{2 * num * per_form} of both, if each form is filled in once; in each form "
-        f"{len(own) - per_form} more for attention. {len(different)} different pages, each shown "
-        f"about {num * per_form / len(different):.3g} times. The paper's {PAPERS_RESPONSES} "
-        f"responses of each take {needed} forms of {per_form}."
+        f"{num} forms x {per_form} pages = {num * per_form} responses per questionnaire, "
+        f"{2 * num * per_form} for both, if each form is filled in once. Each form has "
+        f"{len(own) - per_form} more pages as attention checks. {len(different)} different pages, "
+        f"each shown about {num * per_form / len(different):.3g} times. The paper's "
+        f"{PAPERS_RESPONSES} responses per questionnaire take {needed} forms of {per_form}."
     )
 
 
@@ -330,7 +331,7 @@ def load(folder: Path) -> Key:
     Raises:
         UserStudyError: there is none, or it is damaged.
     """
-    must = f"The folder must hold the {KEY} that `oneword userstudy make` wrote"
+    must = f"The folder must contain the {KEY} written by `oneword userstudy make`"
     path = folder / KEY
     found: dict[str, Any] = read_json(path, _KEY, most=_MAX_KEY, must=must, error=UserStudyError)
     models = sorted(found["models"])

@@ -80,14 +80,14 @@ def gather(
     drawn = list(dict.fromkeys(spec.setup for spec in jobs))
     if missing := [name for name in models if name not in drawn]:
         raise UserStudyError(
-            f"models must be setups whose pictures of prompts lie in {study}, got "
+            f"models must be setups with pictures of prompts in {study}, got "
             f"{', '.join(missing)}; there are {', '.join(drawn)}."
         )
     models = models or drawn
     if not 3 <= len(models) <= 9:
         raise UserStudyError(
             f"models must be 3 to 9 setups, got {len(models)} in {study} ({', '.join(models)}); "
-            "name some with --models, or add setups to the study."
+            "pass some with --models, or add setups to the study."
         )
     known = list(dict.fromkeys(spec.concept for spec in jobs))
     if unknown := [name for name in concepts if name not in known]:
@@ -108,8 +108,8 @@ def gather(
             found += _items(study, whole, kinds or KINDS)
     if not found:
         raise UserStudyError(
-            f"The models must have pictures of the same concept, seed and prompt, got none in "
-            f"{study} of {', '.join(models)}; go on with the study, or ask for others."
+            "The models must have pictures of the same concept, seed and prompt, got none in "
+            f"{study} of {', '.join(models)}; continue the study, or pass others."
         )
     return found
 
@@ -118,7 +118,7 @@ def _jobs(study: Path) -> dict[Spec, _Job]:
     """The jobs that have drawn a prompt's pictures, and still have them."""
     if not (study / "study.json").is_file():
         raise UserStudyError(
-            f"study must be a folder that `oneword study` wrote, got {study}; pass it with --study."
+            f"study must be a folder written by `oneword study`, got {study}; pass it with --study."
         )
     found: dict[Spec, _Job] = {}
     for path in sorted((study / "jobs").glob("*.jsonl")):
@@ -132,8 +132,8 @@ def _jobs(study: Path) -> dict[Spec, _Job]:
             found[spec] = _Job(spec, {kind: first[kind] for kind in kinds})
     if not found:
         raise UserStudyError(
-            f"study must hold pictures, got none in {study / 'pictures'}; rows that were taken in "
-            "come without them: run the study itself."
+            f"study must contain pictures, got none in {study / 'pictures'}; imported rows have "
+            "none: run the study itself."
         )
     return found
 
@@ -191,6 +191,6 @@ def _training(study: Path, jobs: Mapping[str, _Job], side_px: int) -> list[bytes
         return [jpeg_bytes(image, QUALITY) for image in to_images(pixels)]
     spec = next(iter(jobs.values())).spec
     raise UserStudyError(
-        f"The training pictures of {spec.concept} cannot be found, because none of "
-        f"{', '.join(jobs)} was trained in {study}; take a setup that learns among the models."
+        f"Cannot find the training pictures of {spec.concept} because none of {', '.join(jobs)} "
+        f"was trained in {study}; add a setup that learns to the models."
     )

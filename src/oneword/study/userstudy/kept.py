@@ -56,16 +56,15 @@ def put(path: Path, *, form: str, person: str, respondent: str, content: str) ->
                 return False
             if found:
                 raise TwiceError(
-                    f"{person} has filled in {form} before: the first answers are kept, and no "
-                    "others are taken."
+                    f"{person} has already filled in {form}: the first answers are kept."
                 )
             counted = kept.execute("SELECT count(*) FROM answer WHERE form = ?", row[:1])
             if counted.fetchone()[0] >= MOST:
-                raise TwiceError(f"{form} takes {MOST} answers, and has them; no more are taken.")
+                raise TwiceError(f"{form} already has its {MOST} answers; no more are accepted.")
             kept.execute("INSERT INTO answer VALUES (?, ?, ?, ?)", row)
             kept.commit()
     except sqlite3.Error as error:
-        raise UserStudyError(f"{path.name} cannot be written because {error}.") from error
+        raise UserStudyError(f"Cannot write {path.name} because {error}.") from error
     return True
 
 
@@ -97,7 +96,7 @@ def rows(path: Path, *, most: int) -> list[tuple[str, str | None]]:
             ).fetchall()  # fmt: skip
     except sqlite3.Error as error:
         raise UserStudyError(
-            f"Answers must be a file that `oneword web` wrote, got {path} ({error})."
+            f"answers must be a file written by `oneword web`, got {path} ({error})."
         ) from error
     return [
         (f"{form}-{respondent}.json", content if isinstance(content, str) else None)

@@ -63,8 +63,8 @@ def served(html: str) -> str:
     """
     if any(html.count(once) != 1 for once in _SERVED):
         raise UserStudyError(
-            "The form must be a page of this version to be served, got another; write it anew with "
-            "oneword userstudy, or hand it out as a file."
+            "Cannot serve this form because another version wrote it; write it again with oneword "
+            "userstudy, or hand it out as a file."
         )
     for once, instead in _SERVED.items():
         html = html.replace(once, instead.replace("{send}", _SEND))
@@ -83,7 +83,7 @@ def consent_text(path: Path | None) -> list[str]:
     text = read_text(path, most=_MAX_CONSENT, must=must, error=UserStudyError)
     found = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
     if not found:
-        raise UserStudyError(f"The consent must hold text, got none in {path}.")
+        raise UserStudyError(f"The consent must contain text, got none in {path}.")
     return found
 
 

@@ -50,7 +50,7 @@ def write(key: Key, collected: Collected, folder: Path, *, command: str) -> dict
     if not collected.responses:
         counts = ", ".join(f"{num} {why}" for why, num in collected.counts.items())
         first = f" The first: {collected.left_out[0].text}" if collected.left_out else ""
-        raise UserStudyError(f"There must be answers that count, got none ({counts}).{first}")
+        raise UserStudyError(f"Cannot write a report because no answers count ({counts}).{first}")
     found = results.outcomes(collected.responses, key.models)
     check_writable(folder)
     numbers: dict[str, Any] = {

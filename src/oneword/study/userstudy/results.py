@@ -123,7 +123,7 @@ def _stats() -> Any:
         from scipy import stats
     except ImportError as error:
         raise UserStudyError(
-            "The tests need scipy, which is not installed; run: pip install 'oneword[study]'."
+            "Cannot run the tests because scipy is not installed; pip install 'oneword[study]'."
         ) from error
     return stats
 

@@ -149,14 +149,13 @@ class Encoder:
             return
         if about.model == backbone.name:
             raise EncoderError(
-                f"The encoder must be of this version of {backbone.name}, got one that was trained "
-                "on another version of it, whose words differ; train it again with oneword encoder "
-                "train."
+                "Cannot use this encoder because it was trained on another version of "
+                f"{backbone.name}; train it again with oneword encoder train."
             )
         raise EncoderError(
-            f"The encoder must be of the model that learns, {backbone.name} ({backbone.family}), "
-            f"got one that was trained on {about.model} ({about.family}); use it with that model, "
-            "or train one with oneword encoder train."
+            f"Cannot use this encoder with {backbone.name} ({backbone.family}) because it was "
+            f"trained on {about.model} ({about.family}); use it with that model, or train one "
+            "with oneword encoder train."
         )
 
     @torch.no_grad()
@@ -175,16 +174,13 @@ class Encoder:
                 training.
         """
         if not sum(map(len, pictures)):
-            raise EncoderError(
-                "An encoder must be given one or more pictures of a thing, got none."
-            )
+            raise EncoderError("The encoder needs one or more pictures of a thing, got none.")
         tower = tower_of(backbone, self.about.guide, allow_same_clip=self.about.allow_same_clip)
         if not _sees_alike(tower(probe(backbone))[0], self.probe):
             what = "autoencoder" if self.about.guide == LATENTS else "guide"
             raise EncoderError(
-                f"The {what} must be the one that the encoder was trained with, got another, which "
-                "sees the same picture otherwise; train the encoder again with oneword encoder "
-                "train."
+                f"Cannot use this encoder because it was trained with another {what}, which sees "
+                "the same picture differently; train the encoder again with oneword encoder train."
             )
         features = torch.cat([tower(own) for own in pictures if len(own)])[None]
         found = self.network(features, torch.ones(features.shape[:2], dtype=torch.bool))

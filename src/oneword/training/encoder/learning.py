@@ -206,8 +206,8 @@ class Training:
             standing.setbacks += 1
             if standing.setbacks >= _SETBACKS:
                 raise EncoderError(
-                    f"The gradients must be finite, got {_SETBACKS} steps without, up to step "
-                    f"{standing.step}; lower --learning-rate, or pass --dtype fp32."
+                    f"Training stopped at step {standing.step} because the gradients were not "
+                    f"finite in {_SETBACKS} steps; lower --learning-rate, or pass --dtype fp32."
                 )
         standing.step += 1
 
@@ -305,8 +305,8 @@ class Training:
             self.network.load_state_dict(below(tensors, "network/"))
         except RuntimeError as error:
             raise EncoderError(
-                "The saved state must be of an encoder of these sizes, got another; pass another "
-                "--output-dir."
+                "Cannot resume because the saved state is of an encoder with other sizes; pass "
+                "another --output-dir."
             ) from error
         for index, parameter in enumerate(self.network.parameters()):
             own = below(tensors, f"optimiser/{index}/")

@@ -90,9 +90,8 @@ def gathered(
         pixels = thing.pixels
         if len(pixels) < 2:
             raise EncoderError(
-                "Each thing must have two or more pictures, since the one that is denoised is left "
-                f"out of the set that is encoded, got {len(pixels)} of {thing.name}; add some, or "
-                "take it away."
+                f"Cannot train on {thing.name} with {len(pixels)} pictures because a thing needs "
+                "two or more: one is denoised, the others are encoded; add some, or remove it."
             )
         digest.update(pixels.contiguous().numpy().tobytes())
         views = torch.cat([pixels, pixels.flip(-1)] if random_flip else [pixels])

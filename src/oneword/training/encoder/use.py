@@ -27,22 +27,22 @@ def encoder_for(backbone: Backbone, config: ResolvedConfig) -> Encoder:
         file = weights.encoder_file(backbone.name, config.num_vectors)
     if file is None:
         raise EncoderError(
-            f"An encoder must be named for {backbone.name}, since none with {config.num_vectors} "
-            f"or fewer rows comes with it; train one with oneword encoder train --model "
+            f"Cannot find an encoder for {backbone.name} with {config.num_vectors} or fewer "
+            "vectors because none comes with it; train one with oneword encoder train --model "
             f"{backbone.name}, and pass --encoder."
         )
     found = load(Path(file))  # a study's arm names it in words
     found.check(backbone)
     if config.learnable_property not in found.about.learns:
         raise EncoderError(
-            f"The encoder must have learned what the word is to be, {config.learnable_property}, "
-            f"got one of {' and '.join(found.about.learns)} alone; train one with "
+            f"The encoder must be trained for learnable_property {config.learnable_property}, got "
+            f"one for {' and '.join(found.about.learns)} only; train one with "
             f"--learnable-property {config.learnable_property}."
         )
     if found.num_vectors > config.num_vectors:
         raise EncoderError(
-            f"The new word must have as many vectors as the encoder gives, {found.num_vectors}, or "
-            f"more, got {config.num_vectors}; pass --num-vectors {found.num_vectors}."
+            f"num_vectors must be at least the encoder's number of vectors, {found.num_vectors}, "
+            f"got {config.num_vectors}; pass --num-vectors {found.num_vectors}."
         )
     return found
 

@@ -24,9 +24,9 @@ def text_of(job: Job, config: ResolvedConfig) -> str:
     """
     if job.descriptions is None:
         raise JobError(
-            f"The setup {config.setup} needs descriptions of the thing in {descriptions.FILE} "
-            f"beside the pictures ({descriptions.COUNT} short and {descriptions.COUNT} long ones), "
-            f"got none for job {job.name!r}."
+            f"Cannot use the setup {config.setup} for job {job.name!r} because it has no "
+            f"{descriptions.FILE} next to the pictures; write one with {descriptions.COUNT} short "
+            f"and {descriptions.COUNT} long descriptions of the thing."
         )
     kind = str(config.form).removeprefix("captions-")
     texts: tuple[str, ...] = getattr(job.descriptions, kind)
@@ -44,8 +44,8 @@ def rows(backbone: Backbone, job: Job, config: ResolvedConfig) -> dict[str, Tens
     counts = {name: len(many) for name, many in found.items()}
     if len(set(counts.values())) > 1:
         raise JobError(
-            f"A description can stand for a word only where all text encoders cut it into as many "
-            f"tokens, got {counts} for {text!r}; put the text itself into the prompt."
+            f"Cannot use {text!r} in place of a word because the text encoders split it into "
+            f"different numbers of tokens ({counts}); put the text itself into the prompt."
         )
     return found
 

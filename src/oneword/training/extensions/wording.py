@@ -81,9 +81,9 @@ def check(name: str, sentences: Iterable[str], config: ResolvedConfig) -> None:
     ):
         if not works:
             raise JobError(
-                f"{option} must go with captions that have tags between commas"
-                f"{' after the first keep_tokens' if config.keep_tokens else ''}, got none in job "
-                f"{name!r}; leave it out."
+                f"Cannot use {option} in job {name!r} because its captions have no tags between "
+                f"commas{' after the first keep_tokens' if config.keep_tokens else ''}; leave it "
+                "out."
             )
 
 

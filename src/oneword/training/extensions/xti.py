@@ -26,8 +26,9 @@ def num_layers(backbone: Backbone, job: Job) -> int:
     found = getattr(backbone, "num_cross_attentions", 0)
     if not found:
         raise JobError(
-            f"Job {job.name!r} needs a denoiser with cross-attention layers (Stable Diffusion 1 "
-            f"and 2, SDXL, latent diffusion), got {backbone.family}; use another --setup."
+            f"Cannot train job {job.name!r} with this setup because the denoiser of "
+            f"{backbone.family} has no cross-attention layers (Stable Diffusion 1 and 2, SDXL and "
+            "latent diffusion do); use another --setup."
         )
     return found
 

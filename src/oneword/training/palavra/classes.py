@@ -132,8 +132,8 @@ def of_folder(
     }
     if len(places) < 2:
         raise PalavraError(
-            "The training data must be a folder with a folder of pictures for each of two or more "
-            f"classes, got {len(places)} such in {folder}."
+            "The training data must be a folder with two or more subfolders of pictures, one per "
+            f"class, got {len(places)} in {folder}."
         )
     more = _further_words(words_file, places)
     found = _Gathering(reader)
@@ -142,7 +142,7 @@ def of_folder(
         paths, _ = picture_files(place)
         if len(paths) < 2:
             raise PalavraError(
-                f"A class must have two pictures or more, one of which is held back for the test, "
+                "A class must have two or more pictures because one is held back for the test, "
                 f"got {len(paths)} in {place}."
             )
         told = captions_of(place, paths)[:num_pictures]
@@ -158,7 +158,7 @@ def of_folder(
 def _further_words(path: Path | None, known: Mapping[str, Path]) -> dict[str, list[str]]:
     if path is None:
         return {}
-    must = "The further words must be lists of texts by class"
+    must = "words_file must contain lists of texts by class"
     more = read_json(path, {str: [str]}, must=must, error=PalavraError)
     strange = sorted(more.keys() - known.keys())
     if strange:

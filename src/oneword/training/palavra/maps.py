@@ -143,7 +143,7 @@ class Maps:
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:300]
                 raise PalavraError(
-                    f"The maps must be whole and of this CLIP's sizes, got: {reason}"
+                    f"The maps must be complete and of this CLIP's sizes, got: {reason}"
                 ) from error
         self._ready(device)
         for name, optimizer in self.optimizers.items():
@@ -164,7 +164,7 @@ class Maps:
                     n: t.clone() if n == "step" else t.to(device, copy=True) for n, t in own.items()
                 }
         if rest:
-            raise PalavraError(f"The maps must hold nothing else, got {min(rest)}.")
+            raise PalavraError(f"The maps must contain nothing else, got {min(rest)}.")
         return self
 
     def _ready(self, device: torch.device) -> Maps:

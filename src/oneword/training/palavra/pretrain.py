@@ -120,8 +120,8 @@ def _step(
     found = {name: float(value.detach()) for name, value in told.items()}
     if not all(map(math.isfinite, found.values())):
         raise PalavraError(
-            f"The maps' loss must be a number, got {found['loss']} in epoch {maps.epochs + 1}; "
-            "learn at a lower --learning-rate."
+            f"Training stopped because the maps' loss is not a number ({found['loss']}) in epoch "
+            f"{maps.epochs + 1}; lower --learning-rate."
         )
     return found
 

@@ -48,7 +48,7 @@ def begun(maps: Maps, sets: Sequence[Tensor], device: torch.device) -> Learning:
         PalavraError: a set is empty.
     """
     if not sets or not all(len(one) for one in sets):
-        raise PalavraError("A word must be learned from one picture or more, got none.")
+        raise PalavraError("A word must be learned from one or more pictures, got none.")
     rows = [maps.to_word(F.normalize(one.to(device), dim=-1)[None])[0] for one in sets]
     return Learning(rows=torch.stack(rows))
 
@@ -137,8 +137,8 @@ def learn(
         value = float(loss.detach())
         if not math.isfinite(value):
             raise PalavraError(
-                f"The word's loss must be a number, got {value} in step {words.step + 1}; learn at "
-                "a lower --learning-rate."
+                f"Training stopped because the word's loss is not a number ({value}) in step "
+                f"{words.step + 1}; lower --learning-rate."
             )
         loss.backward()
         adam.step()

@@ -53,8 +53,8 @@ def check_weights(backbone: Backbone, config: ResolvedConfig) -> None:
     those = _attention(denoiser) if weights == "lora" else _tuned(denoiser, part, config)
     if next(those, None) is None:
         raise JobError(
-            f"The denoiser of {backbone.name} must have weights to tune as {weights!r}, got none; "
-            "choose other --tuned-weights."
+            f"The denoiser of {backbone.name} must have weights to train as {weights!r}, got "
+            "none; choose other --tuned-weights."
         )
 
 

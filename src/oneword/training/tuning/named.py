@@ -57,8 +57,8 @@ def rare_word(backbone: Backbone) -> str:
         if short and all(v.is_word(word) for v in vocabularies):
             return word
     raise JobError(
-        f"The vocabulary of {backbone.name} must hold a rare word of two or three letters, got "
-        "none; pass --rare-token."
+        f"Cannot choose a rare token because the vocabulary of {backbone.name} has no rare word "
+        "of two or three letters; pass --rare-token."
     )
 
 

@@ -77,7 +77,7 @@ def invert(
         losses=start.losses,
         messages=messages,
     )
-    record.say("The word stays as it is from here on; the denoiser's weights are tuned.")
+    record.say("The word is fixed from now on; next, the denoiser's weights are trained.")
     return tune(
         batches,
         config,
@@ -93,8 +93,8 @@ def invert(
 def _start(backbone: Backbone, word: Concept, first: Result | None) -> Start:
     if word.kind != ROWS or word.deltas:
         raise JobError(
-            "Pivotal tuning must be given a word of rows and nothing else, got "
-            f"{word.placeholder_token!r} of kind {word.kind} with {len(word.deltas)} weight deltas."
+            f"Pivotal tuning needs a word of plain embeddings, got {word.placeholder_token!r} of "
+            f"kind {word.kind} with {len(word.deltas)} weight deltas."
         )
     fitted = word.fitted({name: v.dim for name, v in backbone.vocabularies.items()})
     kept = {"word_sha256": fitted.sha256()}

@@ -25,8 +25,8 @@ def class_prompt(config: ResolvedConfig, noun: str | None) -> str:
         return config.tuning.class_prompt
     if noun is None:
         raise JobError(
-            "Prior preservation must know the class of the thing, got neither a class prompt nor "
-            "an initializer token; pass --class-prompt 'a photo of a dog', or --initializer-token."
+            "Cannot use prior preservation without the class of the thing; pass --class-prompt 'a "
+            "photo of a dog', or --initializer-token."
         )
     template = "a photo of a {}" if config.learnable_property == "object" else "in the style of {}"
     return fill(template, noun)

@@ -69,8 +69,8 @@ def check(backbone: Backbone, config: ResolvedConfig) -> None:
         class_prompt(config, None)
     if config.form != "rows":
         raise JobError(
-            f"The setup {config.setup} must have a word of rows, got the form {config.form!r}; "
-            "leave --form out."
+            f"Cannot use form {config.form!r} with setup {config.setup} because it needs a word "
+            "of plain embeddings; leave out --form."
         )
     if config.tuning.rare_token is not None:
         for vocabulary in backbone.vocabularies.values():
@@ -92,8 +92,8 @@ def batches_of(backbone: Backbone, job: Job) -> Batches:
 def _check_fit(setup: str, in_buckets: bool) -> None:
     if in_buckets:
         raise JobError(
-            f"The setup {setup}, which changes weights, must have pictures of one size, got "
-            "buckets; take --fit crop, squash or pad."
+            f"Cannot use fit buckets with setup {setup} because setups that change the model's "
+            "weights need pictures of one size; use --fit crop, squash or pad."
         )
 
 
@@ -339,9 +339,10 @@ class _Tuner:
         record = self.record
         if record.is_fruitless:
             return "nothing-learned", (
-                f"after {record.max_steps} steps of tuning the loss on the fixed batch has not "
-                f"fallen: {record.best_loss:.5g} at best, {record.first_loss:.5g} before. Try "
-                f"another --tuning-learning-rate (now {self.tuning.tuning_learning_rate:.3g})."
+                f"the loss on the fixed batch has not fallen after {record.max_steps} steps of "
+                f"training weights: {record.best_loss:.5g} at best, {record.first_loss:.5g} "
+                "before. Try another --tuning-learning-rate (now "
+                f"{self.tuning.tuning_learning_rate:.3g})."
             )
         return "finished", ""
 
