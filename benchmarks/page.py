@@ -81,7 +81,7 @@ def main() -> None:
     for what, times in found.items():
         middle, least, most = (1000 * f(times) for f in (statistics.median, min, max))
         print(f"| {what} | {middle:.0f} | {least:.0f} to {most:.0f} |")
-    record(arguments.json, seconds=found)
+    record(arguments.json, model=None, seconds=found)
 
 
 def _run(pictures: Path, folder: Path, model: ModelConfig, steps: int) -> TrainConfig:
