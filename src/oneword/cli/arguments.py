@@ -205,6 +205,8 @@ class StudyArguments(StudyConfig):
     """Evaluation prompts; unset: microworld on the embedded models, paper elsewhere."""
     dry_run: bool = False
     """Print the plan and its cost, from a timing of a few steps and pictures, and stop."""
+    card_tflops: float = 300.0
+    """Rate at which the hours of a GPU are reckoned on a machine without one, TFLOP/s: about a third of what an H100 does at most in bf16."""
     rows: Path | None = None
     """Take the rows of this results.jsonl (or .gz) in as done jobs first: the report of kept rows, or a study that goes on from them."""
     report: bool = False
@@ -215,6 +217,12 @@ class StudyArguments(StudyConfig):
     """Folder for the figures and rows of --markdown; unset: beside the page, with its name."""
     json: Path | None = None
     """File for the plan, or for the results in short."""
+
+    def __post_init__(self) -> None:
+        StudyConfig.__post_init__(self)
+        require(
+            self.card_tflops > 0, f"card_tflops must be greater than 0, got {self.card_tflops}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,7 +185,7 @@ class StudyConfig:
     set_sizes: tuple[int, ...] = ()
     """Also learn from so many pictures, with the setup one-word: 1 2 3 5 10 15 25 in the paper."""
     set_size_concepts: tuple[str, ...] = ()
-    """Concepts of that sweep; none: the first of the study."""
+    """Concepts of that sweep, or all; none: the first of the study."""
     guidance_scales: tuple[float, ...] = ()
     """Also draw with these guidance scales."""
     guidance_setups: tuple[str, ...] = ("one-word", "pivotal", "bipartite")
