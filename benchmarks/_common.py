@@ -18,9 +18,11 @@ import torch
 from oneword._files import write_json_atomic
 from oneword.microworld import weights
 from oneword.microworld.making import models
+from oneword.microworld.making.models import SIZES
 from oneword.runs.folder import versions
 
 
+ROOT = Path(__file__).parents[1]
 Architecture = Literal["microworld", "sd15", "sdxl", "ldm"]
 
 
@@ -31,12 +33,54 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
-def record(path: Path | None, **numbers: Any) -> None:
-    """Write the numbers with the command, the machine and the versions that gave them."""
+def commit() -> str | None:
+    """This checkout's commit, "-dirty" where tracked files differ; ``None`` without git."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def weights_of(*names: str | None) -> dict[str, str]:
+    """The landed versions of those of the names that are embedded models."""
+    return {name: weights.version(name) for name in names if name in SIZES}
+
+
+def record(path: Path | None, *, model: str | None, **numbers: Any) -> None:
+    """Write the numbers with the command, commit, machine, versions and weights that gave them.
+
+    Args:
+        path: ``None``: nothing is written.
+        model: Whose weights the numbers depend on; ``None`` for times and the like.
+        numbers: What was measured.
+    """
     if path is None:
         return
-    facts = {"command": sys.argv, "machine": machine(), "versions": versions()}
+    facts = {
+        "command": sys.argv,
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "weights": weights_of(model),
+    }
     write_json_atomic(path, facts | numbers)
+
+
+def recorded(path: Path | None, *, model: str | None) -> dict[str, Any]:
+    """What a file of ``record`` holds, to go on from it; empty where there is none.
+
+    Files that were written before versions of weights were noted are taken as they are. Other
+    weights end the program: rows of two models would stand in one table.
+    """
+    if path is None or not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    known, landed = found.get("weights"), weights_of(model)
+    if known is not None and known != landed:
+        sys.exit(
+            f"Cannot go on from {path} because its numbers are of the weights {known} and those "
+            f"here are {landed}; name another file, or remove this one."
+        )
+    return found
 
 
 def pipeline_folder(name: Architecture, models_dir: Path) -> Path:

@@ -83,7 +83,11 @@ def main() -> None:
                         found[way, state].append(seconds)
                         print(f"{way}, {state}: {seconds:.1f} s", file=sys.stderr)
     print(_table(arguments, found))
-    record(arguments.json, seconds={f"{way}, {state}": s for (way, state), s in found.items()})
+    record(
+        arguments.json,
+        model=None,
+        seconds={f"{way}, {state}": s for (way, state), s in found.items()},
+    )
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from _common import record
 
-from oneword._files import write_json_atomic
 from oneword.concepts import formats
 from oneword.config.model import ModelConfig
 from oneword.evaluation import world
@@ -115,8 +115,7 @@ def main() -> None:
         f"{arguments.num_images} kept of each, seeds from {arguments.seed}, read by the oracle; "
         "shares with 95 % intervals (Wilson)."
     )
-    if arguments.json is not None:
-        write_json_atomic(arguments.json, counts)
+    record(arguments.json, model="microworld", counts=counts)
 
 
 def _share(hits: int, num: int) -> str:

@@ -366,7 +366,7 @@ def main() -> int:
                 row = {"tool": name, "commit": commit(Path(checkout))} | line
                 table.append(row)
                 print("  ".join(str(value) for value in row.values()), flush=True)
-    record(arguments.json, table=table)
+    record(arguments.json, model=None, table=table)
     return int(any(row["answer"].startswith(("refused", "other")) for row in table))
 
 

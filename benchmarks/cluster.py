@@ -97,7 +97,7 @@ def main() -> None:
         f"all rows were bit-equal to the undisturbed ones in {equal} (farthest apart: "
         f"{max((k['rows_apart'] for k in kills), default=0.0):.1e})."
     )
-    record(arguments.json, times=times, kills=kills)
+    record(arguments.json, model=None, times=times, kills=kills)
 
 
 def _draw(folder: Path, num: int) -> None:

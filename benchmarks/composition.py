@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from _common import record
 
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import write_atomic
 from oneword._typing import Pixels
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import SamplingConfig
@@ -109,8 +110,7 @@ def main() -> None:
                 if arguments.sheets is not None:
                     path = arguments.sheets / f"{method.replace(' ', '-')}-{relation}-{seed}.png"
                     save_png(contact_sheet(pixels), path)
-    if arguments.json is not None:
-        write_json_atomic(arguments.json, {"num": num, "counts": counts})
+    record(arguments.json, model="microworld", num=num, counts=counts)
     text = _table(arguments, counts, num)
     print(text)
     if arguments.markdown is not None:

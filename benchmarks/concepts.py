@@ -21,7 +21,6 @@ import _briefly  # noqa: F401  (before torch)
 # isort: split
 
 import dataclasses
-import json
 import math
 import multiprocessing
 import shlex
@@ -36,8 +35,9 @@ from typing import Any
 
 import torch
 import tyro
+from _common import record, recorded
 
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -128,15 +128,13 @@ def main() -> None:
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []  # of other seeds and concepts: they stay in the file
-    if arguments.json is not None and arguments.json.exists():
-        text = arguments.json.read_text(encoding="utf-8")
-        for run in json.loads(text, object_hook=_with_nan):
-            if run.get("world", FIRST_WORLD) != version:
-                raise SystemExit(
-                    f"{arguments.json} holds rows of another world than the model's, {version}; "
-                    "pass another file as --json."
-                )
-            (runs if (run["seed"], run["concept"]) in pairs else others).append(run)
+    for run in _with_nan(recorded(arguments.json, model="microworld").get("runs", [])):
+        if run.get("world", FIRST_WORLD) != version:
+            raise SystemExit(
+                f"{arguments.json} holds rows of another world than the model's, {version}; "
+                "pass another file as --json."
+            )
+        (runs if (run["seed"], run["concept"]) in pairs else others).append(run)
     done = {(run["seed"], run["concept"]) for run in runs}
     waiting = [pair for pair in pairs if pair not in done]
     parts = [waiting[i : i + arguments.slots] for i in range(0, len(waiting), arguments.slots)]
@@ -155,8 +153,7 @@ def main() -> None:
                     f"{run['reached']:.2f}, {run['steps']} steps; {left / 60:.0f} min left",
                     file=sys.stderr,
                 )
-            if arguments.json is not None:
-                write_json_atomic(arguments.json, others + runs)
+            record(arguments.json, model="microworld", runs=others + runs)
     text = _table(arguments, runs)
     print(text)
     if arguments.markdown is not None:
@@ -164,9 +161,13 @@ def main() -> None:
         write_atomic(arguments.markdown, f"{_TITLE}\n{command}\n{text}".encode())
 
 
-def _with_nan(found: dict[str, Any]) -> dict[str, Any]:
+def _with_nan(found: Any) -> Any:
     """JSON has no NaN; null stands for it."""
-    return {key: math.nan if value is None else value for key, value in found.items()}
+    if isinstance(found, dict):
+        return {key: _with_nan(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_with_nan(value) for value in found]
+    return math.nan if found is None else found
 
 
 def _learn_and_score(

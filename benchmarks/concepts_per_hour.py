@@ -105,7 +105,7 @@ def main() -> None:
             f"{ratio.half_width:.2f} | {hour:.0f} | {apart:.1e} |"
         )
     cells = {str(s): [[t.caching_s, t.sample_s] for t in found] for s, found in times.items()}
-    record(arguments.json, loading_s=loading_s, times=cells)
+    record(arguments.json, model=None, loading_s=loading_s, times=cells)
 
 
 def _run(backbone: Backbone, arguments: Arguments, slots: int) -> tuple[_Time, torch.Tensor]:

@@ -26,8 +26,9 @@ from typing import Any, get_args
 import numpy as np
 import torch
 import tyro
+from _common import record
 
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import write_atomic
 from oneword._typing import Masks, Pixels
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
@@ -167,10 +168,8 @@ def main() -> None:
     num = arguments.num_images * len(found)
     text = _tables(arguments, hits, num, decibels, seconds) + _whole_table(whole)
     print(text)
-    if arguments.json is not None:
-        numbers: dict[str, Any] = {"num": num, "hits": hits, "dB": decibels, "seconds": seconds}
-        numbers["whole"] = whole
-        write_json_atomic(arguments.json, numbers)
+    numbers: dict[str, Any] = {"num": num, "hits": hits, "dB": decibels, "seconds": seconds}
+    record(arguments.json, model="microworld", **numbers, whole=whole)
     if arguments.markdown is not None:
         write_atomic(arguments.markdown, text.encode())
     if arguments.sheet is not None:

@@ -26,9 +26,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 import tyro
+from _common import record
 from torch import Tensor
 
-from oneword._files import write_json_atomic
 from oneword._typing import Pixels
 from oneword.config.baselines import ClipDiffusionConfig
 from oneword.config.inversion import InversionConfig
@@ -130,8 +130,7 @@ def main() -> None:
         "adversarial": _adversarial, "scales": _scales, "figure5": _figure5,
     }  # fmt: skip
     found, pixels = parts[arguments.part](bench)
-    if arguments.json is not None:
-        write_json_atomic(arguments.json, found)
+    record(arguments.json, model=arguments.model, found=found)
     if arguments.sheet is not None:
         save_png(contact_sheet(pixels, columns=arguments.num_prompts), arguments.sheet)
 

@@ -380,7 +380,7 @@ def main() -> int:
     peak = max(row.get("peak_mb", 0) for row in rows)
     print(f"{len(rows)} inputs, {len(faults)} faults; at most {slowest:.1f} s of processor time")
     print(f"and {peak} MB above the loaded libraries")
-    record(arguments.json, rows=rows)
+    record(arguments.json, model=None, rows=rows)
     return int(bool(faults))
 
 

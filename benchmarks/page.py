@@ -85,7 +85,9 @@ def main() -> None:
     print(f"The page is open after {_told(opened)}.\n\n| | idle | a word learns |\n|---|---|---|")
     for kind in _KINDS:
         print(f"| {kind} | {_told(idle[kind])} | {_told(busy[kind])} |")
-    record(arguments.json, seconds={"opened": opened, "idle": idle, "a word learns": busy})
+    record(
+        arguments.json, model=None, seconds={"opened": opened, "idle": idle, "a word learns": busy}
+    )
 
 
 def _told(times: list[float]) -> str:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from _common import record
 
-from oneword._files import write_json_atomic
 from oneword.concepts.concept import Concept
 from oneword.config.palavra import Mode, PalavraTrainConfig
 from oneword.evaluation.metrics import mean_interval
@@ -141,8 +141,7 @@ def main(asked: Arguments) -> None:
         mean = mean_interval(gains)
         found[f"{name} over {base}"] = {"value": mean.value, "half_width": mean.half_width}
         print(f"{name} over {base}: {mean}")
-    if asked.json is not None:
-        write_json_atomic(asked.json, found)
+    record(asked.json, model=asked.model, **found)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 
 import tyro
+from _common import record
 
-from oneword._files import write_atomic, write_json_atomic
+from oneword._files import write_atomic
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -136,8 +137,7 @@ def main(arguments: Arguments) -> None:
             "drift": moved,
         }
         print("\n".join(lines), flush=True)
-    if arguments.json is not None:
-        write_json_atomic(arguments.json, numbers)
+    record(arguments.json, model=arguments.model, concepts=numbers)
     if arguments.markdown is not None:
         write_atomic(arguments.markdown, "\n".join(["# Pivotal tuning", "", *lines]).encode())
 

@@ -101,6 +101,7 @@ def main() -> None:
     )
     record(
         arguments.json,
+        model=None,
         operations={"text": text_ops, "denoiser": denoiser_ops},
         ceiling=ceiling,
         bare_s=bare,

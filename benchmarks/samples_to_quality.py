@@ -26,7 +26,6 @@ import _briefly  # noqa: F401  (before torch)
 # isort: split
 
 import dataclasses
-import json
 import math
 import multiprocessing
 import sys
@@ -43,7 +42,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from _common import record
+from _common import record, recorded
 from torch import Tensor
 
 from oneword.concepts.concept import Concept
@@ -213,7 +212,7 @@ def main() -> None:
             count += len(found)
             left = (time.monotonic() - started) / count * (len(waiting) - count)
             print(f"{count} of {len(waiting)} runs, {left / 60:.0f} min left", file=sys.stderr)
-            record(arguments.json, settings=_settings(arguments), runs=runs)
+            record(arguments.json, model=arguments.model, settings=_settings(arguments), runs=runs)
     wanted = [
         run
         for run in runs
@@ -243,14 +242,13 @@ def _settings(arguments: Arguments) -> dict[str, Any]:
 
 def _known(arguments: Arguments) -> list[dict[str, Any]]:
     """Runs that the file holds."""
-    path = arguments.json
-    if path is None or not path.exists():
+    found = recorded(arguments.json, model=arguments.model)
+    if not found:
         return []
-    found = json.loads(path.read_text(encoding="utf-8"))
     if found["settings"] != _settings(arguments):
         sys.exit(
-            f"{path} must hold runs of the same settings, got {found['settings']} there and "
-            f"{_settings(arguments)} here; name another file, or pass the same ones."
+            f"{arguments.json} must hold runs of the same settings, got {found['settings']} there "
+            f"and {_settings(arguments)} here; name another file, or pass the same ones."
         )
     return found["runs"]
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from _common import record
+from _common import record, recorded
 
 from oneword._devices import pick_device
 from oneword.config.vqgan_clip import VQGANCLIPConfig, VQGANPreset
@@ -83,10 +83,8 @@ def main() -> None:
     vq = quantised.embedded("microworld", device)
     guide = Guide.load(None, "microworld", device=device)
     oracle = weights.load_oracle()
-    others = {(r["concept"], r["seed"]): r for r in json.loads(arguments.rows.read_text())}
-    runs: list[dict[str, Any]] = []
-    if arguments.json is not None and arguments.json.exists():
-        runs = json.loads(arguments.json.read_text())["runs"]
+    others = {(r["concept"], r["seed"]): r for r in json.loads(arguments.rows.read_text())["runs"]}
+    runs = recorded(arguments.json, model="microworld").get("runs", [])
     done = {(run["concept"], run["seed"], run["share"]) for run in runs}
     waiting = [
         (name, seed, share)
@@ -125,8 +123,8 @@ def main() -> None:
         left = (time.monotonic() - started) / number * (len(waiting) - number)
         print(f"{name} seed {seed} share {share}: seen {seen:.0%}; {left / 60:.0f} min left",
               file=sys.stderr)  # fmt: skip
-        if arguments.json is not None:
-            record(arguments.json, runs=runs, settings=dataclasses.asdict(config.constants(size)))
+        constants = dataclasses.asdict(config.constants(size))
+        record(arguments.json, model="microworld", runs=runs, settings=constants)
     for share in arguments.shares:
         print(verdict([run for run in runs if run["share"] == share], share))
 

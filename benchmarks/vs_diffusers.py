@@ -129,7 +129,7 @@ def main() -> None:
                 print(f"{trainer} {repeat + 1}/{arguments.repeats}: {times[-1]}", file=sys.stderr)
     print(_table(arguments, found))
     times = {k: [dataclasses.asdict(t) for t in v] for k, v in found.items()}
-    record(arguments.json, times=times)
+    record(arguments.json, model=None, times=times)
 
 
 def _run(

@@ -452,7 +452,9 @@ def write(arguments: Arguments) -> None:
             "num_inference_steps",
         )
     }  # fmt: skip
-    record(arguments.json, settings=settings, held_out=list(held_out()), rows=rows)
+    record(
+        arguments.json, model="microworld", settings=settings, held_out=list(held_out()), rows=rows
+    )
 
 
 def _tell(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:

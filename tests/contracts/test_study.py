@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from oneword._files import InUseError, OutputError, hold, leftovers
 from oneword.cli import main
@@ -262,6 +264,47 @@ def test_a_dry_run_times_this_machine_and_writes_nothing(make, tmp_path):
     assert not study.folder.exists()
 
 
+def test_a_dry_run_counts_what_the_model_does(make, tmp_path):
+    """Operations of its parts, counted one by one on the same shapes."""
+    study = make(tmp_path / "s")
+    found = cost.estimate(study, study.specs)
+    tools = work.bench(study.config.model, study.config.judge, study.config.dino)
+    pipe = tools.backbone.pipeline
+    side = pipe.unet.config.sample_size
+    noise = torch.zeros(1, 4, side, side)
+    text = torch.zeros(1, 77, pipe.unet.config.cross_attention_dim)
+    words = pipe.tokenizer("a photo", padding="max_length", max_length=77, return_tensors="pt")
+
+    def counted(run):
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops()
+
+    def trained():
+        given = text.clone().requires_grad_()
+        pipe.unet(noise, torch.tensor([1]), given).sample.sum().backward(inputs=[given])
+
+    with torch.no_grad():
+        denoiser = counted(lambda: pipe.unet(noise, torch.tensor([1]), text))
+        decoder = counted(lambda: pipe.vae.decode(noise))
+        encoder = counted(lambda: pipe.text_encoder(words.input_ids))
+        judge = counted(lambda: tools.judge.images(torch.zeros(1, 3, side * 2, side * 2)))
+    steps = study.num_inference_steps
+    passes = sum(study.drawing_passes(s) for s in study.specs)
+    # a picture takes two passes a step, then it is decoded and scored; its prompts are read once
+    picture = found.drawing_flop / passes * 2 * steps
+    least = 2 * steps * denoiser + decoder + judge
+    assert least <= picture <= least + 2 * encoder
+    word = sum({s.run: study.training_passes(s, "*") for s in study.specs}.values())
+    sample = 3 * found.training_flop / word
+    least = counted(trained)
+    assert least <= sample <= least + 3 * encoder
+    hours = [flop / 200e12 / 3600 for flop in (found.training_flop, found.drawing_flop)]
+    assert found.gpu_hours(200) == pytest.approx(hours)
+    timed = dataclasses.replace(found, training_flop=None)  # on a GPU
+    assert timed.gpu_hours(200) == (found.training_s / 3600, found.drawing_s / 3600)
+
+
 def words(make, out, concepts, tiny_folder, judge_folder, *more):
     return [
         "study", "--model", str(tiny_folder), "--device", "cpu", "--concepts", str(concepts),
@@ -279,7 +322,13 @@ def test_the_command_plans_runs_and_reports(
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["jobs"] == {"done": 0, "failed": 0, "left": 4}
     assert plan["cost"]["wall_s"] > 0
-    assert "4 jobs, 0 done" in capsys.readouterr().out
+    flop = plan["cost"]["training_flop"] + plan["cost"]["drawing_flop"]
+    assert plan["cost"]["gpu_hours"] == pytest.approx(flop / 300e12 / 3600)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "4 jobs, 0 done" in told
+    assert "A GPU that does 300 TFLOP/s (--card-tflops) takes" in told
+    assert main.main([*arguments, "--dry-run", "--card-tflops", "0"]) == 2
+    assert "card_tflops must be greater than 0, got 0" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "s").exists()
     assert main.main(arguments) == 0
     assert "4 of 4 jobs are done" in capsys.readouterr().out

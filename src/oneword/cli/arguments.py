@@ -216,6 +216,8 @@ class StudyArguments(StudyConfig):
     """Evaluation prompts (default: microworld on the embedded models, paper elsewhere)."""
     dry_run: bool = False
     """Print the plan and its cost, estimated from a few timed steps and pictures, and stop."""
+    card_tflops: float = 300.0
+    """Speed of a GPU in TFLOP/s, used to estimate GPU hours on a machine without one. 300 is about a third of an H100's maximum in bf16."""
     rows: Path | None = None
     """Import the rows of this results.jsonl (or .gz) as finished jobs. Use it to report kept rows, or to continue a study from them."""
     report: bool = False
@@ -226,6 +228,12 @@ class StudyArguments(StudyConfig):
     """Folder for the figures and rows of --markdown (default: next to the page, with its name)."""
     json: Path | None = None
     """JSON file for the plan, or for a summary of the results."""
+
+    def __post_init__(self) -> None:
+        StudyConfig.__post_init__(self)
+        require(
+            self.card_tflops > 0, f"card_tflops must be greater than 0, got {self.card_tflops}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

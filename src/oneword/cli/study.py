@@ -37,7 +37,7 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
         count = grid.take_in(study, chosen.rows)
         options.say(f"Imported {count} jobs from {chosen.rows}.")
     if chosen.dry_run:
-        return _dry_run(study, chosen.json)
+        return _dry_run(study, chosen.json, chosen.card_tflops)
     if chosen.report:
         ended = grid.standing(study)
     else:
@@ -101,7 +101,10 @@ def _failure(study: Study, spec: Any) -> str:
 _ESTIMATE = {"value": (float, type(None))}
 _SUMMARY = {
     "scores": {str: {str: {str: _ESTIMATE}}},
-    "findings": [{"of": str, "summary": str, "claim": str, "numbers": str}],
+    "findings": [
+        {"of": str, "summary": str, "claim": str, "numbers": str, "corrected": str}
+        | dict.fromkeys(("by_oracle", "by_oracle_corrected"), (str, type(None)))
+    ],
 }
 
 
@@ -110,7 +113,7 @@ def _summary(study: Study) -> dict[str, Any]:
     return read_json(study.folder / "summary.json", _SUMMARY, error=ConfigError)
 
 
-def _dry_run(study: Study, target: Path | None) -> int:
+def _dry_run(study: Study, target: Path | None, tflops: float) -> int:
     now = grid.standing(study)
     found = cost.estimate(study, now.left) if now.left else None
     hands = study.config.workers or study.config.num_processes
@@ -124,6 +127,7 @@ def _dry_run(study: Study, target: Path | None) -> int:
         "pictures": sum(study.pictures(spec) for spec in now.left),
         "cost": None if found is None else dataclasses.asdict(found) | {
             "processes": hands, "wall_s": found.wall_s(hands),
+            "gpu_hours": sum(found.gpu_hours(tflops)), "card_tflops": tflops,
         },
     }  # fmt: skip
     options.write_json(target, plan)
@@ -140,7 +144,7 @@ def _dry_run(study: Study, target: Path | None) -> int:
     for setup, count in plan["jobs_left_by_setup"].items():
         options.tell(f"  {count:5d} x {setup}")
     if found is not None:
-        _show_cost(found, plan["pictures"], hands)
+        _show_cost(found, plan["pictures"], hands, tflops)
         if study.baselines:
             options.tell(
                 "These cost more than estimated, because they are counted as drawings of the "
@@ -149,7 +153,7 @@ def _dry_run(study: Study, target: Path | None) -> int:
     return 0
 
 
-def _show_cost(found: Cost, pictures: int, hands: int) -> None:
+def _show_cost(found: Cost, pictures: int, hands: int, tflops: float) -> None:
     options.tell(
         f"Training: {found.training_s / 3600:.2f} h ({found.training_pass_s * 3e3:.3g} ms per "
         f"sample and step). Drawing: {pictures} pictures, {found.drawing_s / 3600:.2f} h "
@@ -159,6 +163,15 @@ def _show_cost(found: Cost, pictures: int, hands: int) -> None:
     options.tell(
         f"Total: about {found.wall_s(hands) / 3600:.2f} h with {hands} "
         f"process{'es' if hands > 1 else ''}, timed on this machine just now.{memory}"
+    )
+    if found.training_flop is None or found.drawing_flop is None:
+        return
+    training, drawing = found.gpu_hours(tflops)
+    options.tell(
+        f"Counted: {found.training_flop:.3g} operations of training and {found.drawing_flop:.3g} of "
+        f"drawing. A GPU that does {tflops:g} TFLOP/s (--card-tflops) takes {training:.3g} + "
+        f"{drawing:.3g} = {training + drawing:.3g} hours. Assumed: it does so all the time. Left "
+        "out: loading, networks that a setup adds, gradients of weights that it changes."
     )
 
 
@@ -235,9 +248,11 @@ def _show(summary: dict[str, Any]) -> None:
     for finding in summary["findings"]:
         if not finding["numbers"].startswith(("Not run", "Needs")):
             of = f" ({finding['of']})" if len(summary["scores"]) > 1 else ""
-            console.print(
-                f"{finding['summary']}: {finding['claim']}{of}", highlight=False, soft_wrap=True
-            )
+            said = f"{finding['summary']}; corrected: {finding['corrected']}"
+            if finding["by_oracle"] is not None:
+                said += f"; by the oracle: {finding['by_oracle']}"
+                said += f"; corrected: {finding['by_oracle_corrected']}"
+            console.print(f"{said}: {finding['claim']}{of}", highlight=False, soft_wrap=True)
 
 
 def _table(kind: str, scores: dict[str, Any]) -> Any:

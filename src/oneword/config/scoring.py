@@ -185,7 +185,7 @@ class StudyConfig:
     set_sizes: tuple[int, ...] = ()
     """Also learn from sets of these sizes, with the setup one-word. The paper has 1 2 3 5 10 15 25."""
     set_size_concepts: tuple[str, ...] = ()
-    """Concepts for the set sizes. Without it: the first one of the study."""
+    """Concepts for the set sizes, or all. Without it: the first one of the study."""
     guidance_scales: tuple[float, ...] = ()
     """Also draw with these guidance scales."""
     guidance_setups: tuple[str, ...] = ("one-word", "pivotal", "bipartite")

@@ -88,6 +88,35 @@ _T_95 = (
 )  # fmt: skip
 
 
+def t_95(df: int) -> float:
+    """Two-sided 95 % point of Student's t: by the table, beyond it to 0.003.
+
+    Args:
+        df: Degrees of freedom, 1 or more.
+    """
+    return _T_95[df - 1] if df <= len(_T_95) else 1.96 + 2.4 / df
+
+
+def t_p(t: float, df: int) -> float:
+    """Two-sided p of Student's t: how often values of mean 0 are as far from it, 0 to 1.
+
+    Args:
+        t: Mean over its standard error.
+        df: Degrees of freedom, 1 or more.
+
+    Source:
+        Abramowitz and Stegun 1964, 26.7.3 and 26.7.4: a finite sum where they are whole.
+    """
+    angle = math.atan(abs(t) / math.sqrt(df))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    total, term = 0.0, cosine if df % 2 else 1.0
+    for k in range(1 + df % 2, df, 2):
+        total += term
+        term *= cosine * cosine * k / (k + 1)
+    within = 2 / math.pi * (angle + sine * total) if df % 2 else sine * total
+    return min(1.0, max(0.0, 1.0 - within))
+
+
 @dataclass(frozen=True, slots=True)
 class Mean:
     """A mean with the half-width of its 95 % interval."""
@@ -114,9 +143,7 @@ def mean_interval(values: Sequence[float]) -> Mean:
     if num == 1:
         return Mean(mean, math.nan, 1)
     variance = math.fsum((v - mean) ** 2 for v in values) / (num - 1)
-    # beyond the table the point is 1.96 + 2.4 / df, to three decimals
-    t = _T_95[num - 2] if num - 1 <= len(_T_95) else 1.96 + 2.4 / (num - 1)
-    return Mean(mean, t * math.sqrt(variance / num), num)
+    return Mean(mean, t_95(num - 1) * math.sqrt(variance / num), num)
 
 
 def wilson_interval(hits: int, num: int) -> tuple[float, float]:

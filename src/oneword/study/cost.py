@@ -1,14 +1,23 @@
-"""The cost of a study, estimated from a few timed steps and pictures on this machine."""
+"""The cost of a study, estimated from a few timed and counted steps and pictures on this machine.
+
+Both costs are passes of the denoiser (``plan``) times the cost of one: seconds here, or operations,
+which a card does at a known rate. Counted is everything a step and a picture do, with text encoder,
+autoencoder and scoring: matrix products, convolutions and attention, a product and a sum as two
+operations. Not counted are loading, encoding the training pictures, networks that a setup adds, and
+gradients of weights that it changes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from oneword.evaluation import harness
 from oneword.study import work
@@ -33,12 +42,26 @@ class Cost:
     """Time of one picture of the protocol."""
     training_s: float
     drawing_s: float
+    training_flop: float | None
+    """Operations of all training, counted; ``None`` on a GPU, which is timed itself."""
+    drawing_flop: float | None
     peak_mb: float | None
     """GPU memory used by the timing; ``None`` on a CPU."""
 
     def wall_s(self, hands: int) -> float:
         """Time until the end with this number of processes."""
         return (self.training_s + self.drawing_s) / hands
+
+    def gpu_hours(self, tflops: float) -> tuple[float, float]:
+        """Hours of a GPU for training and for drawing.
+
+        Args:
+            tflops: Rate of the card, TFLOP/s; of no account where a GPU was timed.
+        """
+        if self.training_flop is None or self.drawing_flop is None:
+            return self.training_s / 3600, self.drawing_s / 3600
+        per_hour = 3600e12 * tflops
+        return self.training_flop / per_hour, self.drawing_flop / per_hour
 
 
 def estimate(study: Study, specs: Sequence[Spec]) -> Cost:
@@ -58,24 +81,51 @@ def estimate(study: Study, specs: Sequence[Spec]) -> Cost:
     cuda = backbone.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(backbone.device)
+    training_pass_flop = drawing_pass_flop = None
     try:
-        training_pass_s = _training_pass_s(study, specs[0])
-        drawing_pass_s = _drawing_pass_s(study)
+        if not cuda:  # also warms up
+            training_pass_flop = _training_pass(study, specs[0], _flop, 1)
+            drawing_pass_flop = _drawing_pass(study, _flop, 1)
+        training_pass_s = _training_pass(study, specs[0], _seconds, _STEPS, warm=not cuda)
+        drawing_pass_s = _drawing_pass(study, _seconds, _STEPS, warm=not cuda)
     finally:
         torch.set_num_threads(threads)
     family = backbone.family
-    trained = {s.run: study.training_passes(s, family) for s in specs}
+    trained = sum({s.run: study.training_passes(s, family) for s in specs}.values())
+    drawn = sum(study.drawing_passes(s) for s in specs)
     return Cost(
         training_pass_s=training_pass_s,
         drawing_pass_s=drawing_pass_s,
         picture_s=drawing_pass_s * 2 * study.num_inference_steps,
-        training_s=training_pass_s * sum(trained.values()),
-        drawing_s=drawing_pass_s * sum(study.drawing_passes(s) for s in specs),
+        training_s=training_pass_s * trained,
+        drawing_s=drawing_pass_s * drawn,
+        training_flop=None if training_pass_flop is None else training_pass_flop * trained,
+        drawing_flop=None if drawing_pass_flop is None else drawing_pass_flop * drawn,
         peak_mb=torch.cuda.max_memory_allocated(backbone.device) / 1e6 if cuda else None,
     )
 
 
-def _training_pass_s(study: Study, spec: Spec) -> float:
+Measure = Callable[[Callable[[], object]], float]
+"""What some work takes: ``_seconds`` or ``_flop``."""
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def _flop(work: Callable[[], object]) -> float:
+    # attention in plain products, since not every kernel of it is counted
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def _training_pass(
+    study: Study, spec: Spec, measure: Measure, steps: int, *, warm: bool = True
+) -> float:
+    """What a pass of training takes: what ``steps`` more take, a step being three passes."""
     tools = work.bench(study.config.model, study.config.judge, study.config.dino)
     backbone, subject = tools.backbone, study.subjects[spec.concept]
     pixels = subject.pixels(spec.seed, backbone.resolution)
@@ -92,33 +142,33 @@ def _training_pass_s(study: Study, spec: Spec) -> float:
         )
         return Job(name=str(index), pictures=pixels, config=settings)
 
-    def seconds(steps: int) -> float:
-        started = time.monotonic()
+    def run(steps: int) -> None:
         invert_many(backbone, [job(steps, i) for i in range(slots)], slots=slots)
-        return time.monotonic() - started
 
-    seconds(1)
+    if not warm:
+        run(1)
     batch = job(1, 0).config.resolved(backbone.family).train_batch_size
-    # the time of a run besides its steps cancels out
-    return max(1e-9, seconds(1 + _STEPS) - seconds(1)) / (3.0 * _STEPS * batch * slots)
+    more, one = measure(lambda: run(1 + steps)), measure(lambda: run(1))
+    # the cost of a run besides its steps cancels out
+    return max(1e-9, more - one) / (3.0 * steps * batch * slots)
 
 
-def _drawing_pass_s(study: Study) -> float:
+def _drawing_pass(study: Study, measure: Measure, steps: int, *, warm: bool = True) -> float:
+    """What a pass of drawing takes, with its share of decoding and scoring."""
     config = study.config
     tools = work.bench(config.model, config.judge, config.dino)
     size = min(config.batch_size, config.num_images_per_prompt)
     wanted = study.num_inference_steps
-    steps = min(_STEPS, wanted)
+    steps = min(steps, wanted)
 
-    def seconds(num: int) -> float:
+    def draw(num: int) -> None:
         sampling = dataclasses.replace(config.sampling, num_inference_steps=num)
         method = harness.word(tools.backbone, "thing", sampling=sampling, batch_size=size)
-        started = time.monotonic()
         tools.judge.images(method("a photo of a {}", range(size)))
-        return time.monotonic() - started
 
-    seconds(1)
-    one, more = seconds(1), seconds(1 + steps)
+    if not warm:
+        draw(1)
+    one, more = measure(lambda: draw(1)), measure(lambda: draw(1 + steps))
     step = max(1e-9, more - one) / steps
     # decoding and scoring, spread over the steps
     rest = max(0.0, one - step) / wanted

@@ -2,17 +2,24 @@
 
 Every comparison is paired: differences of runs of the same concept and seed, their mean over
 concepts with its interval (``statistics.Estimate``). "Holds" and "does not hold" need an interval
-entirely on one side; otherwise the verdict is "undecided". A claim with several parts lists them
-with their verdicts: it holds if every part holds, and does not hold if one part does not. If the
-paper calls two setups comparable, a difference may not be worse than a share of the way from the
-prompt-only row to the training pictures.
+entirely on one side; otherwise the verdict is "undecided", with the number of concepts that would
+decide it. A claim with several parts lists them with their verdicts: it holds if every part holds,
+and does not hold if one part does not. If the paper calls two setups comparable, a difference may
+not be worse than a share of the way from the prompt-only row to the training pictures (``MARGIN``).
+
+Similarity is measured by a CLIP. Where an oracle reads the pictures, it judges every such claim
+too, by the same comparisons of its own shares (``statistics.ORACLE``), with a verdict of its own.
+
+With so many comparisons some would be decided by chance. Next to each verdict is the verdict after
+Holm's correction, over all deciding comparisons of both readers: it needs a corrected p below
+``LEVEL``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,11 +28,9 @@ from oneword.study import statistics
 from oneword.study.plan import BASE, BIPARTITE, CAPTIONS, GUIDED, PAPER, REFERENCES, VARIED
 from oneword.study.statistics import (
     BOTH,
-    BOTH_SEEN,
     EDITED,
     IMAGE,
     SECONDS,
-    SEEN,
     SHAPE,
     TEXT,
     Estimate,
@@ -35,8 +40,17 @@ from oneword.study.statistics import (
 
 
 Verdict = Literal["holds", "does not hold", "undecided"]
+LEVEL = 0.05
+"""Of the intervals, and of corrected p."""
 MARGIN = 0.2
-"""Largest difference of comparable setups, as a share of the way from prompt-only to image-only."""
+"""Largest difference of comparable setups, as a share of the way from prompt-only to image-only.
+
+The paper says "comparable" and "little gain" without a number, so this one is ours. It is a share,
+not a difference of cosines, so that it means the same for every judge and for the oracle. At a
+fifth, a setup that is no worse keeps four fifths of all that pictures of the thing can add; a
+smaller margin would lie within how much training pictures differ from each other. It is fixed here
+before any rows are made. Claims of more and less have no margin: any difference counts.
+"""
 LOW_GUIDANCE = 2.0
 """Scales up to this one count as low (in the paper: about 2), those of 5 and more as high."""
 HIGH_GUIDANCE = 5.0
@@ -52,6 +66,36 @@ class Part:
 
     text: str
     verdict: Verdict
+    p: float | None = None
+    """Two-sided, of the difference against its bound; ``None``: nothing was compared."""
+    holm: float | None = None
+    """The same corrected for all comparisons; ``None``: it decides nothing."""
+    needed: int | None = None
+    """Concepts that would decide it, were they as these; ``None``: decided, or far too many."""
+
+    @property
+    def corrected(self) -> Verdict:
+        """The verdict after the correction."""
+        decided = self.holm is not None and self.holm < LEVEL
+        return self.verdict if decided else "undecided"
+
+    @property
+    def numbers(self) -> str:
+        """What was found, with p, and what would decide it."""
+        told = self.text
+        if self.p is not None:
+            told += f"; p {_p(self.p)}" + ("" if self.holm is None else f", Holm {_p(self.holm)}")
+            if self.verdict == "undecided":
+                told += "; " + (
+                    "no number of concepts up to 10,000 would decide it"
+                    if self.needed is None
+                    else f"some {self.needed:,} concepts would decide it"
+                )
+        return told
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +112,20 @@ class Finding:
     """Further parts, which decide nothing."""
     missing: str = ""
     """What the study lacks to judge the claim."""
+    oracle: tuple[Part, ...] = ()
+    """The same comparisons by the oracle; empty if there is none."""
+    most: bool = False
+    """Whether it holds if most parts do, instead of all."""
+    corrected: Verdict = "undecided"
+    """After Holm's correction."""
+    by_oracle: Verdict | None = None
+    by_oracle_corrected: Verdict | None = None
 
     @property
     def numbers(self) -> str:
         """All parts in one line, or what is missing."""
         told = [f"{part.text}: {part.verdict}" for part in self.parts]
+        told += [f"by the oracle, {part.text}: {part.verdict}" for part in self.oracle]
         told += [f"beside it, {part.text}: {part.verdict}" for part in self.beside]
         return f"{'; '.join(told)}." if told else self.missing
 
@@ -97,7 +150,13 @@ def findings(rows: Sequence[Row], setups: Sequence[str], guidance_scale: float) 
         Gal et al. 2022, arXiv:2208.01618, section 5.3 and appendices A and B; where other people's
         systems are among the setups, sections 4.1 and 4.2.
     """
-    judge = _Judge(rows, setups, guidance_scale)
+    found = _claims(_Judge(rows, setups, guidance_scale))
+    read = _claims(_Judge(rows, setups, guidance_scale, statistics.ORACLE))
+    return _corrected([_beside_oracle(*pair) for pair in zip(found, read, strict=True)])
+
+
+def _claims(judge: _Judge) -> list[Finding]:
+    """All claims as one reader decides them."""
     found = [
         judge.reconstruction(),
         judge.one_word_suffices(),
@@ -112,16 +171,71 @@ def findings(rows: Sequence[Row], setups: Sequence[str], guidance_scale: float) 
         judge.pivotal_collapse(),
         judge.bipartite(),
     ]
-    if not {*setups}.isdisjoint(VARIED):
+    if not {*judge.setups}.isdisjoint(VARIED):
         found.append(judge.details())
-    if not {*setups}.isdisjoint(GUIDED):
+    if not {*judge.setups}.isdisjoint(GUIDED):
         found += [judge.palavra(), judge.text_and_pictures(), judge.together(), judge.dearer()]
     return found
 
 
+def _beside_oracle(found: Finding, read: Finding) -> Finding:
+    """A claim with what the oracle says of it: where it compares other scores, and has them."""
+    own = {part.text for part in (*found.parts, *found.beside)}
+    parts = tuple(part for part in read.parts if part.p is not None and part.text not in own)
+    return replace(found, oracle=parts)
+
+
+def _corrected(found: Sequence[Finding]) -> list[Finding]:
+    """Correct all comparisons that decide for their number, and draw the verdicts from them."""
+    decide = [part for one in found for part in (*one.parts, *one.oracle) if part.p is not None]
+    pairs = zip(decide, statistics.holm([part.p for part in decide if part.p is not None]),
+                strict=True)  # fmt: skip
+    by_part = {id(part): replace(part, holm=p) for part, p in pairs}
+    done = []
+    for one in found:
+        parts, oracle = (
+            tuple(by_part.get(id(p), p) for p in own) for own in (one.parts, one.oracle)
+        )
+        own = _together([part.corrected for part in parts], most=one.most)
+        verdicts = [
+            _together([getattr(part, name) for part in oracle], most=one.most) if oracle else None
+            for name in ("verdict", "corrected")
+        ]
+        done.append(replace(
+            one, parts=parts, oracle=oracle, corrected=own, by_oracle=verdicts[0],
+            by_oracle_corrected=verdicts[1],
+        ))  # fmt: skip
+    return done
+
+
 class _Judge:
-    def __init__(self, rows: Sequence[Row], setups: Sequence[str], scale: float) -> None:
+    """One reader: the scores as they are named, or others in their place.
+
+    Args:
+        rows: Of all jobs.
+        setups: Labels of the study's setups.
+        scale: The protocol's guidance.
+        read: What is read in place of a score.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        setups: Sequence[str],
+        scale: float,
+        read: Mapping[str, str] | None = None,
+    ) -> None:
         self.rows, self.setups, self.scale = rows, setups, scale
+        self.read = read or {}
+
+    def name(self, metric: str) -> str:
+        """What stands for a score here."""
+        return self.read.get(metric, metric)
+
+    def label(self, setup: str) -> str:
+        """A setup as the study has it: by its name, or where that was not run its one variant."""
+        variants = [own for own in self.setups if own.startswith(f"{setup}:")]
+        return variants[0] if setup not in self.setups and len(variants) == 1 else setup
 
     def runs(
         self, setup: str, metric: str, *, scale: float | None = None, set_size: int | None = None
@@ -129,7 +243,7 @@ class _Judge:
         own = statistics.select(
             self.rows, setup=setup, guidance_scale=scale or self.scale, set_size=set_size
         )
-        return statistics.values(own, metric)
+        return statistics.values(own, self.name(metric))
 
     @property
     def learned(self) -> list[str]:
@@ -150,37 +264,30 @@ class _Judge:
         runs = [self.runs(name, metric, **where) for name in (setup, other)]
         missing = [n for n, own in zip((setup, other), runs, strict=True) if not own]
         if missing:
-            return Part(f"{metric}: needs {' and '.join(missing)}", "undecided")
+            return Part(f"{self.name(metric)}: needs {' and '.join(missing)}", "undecided")
         difference = statistics.paired(*runs)
-        return _sign(f"{metric}, {setup} less {other}", difference)
+        return _sign(f"{self.name(metric)}, {setup} less {other}", difference)
 
     def comparable(self, setup: str, other: str) -> Part:
         """Whether ``setup`` reconstructs no worse than ``other``, by the margin."""
-        name, margin = f"{IMAGE}, {setup} less {other}", self.margin()
+        name, margin = f"{self.name(IMAGE)}, {setup} less {other}", self.margin()
         if margin is None:
             return Part(f"{name}: needs image-only and prompt-only", "undecided")
         difference = _mean(statistics.paired(self.runs(setup, IMAGE), self.runs(other, IMAGE)))
         if difference is None:
             return Part(f"{name}: needs two concepts or more", "undecided")
-        verdict = _above(difference, -margin)
-        return Part(f"{name} {_shown(difference)}, may be down to {-margin:.3f}", verdict)
+        text = f"{name} {_shown(difference)}, may be down to {-margin:.3f}"
+        return _part(text, difference, -margin, _above)
 
     # --- claims
 
     def reconstruction(self) -> Finding:
         parts = [self.comparable(setup, "image-only") for setup in self.learned]
-        verdicts = [part.verdict for part in parts]
-        most = len(verdicts) / 2
-        verdict: Verdict = "undecided"
-        for side in ("holds", "does not hold"):
-            if verdicts.count(side) > most:
-                verdict = side
-        return Finding(
+        return _finding(
             "Many setups reconstruct about as well as random pictures of the training set.",
             "section 5.3, first observation",
-            verdict,
-            tuple(parts),
-            missing="" if parts else _NOT_RUN,
+            parts,
+            most=True,
         )
 
     def one_word_suffices(self) -> Finding:
@@ -204,7 +311,7 @@ class _Judge:
         )
 
     def rate(self, setup: str, claim: str, sign: int) -> Finding:
-        first, second = (setup, BASE)[::sign]
+        first, second = (self.label(setup), BASE)[::sign]
         parts = [self.above(first, second, TEXT), self.above(second, first, IMAGE)]
         return _finding(claim, "section 5.3, third observation", parts)
 
@@ -228,17 +335,19 @@ class _Judge:
                     correlation = float(np.corrcoef(images, texts)[0, 1])
                     found.setdefault(concept, {})[seed] = correlation
         claim = "The setups lie on a curve that trades reconstruction for editability."
-        where, name = "section 5.3, third observation", "correlation of image and text similarity"
+        where = "section 5.3, third observation"
+        name = f"correlation of {self.name(IMAGE)} and {self.name(TEXT)}"
+        name = name.replace(f"{IMAGE} and {TEXT}", "image and text similarity")
         over = statistics.correlation(scores)
         if over is None or math.isnan(over.low):
             missing = f"{name} over setups: needs four of them and two concepts or more"
             return _finding(claim, where, [Part(missing, "undecided")])
-        part = Part(f"{name} over the setups' means {_shown(over)}", _below(over, 0.0))
+        part = _part(f"{name} over the setups' means {_shown(over)}", over, 0.0, _below)
         within = _mean(found)
         if within is None:
             return _finding(claim, where, [part])
         text = f"{name} over setups within each concept and seed {_shown(within)}"
-        return _finding(claim, where, [part], beside=[Part(text, _below(within, 0.0))])
+        return _finding(claim, where, [part], beside=[_part(text, within, 0.0, _below)])
 
     def captions(self) -> Finding:
         parts = [
@@ -272,25 +381,30 @@ class _Judge:
             )
 
         few, many = sizes[0], sizes[-1]
+        image, text = self.name(IMAGE), self.name(TEXT)
         parts = [
-            _sign(f"{IMAGE}, {SET_SIZE} pictures less {few}", change(IMAGE, SET_SIZE, few)),
-            _sign(f"{TEXT}, {SET_SIZE} pictures less {many}", change(TEXT, SET_SIZE, many)),
+            _sign(f"{image}, {SET_SIZE} pictures less {few}", change(IMAGE, SET_SIZE, few)),
+            _sign(f"{text}, {SET_SIZE} pictures less {many}", change(TEXT, SET_SIZE, many)),
         ]
         margin, gain = self.margin(), change(IMAGE, many, SET_SIZE)
         mean = _mean(gain)
         if margin is not None and mean is not None:
-            verdict = _below(mean, margin)
-            text = f"{IMAGE}, {many} pictures less {SET_SIZE} {_shown(mean)}, may be {margin:.3f}"
-            parts.append(Part(text, verdict))
+            told = f"{image}, {many} pictures less {SET_SIZE} {_shown(mean)}, may be {margin:.3f}"
+            parts.append(_part(told, mean, margin, _below))
         else:
-            parts.append(Part(f"{IMAGE}, {many} pictures less {SET_SIZE}: too few concepts",
+            parts.append(Part(f"{image}, {many} pictures less {SET_SIZE}: too few concepts",
                                "undecided"))  # fmt: skip
         return _finding(claim, where, parts)
 
     def pivotal_shape(self) -> Finding:
-        has_shape = bool(self.runs(BASE, SHAPE))
-        part = self.above("pivotal", BASE, SHAPE if has_shape else IMAGE)
-        return _finding("Pivotal tuning captures the shape better.", "appendix A", [part])
+        metric = SHAPE if self.runs(BASE, SHAPE) else IMAGE
+        others = [label for label in self.setups if label.startswith("pivotal:")]
+        return _finding(
+            "Pivotal tuning captures the shape better.",
+            "appendix A",
+            [self.above("pivotal", BASE, metric)],
+            beside=[self.above(label, BASE, metric) for label in others],
+        )
 
     def pivotal_collapse(self) -> Finding:
         """Text similarity at the highest scale minus at the lowest, compared with the word's."""
@@ -306,7 +420,8 @@ class _Judge:
             )
 
         difference = statistics.paired(gain(BASE), gain("pivotal"))
-        text = f"what guidance {high:g} adds to {TEXT} over {low:g}, {BASE} less pivotal"
+        what = self.name(TEXT)
+        text = f"what guidance {high:g} adds to {what} over {low:g}, {BASE} less pivotal"
         return _finding(claim, "appendix A", [_sign(text, difference)])
 
     def bipartite(self) -> Finding:
@@ -320,8 +435,7 @@ class _Judge:
             return Finding(claim, "appendix A", "undecided", missing=missing)
 
         def kept(scale: float) -> Runs:
-            own = statistics.select(self.rows, setup=BIPARTITE, guidance_scale=scale)
-            return statistics.values(own, statistics.STRUCTURE)
+            return self.runs(BIPARTITE, statistics.STRUCTURE, scale=scale)
 
         parts = [
             _sign(
@@ -329,7 +443,7 @@ class _Judge:
                 statistics.paired(kept(low), kept(high)),
             ),
             _sign(
-                f"{TEXT}, guidance {high:g} less {low:g}",
+                f"{self.name(TEXT)}, guidance {high:g} less {low:g}",
                 statistics.paired(
                     self.runs(BIPARTITE, TEXT, scale=high),
                     self.runs(BIPARTITE, TEXT, scale=low),
@@ -342,16 +456,11 @@ class _Judge:
 
     def details(self) -> Finding:
         parts = [self.above(BASE, other, IMAGE) for other in (*CAPTIONS, *VARIED)]
-        seen = [
-            self.above(BASE, other, SEEN)
-            for other in (*CAPTIONS, *VARIED)
-            if self.runs(BASE, SEEN) and self.runs(other, SEEN)
-        ]
         claim = (
             "The word captures the thing's own details better than people's descriptions, and than "
             "a model that is shown a picture."
         )
-        return _finding(claim, "section 4.1, figure 3", parts, beside=seen)
+        return _finding(claim, "section 4.1, figure 3", parts)
 
     def palavra(self) -> Finding:
         words = [name for name in GUIDED if name.startswith("palavra")]
@@ -373,15 +482,9 @@ class _Judge:
         return _finding(claim, "section 4.2, figure 5", parts)
 
     def together(self) -> Finding:
-        others = (*GUIDED, "variations")
-        parts = [self.above(BASE, other, BOTH) for other in others]
-        seen = [
-            self.above(BASE, other, BOTH_SEEN)
-            for other in others
-            if self.runs(BASE, BOTH_SEEN) and self.runs(other, BOTH_SEEN)
-        ]
+        parts = [self.above(BASE, other, BOTH) for other in (*GUIDED, "variations")]
         claim = "On thing and prompt together, the word is above every other way."
-        return _finding(claim, "section 4.2, figure 5", [*parts, *seen])
+        return _finding(claim, "section 4.2, figure 5", parts)
 
     def dearer(self) -> Finding:
         parts = [self.above(other, BASE, SECONDS) for other in GUIDED]
@@ -430,18 +533,37 @@ def _sign(text: str, difference: Runs) -> Part:
     mean = _mean(difference)
     if mean is None:
         return Part(f"{text}: needs two concepts or more", "undecided")
-    return Part(f"{text} {_shown(mean)}", _above(mean, 0.0))
+    return _part(f"{text} {_shown(mean)}", mean, 0.0, _above)
 
 
-def _finding(claim: str, where: str, parts: Sequence[Part], beside: Sequence[Part] = ()) -> Finding:
-    """A claim holds if every part holds, and does not hold if one part does not."""
-    verdicts = {part.verdict for part in parts}
-    verdict: Verdict = (
-        "does not hold"
-        if "does not hold" in verdicts
-        else "holds"
-        if verdicts == {"holds"}
-        else "undecided"
-    )
+def _part(
+    text: str, mean: Estimate, bound: float, judge: Callable[[Estimate, float], Verdict]
+) -> Part:
+    """A mean against a bound, judged by its interval."""
+    verdict = judge(mean, bound)
+    needed = statistics.concepts_needed(mean, bound) if verdict == "undecided" else None
+    return Part(text, verdict, p=statistics.p_value(mean, bound), needed=needed)
+
+
+def _finding(
+    claim: str,
+    where: str,
+    parts: Sequence[Part],
+    beside: Sequence[Part] = (),
+    *,
+    most: bool = False,
+) -> Finding:
+    verdict = _together([part.verdict for part in parts], most=most)
     missing = "" if parts else _NOT_RUN
-    return Finding(claim, where, verdict, tuple(parts), tuple(beside), missing)
+    return Finding(claim, where, verdict, tuple(parts), tuple(beside), missing, most=most)
+
+
+def _together(verdicts: Sequence[Verdict], *, most: bool) -> Verdict:
+    """A claim holds if every part does, and does not if one does not; or as most of them."""
+    sides: tuple[Verdict, ...] = ("does not hold", "holds")
+    if most:
+        found = [side for side in sides if 2 * verdicts.count(side) > len(verdicts)]
+        return found[0] if found else "undecided"
+    if "does not hold" in verdicts:
+        return "does not hold"
+    return "holds" if {*verdicts} == {"holds"} else "undecided"

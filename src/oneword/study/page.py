@@ -327,7 +327,8 @@ class _Parts:
             of = f": {group.kind}" if len(self.groups) > 1 else ""
             if group.found:
                 lines = _verdicts(group.found)
-                yield _Table(f"The paper's findings{of}", _FINDINGS_TEXT, lines, prose=True)
+                text = _FINDINGS_TEXT + _refuted(group.found)
+                yield _Table(f"The paper's findings{of}", text, lines, prose=True)
 
     def page(self) -> report.Report:
         sections = []
@@ -405,18 +406,44 @@ def _changes(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
 
 def _verdicts(found: Sequence[Finding]) -> list[list[str]]:
     """Table of findings; a claim with several parts has a line for each."""
-    table = [["on this model", "the paper's claim", "numbers"]]
+    reads = any(one.oracle for one in found)
+    head = ["by the judge", "corrected", "by the oracle", "corrected"][: 4 if reads else 2]
+    table = [[*head, "the paper's claim", "numbers"]]
+
+    def line(own: Sequence[str], oracle: Sequence[str], claim: str, numbers: str) -> None:
+        table.append([*own, *(oracle if reads else ()), claim, numbers])
+
     for one in found:
         claim = f"{one.claim} ({one.where})"
-        if len(one.parts) + len(one.beside) < 2:
-            numbers = one.parts[0].text if one.parts else one.missing
-            table.append([one.verdict, claim, numbers])
+        parts = (*one.parts, *one.oracle, *one.beside)
+        numbers = one.missing if not parts else parts[0].numbers if len(parts) == 1 else ""
+        own = (one.summary, one.corrected) if parts else (one.verdict, "")
+        line(own, (one.by_oracle or "", one.by_oracle_corrected or ""), claim, numbers)
+        if len(parts) < 2:
             continue
-        table.append([one.summary, claim, ""])
-        table += [[part.verdict, "", part.text] for part in one.parts]
-        table += [[part.verdict, "beside it, and deciding nothing:", part.text]
-                  for part in one.beside]  # fmt: skip
+        for part in one.parts:
+            line((part.verdict, part.corrected), ("", ""), "", part.numbers)
+        for part in one.oracle:
+            line(("", ""), (part.verdict, part.corrected), "", part.numbers)
+        for part in one.beside:
+            line((part.verdict, ""), ("", ""), "beside it, and deciding nothing:", part.numbers)
     return table
+
+
+def _refuted(found: Sequence[Finding]) -> str:
+    """What the paper claims and the study refutes, in a sentence; empty where there is nothing."""
+    told = []
+    for one in found:
+        readers = [
+            name
+            for name, verdict in (("the judge", one.verdict), ("the oracle", one.by_oracle))
+            if verdict == "does not hold"
+        ]
+        if readers:
+            kept = "does not hold" in (one.corrected, one.by_oracle_corrected)
+            after = "" if kept else ", not after the correction"
+            told.append(f"“{one.claim.rstrip('.')}” (by {' and '.join(readers)}{after})")
+    return f" These claims do not hold here: {'; '.join(told)}." if told else ""
 
 
 _TITLES = {
@@ -441,7 +468,10 @@ _LEAKED_TEXT = (
 _CHANGES_TEXT = "Paired by concept and seed; 95 % intervals over concepts by Student's t."
 _FINDINGS_TEXT = (
     "Paired differences with the same intervals as above. A claim of several parts has a line for "
-    "each; it holds if every part does, and does not if one part does not."
+    "each; it holds if every part does, and does not if one part does not. The judge is a CLIP; "
+    "where an oracle reads the pictures it decides beside it. Corrected: by Holm, over all "
+    "comparisons of the table that decide. Concepts that would decide a comparison are counted "
+    "with its mean and spread as they are."
 )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from oneword._files import FormError, parsed
 from oneword.config.checks import check_seeds
@@ -65,6 +65,12 @@ _OWN = (
     "placeholder_token",
 )  # fmt: skip
 _TUNED = {f.name for f in dataclasses.fields(TuningConfig)}
+_PATHS = {
+    name
+    for kind in (InversionConfig, TuningConfig)
+    for name, hint in get_type_hints(kind).items()
+    if Path in (hint, *get_args(hint))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ def arm(label: str) -> Arm:
                 "A setup's changes must be training settings, such as "
                 f"one-word:learning_rate=0.001, got {label!r}."
             )
-        changes.append((name, _value(text.strip())))
+        changes.append((name, Path(text.strip()) if name in _PATHS else _value(text.strip())))
     found = Arm(label, setup, tuple(changes))
     if found.setup in SETUPS:  # the settings' own checks
         _changed(InversionConfig(setup=setup), found.changes)
@@ -253,6 +259,7 @@ class Study:
             for concept in self.subjects
         ]
         swept = config.set_size_concepts or tuple(self.subjects)[:1]
+        swept = tuple(self.subjects) if swept == ("all",) else swept
         for concept in swept if config.set_sizes else ():
             if concept not in self.subjects:
                 raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from oneword.evaluation.metrics import mean_interval
+from oneword.evaluation.metrics import mean_interval, t_95, t_p
 from oneword.study.plan import BASE
 from oneword.study.prompt_sets import KINDS, PHOTO, PLAIN
 
@@ -37,19 +37,29 @@ METRICS: dict[str, tuple[str, str]] = {
 """Scores of a run: the prompts that they are computed from, and the field."""
 EDITED, SECONDS = "image similarity of edits", "seconds to draw"
 BOTH, BOTH_SEEN = "mean of both similarities", "thing and prompt seen"
+SEEN_EDITED = "concept seen in edits"
 BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     EDITED: (EDITS, ("image_similarity",)),
     BOTH: (EDITS, ("image_similarity", "text_similarity")),
     BOTH_SEEN: (EDITS, ("seen_and_obeyed",)),
+    SEEN_EDITED: (EDITS, ("seen",)),
     SECONDS: (PHOTO, ("draw_time_s",)),
 }
 """Further scores, used only by findings: the prompts, and the fields that are averaged."""
 IMAGE, TEXT, SHAPE = "image similarity", "text similarity", "silhouette overlap"
 STRUCTURE, SEEN = "structure kept", "concept seen"
+ORACLE: dict[str, str] = {
+    IMAGE: SEEN,
+    TEXT: "edits obeyed",
+    EDITED: SEEN_EDITED,
+    BOTH: BOTH_SEEN,
+}
+"""What the oracle of the embedded models reads where a CLIP measures similarity."""
 OBJECTS, STYLES = "objects", "styles"
 """Kinds of concepts; their edit prompts differ, so their scores are kept apart."""
 _LEAST_SETUPS = 4  # of a correlation over setups
 _FLAT = 1e-9  # differences of a score that are none
+_MOST_CONCEPTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +165,49 @@ def estimate(runs: Runs) -> Estimate | None:
 
 def _interval(value: float, half_width: float, num: int, runs: int) -> Estimate:
     return Estimate(value, value - half_width, value + half_width, num, runs)
+
+
+def p_value(mean: Estimate, bound: float) -> float:
+    """Two-sided p of a mean over concepts against a bound, by the test of its interval."""
+    error = mean.half_width / t_95(mean.num - 1)
+    away = mean.value - bound
+    if error < _FLAT:
+        return 1.0 if abs(away) < _FLAT else 0.0
+    return t_p(away / error, mean.num - 1)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values corrected for their number, so that the share of studies with any error is kept.
+
+    Source:
+        Holm 1979, https://www.jstor.org/stable/4615733.
+    """
+    found, least = [1.0] * len(values), 0.0
+    for place, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - place) * values[i]))
+        found[i] = least
+    return found
+
+
+def concepts_needed(mean: Estimate, bound: float) -> int | None:
+    """With how many concepts the interval would leave the bound out, mean and spread unchanged.
+
+    Returns:
+        ``None`` where no number up to 10,000 would do.
+    """
+    deviation = mean.half_width / t_95(mean.num - 1) * math.sqrt(mean.num)
+    away = abs(mean.value - bound)
+
+    def decides(num: int) -> bool:
+        return t_95(num - 1) * deviation / math.sqrt(num) < away
+
+    if not decides(_MOST_CONCEPTS):
+        return None
+    few, many = 1, _MOST_CONCEPTS  # the interval narrows with every concept
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if decides(middle) else (middle, many)
+    return many
 
 
 def correlation(points: Mapping[str, tuple[Runs, Runs]]) -> Estimate | None:

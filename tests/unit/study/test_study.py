@@ -23,7 +23,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError, UserError
-from oneword.evaluation import harness, world
+from oneword.evaluation import harness, metrics, world
 from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation.generate import generate
 from oneword.images import from_uint8
@@ -338,6 +338,14 @@ def test_a_setup_may_change_settings(tmp_path):
     assert {study.inversion(s).learnable_property for s in study.specs} == {"object", "style"}
     assert {study.inversion(s).seed for s in study.specs} == {0, 1}
     assert "=" not in study.specs[0].name
+
+
+def test_a_setup_may_name_a_path(tmp_path):
+    labels = ("encoder:encoder=my-encoder/2", "custom-diffusion:class_data_dir=class")
+    study = Study(config(tmp_path, setups=labels, seeds=(0,), concepts=("parrot",)))
+    encoder, custom = (study.inversion(spec) for spec in study.specs)
+    assert encoder.encoder == Path("my-encoder/2")
+    assert custom.tuning.class_data_dir == Path("class")
 
 
 def test_setups_keep_their_ratio_to_a_studys_rate(tmp_path):
@@ -707,11 +715,163 @@ def test_a_claim_of_several_parts_lists_them():
     (found,) = (f for f in findings.findings(rows, ["one-word", "regularized"], 5.0)
                 if f.claim.startswith("Held"))  # fmt: skip
     assert found.summary == "does not hold (1 of 2 parts holds)"
-    lines = page._verdicts([found])[1:]
+    head, *lines = page._verdicts([found])
+    assert head == ["by the judge", "corrected", "the paper's claim", "numbers"]
     assert [line[0] for line in lines] == [found.summary, "holds", "does not hold"]
-    assert lines[0][2] == ""
-    assert lines[1][2].startswith("text similarity, regularized less one-word +")
-    assert lines[2][2].startswith("image similarity, one-word less regularized -")
+    assert [line[1] for line in lines] == ["does not hold", "holds", "does not hold"]
+    assert lines[0][3] == ""
+    assert lines[1][3].startswith("text similarity, regularized less one-word +")
+    assert lines[2][3].startswith("image similarity, one-word less regularized -")
+    assert page._refuted([found]) == (
+        " These claims do not hold here: “Held near its coarse descriptor, the word is easier to "
+        "edit and less faithful” (by the judge)."
+    )
+
+
+def test_students_p_is_that_of_its_density():
+    """Against the density, integrated finely, and against the table of the intervals."""
+    for df in (1, 2, 3, 4, 7, 10, 25):
+        scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+        x = np.linspace(0, 2.3, 200_001)
+        density = scale * (1 + x**2 / df) ** (-(df + 1) / 2)
+        within = float(((density[1:] + density[:-1]) / 2 * np.diff(x)).sum())
+        assert metrics.t_p(2.3, df) == metrics.t_p(-2.3, df) == pytest.approx(1 - 2 * within)
+        assert metrics.t_p(0.0, df) == 1
+    for df in (1, 2, 5, 17, 30, 31, 60, 500):
+        assert metrics.t_p(metrics.t_95(df), df) == pytest.approx(0.05, rel=6e-3)
+
+
+def test_holms_correction_is_the_closed_test_of_bonferroni():
+    """Brute force: a comparison is kept if every set of comparisons with it is, by its least p."""
+    rng = np.random.default_rng(0)
+    for num in (1, 2, 5, 7):
+        values = (rng.random(num) ** 3).tolist()
+        values[-1] = values[0]  # alike ones
+        sets = [[i for i in range(num) if mask >> i & 1] for mask in range(1, 2**num)]
+        closed = [
+            max(min(1.0, len(own) * min(values[i] for i in own)) for own in sets if one in own)
+            for one in range(num)
+        ]
+        assert statistics.holm(values) == pytest.approx(closed)
+    assert statistics.holm([]) == []
+
+
+def test_the_p_of_a_mean_and_its_interval_say_the_same():
+    rng = np.random.default_rng(1)
+    for num in (2, 3, 8, 20):
+        for _ in range(20):
+            found = statistics.estimate({
+                str(i): {0: float(v)} for i, v in enumerate(rng.normal(0.4, 1, num))
+            })  # fmt: skip
+            if abs(abs(found.value - 0.1) / found.half_width - 1) > 0.01:
+                inside = found.low < 0.1 < found.high
+                assert (statistics.p_value(found, 0.1) > 0.05) == inside
+    same = statistics.estimate({"a": {0: 0.5}, "b": {0: 0.5}})
+    assert (statistics.p_value(same, 0.5), statistics.p_value(same, 0.4)) == (1.0, 0.0)
+
+
+def test_so_many_concepts_as_are_needed_would_decide():
+    """Brute force: the same mean and spread over more and more concepts."""
+    rng = np.random.default_rng(2)
+    for mean in (0.2, 0.5, 1.0):
+        values = rng.normal(mean, 1, 6)
+        found = statistics.estimate({str(i): {0: float(v)} for i, v in enumerate(values)})
+        needed = statistics.concepts_needed(found, 0.0)
+        spread = np.std(values, ddof=1)
+        halves = {n: metrics.t_95(n - 1) * spread / math.sqrt(n) for n in range(2, 3000)}
+        assert needed == min(n for n, half in halves.items() if half < abs(found.value))
+    nothing = statistics.estimate({"a": {0: 1.0}, "b": {0: -1.0}})
+    assert statistics.concepts_needed(nothing, 0.0) is None
+
+
+def test_verdicts_are_corrected_for_all_comparisons_that_decide():
+    rows = [r for s, pair in WORLD.items() for r in rows_of(s, *pair)]
+    # one comparison that is decided by a little, among many
+    jitter = [0.02, 0.0, 0.03, 0.005, 0.01, 0.035]
+    low = [
+        r | {"text_similarity": r["text_similarity"] - 0.026 - jitter[int(r["concept"][1])] / 2
+             + 0.0} if "text_similarity" in r else r
+        for r in rows_of("low-lr", *WORLD["low-lr"])
+    ]  # fmt: skip
+    rows = [r for r in rows if r["setup"] != "low-lr"] + low
+    found = findings.findings(rows, list(WORLD), 5.0)
+    parts = [part for one in found for part in one.parts if part.p is not None]
+    assert [part.holm for part in parts] == statistics.holm([part.p for part in parts])
+    assert all(one.oracle == () and one.by_oracle is None for one in found)
+    for part in parts:
+        sure = part.holm < findings.LEVEL
+        assert part.corrected == (part.verdict if sure else "undecided")
+        assert (part.needed is not None) <= (part.verdict == "undecided")
+    (beside,) = (part for one in found for part in one.beside)
+    assert beside.holm is None
+    for one in found:
+        if not one.most and one.parts:
+            kinds = {part.corrected for part in one.parts}
+            assert one.corrected == (
+                "does not hold" if "does not hold" in kinds
+                else "holds" if kinds == {"holds"} else "undecided"
+            )  # fmt: skip
+
+
+def test_the_oracle_decides_beside_the_judge():
+    """Its shares say the opposite of the judge's cosines: each has a verdict of its own."""
+
+    def with_oracle(setup, image, text, seen, obeyed):
+        return [
+            row | {"seen": seen + 0.01 * int(row["concept"][1]), "obeyed": obeyed
+                   + 0.02 * (int(row["concept"][1]) % 3)}
+            for row in rows_of(setup, image, text)
+        ]  # fmt: skip
+
+    rows = [
+        *with_oracle("one-word", 0.8, 0.3, 0.5, 0.5),
+        *with_oracle("regularized", 0.74, 0.33, 0.5, 0.5),
+        *with_oracle("image-only", 0.9, 0.1, 0.9, 0.0),
+        *with_oracle("prompt-only", 0.4, 0.4, 0.0, 0.9),
+        *with_oracle("two-words", 0.8, 0.2, 0.9, 0.8),
+    ]
+    setups = ["one-word", "regularized", "image-only", "prompt-only", "two-words"]
+    found = {f.claim.split(",")[0]: f for f in findings.findings(rows, setups, 5.0)}
+    held = found["Held near its coarse descriptor"]
+    assert (held.verdict, held.by_oracle) == ("holds", "undecided")  # it sees no difference
+    assert [part.text.partition(",")[0] for part in held.oracle] == ["edits obeyed", "concept seen"]
+    edits = found["One word is easier to edit than several."]
+    assert (edits.verdict, edits.by_oracle) == ("holds", "does not hold")
+    suffices = found["One word reconstructs as well as several."]
+    assert (suffices.verdict, suffices.by_oracle) == ("holds", "does not hold")
+    assert "may be down to -0.180" in suffices.oracle[0].text  # a fifth of its own scale
+    head, *lines = page._verdicts([edits])
+    assert head[:4] == ["by the judge", "corrected", "by the oracle", "corrected"]
+    assert lines[0][:4] == ["holds", "holds", "does not hold", "does not hold"]
+    assert lines[-1][:4] == ["", "", "does not hold", "does not hold"]
+    assert "(by the oracle)" in page._refuted([edits])
+    # without truth there is no oracle
+    plain = [{k: v for k, v in row.items() if k not in ("seen", "obeyed")} for row in rows]
+    assert all(f.by_oracle is None for f in findings.findings(plain, setups, 5.0))
+
+
+def test_a_setup_that_ran_with_other_settings_alone_stands_for_its_claim():
+    label = "low-lr:max_train_steps=2500"
+    rows = rows_of("one-word", *WORLD["one-word"]) + rows_of(label, *WORLD["low-lr"])
+    (found,) = (f for f in findings.findings(rows, ["one-word", label], 5.0)
+                if f.claim.startswith("A lower"))  # fmt: skip
+    assert found.verdict == "holds"
+    assert f"{label} less one-word" in found.parts[0].text
+
+
+def test_pivotal_tuning_of_equal_compute_stands_beside():
+    half = "pivotal:max_train_steps=125,tuning_steps=125"
+    setups = ["one-word", "pivotal", half]
+    rows = [r for s, image in zip(setups, (0.8, 0.83, 0.78), strict=True)
+            for r in rows_of(s, image, 0.3)]  # fmt: skip
+    (found,) = (f for f in findings.findings(rows, setups, 5.0) if "shape" in f.claim)
+    assert found.verdict == "holds"
+    assert [(p.verdict, p.holm) for p in found.beside] == [("does not hold", None)]
+
+
+def test_every_learned_concept_may_be_swept_by_size(tmp_path):
+    study = Study(config(tmp_path, set_sizes=(1, 5), set_size_concepts=("all",), seeds=(0,)))
+    assert {s.concept for s in study.specs if s.num_pictures} == {*study.subjects}
 
 
 # --- figures and report

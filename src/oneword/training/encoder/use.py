@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +30,7 @@ def encoder_for(backbone: Backbone, config: ResolvedConfig) -> Encoder:
             "vectors because none comes with it; train one with oneword encoder train --model "
             f"{backbone.name}, and pass --encoder."
         )
-    found = load(Path(file))  # a study's arm names it in words
+    found = load(file)
     found.check(backbone)
     if config.learnable_property not in found.about.learns:
         raise EncoderError(
