@@ -18,7 +18,7 @@ import torch
 from oneword._files import write_json_atomic
 from oneword.microworld import weights
 from oneword.microworld.making import models
-from oneword.microworld.making.models import SIZES
+from oneword.microworld.making.sizes import SIZES
 from oneword.runs.folder import versions
 
 

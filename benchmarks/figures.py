@@ -40,7 +40,7 @@ import tyro
 from _common import ROOT, commit, weights_of
 
 from oneword._files import write_atomic
-from oneword.microworld.making.models import SIZES
+from oneword.microworld.making.sizes import SIZES
 
 
 DOCS = ROOT / "docs"
