@@ -380,7 +380,7 @@ RECIPES: dict[str, Constants] = {
         "guidance_scale": (5.0, "their code (row 31)"),
         "guidance_scales": ([2.0, 10.0], "appendix A (row 43): 2 keeps structure, 5 to 10 lose it"),
         "num_inversion_steps": (250, "their code (row 44)"),
-        "set_sizes": ([1, 2, 3, 5], "appendix B (row 47), as far as DreamBench has pictures"),
+        "set_sizes": ([1, 2, 3, 4, 5, 6], "appendix B (row 47), as far as DreamBench has pictures"),
         "seeds": ([0, 1, 2], "ours"),
     },
     "sd15-dreambench": {
@@ -389,7 +389,7 @@ RECIPES: dict[str, Constants] = {
         "guidance_scale": (5.0, "their code (row 31)"),
         "guidance_scales": ([2.0, 10.0], "appendix A (row 43): 2 keeps structure, 5 to 10 lose it"),
         "num_inversion_steps": (250, "their code (row 44)"),
-        "set_sizes": ([1, 2, 3, 5], "appendix B (row 47), as far as DreamBench has pictures"),
+        "set_sizes": ([1, 2, 3, 4, 5, 6], "appendix B (row 47), as far as DreamBench has pictures"),
         "seeds": ([0, 1, 2], "ours"),
     },
 }

@@ -27,8 +27,17 @@ from oneword.cli.options import (
 PAGES = blocks.pages()
 NEEDED = {"--train-data-dir": "photos", "--output-dir": "folder"}
 """What "..." stands for."""
-THEIRS = {"--names", "--only", "--variants"}
-"""Options of scripts in benchmarks/, where the text names them alone."""
+THEIRS = {
+    "--batch-size",
+    "--compile",
+    "--export",
+    "--made",
+    "--names",
+    "--old",
+    "--only",
+    "--variants",
+}
+"""Options of scripts and of modules that are run, where the text names them alone."""
 
 
 def by_name(page):

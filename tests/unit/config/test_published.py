@@ -35,7 +35,15 @@ from oneword.vocabulary import kinds
 
 
 RECIPES = Path(__file__).parents[3] / "recipes"
-_NAMES = ("model", "concepts", "output_dir", "setups", "prompts")
+_NAMES = (
+    "model",
+    "concepts",
+    "output_dir",
+    "setups",
+    "prompts",
+    "guidance_setups",
+    "set_size_concepts",
+)
 
 
 def values(constants):
