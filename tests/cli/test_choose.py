@@ -138,7 +138,10 @@ def test_the_same_command_leaves_a_chosen_word_alone_and_says_so(run, capsys):
     capsys.readouterr()
     assert main([*LEARN, "--output-dir", str(run)]) == 0
     err = " ".join(capsys.readouterr().err.split())
-    assert "The run's word stays that of step 4, chosen by eye; what training kept is in" in err
+    assert (
+        "The run's word stays that of step 4, chosen by eye. The one that training kept is in"
+        in err
+    )
     assert (run / "learned_embeds.safetensors").read_bytes() == chosen
     assert (run / "learned_embeds-trained.safetensors").read_bytes() == trained
     assert "that of step 4, chosen by eye" in (run / "report.html").read_text()

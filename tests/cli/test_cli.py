@@ -128,7 +128,10 @@ def test_the_diffusers_scripts_command_works_with_another_name(
     assert main(["train", *command.split()]) == 0
     err = capsys.readouterr().err
     assert "--repeats is not needed here" in err
-    assert "--gradient-accumulation-steps is --train-batch-size 2 --micro-batch-size 1 here" in err
+    assert (
+        "--gradient-accumulation-steps is the same as --train-batch-size 2 --micro-batch-size 1"
+        in err
+    )
     concept = formats.load_concept(tmp_path / "run")
     assert concept.placeholder_token == "<cat-toy>"
     assert concept.num_vectors == 2
@@ -410,7 +413,7 @@ def test_other_mistakes(arguments, message, capsys, tmp_path, monkeypatch):
 
 def test_an_unknown_option_is_refused(training, capsys):
     assert main([*training, "--max-train-stps", "4"]) == 2
-    message = "--max-train-stps is no option here; did you mean --max-train-steps?"
+    message = "--max-train-stps is not an option here; did you mean --max-train-steps?"
     assert message in capsys.readouterr().err
 
 
@@ -439,7 +442,7 @@ def test_every_verb_explains_itself(verb, capsys):
     assert "None" not in out
     if verb == "train":
         assert "--train-data-dir" in out
-        assert "Most optimiser steps" in out
+        assert "Maximum number of training steps" in out
 
 
 def test_models_lists_the_families(tmp_path, capsys):
@@ -498,7 +501,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(training, tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run the same command again to resume" in err.replace("\n", " ")
+    assert "resume, run the same command again" in err.replace("\n", " ")
     assert (tmp_path / "run" / "state.safetensors").exists()
     assert not (tmp_path / "run" / "learned_embeds.safetensors").exists()
 

@@ -62,7 +62,7 @@ def test_the_best_are_kept_and_the_others_put_aside(draw, words, tmp_path, capsy
     listing = tmp_path / "all.json"
     assert draw("--concepts", words[0], "--prompts", "a photo of a {}", "a {} on the moon",
                 "--keep", "1", "--diversity", "0.2", "--json", listing) == 0  # fmt: skip
-    assert "Ranked by mean: 2 of 6 kept" in capsys.readouterr().out
+    assert "Ranked by mean: kept 2 of 6" in capsys.readouterr().out
     pictures = json.loads(listing.read_text())
     assert [p["kept"] for p in pictures] == [True] * 2 + [False] * 4
     out = tmp_path / "out"
@@ -122,7 +122,7 @@ def test_text_that_looks_like_a_word_is_drawn_and_said(draw, capsys):
         (["--prompts", "a cat", "--keep", "4"], "keep must be in 1..3"),
         (["--prompts", "a cat", "--rank-by", "text"], "diversity without --keep"),
         (["--prompts", "a cat", "--keep", "1", "--diversity", "2"], "diversity must be in [0, 1]"),
-        (["--prompts", "a cat", "--keep", "1", "--rank-by", "image"], "none for 'a cat'"),
+        (["--prompts", "a cat", "--keep", "1", "--rank-by", "image"], "unknown for 'a cat'"),
         (["--prompts", "a <a>", "--concepts", "A", "--keep", "1", "--train-data-dir", "x", "y"],
          "one folder per loaded word, got 2 for 1"),
     ],
@@ -161,6 +161,6 @@ def test_wildcards_are_chosen_by_the_seed_and_recorded(draw, words, tmp_path, ca
     assert abs(pixels[0] - pixels[1]).max() <= 1
     capsys.readouterr()
     assert draw("--prompts", "a __nothing__", "--wildcard-dir", tmp_path / "cards") == 2
-    assert "got __nothing__; there is place" in capsys.readouterr().err
+    assert "got __nothing__; files there: place." in capsys.readouterr().err
     assert draw("--prompts", "a cat", "--negative-prompt", "{a|b}") == 2
     assert "Cannot use wildcards in the negative prompt '{a|b}'" in capsys.readouterr().err

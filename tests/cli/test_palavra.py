@@ -80,6 +80,6 @@ def test_a_held_out_concept_is_drawn_and_looked_for(judge_folder, tmp_path, caps
     assert main([*command, "--held-out", "gold-mug"]) == 0
     assert "5 pictures, each ranked among 3 others" in capsys.readouterr().out
     assert main([*command, "--held-out", "neon"]) == 2
-    assert "must be a thing" in capsys.readouterr().err
+    assert "it has no noun; pass a thing" in capsys.readouterr().err
     assert main([*command[:3], "--held-out", "gold-mug"]) == 2
     assert "must name its CLIP" in capsys.readouterr().err

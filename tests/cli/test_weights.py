@@ -100,5 +100,5 @@ def test_evaluate_tells_how_far_other_prompts_have_drifted(
     drift = json.loads((tmp_path / "scores" / "scores.json").read_text())["drift"]
     assert len(drift["by_prompt"]) == 4
     assert drift["pixel_change"] > 0
-    assert "The word changes the model's weights" in capsys.readouterr().out
+    assert "This word also changes the model's weights" in capsys.readouterr().out
     assert "What else has changed" in (tmp_path / "scores" / "report.html").read_text()

@@ -151,7 +151,10 @@ def test_the_safety_checker_is_asked_about_prompts_and_pictures(folders, monkeyp
 
     monkeypatch.setattr(stock_module, "CosmosSafetyChecker", Strict)
     backbone = load_backbone(ModelConfig(model=str(folders["cosmos2"]), device="cpu"))
-    with pytest.warns(UserWarning, match=r"changed picture\(s\) \[0, 1\]; --no-safety-checker"):
+    with pytest.warns(
+        UserWarning,
+        match=r"changed picture\(s\) \[0, 1\]; to turn it off, pass --no-safety-checker",
+    ):
         drawn = backbone.draw(["a cat", "a house"], [1, 2], FEW)
     assert seen == ["a cat", "a house", ((1, 64, 64, 3), np.uint8), ((1, 64, 64, 3), np.uint8)]
     assert (drawn[:, :, :8] == 1).all()

@@ -107,7 +107,10 @@ def test_what_the_safety_checker_finds_is_black(tmp_path):
         torch.nn.init.constant_(head.bias, -100.0)
     clean = backbone.draw(["a cat"] * 2, [0, 1], FEW)
     torch.nn.init.constant_(checker.w_head.bias, 100.0)
-    with pytest.warns(UserWarning, match=r"blackened picture\(s\) \[0, 1\]; --no-safety-checker"):
+    with pytest.warns(
+        UserWarning,
+        match=r"blackened picture\(s\) \[0, 1\]; to turn it off, pass --no-safety-checker",
+    ):
         flagged = backbone.draw(["a cat"] * 2, [0, 1], FEW)
     assert not (clean == -1).all()
     assert (flagged == -1).all()

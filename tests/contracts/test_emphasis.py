@@ -176,7 +176,9 @@ def test_the_command_line_says_and_records_what_was_read(tmp_path, nano, word, c
                      "--concepts", str(path), *arguments])  # fmt: skip
 
     assert draw("--prompts", "a (nice) (S*:1.3)") == 0
-    assert "Brackets without a number are text in 'a (nice) (S*:1.3)'" in capsys.readouterr().err
+    assert (
+        "Brackets without a number are plain text in 'a (nice) (S*:1.3)'" in capsys.readouterr().err
+    )
     (picture,) = (tmp_path / "out").glob("0*.png")
     found = png_texts.read(picture)
     assert (found["prompt"], found["emphasis"]) == ("a (nice) (S*:1.3)", "numbers")

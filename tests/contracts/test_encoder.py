@@ -240,7 +240,10 @@ def _word(backbone):
             {"encoder": Path("x")},
             "the encoder x without initializer or setup encoder; pass",
         ),
-        ({"initializer": "encoder", "initializer_token": "cat"}, "with initializer_token; leave"),
+        (
+            {"initializer": "encoder", "initializer_token": "cat"},
+            "with initializer_token because an encoder must be the only start",
+        ),
         ({"setup": "encoder", "initializer_token": "cat"}, "setup encoder with initializer_token"),
         (
             {"initializer": "encoder", "initializer_file": Path("x")},

@@ -397,8 +397,8 @@ def test_captions_are_used_as_they_are(tiny_sd):
 @pytest.mark.parametrize(
     ("change", "parts", "message"),
     [
-        ({"pictures": torch.zeros(0, 3, 32, 32)}, {}, "needs at least one picture"),
-        ({}, {"prompts": lambda j, c: [("a cat",)] * 3}, "must hold '{}' where"),
+        ({"pictures": torch.zeros(0, 3, 32, 32)}, {}, "must have at least one picture"),
+        ({}, {"prompts": lambda j, c: [("a cat",)] * 3}, "must contain '{}' in place"),
         ({}, {"prompts": lambda j, c: [("a {}",)] * 2}, "for each of its 3 pictures"),
         ({}, {"prompts": lambda j, c: [("cat " * 80 + "{}",)] * 3}, "must fit into 75 tokens"),
     ],

@@ -178,7 +178,7 @@ def test_passes_come_before_recomputation(sdxl_folder, monkeypatch):
         assert plan.config.micro_batch_size == count
         assert plan.config.gradient_checkpointing is False
         assert plan.expected == sizes[count]
-    assert f"memory: {count} samples at a time; expected peak" in str(plan)
+    assert f"memory: micro-batches of {count}; expected peak" in str(plan)
     Free.available = int(least / memory._USABLE) + 1
     assert plan_of(sdxl_folder, Work(8), **asked).config.gradient_checkpointing is True
     assert plan_of(sdxl_folder, Work(8, trains=False), **asked).config.micro_batch_size is None
@@ -197,7 +197,7 @@ def test_on_a_cpu_of_which_nothing_is_asked_nothing_is_done(sdxl_folder):
     assert plan_of(sdxl_folder) is None
     assert load_backbone(config(sdxl_folder)).memory == ""
     said = load_backbone(config(sdxl_folder, memory="low")).memory
-    assert said.startswith("memory: 1 of a step's samples at a time, gradient checkpointing; exp")
+    assert said.startswith("memory: micro-batches of 1, gradient checkpointing; exp")
 
 
 def test_layers_that_visit_lie_elsewhere_between_two_calls(sdxl_folder):
@@ -246,7 +246,9 @@ def test_a_t5_keeps_what_it_names_as_delicate(tmp_path):
 
 def test_packing_without_the_library_says_what_to_install(tiny_folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"4bit need bitsandbytes .* got none installed; pip inst"):
+    with pytest.raises(
+        ModelError, match=r"4bit because they need bitsandbytes .* got none installed; pip inst"
+    ):
         load_backbone(config(tiny_folder, weights="4bit"))
 
 

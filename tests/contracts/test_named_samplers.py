@@ -171,7 +171,9 @@ def test_what_needs_a_library_names_it(tiny_sd):
 
 
 def test_a_schedule_that_a_solver_does_not_have_is_said():
-    with pytest.raises(ConfigError, match="spaced as Karras, got 'DDIM Karras'; DDIM alone"):
+    with pytest.raises(
+        ConfigError, match="space its timesteps as Karras, got 'DDIM Karras'; only DDIM"
+    ):
         samplers.find("DDIM Karras")
 
 

@@ -619,7 +619,9 @@ def test_a_picture_is_fitted_and_its_mask_along(tiny_sd, tmp_path):
 
 def test_a_mask_of_another_aspect_is_refused(tiny_sd, tmp_path):
     path = png(tmp_path / "p.png", 80, 40)
-    with pytest.raises(EditError, match=r"its picture's aspect, got m.png of 40 x 40 for p.png of"):
+    with pytest.raises(
+        EditError, match=r"its picture's aspect ratio, got m.png of 40 x 40 for p.png of"
+    ):
         read_picture(path, tiny_sd, mask=png(tmp_path / "m.png", 40, 40))
 
 

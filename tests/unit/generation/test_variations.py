@@ -176,7 +176,7 @@ def test_what_is_no_model_of_variations_is_refused(tmp_path, tiny_folder, withou
         variations.load(str(tmp_path), wishes)
     with pytest.raises(VariationsError, match=f"{must}.*got nobody/nothing: "):
         variations.load("nobody/nothing", wishes)
-    with pytest.raises(ModelError, match="must be a whole UnCLIPImageVariationPipeline"):
+    with pytest.raises(ModelError, match="must be a complete UnCLIPImageVariationPipeline"):
         variations.load("karlo", wishes)
 
 

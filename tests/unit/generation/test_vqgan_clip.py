@@ -311,7 +311,7 @@ def test_a_word_of_the_guides_space_is_drawn(vq, guide):
     assert torch.equal(found[0].codes, found[1].codes)
     assert not torch.equal(found[0].codes, found[2].codes)
     strange = Concept(placeholder_token="S*", rows={"t5xxl": torch.ones(1, 16)})
-    with pytest.raises(PlaceholderError, match="must have rows for"):
+    with pytest.raises(PlaceholderError, match="must have embeddings for"):
         draw(vq, guide, "a photo of a S*", concepts=[strange])
 
 

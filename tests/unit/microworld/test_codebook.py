@@ -94,5 +94,7 @@ def test_a_codebook_of_another_autoencoder_is_refused(own_weights):
 def test_a_model_without_a_codebook_says_how_to_make_it(own_weights):
     (own_weights / weights.CODEBOOK).unlink()
     weights.seal(own_weights, {n: v for n, v in weights.card(NANO).items() if n != "sha256"})
-    with pytest.raises(WeightsError, match="got no file; make it with `oneword microworld codeboo"):
+    with pytest.raises(
+        WeightsError, match=r"Cannot find the codebook .*; make it with `oneword microworld codeboo"
+    ):
         weights.load_codebook(NANO)

@@ -900,7 +900,7 @@ def test_one_questionnaire_alone_has_no_plane(key, tmp_path):
 def test_answers_none_of_which_count_are_an_error(key, tmp_path):
     other = answered(key, "match-001", in_order(MODELS)) | {"questionnaire": "0" * 16}
     with pytest.raises(
-        UserStudyError, match=r"got none \(1 of another questionnaire\)\. The first: "
+        UserStudyError, match=r"no answers count \(1 of another questionnaire\)\. The first: "
     ):
         report.write(key, collected(key, other), tmp_path / "results", command="x")
     assert not (tmp_path / "results").exists()

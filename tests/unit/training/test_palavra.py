@@ -744,7 +744,7 @@ def test_a_word_of_other_weights_is_refused(guide):
 def test_a_word_of_another_clip_finds_nothing_here(guide, classes):
     word = Concept(placeholder_token="<c>", rows={"clip_b32": torch.ones(1, 16)})
     own = classes.members[0].pictures
-    with pytest.raises(PlaceholderError, match="must have rows for clip_b8"):
+    with pytest.raises(PlaceholderError, match="must have embeddings for clip_b8"):
         retrieval(guide, word, own, own)
 
 

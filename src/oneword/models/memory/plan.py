@@ -61,7 +61,7 @@ class Plan:
             {"full": "", "8bit": "8-bit weights", "4bit": "4-bit weights"}[
                 config.weights or "full"
             ],
-            f"{config.micro_batch_size} samples at a time" if config.micro_batch_size else "",
+            f"micro-batches of {config.micro_batch_size}" if config.micro_batch_size else "",
             "gradient checkpointing" if config.gradient_checkpointing else "",
             {
                 "none": "",
