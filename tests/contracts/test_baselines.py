@@ -370,7 +370,8 @@ def test_the_plan_says_what_will_change(tuned):
     plan = dry_run(tuned("run", "pivotal"))
     assert plan["num_samples"] == (12 + 12) * 2
     assert plan["notes"] == [
-        "pivotal: then 12 steps of 2 samples change every weight of the denoiser, at the rate 0.002"
+        "pivotal: then 12 steps of 2 samples train every weight of the denoiser, at learning "
+        "rate 0.002"
     ]
     notes = dry_run(tuned("run", "lora-dreambooth", prior_loss_weight=1.0))["notes"]
     assert "as many of pictures of the class (2 drawn ones) change a LoRA of rank 4" in notes[0]
@@ -410,7 +411,7 @@ def test_mistakes_are_said(backbone):
         invert(backbone, job("pivotal"))
     with pytest.raises(JobError, match=r"form 'xti' with setup .* plain embeddings"):
         pivotal.invert(backbone, job("pivotal", form="xti"))
-    with pytest.raises(JobError, match="needs at least one picture"):
+    with pytest.raises(JobError, match="must have at least one picture"):
         method("custom-diffusion")(backbone, job("custom-diffusion", pictures=0))
     bare = load_backbone(ModelConfig(model=backbone.name, device="cpu"))
     bare.pipeline.unet.requires_grad_(False)

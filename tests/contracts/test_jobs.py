@@ -124,7 +124,7 @@ def test_jobs_that_do_not_belong_together_are_refused(make):
         train_many([])
     with pytest.raises(ConfigError, match="must differ, got a twice"):
         train_many([make("x/a"), make("y/a")])
-    with pytest.raises(ConfigError, match="model or model settings differ"):
+    with pytest.raises(ConfigError, match="must have the same model and model settings"):
         train_many([make("a"), make("b", model=ModelConfig(model="microworld"))])
 
 

@@ -120,7 +120,7 @@ class OtherName(StableDiffusionPipeline):
         (LowerCase, False, "the prompt is changed on the way, such as to lower case"),
         (CutsOff, True, "no gradient reaches an embedding"),
         (NoGradient, True, "or encode_prompt disables gradients"),
-        (AsksForMore, None, "ended with RuntimeError: this pipeline must be told the weather"),
+        (AsksForMore, None, "failed with RuntimeError: this pipeline must be told the weather"),
         (OtherName, None, "it takes no prompt but text"),
     ],
 )

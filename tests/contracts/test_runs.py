@@ -239,7 +239,7 @@ def test_a_transparent_picture_is_learned_on_varied_grounds(make, photos, tmp_pa
 
 
 def test_grounds_without_a_use_are_refused_before_the_run(make, tmp_path):
-    with pytest.raises(JobError, match="got 3 of 3 without transparency"):
+    with pytest.raises(JobError, match="3 of 3 pictures have no transparency"):
         train(make(inversion={"backgrounds": "plain"}))
     assert not (tmp_path / "run").exists()
 

@@ -275,7 +275,12 @@ def test_words_that_are_more_than_rows_are_refused_before_training(
     ("family", "word", "num_vectors", "message"),
     [
         ("sana", "<Cat>", 1, "it reads '<Cat>' differently .*; a token in lower case may"),
-        ("ldm", "<cat>", 1, r"its text encoder takes none \(ValueError: to_logits has an output"),
+        (
+            "ldm",
+            "<cat>",
+            1,
+            r"its text encoder cannot take a new token \(ValueError: to_logits has one output",
+        ),
         (
             "prx",
             "<cat>",

@@ -144,7 +144,7 @@ def test_a_study_whose_jobs_all_failed_may_be_corrected(make, tmp_path):
     short = dataclasses.replace(long, num_vectors=2)
     found = grid.run(make(tmp_path / "s", setups=("one-word",), inversion=short), on_event=Events())
     assert len(found.done) == 2
-    with pytest.raises(ConfigError, match=r"another protocol: inversion\.num_vectors was 2"):
+    with pytest.raises(ConfigError, match=r"its protocol differs: inversion\.num_vectors was 2"):
         grid.run(study, on_event=Events())
 
 

@@ -229,7 +229,7 @@ def test_the_last_place_that_a_prompt_has_still_counts(backbone):
         one = states(backbone, the + "red " * (fill - begun) + "<Cat-Toy>")
     with injected(backbone, [second]):
         other = states(backbone, the + "red " * (fill - begun) + "<Cat-Toy>")
-        with pytest.raises(PlaceholderError, match=r"shorten the prompt or move the placeholder"):
+        with pytest.raises(PlaceholderError, match=r"shorten the prompt, or move the placeholder"):
             states(backbone, the + "red " * (fill + 2) + "<Cat-Toy>")
     assert not torch.allclose(one, other, atol=1e-3)
     pictures = torch.zeros(1, 3, 64, 64)
@@ -300,7 +300,7 @@ def test_each_prompt_is_padded_as_if_it_were_alone(loaded, name):
     parts = [backbone.draw([p], [i + 1], FEW) for i, p in enumerate(prompts)]
     assert torch.allclose(drawn, torch.cat(parts), atol=1e-4)
     assert steps == [(i + 1, 6) for i in range(6)]
-    with pytest.raises(ModelError, match=r"prompts of one length .* got 3 kinds"):
+    with pytest.raises(ModelError, match=r"prompts of the same length .* got 3 kinds"):
         backbone.draw(prompts, [1, 2, 3, 4], FEW, on_latents=lambda x, _: x)
 
 

@@ -145,7 +145,7 @@ def test_a_study_and_its_rows_say_their_world(pictures, wide_model, tmp_path):
     row = {"concept": spec.concept, "setup": spec.setup, "seed": spec.seed, "set_size": None,
            "kind": "photo", "draw_time_s": 1.0}  # fmt: skip
     work.write_rows(first.folder, spec, [row])
-    with pytest.raises(ConfigError, match=r"another protocol: .*world was 1 and is 2"):
+    with pytest.raises(ConfigError, match=r"its protocol differs: .*world was 1 and is 2"):
         grid.claim(second)
     rows = tmp_path / "results.jsonl"
     rows.write_text(json.dumps(row | {"world": 2}) + "\n")

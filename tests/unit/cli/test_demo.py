@@ -75,7 +75,7 @@ def test_drawn_pictures_are_the_demos_own(tmp_path):
         copy_pictures(other, tmp_path)
         assert {p.name: p.read_bytes() for p in pictures.iterdir()} == other.learned
     (pictures / "1.png").write_bytes(b"a picture of my own")
-    with pytest.raises(ConfigError, match=r"only its own pictures, got .*1\.png"):
+    with pytest.raises(ConfigError, match=r"Cannot replace .*1\.png because the demo"):
         copy_pictures(windmill, tmp_path)
 
 
