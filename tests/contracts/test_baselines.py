@@ -374,7 +374,7 @@ def test_the_plan_says_what_will_change(tuned):
         "rate 0.002"
     ]
     notes = dry_run(tuned("run", "lora-dreambooth", prior_loss_weight=1.0))["notes"]
-    assert "as many of pictures of the class (2 drawn ones) change a LoRA of rank 4" in notes[0]
+    assert "the same number of class pictures (2 drawn ones) train a LoRA of rank 4" in notes[0]
 
 
 def test_settings_of_tuning_are_resolved_by_setup_and_family():

@@ -353,7 +353,7 @@ def test_settings_out_of_range_are_refused(fields, message):
         (
             ("a <a>, b",) * 3,
             {"shuffle_caption": True, "keep_tokens": 1},
-            "in job 'a' because its captions have no tags .* after the first keep_tokens; leave it out",
+            "its captions have no tags .* after the first keep_tokens; leave it out",
         ),
     ],
 )
