@@ -193,7 +193,8 @@ def pictures_of(thing: Learnable, world: int, size_px: int) -> Pictures:
     name = SHIPPED.get((world, thing.name))
     if name is not None:
         folders = _PACKAGED / name, _PACKAGED / f"{name}-plain"
-        return Pictures(*({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders))
+        learned, plain = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders)
+        return Pictures(learned, plain)
     some = (thing.pictures(size=size_px), thing.plain(size=size_px))
     learned, plain = (
         {

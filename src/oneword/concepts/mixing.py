@@ -47,7 +47,8 @@ def _alike(concepts: Sequence[Concept], *, vectors: bool) -> None:
                 f"{concept.kind}{more} and only concepts of plain embeddings can be combined; "
                 "leave it out."
             )
-    worlds = {world_of(concept.provenance) for concept in concepts} - {None}
+    found = (world_of(concept.provenance) for concept in concepts)
+    worlds = {world for world in found if world is not None}
     if len(worlds) > 1:
         raise ConceptError(
             "Concepts must be of one world of the embedded model to be combined, got versions "

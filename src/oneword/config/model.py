@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from oneword._files import is_there
 from oneword.errors import require
@@ -18,9 +18,9 @@ AUTO = "auto"
 """In a model's place: the one that the word's file names."""
 
 
-def is_embedded(model: str) -> bool:
+def is_embedded(model: str | None) -> TypeGuard[str]:
     """Whether a model is one that ships, or the folder of one that the same recipe has made."""
-    return model in EMBEDDED or is_there(Path(model) / CARD)
+    return model is not None and (model in EMBEDDED or is_there(Path(model) / CARD))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -562,8 +562,12 @@ def _together(verdicts: Sequence[Verdict], *, most: bool) -> Verdict:
     """A claim holds if every part does, and does not if one does not; or as most of them."""
     sides: tuple[Verdict, ...] = ("does not hold", "holds")
     if most:
-        found = [side for side in sides if 2 * verdicts.count(side) > len(verdicts)]
-        return found[0] if found else "undecided"
+        for side in sides:
+            if 2 * verdicts.count(side) > len(verdicts):
+                return side
+        return "undecided"
     if "does not hold" in verdicts:
         return "does not hold"
-    return "holds" if {*verdicts} == {"holds"} else "undecided"
+    if {*verdicts} == {"holds"}:
+        return "holds"
+    return "undecided"

@@ -1,5 +1,8 @@
 """Work that is shared by CPU processes of one thread each: started together, gradients averaged."""
 
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import datetime

@@ -5,7 +5,7 @@ A stage can be stopped at any moment and goes on to the same bits: every batch i
 """
 
 # The libraries' own annotations are narrower than what they take and return.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from __future__ import annotations
 

@@ -7,6 +7,9 @@ its moments are kept in fp16. What a picture shows belongs to its number, so tha
 written anew each time it is seen. A stopped command goes on with the shard it was at.
 """
 
+# The libraries' own annotations are narrower than what they take and return.
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 import argparse

@@ -5,7 +5,7 @@ so it needs skia and diffusers.
 """
 
 # The libraries' own annotations are narrower than what they take and return.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def wide(seed: int = 0) -> dict[str, Rows]:
         relation: str = "alone",
         among: Sequence[str] = unseen.known(),
         look: str = "flat sticker",
-        **more: str,
+        **more: Any,
     ) -> WidePrompt:
         figure = Figure(slug=dealt(among), look=look, colour=more.pop("colour", ""))
         things = (figure,)
