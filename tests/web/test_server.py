@@ -192,7 +192,7 @@ def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs,
     fill()
     until(lambda: desk.standing("mug").phase == "failed")
     said = _line(desk.standing("mug"), run)
-    assert "Cannot write " in said
+    assert "must be writable, got: " in said
     assert said.endswith("\u201cGo on\u201d takes it up from there.")
     kept, course = run.state.path.read_bytes(), run.course()
     desk.teach(config)  # too soon

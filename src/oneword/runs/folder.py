@@ -431,7 +431,7 @@ class RunFolder:
                 file.write(json.dumps(numbers) + "\n")
         except OSError as error:
             raise OutputError(
-                f"Cannot write {self.metrics}: {error.strerror or error}; make room, then run the "
+                f"{self.metrics} must be writable, got: {error.strerror or error}; make room, then run the "
                 "same command again to resume."
             ) from error
 
