@@ -431,8 +431,8 @@ class RunFolder:
                 file.write(json.dumps(numbers) + "\n")
         except OSError as error:
             raise OutputError(
-                f"{self.metrics} must be writable, got: {error.strerror or error}; make room, then run the "
-                "same command again to resume."
+                f"{self.metrics} must be writable, got: {error.strerror or error}; make room, then "
+                "run the same command again to resume."
             ) from error
 
 
