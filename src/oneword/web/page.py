@@ -126,6 +126,18 @@ def changed(look: Callable[..., Sequence[Shown]]) -> Callable[..., tuple[Any, ..
     return handle
 
 
+def name_field(choices: Sequence[str], value: str | None) -> Shown:
+    """A field that chooses among names, as a look once a second shows it.
+
+    Only an empty field gets a value, the first name. In any other the answer of a look, which may
+    be late, would overwrite what was chosen meanwhile.
+    """
+    names = [*choices]
+    if value or not names:
+        return names, gr.update(choices=names)
+    return (names, names[0]), gr.update(choices=names, value=names[0])
+
+
 REFUSALS = (UserError, OSError)
 """What a person can mend, and the page says: a mistake, a full disk, a folder that has vanished."""
 

@@ -22,6 +22,7 @@ from oneword.web.page import (
     Watch,
     changed,
     command_box,
+    name_field,
     saying,
     status,
 )
@@ -93,11 +94,10 @@ def build(page: Page) -> Watch:
         entries = library.entries(search or "")
         cards = [(_card(page, entry), _title(entry)) for entry in entries]
         names = [entry.name for entry in entries]
-        kept = name if name in names else (names[0] if names else None)
         return [
             (cards, cards),
             (names, names),
-            ((names, kept), gr.update(choices=names, value=kept)),
+            name_field(names, name),
             (names, gr.update(choices=names)),
         ]
 
@@ -150,19 +150,20 @@ def build(page: Page) -> Watch:
         address = card.push_concept(folder, repository.strip(), token=secret.strip() or None)
         return f"Uploaded to {address}.", command("concept push", folder, repository.strip())
 
-    @saying(0)
-    def deleted(name: str | None) -> str:
+    @saying(1)
+    def deleted(name: str | None) -> tuple[str, None]:
         if page.desk.standing(_given(name)).is_under_way:
             raise WorkspaceError("The word is being learned; stop it first.")
         library.delete(_given(name))
-        return f"{name} is deleted; it can be brought back."
+        return f"{name} is deleted; it can be brought back.", None
 
-    @saying(0)
-    def restored() -> str:
+    @saying(1)
+    def restored() -> tuple[str, str]:
         kept = library.deleted()
         if not kept:
             raise WorkspaceError("Nothing was deleted.")
-        return f"{library.restore(kept[0])} is back."
+        name = library.restore(kept[0])
+        return f"{name} is back.", name
 
     @saying(3)
     def taken_away(name: str | None, layout: Any) -> tuple[Any, ...]:
@@ -205,15 +206,17 @@ def build(page: Page) -> Watch:
         **AT_ONCE,
     }
     gr.on([search.input, refresh.click], **look)
-    name.change(told, name, [said, facts], **AT_ONCE)
+    # by hand, since a word that is gone from the field because it was deleted has just been said so
+    name.input(told, name, [said, facts], **AT_ONCE)
+    name.change(inside_now, name, facts, **AT_ONCE)
     cards.select(picked, listed, [name, said, facts], **AT_ONCE)
-    for button, act, given in (
-        (rename, renamed, [name, token]),
-        (delete, deleted, [name]),
-        (undo, restored, []),
-        (merge, merged, [name, others]),
+    for button, act, given, outputs in (
+        (rename, renamed, [name, token], [said]),
+        (delete, deleted, [name], [said, name]),
+        (undo, restored, [], [said, name]),
+        (merge, merged, [name, others], [said]),
     ):
-        button.click(act, given, said, api_name=act.__name__, queue=False).then(**look).then(
+        button.click(act, given, outputs, api_name=act.__name__, queue=False).then(**look).then(
             inside_now, name, facts, **AT_ONCE
         )
     taken.upload(brought, taken, said, api_visibility="private").then(**look)

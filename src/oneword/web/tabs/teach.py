@@ -31,6 +31,7 @@ from oneword.web.page import (
     Watch,
     changed,
     command_box,
+    name_field,
     painted_on,
     saying,
     sentence,
@@ -357,11 +358,11 @@ def build(page: Page) -> Watch:
     def looked(name: str | None) -> list[Shown]:
         """How a word's learning stands, from its run folder and what the worker said last."""
         choices = names()
-        name = name or (choices[0] if choices else None)
+        word = name_field(choices, name)
+        name = name or next(iter(choices), None)
         if not name or name not in choices:
             line = "Nothing is being learned."
-            return [(choices, gr.update(choices=choices)), (line, line), ((), None), ((), [])]
-        word = ((choices, name), gr.update(choices=choices, value=name))
+            return [word, (line, line), ((), None), ((), [])]
         folder = RunFolder(page.workspace.words / name, steps=1)
         try:
             rows = folder.course()
