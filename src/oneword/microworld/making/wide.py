@@ -297,6 +297,8 @@ def text_encoder(recipe: WideRecipe, tokens: CLIPTokenizer) -> CLIPTextModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # noqa: TID251  (a layer's first weights)
         encoder = CLIPTextModel(config)
+    if computes(torch.bfloat16, torch.device("cpu")):
+        encoder.set_attn_implementation("eager")  # quicker in bf16, as ``plain.attended``
     if recipe.start == "landed":
         generator = torch.Generator().manual_seed(recipe.seed)
         state = grow.widened_text(plain.state_of(folder / "text_encoder"), before, width, generator)
