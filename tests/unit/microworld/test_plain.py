@@ -28,7 +28,7 @@ def test_the_denoiser_is_diffusers(name):
 
 
 def test_attention_in_bf16_is_nearly_as_exact_as_torch_s():
-    """Forward and backward, the error from float64 is at most three times that of torch's own kernel."""
+    """Forward and backward, its error from float64 is under three times that of torch's kernel."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, 4, tokens, 32) for tokens in (64, 77, 77)]
     exact = [torch.randn(shape, generator=generator).double() for shape in shapes]
