@@ -70,7 +70,6 @@ To read options from a file: --config run.toml (the command line wins).
 
 _EXTRAS = {
     "skia": ("Drawing needs skia-python", "microworld"),
-    "scipy": ("Clustering needs scipy", "microworld"),
     "gradio": ("The page needs gradio", "web"),
 }
 """What some modules need, by its name: in words, and the extra that brings it."""

@@ -18,7 +18,7 @@ class AnnotateConfig:
     caption_with: str | None = None
     """Captioning model: hub id or folder of a transformers image-text-to-text model, such as Salesforce/blip-image-captioning-base."""
     mask_with: str | None = None
-    """Mask model: hub id or folder of a transformers image segmentation model, such as facebook/mask2former-swin-base-coco-panoptic. Needs pip install 'oneword[masks]'."""
+    """Mask model: hub id or folder of a transformers image segmentation model, such as facebook/mask2former-swin-base-coco-panoptic."""
     placeholder_token: str = "S*"
     """The new word. Every caption contains it."""
     initializer_token: str | None = None

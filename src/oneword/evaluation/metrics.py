@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from scipy import special, stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -80,21 +81,13 @@ def share_of_way(value: float, start: float, goal: float) -> float:
     return (value - start) / (goal - start) if goal > start else math.nan
 
 
-# two-sided 95 % points of Student's t for 1 to 30 degrees of freedom
-_T_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-
-
 def t_95(df: int) -> float:
-    """Two-sided 95 % point of Student's t: by the table, beyond it to 0.003.
+    """Two-sided 95 % point of Student's t.
 
     Args:
         df: Degrees of freedom, 1 or more.
     """
-    return _T_95[df - 1] if df <= len(_T_95) else 1.96 + 2.4 / df
+    return float(stats.t.ppf(0.975, df))
 
 
 def t_p(t: float, df: int) -> float:
@@ -103,18 +96,8 @@ def t_p(t: float, df: int) -> float:
     Args:
         t: Mean over its standard error.
         df: Degrees of freedom, 1 or more.
-
-    Source:
-        Abramowitz and Stegun 1964, 26.7.3 and 26.7.4: a finite sum where they are whole.
     """
-    angle = math.atan(abs(t) / math.sqrt(df))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    total, term = 0.0, cosine if df % 2 else 1.0
-    for k in range(1 + df % 2, df, 2):
-        total += term
-        term *= cosine * cosine * k / (k + 1)
-    within = 2 / math.pi * (angle + sine * total) if df % 2 else sine * total
-    return min(1.0, max(0.0, 1.0 - within))
+    return float(2 * stats.t.sf(abs(t), df))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +140,8 @@ def wilson_interval(hits: int, num: int) -> tuple[float, float]:
     """
     if num == 0:
         raise ValueError("A share needs at least one picture, got none.")
-    z = 1.959964
-    share, spread = hits / num, z * z / num
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / num + spread / (4 * num)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    found = stats.binomtest(hits, num).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def evenness(values: Sequence[str], possible: int) -> float:
@@ -176,7 +156,7 @@ def evenness(values: Sequence[str], possible: int) -> float:
     """
     num = len(values)
     shares = [values.count(value) / num for value in set(values)]
-    return max(0.0, -math.fsum(p * math.log(p) for p in shares) / math.log(possible))
+    return float(special.entr(shares).sum() / math.log(possible))
 
 
 def bootstrap_interval(

@@ -58,10 +58,9 @@ def _refusal(to: str, model: str, what: str, example: str, error: Exception) -> 
     """Why a model cannot be used, and what to do."""
     reason = reason_of(error)
     if isinstance(error, ImportError):
-        extra = "pip install 'oneword[masks]'" if "scipy" in reason else "install it"
         return ModelError(
             f"Cannot {to} with {model} because a library that it needs is missing ({reason}); "
-            f"{extra}."
+            "install it."
         )
     return ModelError(
         f"Cannot {to} with {model} because it is not a complete {what} model of transformers "

@@ -9,7 +9,6 @@ pipeline does not scale, or one that uses one seed's noise for all pictures.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import inspect
 import re
 import warnings
@@ -216,13 +215,6 @@ def fitting(
             f"({', '.join(['model', *others])}), got {sampler.name!r}; leave it out."
         )
     kind: Any = getattr(diffusers, name)
-    needs = {*getattr(kind, "_backends", ()), *(["scipy"] if sampler.schedule == "Beta" else ())}
-    for library in sorted(needs):
-        if importlib.util.find_spec(library) is None:
-            raise ModelError(
-                f"Cannot use the sampler {sampler.name!r} because {library} is not installed; pip "
-                f"install {library}, or use another sampler."
-            )
     solver = kind.from_config(scheduler.config, **sampler.changes)
     if not scales:
         solver.set_timesteps(2)

@@ -50,7 +50,7 @@ def test_share_of_way():
 def test_intervals():
     mean = metrics.mean_interval([1.0, 2.0, 3.0])
     assert (mean.value, mean.num) == (2.0, 3)
-    assert mean.half_width == pytest.approx(4.303 / math.sqrt(3))
+    assert mean.half_width == pytest.approx(4.302653 / math.sqrt(3))
     assert math.isnan(metrics.mean_interval([5.0]).half_width)
     assert str(metrics.mean_interval([1.0, 1.0])) == "1.000 ± 0.000"
     with pytest.raises(ValueError, match="at least one value"):

@@ -13,7 +13,6 @@ import math
 import random
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -846,13 +845,6 @@ def test_agreement_on_the_same_page_needs_two_people(key):
     assert found.same_page.value == pytest.approx(1)
     assert found.same_page.num == 4
     assert found.agreement == pytest.approx(1)
-
-
-def test_the_tests_say_what_they_need(key, monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    found = collected(key, *people(key, 2))
-    with pytest.raises(UserStudyError, match=r"because scipy is not installed; .*study\]"):
-        results.outcomes(found.responses, MODELS)
 
 
 # --- the report

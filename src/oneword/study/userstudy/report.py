@@ -44,7 +44,7 @@ def write(key: Key, collected: Collected, folder: Path, *, command: str) -> dict
         What ``results.json`` holds.
 
     Raises:
-        UserStudyError: no answers count, or scipy is not installed.
+        UserStudyError: no answers count.
         OutputError: the folder cannot be written.
     """
     if not collected.responses:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from oneword.evaluation.metrics import Mean, mean_interval
 from oneword.study import statistics
 from oneword.study.statistics import Estimate
 from oneword.study.userstudy.answers import Ranking, Response
-from oneword.study.userstudy.items import UserStudyError
 
 
 _FLAT = 1e-12  # differences of ranks or scores that are none
@@ -59,9 +59,6 @@ def outcomes(responses: Sequence[Response], models: Sequence[str]) -> dict[str, 
     Args:
         responses: Answers that count.
         models: All that were ranked.
-
-    Raises:
-        UserStudyError: scipy is not installed.
     """
     found: dict[str, Outcome] = {}
     for response in responses:
@@ -72,11 +69,7 @@ def outcomes(responses: Sequence[Response], models: Sequence[str]) -> dict[str, 
 
 
 def outcome(responses: Sequence[Response], models: Sequence[str]) -> Outcome:
-    """The results of the answers to one questionnaire.
-
-    Raises:
-        UserStudyError: scipy is not installed.
-    """
+    """The results of the answers to one questionnaire."""
     by_person: dict[str, list[Ranking]] = {}
     for response in responses:
         by_person.setdefault(response.person, []).extend(response.rankings)
@@ -113,21 +106,6 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _stats() -> Any:
-    """What has the tests.
-
-    Raises:
-        UserStudyError: it is not installed.
-    """
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise UserStudyError(
-            "Cannot run the tests because scipy is not installed; pip install 'oneword[study]'."
-        ) from error
-    return stats
-
-
 def friedman(values: np.ndarray) -> tuple[float, float] | None:
     """Friedman's test over people: chi-squared and p.
 
@@ -143,7 +121,7 @@ def friedman(values: np.ndarray) -> tuple[float, float] | None:
     people, models = values.shape
     if people < 2 or models < 3 or np.ptp(values, axis=1).max() < _FLAT:
         return None
-    found = _stats().friedmanchisquare(*np.round(values, 9).T)
+    found = stats.friedmanchisquare(*np.round(values, 9).T)
     return float(found.statistic), float(found.pvalue)
 
 
@@ -158,7 +136,6 @@ def nemenyi(values: np.ndarray) -> dict[tuple[int, int], float]:
         3.2.2.
     """
     people, models = values.shape
-    stats = _stats()
     ranks = stats.rankdata(np.round(values, 9), axis=1).mean(axis=0)
     unit = math.sqrt(models * (models + 1) / (12 * people))
     return {
@@ -219,7 +196,7 @@ def _means(found: Mapping[str, Mapping[int, list[float]]]) -> statistics.Runs:
 
 def _clip_on_pages(by_person: Mapping[str, list[Ranking]], models: Sequence[str]) -> Mean | None:
     """Of each page Spearman's correlation of the ranks with CLIP's scores."""
-    stats, means = _stats(), []
+    means = []
     for own in by_person.values():
         found = []
         for one in own:
