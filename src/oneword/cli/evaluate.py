@@ -72,7 +72,7 @@ def run(chosen: EvaluateArguments, words: Sequence[str]) -> int:
             report.drawings(evaluation, methods),
             report.scores(evaluation, methods),
             *([] if moved is None else [report.drift(moved)]),
-            report.Section(title="Again", commands=[command("evaluate", *words)]),
+            report.Section(title="Reproduce", commands=[command("evaluate", *words)]),
         ],
     )
     path = report.write(page, config.output_dir / reports.REPORT)

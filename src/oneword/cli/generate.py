@@ -93,7 +93,7 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
             title=f"The best {chosen.keep} of {len(seeds)}",
             sections=[
                 gallery.chosen_section(drawing, choice),
-                report.Section(title="Again", commands=[again]),
+                report.Section(title="Reproduce", commands=[again]),
             ],
         )
         report.write(page, chosen.output_dir / reports.REPORT)

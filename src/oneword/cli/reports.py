@@ -76,7 +76,7 @@ def run_report(outcome: TrainOutcome, *, commands: Sequence[str]) -> Report:
     )
     if folder.words():
         commands = [*commands, command("choose", outcome.folder)]
-    sections.append(report.Section(title="Again", commands=commands))
+    sections.append(report.Section(title="Reproduce", commands=commands))
     return report.Report(title=f"One word: {token}", lead=lead, sections=sections)
 
 

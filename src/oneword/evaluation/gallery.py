@@ -100,7 +100,7 @@ def save_gallery(
         save_png(_sheet(images, by_row, max(map(len, by_row.values()))), folder / "grid.png")
         files.append(folder / "grid.png")
     if commands:
-        page.sections.append(report.Section(title="Again", commands=commands))
+        page.sections.append(report.Section(title="Reproduce", commands=commands))
     return [report.write(page, folder / PAGE), *files]
 
 

@@ -8,11 +8,11 @@ and does not hold if one part does not. If the paper calls two setups comparable
 not be worse than a share of the way from the prompt-only row to the training pictures (``MARGIN``).
 
 Similarity is measured by a CLIP. Where an oracle reads the pictures, it judges every such claim
-too, by the same comparisons of its own shares (``statistics.ORACLE``), with a verdict of its own.
+too, by the same comparisons of its own shares (``statistics.ORACLE``), and gives its own verdict.
 
-With so many comparisons some would be decided by chance. Next to each verdict is the verdict after
-Holm's correction, over all deciding comparisons of both readers: it needs a corrected p below
-``LEVEL``.
+With so many comparisons, some would be decided by chance. So each verdict is followed by the one
+after Holm's correction over all deciding comparisons of both readers, which needs a corrected p
+below ``LEVEL``.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from oneword.study.statistics import (
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 LEVEL = 0.05
-"""Of the intervals, and of corrected p."""
+"""Significance level of the intervals and of the corrected p."""
 MARGIN = 0.2
 """Largest difference of comparable setups, as a share of the way from prompt-only to image-only.
 
 The paper says "comparable" and "little gain" without a number, so this one is ours. It is a share,
 not a difference of cosines, so that it means the same for every judge and for the oracle. At a
 fifth, a setup that is no worse keeps four fifths of all that pictures of the thing can add; a
-smaller margin would lie within how much training pictures differ from each other. It is fixed here
-before any rows are made. Claims of more and less have no margin: any difference counts.
+smaller margin would be within the differences between training pictures. It was fixed here before
+any rows were made. Claims of more or less have no margin: any difference counts.
 """
 LOW_GUIDANCE = 2.0
-"""Scales up to this one count as low (in the paper: about 2), those of 5 and more as high."""
+"""Scales up to this one count as low (about 2 in the paper), scales of 5 and more as high."""
 HIGH_GUIDANCE = 5.0
 SET_SIZE = 5
 """Number of pictures that the paper finds best."""
@@ -67,11 +67,11 @@ class Part:
     text: str
     verdict: Verdict
     p: float | None = None
-    """Two-sided, of the difference against its bound; ``None``: nothing was compared."""
+    """Two-sided p of the difference against its bound; ``None``: nothing was compared."""
     holm: float | None = None
-    """The same corrected for all comparisons; ``None``: it decides nothing."""
+    """The same, corrected for all comparisons; ``None``: this part does not decide the claim."""
     needed: int | None = None
-    """Concepts that would decide it, were they as these; ``None``: decided, or far too many."""
+    """Number of concepts like these that would decide it; ``None``: decided, or far too many."""
 
     @property
     def corrected(self) -> Verdict:
@@ -81,7 +81,7 @@ class Part:
 
     @property
     def numbers(self) -> str:
-        """What was found, with p, and what would decide it."""
+        """What was found, with p, and how many concepts would decide it."""
         told = self.text
         if self.p is not None:
             told += f"; p {_p(self.p)}" + ("" if self.holm is None else f", Holm {_p(self.holm)}")
@@ -89,7 +89,7 @@ class Part:
                 told += "; " + (
                     "no number of concepts up to 10,000 would decide it"
                     if self.needed is None
-                    else f"some {self.needed:,} concepts would decide it"
+                    else f"about {self.needed:,} concepts would decide it"
                 )
         return told
 
@@ -109,13 +109,13 @@ class Finding:
     parts: tuple[Part, ...] = ()
     """The parts that decide; empty if none was run."""
     beside: tuple[Part, ...] = ()
-    """Further parts, which decide nothing."""
+    """Further parts, for information only."""
     missing: str = ""
     """What the study lacks to judge the claim."""
     oracle: tuple[Part, ...] = ()
     """The same comparisons by the oracle; empty if there is none."""
     most: bool = False
-    """Whether it holds if most parts do, instead of all."""
+    """Whether most parts are enough for it to hold; else all must."""
     corrected: Verdict = "undecided"
     """After Holm's correction."""
     by_oracle: Verdict | None = None
@@ -126,7 +126,7 @@ class Finding:
         """All parts in one line, or what is missing."""
         told = [f"{part.text}: {part.verdict}" for part in self.parts]
         told += [f"by the oracle, {part.text}: {part.verdict}" for part in self.oracle]
-        told += [f"beside it, {part.text}: {part.verdict}" for part in self.beside]
+        told += [f"for information, {part.text}: {part.verdict}" for part in self.beside]
         return f"{'; '.join(told)}." if told else self.missing
 
     @property
@@ -162,8 +162,12 @@ def _claims(judge: _Judge) -> list[Finding]:
         judge.one_word_suffices(),
         judge.one_word_edits_better(),
         judge.regularized(),
-        judge.rate("low-lr", "A lower learning rate is easier to edit and less faithful.", 1),
-        judge.rate("high-lr", "A higher learning rate is more faithful and harder to edit.", -1),
+        judge.rate(
+            "low-lr", "A lower learning rate makes the word easier to edit and less faithful.", 1
+        ),
+        judge.rate(
+            "high-lr", "A higher learning rate makes the word more faithful and harder to edit.", -1
+        ),
         judge.curve(),
         judge.captions(),
         judge.set_size(),
@@ -179,14 +183,14 @@ def _claims(judge: _Judge) -> list[Finding]:
 
 
 def _beside_oracle(found: Finding, read: Finding) -> Finding:
-    """A claim with what the oracle says of it: where it compares other scores, and has them."""
+    """A claim with the oracle's comparisons, where it has scores of its own to compare."""
     own = {part.text for part in (*found.parts, *found.beside)}
     parts = tuple(part for part in read.parts if part.p is not None and part.text not in own)
     return replace(found, oracle=parts)
 
 
 def _corrected(found: Sequence[Finding]) -> list[Finding]:
-    """Correct all comparisons that decide for their number, and draw the verdicts from them."""
+    """Correct all deciding comparisons for their number, and draw the verdicts from them."""
     decide = [part for one in found for part in (*one.parts, *one.oracle) if part.p is not None]
     pairs = zip(decide, statistics.holm([part.p for part in decide if part.p is not None]),
                 strict=True)  # fmt: skip
@@ -266,17 +270,17 @@ class _Judge:
         if missing:
             return Part(f"{self.name(metric)}: needs {' and '.join(missing)}", "undecided")
         difference = statistics.paired(*runs)
-        return _sign(f"{self.name(metric)}, {setup} less {other}", difference)
+        return _sign(f"{self.name(metric)}, {setup} minus {other}", difference)
 
     def comparable(self, setup: str, other: str) -> Part:
         """Whether ``setup`` reconstructs no worse than ``other``, by the margin."""
-        name, margin = f"{self.name(IMAGE)}, {setup} less {other}", self.margin()
+        name, margin = f"{self.name(IMAGE)}, {setup} minus {other}", self.margin()
         if margin is None:
             return Part(f"{name}: needs image-only and prompt-only", "undecided")
         difference = _mean(statistics.paired(self.runs(setup, IMAGE), self.runs(other, IMAGE)))
         if difference is None:
-            return Part(f"{name}: needs two concepts or more", "undecided")
-        text = f"{name} {_shown(difference)}, may be down to {-margin:.3f}"
+            return Part(f"{name}: needs at least two concepts", "undecided")
+        text = f"{name} {_shown(difference)}, must be above {-margin:.3f}"
         return _part(text, difference, -margin, _above)
 
     # --- claims
@@ -340,7 +344,7 @@ class _Judge:
         name = name.replace(f"{IMAGE} and {TEXT}", "image and text similarity")
         over = statistics.correlation(scores)
         if over is None or math.isnan(over.low):
-            missing = f"{name} over setups: needs four of them and two concepts or more"
+            missing = f"{name} over setups: needs at least four setups and two concepts"
             return _finding(claim, where, [Part(missing, "undecided")])
         part = _part(f"{name} over the setups' means {_shown(over)}", over, 0.0, _below)
         within = _mean(found)
@@ -357,7 +361,7 @@ class _Judge:
         ] + [self.above("captions-short", "captions-long", TEXT)]
         return _finding(
             "People's descriptions reconstruct worse and are harder to edit than the word; long "
-            "ones are hardest to edit.",
+            "ones are the hardest to edit.",
             "section 5.3, fourth observation",
             parts,
         )
@@ -368,11 +372,11 @@ class _Judge:
         )
         where = "appendix B, figure 12"
         claim = (
-            "About five pictures are best: fewer reconstruct worse, more are harder to edit and "
-            "gain little."
+            "About five pictures are best: fewer reconstruct worse; more gain little and make the "
+            "word harder to edit."
         )
         if SET_SIZE not in sizes or sizes[0] == SET_SIZE or sizes[-1] == SET_SIZE:
-            missing = "Needs --set-sizes below, of and above 5."
+            missing = "Needs --set-sizes below 5, 5 itself and above 5."
             return Finding(claim, where, "undecided", missing=missing)
 
         def change(metric: str, size: int, other: int) -> Runs:
@@ -383,16 +387,19 @@ class _Judge:
         few, many = sizes[0], sizes[-1]
         image, text = self.name(IMAGE), self.name(TEXT)
         parts = [
-            _sign(f"{image}, {SET_SIZE} pictures less {few}", change(IMAGE, SET_SIZE, few)),
-            _sign(f"{text}, {SET_SIZE} pictures less {many}", change(TEXT, SET_SIZE, many)),
+            _sign(f"{image}, {SET_SIZE} pictures minus {few}", change(IMAGE, SET_SIZE, few)),
+            _sign(f"{text}, {SET_SIZE} pictures minus {many}", change(TEXT, SET_SIZE, many)),
         ]
         margin, gain = self.margin(), change(IMAGE, many, SET_SIZE)
         mean = _mean(gain)
         if margin is not None and mean is not None:
-            told = f"{image}, {many} pictures less {SET_SIZE} {_shown(mean)}, may be {margin:.3f}"
+            told = (
+                f"{image}, {many} pictures minus {SET_SIZE} {_shown(mean)}, must be below "
+                f"{margin:.3f}"
+            )
             parts.append(_part(told, mean, margin, _below))
         else:
-            parts.append(Part(f"{image}, {many} pictures less {SET_SIZE}: too few concepts",
+            parts.append(Part(f"{image}, {many} pictures minus {SET_SIZE}: too few concepts",
                                "undecided"))  # fmt: skip
         return _finding(claim, where, parts)
 
@@ -421,7 +428,7 @@ class _Judge:
 
         difference = statistics.paired(gain(BASE), gain("pivotal"))
         what = self.name(TEXT)
-        text = f"what guidance {high:g} adds to {what} over {low:g}, {BASE} less pivotal"
+        text = f"gain in {what} from guidance {low:g} to {high:g}, {BASE} minus pivotal"
         return _finding(claim, "appendix A", [_sign(text, difference)])
 
     def bipartite(self) -> Finding:
@@ -439,11 +446,11 @@ class _Judge:
 
         parts = [
             _sign(
-                f"structure kept, guidance {low:g} less {high:g}",
+                f"structure kept, guidance {low:g} minus {high:g}",
                 statistics.paired(kept(low), kept(high)),
             ),
             _sign(
-                f"{self.name(TEXT)}, guidance {high:g} less {low:g}",
+                f"{self.name(TEXT)}, guidance {high:g} minus {low:g}",
                 statistics.paired(
                     self.runs(BIPARTITE, TEXT, scale=high),
                     self.runs(BIPARTITE, TEXT, scale=low),
@@ -457,8 +464,8 @@ class _Judge:
     def details(self) -> Finding:
         parts = [self.above(BASE, other, IMAGE) for other in (*CAPTIONS, *VARIED)]
         claim = (
-            "The word captures the thing's own details better than people's descriptions, and than "
-            "a model that is shown a picture."
+            "The word captures the thing's details better than people's descriptions do, and "
+            "better than a model that is shown a picture."
         )
         return _finding(claim, "section 4.1, figure 3", parts)
 
@@ -467,7 +474,8 @@ class _Judge:
         parts = [self.above(name, "image-only", TEXT) for name in words]
         parts += [self.above(BASE, name, IMAGE) for name in words]
         claim = (
-            "Pictures of PALAVRA's word hold elements of the prompt, and do not capture the thing."
+            "Pictures drawn with PALAVRA's word contain elements of the prompt, but do not capture "
+            "the thing."
         )
         return _finding(claim, "section 4.2, figure 5", parts)
 
@@ -476,19 +484,19 @@ class _Judge:
         parts = [self.above(name, f"palavra-{name}", EDITED) for name in both]
         parts += [self.above(BASE, name, TEXT) for name in both]
         claim = (
-            "Guided by text and pictures together, pictures are nearer to the source than "
-            "PALAVRA's, and do not follow new texts."
+            "Guided by text and pictures together, drawings are closer to the source than "
+            "PALAVRA's, but do not follow new prompts."
         )
         return _finding(claim, "section 4.2, figure 5", parts)
 
     def together(self) -> Finding:
         parts = [self.above(BASE, other, BOTH) for other in (*GUIDED, "variations")]
-        claim = "On thing and prompt together, the word is above every other way."
+        claim = "On thing and prompt combined, the word beats every other method."
         return _finding(claim, "section 4.2, figure 5", parts)
 
     def dearer(self) -> Finding:
         parts = [self.above(other, BASE, SECONDS) for other in GUIDED]
-        claim = "Ways that optimise each picture take longer to draw than the word does."
+        claim = "Methods that optimise each picture take longer to draw than the word does."
         return _finding(claim, "section 4.2", parts)
 
     def _scales(self, setup: str) -> tuple[float | None, float | None]:
@@ -532,7 +540,7 @@ def _sign(text: str, difference: Runs) -> Part:
     """Whether a difference is above 0."""
     mean = _mean(difference)
     if mean is None:
-        return Part(f"{text}: needs two concepts or more", "undecided")
+        return Part(f"{text}: needs at least two concepts", "undecided")
     return _part(f"{text} {_shown(mean)}", mean, 0.0, _above)
 
 
@@ -559,7 +567,7 @@ def _finding(
 
 
 def _together(verdicts: Sequence[Verdict], *, most: bool) -> Verdict:
-    """A claim holds if every part does, and does not if one does not; or as most of them."""
+    """A claim holds if every part does, and does not if any does not; or it follows the most."""
     sides: tuple[Verdict, ...] = ("does not hold", "holds")
     if most:
         for side in sides:

@@ -35,9 +35,9 @@ from oneword.study.work import TRAINING, Row
 REPORT, MARKDOWN = "report.html", "report.md"
 PARQUET = "results.parquet"
 ROWS = "results.jsonl.gz"
-"""All rows next to a page, from which it can be made again."""
+"""All rows, stored next to a page so that it can be printed again."""
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
-"""Lines of a page between which the results are written."""
+"""The results are written between these two lines of a page."""
 _MAX_SHEET = 2**28  # bytes of a figure or a gallery
 _SHOWN = 3  # concepts whose pictures are in the report
 
@@ -65,7 +65,8 @@ def write(
         command: The command of the study.
         markdown: A page into which the results are written, between its marks; it is created if it
             does not exist.
-        figures: Folder for the page's figures and all rows; ``None``: next to it, with its name.
+        figures: Folder for the page's figures and all rows; ``None``: next to the page, with the
+            same name.
 
     Returns:
         The HTML page.
@@ -83,7 +84,7 @@ def write(
     folder = study.folder
     scale = study.guidance_scale
     setups = [label for label in study.arms if any(row["setup"] == label for row in rows)]
-    # claims about methods that are not available here say what they need
+    # a claim about a method that is not available here says what it needs
     claimed = [*setups, *(label for label in study.baselines if label not in setups)]
     groups = _groups(rows, setups, claimed, scale)
     _write_rows(rows, folder)
@@ -108,7 +109,7 @@ def write(
     drawn = plots.draw(groups[0].rows, setups, scale)
     if len(groups) > 1:
         drawn = {
-            name: (f"{caption} Of {groups[0].kind} alone.", figure)
+            name: (f"{caption} Only {groups[0].kind} are shown.", figure)
             for name, (caption, figure) in drawn.items()
         }
     for name, (_, figure) in drawn.items():
@@ -147,7 +148,7 @@ class _Group:
 def _groups(
     rows: Sequence[Row], setups: Sequence[str], claimed: Sequence[str], scale: float
 ) -> list[_Group]:
-    """The results for each kind of concept; no claim is judged for a kind with a single concept."""
+    """The results for each kind of concept; claims need a kind with two concepts or more."""
     found = []
     for kind, own in statistics.apart(rows).items():
         judges = not found or len({row["concept"] for row in own}) > 1
@@ -181,7 +182,7 @@ def _write_rows(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _lead(study: Study, rows: Sequence[Row]) -> list[str]:
-    """What was done, in sentences; they do not depend on time or place."""
+    """What was done, in sentences that do not depend on time or place."""
     config, now = study.config, grid.standing(study)
     jobs = {(r["concept"], r["setup"], r["seed"], r["set_size"]) for r in rows}
     concepts, seeds = {job[0] for job in jobs}, {job[2] for job in jobs}
@@ -197,16 +198,16 @@ def _lead(study: Study, rows: Sequence[Row]) -> list[str]:
     ]
     if now.left or now.failed:
         lines.append(
-            f"{_count(len(now.left), 'job')} are still to do and {len(now.failed)} failed; what "
-            "follows is of those that are done."
+            f"{_count(len(now.left), 'job')} still to run, {len(now.failed)} failed; the results "
+            "below are from the finished ones."
         )
     if absent := grid.absences(study):
         told = "; ".join(f"{label} ({why})" for label, why in absent.items())
         lines.append(f"Not available here: {told}.")
     hours = trained / 3600, sum(drawing.values()) / 3600
     lines.append(
-        f"Training took {hours[0]:.2f} hours, summed over words that may have shared a batch, and "
-        f"drawing and scoring {hours[1]:.2f} hours, summed over processes."
+        f"Training took {hours[0]:.2f} hours, summed over words (which may share a batch); drawing "
+        f"and scoring {hours[1]:.2f} hours, summed over processes."
     )
     return lines
 
@@ -231,7 +232,7 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
             ]
             for seed in study.config.seeds
         }
-        # rows that were taken in come without pictures: the method first, then the most of them
+        # imported rows have no pictures: prefer a seed with the method's own, then one with most
         seed = max(by_seed, key=lambda s: (BASE in dict(by_seed[s]), len(by_seed[s])))
         shown = by_seed[seed]
         if not shown or len(found) == _SHOWN:
@@ -249,7 +250,7 @@ def _galleries(study: Study, setups: Sequence[str]) -> dict[str, bytes]:
 
 
 def _landed_galleries(study: Study, place: Path | None) -> dict[str, bytes]:
-    """Sheets of a page that was written before: landed rows come without pictures."""
+    """Sheets from an earlier version of the page, because landed rows have no pictures."""
     if place is None:
         return {}
     files = {name: place / f"gallery-{name}.jpg" for name in study.subjects}
@@ -305,8 +306,8 @@ class _Parts:
         subject = self.study.subjects[next(iter(self.galleries))]
         kinds = dict.fromkeys(self.study.templates(subject).values())
         return (
-            "The first pictures of every setup that drew here, not chosen: from top to bottom the "
-            f"first prompt of each kind ({', '.join(kinds)}), from left to right the same seeds."
+            "The first pictures of each setup that was drawn here, not selected. Rows: the first "
+            f"prompt of each kind ({', '.join(kinds)}). Columns: the same seeds."
         )
 
     def tables(self) -> Iterator[_Table]:
@@ -338,7 +339,7 @@ class _Parts:
                 for name, sheet in self.galleries.items()
             ]
             sections.append(
-                report.Section(title="What they draw", text=self.gallery_text, rows=rows)
+                report.Section(title="Example pictures", text=self.gallery_text, rows=rows)
             )
         for name, (caption, figure) in self.drawn.items():
             sections.append(
@@ -350,7 +351,7 @@ class _Parts:
             )
             for one in self.tables()
         ]
-        sections.append(report.Section(title="Again", commands=[self.command]))
+        sections.append(report.Section(title="Reproduce", commands=[self.command]))
         title = f"The study: {_count(len(self.study.subjects), 'concept')}, " + _count(
             len(self.setups), "setup"
         )
@@ -360,7 +361,7 @@ class _Parts:
         """The same as Markdown; ``figures`` is the folder of the pictures for links."""
         out = ["```", self.command, "```", "", " ".join(self.lead), ""]
         if self.galleries:
-            out += ["## What they draw", "", self.gallery_text, ""]
+            out += ["## Example pictures", "", self.gallery_text, ""]
             for name in self.galleries:
                 out += [f"{name}:", "", f"![{name}]({figures}/gallery-{name}.jpg)", ""]
         for name, (caption, _) in self.drawn.items():
@@ -396,7 +397,7 @@ def _scores(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
 def _changes(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
     """Table of paired differences from the method; empty if there is none."""
     shown = [m for m in METRICS if any(f"Δ {m}" in line for line in means.values())]
-    table = [[f"less {BASE}", *shown]]
+    table = [[f"minus {BASE}", *shown]]
     for setup, line in means.items():
         if any(name.startswith("Δ") for name in line):
             cells = [line[f"Δ {m}"].told("+.3f") if f"Δ {m}" in line else "–" for m in shown]
@@ -405,7 +406,7 @@ def _changes(means: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
 
 
 def _verdicts(found: Sequence[Finding]) -> list[list[str]]:
-    """Table of findings; a claim with several parts has a line for each."""
+    """Table of findings; a claim with several parts has a row for each."""
     reads = any(one.oracle for one in found)
     head = ["by the judge", "corrected", "by the oracle", "corrected"][: 4 if reads else 2]
     table = [[*head, "the paper's claim", "numbers"]]
@@ -426,12 +427,12 @@ def _verdicts(found: Sequence[Finding]) -> list[list[str]]:
         for part in one.oracle:
             line(("", ""), (part.verdict, part.corrected), "", part.numbers)
         for part in one.beside:
-            line((part.verdict, ""), ("", ""), "beside it, and deciding nothing:", part.numbers)
+            line((part.verdict, ""), ("", ""), "for information only:", part.numbers)
     return table
 
 
 def _refuted(found: Sequence[Finding]) -> str:
-    """What the paper claims and the study refutes, in a sentence; empty where there is nothing."""
+    """The paper's claims that the study refutes, in a sentence; empty if there are none."""
     told = []
     for one in found:
         readers = [
@@ -448,30 +449,31 @@ def _refuted(found: Sequence[Finding]) -> str:
 
 _TITLES = {
     "plane": "Reconstruction and editability",
-    "set-size": "How many pictures",
+    "set-size": "Number of pictures",
     "learning-rate": "Learning rate",
     "guidance": "Guidance",
 }
 _SCORES_TEXT = (
-    "Means over concepts, each the mean of its seeds, with 95 % intervals over concepts by "
-    "Student's t, which for shares near 0 or 1 may reach beyond them. "
+    "Means over concepts, each of which is the mean of its seeds, with 95 % intervals over "
+    "concepts (Student's t). For shares near 0 or 1 an interval can extend beyond 0 or 1. "
     "Image and DINO similarity: mean cosine over pairs of drawn and training pictures. Text "
-    "similarity: cosine of the edit prompt, the placeholder left out, with the mean picture "
-    "(code: mean of the pictures' own cosines). Diversity: one less the mean cosine within a "
-    "prompt. Plain similarity and silhouette overlap (intersection over union): pictures on a "
-    "plain background against true drawings. Concept seen, edits obeyed: shares read by the oracle."
+    "similarity: cosine between the edit prompt, without the placeholder, and the mean embedding "
+    "of the pictures (code: mean of the cosines with each picture). Diversity: 1 minus the mean "
+    "cosine within a prompt. Plain similarity and silhouette overlap (intersection over union): "
+    "pictures on a plain background compared with true drawings. Concept seen, edits obeyed: "
+    "shares of pictures, as read by the oracle."
 )
 _LEAKED_TEXT = (
-    " Background leaked: the share of pictures, of the prompts that ask for no place, that show a "
-    "place of the training pictures; what chance gives is the initializer's."
+    " Background leaked: for prompts that name no place, the share of pictures that show a place "
+    "from the training pictures; the initializer's value is the chance level."
 )
-_CHANGES_TEXT = "Paired by concept and seed; 95 % intervals over concepts by Student's t."
+_CHANGES_TEXT = "Paired by concept and seed, with 95 % intervals over concepts (Student's t)."
 _FINDINGS_TEXT = (
-    "Paired differences with the same intervals as above. A claim of several parts has a line for "
-    "each; it holds if every part does, and does not if one part does not. The judge is a CLIP; "
-    "where an oracle reads the pictures it decides beside it. Corrected: by Holm, over all "
-    "comparisons of the table that decide. Concepts that would decide a comparison are counted "
-    "with its mean and spread as they are."
+    "Paired differences with the same intervals as above. A claim with several parts has a row "
+    "for each part. It holds if every part holds, and does not hold if any part does not. The "
+    "judge is a CLIP; where an oracle reads the pictures, it gives a verdict of its own. "
+    "Corrected: the verdict after Holm's correction over all deciding comparisons in the table. "
+    "The number of concepts that would decide a comparison assumes the same mean and spread."
 )
 
 
@@ -500,13 +502,13 @@ def around(page: Path) -> tuple[str, str]:
 
 
 def _put_into(page: Path, place: Path, parts: _Parts, rows: Sequence[Row]) -> None:
-    """Put results between a page's marks; figures and rows go into a folder of their own."""
+    """Put results between a page's marks; figures and rows go into a separate folder."""
     before, after = around(page)
     body = parts.markdown(Path(os.path.relpath(place, page.parent)).as_posix())
     for source in sorted((parts.study.folder / "figures").iterdir()):
         if source.suffix in (".svg", ".jpg"):
             write_atomic(place / source.name, read_bytes(source, most=_MAX_SHEET, error=StudyError))
-    # no time in the archive: the same rows are the same file
+    # the archive has no time stamp, so that the same rows give the same file
     write_atomic(place / ROWS, gzip.compress(_json_lines(rows), mtime=0))
     write_atomic(page, f"{before}{BEGIN}\n\n{body}\n{END}{after}".encode())
     for folder in {place, page.parent}:

@@ -89,7 +89,7 @@ def _page(study: Study, figure: str, command: str) -> Path | None:
     if absent:
         table = [["not available", "why"], *([label, why] for label, why in absent.items())]
         sections.append(report.Section(title="Not available here", table=table, prose=True))
-    sections.append(report.Section(title="Again", commands=[command]))
+    sections.append(report.Section(title="Reproduce", commands=[command]))
     page = report.Report(title=_TITLES[figure], lead=lead, sections=sections)
     return report.write(page, study.folder / PAGES[figure])
 

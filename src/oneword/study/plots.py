@@ -79,17 +79,17 @@ def draw(
 
 
 _PLANE = (
-    "Reconstruction against editability, a point per setup: mean over concepts with its 95 % "
-    "intervals; how setups differ on the same concepts is in the table of differences. "
+    "Reconstruction against editability. Each point is a setup: the mean over concepts with 95 % "
+    "intervals. The table of differences compares setups on the same concepts. "
     "Filled: learned; hollow: references. The dashed line is the front: no learned setup is above "
     "it on both scores."
 )
 _SET_SIZE = (
-    "Number of training pictures, with the references of the same concepts. Image similarity is "
-    "measured against the same pictures for every size: the largest set."
+    "Scores against the number of training pictures, with the references of the same concepts. "
+    "For every size, image similarity is measured against the same pictures, the largest set."
 )
-_RATE = "The word's two scores over the learning rate it was trained with."
-_GUIDANCE = "The two scores over guidance in drawing."
+_RATE = "Both scores of the word against the learning rate it was trained with."
+_GUIDANCE = "Both scores against the guidance scale used for drawing."
 
 Point = tuple[Estimate, Estimate]
 """Text and image similarity."""
@@ -175,7 +175,7 @@ def _plane(rows: Sequence[Row], setups: Sequence[str], scale: float) -> Figure |
 
 
 _PEOPLE = (
-    "Mean ranks that people gave, with 95 % intervals over people: the upper right is best. As in "
+    "Mean ranks given by people, with 95 % intervals over people; the upper right is best. As in "
     "figure 10(b) of the paper."
 )
 

@@ -56,15 +56,15 @@ def judged(scores):
 
 def test_all_claims_hold_on_rows_as_the_paper_has_them():
     found = judged(AS_IN_THE_PAPER)
-    claims = ("The", "Pictures", "Guided", "On", "Ways")
+    claims = ("The", "Pictures", "Guided", "On", "Methods")
     assert {name: found[name].verdict for name in claims} == dict.fromkeys(claims, "holds")
     # five ways by CLIP's scores, and by the oracle's
     assert len(found["On"].parts) == len(found["On"].oracle) == 5
     assert found["On"].by_oracle == found["On"].by_oracle_corrected == "holds"
-    assert found["Ways"].by_oracle is None  # a clock needs no oracle
-    assert "mean of both similarities, one-word less vqgan-clip" in found["On"].numbers
-    assert "thing and prompt seen, one-word less variations +0.600" in found["On"].numbers
-    assert "seconds to draw, vqgan-clip less one-word +89.000" in found["Ways"].numbers
+    assert found["Methods"].by_oracle is None  # a clock needs no oracle
+    assert "mean of both similarities, one-word minus vqgan-clip" in found["On"].numbers
+    assert "thing and prompt seen, one-word minus variations +0.600" in found["On"].numbers
+    assert "seconds to draw, vqgan-clip minus one-word +89.000" in found["Methods"].numbers
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_all_claims_hold_on_rows_as_the_paper_has_them():
         ({"vqgan-clip": {"image": 0.6, "text": 0.6, "edited": 0.6}}, "Guided"),
         ({"clip-diffusion": {"image": 0.6, "text": 0.3, "edited": 0.1}}, "Guided"),
         ({"variations": {"image": 0.7, "text": 0.9, "edited": 0.9}}, "On"),
-        ({"clip-diffusion": {"image": 0.6, "text": 0.3, "edited": 0.6, "seconds": 0.5}}, "Ways"),
+        ({"clip-diffusion": {"image": 0.6, "text": 0.3, "edited": 0.6, "seconds": 0.5}}, "Methods"),
     ],
 )
 def test_a_claim_falls_with_the_numbers_it_speaks_of(changed, claim):
@@ -89,7 +89,7 @@ def test_the_oracle_decides_by_its_own_scores():
     assert (found.verdict, found.by_oracle) == ("holds", "does not hold")
     assert found.by_oracle_corrected == "does not hold"
     (against,) = (part for part in found.oracle if part.verdict == "does not hold")
-    assert against.text.startswith("thing and prompt seen, one-word less vqgan-clip -0.150")
+    assert against.text.startswith("thing and prompt seen, one-word minus vqgan-clip -0.150")
 
 
 def test_a_method_that_has_no_rows_leaves_its_claims_undecided():
@@ -99,7 +99,7 @@ def test_a_method_that_has_no_rows_leaves_its_claims_undecided():
     found = {f.claim.split()[0]: f for f in findings.findings(rows, list(scores), 5.0)
              if f.where.startswith("section 4")}  # fmt: skip
     assert found["Pictures"].verdict == "holds"
-    for claim in ("Guided", "On", "Ways"):
+    for claim in ("Guided", "On", "Methods"):
         assert found[claim].verdict == "undecided"
         assert "needs vqgan-clip" in found[claim].numbers
 

@@ -573,7 +573,7 @@ def test_every_interval_is_students_over_concepts():
     change = statistics.table(rows, ["one-word", "low-lr"], 5.0)["low-lr"]["Δ text similarity"]
     (claim,) = (f for f in findings.findings(rows, ["one-word", "low-lr"], 5.0)
                 if f.claim.startswith("A lower"))  # fmt: skip
-    assert f"low-lr less one-word {change.told('+.3f')} (6 concepts)" in claim.parts[0].text
+    assert f"low-lr minus one-word {change.told('+.3f')} (6 concepts)" in claim.parts[0].text
     rng = np.random.default_rng(0)
     many = {str(i): {0: float(v)} for i, v in enumerate(rng.normal(size=200))}
     found = statistics.estimate(many)
@@ -669,8 +669,8 @@ def test_the_opposite_numbers_refute_them():
     against["image-only"], against["prompt-only"] = (0.95, 0.2), (0.6, 0.4)
     found = verdicts(against)
     assert found["One word is easier to edit than several"] == "does not hold"
-    assert found["A lower learning rate is easier to edit"] == "does not hold"
-    assert found["A higher learning rate is more faithful"] == "does not hold"
+    assert found["A lower learning rate makes the word easier to edit"] == "does not hold"
+    assert found["A higher learning rate makes the word more faithful"] == "does not hold"
     assert found[
         "Many setups reconstruct about as well as random pictures of the training set"
     ] == ("does not hold")
@@ -680,8 +680,8 @@ def test_what_was_not_run_or_is_too_close_is_undecided():
     rows = rows_of("one-word", 0.8, 0.3) + rows_of("low-lr", 0.8, 0.3)
     found = {f.claim: f for f in findings.findings(rows, ["one-word", "low-lr"], 5.0)}
     assert {f.verdict for f in found.values()} == {"undecided"}
-    close = found["A lower learning rate is easier to edit and less faithful."]
-    assert re.search(r"low-lr less one-word [+-]0\.00\d ± 0\.00\d \(6 concepts\)", close.numbers)
+    close = found["A lower learning rate makes the word easier to edit and less faithful."]
+    assert re.search(r"low-lr minus one-word [+-]0\.00\d ± 0\.00\d \(6 concepts\)", close.numbers)
     assert "needs captions-short" in found[next(c for c in found if "descriptions" in c)].numbers
     assert "--set-sizes" in found[next(c for c in found if "five pictures" in c)].numbers
     alone = findings.findings(rows_of("one-word", 0.8, 0.3, concepts=1), ["one-word"], 5.0)
@@ -697,7 +697,7 @@ def test_the_trade_off_within_runs_stands_beside_and_decides_nothing():
     assert "within each concept and seed -1.000 ± 0.0" in found.beside[0].text
     alone = [row for row in rows if row["concept"] == "c0"]
     (found,) = (f for f in findings.findings(alone, setups, 5.0) if "curve" in f.claim)
-    assert "needs four of them and two concepts or more" in found.parts[0].text
+    assert "needs at least four setups and two concepts" in found.parts[0].text
     # one score alone is no trade
     turned = [row | {"text_similarity": 0.5} for row in rows if "text_similarity" in row]
     rows = [row for row in rows if "text_similarity" not in row] + turned
@@ -720,8 +720,8 @@ def test_a_claim_of_several_parts_lists_them():
     assert [line[0] for line in lines] == [found.summary, "holds", "does not hold"]
     assert [line[1] for line in lines] == ["does not hold", "holds", "does not hold"]
     assert lines[0][3] == ""
-    assert lines[1][3].startswith("text similarity, regularized less one-word +")
-    assert lines[2][3].startswith("image similarity, one-word less regularized -")
+    assert lines[1][3].startswith("text similarity, regularized minus one-word +")
+    assert lines[2][3].startswith("image similarity, one-word minus regularized -")
     assert page._refuted([found]) == (
         " These claims do not hold here: “Held near its coarse descriptor, the word is easier to "
         "edit and less faithful” (by the judge)."
@@ -839,7 +839,7 @@ def test_the_oracle_decides_beside_the_judge():
     assert (edits.verdict, edits.by_oracle) == ("holds", "does not hold")
     suffices = found["One word reconstructs as well as several."]
     assert (suffices.verdict, suffices.by_oracle) == ("holds", "does not hold")
-    assert "may be down to -0.180" in suffices.oracle[0].text  # a fifth of its own scale
+    assert "must be above -0.180" in suffices.oracle[0].text  # a fifth of its own scale
     head, *lines = page._verdicts([edits])
     assert head[:4] == ["by the judge", "corrected", "by the oracle", "corrected"]
     assert lines[0][:4] == ["holds", "holds", "does not hold", "does not hold"]
@@ -856,7 +856,7 @@ def test_a_setup_that_ran_with_other_settings_alone_stands_for_its_claim():
     (found,) = (f for f in findings.findings(rows, ["one-word", label], 5.0)
                 if f.claim.startswith("A lower"))  # fmt: skip
     assert found.verdict == "holds"
-    assert f"{label} less one-word" in found.parts[0].text
+    assert f"{label} minus one-word" in found.parts[0].text
 
 
 def test_pivotal_tuning_of_equal_compute_stands_beside():
@@ -943,7 +943,7 @@ def test_the_report_needs_no_other_file_and_shows_everything(tmp_path):
         assert f"## {title}\n" in markdown
         assert title in html
     assert "1 style. Scores and intervals as above. A single concept has no" in markdown
-    assert "Of objects alone." in markdown
+    assert "Only objects are shown." in markdown
     objects = [row for row in page.gather(study) if row["family"] != "style"]
     _, plane = plots.draw(objects, [*study.arms], study.guidance_scale)["plane"]
     assert (study.folder / "figures" / "plane.svg").read_text() == plots.svg(plane)
@@ -966,7 +966,7 @@ def test_objects_alone_need_no_headings_of_their_own(tmp_path):
     markdown = (study.folder / "report.md").read_text()
     assert "## Scores\n\n2 objects. Means" in markdown
     assert "## The paper's findings\n" in markdown
-    assert "objects alone" not in markdown
+    assert "Only objects" not in markdown
 
 
 def test_the_landed_page_is_that_of_its_rows():

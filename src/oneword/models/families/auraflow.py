@@ -1,4 +1,4 @@
-"""AuraFlow: a T5 that was trained on the Pile reads the prompt, with straight flow."""
+"""AuraFlow: straight flow, with a T5 trained on the Pile as the text encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oneword.models.reading import OneEncoder, refuse_clip_skip
 # the defaults of diffusers' pipeline
 DEFAULTS = SamplingConfig(guidance_scale=3.5, num_inference_steps=50)
 T5_TOKENS = 256
-SIDE = 128  # of the pictures, in latent cells: the pipeline's own 1024 px
+SIDE = 128  # side of a picture in latent cells: the pipeline's own 1024 px
 
 
 def load(config: ModelConfig) -> AuraFlow:
@@ -35,7 +35,7 @@ def load(config: ModelConfig) -> AuraFlow:
 class AuraFlow(OneEncoder):
     """A frozen AuraFlow pipeline behind the contract of ``models.contract``."""
 
-    mask_at = None  # the states of what is masked are zero, and the transformer takes no mask
+    mask_at = None  # masked states are zero, and the transformer takes no mask
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         super().__init__(
@@ -52,8 +52,8 @@ class AuraFlow(OneEncoder):
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The transformer's own velocity, float32; its times are the noise's, in (0, 1)."""
-        # times stay float32: bf16 tells 128 of them apart between 0.5 and 1, the model 500
+        """The transformer's own velocity, float32; its times are noise levels, in (0, 1)."""
+        # times stay float32: between 0.5 and 1 bf16 has 128 values, the model 500 times
         output = self.denoiser(
             x_t.to(self.dtype),
             encoder_hidden_states=self._states(cond),

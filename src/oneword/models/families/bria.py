@@ -1,4 +1,4 @@
-"""Bria 3.2: Flux without CLIP and without distilled guidance, and a T5 whose padding is zeros."""
+"""Bria 3.2: Flux without CLIP or distilled guidance; T5 with its padding set to zeros."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(config: ModelConfig) -> Bria:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or is no flow model.
+        ModelError: it cannot be loaded, or is not a flow model.
     """
     refuse_clip_skip(config, "Bria")
     return Bria(load_pipeline(config, BriaPipeline, config.model), config)
@@ -37,7 +37,7 @@ def load(config: ModelConfig) -> Bria:
 class Bria(OneEncoder):
     """A frozen Bria pipeline behind the contract of ``models.contract``."""
 
-    mask_at = None  # the pipeline encodes prompts one by one and fills up with zeros
+    mask_at = None  # the pipeline encodes prompts one by one and pads with zeros
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         kind = type(pipeline.scheduler)
@@ -60,8 +60,8 @@ class Bria(OneEncoder):
         self.prompt_options = {"max_sequence_length": T5_TOKENS}
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Last hidden states of T5, and zeros."""
-        with quiet():  # of a batch's prompts all but the longest are called truncated
+        """Last hidden states of T5, padded with zeros."""
+        with quiet():  # it reports all prompts of a batch but the longest as truncated
             return super()._read(prompts)
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:

@@ -1,6 +1,6 @@
-"""Bria Fibo 2: layers of Qwen3-VL, three to a bundle, on Flux.2's autoencoder; straight flow.
+"""Bria Fibo 2: straight flow on Flux.2's autoencoder, with layers of Qwen3-VL in bundles of three.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load(config: ModelConfig) -> BriaFibo2:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Bria Fibo 2")
     pipeline = load_pipeline(
@@ -41,7 +41,7 @@ def load(config: ModelConfig) -> BriaFibo2:
 
 
 class PatchInCells(Patch):
-    """Flux.2's autoencoder; the denoiser takes cells, and makes patches itself."""
+    """Flux.2's autoencoder; the denoiser takes cells and makes the patches itself."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -51,7 +51,7 @@ class PatchInCells(Patch):
         return self.vae.config.latent_channels
 
     def _scaled(self, mean: Tensor, std: Tensor) -> Moments:
-        """In cells, by their place in a patch of 2 x 2."""
+        """Latents as cells, unpacked from patches of 2 x 2."""
         found = super()._scaled(mean, std)
         return Moments(self._unpatchify(found.mean), self._unpatchify(found.std))
 

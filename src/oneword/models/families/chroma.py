@@ -1,4 +1,4 @@
-"""Chroma: Flux without CLIP and without distilled guidance, and a T5 with its mask."""
+"""Chroma: Flux without CLIP or distilled guidance; T5 with its mask."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(config: ModelConfig) -> Chroma:
         ModelError: it cannot be loaded.
     """
     refuse_clip_skip(config, "Chroma")
-    with warnings.catch_warnings():  # of a class that the transformer itself still imports
+    with warnings.catch_warnings():  # about a class that the transformer itself still imports
         warnings.filterwarnings("ignore", "`FluxPosEmbed` is deprecated", FutureWarning)
         pipeline = load_pipeline(config, ChromaPipeline, config.model)
     return Chroma(pipeline, config)
@@ -39,7 +39,7 @@ def load(config: ModelConfig) -> Chroma:
 class Chroma(OneEncoder):
     """A frozen Chroma pipeline behind the contract of ``models.contract``."""
 
-    mask_at = 2  # it leaves one token of padding
+    mask_at = 2  # the mask leaves one token of padding visible
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""CogView3-Plus: a T5 reads the prompt, and the denoiser gets the picture's size and crop.
+"""CogView3-Plus: T5 reads the prompt; the denoiser is given the picture's size and crop.
 
 Zheng et al. 2024, arXiv:2403.05121.
 """
@@ -28,7 +28,7 @@ def load(config: ModelConfig) -> CogView3:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     refuse_clip_skip(config, "CogView3")
     return CogView3(load_pipeline(config, CogView3PlusPipeline, config.model), config)
@@ -37,11 +37,11 @@ def load(config: ModelConfig) -> CogView3:
 class CogView3(OneEncoder):
     """A frozen CogView3-Plus pipeline behind the contract of ``models.contract``."""
 
-    mask_at = None  # T5 and the denoiser read the padding, too
+    mask_at = None  # T5 and the denoiser also read the padding
     tells_sizes = True
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        # the other solver of the family draws noise in every step
+        # the family's other solver adds noise in every step
         reschedule(pipeline, CogVideoXDDIMScheduler)
         super().__init__(
             pipeline,

@@ -1,6 +1,6 @@
-"""CogView4: the language model GLM reads the prompt, and the denoiser gets unshifted times.
+"""CogView4: the language model GLM reads the prompt; the denoiser is given unshifted times.
 
-Zheng et al. 2024, arXiv:2403.05121, describe CogView3; its successor has no paper of its own.
+Zheng et al. 2024, arXiv:2403.05121, describe CogView3; there is no paper on CogView4.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load(config: ModelConfig) -> CogView4:
 class CogView4(OneLength):
     """A frozen CogView4 pipeline behind the contract of ``models.contract``."""
 
-    block = 16  # the pipeline pads prompts to multiples of so many tokens
+    block = 16  # the pipeline pads prompts to multiples of this number of tokens
     tells_sizes = True
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
@@ -61,7 +61,7 @@ class CogView4(OneLength):
         self.prompt_options = {"max_sequence_length": GLM_TOKENS}
 
     def _read_alike(self, prompts: Sequence[str]) -> Conditioning:
-        """GLM's hidden states before its last layer, with those of the padding."""
+        """GLM's hidden states before its last layer, including the padding."""
         found = self.pipeline.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
@@ -71,7 +71,7 @@ class CogView4(OneLength):
         return Conditioning(found[0])
 
     def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The transformer's own velocity, float32, given size and crop position."""
+        """The transformer's own velocity, float32, given the size and the crop's position."""
         scale = self.pipeline.scheduler.config.num_train_timesteps
         original, corner, size = cond.extra["sizes"].split(2, dim=1)
         output = self.denoiser(
@@ -85,7 +85,7 @@ class CogView4(OneLength):
         return output.sample.float()
 
     def _shift(self, latent_size: tuple[int, int]) -> float:
-        """What the pipeline shifts times by for a picture of so many cells."""
+        """The shift of times that the pipeline uses for a picture of this many cells."""
         patch, config = self.denoiser.config.patch_size, self.pipeline.scheduler.config
         return calculate_shift(
             latent_size[0] * latent_size[1] // patch**2,
@@ -95,7 +95,7 @@ class CogView4(OneLength):
         )
 
     def _unshifted(self, t: Timesteps, latent_size: tuple[int, int]) -> Timesteps:
-        """Times as the denoiser knows them: the pipeline shifts noise levels alone."""
+        """Times as the denoiser expects them: the pipeline shifts only the noise levels."""
         config = self.pipeline.scheduler.config
         factor = config.shift
         if config.use_dynamic_shifting:

@@ -1,8 +1,8 @@
-"""Cosmos-Predict2 text-to-image: T5 reads the prompt; a flow in other units in its pipeline.
+"""Cosmos-Predict2 text-to-image: T5 reads the prompt; its pipeline has the flow in other units.
 
 The pipeline adds noise of levels up to 80 to a picture that is not scaled down. Divided by 1 +
-level, this is straight flow with a noise share of level / (1 + level), which the model was trained
-on and which is used here.
+level, this is straight flow with a noise share of level / (1 + level). The model was trained on
+that, and it is used here.
 
 NVIDIA 2025, arXiv:2501.03575, for the first version.
 """
@@ -32,17 +32,17 @@ from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip
 
 
-# the defaults of diffusers' pipeline, whose guidance counts from 0
+# the defaults of diffusers' pipeline, where guidance 0 means none
 DEFAULTS = SamplingConfig(guidance_scale=7.0, num_inference_steps=35)
 T5_TOKENS = 512
-RESOLUTION = 1024  # a square of about the area of the pipeline's own 1360 x 768 px
+RESOLUTION = 1024  # a square with about the area of the pipeline's default, 1360 x 768 px
 
 
 def load(config: ModelConfig) -> Cosmos2:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, a library is missing, or a setting is for CLIP.
+        ModelError: it cannot be loaded, a library is missing, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Cosmos 2")
     is_checked = config.safety_checker and not shapes.has_shapes_alone()
@@ -72,7 +72,7 @@ def load(config: ModelConfig) -> Cosmos2:
 
 
 class _Unchecked:
-    """In the safety checker's place: lets everything pass."""
+    """Replaces the safety checker and lets everything pass."""
 
     def to(self, device: Any) -> None: ...
 
@@ -81,26 +81,26 @@ class _Unchecked:
 
 
 class OneFrame:
-    """Latents as a film of one frame."""
+    """Handles latents as a film of one frame."""
 
     def pack(self, latents: Latents) -> Tensor:
-        """The film."""
+        """Add the frame axis."""
         return latents[:, :, None]
 
     def unpack(self, packed: Tensor, _size: tuple[int, int]) -> Latents:
-        """Its frame."""
+        """Take the single frame."""
         return packed[:, :, 0]
 
 
 class Cosmos2(OneEncoder):
     """A frozen Cosmos-Predict2 pipeline behind the contract of ``models.contract``."""
 
-    mask_at = None  # the states of padding are zeros, which the denoiser reads
+    mask_at = None  # the states of padding are zeros, and the denoiser reads them
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        with quiet():  # of the levels, which diffusers keeps beside the scheduler's settings
+        with quiet():  # about the levels, which diffusers keeps outside the scheduler's settings
             reschedule(pipeline, Shares)
-        # diffusers would otherwise leave the last step where it is
+        # otherwise diffusers would not take the last step
         pipeline.scheduler.register_to_config(final_sigmas_type="zero")
         super().__init__(
             pipeline,
@@ -129,7 +129,7 @@ class Cosmos2(OneEncoder):
         return self.autoencoder.unpack(output.sample, (height, width)).float()
 
     def _checked(self, drawn: Pixels) -> Pixels:
-        """Pictures as the safety checker leaves them; one that it refuses is black."""
+        """Pictures after the safety checker, which turns those that it refuses black."""
         if not self.config.safety_checker:
             return drawn
         checker = self.pipeline.safety_checker
@@ -153,7 +153,7 @@ class Cosmos2(OneEncoder):
         return found
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
-        """As every family's, at the first step's share."""
+        """The first step's share of noise, as in every family."""
         return super()._noise(generators, size) * self._first
 
     @property
@@ -166,11 +166,11 @@ class Cosmos2(OneEncoder):
         return self.autoencoder.pack(latents) / self._first
 
     def _returned(self, latents: Tensor, _size: tuple[int, int]) -> Latents:
-        return latents  # the pipeline has taken the frame out
+        return latents  # the pipeline has already removed the frame axis
 
     @contextmanager
     def _watched(self, request: Request, size: tuple[int, int]) -> Iterator[None]:
-        """As every family's steps are, while the pipeline counts in levels."""
+        """Use steps as in every family, although the pipeline counts in levels."""
         shares = self.pipeline.scheduler
         levels = _Levels(shares, self.pipeline)
         hook = self.denoiser.register_forward_hook(levels.hear)
@@ -184,10 +184,10 @@ class Cosmos2(OneEncoder):
 
 
 class Shares(FlowMatchEulerDiscreteScheduler):
-    """The family's noise levels as shares of noise, level / (1 + level), in straight flow."""
+    """Straight flow with the family's noise levels as shares of noise, level / (1 + level)."""
 
     def set_timesteps(self, *given: Any, **options: Any) -> None:
-        """As the stock scheduler, whose steps these are, too: both lead along one line."""
+        """As the stock scheduler, whose steps are the same: both follow the same line."""
         super().set_timesteps(*given, **options)
         self.levels = torch.as_tensor(self.sigmas)
         self.sigmas = self.levels / (1 + self.levels)
@@ -195,7 +195,7 @@ class Shares(FlowMatchEulerDiscreteScheduler):
 
 
 class _Levels:
-    """A scheduler of shares as the pipeline sees it: ``x0 + level noise``, and the noise in it."""
+    """Presents a scheduler of shares to the pipeline in levels: ``x0 + level noise``."""
 
     order = 1
 
@@ -205,7 +205,7 @@ class _Levels:
         self._velocities: list[Tensor] = []
 
     def hear(self, _module: Any, _args: Any, output: Any) -> None:
-        """Keep what the transformer says, with the prompt and then, if guided, without."""
+        """Record the transformer's output with the prompt and then, with guidance, without it."""
         self._velocities.append(output[0].float())
 
     def set_timesteps(self, *counts: Any, sigmas: Any = None, device: Any = None) -> None:
@@ -214,10 +214,10 @@ class _Levels:
         self._done = 0
 
     def step(self, _noise: Tensor, t: Any, x: Tensor, **_: Any) -> tuple[Tensor]:
-        """One step of the scheduler of shares, told the velocity.
+        """One step of the scheduler of shares, given the velocity.
 
-        The pipeline's noise is that velocity, too, but divided by the level, which magnifies what
-        was rounded: in bf16 nothing would be left of it at the last step.
+        The pipeline's noise is the same velocity divided by the level, which magnifies rounding
+        errors: in bf16 nothing would be left of it at the last step.
         """
         velocity, *others = self._velocities
         if others:

@@ -1,6 +1,6 @@
-"""DeepFloyd IF, stage I: T5 reads the prompt, and a UNet draws pixels, 64 x 64 of them.
+"""DeepFloyd IF, stage I: T5 reads the prompt, and a UNet draws 64 x 64 pixels.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DeepFloydIF(FamilyPipeline):
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         spare_words(pipeline)
-        # the family's own solver draws noise in every step, by a variance that the UNet predicts
+        # the family's own solver adds noise in every step, with a variance that the UNet predicts
         reschedule(pipeline, DDIMScheduler)
         pipeline.scheduler.register_to_config(variance_type="fixed_small")  # so that it is left out
         super().__init__(
@@ -67,12 +67,12 @@ class DeepFloydIF(FamilyPipeline):
             resolution=pipeline.unet.config.sample_size,
             sampling=DEFAULTS,
         )
-        # lower-cased, but not cleaned of what looks like HTML
+        # lower-cased, but text that looks like HTML is kept
         self.draw_options = {"clean_caption": False, "output_type": "pt"}
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Last hidden states of T5 with those of the padding, which the UNet reads, too."""
-        # below the decorator that switches gradients off
+        """Last hidden states of T5, including the padding, which the UNet also reads."""
+        # bypasses the decorator that turns gradients off
         encode = type(self.pipeline).encode_prompt.__wrapped__
         states, _ = encode(
             self.pipeline, list(prompts), do_classifier_free_guidance=False, device=self.device
@@ -80,7 +80,7 @@ class DeepFloydIF(FamilyPipeline):
         return Conditioning(states)
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The UNet's own noise, float32, without the variance that it predicts besides."""
+        """The noise that the UNet predicts, float32, without the variance that it also predicts."""
         output = self.denoiser(x_t.to(self.dtype), t, encoder_hidden_states=self._states(cond))
         return output.sample[:, : x_t.shape[1]].float()
 
@@ -96,13 +96,13 @@ class DeepFloydIF(FamilyPipeline):
 
     def _start(self, request: Request, size: tuple[int, int]) -> Latents:
         start = super()._start(request, size)
-        # the pipeline takes no noise, but asks itself for some
+        # the pipeline does not accept noise but generates its own
         self.pipeline.prepare_intermediate_images = lambda *_: start
         return start
 
     def _image_pipeline(self, inpaints: bool) -> Any:
         pipeline = super()._image_pipeline(inpaints)
         spare_words(pipeline)
-        read = pipeline.preprocess_image  # which takes tensors as they are
+        read = pipeline.preprocess_image  # it leaves tensors unchanged
         pipeline.preprocess_image = lambda image: read(image * 2 - 1)
         return pipeline

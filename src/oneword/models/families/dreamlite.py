@@ -1,7 +1,7 @@
 """DreamLite: Qwen3-VL reads the prompt for a small UNet, which draws next to a second picture.
 
-The second picture is what an edit starts from; of a drawing from noise it is empty. No paper; what
-is here is what diffusers' pipeline does.
+An edit starts from the second picture; for a drawing from noise it is empty. There is no
+paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from oneword.models.reading import key_of, refuse_clip_skip, refuse_negative_pro
 DEFAULTS = SamplingConfig(guidance_scale=3.5, num_inference_steps=30)
 FEW_STEPS = SamplingConfig(guidance_scale=1.0, num_inference_steps=4)
 TOKENS = 200
-TASK = "[Generate]: "  # in front of every prompt, but no negative one
+TASK = "[Generate]: "  # in front of every prompt except negative ones
 _TEXT_ENCODERS = {2048: "qwen3vl_2b", 2560: "qwen3vl_4b"}
 
 
@@ -39,7 +39,7 @@ def load(config: ModelConfig) -> DreamLite:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "DreamLite")
     pipeline = load_pipeline(config, DiffusionPipeline, config.model, autoencoder=AutoencoderTiny)
@@ -69,7 +69,7 @@ class DreamLite(FamilyPipeline):
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
             sampling=FEW_STEPS if self.is_distilled else DEFAULTS,
         )
-        self._layers = []  # states of several layers would not fit the mask
+        self._layers = []  # the states of several layers would not match the mask
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states after the template's head, and the mask of their tokens."""
@@ -97,12 +97,12 @@ class DreamLite(FamilyPipeline):
         return velocity[..., : x_t.shape[3]].float()
 
     def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
-        # the pipeline takes one prompt, of which it draws several pictures
+        # the pipeline takes one prompt and draws several pictures of it
         return [[i for i, p in enumerate(prompts) if p == own] for own in dict.fromkeys(prompts)]
 
     def _start(self, request: Request, size: tuple[int, int]) -> Latents:
         start = super()._start(request, size)
-        # the pipeline takes no noise, but asks itself for some
+        # the pipeline does not accept noise but generates its own
         self.pipeline.prepare_latents = lambda *_: start
         return start
 
@@ -110,7 +110,7 @@ class DreamLite(FamilyPipeline):
         if not self.is_distilled:
             return {}
         refuse_negative_prompt(sampling, "DreamLite's distilled model")
-        return {"guidance_scale": None}  # of a number it complains
+        return {"guidance_scale": None}  # it warns about any number
 
     def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
         given = {n: options[n][0] for n in ("prompt", "negative_prompt") if n in options}
@@ -122,7 +122,7 @@ class DreamLite(FamilyPipeline):
         """While the pipeline draws, give the UNet the size of every picture."""
 
         def told(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-            # with guidance it is told two sizes, which are one, however many pictures there are
+            # with guidance it is given two equal sizes, however many pictures there are
             size = kwargs["added_cond_kwargs"]["time_ids"][:1].expand(len(args[0]), -1)
             return {"added_cond_kwargs": {"time_ids": size}}
 

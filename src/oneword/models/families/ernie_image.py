@@ -1,6 +1,6 @@
-"""ERNIE-Image and ERNIE-Image-Turbo: Ministral 3 reads the prompt; Flux.2's autoencoder.
+"""ERNIE-Image and ERNIE-Image-Turbo: Ministral 3 as the text encoder, and Flux.2's autoencoder.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
 
-# the defaults of diffusers' pipeline and, for Turbo, of its page
+# the defaults of diffusers' pipeline and, for Turbo, those of its page
 DEFAULTS = SamplingConfig(guidance_scale=4.0, num_inference_steps=50)
 FEW_STEPS = SamplingConfig(guidance_scale=1.0, num_inference_steps=8)
 RESOLUTION = 1024
-TRAINED_EPS = 1e-5  # of the batch norm; the pipeline takes it in place of the published setting
+TRAINED_EPS = 1e-5  # of the batch norm; the pipeline uses it instead of the published setting
 _TEXT_ENCODERS = {3072: "ministral3_3b"}
 
 
@@ -38,7 +38,7 @@ def load(config: ModelConfig) -> ErnieImage:
     """Load a pipeline of this family, without the language model that would rewrite prompts.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "ERNIE-Image")
     pipeline = load_pipeline(
@@ -60,7 +60,7 @@ class ErnieImage(FamilyPipeline):
         key = key_of(encoder, _TEXT_ENCODERS, "ministral3")
         longest = encoder.config.get_text_config().max_position_embeddings
         pipeline.vae.register_to_config(batch_norm_eps=TRAINED_EPS)
-        # nothing in its configuration tells the distilled model from the other
+        # nothing in its configuration distinguishes the distilled model
         turbo = "turbo" in Path(config.model).name.lower()
         super().__init__(
             pipeline,
@@ -79,9 +79,9 @@ class ErnieImage(FamilyPipeline):
         self.draw_options = {"use_pe": False}
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """States of the last layer but one, and a mask of those that are a prompt's.
+        """States of the last layer but one, and a mask of those that belong to a prompt.
 
-        The pipeline's own lets no gradient through, and reads one prompt at a time.
+        The pipeline's own method blocks gradients and reads one prompt at a time.
         """
         (vocabulary,) = self.vocabularies.values()
         tokenizer = vocabulary.tokenizer
@@ -98,7 +98,7 @@ class ErnieImage(FamilyPipeline):
         return Conditioning(found.hidden_states[-2], extra={"mask": mask})
 
     def _apart(self, prompt: Sequence[str], *_: Any) -> list[Tensor]:
-        """The states of each prompt, as the pipeline's own ``encode_prompt`` has them."""
+        """The states of each prompt, as the pipeline's own ``encode_prompt`` returns them."""
         found = self._read(prompt)
         states, lengths = found.encoder_hidden_states, found.extra["mask"].sum(1).tolist()
         return [own[:length] for own, length in zip(states, lengths, strict=True)]

@@ -19,7 +19,7 @@ from oneword.models.noise import Flow
 from oneword.models.reading import refuse_clip_skip, refuse_negative_prompt
 
 
-# the defaults of diffusers' pipeline; schnell, which takes no guidance, needs four steps
+# the defaults of diffusers' pipeline; schnell has no guidance and needs four steps
 DEFAULTS = SamplingConfig(guidance_scale=3.5, num_inference_steps=28)
 FEW_STEPS = SamplingConfig(guidance_scale=0.0, num_inference_steps=4)
 T5_TOKENS = 512

@@ -1,4 +1,4 @@
-"""Flux.2: klein, whose prompts Qwen3 reads, and dev, whose prompts Mistral reads.
+"""Flux.2: klein, with Qwen3 as the text encoder, and dev, with Mistral.
 
 Three layers of the language model side by side are the conditioning. Latents are patches of 2 x 2
 cells of the VAE, scaled by the running statistics of its batch norm.
@@ -32,7 +32,7 @@ from oneword.models.noise import Flow
 from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip, refuse_negative_prompt
 
 
-# the defaults of diffusers' pipelines; the distilled klein takes no guidance and four steps
+# the defaults of diffusers' pipelines; the distilled klein has no guidance and four steps
 DEFAULTS = SamplingConfig(guidance_scale=4.0, num_inference_steps=50)
 FEW_STEPS = SamplingConfig(guidance_scale=1.0, num_inference_steps=4)
 TOKENS = 512
@@ -43,14 +43,14 @@ def load(config: ModelConfig) -> Flux2:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Flux.2")
     pipeline = load_pipeline(
         config, DiffusionPipeline, config.model, autoencoder=AutoencoderKLFlux2
     )
     if isinstance(pipeline, Flux2KleinKVPipeline):
-        # it differs in how it looks at pictures beside a prompt, which no word needs
+        # it differs only in how it attends to pictures next to a prompt, which no word needs
         pipeline = Flux2KleinPipeline(**pipeline.components, is_distilled=True)
         pipeline.set_progress_bar_config(disable=True)
     return Flux2(pipeline, config)
@@ -100,7 +100,7 @@ class Flux2(FamilyPipeline):
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Three layers of the language model side by side, padding included."""
-        with quiet():  # the processor complains of its pipeline's call, every time
+        with quiet():  # the processor warns about each call by its own pipeline
             states, _ = self.pipeline.encode_prompt(
                 prompt=list(prompts), device=self.device, max_sequence_length=self.tokens
             )
@@ -123,7 +123,7 @@ class Flux2(FamilyPipeline):
     def _picture_and_mask(
         self, image: Pixels | None, mask: Tensor | None
     ) -> tuple[Pixels | None, Tensor | None]:
-        """As asked for; klein draws over a picture by inpainting all of it."""
+        """The requested pipeline; klein draws over a picture by inpainting all of it."""
         if image is not None and mask is None:
             mask = torch.ones_like(image[:, :1])
         return image, mask

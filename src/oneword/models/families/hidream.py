@@ -1,4 +1,4 @@
-"""HiDream-I1: two CLIPs' pooled outputs, T5, and every layer of a Llama; a mixture of experts.
+"""HiDream-I1: a mixture of experts, with two CLIPs' pooled outputs, T5 and all layers of a Llama.
 
 Cai et al. 2025, arXiv:2505.22705.
 """
@@ -37,7 +37,7 @@ def load(config: ModelConfig) -> HiDream:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP's states.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP's states.
     """
     refuse_clip_skip(config, "HiDream", pools=True)
     return HiDream(load_pipeline(config, HiDreamImagePipeline, config.model), config)
@@ -49,7 +49,7 @@ class HiDream(FamilyPipeline):
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         settings = pipeline.scheduler.config
         if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
-            # UniPC takes back changes between its steps, and the distilled models' draws noise
+            # UniPC undoes changes between its steps, and the distilled models' solver adds noise
             pipeline.scheduler = FlowMatchEulerDiscreteScheduler(
                 shift=settings.get("flow_shift", settings.get("shift", 1.0))
             )
@@ -78,7 +78,7 @@ class HiDream(FamilyPipeline):
         self._widths = [
             pipeline.text_encoder_3.config.d_model, pipeline.text_encoder_4.config.hidden_size
         ]  # fmt: skip
-        # outside training diffusers runs the experts without gradients
+        # outside training mode diffusers runs the experts without gradients
         for part in pipeline.transformer.modules():
             if isinstance(part, MOEFeedForwardSwiGLU):
                 part.moe_infer = MethodType(_through_experts, part)
@@ -112,7 +112,7 @@ class HiDream(FamilyPipeline):
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         assert sampling.height
         assert sampling.width
-        # the pipeline scales every size to this area; a little more, since it rounds down
+        # the pipeline scales every size to this area; slightly larger, because it rounds down
         side = math.sqrt(sampling.height * sampling.width) / self.autoencoder.factor
         self.pipeline.default_sample_size = side * (1 + 1e-9)
         return {}

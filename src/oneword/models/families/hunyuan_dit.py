@@ -1,4 +1,4 @@
-"""Hunyuan-DiT: a bilingual CLIP's BERT and an mT5 read the prompt, side by side, each masked.
+"""Hunyuan-DiT: a bilingual CLIP's BERT and an mT5 read the prompt, each with its own mask.
 
 Li et al. 2024, arXiv:2405.08748.
 """
@@ -29,14 +29,14 @@ from oneword.models.reading import refuse_clip_skip
 DEFAULTS = SamplingConfig(guidance_scale=5.0, num_inference_steps=50)
 BERT_TOKENS, T5_TOKENS = 77, 256
 BASE_SIDE = 64  # latent cells across which positions are counted at any size: 512 px
-DRAWN_FROM = (1024, 1024)  # the original size, px, that the pipeline tells when it draws
+DRAWN_FROM = (1024, 1024)  # the original size, px, that the pipeline passes when it draws
 
 
 def load(config: ModelConfig) -> HunyuanDiT:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     refuse_clip_skip(config, "Hunyuan-DiT")
     absent = {"safety_checker": None, "requires_safety_checker": False}
@@ -50,7 +50,7 @@ class HunyuanDiT(FamilyPipeline):
     original_px = DRAWN_FROM
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        # the solver that it comes with draws noise in every step
+        # the solver that it comes with adds noise in every step
         reschedule(pipeline, DDIMScheduler)
         super().__init__(
             pipeline,
@@ -69,7 +69,7 @@ class HunyuanDiT(FamilyPipeline):
         self._widths = [v.text_encoder.config.hidden_size for v in self.vocabularies.values()]
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Hidden states of BERT, then of mT5, in the wider one's width, and the mask of both."""
+        """Hidden states of BERT, then of mT5, at the larger width, and the mask of both."""
         read = [
             self.pipeline.encode_prompt(
                 list(prompts),
@@ -87,10 +87,10 @@ class HunyuanDiT(FamilyPipeline):
         return Conditioning(torch.cat(states, dim=1), extra={"mask": mask})
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The transformer's own v, float32, without the variance that it predicts besides.
+        """The transformer's own v, float32, without the variance that it also predicts.
 
-        Until version 1.1 it is told the size and the crop's place; without ``crops`` as the stock
-        pipeline tells it, of an original of 1024 x 1024 px.
+        Up to version 1.1 it is given the size and the crop's position; without ``crops``, what the
+        stock pipeline gives it for an original of 1024 x 1024 px.
         """
         # as trained, widths come first
         original, corner, size = cond.extra["sizes"].split(2, dim=1)
@@ -110,7 +110,7 @@ class HunyuanDiT(FamilyPipeline):
         return output[:, : x_t.shape[1]].float()
 
     def _positions(self, x_t: Latents) -> Any:
-        """Rotations of the patches, whose places are scaled to the base side."""
+        """Rotations of the patches, with positions scaled to the base side."""
         patch = self.denoiser.config.patch_size
         grid = x_t.shape[2] // patch, x_t.shape[3] // patch
         return get_2d_rotary_pos_embed(
@@ -122,6 +122,6 @@ class HunyuanDiT(FamilyPipeline):
         )
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        # the pipeline tells heights first, where the authors' code for training has widths
+        # the pipeline passes heights first, the authors' training code widths
         told = {"original_size": DRAWN_FROM, "target_size": (sampling.width, sampling.height)}
         return told | {"use_resolution_binning": False}

@@ -1,6 +1,6 @@
-"""HunyuanImage 2.1: Qwen2.5-VL reads the prompt, and ByT5 what is to be written on the picture.
+"""HunyuanImage 2.1: Qwen2.5-VL reads the prompt, and ByT5 the text to be written in the picture.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
 
-# the defaults of diffusers' pipeline and its part for guidance; the distilled model's, of its page
+# the defaults of diffusers' pipeline and its guider; for the distilled model, those of its page
 DEFAULTS = SamplingConfig(guidance_scale=3.5, num_inference_steps=50)
 FEW_STEPS = SamplingConfig(guidance_scale=3.25, num_inference_steps=8)
 _TEXT_ENCODERS = {3584: "qwen25_7b"}
@@ -35,7 +35,7 @@ def load(config: ModelConfig) -> HunyuanImage:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "HunyuanImage")
     pipeline = load_pipeline(
@@ -50,11 +50,11 @@ class HunyuanImage(FamilyPipeline):
     alike = "that all quote something, or none of which does,"
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        # of its own, which fails: diffusers names arguments that it takes by place
+        # its own fails: diffusers passes by name arguments that it takes by position
         pipeline.transformer._supports_gradient_checkpointing = False
         encoder = pipeline.text_encoder
         key = key_of(encoder, _TEXT_ENCODERS, "qwen25")
-        # the pipeline counts to the longest prompt behind the template's head
+        # the pipeline counts the longest prompt after the template's head
         template = len(pipeline.tokenizer(pipeline.prompt_template_encode.format("")).input_ids)
         longest = pipeline.tokenizer_max_length + pipeline.prompt_template_encode_start_idx
         sampling = FEW_STEPS if pipeline.transformer.config.guidance_embeds else DEFAULTS
@@ -69,13 +69,13 @@ class HunyuanImage(FamilyPipeline):
             resolution=pipeline.default_sample_size * pipeline.vae_scale_factor,
             sampling=sampling,
         )
-        pipeline.text_encoder_2.requires_grad_(False)  # spells, and learns no words
+        pipeline.text_encoder_2.requires_grad_(False)  # it only spells and learns no words
         pipeline._get_qwen_prompt_embeds = partial(_unpadded, pipeline._get_qwen_prompt_embeds)
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Hidden states of Qwen2.5-VL, two layers before its last, and its mask in ``extra``.
 
-        Where a prompt quotes something, ByT5's states of that are in ``extra``, too.
+        If a prompt quotes something, ByT5's states of the quotation are in ``extra``, too.
         """
         states, mask, glyphs, glyphs_mask = self.pipeline.encode_prompt(
             list(prompts), device=self.device, batch_size=len(prompts)
@@ -86,7 +86,7 @@ class HunyuanImage(FamilyPipeline):
         return Conditioning(states, extra=extra)
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The transformer's own velocity, float32; of the distilled model at one moment."""
+        """The transformer's own velocity, float32; the distilled model's at a single time."""
         scale = self.pipeline.scheduler.config.num_train_timesteps
         config, time = self.denoiser.config, (t * scale).to(self.dtype)
         glyphs, guidance = cond.extra.get("glyphs"), None
@@ -95,7 +95,7 @@ class HunyuanImage(FamilyPipeline):
         output = self.denoiser(
             hidden_states=x_t.to(self.dtype),
             timestep=time,
-            # the distilled model tells the mean velocity between two times: here they are one
+            # the distilled model predicts the mean velocity between two times, which are equal here
             timestep_r=time if config.use_meanflow else None,
             guidance=guidance,
             encoder_hidden_states=self._states(cond),
@@ -106,7 +106,7 @@ class HunyuanImage(FamilyPipeline):
         return output.sample.float()
 
     def _alike(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Places of the prompts that quote nothing and of those that do, which it guides apart."""
+        """Indices of the prompts without and with quotations, which are guided separately."""
         quoting = [extract_glyph_text(prompt) is not None for prompt in prompts]
         kinds = [[i for i, own in enumerate(quoting) if own == kind] for kind in (False, True)]
         return [places for places in kinds if places]
@@ -128,7 +128,7 @@ def _unpadded(
     tokenizer_max_length: int,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """States and mask of prompts up to the longest: the pipeline's padding counts for nothing."""
+    """States and mask, cut to the longest prompt: the pipeline's padding has no effect."""
     filled = [template.format(text) for text in prompt]
     longest = tokenizer_max_length + drop_idx
     ids = tokenizer(filled, max_length=longest, truncation=True).input_ids

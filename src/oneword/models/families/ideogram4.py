@@ -1,6 +1,6 @@
-"""Ideogram 4: thirteen layers of Qwen3-VL; a second transformer that sees no text guides.
+"""Ideogram 4: thirteen layers of Qwen3-VL; a second transformer without text gives guidance.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ POLISHING = 3.0, 3 / 48
 SPREAD = 1.5  # of the logit of the noise level
 TOKENS = 2048
 PATCH = 2
-SIDE = 128  # of the pictures, in patches: the pipeline's own 2048 px
+SIDE = 128  # side of a picture in patches: the pipeline's own 2048 px
 _TEXT_ENCODERS = {4096: "qwen3vl_8b"}
 _MESSAGES = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
 
@@ -51,7 +51,7 @@ def load(config: ModelConfig) -> Ideogram4:
     """Load a pipeline of this family, without the part that would rewrite prompts.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Ideogram 4")
     pipeline = load_pipeline(
@@ -65,22 +65,22 @@ def load(config: ModelConfig) -> Ideogram4:
 
 
 class WideFlow(Flow):
-    """Straight flow whose noise levels are logit-normal, wider than usual, and fewer when small."""
+    """Straight flow with logit-normal noise levels: spread wider, and lower for small pictures."""
 
     def __init__(self, scheduler: Any, cell: int) -> None:
-        """Take the family's scheduler, and the width of a cell of the latents, px."""
+        """Take the family's scheduler and the width of a latent cell, px."""
         super().__init__(scheduler)
         self._cell = cell
 
     def sample_t(self, u: Uniforms, latent_size: tuple[int, int]) -> Timesteps:
-        """Noise levels as the pipeline spaces its steps for pictures of this size."""
+        """The noise levels of the pipeline's steps for pictures of this size."""
         height, width = (side * self._cell for side in latent_size)
         u = u.double().clamp(1e-6, 1 - 1e-6)
         mean = _resolution_aware_mu(height, width, 0.0)
         return (mean + SPREAD * torch.special.ndtri(u)).sigmoid().float()
 
     def first(self, _scheduler: Any, num_inference_steps: int) -> float:
-        """Noise level of the first step of so many, at any size."""
+        """Noise level of the first of this many steps, at any size."""
         return float(_logit_normal_sigmas(num_inference_steps, 0.0, SPREAD)[0])
 
 
@@ -94,7 +94,7 @@ class Ideogram4(FamilyPipeline):
             pipeline.tokenizer, config.model, _MESSAGES, add_generation_prompt=True
         )
         self.tokens = min(TOKENS, pipeline.tokenizer.model_max_length)
-        # the last layer is read before the norm, which its own call would run
+        # the last layer is read before the norm, which the encoder's own call would apply
         encoder.language_model.norm = nn.Identity()
         pipeline._get_text_encoder_hidden_states = _layers_of
         super().__init__(
@@ -110,9 +110,9 @@ class Ideogram4(FamilyPipeline):
         )
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Thirteen layers of Qwen3-VL woven into each other, and a mask of the prompts' tokens.
+        """Thirteen layers of Qwen3-VL, interleaved, and a mask of the prompts' tokens.
 
-        Prompts are padded to the longest of them: padding counts for nothing.
+        Prompts are padded to the longest of them; the padding has no effect.
         """
         length = self._longest(prompts)
         states, _, _, roles = self.pipeline.encode_prompt(
@@ -149,7 +149,7 @@ class Ideogram4(FamilyPipeline):
         return max(map(len, read))
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The velocity from data to noise, float32: the transformer's runs the other way."""
+        """The velocity from data to noise, float32: the transformer's own runs the other way."""
         states, mask = self._states(cond), cond.extra["mask"]
         height, width = x_t.shape[-2:]
         picture = self.autoencoder.pack(x_t.to(self.dtype))
@@ -166,9 +166,9 @@ class Ideogram4(FamilyPipeline):
         return -self.autoencoder.unpack(velocity[:, length:], (height, width)).float()
 
     def _layout(self, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Places, segments and roles of a prompt's tokens and, behind them, a picture's.
+        """Positions, segments and roles of a prompt's tokens, followed by those of a picture.
 
-        As the pipeline's ``_prepare_ids``, which counts on the CPU.
+        As the pipeline's ``_prepare_ids``, which works on the CPU.
         """
         count = len(mask)
         words = ((mask.cumsum(1) - 1) * mask)[..., None].expand(-1, -1, 3)
@@ -192,7 +192,7 @@ class Ideogram4(FamilyPipeline):
         return {"guidance_scale": None, "guidance_schedule": guidance}
 
     def _run(self, pipeline: Any, options: dict[str, Any]) -> Tensor:
-        """What the pipeline draws; the second transformer waits off the device, as the VAE does."""
+        """Draw with the pipeline; at other times the second transformer is off the device."""
         whole = self.config.offload != "all" and self.config.weights in (None, "full")
         guide = [pipeline.unconditional_transformer] if whole else []
         with self._present(*guide):
@@ -202,7 +202,7 @@ class Ideogram4(FamilyPipeline):
 
 
 def _layers_of(encoder: Any, ids: Tensor, mask: Tensor, places: Tensor) -> list[Tensor]:
-    """The layers' outputs by a call of the encoder; the pipeline's own calls them one by one."""
+    """The layers' outputs from one call of the encoder; the pipeline calls each layer itself."""
     found = encoder(
         input_ids=ids,
         attention_mask=mask,
@@ -213,7 +213,7 @@ def _layers_of(encoder: Any, ids: Tensor, mask: Tensor, places: Tensor) -> list[
 
 
 def _patchified(latents: Tensor) -> Tensor:
-    """Patches of 2 x 2 cells, whose channels come after their place in the patch."""
+    """Patches of 2 x 2 cells, ordered by the position in the patch, then by channel."""
     found = nn.functional.pixel_unshuffle(latents, PATCH).unflatten(1, (-1, PATCH**2))
     return found.transpose(1, 2).flatten(1, 2)
 

@@ -1,4 +1,4 @@
-"""Kandinsky 3: the encoder of FLAN-UL2, a T5, reads the prompt; a UNet; MoVQ without its codebook.
+"""Kandinsky 3: a UNet with the encoder of FLAN-UL2 (a T5), and MoVQ without its codebook.
 
 Arkhipkin et al. 2023, arXiv:2312.03511.
 """
@@ -22,7 +22,7 @@ from oneword.models.noise import Diffusion
 from oneword.models.reading import OneLength, refuse_clip_skip
 
 
-# the defaults of diffusers' pipeline, whose guidance counts from 0
+# the defaults of diffusers' pipeline, where guidance 0 means none
 DEFAULTS = SamplingConfig(guidance_scale=3.0, num_inference_steps=25)
 T5_TOKENS = 128
 RESOLUTION = 1024
@@ -32,7 +32,7 @@ def load(config: ModelConfig) -> Kandinsky3:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     refuse_clip_skip(config, "Kandinsky 3")
     refuse_vae(config)
@@ -54,15 +54,15 @@ class MoVQ(Plain):
 class Kandinsky3(OneLength):
     """A frozen Kandinsky 3 pipeline behind the contract of ``models.contract``.
 
-    The denoiser takes a mean over all tokens, a masked one of padding among them.
+    The denoiser averages over all tokens, including a masked one of padding.
     """
 
     scales_latents: ClassVar[bool] = False
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        # the family's own solver draws noise in every step
+        # the family's own solver adds noise in every step
         reschedule(pipeline, DDIMScheduler)
-        cut = pipeline.process_embeds  # which writes into what it is given
+        cut = pipeline.process_embeds  # it writes into its arguments
         pipeline.process_embeds = lambda states, *rest: cut(states.clone(), *rest)
         super().__init__(
             pipeline,
@@ -78,7 +78,7 @@ class Kandinsky3(OneLength):
 
     def _read_alike(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of T5 and one token of padding, and the mask without that token."""
-        # below the decorator that switches gradients off
+        # bypasses the decorator that turns gradients off
         encode = type(self.pipeline).encode_prompt.__wrapped__
         states, _, mask, _ = encode(
             self.pipeline,
@@ -90,7 +90,7 @@ class Kandinsky3(OneLength):
         return Conditioning(states, extra={"mask": mask})
 
     def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The UNet's own noise, float32."""
+        """The noise that the UNet predicts, float32."""
         output = self.denoiser(
             x_t.to(self.dtype),
             t,

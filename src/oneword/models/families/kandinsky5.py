@@ -1,4 +1,4 @@
-"""Kandinsky 5 text-to-image: Qwen2.5-VL reads the prompt behind a template, CLIP pools it.
+"""Kandinsky 5 text-to-image: Qwen2.5-VL reads the prompt in a template, CLIP pools it.
 
 Arkhipkin et al. 2025, arXiv:2511.14993.
 """
@@ -34,21 +34,21 @@ def load(config: ModelConfig) -> Kandinsky5:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP's states.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP's states.
     """
     refuse_clip_skip(config, "Kandinsky 5", pools=True)
     return Kandinsky5(load_pipeline(config, Kandinsky5T2IPipeline, config.model), config)
 
 
 class OneFrame:
-    """Latents as a film of one frame, with its channels last."""
+    """Handles latents as a film of one frame, with channels last."""
 
     def pack(self, latents: Latents) -> Tensor:
-        """The film."""
+        """Add the frame axis."""
         return latents.permute(0, 2, 3, 1)[:, None]
 
     def unpack(self, packed: Tensor, _size: tuple[int, int]) -> Latents:
-        """Its frame."""
+        """Take the single frame."""
         return packed[:, 0].permute(0, 3, 1, 2)
 
 
@@ -63,10 +63,10 @@ class Kandinsky5(OneLength):
         key = key_of(encoder, _TEXT_ENCODERS, "qwen25")
         template = len(pipeline.tokenizer.tokenizer(pipeline.prompt_template.format("")).input_ids)
         self._room = TOKENS + pipeline.prompt_template_encode_start_idx
-        # the pipeline leaves the shift of Flux's autoencoder out
+        # the pipeline omits the shift of Flux's autoencoder
         pipeline.vae.register_to_config(shift_factor=0.0)
         for part in pipeline.transformer.modules():
-            if isinstance(part, nn.RMSNorm):  # is given float32, and warns of another type
+            if isinstance(part, nn.RMSNorm):  # it is given float32, and warns about another type
                 part.float()
         super().__init__(
             pipeline,
@@ -94,15 +94,15 @@ class Kandinsky5(OneLength):
         self,
         prompt: Sequence[str],
         dtype: torch.dtype | None = None,
-        **_: Any,  # what the pipeline says besides
+        **_: Any,  # other arguments of the pipeline
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As the pipeline's own ``encode_prompt``, with words spared.
+        """Like the pipeline's own ``encode_prompt``, but placeholders are left as they are.
 
-        That one cleans words as well, and of a prompt that is too long it cuts letters off, as many
-        as there are in the tokens that do not fit, of whatever stands at the end. Here tokens are.
+        The pipeline's also cleans placeholders. From a prompt that is too long it cuts as many
+        letters as the excess tokens have, whatever the prompt ends with. Here tokens are cut off.
 
         Returns:
-            States, pooled outputs, and where each prompt begins and ends in a row of all.
+            States, pooled outputs, and the bounds of each prompt in the concatenation of all.
         """
         cleaned = [self._clean(text) for text in prompt]
         ids = self._tokens(cleaned, padding=True, return_tensors="pt").to(self.device)
@@ -115,20 +115,20 @@ class Kandinsky5(OneLength):
         return states if dtype is None else states.to(dtype), pooled, ends
 
     def _tokens(self, cleaned: Sequence[str], **options: Any) -> Any:
-        """Token ids of prompts in the template, as many as fit."""
+        """Token ids of prompts in the template, cut to what fits."""
         filled = [self.pipeline.prompt_template.format(text) for text in cleaned]
         return self.pipeline.tokenizer.tokenizer(
             filled, max_length=self._room, truncation=True, **options
         ).input_ids
 
     def _lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt, cleaned, with its template."""
+        """Tokens of each cleaned prompt, with its template."""
         return [len(ids) for ids in self._tokens([self._clean(text) for text in prompts])]
 
     def _denoise_alike(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The transformer's own velocity, float32."""
         states = self._states(cond)
-        sides = (1, *(side // 2 for side in x_t.shape[-2:]))  # of patches of 2 x 2 cells
+        sides = (1, *(side // 2 for side in x_t.shape[-2:]))  # in patches of 2 x 2 cells
         output = self.denoiser(
             hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),
             encoder_hidden_states=states,
@@ -140,6 +140,6 @@ class Kandinsky5(OneLength):
         return self.autoencoder.unpack(output.sample, (x_t.shape[-2], x_t.shape[-1])).float()
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        # else the pipeline would draw at the nearest size of its list
+        # otherwise the pipeline would draw at the nearest size in its list
         self.pipeline.resolutions = [(sampling.width, sampling.height)]
         return {"max_sequence_length": TOKENS}

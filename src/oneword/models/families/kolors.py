@@ -1,6 +1,6 @@
-"""Kolors: ChatGLM3 reads the prompt, Chinese or English, for a UNet like SDXL's.
+"""Kolors: ChatGLM3 reads the prompt, Chinese or English; the UNet is like SDXL's.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def load(config: ModelConfig) -> Kolors:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     refuse_clip_skip(config, "Kolors")
     return Kolors(load_pipeline(config, KolorsPipeline, config.model), config)
@@ -40,7 +40,7 @@ class Kolors(SizedUNet):
     """A frozen Kolors pipeline behind the contract of ``models.contract``."""
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
-        # its steps are those of the published Euler, the last one of which ends at the picture
+        # its steps are those of the published Euler solver, whose last step ends at the picture
         reschedule(pipeline, DDIMScheduler, clip_sample=False, set_alpha_to_one=True)
         encoder = pipeline.text_encoder
         key = key_of(encoder, _TEXT_ENCODERS, "chatglm3")
@@ -58,7 +58,7 @@ class Kolors(SizedUNet):
         self._check_channels()
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Hidden states before ChatGLM's last layer, and the last token's after it."""
+        """Hidden states before ChatGLM's last layer, and the last token's state after it."""
         states, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=list(prompts), device=self.device, do_classifier_free_guidance=False
         )

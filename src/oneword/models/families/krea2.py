@@ -1,6 +1,6 @@
-"""Krea 2: several layers of the language model Qwen3-VL, side by side, on Qwen-Image's latents.
+"""Krea 2: several layers of the language model Qwen3-VL, and Qwen-Image's latents.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULTS = SamplingConfig(guidance_scale=4.5, num_inference_steps=28)
 FEW_STEPS = SamplingConfig(guidance_scale=0.0, num_inference_steps=8)
 FEW_STEPS_SHIFT = 1.15
 TOKENS = 512
-SIDE = 128  # of the pictures, in latent cells: the pipeline's own 1024 px
+SIDE = 128  # side of a picture in latent cells: the pipeline's own 1024 px
 _TEXT_ENCODERS = {2560: "qwen3vl_4b"}
 
 
@@ -34,7 +34,7 @@ def load(config: ModelConfig) -> Krea2:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Krea 2")
     pipeline = load_pipeline(
@@ -49,7 +49,7 @@ class Krea2(FamilyPipeline):
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
         key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
-        # prompts are cut to the length before the template's end is put behind them
+        # prompts are cut to the length before the end of the template is added
         before = len(pipeline.tokenizer(pipeline.prompt_template_encode_prefix).input_ids)
         room = pipeline.prompt_template_encode_start_idx
         room -= pipeline.prompt_template_encode_num_suffix_tokens

@@ -1,6 +1,6 @@
-"""The paper's own model: latent diffusion (LDM, 1.4B) with a BERT trained together with it.
+"""The paper's own model: latent diffusion (LDM, 1.4B) with a BERT that was trained with it.
 
-Rombach et al. 2021, arXiv:2112.10752; on the hub as CompVis/ldm-text2im-large-256, or from the
+Rombach et al. 2021, arXiv:2112.10752; on the Hub as CompVis/ldm-text2im-large-256, or from the
 single file that its authors published.
 """
 
@@ -34,7 +34,7 @@ def load(config: ModelConfig) -> LatentDiffusion:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     refuse_vae(config)
     kind = PublishedLDM if Path(config.model).is_file() else LDMTextToImagePipeline
@@ -96,4 +96,4 @@ class LatentDiffusion(FamilyPipeline):
         return {"output_type": "pt"}
 
     def _pictures(self, returned: Tensor, _size: tuple[int, int]) -> Pixels:
-        return returned.float() * 2 - 1  # the pipeline decodes them
+        return returned.float() * 2 - 1  # the pipeline has decoded them

@@ -1,4 +1,4 @@
-"""LongCat-Image: Qwen2.5-VL reads the prompt in a template, what is quoted letter by letter.
+"""LongCat-Image: Qwen2.5-VL reads the prompt in a template, with quotations letter by letter.
 
 Meituan LongCat Team 2025, arXiv:2512.07584.
 """
@@ -35,10 +35,10 @@ _APOSTROPHE = re.compile(r"(?<=[a-zA-Z])'(?=[a-zA-Z])")
 
 
 def load(config: ModelConfig) -> LongCatImage:
-    """Load a pipeline of this family, without the processor with which it would rewrite prompts.
+    """Load a pipeline of this family, without the processor that would rewrite prompts.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "LongCat-Image")
     pipeline = load_pipeline(config, LongCatImagePipeline, config.model, text_processor=None)
@@ -68,14 +68,14 @@ class LongCatImage(FamilyPipeline):
         pipeline._encode_prompt = self._through_pipeline
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Last hidden states of Qwen2.5-VL behind the template's head, padding included."""
+        """Last hidden states of Qwen2.5-VL after the template's head, padding included."""
         return Conditioning(self._through_pipeline(prompts))
 
     def _through_pipeline(self, prompts: Sequence[str]) -> Tensor:
-        """As the pipeline's own ``_encode_prompt``, whose states are cut off from their gradient.
+        """Like the pipeline's own ``_encode_prompt``, whose states have no gradient.
 
-        That one puts the template's end behind the padding, where no state that is used sees it.
-        Of two words with an apostrophe it takes the second for the first.
+        The pipeline's puts the end of the template after the padding, where it affects no state
+        that is used. If two words have an apostrophe, it mistakes the second for the first.
         """
         tokenizer, longest = self.pipeline.tokenizer, self.pipeline.tokenizer_max_length
         prefix = tokenizer(self.pipeline.prompt_template_encode_prefix, add_special_tokens=False)
@@ -99,10 +99,10 @@ class LongCatImage(FamilyPipeline):
         return [i for p in pieces for i in tokenizer(p, add_special_tokens=False).input_ids]
 
     def _pieces(self, text: str) -> Iterator[str]:
-        """What is tokenised alone: letters between quotes, words of concepts, and the rest."""
+        """The pieces that are tokenised separately: quoted letters, learned words, and the rest."""
         tokenizer = self.pipeline.tokenizer
         parts = apart(tokenizer, text)
-        # a word may hold a quote; one between letters is an apostrophe
+        # a learned word may contain a quote; a quote between letters is an apostrophe
         plain = "".join("x" * len(part) if i % 2 else part for i, part in enumerate(parts))
         end = 0
         for quoted in _QUOTED.finditer(_APOSTROPHE.sub("x", plain)):

@@ -1,4 +1,4 @@
-"""Lumina-Next: a Gemma reads the prompt, and flow runs from noise to the picture.
+"""Lumina-Next: Gemma reads the prompt; the flow runs from noise to the picture.
 
 Zhuo et al. 2024, arXiv:2406.18583.
 """
@@ -51,7 +51,7 @@ class Lumina(OneEncoder):
             resolution=pipeline.default_image_size,
             sampling=DEFAULTS,
         )
-        # lower-cased, but not cleaned of what looks like HTML
+        # lower-cased, but text that looks like HTML is kept
         self.prompt_options = {"clean_caption": False}
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
@@ -62,7 +62,7 @@ class Lumina(OneEncoder):
             self.denoiser.head_dim,
             height // self.denoiser.patch_size,
             width // self.denoiser.patch_size,
-            # of the two factors of a larger picture the pipeline takes this one at all times
+            # for a larger picture the pipeline uses this one of the two factors at all times
             linear_factor=math.sqrt(width * height) * self.autoencoder.factor / usual,
         )
         output = self.denoiser(

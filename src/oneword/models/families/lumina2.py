@@ -1,4 +1,4 @@
-"""Lumina-Image 2: a Gemma behind a system prompt, and flow that runs from noise to the picture.
+"""Lumina-Image 2: Gemma with a system prompt; the flow runs from noise to the picture.
 
 Qin et al. 2025, arXiv:2503.21758.
 """

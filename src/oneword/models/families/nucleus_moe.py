@@ -1,6 +1,6 @@
-"""Nucleus-MoE-Image: Qwen3-VL reads the prompt behind an instruction, for a mixture of experts.
+"""Nucleus-MoE-Image: a mixture of experts; Qwen3-VL reads an instruction and the prompt.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load(config: ModelConfig) -> NucleusMoE:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Nucleus-MoE-Image")
     pipeline = load_pipeline(
@@ -69,7 +69,7 @@ class NucleusMoE(FamilyPipeline):
         )
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """States of an earlier layer, the instruction's too; where some are padding, a mask."""
+        """States of an earlier layer, the instruction's included; a mask if some are padding."""
         states, mask = self.pipeline.encode_prompt(
             list(prompts),
             device=self.device,
@@ -78,7 +78,7 @@ class NucleusMoE(FamilyPipeline):
         return Conditioning(states, extra={} if mask is None else {"mask": mask})
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The velocity, float32: the transformer's own is from noise to data, turned round here."""
+        """The velocity, float32: the transformer's own, from noise to data, reversed."""
         count, height, width = len(x_t), *x_t.shape[-2:]
         output = self.denoiser(
             hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),

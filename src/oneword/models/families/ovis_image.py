@@ -1,4 +1,4 @@
-"""Ovis-Image: the language model Qwen3 reads the prompt behind an instruction; Flux without CLIP.
+"""Ovis-Image: Flux without CLIP; the language model Qwen3 reads an instruction and the prompt.
 
 Wang et al. 2025, arXiv:2511.22982.
 """
@@ -30,7 +30,7 @@ def load(config: ModelConfig) -> OvisImage:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Ovis-Image")
     return OvisImage(load_pipeline(config, OvisImagePipeline, config.model), config)
@@ -39,7 +39,7 @@ def load(config: ModelConfig) -> OvisImage:
 class OvisImage(OneEncoder):
     """A frozen Ovis-Image pipeline behind the contract of ``models.contract``."""
 
-    mask_at = None  # the states of padding are zeros, which the denoiser reads
+    mask_at = None  # the states of padding are zeros, and the denoiser reads them
 
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
@@ -72,7 +72,7 @@ class OvisImage(OneEncoder):
         places = self.pipeline._prepare_latent_image_ids(
             1, height // 2, width // 2, self.device, self.dtype
         )
-        # words stand on the diagonal
+        # text tokens have positions on the diagonal
         tokens = torch.arange(states.shape[1], device=self.device, dtype=self.dtype)
         velocity = self.denoiser(
             hidden_states=self.autoencoder.pack(x_t.to(self.dtype)),

@@ -1,4 +1,4 @@
-"""PixArt-Alpha and PixArt-Sigma: a T5 with its mask, and a transformer that predicts the noise.
+"""PixArt-Alpha and PixArt-Sigma: T5 with its mask, and a transformer that predicts the noise.
 
 Chen et al. 2023, arXiv:2310.00426, and 2024, arXiv:2403.04692.
 """
@@ -31,7 +31,7 @@ def load(config: ModelConfig) -> PixArt:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     refuse_clip_skip(config, "PixArt")
     return PixArt(load_pipeline(config, DiffusionPipeline, config.model), config)
@@ -54,11 +54,11 @@ class PixArt(OneEncoder):
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
             sampling=DEFAULTS,
         )
-        # lower-cased, but not cleaned of what looks like HTML
+        # lower-cased, but text that looks like HTML is kept
         self.prompt_options = {"clean_caption": False, "max_sequence_length": longest}
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The transformer's own noise, float32, without the variance that it predicts besides."""
+        """The noise that the transformer predicts, float32, without its predicted variance."""
         output = self.denoiser(
             x_t.to(self.dtype),
             encoder_hidden_states=self._states(cond),
@@ -69,7 +69,7 @@ class PixArt(OneEncoder):
         return output[:, : x_t.shape[1]].float()
 
     def _size(self, x_t: Latents) -> dict[str, Tensor | None]:
-        """Size and aspect of the picture, which Alpha at 1024 px gets, as when it draws."""
+        """Size and aspect of the picture, which Alpha at 1024 px is given, as in drawing."""
         if not self.denoiser.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = (side * self.autoencoder.factor for side in x_t.shape[-2:])
@@ -83,7 +83,7 @@ class PixArt(OneEncoder):
         solver = isinstance(self.pipeline.scheduler, DPMSolverMultistepScheduler)
         alpha = not isinstance(self.pipeline, PixArtSigmaPipeline)
         if solver and alpha and sampling.num_inference_steps == 1:
-            # its pipeline then asks for what only the schedulers of one-step models return
+            # for 1 step its pipeline needs a value that only one-step schedulers return
             raise ModelError(
                 "PixArt-Alpha must be drawn in 2 steps or more with the scheduler of "
                 f"{self.name}, got 1; pass --num-inference-steps 20."

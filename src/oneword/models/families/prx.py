@@ -1,8 +1,8 @@
-"""PRX: the encoder of a T5-Gemma reads the prompt, cleaned; straight flow.
+"""PRX: straight flow; the encoder of a T5-Gemma reads the cleaned prompt.
 
-PRXPixel draws pixels without an autoencoder, predicts them, and reads with Qwen3-VL.
+PRXPixel works on pixels without an autoencoder, predicts the picture, and reads with Qwen3-VL.
 
-No paper; what is here is what diffusers' pipeline does.
+There is no paper; this follows diffusers' pipeline.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def load(config: ModelConfig) -> PRX:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or what it cleans prompts with is not installed.
+        ModelError: it cannot be loaded, or the library that cleans its prompts is not installed.
     """
     refuse_clip_skip(config, "PRX")
     if not hasattr(pipeline_prx, "ftfy"):
@@ -49,7 +49,7 @@ def load(config: ModelConfig) -> PRX:
             "ftfy."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of a class that the pipeline stems from
+        warnings.simplefilter("ignore", FutureWarning)  # about a base class of the pipeline
         pipeline = load_pipeline(config, DiffusionPipeline, config.model)
     if isinstance(pipeline, PRXPixelPipeline):
         if config.vae is not None:
@@ -58,7 +58,7 @@ def load(config: ModelConfig) -> PRX:
                 "autoencoder; leave it out."
             )
         return PRXPixel(pipeline, config)
-    # lower-cased, and without addresses, file names and most signs
+    # lower-cased, and without addresses, file names and most punctuation
     cleaner = pipeline.text_preprocessor
     cleaner.clean_text = sparing(pipeline, cleaner.clean_text)
     return PRX(
@@ -101,7 +101,7 @@ class PRX(FamilyPipeline):
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden states of the text encoder, and its mask in ``extra``; differentiable."""
-        # the pipeline's own goes on from here without gradients
+        # from here on the pipeline's own method has no gradients
         ids, mask = self.pipeline._tokenize_prompts(list(prompts), self.device)
         states = self.pipeline.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return Conditioning(states, extra={"mask": mask})
@@ -121,7 +121,7 @@ class PRX(FamilyPipeline):
         """While the pipeline draws, give the transformer the time of every picture."""
 
         def told(_: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-            # with guidance it is told two times, which are one, however many pictures there are
+            # with guidance it is given two equal times, however many pictures there are
             t, pictures = kwargs["timestep"], kwargs["hidden_states"]
             return {"timestep": t[:1].expand(len(pictures))}
 
@@ -130,9 +130,9 @@ class PRX(FamilyPipeline):
 
 
 class PixelFlow(Flow):
-    """Straight flow from louder noise, with the velocity of a predicted picture as the target."""
+    """Straight flow from scaled noise, with the velocity of a predicted picture as the target."""
 
-    least_time = 0.05  # below which the pipeline divides by it in place of the time
+    least_time = 0.05  # below this time the pipeline divides by it instead of by the time
 
     def __init__(self, scheduler: Any, noise_scale: float) -> None:
         super().__init__(scheduler)
@@ -143,12 +143,12 @@ class PixelFlow(Flow):
         return super().add_noise(x0, self.noise_scale * noise, t)
 
     def target(self, x0: Latents, noise: Latents, t: Timesteps) -> Latents:
-        """``noise_scale noise - x0``; near t = 0 as much less as ``velocity`` is."""
+        """``noise_scale noise - x0``; near t = 0 reduced like ``velocity``."""
         way = (t / t.clamp(min=self.least_time))[:, None, None, None]
         return super().target(x0, self.noise_scale * noise, t) * way
 
     def velocity(self, x_t: Latents, x0: Latents, t: Timesteps) -> Latents:
-        """``(x_t - x0) / t``; near t = 0 over a longer time."""
+        """``(x_t - x0) / t``; near t = 0 divided by ``least_time`` instead."""
         return (x_t - x0) / t.clamp(min=self.least_time)[:, None, None, None]
 
 
@@ -171,7 +171,7 @@ class PRXPixel(PRX):
         clean = sparing(pipeline, pipeline_prx_pixel._basic_clean)
 
         def tokenize(prompts: Sequence[str], device: Any, **_: Any) -> tuple[Tensor, Tensor]:
-            # the pipeline's own has no place for a cleaning that spares words
+            # the pipeline's own offers no way to clean all but placeholders
             tokens = pipeline.tokenizer(
                 [clean(prompt) for prompt in prompts],
                 padding="max_length",

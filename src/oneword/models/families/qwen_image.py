@@ -23,7 +23,7 @@ from oneword.models.reading import key_of, refuse_clip_skip
 
 # the defaults of diffusers' pipeline
 DEFAULTS = SamplingConfig(guidance_scale=4.0, num_inference_steps=50)
-NO_PROMPT = " "  # what the model's authors put where guidance needs a negative prompt
+NO_PROMPT = " "  # what the authors use when guidance needs a negative prompt
 _TEXT_ENCODERS = {3584: "qwen25_7b"}
 
 
@@ -31,7 +31,7 @@ def load(config: ModelConfig) -> QwenImage:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Qwen-Image")
     pipeline = load_pipeline(
@@ -46,7 +46,7 @@ class QwenImage(FamilyPipeline):
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
         key = key_of(encoder, _TEXT_ENCODERS, "qwen25")
-        # the pipeline cuts the template's head off, and only then counts to the longest prompt
+        # the pipeline removes the template's head before it counts the longest prompt
         template = len(pipeline.tokenizer(pipeline.prompt_template_encode.format("")).input_ids)
         head = pipeline.prompt_template_encode_start_idx
         longest = max(1, pipeline.tokenizer_max_length + head - template)
@@ -63,7 +63,7 @@ class QwenImage(FamilyPipeline):
         )
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Last hidden states after the template's head; where prompts differ in length, a mask."""
+        """Last hidden states after the template's head; with a mask if prompts differ in length."""
         states, mask = self.pipeline.encode_prompt(
             prompt=list(prompts),
             device=self.device,

@@ -1,7 +1,7 @@
-"""Qwen-Image 2.1: Qwen3-VL reads the prompt in front of the picture's own cells.
+"""Qwen-Image 2.1: Qwen3-VL reads the prompt, which precedes the cells of the picture.
 
-The autoencoder takes pictures with transparency and makes a cell of 16 x 16 pixels, which is one
-token of the transformer; prompt and picture are one sequence, of which the prompt is causal.
+The autoencoder takes pictures with transparency and maps 16 x 16 pixels to a cell, which is one
+token of the transformer. Prompt and picture form one sequence, in which the prompt is causal.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from oneword.models.noise import Flow
 from oneword.models.reading import key_of, refuse_clip_skip
 
 
-# the defaults of diffusers' pipeline, which is meant to draw without guidance
+# the defaults of diffusers' pipeline, which is designed to draw without guidance
 DEFAULTS = SamplingConfig(guidance_scale=1.0, num_inference_steps=40)
 SIDE_PX = 1024
-CELLS_PER_SLOT = 4  # cells of the picture that a slot of the transformer's mask stands for
-NO_PROMPT = " "  # what guidance needs as a negative prompt, as in Qwen-Image
+CELLS_PER_SLOT = 4  # cells of the picture for each slot of the transformer's mask
+NO_PROMPT = " "  # the negative prompt that guidance needs, as in Qwen-Image
 _TEXT_ENCODERS = {2560: "qwen3vl_4b", 4096: "qwen3vl_8b"}
 
 
@@ -38,7 +38,7 @@ def load(config: ModelConfig) -> QwenImage21:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Qwen-Image 2.1")
     pipeline = load_pipeline(
@@ -65,7 +65,7 @@ class QwenImage21(FamilyPipeline):
     def __init__(self, pipeline: Any, config: ModelConfig) -> None:
         encoder = pipeline.text_encoder
         key = key_of(encoder, _TEXT_ENCODERS, "qwen3vl")
-        levels = pipeline.config.sample_sigmas  # which a distilled model is drawn at
+        levels = pipeline.config.sample_sigmas  # the noise levels of a distilled model's steps
         sampling = replace(DEFAULTS, num_inference_steps=len(levels)) if levels else DEFAULTS
         super().__init__(
             pipeline,
@@ -83,7 +83,7 @@ class QwenImage21(FamilyPipeline):
         )
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Hidden states after the system's part; where prompts differ in length, a mask."""
+        """Hidden states after the system prompt; with a mask if prompts differ in length."""
         states, mask, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
         return Conditioning(states, extra={} if mask is None else {"mask": mask})
 
@@ -108,7 +108,7 @@ class QwenImage21(FamilyPipeline):
         scale = sampling.guidance_scale or 1.0
         negative = sampling.negative_prompt or NO_PROMPT
         steps, levels = sampling.num_inference_steps or 1, self.pipeline.config.sample_sigmas
-        if levels and len(levels) != steps:  # else the number that is asked for would be ignored
+        if levels and len(levels) != steps:  # otherwise the requested number would be ignored
             levels = np.linspace(1.0, 1 / steps, steps)
         return {
             "true_cfg_scale": scale,

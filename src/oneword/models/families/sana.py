@@ -1,4 +1,4 @@
-"""Sana: a Gemma behind an instruction, an autoencoder that shrinks by 32, and straight flow.
+"""Sana: straight flow, an autoencoder that shrinks by 32, and Gemma with an instruction.
 
 Xie et al. 2024, arXiv:2410.10629.
 """
@@ -20,7 +20,7 @@ from oneword.models.noise import Flow
 from oneword.models.reading import OneEncoder, refuse_clip_skip, spare_words
 
 
-# the defaults of diffusers' pipeline, whose instruction stands in front of every prompt
+# the defaults of diffusers' pipeline, which puts its instruction before every prompt
 DEFAULTS = SamplingConfig(guidance_scale=4.5, num_inference_steps=20)
 INSTRUCTION: list[str] = (
     inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
@@ -50,7 +50,7 @@ class Sana(OneEncoder):
             family="sana",
             denoiser=pipeline.transformer,
             autoencoder=Plain(pipeline.vae, config.model, pipeline.vae_scale_factor),
-            # of the tokens that the pipeline keeps, one is the last of the instruction
+            # one of the tokens that the pipeline keeps is the last of the instruction
             encoders={"gemma": ("tokenizer", pipeline.text_encoder, GEMMA_TOKENS - 1)},
             noise=Flow(pipeline.scheduler),
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,

@@ -1,4 +1,4 @@
-"""Sana-Sprint: Sana distilled to a consistency model of one to four steps, which knows guidance.
+"""Sana-Sprint: Sana distilled to a consistency model of one to four steps, with guidance as input.
 
 Chen et al. 2025, arXiv:2503.09641.
 """
@@ -22,7 +22,7 @@ from oneword.models.noise import TrigFlow
 from oneword.models.reading import OneEncoder, refuse_clip_skip, refuse_negative_prompt, spare_words
 
 
-# the defaults of diffusers' pipeline, whose instruction stands in front of every prompt
+# the defaults of diffusers' pipeline, which puts its instruction before every prompt
 DEFAULTS = SamplingConfig(guidance_scale=4.5, num_inference_steps=2)
 INSTRUCTION: list[str] = (
     inspect.signature(SanaSprintPipeline.__call__).parameters["complex_human_instruction"].default
@@ -42,12 +42,12 @@ def load(config: ModelConfig) -> SanaSprint:
 
 
 class KeepingNoise(SCMScheduler):
-    """The family's solver, but for the noise between two steps: it is the one that was there.
+    """The family's solver, except that the latents keep their noise between steps.
 
-    Its own draws new noise, which would not be the seed's.
+    The original draws new noise, which would not come from the picture's seed.
 
     Source:
-        Lu and Song 2024, arXiv:2410.11081, section 3 (DDIM as a turn along the circle).
+        Lu and Song 2024, arXiv:2410.11081, section 3 (DDIM as a rotation along the circle).
     """
 
     def step(
@@ -58,7 +58,7 @@ class KeepingNoise(SCMScheduler):
         generator: Any = None,  # noqa: ARG002  (pipelines look for it)
         return_dict: bool = True,
     ) -> Any:
-        """Turn latents to the next time, and to the picture."""
+        """Rotate latents to the next time, and to the picture."""
         if self.step_index is None:
             self._init_step_index(timestep)
         now, then = self.timesteps[self.step_index : self.step_index + 2]
@@ -67,14 +67,14 @@ class KeepingNoise(SCMScheduler):
             for to in (then, torch.zeros_like(then))
         )
         self._step_index = (self.step_index or 0) + 1
-        assert not return_dict  # as the family's pipelines ask
+        assert not return_dict  # as the family's pipelines call it
         return turned, picture
 
 
 class SanaSprint(OneEncoder):
     """A frozen Sana-Sprint pipeline behind the contract of ``models.contract``.
 
-    Its solver's latents are those of the contract times ``sigma_data``.
+    Its solver's latents are the contract's, multiplied by ``sigma_data``.
     """
 
     unguided: ClassVar[dict[str, Any]] = {}
@@ -88,7 +88,7 @@ class SanaSprint(OneEncoder):
             family="sana_sprint",
             denoiser=pipeline.transformer,
             autoencoder=Plain(pipeline.vae, config.model, pipeline.vae_scale_factor),
-            # of the tokens that the pipeline keeps, one is the last of the instruction
+            # one of the tokens that the pipeline keeps is the last of the instruction
             encoders={"gemma": ("tokenizer", pipeline.text_encoder, GEMMA_TOKENS - 1)},
             noise=TrigFlow(pipeline.scheduler),
             resolution=pipeline.transformer.config.sample_size * pipeline.vae_scale_factor,
@@ -104,8 +104,8 @@ class SanaSprint(OneEncoder):
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
         """The velocity along the arc, float32, at the guidance that pictures are drawn with.
 
-        The transformer itself still speaks of straight flow: noise and picture at shares ``s`` and
-        ``1 - s``, and the difference of the two.
+        The transformer itself still works in straight flow: noise and picture with shares ``s`` and
+        ``1 - s``, and their difference.
 
         Source:
             Chen et al. 2025, arXiv:2503.09641, section 3.1.
@@ -133,7 +133,7 @@ class SanaSprint(OneEncoder):
 
     def _image_pipeline(self, inpaints: bool) -> Any:
         if inpaints:
-            return super()._image_pipeline(inpaints)  # there is none
+            return super()._image_pipeline(inpaints)  # the family has no such pipeline
         pipeline = SanaSprintImg2ImgPipeline(**self.pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
         spare_words(pipeline)
@@ -141,5 +141,5 @@ class SanaSprint(OneEncoder):
 
     def _draw_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         refuse_negative_prompt(sampling, "Sana-Sprint")
-        # two steps have a time between them that is the pipeline's
+        # for two steps the pipeline sets the time in between
         return {} if sampling.num_inference_steps == 2 else {"intermediate_timesteps": None}

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: two CLIPs and a T5 that may be left out, with straight flow.
+"""Stable Diffusion 3 and 3.5: straight flow, with two CLIPs and an optional T5.
 
 Esser et al. 2024, arXiv:2403.03206.
 """
@@ -34,7 +34,7 @@ def load(config: ModelConfig) -> StableDiffusion3:
     Raises:
         ModelError: it cannot be loaded.
     """
-    # a folder saved without T5 says so in its index, yet diffusers wants to hear it again
+    # a folder saved without T5 says so in its index, but diffusers must be told as well
     index = Path(config.model) / "model_index.json"
     entries = read_json(index, dict, error=ModelError) if index.is_file() else {}
     absent: dict[str, Any] = {

@@ -27,7 +27,7 @@ def load(config: ModelConfig) -> StableDiffusionXL:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     return StableDiffusionXL(load_pipeline(config, StableDiffusionXLPipeline, config.model), config)
 

@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x and 2.x, and the embedded models, which are miniatures of it.
 
-The embedded models predict v, like Stable Diffusion 2.1, not the noise, like the paper's model.
+The embedded models predict v, as Stable Diffusion 2.1 does; the paper's model predicts the noise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load(config: ModelConfig) -> StableDiffusion:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or predicts what the family does not train on.
+        ModelError: it cannot be loaded, or its prediction type is not the family's.
     """
     embedded, source = is_embedded(config.model), config.model
     if embedded:
@@ -53,11 +53,11 @@ class StableDiffusion(FamilyPipeline):
     def __init__(
         self, pipeline: Any, config: ModelConfig, family: str = "stable_diffusion"
     ) -> None:
-        # the paper samples with DDIM; the schedule itself is the model's own
+        # the paper samples with DDIM; the noise schedule is the model's own
         reschedule(pipeline, DDIMScheduler)
         encoder = pipeline.text_encoder
         if not hasattr(encoder, "text_model"):
-            # clip_skip in diffusers looks for the last norm where transformers 4 had it
+            # for clip_skip, diffusers looks for the last norm where transformers 4 had it
             encoder.__dict__["text_model"] = encoder
         key = _TEXT_ENCODERS.get(encoder.config.hidden_size, "clip")
         super().__init__(

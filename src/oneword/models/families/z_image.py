@@ -29,7 +29,7 @@ from oneword.models.reading import chat_tokens, key_of, refuse_clip_skip
 DEFAULTS = SamplingConfig(guidance_scale=5.0, num_inference_steps=50)
 FEW_STEPS = SamplingConfig(guidance_scale=0.0, num_inference_steps=8)
 TOKENS = 512
-SIDE = 128  # of the pictures, in latent cells: the pipeline's own 1024 px
+SIDE = 128  # side of a picture in latent cells: the pipeline's own 1024 px
 _TEXT_ENCODERS = {2560: "qwen3_4b"}
 
 
@@ -37,7 +37,7 @@ def load(config: ModelConfig) -> ZImage:
     """Load a pipeline of this family.
 
     Raises:
-        ModelError: it cannot be loaded, or a setting is for CLIP.
+        ModelError: it cannot be loaded, or a setting applies only to CLIP.
     """
     refuse_clip_skip(config, "Z-Image")
     pipeline = load_pipeline(config, DiffusionPipeline, config.model)
@@ -53,7 +53,7 @@ class ZImage(FamilyPipeline):
         key = key_of(encoder, _TEXT_ENCODERS, "qwen3")
         template = self._template_tokens(tokenizer, config.model)
         tokens = min(TOKENS, tokenizer.model_max_length)
-        # nothing in its configuration tells the distilled model from the other
+        # nothing in its configuration distinguishes the distilled model
         turbo = "turbo" in Path(config.model).name.lower()
         super().__init__(
             pipeline,
@@ -69,13 +69,13 @@ class ZImage(FamilyPipeline):
         self.prompt_options = {"max_sequence_length": tokens}
 
     def _template_tokens(self, tokenizer: Any, name: str, /) -> int:
-        """How much of a prompt's length the template takes."""
+        """Number of tokens that the template adds to a prompt."""
         return chat_tokens(tokenizer, name, add_generation_prompt=True, enable_thinking=True)
 
     def _read(self, prompts: Sequence[str]) -> Conditioning:
-        """Hidden states of the last layer but one, and a mask of those that are a prompt's."""
+        """Hidden states of the last layer but one, and a mask of those that belong to a prompt."""
         found, _ = self.pipeline.encode_prompt(
-            prompt=list(prompts),  # a list of its own: the pipeline writes its template into it
+            prompt=list(prompts),  # a copy, because the pipeline writes its template into it
             device=self.device,
             do_classifier_free_guidance=False,
             **self.prompt_options,
@@ -88,7 +88,7 @@ class ZImage(FamilyPipeline):
         )
 
     def _denoise(self, x_t: Latents, t: Timesteps, cond: Conditioning) -> Latents:
-        """The velocity from data to noise, float32: the transformer's runs the other way."""
+        """The velocity from data to noise, float32: the transformer's own runs the other way."""
         masks = cond.extra["mask"]
         prompts = [s[m] for s, m in zip(self._states(cond), masks, strict=True)]
         frames = list(x_t.to(self.dtype)[:, :, None].unbind())
@@ -96,25 +96,25 @@ class ZImage(FamilyPipeline):
         return -torch.stack([v[:, 0].float() for v in velocities])
 
     def _alone(self, states: Any) -> Tensor:
-        """The states of one prompt, of what the pipeline gives for it."""
+        """The states of one prompt, from what the pipeline returns for it."""
         return states
 
     def _denoised(self, frames: list[Tensor], t: Tensor, prompts: list[Tensor]) -> list[Tensor]:
         return self.denoiser(frames, t, prompts).sample
 
     def _noise(self, generators: Sequence[torch.Generator], size: tuple[int, int]) -> Latents:
-        return super()._noise(generators, size).float()  # the pipeline insists
+        return super()._noise(generators, size).float()  # the pipeline requires float32
 
 
 class ZImageOmni(ZImage):
-    """A frozen Z-Image-Omni pipeline, which can draw next to pictures; here it gets none."""
+    """A frozen Z-Image-Omni pipeline, which can take pictures as input; here it gets none."""
 
     def _template_tokens(self, tokenizer: Any, _name: str) -> int:
         empty = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"  # the pipeline's own
         return len(tokenizer(empty).input_ids)
 
     def _alone(self, states: Any) -> Tensor:
-        (only,) = states  # one part of text, since no picture stands in it
+        (only,) = states  # a single part of text, because there is no picture in it
         return only
 
     def _denoised(self, frames: list[Tensor], t: Tensor, prompts: list[Tensor]) -> list[Tensor]:

@@ -72,7 +72,7 @@ def write(key: Key, collected: Collected, folder: Path, *, command: str) -> dict
     for name, one in found.items():
         sections += _sections(_TITLES[name], one)
     sections.append(_left_out(collected))
-    sections.append(report.Section(title="Again", commands=[command]))
+    sections.append(report.Section(title="Reproduce", commands=[command]))
     write_atomic(folder / RANKINGS, _rankings(collected).encode())
     write_atomic(folder / COMPLETIONS, _completions(collected).encode())
     write_json_atomic(folder / NUMBERS, numbers)
