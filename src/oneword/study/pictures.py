@@ -19,8 +19,8 @@ from oneword.study.subjects import Subject
 PAGES = {FIGURE_3: "pictures.html", FIGURE_5: "figure5.html"}
 """The page of each figure."""
 _TITLES = {
-    FIGURE_3: "The word beside descriptions",
-    FIGURE_5: "The word beside other ways to draw a thing in new scenes",
+    FIGURE_3: "The word next to descriptions",
+    FIGURE_5: "The word next to other methods of drawing a thing in new scenes",
 }
 _PX = 128
 
@@ -61,29 +61,29 @@ def _page(study: Study, figure: str, command: str) -> Path | None:
         return None
     columns = "the first prompt of each kind" if figure == FIGURE_3 else "each prompt"
     lead = [
-        f"A row for each method, a column for {columns}, and under each picture "
-        "the seed that it was drawn with: the first seeds, not chosen. Descriptions take turns; "
-        "each stands under its picture."
+        f"One row per method, one column for {columns}. Below each picture is the seed that it was "
+        "drawn with: the first seeds, not selected. Descriptions are used in turn; each is shown "
+        "below its picture."
     ]
     own = [label for label in _labels(study, figure) if study.arms[label].setup != "image-only"]
     if any(_has_best(study, label) for label in own):
         few = [label for label in own if study.arms[label].setup in VARIED]
         most = max(study.candidates(label) for label in own)
         less = (
-            f", {study.candidates(few[0])} of {' and '.join(few)}"
+            f", or {study.candidates(few[0])} for {' and '.join(few)}"
             if few and study.candidates(few[0]) < most
             else ""
         )
         lead.append(
-            f"Last in each cell stands the best of the first {most} seeds{less}, as the judge "
-            "ranks them: by the mean of the similarities to the training pictures and to the "
+            f"The last picture in each cell is the best of the first {most} seeds{less}, as ranked "
+            "by the judge: by the mean of the similarities to the training pictures and to the "
             "prompt. The judge is a CLIP that guided none of the methods. In the paper, people "
-            "chose."
+            "made the choice."
         )
     if any(subject.held_out is not None for subject in study.subjects.values()):
         lead.append(
-            "The descriptions of the embedded model's own things are ours, not people's: in the "
-            "paper, annotators wrote them who had been shown four pictures."
+            "We wrote the descriptions of the embedded model's own things. In the paper, they come "
+            "from annotators who were shown four pictures."
         )
     absent = {n: why for n, why in grid.absences(study).items() if n in own}
     if absent:
@@ -192,7 +192,7 @@ def _uri(cell: Image.Image) -> str:
 
 
 def _captions(seeds: Sequence[int], descriptions: Sequence[str]) -> list[str]:
-    """What stands under the pictures of one prompt; descriptions take turns as in drawing."""
+    """Captions of the pictures of one prompt; descriptions are used in turn, as in drawing."""
     if not descriptions:
         return [f"seed {seed}" for seed in seeds]
     turns = (descriptions[i % len(descriptions)] for i in range(len(seeds)))

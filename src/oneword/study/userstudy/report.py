@@ -117,12 +117,12 @@ def _sections(title: str, one: Outcome) -> list[report.Section]:
     order = sorted(one.ranks, key=lambda m: one.ranks[m].value)
     ranks = [["model", "mean rank", "ranked first"]]
     ranks += [[m, _told(one.ranks[m]), _told(one.first[m], share=True)] for m in order]
-    test = "Friedman's test needs two people or more, and differences."
+    test = "Friedman's test needs at least two people, and differences between their ranks."
     if one.friedman is not None:
         test = f"Friedman over people: chi-squared {one.friedman[0]:.2f}, p {_p(one.friedman[1])}."
     text = (
         f"{one.people} people ranked {one.rankings} pages. A person counts once, with the mean of "
-        f"their pages; 95 % intervals over people by Student's t. {test}"
+        f"their pages; 95 % intervals over people (Student's t). {test}"
     )
     sections = [report.Section(title=title, text=text, table=ranks, bold=False)]
     if one.nemenyi:
@@ -140,11 +140,11 @@ def _sections(title: str, one: Outcome) -> list[report.Section]:
     table.append(["correlation with CLIP, within pages", _told(one.clip_on_pages)])
     places = ", ".join(_number(value) for value in one.places)
     note = (
-        "Kendall's W is 0 without agreement and 1 with full agreement. Correlations: 1 where CLIP "
-        "and people order alike; over models by Pearson, of means, with the interval over concepts "
-        "by the jackknife; within pages by Spearman. CLIP's scores are means over all that a model "
-        "drew of the prompt, not of the one picture that was ranked. Mean rank by the picture's "
-        f"place on the page, first to last: {places}."
+        "Kendall's W is 0 without agreement and 1 with full agreement. A correlation of 1 means "
+        "that CLIP and people agree on the order. Over models it is Pearson's, of means, with a "
+        "jackknife interval over concepts; within pages it is Spearman's. CLIP's scores are means "
+        "over all pictures that a model drew for the prompt, not of the one that was ranked. Mean "
+        f"rank by position on the page, first to last: {places}."
     )
     sections.append(report.Section(title=f"{title}: agreement", table=table, note=note, bold=False))
     return sections
