@@ -183,7 +183,7 @@ def _claims(judge: _Judge) -> list[Finding]:
 
 
 def _beside_oracle(found: Finding, read: Finding) -> Finding:
-    """A claim with the oracle's comparisons, where it has scores of its own to compare."""
+    """A claim with the oracle's comparisons, where it has its own scores to compare."""
     own = {part.text for part in (*found.parts, *found.beside)}
     parts = tuple(part for part in read.parts if part.p is not None and part.text not in own)
     return replace(found, oracle=parts)
@@ -213,13 +213,13 @@ def _corrected(found: Sequence[Finding]) -> list[Finding]:
 
 
 class _Judge:
-    """One reader: the scores as they are named, or others in their place.
+    """One reader: the scores by their names, or other scores in their place.
 
     Args:
-        rows: Of all jobs.
+        rows: Rows of all jobs.
         setups: Labels of the study's setups.
-        scale: The protocol's guidance.
-        read: What is read in place of a score.
+        scale: The protocol's guidance scale.
+        read: Scores to use in place of others, by name.
     """
 
     def __init__(
@@ -233,11 +233,11 @@ class _Judge:
         self.read = read or {}
 
     def name(self, metric: str) -> str:
-        """What stands for a score here."""
+        """The score that this reader uses for ``metric``."""
         return self.read.get(metric, metric)
 
     def label(self, setup: str) -> str:
-        """A setup as the study has it: by its name, or where that was not run its one variant."""
+        """A setup's label in the study: its name or, if that was not run, its only variant."""
         variants = [own for own in self.setups if own.startswith(f"{setup}:")]
         return variants[0] if setup not in self.setups and len(variants) == 1 else setup
 
@@ -251,7 +251,7 @@ class _Judge:
 
     @property
     def learned(self) -> list[str]:
-        """The setups of the paper's comparison that learn, with any settings."""
+        """Setups of the paper's comparison that learn a word, with any settings."""
         return [s for s in self.setups if s.partition(":")[0] in PAPER and s not in REFERENCES]
 
     def margin(self) -> float | None:
@@ -414,7 +414,7 @@ class _Judge:
         )
 
     def pivotal_collapse(self) -> Finding:
-        """Text similarity at the highest scale minus at the lowest, compared with the word's."""
+        """Text similarity at the highest scale minus the lowest, compared with the word's."""
         low, high = self._scales("pivotal")
         claim = "After pivotal tuning, editing collapses at high guidance."
         if low is None or high is None:
@@ -500,7 +500,7 @@ class _Judge:
         return _finding(claim, "section 4.2", parts)
 
     def _scales(self, setup: str) -> tuple[float | None, float | None]:
-        """The lowest of the low and the highest of the high scales that a setup was drawn with."""
+        """The lowest low scale and the highest high scale that a setup was drawn with."""
         found = {
             r["guidance_scale"]
             for r in self.rows

@@ -471,7 +471,7 @@ _CHANGES_TEXT = "Paired by concept and seed, with 95 % intervals over concepts (
 _FINDINGS_TEXT = (
     "Paired differences with the same intervals as above. A claim with several parts has a row "
     "for each part. It holds if every part holds, and does not hold if any part does not. The "
-    "judge is a CLIP; where an oracle reads the pictures, it gives a verdict of its own. "
+    "judge is a CLIP; where an oracle reads the pictures, it gives its own verdict. "
     "Corrected: the verdict after Holm's correction over all deciding comparisons in the table. "
     "The number of concepts that would decide a comparison assumes the same mean and spread."
 )

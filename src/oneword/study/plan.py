@@ -300,7 +300,7 @@ class Study:
         main = self.guidance_scale
         setup = self.arm(spec).setup
         swept = setup in self.config.guidance_setups and not spec.num_pictures
-        swept = swept and setup not in BASELINES  # each has a scale of its own
+        swept = swept and setup not in BASELINES  # each has its own scale
         more = self.config.guidance_scales if swept else ()
         return (main, *(scale for scale in more if scale != main))
 

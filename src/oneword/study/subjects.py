@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _CLASSES = "prompts_and_classes.txt"  # DreamBench's own list
 _LIVE = ("cat", "dog")  # its classes of live subjects
-_MAX_FILE = 2**30  # bytes of a picture, or of what lies beside it
+_MAX_FILE = 2**30  # bytes of a picture, or of a file next to it
 _USUAL = 5  # pictures that a held-out concept is learned from
 
 

@@ -1,7 +1,7 @@
 """A chunk of a study's jobs: learn the words, draw with them, score the pictures, save the rows.
 
-A job's rows are in a file of its own, written at once when all are known. So an interrupted job
-leaves no rows, and a job with its file is never repeated.
+Each job has its own file of rows, written in one go when all are known. So an interrupted job
+leaves no rows, and a job that has its file is never repeated.
 """
 
 from __future__ import annotations
