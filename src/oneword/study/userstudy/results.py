@@ -203,7 +203,8 @@ def _clip_on_pages(by_person: Mapping[str, list[Ranking]], models: Sequence[str]
             scores = [one.page.scores.get(m, math.nan) for m in models]
             if not any(map(math.isnan, scores)) and np.ptp(scores) > _FLAT:
                 ranks = [-one.ranks[m] for m in models]
-                found.append(float(stats.spearmanr(ranks, scores).statistic))
+                correlation: Any = stats.spearmanr(ranks, scores)
+                found.append(float(correlation.statistic))
         if found:
             means.append(_mean(found))
     return mean_interval(means) if means else None
