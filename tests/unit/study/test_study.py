@@ -1227,7 +1227,7 @@ def test_the_pictures_page_has_a_row_for_each_method_and_a_column_for_each_promp
                         far = np.subtract(seen, colour(place, kind, i))
                         assert np.abs(far).max() <= 15  # the nearest other one is 40 away
                     assert len(cell) == 3
-    assert "are ours, not people&#39;s" in html
+    assert "We wrote the descriptions of the embedded model" in html
     assert all(a.startswith("data:") for a in re.findall(r'\bsrc="([^"]*)', html))
     assert "oneword study --setups fig3" in html
 
