@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 import oneword
-from conftest import tiny_clip
 from oneword.concepts.concept import Concept
 from oneword.evaluation.features import JudgeError, load_judge
 from oneword.generation.guide import Cutouts, Guide, GuideError, spherical_distance
 from oneword.models.clip_pairs import is_same
 from oneword.vocabulary.vocabulary import initial_rows
 from oneword.vocabulary.word import PlaceholderError
+from shared import tiny_clip
 
 
 CPU = torch.device("cpu")

@@ -80,7 +80,7 @@ APART = {"_briefly.py", "_common.py", "vs_diffusers.py"}
 
 
 def test_the_tests_bound_it_too():
-    path = ROOT / "tests" / "conftest.py"
+    path = ROOT / "tests" / "shared.py"
     code = f"sys.path.insert(0, {str(path.parent)!r})\nimport runpy; runpy.run_path({str(path)!r})"
     command = [sys.executable, "-c", AT_TORCH.rpartition("from oneword.cli")[0] + code]
     done = subprocess.run(
