@@ -7,10 +7,12 @@ STAMP := $(VENV)/.installed-$(KEY)
 # many tests start processes, none of which shall compile our modules again
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test pytest coverage lint slow quick help-pages site mutants clean
+.PHONY: demo setup test pytest coverage lint slow quick help-pages site mutants clean
 
 demo: $(STAMP)
 	$(BIN)/oneword demo
+
+setup: $(STAMP)
 
 # the types are checked beside the tests, since they keep one core alone
 test: $(STAMP)
@@ -55,8 +57,9 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -q --no-compile -c constraints.txt torch
 	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install -q --no-compile -e '.[dev,track,cluster]'
-	# on all cores; a file that cannot be compiled is left, as pip leaves it
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	# on all cores, but what is never imported or seldom; what cannot be compiled is left, as by pip
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests/|/transformers/models/|/ray/(rllib|tune|train|serve)/' \
+		$(VENV)/lib || true
 	rm -f $(VENV)/.installed-*
 	touch $@
 
