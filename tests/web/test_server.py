@@ -71,6 +71,14 @@ def own_desk():
     one.close()
 
 
+@contextlib.contextmanager
+def without_worker(config):
+    """A page that is served, for what needs no model: the worker takes seconds to load one."""
+    with serving(config) as one:
+        os.kill(one.page.desk._process.pid, signal.SIGKILL)
+        yield one
+
+
 @pytest.fixture
 def limit(desk):
     """Bounds how many bytes a file that the worker writes may have; none after the test."""
@@ -108,10 +116,7 @@ def test_a_worker_that_dies_is_said_and_the_word_goes_on(own_desk, mugs, tmp_pat
     own_desk.close()  # as when the server ends: the state is kept
     assert not (tmp_path / "mug" / formats.LEARNED).exists()
 
-    again = Desk(NANO, slots=2)
-    again.teach(config)
-    until(lambda: again.standing("mug").phase == "ended")
-    again.close()
+    train(config)
     train(run_of(mugs, tmp_path / "alone"))
     ours, alone = (formats.load_concept(tmp_path / n).rows["clip"] for n in ("mug", "alone"))
     assert (ours - alone).norm() / alone.norm() < 1e-4
@@ -167,7 +172,7 @@ def test_an_upload_that_a_full_disk_does_not_take_is_said(tmpfs):
         b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
         b"Content-Type: image/png\r\n\r\n" + picture.getvalue() + b"\r\n--x--\r\n"
     )
-    with serving(WebConfig(workspace=folder / "web", model=NANO, port=0)) as one:
+    with without_worker(WebConfig(workspace=folder / "web", model=NANO, port=0)) as one:
         request = urllib.request.Request(
             f"{one.url}/gradio_api/upload",
             body,
@@ -265,23 +270,22 @@ def megabytes(line):
     return float(said[1])
 
 
-def test_what_a_word_will_take_is_said_before_it_begins(own_desk, mugs, tmp_path):
+def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
     workspace = Workspace(tmp_path / "web")
-    foreseen, config = Foreseen(workspace, own_desk), run_of(mugs, workspace.words / "mug")
-    assert [*foreseen.lines(config)] == ["Not known before the model is loaded."]
-    own_desk.start()
-    until(lambda: own_desk.loaded)
+    config = run_of(mugs, workspace.words / "mug")
+    unknown = Foreseen(workspace, Desk(NANO, slots=2)).lines(config)
+    assert [*unknown] == ["Not known before the model is loaded."]
+    foreseen = Foreseen(workspace, desk)
+    desk.start()
+    until(lambda: desk.loaded)
     *_, line = foreseen.lines(config)
-    batch, side = (
-        config.inversion.resolved("microworld").train_batch_size,
-        own_desk.loaded.resolution,
-    )
+    batch, side = config.inversion.resolved("microworld").train_batch_size, desk.loaded.resolution
     assert line.startswith(f"At most 40 steps of {batch} samples; how long they take is not known")
     needed = needed_memory(NANO, Work(samples=batch, batch=batch, resolution=side))
     assert megabytes(line) == pytest.approx(needed.expected / 1e6, rel=0.1)
 
-    own_desk.teach(config)
-    until(lambda: own_desk.standing("mug").phase == "ended")
+    desk.teach(config)
+    until(lambda: desk.standing("mug").phase == "ended")
     first, *_, last = RunFolder(workspace.words / "mug", steps=1).course()
     step_s = (last["time_s"] - first["time_s"]) / (last["step"] - first["step"])
     longer = run_of(mugs, tmp_path / "longer", max_train_steps=900_000, train_batch_size=2 * batch)
@@ -324,7 +328,7 @@ def test_a_model_that_is_none_is_said(tmp_path):
 
 def test_others_are_asked_for_a_password(tmp_path):
     config = WebConfig(workspace=tmp_path / "web", host="0.0.0.0", port=0, model=NANO)
-    with serving(config) as one:
+    with without_worker(config) as one:
         assert one.auth is not None
         user, _, password = one.auth.partition(":")
         assert user == "oneword"
@@ -338,7 +342,7 @@ def test_others_are_asked_for_a_password(tmp_path):
 def test_a_workspace_may_lie_anywhere(put, tmp_path, monkeypatch):
     # of folders elsewhere gradio serves nothing by itself
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    with serving(WebConfig(workspace=tmp_path / "web", model=NANO, port=0)) as one:
+    with without_worker(WebConfig(workspace=tmp_path / "web", model=NANO, port=0)) as one:
         put(one.page.workspace.words, "<mug>")
         call = f"{one.url}/gradio_api/call/take_away"
         asked = urllib.request.Request(
