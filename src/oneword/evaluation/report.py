@@ -202,6 +202,9 @@ def row(
     return Row(label, pairs, px, small=all(image.width < px for image in images))
 
 
+_COLUMN_IN, _LABELS_IN, _EDGE_IN = 4.5, 1.0, 0.1  # a curve's plot, what stands left of it, right
+
+
 def curves(
     losses: Sequence[tuple[int, float]],
     distances: Sequence[tuple[int, float]],
@@ -221,8 +224,17 @@ def curves(
     from matplotlib.figure import Figure
 
     columns = 3 if word_distances else 2
-    figure = Figure(figsize=(4.5 * columns, 3), layout="constrained")
+    figure = Figure(figsize=(_COLUMN_IN * columns, 3))
     FigureCanvasSVG(figure)
+    # fixed margins: a layout that looks for its own takes longer than all else of the report
+    own = _COLUMN_IN - _LABELS_IN  # width of one plot
+    figure.subplots_adjust(
+        left=_LABELS_IN / (_COLUMN_IN * columns),
+        right=1 - _EDGE_IN / (_COLUMN_IN * columns),
+        bottom=0.17,
+        top=0.91,
+        wspace=_LABELS_IN / (own - _EDGE_IN / columns),
+    )
     axes = list(figure.subplots(1, columns))
     axes[0].plot(*zip(*losses, strict=True))
     axes[0].axvline(best_step, color="grey", linestyle=":", label=f"kept: step {best_step}")
@@ -230,7 +242,7 @@ def curves(
     axes[0].legend()
     if distances:
         axes[1].plot(*zip(*distances, strict=True), color="tab:orange")
-    axes[1].set(xlabel="step", ylabel="distance moved, relative to the initial norm")
+    axes[1].set(xlabel="step", ylabel="distance moved,\nrelative to the initial norm")
     if word_distances:
         axes[2].plot(*zip(*word_distances, strict=True), color="tab:green")
         axes[2].set(xlabel="step", ylabel="distance to the nearest words")
