@@ -36,10 +36,13 @@ def terminal(text: object, *, lines: bool = False) -> str:
         text: Anything that prints.
         lines: Keep line ends and tabs, if they come from the writer.
     """
+    plain = str(text)
+    if plain.isprintable():  # nothing of what is spelled is, and most text is
+        return plain
     kept = "\n\t" if lines else ""
     return "".join(
         char.encode("unicode_escape").decode() if is_control(char) and char not in kept else char
-        for char in str(text)
+        for char in plain
     )
 
 
