@@ -221,13 +221,13 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny_sd, tmp_path, name
     fields = {"form": form, "num_vectors": 2, "lr_scheduler": "cosine", "lr_warmup_steps": 2}
     task = job(optimizer=name, **fields)
     whole = invert(tiny_sd, task)
+    file = StateFile(tmp_path / "state.safetensors", 100, lambda: None)
     for stop in (3, 6):
-        file = StateFile(tmp_path / f"{stop}.safetensors", 100, lambda: None)
         stopped = invert(tiny_sd, task, checkpoint=file, on_step=Interrupted(stop))
-        assert stopped.status == "interrupted"
-        resumed = invert(tiny_sd, task, checkpoint=file)
-        assert resumed.losses == whole.losses
-        assert all(torch.equal(t, all_of(resumed)[n]) for n, t in all_of(whole).items())
+        assert (stopped.status, stopped.steps) == ("interrupted", stop)
+    resumed = invert(tiny_sd, task, checkpoint=file)
+    assert resumed.losses == whole.losses
+    assert all(torch.equal(t, all_of(resumed)[n]) for n, t in all_of(whole).items())
     start = invert(tiny_sd, job(optimizer=name, **fields | {"max_train_steps": 1}))
     assert not torch.equal(start.concept.rows["clip"], whole.concept.rows["clip"])
 
