@@ -409,6 +409,51 @@ def test_words_are_renamed_merged_deleted_brought_back_and_taken_in(served, tab,
         shutil.rmtree(words / name)
 
 
+def test_words_to_start_from_are_ranked_before_anything_is_learned(served, tab, mugs):
+    ranks = tab.locator("#teach-ranking label")
+    tab.click("#teach-rank")
+    says(tab, "teach-said", "A word is learned from pictures, got none")
+    assert ranks.count() == 0
+    drop(tab, mugs, 5)
+    fill(tab, "teach-token", "<ranked>")
+    tab.get_by_text("Advanced").first.click()
+    fill(tab, "teach-steps", "1")
+    tab.locator("#teach-steps input").press("Tab")
+    tab.click("#teach-rank")
+    says(tab, "teach-said", "12 words are ranked")
+    until(lambda: ranks.count() == 12)
+    shown = [text.split() for text in ranks.all_inner_texts()]
+    losses = [float(loss) for _, loss in shown]
+    assert losses == sorted(losses)
+    command = tab.locator("#teach-command")
+    until(lambda: "--rank-initializers" in command.inner_text(), 90, command.inner_text)
+
+    # a click takes one
+    ranks.nth(1).click()
+    until(lambda: text_of(tab, "teach-initializer") == shown[1][0])
+    until(lambda: f"--initializer-token {shown[1][0]}" in command.inner_text())
+    assert "--rank-initializers" not in command.inner_text()
+    assert ranks.count() == 12
+    fill(tab, "teach-initializer", "")
+
+    # what training chooses by itself is the first one
+    tab.click("#teach-learn")
+    says(tab, "teach-said", "In the queue")
+    folder = served.page.workspace.words / "ranked"
+    until(lambda: (folder / formats.LEARNED).is_file())
+    provenance = formats.load_concept(folder).provenance
+    assert provenance["initializer_token"] == shown[0][0]
+    found = {word: f"{loss:.4f}" for word, loss in provenance["initializer_losses"].items()}
+    assert found == dict(shown)
+
+    # of other pictures it would not be true
+    tab.locator("#teach-seen button img").first.click()
+    tab.get_by_text("Remove the chosen picture").click()
+    says(tab, "teach-about", "4 pictures.")
+    until(lambda: ranks.count() == 0)
+    until(lambda: health(served)["learning"] == [])
+
+
 def test_the_encoder_s_word_is_planned_as_what_it_is(served, tab, mugs):
     drop(tab, mugs[:2], 2)
     tab.get_by_text("Advanced").first.click()

@@ -18,7 +18,7 @@ from oneword.config.scoring import ChooseConfig
 from oneword.errors import UserError
 from oneword.models.memory.count import Work
 from oneword.runs.events import Ended, Message, Plan, Preview, Stepped
-from oneword.web.worker import Done, Left, Loaded, Queued, Share, Stop, Task, Teach, work
+from oneword.web.worker import Done, Left, Loaded, Queued, Rank, Share, Stop, Task, Teach, work
 
 
 class WorkerError(UserError):
@@ -114,9 +114,9 @@ class Desk:
             self._send(Stop(name))
 
     def ask(
-        self, config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Work
+        self, config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Rank | Work
     ) -> tuple[int, Future[Any]]:
-        """Draw, edit, plan a run, or count the memory of some work.
+        """Draw, edit, plan a run, rank words to start from, or count the memory of some work.
 
         Returns:
             The task's number, for :meth:`share`, and its result to come.

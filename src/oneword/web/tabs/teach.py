@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from oneword.web.page import (
     status,
 )
 from oneword.web.seen import remarks, thumbnails
+from oneword.web.worker import Rank
 from oneword.web.workspace import WorkspaceError, is_mask, mask_of
 
 
@@ -95,6 +97,13 @@ def build(page: Page) -> Watch:
                 value="",
                 label="Word to start from; empty: nouns are ranked on the pictures",
                 elem_id="teach-initializer",
+            )
+            rank = gr.Button("Rank words on the pictures", size="sm", elem_id="teach-rank")
+            ranking = gr.Radio(
+                [],
+                label="Words with their loss on the pictures, the best first; a click takes one",
+                visible=False,
+                elem_id="teach-ranking",
             )
             with gr.Accordion("Advanced", open=False):
                 setup = gr.Dropdown(
@@ -308,7 +317,7 @@ def build(page: Page) -> Watch:
     def written(*given: Any) -> str:
         if not given[0]:
             return "# put pictures in first"
-        return command_for("train", config(*given), always=("train_data_dir", "placeholder_token"))
+        return _command(config(*given))
 
     def expected(*given: Any) -> Iterator[str]:
         # the others change nothing of it
@@ -336,6 +345,24 @@ def build(page: Page) -> Watch:
             f"{len(plan['pictures'])} pictures,{steps if plan['num_samples'] else ''} on "
             f"{plan['device']}.{notes}"
         )
+
+    def ranked(*given: Any) -> Iterator[tuple[Any, ...]]:
+        """What happens, the words to start from, and the command."""
+        try:
+            asked = config(*_with_pictures(given))
+            _, future = page.desk.ask(Rank(asked))
+            while wait([future], timeout=0.3).not_done:
+                yield "The words are being ranked.", gr.skip(), gr.skip()
+            found = future.result()
+            choices = [(f"{word} {loss:.4f}", word) for word, loss in found.items()]
+            yield (
+                f"{len(found)} words are ranked; without one in the field, learning starts from "
+                "the best noun.",
+                gr.update(choices=choices, value=None, visible=True),
+                f"{_command(asked)} --rank-initializers",
+            )
+        except REFUSALS as error:
+            yield sentence(error), gr.skip(), gr.skip()
 
     @saying(1)
     def begun(*given: Any) -> tuple[Any, ...]:
@@ -429,6 +456,16 @@ def build(page: Page) -> Watch:
     gr.on([part.change for part in costs], expected, costs, takes, **counted)
     loading.tick(until_loaded, None, loading, **AT_ONCE).then(expected, costs, takes, **counted)
     plan.click(planned, settings, said, api_name="plan")
+    ranks = rank.click(
+        ranked, settings, [said, ranking, again], api_name="rank_words", show_progress="hidden"
+    )
+    ranking.input(lambda word: (word, None), ranking, [initializer, ranking], **AT_ONCE)
+    # with other pictures or settings it may be another one
+    gr.on(
+        [seen.change, captions.input, *(part.change for part in (kind, *costs))],
+        lambda: gr.update(choices=[], value=None, visible=False),
+        None, ranking, cancels=[ranks], **AT_ONCE,
+    )  # fmt: skip
     learn.click(begun, settings, [said, word], api_name="learn", queue=False)
     stop.click(stopped, word, said, api_name="stop", queue=False)
     go_on.click(gone_on, word, said, api_name="go_on", queue=False)
@@ -446,6 +483,10 @@ def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
     if not given[0]:
         raise WorkspaceError("A word is learned from pictures, got none; drop some in first.")
     return given
+
+
+def _command(config: TrainConfig) -> str:
+    return command_for("train", config, always=("train_data_dir", "placeholder_token"))
 
 
 def _written(folder: Path) -> float:
