@@ -125,8 +125,10 @@ def work(model: ModelConfig, slots: int, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which says so
     try:
         backbone = load_backbone(model)
-    except UserError as error:
-        pipe.send(Done(-1, error=str(error)))
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        pipe.send(Done(-1, error=why(error)))
         return
     worker = _Worker(model, backbone, slots, pipe)
     pipe.send(Loaded(backbone.family, backbone.name, backbone.resolution, backbone.memory))

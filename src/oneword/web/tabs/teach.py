@@ -178,7 +178,6 @@ def build(page: Page) -> Watch:
             interactive=False,
             elem_id="learning-previews",
         )
-    loading = gr.Timer(1.0)
     foreseen = Foreseen(page.workspace, page.desk)
 
     settings = [
@@ -202,7 +201,7 @@ def build(page: Page) -> Watch:
         return TrainConfig(
             train_data_dir=page.workspace.draft(number),
             output_dir=page.workspace.word_folder(token),
-            model=page.config.model,
+            model=page.model,
             save_steps=int(saved or 0),
             inversion=InversionConfig(
                 placeholder_token=token.strip(),
@@ -326,9 +325,6 @@ def build(page: Page) -> Watch:
         except REFUSALS as error:
             yield sentence(error)
 
-    def until_loaded() -> Any:
-        return gr.Timer(active=page.desk.loaded is None)
-
     @saying(0)
     def planned(*given: Any) -> str:
         asked = config(*_with_pictures(given))
@@ -418,13 +414,14 @@ def build(page: Page) -> Watch:
     def gone_on(name: str | None) -> str:
         record = read_json(page.workspace.run_folder(name) / "config.json", {"config": dict})
         begun = restored(TrainConfig, record["config"])
-        if begun.model.model != page.config.model.model:
+        if begun.model.model != page.model.model:
             raise WorkspaceError(
-                f"The word cannot go on because it was begun on {begun.model.model}; open the page "
-                f"with --model {begun.model.model}."
+                f"Cannot go on with the word because it was begun on {begun.model.model} and the "
+                f"model is {page.model.model}; load {begun.model.model} first, under "
+                "\u201cAnother model\u201d."
             )
         # as the other words of the batch have it
-        page.desk.teach(replace(begun, model=page.config.model))
+        page.desk.teach(replace(begun, model=page.model))
         return "It goes on."
 
     def asked_for(what: What) -> Callable[[str | None], str]:
@@ -454,18 +451,17 @@ def build(page: Page) -> Watch:
         "api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last",
     }  # fmt: skip
     gr.on([part.change for part in costs], expected, costs, takes, **counted)
-    loading.tick(until_loaded, None, loading, **AT_ONCE).then(expected, costs, takes, **counted)
     plan.click(planned, settings, said, api_name="plan")
     ranks = rank.click(
         ranked, settings, [said, ranking, again], api_name="rank_words", show_progress="hidden"
     )
     ranking.input(lambda word: (word, None), ranking, [initializer, ranking], **AT_ONCE)
     # with other pictures or settings it may be another one
-    gr.on(
-        [seen.change, captions.input, *(part.change for part in (kind, *costs))],
-        lambda: gr.update(choices=[], value=None, visible=False),
-        None, ranking, cancels=[ranks], **AT_ONCE,
-    )  # fmt: skip
+    unranked: dict[str, Any] = {
+        "fn": lambda: gr.update(choices=[], value=None, visible=False),
+        "inputs": None, "outputs": ranking, "cancels": [ranks], **AT_ONCE,
+    }  # fmt: skip
+    gr.on([seen.change, captions.input, *(part.change for part in (kind, *costs))], **unranked)
     learn.click(begun, settings, [said, word], api_name="learn", queue=False)
     stop.click(stopped, word, said, api_name="stop", queue=False)
     go_on.click(gone_on, word, said, api_name="go_on", queue=False)
@@ -473,7 +469,13 @@ def build(page: Page) -> Watch:
     preview.click(asked_for("preview"), word, said, api_name="draw_now", queue=False)
     known = gr.State([])
     watch = Watch(
-        changed(looked), [known, word], [known, word, stands, course, previews]
+        changed(looked), [known, word], [known, word, stands, course, previews],
+        with_model=[
+            {"fn": written, "inputs": settings, "outputs": again, **AT_ONCE},
+            {"fn": expected, "inputs": costs, "outputs": takes, **counted},
+            {"fn": shown_anew, "inputs": look, "outputs": pictures, **AT_ONCE},
+            unranked,
+        ],
     )  # fmt: skip
     word.input(watch.look, watch.inputs, watch.outputs, **AT_ONCE)
     return watch
