@@ -285,6 +285,16 @@ def test_a_toml_file_and_the_command_line_over_it(training, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_words_to_start_from_are_printed_the_best_first(training, tmp_path, capsys):
+    assert main([*training, "--rank-initializers", "--json", str(tmp_path / "ranks.json")]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [loss for loss, _ in lines] == sorted(loss for loss, _ in lines)
+    assert "cat" in [word for _, word in lines]
+    ranks = json.loads((tmp_path / "ranks.json").read_text())
+    assert [[f"{loss:.5f}", word] for word, loss in ranks.items()] == lines
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import pickle
 import shutil
@@ -27,7 +28,8 @@ from oneword.models.loading import load_backbone
 from oneword.runs.compose import compose
 from oneword.runs.events import Message, Plan, Preview, Stepped
 from oneword.runs.folder import RunError
-from oneword.runs.train import dry_run, train
+from oneword.runs.train import dry_run, rank_initializers, train
+from oneword.training.initializer import best_first
 from oneword.training.job import JobError
 from oneword.vocabulary.vocabulary import distance_to_words
 
@@ -280,6 +282,28 @@ def test_a_dry_run_writes_nothing(make, tmp_path):
     assert not (tmp_path / "run").exists()
     train(make(), on_event=Stop(5))
     assert dry_run(make())["run"] == "resume"
+
+
+def test_words_to_start_from_are_ranked_as_training_chooses_them(make, tmp_path):
+    ranking = rank_initializers(make(inversion={"initializer_token": None}))
+    assert not (tmp_path / "run").exists()
+    assert [*ranking.values()] == sorted(ranking.values())
+    assert len(ranking) == 12
+    provenance = train(make(inversion={"initializer_token": None})).result.concept.provenance
+    assert provenance["initializer_losses"] == ranking
+    assert provenance["initializer_token"] == next(iter(ranking))
+    # one's own word is ranked among the nouns, the best first
+    own = rank_initializers(make(inversion={"initializer_token": "red snow"}))
+    assert own.keys() - ranking.keys() == {"red snow"}
+    assert [*own.values()] == sorted(own.values())
+    for setting in ({"setup": "captions-short"}, {"initializer": "encoder"}):
+        with pytest.raises(UserError, match=r"Cannot|must"):
+            rank_initializers(make(inversion={"initializer_token": None} | setting))
+
+
+def test_words_with_a_loss_that_is_not_finite_are_ranked_last():
+    losses = {"cat": math.nan, "dog": 0.3, "mug": math.inf, "hat": 0.1}
+    assert [*best_first(losses)] == ["hat", "dog", "cat", "mug"]
 
 
 def test_captions_are_used_only_where_every_picture_has_one(make, photos):

@@ -14,12 +14,15 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+import torch
 from PIL import Image
 
 from browsing import open_tab
 from oneword.concepts import formats
+from oneword.concepts.concept import Concept
 from oneword.concepts.library import Library
 from oneword.config.drawing import GenerateConfig
+from oneword.microworld import weights
 from waiting import health, until
 
 
@@ -407,6 +410,116 @@ def test_words_are_renamed_merged_deleted_brought_back_and_taken_in(served, tab,
     until(lambda: card.filter(has_text="<fly>").count() == 1)
     for name in ("ant", "bee", "ant-bee", "fly"):
         shutil.rmtree(words / name)
+
+
+def test_words_to_start_from_are_ranked_before_anything_is_learned(served, tab, mugs):
+    ranks = tab.locator("#teach-ranking label")
+    tab.click("#teach-rank")
+    says(tab, "teach-said", "A word is learned from pictures, got none")
+    assert ranks.count() == 0
+    drop(tab, mugs, 5)
+    fill(tab, "teach-token", "<ranked>")
+    tab.get_by_text("Advanced").first.click()
+    fill(tab, "teach-steps", "1")
+    tab.locator("#teach-steps input").press("Tab")
+    tab.click("#teach-rank")
+    says(tab, "teach-said", "12 words are ranked")
+    until(lambda: ranks.count() == 12)
+    shown = [text.split() for text in ranks.all_inner_texts()]
+    losses = [float(loss) for _, loss in shown]
+    assert losses == sorted(losses)
+    command = tab.locator("#teach-command")
+    until(lambda: "--rank-initializers" in command.inner_text(), 90, command.inner_text)
+
+    # a click takes one
+    ranks.nth(1).click()
+    until(lambda: text_of(tab, "teach-initializer") == shown[1][0])
+    until(lambda: f"--initializer-token {shown[1][0]}" in command.inner_text())
+    assert "--rank-initializers" not in command.inner_text()
+    assert ranks.count() == 12
+    fill(tab, "teach-initializer", "")
+
+    # what training chooses by itself is the first one
+    tab.click("#teach-learn")
+    says(tab, "teach-said", "In the queue")
+    folder = served.page.workspace.words / "ranked"
+    until(lambda: (folder / formats.LEARNED).is_file())
+    provenance = formats.load_concept(folder).provenance
+    assert provenance["initializer_token"] == shown[0][0]
+    found = {word: f"{loss:.4f}" for word, loss in provenance["initializer_losses"].items()}
+    assert found == dict(shown)
+
+    # of other pictures it would not be true
+    tab.locator("#teach-seen button img").first.click()
+    tab.get_by_text("Remove the chosen picture").click()
+    says(tab, "teach-about", "4 pictures.")
+    until(lambda: ranks.count() == 0)
+    until(lambda: health(served)["learning"] == [])
+
+
+def load(tab, model, words):
+    """Choose another model, and wait until something is said of it."""
+    name = tab.locator("#model-name input").first
+    if not name.is_visible():
+        tab.get_by_text("Another model", exact=True).click()
+    name.fill(model)
+    name.press("Tab")
+    tab.click("#model-load")
+    return says(tab, "model-said", words, 300)
+
+
+def test_another_model_is_loaded_for_everyone(served, tab, first_tab, mugs, tmp_path):
+    other = shutil.copytree(weights.folder_of("microworld-nano"), tmp_path / "other")
+    words = served.page.workspace.words
+    load(tab, "", "Cannot load a model without its name")
+    load(tab, str(tmp_path / "nowhere"), "which does not exist")
+    drop(tab, mugs[:2], 2)
+    drop(first_tab, mugs[:3], 3)
+    teach(tab, "<begun>", 4000)
+    says(tab, "learning-stands", "Step ")
+    load(tab, str(other), "because the word in begun is being learned; stop it or wait")
+    tab.click("#learning-stop")
+    until(lambda: health(served)["learning"] == [])
+    assert text_of(tab, "model").startswith("Model: microworld-nano")
+
+    # one visitor loads it, and the other sees it, with the commands and words
+    told = Concept(
+        placeholder_token="<nano>",
+        rows={"clip": torch.full((1, 48), 0.1)},
+        provenance={"base_model": "microworld-nano"},
+    )
+    formats.save_concept(told, words / "nano" / formats.LEARNED)
+    try:
+        load(tab, str(other), f"{other} is loaded for everyone at this page.")
+        assert health(served) == {"status": "ok", "model": str(other), "learning": []}
+        command = tab.locator("#model-command")
+        until(lambda: f"--model {other}" in command.inner_text().replace("\n", ""))
+        says(first_tab, "model", f"Model: {other}, pictures of ")
+        command = first_tab.locator("#teach-command")
+        until(lambda: f"--model {other}" in command.inner_text().replace("\n", ""))
+        says(first_tab, "teach-takes", "expected at the peak")
+        assert first_tab.locator("#teach-seen img").count() == 3
+        assert text_of(tab, "teach-initializer") == "mug"  # nothing that was typed is lost
+        open_tab(first_tab, "Library")
+        card = first_tab.locator("#library-cards button").filter(has_text="<nano>")
+        until(lambda: "microworld-nano, which is not the loaded model" in card.inner_text())
+        open_tab(first_tab, "Draw")
+        chips = first_tab.locator("#draw-words label")
+        until(lambda: chips.get_by_text("<nano> (microworld-nano)", exact=True).count() == 1)
+        fill(first_tab, "draw-prompts", "a photo of a mug")
+        first_tab.click("#draw-draw")
+        says(first_tab, "draw-said", "4 pictures in")
+        command = first_tab.locator("#draw-command")
+        until(lambda: f"--model {other}" in command.inner_text().replace("\n", ""))
+        tab.click("#learning-go-on")
+        says(tab, "teach-said", "load microworld-nano first, under \u201cAnother model\u201d")
+    finally:
+        load(tab, "microworld-nano", "microworld-nano is loaded for everyone at this page.")
+    tab.click("#learning-go-on")
+    says(tab, "learning-stands", "Step ")
+    tab.click("#learning-stop")
+    until(lambda: health(served)["learning"] == [])
+    shutil.rmtree(words / "nano")
 
 
 def test_the_encoder_s_word_is_planned_as_what_it_is(served, tab, mugs):

@@ -27,7 +27,8 @@ from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.web import WebConfig
-from oneword.errors import UserError
+from oneword.errors import ModelError, UserError
+from oneword.microworld import weights
 from oneword.models.loading import needed_memory
 from oneword.models.memory.count import Work
 from oneword.runs.folder import RunFolder
@@ -43,6 +44,7 @@ from oneword.web.foreseen import Foreseen
 from oneword.web.page import changed, saying
 from oneword.web.server import ServerError, serving
 from oneword.web.tabs.teach import _line
+from oneword.web.worker import Rank
 from oneword.web.workspace import Workspace, WorkspaceError
 
 
@@ -323,7 +325,75 @@ def test_a_model_that_is_none_is_said(tmp_path):
     with pytest.raises(WorkerError, match=str(tmp_path)):
         future.result(300)
     assert str(tmp_path) in desk.problem
+    # another one takes its place
+    assert desk.use(NANO).result(300) == desk.loaded
+    assert (desk.loaded.name, desk.problem, desk.refused) == ("microworld-nano", "", "")
     desk.close()
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A folder that is another model by its name, with the tiny one's weights."""
+    folder = weights.folder_of("microworld-nano")
+    return shutil.copytree(folder, tmp_path / "other")
+
+
+def test_another_model_is_loaded_once_nothing_is_under_way(own_desk, mugs, tmp_path, other):
+    there = replace(NANO, model=str(other))
+    config = run_of(mugs, tmp_path / "mug", max_train_steps=4000)
+    own_desk.teach(config)
+    until(lambda: own_desk.standing("mug").step >= 7)
+    with pytest.raises(
+        WorkerError, match="because the word in mug is being learned; stop it or wait"
+    ):
+        own_desk.use(there)
+    step = own_desk.standing("mug").step
+    until(lambda: own_desk.standing("mug").step > step)  # it goes on
+    own_desk.stop("mug")
+    until(lambda: own_desk.standing("mug").phase == "stopped")
+
+    drawing = GenerateConfig(
+        prompts=("a mug",), num_images_per_prompt=4, output_dir=tmp_path / "drawn", model=NANO
+    )
+    _, drawn = own_desk.ask(drawing)
+    with pytest.raises(WorkerError, match="because pictures are being drawn; try again when"):
+        own_desk.use(there)
+    assert len(drawn.result(300)) == 4
+    with pytest.raises(ModelError, match="nowhere, which does not exist"):
+        own_desk.use(replace(NANO, model=str(tmp_path / "nowhere")))
+    assert own_desk.loaded.name == "microworld-nano"
+    assert own_desk.model == NANO
+
+    # what is counted or planned is no reason to wait; it is asked for again
+    asked = [own_desk.ask(Rank(config))[1] for _ in range(20)]
+    chosen = own_desk.use(there)
+    with pytest.raises(WorkerError, match="another model is being loaded; ask again"):
+        asked[-1].result(300)
+    # what was asked for just before is refused, so that no word says a model that it has not
+    for late in (lambda: own_desk.teach(config), lambda: own_desk.ask(drawing)):
+        with pytest.raises(WorkerError, match=r"Cannot use microworld-nano because .*other has"):
+            late()
+    assert chosen.result(300).name == str(other)
+    ((file, facts),) = own_desk.ask(
+        replace(drawing, model=there, num_images_per_prompt=1, output_dir=tmp_path / "new")
+    )[1].result(300)
+    assert file.is_file()
+    assert f"--model={other}" in facts["command"]
+
+    # one that cannot be loaded, and the last one that could
+    broken = shutil.copytree(other, tmp_path / "broken")
+    (broken / "pipeline" / "unet" / "config.json").write_text("{}")
+    first = own_desk.use(replace(NANO, model="microworld"))
+    second = own_desk.use(replace(NANO, model=str(broken)))
+    with pytest.raises(WorkerError, match=r"not loaded because .*broken was chosen meanwhile"):
+        first.result(0)
+    with pytest.raises(WorkerError, match=r"broken could not be loaded: .* is loaded again\.$"):
+        second.result(300)
+    assert own_desk.model == there
+    until(lambda: own_desk.loaded)
+    assert own_desk.loaded.name == str(other)
+    assert f"{broken} could not be loaded: The embedded model's file" in own_desk.refused
+    assert own_desk.problem == ""
 
 
 def test_others_are_asked_for_a_password(tmp_path):

@@ -115,6 +115,8 @@ class TrainArguments(_Training):
     Many words at once: oneword train --jobs FOLDER_OF_FOLDERS (see oneword train --jobs . --help).
     """
 
+    rank_initializers: bool = False
+    """Print the common nouns, and the initializer token if one is given, by their loss on the pictures, the best first, and stop."""
     push_to_hub: bool = False
     """Upload the word, with its card and last preview, to the Hub after training."""
     hub_model_id: str | None = None

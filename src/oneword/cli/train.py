@@ -37,6 +37,12 @@ def run(chosen: TrainArguments, words: Sequence[str]) -> int:
         if own is None or own.rank == 0:
             show_pictures(config)
         return 0
+    if chosen.rank_initializers:
+        if own is None or own.rank == 0:
+            ranking = runs.rank_initializers(config)
+            options.tell("\n".join(f"{loss:.5f}  {word}" for word, loss in ranking.items()))
+            options.write_json(chosen.json, ranking)
+        return 0
     if chosen.dry_run:
         if own is None or own.rank == 0:
             backbone = _checked(chosen, config)

@@ -13,6 +13,11 @@ from oneword.config.model import is_embedded
 from oneword.errors import ConfigError
 
 
+def may_be_model(name: str) -> bool:
+    """Whether a name is an embedded model, an existing folder or file, or like a hub id."""
+    return is_embedded(name) or is_there(Path(name)) or hub.is_repository(name)
+
+
 def base_of(words: Mapping[Path, Sequence[Concept]]) -> str:
     """The model that all words were learned on.
 
@@ -38,7 +43,7 @@ def base_of(words: Mapping[Path, Sequence[Concept]]) -> str:
                 f"Cannot tell on which model the word in {path} was learned because its file "
                 f"names none{say}; pass --model."
             )
-        if not is_embedded(name) and not is_there(Path(name)) and not hub.is_repository(name):
+        if not may_be_model(name):
             raise ConfigError(
                 f"Cannot find the model {name[:200]!r} of the word in {path} because it is no "
                 f"file, folder or hub id{say}; pass --model with its place."

@@ -34,7 +34,7 @@ def load_backbone(config: ModelConfig, work: Work | None = None) -> Backbone:
         ModelError: there is no pipeline, a file is missing, the family is not supported, or this
             machine cannot do what is requested.
     """
-    module = _family(config).imported()
+    module = family_of(config).imported()
     plan = memory.plan(module.load, config, work or count.Work())
     with returning_memory():
         backbone = module.load(config if plan is None else plan.config)
@@ -54,7 +54,7 @@ def needed_memory(config: ModelConfig, work: Work) -> memory.Plan:
     Raises:
         ModelError: as for ``load_backbone``.
     """
-    return memory.unchanged(_family(config).imported().load, config, work)
+    return memory.unchanged(family_of(config).imported().load, config, work)
 
 
 def load_shapes(config: ModelConfig) -> Backbone:
@@ -64,15 +64,21 @@ def load_shapes(config: ModelConfig) -> Backbone:
         ModelError: as for ``load_backbone``.
     """
     if not Path(config.model).is_file():
-        module = _family(config).imported()
+        module = family_of(config).imported()
         # whatever is wrong is said when the model is loaded in earnest
         with contextlib.suppress(Exception), shapes_alone():
             return module.load(config)
     return load_backbone(config)
 
 
-def _family(config: ModelConfig) -> Family:
-    """The family's record, from the pipeline's own index or the file's tensors."""
+def family_of(config: ModelConfig) -> Family:
+    """The record of a model's family, from the pipeline's own index or the file's tensors.
+
+    Its weights are not read.
+
+    Raises:
+        ModelError: there is no such model, or its family is not supported.
+    """
     if config.model == AUTO:
         raise ModelError(
             f"Cannot tell the model with --model {AUTO} because no word's file names it; pass "

@@ -41,6 +41,9 @@ from oneword.runs.requests import Requests, What, by_signal
 from oneword.runs.sheets import INITIALIZER, Previews, preview_of
 from oneword.runs.trackers import Trackers
 from oneword.runs.words import file_of_training, note_of
+from oneword.training.batches import Batches
+from oneword.training.extensions import LOSS, form
+from oneword.training.initializer import best_first, noun_losses
 from oneword.training.job import Progress, Result
 from oneword.training.loop import invert
 from oneword.training.processes import ALONE, ProcessError, Processes
@@ -78,6 +81,38 @@ def dry_run(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, 
     found = folder.standing(prepared.record)
     notes = prepared.plan["notes"] + longer.notes(found, prepared.config.inversion)
     return prepared.plan | {"run": found.run, "notes": notes}
+
+
+def rank_initializers(config: TrainConfig, backbone: Backbone | None = None) -> dict[str, float]:
+    """Existing words that a run could start from, by how well they explain its pictures.
+
+    Nothing is written. Without an initializer token, ``train`` starts from the first.
+
+    Args:
+        config: The settings; their initializer token is ranked as well, if there is one.
+        backbone: Its model, if it is already loaded.
+
+    Returns:
+        The loss of each word on a few samples of the fixed batch, the lowest first.
+
+    Raises:
+        UserError: training could not begin, or would not start from an existing word.
+
+    Source:
+        Gal et al. 2022, arXiv:2208.01618, equation 2, for words that are not learned.
+    """
+    prepared = prepare(config, backbone)
+    inversion, given = prepared.config.inversion, prepared.config.inversion.initializer_token
+    own = form(inversion)
+    if own.described or not (inversion.wants_initializer or given is not None):
+        raise ConfigError(
+            "Cannot rank initializers because the word would not start from an existing word; "
+            "leave out the encoder, the learned file, or a setup with captions."
+        )
+    batches = Batches(
+        prepared.backbone, prepared.job, inversion, prompts=own.prompts, against=own.against
+    )
+    return best_first(noun_losses(batches, LOSS, also=[] if given is None else [given]))
 
 
 def train(

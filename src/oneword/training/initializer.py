@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -76,6 +76,34 @@ def word_losses(
     return dict(zip(words, losses, strict=True))
 
 
+def noun_losses(
+    batches: Batches,
+    loss: LossPart = squared_error,
+    samples: int | None = None,
+    *,
+    also: Sequence[str] = (),
+) -> dict[str, float]:
+    """The loss of each common noun on a job's pictures, over a few samples of its fixed batch.
+
+    Args:
+        batches: The job's batches.
+        loss: Per-sample loss.
+        samples: As for :func:`word_losses`.
+        also: Other existing words to score.
+
+    Raises:
+        JobError: the model's vocabulary has none of the common nouns.
+    """
+    nouns = nouns_for(batches.backbone, batches.job.name, batches.config)
+    words = [*dict.fromkeys([*nouns, *also])]
+    return word_losses(batches, words, spread(batches.fixed, _NOUN_SAMPLES), loss, samples)
+
+
+def best_first(losses: Mapping[str, float]) -> dict[str, float]:
+    """Words by their losses, the lowest first; those that are not finite come last."""
+    return dict(sorted(losses.items(), key=lambda one: (not math.isfinite(one[1]), one[1])))
+
+
 def choose_initializer(
     batches: Batches,
     record: Record,
@@ -96,13 +124,10 @@ def choose_initializer(
     Raises:
         JobError: the model's vocabulary has none of the common nouns.
     """
-    nouns = nouns_for(batches.backbone, batches.job.name, batches.config)
-    found = word_losses(batches, nouns, spread(batches.fixed, _NOUN_SAMPLES), loss, samples)
-    losses = list(found.values())
-    finite = [one if math.isfinite(one) else math.inf for one in losses]
-    noun = nouns[finite.index(min(finite))]
+    found = noun_losses(batches, loss, samples)
+    noun, least = next(iter(best_first(found).items()))
     record.say(
         f"No initializer token given: chose {noun!r}, which has the lowest loss on the pictures "
-        f"({min(finite):.4g}) of {len(nouns)} common nouns."
+        f"({least:.4g}) of {len(found)} common nouns."
     )
     return noun, found

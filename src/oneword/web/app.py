@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from oneword.web import model
 from oneword.web.page import AT_ONCE, REFUSALS, Page, Watch
 from oneword.web.tabs import choose, compare, draw, edit, library, teach
 
@@ -41,33 +42,31 @@ def build(page: Page) -> gr.Blocks:
     """The page as gradio serves it."""
     with gr.Blocks(title="oneword", analytics_enabled=False, fill_width=True) as app:
         gr.Markdown("# oneword")
-        model = gr.Textbox(
-            label="Model", interactive=False, max_lines=20, show_label=False, container=False,
-            elem_id="model",
-        )  # fmt: skip
-        watches = []
+        line, *watches = model.build(page)
         with gr.Tabs():
             for name, tab in TABS.items():
                 with gr.Tab(name, elem_id=f"tab-{name.lower()}"):
                     watches.append(tab.build(page))
-        event: dict[str, Any] = {
+        for event in (one for watch in watches for one in watch.with_model):
+            line.change(**event)
+        looking: dict[str, Any] = {
             "fn": _looking(page, watches),
-            "inputs": [model, *(part for watch in watches for part in watch.inputs)],
-            "outputs": [model, *(part for watch in watches for part in watch.outputs)],
+            "inputs": [part for watch in watches for part in watch.inputs],
+            "outputs": [part for watch in watches for part in watch.outputs],
         }
-        app.load(**event, **AT_ONCE)
-        gr.Timer(1.0).tick(**event, **(AT_ONCE | dict[str, Any](trigger_mode="once")))
+        app.load(**looking, **AT_ONCE)
+        gr.Timer(1.0).tick(**looking, **(AT_ONCE | dict[str, Any](trigger_mode="once")))
     return app
 
 
 def _looking(page: Page, watches: Sequence[Watch]) -> Callable[..., tuple[Any, ...]]:
-    """Look at what the tabs show, and at the model's line above them."""
+    """Look at what the page shows."""
 
-    def look(request: gr.Request, line: str, *given: Any) -> tuple[Any, ...]:
+    def look(request: gr.Request, *given: Any) -> tuple[Any, ...]:
         if request.session_hash:
             page.uploads.heard(request.session_hash)
-        now, left = _model(page), iter(given)
-        found = [gr.skip() if now == line else now]
+        left = iter(given)
+        found: list[Any] = []
         for watch in watches:
             own = [*itertools.islice(left, len(watch.inputs))]
             try:
@@ -77,12 +76,3 @@ def _looking(page: Page, watches: Sequence[Watch]) -> Callable[..., tuple[Any, .
         return tuple(found)
 
     return look
-
-
-def _model(page: Page) -> str:
-    desk = page.desk
-    if desk.problem:
-        return f"The model could not be loaded: {desk.problem}"
-    if desk.loaded is None:
-        return f"Loading {page.config.model.model} ..."
-    return f"Model: {desk.loaded.name}, pictures of {desk.loaded.resolution} px."

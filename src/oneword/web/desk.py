@@ -12,17 +12,24 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from oneword.config.drawing import EditConfig, GenerateConfig
-from oneword.config.model import ModelConfig
+from oneword.config.model import AUTO, ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.errors import UserError
+from oneword.models.loading import family_of
 from oneword.models.memory.count import Work
 from oneword.runs.events import Ended, Message, Plan, Preview, Stepped
-from oneword.web.worker import Done, Left, Loaded, Queued, Share, Stop, Task, Teach, work
+from oneword.web.worker import Done, Left, Loaded, Queued, Rank, Share, Stop, Task, Teach, work
 
 
 class WorkerError(UserError):
     """The worker could not do what it was asked for."""
+
+
+Asked = GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Rank | Work
+"""What a worker does between steps."""
+_Drawn = GenerateConfig | EditConfig | ChooseConfig
+_GRACE_S = 10.0  # for a worker that has nothing to do
 
 
 Phase = Literal["waiting", "learning", "stopped", "ended", "failed"]
@@ -58,8 +65,14 @@ class Desk:
         self.model, self.slots = model, slots
         self.loaded: Loaded | None = None
         self.problem = ""
+        self.refused = ""
+        """Why the model that was chosen last is not there, if another one is instead."""
+        self._good: ModelConfig | None = None
+        """The model that was loaded last."""
+        self._chosen: Future[Loaded] | None = None
         self._standings: dict[str, Standing] = {}
         self._futures: dict[int, Future[Any]] = {}
+        self._asked: dict[int, Asked] = {}
         self._shares: dict[int, Share] = {}
         self._numbers = itertools.count()
         self._lock = threading.RLock()
@@ -71,7 +84,9 @@ class Desk:
     def start(self) -> None:
         """Start the worker, if none runs."""
         with self._lock:
-            if self._process is not None and self._process.is_alive():
+            if self._process is not None and not self._process.is_alive():
+                self._over(self._reason(self._process))  # before anyone has heard of it
+            if self._process is not None:
                 return
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
@@ -84,11 +99,72 @@ class Desk:
                 target=self._listen, args=(self._process, self._pipe), daemon=True
             ).start()
 
+    def use(self, model: ModelConfig) -> Future[Loaded]:
+        """Load another model in place of the present one, for everyone.
+
+        The two are never in memory together.
+
+        Args:
+            model: The other one, or another way to load the present one.
+
+        Returns:
+            The model to come. If it cannot be loaded, the exception is a ``WorkerError``, and the
+            model that was loaded last is loaded again.
+
+        Raises:
+            ModelError: there is no such model; the present one stays.
+            WorkerError: a word is being learned or waits, or pictures are being drawn.
+        """
+        family_of(model)
+        with self._lock:
+            self._check_idle()
+            self._let_go()
+            self.model, self.problem, self.refused = model, "", ""
+            if self._chosen is not None:
+                self._chosen.set_exception(
+                    WorkerError(f"It is not loaded because {model.model} was chosen meanwhile.")
+                )
+            self._chosen = chosen = Future[Loaded]()
+            self.start()
+        return chosen
+
+    def _check_idle(self) -> None:
+        """Refuse to take the model from what needs it.
+
+        Raises:
+            WorkerError: something does.
+        """
+        words = [name for name, one in self._standings.items() if one.is_under_way]
+        if words:
+            raise WorkerError(
+                f"Cannot load another model because the word in {' and '.join(words)} is being "
+                "learned; stop it or wait for its end, then try again."
+            )
+        if any(isinstance(config, _Drawn) for config in self._asked.values()):
+            raise WorkerError(
+                "Cannot load another model because pictures are being drawn; try again when they "
+                "are there."
+            )
+
+    def _let_go(self) -> None:
+        """End a worker that has nothing to save."""
+        process, pipe = self._process, self._pipe
+        self._process = self._pipe = None
+        if process is not None and pipe is not None:
+            if self.loaded is not None:  # before, it does not listen
+                with contextlib.suppress(OSError):
+                    pipe.send(None)
+                process.join(timeout=_GRACE_S)
+            process.kill()
+            process.join()
+        self.loaded = None
+        self._fail_tasks("another model is being loaded; ask again")
+
     def close(self) -> None:
         """Let the worker save every state and end."""
         with self._lock:
             process, pipe = self._process, self._pipe
-            self._process = self._pipe = None
+            self._process = self._pipe = self._good = None
         if process is None or pipe is None:
             return
         with contextlib.suppress(OSError):
@@ -99,10 +175,12 @@ class Desk:
         """Put a word into the queue.
 
         Raises:
-            WorkerError: it is there already, or the worker cannot be reached.
+            WorkerError: it is there already, it is for another model, or the worker cannot be
+                reached.
         """
         name = config.output_dir.name
         with self._lock:
+            self._check_model(config)
             if self.standing(name).is_under_way:
                 raise WorkerError(f"The word in {name} is being learned; stop it first.")
             self._standings[name] = Standing("waiting", "Waiting for its turn.")
@@ -113,22 +191,37 @@ class Desk:
         if self.standing(name).is_under_way:
             self._send(Stop(name))
 
-    def ask(
-        self, config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Work
-    ) -> tuple[int, Future[Any]]:
-        """Draw, edit, plan a run, or count the memory of some work.
+    def ask(self, config: Asked) -> tuple[int, Future[Any]]:
+        """Draw, edit, plan a run, rank words to start from, or count the memory of some work.
 
         Returns:
             The task's number, for :meth:`share`, and its result to come.
 
         The result's exception is a ``WorkerError`` with a sentence.
+
+        Raises:
+            WorkerError: it is for another model, or the worker cannot be reached.
         """
         future: Future[Any] = Future()
         with self._lock:
+            self._check_model(config)
             number = next(self._numbers)
-            self._futures[number] = future
+            self._futures[number], self._asked[number] = future, config
             self._send(Task(number, config))
         return number, future
+
+    def _check_model(self, config: Asked) -> None:
+        """Refuse what was asked for before another model took the place of its own.
+
+        Raises:
+            WorkerError: it was.
+        """
+        own = config.config if isinstance(config, Rank) else config
+        if not isinstance(own, Work) and own.model.model not in (AUTO, self.model.model):
+            raise WorkerError(
+                f"Cannot use {own.model.model} because {self.model.model} has been chosen "
+                "meanwhile; try again."
+            )
 
     def share(self, number: int) -> float:
         """How much of a task is done, 0 to 1."""
@@ -156,21 +249,31 @@ class Desk:
     def _listen(self, process: Any, pipe: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
-                self._hear(pipe.recv())
+                told = pipe.recv()
+                with self._lock:
+                    if self._process in (process, None):  # no other one has taken its place
+                        self._hear(told)
         process.join(timeout=60)
-        self._over(process.exitcode)
+        with self._lock:
+            if self._process is process:  # and was not closed on purpose
+                self._over(self._reason(process))
 
     def _hear(self, told: Any) -> None:
         with self._lock:
             match told:
                 case Loaded():
-                    self.loaded, self.problem = told, ""
+                    self.loaded, self.problem, self._good = told, "", self.model
+                    if self._chosen is not None:
+                        self._chosen.set_result(told)
+                        self._chosen = None
                 case Share():
                     self._shares[told.number] = told
                 case Done(number=-1):
                     self.problem = told.error
+                    self._over(told.error)
                 case Done():
                     self._shares.pop(told.number, None)
+                    self._asked.pop(told.number, None)
                     future = self._futures.pop(told.number, None)
                     if future is None:
                         return
@@ -206,16 +309,29 @@ class Desk:
         before = self.standing(name)
         self._standings[name] = replace(before, phase=phase or before.phase, text=text)
 
-    def _over(self, code: int | None) -> None:
+    def _reason(self, process: Any) -> str:
+        return self.problem or f"the worker ended with exit code {process.exitcode}"
+
+    def _over(self, reason: str) -> None:
         """The worker has ended: whatever it had to do has its reason."""
-        with self._lock:
-            if self._process is None:  # closed on purpose
-                return
-            self.loaded = None
-            reason = self.problem or f"the worker ended with exit code {code}"
-            for name, standing in self._standings.items():
-                if standing.is_under_way:
-                    self._stands(name, "failed", f"Stopped, because {reason}; it can go on.")
-            for future in self._futures.values():
-                future.set_exception(WorkerError(reason))
-            self._futures.clear()
+        was_loaded, self.loaded = self.loaded is not None, None
+        self._process = self._pipe = None
+        for name, standing in self._standings.items():
+            if standing.is_under_way:
+                self._stands(name, "failed", f"Stopped, because {reason}; it can go on.")
+        self._fail_tasks(reason)
+        before = self._good
+        if not was_loaded and before is not None and before != self.model:
+            reason = f"{self.model.model} could not be loaded: {reason.rstrip('.')}."
+            self.model, self.problem, self.refused = before, "", reason
+            reason += f" {before.model} is loaded again."
+            self.start()
+        if self._chosen is not None:
+            self._chosen.set_exception(WorkerError(reason))
+            self._chosen = None
+
+    def _fail_tasks(self, reason: str) -> None:
+        for future in self._futures.values():
+            future.set_exception(WorkerError(reason))
+        self._futures.clear()
+        self._asked.clear()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
+from oneword.config.model import ModelConfig
 from oneword.config.runs import ResolvedTrainConfig, TrainConfig
 from oneword.config.tuning import TUNING
 from oneword.models.memory.count import Work
@@ -33,7 +34,7 @@ class Foreseen:
 
     def __init__(self, workspace: Workspace, desk: Desk) -> None:
         self.workspace, self.desk = workspace, desk
-        self._needs: dict[Work, Future[Any]] = {}
+        self._needs: dict[tuple[ModelConfig, Work], Future[Any]] = {}
 
     def lines(self, config: TrainConfig) -> Iterator[str]:
         """What a run will take; the last line is the whole one.
@@ -71,14 +72,15 @@ class Foreseen:
 
     def _memory(self, config: ResolvedTrainConfig) -> str:
         work = work_of(config)
-        if work not in self._needs:
-            _, self._needs[work] = self.desk.ask(work)
+        key = self.desk.model, work
+        if key not in self._needs:
+            _, self._needs[key] = self.desk.ask(work)
         try:
-            plan: Plan = self._needs[work].result(timeout=_PATIENCE_S)
+            plan: Plan = self._needs[key].result(timeout=_PATIENCE_S)
         except TimeoutError:
             return "Memory: still being counted."
         except WorkerError:
-            del self._needs[work]  # another worker may know
+            self._needs.pop(key, None)  # another worker may know
             return "Memory: not known."
         if plan.expected is None:
             return "Memory: not known for this kind of file."

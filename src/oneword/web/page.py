@@ -15,8 +15,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from oneword.concepts.library import Library
+from oneword.concepts.library import Entry, Library
 from oneword.config.drawing import EditConfig, GenerateConfig
+from oneword.config.model import ModelConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.config.web import WebConfig
 from oneword.errors import UserError, why
@@ -50,18 +51,34 @@ class Page:
     library: Library
     uploads: Uploads
 
-    def learned(self) -> dict[str, Path]:
-        """The run folders of the words that there are, by placeholder; of one name, the first."""
-        found: dict[str, Path] = {}
-        for entry in self.library.entries():  # one that cannot be read has no placeholder
+    @property
+    def model(self) -> ModelConfig:
+        """The model that everyone at the page works with."""
+        return self.desk.model
+
+    def stranger(self, entry: Entry) -> str:
+        """The model of a word that was learned on another than the loaded one; "" for others."""
+        loaded = self.desk.loaded
+        return "" if loaded is None or entry.base_model == loaded.name else entry.base_model
+
+    def _entries(self) -> dict[str, Entry]:
+        """The words by placeholder; of one name, one of the loaded model before the others."""
+        found: dict[str, Entry] = {}
+        # one that cannot be read has no placeholder
+        for entry in sorted(self.library.entries(), key=lambda own: bool(self.stranger(own))):
             for token in entry.tokens:
-                found.setdefault(token, self.library.root / entry.name)
+                found.setdefault(token, entry)
         return found
 
+    def learned(self) -> dict[str, Path]:
+        """The run folders of the words that there are, by placeholder."""
+        return {token: self.library.root / own.name for token, own in self._entries().items()}
+
     def choices(self) -> Shown:
-        """The placeholders that there are, as a field's choices."""
-        tokens = (*self.learned(),)
-        return tokens, gr.update(choices=[*tokens])
+        """The placeholders that there are, as a field's choices; another model is named."""
+        own = [(token, self.stranger(entry)) for token, entry in sorted(self._entries().items())]
+        choices = [(f"{token} ({model})" if model else token, token) for token, model in own]
+        return choices, gr.update(choices=choices)
 
     def new_drawing(self) -> Path:
         """A folder for pictures that does not exist yet."""
@@ -102,6 +119,8 @@ class Watch:
     """A handler, as :func:`changed` makes them."""
     inputs: Sequence[Any]
     outputs: Sequence[Any]
+    with_model: Sequence[dict[str, Any]] = ()
+    """What is done anew when the model is another, each as the arguments of gradio's event."""
 
 
 def changed(look: Callable[..., Sequence[Shown]]) -> Callable[..., tuple[Any, ...]]:

@@ -112,7 +112,7 @@ def _health(page: Page) -> JSONResponse:
     return JSONResponse(
         {
             "status": "failed" if desk.problem else "ok" if desk.loaded else "loading",
-            "model": page.config.model.model,
+            "model": page.model.model,
             "learning": under_way,
         },
         status_code=503 if desk.problem else 200,

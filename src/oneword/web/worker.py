@@ -36,6 +36,7 @@ from oneword.runs import prepare
 from oneword.runs.events import Ended, Event, Stepped
 from oneword.runs.folder import pictures_of
 from oneword.runs.many import train_many
+from oneword.runs.train import rank_initializers
 from oneword.runs.words import read_saved
 
 
@@ -54,13 +55,20 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Rank:
+    """Say which existing words a run could start from, the best first."""
+
+    config: TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """Something that takes seconds and has a result: it is done before the next step."""
 
     number: int
-    config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Work
-    """Draw; edit; draw what a run's saved words draw; say what a run would do; or what memory some
-    work would need."""
+    config: GenerateConfig | EditConfig | ChooseConfig | TrainConfig | Rank | Work
+    """Draw; edit; draw what a run's saved words draw; say what a run would do, or which words it
+    could start from; or what memory some work would need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +125,10 @@ def work(model: ModelConfig, slots: int, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which says so
     try:
         backbone = load_backbone(model)
-    except UserError as error:
-        pipe.send(Done(-1, error=str(error)))
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        pipe.send(Done(-1, error=why(error)))
         return
     worker = _Worker(model, backbone, slots, pipe)
     pipe.send(Loaded(backbone.family, backbone.name, backbone.resolution, backbone.memory))
@@ -234,6 +244,8 @@ class _Worker:
             return compared(self.backbone, config, show)
         if isinstance(config, Work):
             return needed_memory(self.model, config)
+        if isinstance(config, Rank):
+            return rank_initializers(config.config, self.backbone)
         return prepare.prepare(config, self.backbone).plan
 
     # --- the pipe ---

@@ -67,7 +67,7 @@ def build(page: Page) -> Watch:
             return made, slider, *shown(made, last), command_for("choose", asked, "run")
 
         yield from page.drawing(
-            lambda: ChooseConfig(run=_folder(page, name), prompts=lines, model=page.config.model),
+            lambda: ChooseConfig(run=_folder(page, name), prompts=lines, model=page.model),
             shown_last,
             count=5,
         )

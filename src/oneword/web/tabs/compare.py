@@ -69,7 +69,7 @@ def build(page: Page) -> Watch:
             prompts=tuple(line.replace("{}", token) for line in lines for token in files),
             concepts=tuple(files.values()),
             output_dir=folder,
-            model=page.config.model,
+            model=page.model,
             num_images_per_prompt=int(count),
             seed=int(seed or 0),
             keep=int(count),  # all of them, ranked

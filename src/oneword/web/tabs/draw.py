@@ -91,7 +91,7 @@ def build(page: Page) -> Watch:
             prompts=tuple(dict.fromkeys(lines)),
             concepts=tuple(own.values()),
             output_dir=folder,
-            model=page.config.model,
+            model=page.model,
             sampling=SamplingConfig(
                 negative_prompt=negative,
                 guidance_scale=guidance or None,
@@ -132,7 +132,8 @@ def build(page: Page) -> Watch:
     drawn.select(told, made, facts, **AT_ONCE)
     gr.on([part.change for part in settings], written, settings, again, **AT_ONCE)
     known = gr.State([])
-    return Watch(changed(lambda: [page.choices()]), [known], [known, words])
+    anew = {"fn": written, "inputs": settings, "outputs": again, **AT_ONCE}
+    return Watch(changed(lambda: [page.choices()]), [known], [known, words], [anew])
 
 
 def _initializers(files: dict[str, Path]) -> dict[str, str]:

@@ -83,7 +83,7 @@ def build(page: Page) -> Watch:
                 invert=invert.strip() or None,
                 concepts=tuple(words.values()),
                 output_dir=folder,
-                model=page.config.model,
+                model=page.model,
                 sampling=SamplingConfig(num_inference_steps=int(steps or 0) or None),
                 num_images_per_prompt=int(count),
                 seed=int(seed or 0),

@@ -92,7 +92,7 @@ def build(page: Page) -> Watch:
     def looked(search: str, name: str | None) -> list[Shown]:
         """The cards, their words' names, and the fields that choose among these."""
         entries = library.entries(search or "")
-        cards = [(_card(page, entry), _title(entry)) for entry in entries]
+        cards = [(_card(page, entry), _title(page, entry)) for entry in entries]
         names = [entry.name for entry in entries]
         return [
             (cards, cards),
@@ -237,12 +237,13 @@ def _given(name: str | None) -> str:
     return name
 
 
-def _title(entry: Entry) -> str:
+def _title(page: Page, entry: Entry) -> str:
     if entry.problem:
         return f"{entry.name}: cannot be read"
     loss = "" if entry.loss is None else f", loss {entry.loss:.3f}"
     terms = "" if entry.license in ("", "unknown") else f", {entry.license}"
-    return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{loss}{terms})"
+    other = ", which is not the loaded model" if page.stranger(entry) else ""
+    return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{other}{loss}{terms})"
 
 
 def _card(page: Page, entry: Entry) -> str:

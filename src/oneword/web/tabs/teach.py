@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from oneword.web.page import (
     status,
 )
 from oneword.web.seen import remarks, thumbnails
+from oneword.web.worker import Rank
 from oneword.web.workspace import WorkspaceError, is_mask, mask_of
 
 
@@ -95,6 +97,13 @@ def build(page: Page) -> Watch:
                 value="",
                 label="Word to start from; empty: nouns are ranked on the pictures",
                 elem_id="teach-initializer",
+            )
+            rank = gr.Button("Rank words on the pictures", size="sm", elem_id="teach-rank")
+            ranking = gr.Radio(
+                [],
+                label="Words with their loss on the pictures, the best first; a click takes one",
+                visible=False,
+                elem_id="teach-ranking",
             )
             with gr.Accordion("Advanced", open=False):
                 setup = gr.Dropdown(
@@ -169,7 +178,6 @@ def build(page: Page) -> Watch:
             interactive=False,
             elem_id="learning-previews",
         )
-    loading = gr.Timer(1.0)
     foreseen = Foreseen(page.workspace, page.desk)
 
     settings = [
@@ -193,7 +201,7 @@ def build(page: Page) -> Watch:
         return TrainConfig(
             train_data_dir=page.workspace.draft(number),
             output_dir=page.workspace.word_folder(token),
-            model=page.config.model,
+            model=page.model,
             save_steps=int(saved or 0),
             inversion=InversionConfig(
                 placeholder_token=token.strip(),
@@ -308,7 +316,7 @@ def build(page: Page) -> Watch:
     def written(*given: Any) -> str:
         if not given[0]:
             return "# put pictures in first"
-        return command_for("train", config(*given), always=("train_data_dir", "placeholder_token"))
+        return _command(config(*given))
 
     def expected(*given: Any) -> Iterator[str]:
         # the others change nothing of it
@@ -316,9 +324,6 @@ def build(page: Page) -> Watch:
             yield from foreseen.lines(config(page.workspace.new_draft(), "*", "object", "", *given))
         except REFUSALS as error:
             yield sentence(error)
-
-    def until_loaded() -> Any:
-        return gr.Timer(active=page.desk.loaded is None)
 
     @saying(0)
     def planned(*given: Any) -> str:
@@ -336,6 +341,24 @@ def build(page: Page) -> Watch:
             f"{len(plan['pictures'])} pictures,{steps if plan['num_samples'] else ''} on "
             f"{plan['device']}.{notes}"
         )
+
+    def ranked(*given: Any) -> Iterator[tuple[Any, ...]]:
+        """What happens, the words to start from, and the command."""
+        try:
+            asked = config(*_with_pictures(given))
+            _, future = page.desk.ask(Rank(asked))
+            while wait([future], timeout=0.3).not_done:
+                yield "The words are being ranked.", gr.skip(), gr.skip()
+            found = future.result()
+            choices = [(f"{word} {loss:.4f}", word) for word, loss in found.items()]
+            yield (
+                f"{len(found)} words are ranked; without one in the field, learning starts from "
+                "the best noun.",
+                gr.update(choices=choices, value=None, visible=True),
+                f"{_command(asked)} --rank-initializers",
+            )
+        except REFUSALS as error:
+            yield sentence(error), gr.skip(), gr.skip()
 
     @saying(1)
     def begun(*given: Any) -> tuple[Any, ...]:
@@ -391,13 +414,14 @@ def build(page: Page) -> Watch:
     def gone_on(name: str | None) -> str:
         record = read_json(page.workspace.run_folder(name) / "config.json", {"config": dict})
         begun = restored(TrainConfig, record["config"])
-        if begun.model.model != page.config.model.model:
+        if begun.model.model != page.model.model:
             raise WorkspaceError(
-                f"The word cannot go on because it was begun on {begun.model.model}; open the page "
-                f"with --model {begun.model.model}."
+                f"Cannot go on with the word because it was begun on {begun.model.model} and the "
+                f"model is {page.model.model}; load {begun.model.model} first, under "
+                "\u201cAnother model\u201d."
             )
         # as the other words of the batch have it
-        page.desk.teach(replace(begun, model=page.config.model))
+        page.desk.teach(replace(begun, model=page.model))
         return "It goes on."
 
     def asked_for(what: What) -> Callable[[str | None], str]:
@@ -427,8 +451,17 @@ def build(page: Page) -> Watch:
         "api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last",
     }  # fmt: skip
     gr.on([part.change for part in costs], expected, costs, takes, **counted)
-    loading.tick(until_loaded, None, loading, **AT_ONCE).then(expected, costs, takes, **counted)
     plan.click(planned, settings, said, api_name="plan")
+    ranks = rank.click(
+        ranked, settings, [said, ranking, again], api_name="rank_words", show_progress="hidden"
+    )
+    ranking.input(lambda word: (word, None), ranking, [initializer, ranking], **AT_ONCE)
+    # with other pictures or settings it may be another one
+    unranked: dict[str, Any] = {
+        "fn": lambda: gr.update(choices=[], value=None, visible=False),
+        "inputs": None, "outputs": ranking, "cancels": [ranks], **AT_ONCE,
+    }  # fmt: skip
+    gr.on([seen.change, captions.input, *(part.change for part in (kind, *costs))], **unranked)
     learn.click(begun, settings, [said, word], api_name="learn", queue=False)
     stop.click(stopped, word, said, api_name="stop", queue=False)
     go_on.click(gone_on, word, said, api_name="go_on", queue=False)
@@ -436,7 +469,13 @@ def build(page: Page) -> Watch:
     preview.click(asked_for("preview"), word, said, api_name="draw_now", queue=False)
     known = gr.State([])
     watch = Watch(
-        changed(looked), [known, word], [known, word, stands, course, previews]
+        changed(looked), [known, word], [known, word, stands, course, previews],
+        with_model=[
+            {"fn": written, "inputs": settings, "outputs": again, **AT_ONCE},
+            {"fn": expected, "inputs": costs, "outputs": takes, **counted},
+            {"fn": shown_anew, "inputs": look, "outputs": pictures, **AT_ONCE},
+            unranked,
+        ],
     )  # fmt: skip
     word.input(watch.look, watch.inputs, watch.outputs, **AT_ONCE)
     return watch
@@ -446,6 +485,10 @@ def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
     if not given[0]:
         raise WorkspaceError("A word is learned from pictures, got none; drop some in first.")
     return given
+
+
+def _command(config: TrainConfig) -> str:
+    return command_for("train", config, always=("train_data_dir", "placeholder_token"))
 
 
 def _written(folder: Path) -> float:
