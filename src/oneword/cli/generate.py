@@ -10,14 +10,9 @@ from oneword._files import check_writable, sweep
 from oneword._typing import Pixels
 from oneword.cli import grid, options, reports, screen
 from oneword.cli.arguments import GenerateArguments
-from oneword.cli.words import (
-    flat,
-    on_base,
-    read_concepts,
-    read_words,
-    without_token,
-)
+from oneword.cli.words import on_base
 from oneword.concepts.concept import Concept
+from oneword.concepts.named import flat, read_concepts, read_words, without_token
 from oneword.config.commands import command
 from oneword.errors import ConfigError
 from oneword.evaluation import choosing, gallery, report

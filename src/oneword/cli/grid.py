@@ -13,8 +13,9 @@ from PIL import Image
 
 from oneword.cli import options, screen
 from oneword.cli.arguments import GenerateArguments
-from oneword.cli.words import flat, on_base, read_words
+from oneword.cli.words import on_base
 from oneword.concepts.concept import Concept
+from oneword.concepts.named import flat, read_words
 from oneword.config.drawing import SamplingConfig
 from oneword.config.grid import Axis
 from oneword.config.model import ModelConfig
