@@ -216,7 +216,7 @@ def build(page: Page) -> Watch:
         folder, (family, resolution) = page.workspace.draft(number), _model(page)
         found = read_folder(folder, resolution=resolution)
         how = InversionConfig(placeholder_token="*", setup=setup, preset=preset)
-        said = remarks(found, folder, how, family, resolution)
+        said = remarks(found, how, family, resolution)
         line = " ".join([text, f"{len(found.names)} pictures.", *said]).strip()
         images = list(zip(thumbnails(found, folder, how, family), found.names, strict=True))
         rows = [[n, c or ""] for n, c in zip(found.names, found.captions, strict=True)]
@@ -327,7 +327,7 @@ def build(page: Page) -> Watch:
         plan = future.result(timeout=600)
         own = plan["config"]["inversion"]
         rate = next(iter(plan["learning_rate"].values()))["absolute"]
-        notes = "".join(f" {note.capitalize()}." for note in plan["notes"])
+        notes = "".join(f" {note[:1].upper()}{note[1:].rstrip('.')}." for note in plan["notes"])
         steps = (
             f" at most {own['max_train_steps']} steps of {own['train_batch_size']} samples at the "
             f"rate {rate:.3g},"
