@@ -21,6 +21,7 @@ from oneword.errors import UserError
 from oneword.images import read_folder, read_image, save_png
 from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
+from oneword.web import dropping
 from oneword.web.desk import Standing, WorkerError
 from oneword.web.foreseen import Foreseen
 from oneword.web.page import (
@@ -51,13 +52,13 @@ def build(page: Page) -> Watch:
     with gr.Row():
         with gr.Column(min_width=320):
             files = gr.File(
-                label="Pictures: three to five of one thing, or a zip of them",
+                label="Pictures: three to five of one thing, or a folder or a zip of them",
                 file_count="multiple",
                 file_types=[*_AS_PICTURES, ".zip"],
-                elem_id="teach-files",
+                elem_id=dropping.FIELD,
             )
             folder = gr.UploadButton(
-                "Or a whole folder", file_count="directory", size="sm", elem_id="teach-folder"
+                "Or a whole folder", file_count="directory", size="sm", elem_id=dropping.BUTTON
             )
             seen = gr.Gallery(
                 fit_columns=False,
