@@ -33,6 +33,15 @@ HEAD = (
 .caption-label, .caption { white-space: normal !important; overflow-wrap: anywhere; }
 @media (max-width: 600px) {
   .grid-container { grid-template-columns: repeat(2, minmax(100px, 1fr)) !important; }
+  /* five heads side by side, none broken within a word */
+  #compare-scores th, #compare-scores th * {
+    font-size: 0.68rem !important;
+    overflow-wrap: normal !important;
+    word-break: keep-all !important;
+  }
+  #compare-scores th, #compare-scores .cell-wrap, #compare-scores .header-content {
+    padding: 2px !important;
+  }
 }
 .caption-label { max-width: 100% !important; }
 #draw-facts *, #library-facts * { overflow-wrap: anywhere; }
