@@ -42,35 +42,36 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with serving(config) as served:
             until(lambda: health(served)["status"] == "ok", 900)
-            tab = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
-            tab.set_default_timeout(PATIENCE_MS)
-            tab.goto(served.url)
-            _use(tab, served)
-            for width in WIDTHS:
-                for theme in THEMES:
+            for theme in THEMES:
+                # opened in it: the canvas takes its colour from the theme that it begins with
+                context = browser.new_context(color_scheme=theme)
+                tab = context.new_page()
+                tab.set_viewport_size({"width": WIDTHS[0], "height": 900})
+                tab.set_default_timeout(PATIENCE_MS)
+                tab.goto(served.url)
+                _use(tab, served)
+                for width in WIDTHS:
                     tab.set_viewport_size({"width": width, "height": 900})
-                    tab.evaluate(
-                        "dark => document.body.classList.toggle('dark', dark)", theme == "dark"
-                    )
                     for name in TABS:
                         open_tab(tab, name)
                         tab.wait_for_timeout(800)
                         path = target / f"{name.lower()}-{width}-{theme}.jpg"
                         tab.screenshot(path=path, full_page=True, type="jpeg", quality=40)
                         sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+                context.close()
         browser.close()
 
 
 def _use(tab: Any, served: Any) -> None:
-    """Teach two words, draw with one, compare them."""
+    """Teach two words if there are none, draw with one, compare them and a saved step."""
     tab.wait_for_selector("#teach-files")
     tab.set_input_files("#teach-files input[type=file]", sorted(map(str, MUG.glob("*.png"))))
     until(lambda: tab.locator("#teach-seen img").count() == 5)
-    for token, steps, saved in (("<early>", "5", "0"), ("<gold-mug>", "60", "20")):
+    tab.get_by_text("Advanced").first.click()
+    taught = (("<early>", "5", "0"), ("<gold-mug>", "60", "20"))
+    for token, steps, saved in taught if not served.page.learned() else ():
         tab.fill("#teach-token textarea, #teach-token input", token)
         tab.fill("#teach-initializer textarea, #teach-initializer input", "mug")
-        if not tab.locator("#teach-steps input").is_visible():
-            tab.get_by_text("Advanced").first.click()
         tab.fill("#teach-steps input", steps)
         tab.fill("#teach-save-steps input", saved)
         tab.locator("#teach-save-steps input").press("Tab")
@@ -97,9 +98,12 @@ def _use(tab: Any, served: Any) -> None:
     open_tab(tab, "Edit")
     tab.set_input_files("#edit-canvas input[type=file]", str(MUG / "1.png"))
     open_tab(tab, "Compare")
-    until(lambda: tab.locator("#compare-words label").count() == 2)
-    for label in tab.locator("#compare-words label").all():
-        label.click()
+    box = tab.locator("#compare-words input")
+    for label in ("early: ", "gold-mug, step 20", "gold-mug: "):
+        box.blur()
+        box.click()
+        tab.get_by_role("option").filter(has_text=label).first.click()
+    box.blur()
     tab.click("#compare-compare")
     until(lambda: tab.locator("#compare-drawn img").count() >= 4, 900)
     open_tab(tab, "Library")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import oneword
 import png_texts
 from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
 from oneword.config.drawing import GenerateConfig
+from oneword.config.grid import axes_of, axis_text
 from oneword.config.model import ModelConfig
 from oneword.errors import ConfigError
 from oneword.images import grid_sheet, save_png
@@ -92,6 +95,78 @@ def test_samplers_and_checkpoints_of_the_word(draw, steps, tmp_path, capsys):
     assert list(hashes.values()) == [formats.load_concept(path).sha256() for path in steps]
     assert len({p["file"] for p in pictures}) == 4  # whose labels hold long paths
     assert len({bytes_of(p["file"]) for p in pictures}) == 4
+
+
+@pytest.fixture
+def words(steps, tmp_path):
+    """Two runs of the embedded model, each with its word; the second word has a negative."""
+    pictures = Path(oneword.__file__).parent / "microworld/pictures"
+    found = []
+    for name, token, file in (("one", "<a>", steps[0]), ("two, too", "<b>", steps[1])):
+        word = formats.load_concept(file, token)
+        if token == "<b>":
+            word.tensors.update({f"negative/{k}": v + 1 for k, v in word.rows.items()})
+        folder = tmp_path / name
+        formats.save_concept(word, folder / formats.LEARNED)
+        formats.save_concept(word, folder / "learned_embeds-steps-5.safetensors")
+        record = {"config": {"train_data_dir": str(pictures / "gold-mug")}}
+        (folder / "config.json").write_text(json.dumps(record))
+        found.append(folder)
+    return found
+
+
+def test_words_of_several_names_are_compared_alone_and_scored(draw, words, tmp_path, capsys):
+    one, two = words
+    pictures = draw(
+        "--prompts", "a photo of a {}", "a cat", "--grid", f'checkpoint={one},"{two}"', "--score"
+    )
+    # each file's own word is in the template, and the other has no part in it
+    assert [(Path(p["grid"].partition("=")[2]).name, p["prompt"]) for p in pictures] == [
+        ("one", "a photo of a <a>"), ("one", "a cat"),
+        ("two, too", "a photo of a <b>"), ("two, too", "a cat"),
+    ]  # fmt: skip
+    assert [p["negative_prompt"] for p in pictures] == ["", "", "<b-negative>", "<b-negative>"]
+    assert are_alike(pictures[0]["file"], draw(
+        "--prompts", "a photo of a {}", "--concepts", one)[0]["file"])  # fmt: skip
+    for picture in pictures:
+        assert 0 < float(picture["text_similarity"]) < 1
+        has_word = picture["prompt"] != "a cat"
+        assert (picture["image_similarity"] != "") == has_word
+        assert png_texts.read(picture["file"])["text_similarity"] == picture["text_similarity"]
+    said = capsys.readouterr().out
+    mean = float(pictures[0]["image_similarity"])
+    assert f"one, a photo of a <a>: image similarity {mean:.3f}, text similarity" in said
+    assert "a cat: image similarity unknown" in said
+    with Image.open(tmp_path / "out" / "contact-sheet.png") as sheet:
+        assert sheet.height > sheet.width / 2  # two rows, each of both words
+
+
+def test_a_saved_step_is_scored_by_its_run_s_pictures(draw, words):
+    step = words[0] / "learned_embeds-steps-5.safetensors"
+    scores = [
+        draw("--prompts", "a {}", "--concepts", concept, "--score")[0]
+        for concept in (words[0], step, f"{step}=<other>")
+    ]
+    assert len({p["image_similarity"] for p in scores} - {""}) == 1
+    assert scores[2]["prompt"] == "a <other>"
+    assert "ranked_by" not in scores[0]
+    (kept,) = draw("--prompts", "a {}", "--concepts", step, "--keep", "1")
+    assert kept["image_similarity"] == scores[0]["image_similarity"]
+
+
+def test_an_axis_is_written_as_it_is_read():
+    values = ("a,b", 'say "x"', "plain", "/a=b/c")
+    (axis,) = axes_of([axis_text("checkpoint", values)])
+    assert axis.values == values
+
+
+def test_words_that_fill_prompts_differently_are_no_grid(draw, steps, tmp_path, capsys):
+    two = tmp_path / "two.safetensors"
+    formats.save_concept(
+        [formats.load_concept(p, t) for p, t in zip(steps, "bc", strict=True)], two
+    )
+    assert draw("--prompts", "a {}", "--grid", f"checkpoint={steps[0]},{two}") == 2
+    assert "must fill the prompts equally often, got 1 prompts for" in capsys.readouterr().err
 
 
 def test_models_are_an_axis(draw, steps, tiny_folder):

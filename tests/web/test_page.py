@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
+import png_texts
 from browsing import open_tab
+from oneword.cli.main import main
 from oneword.concepts import formats
 from oneword.concepts.concept import Concept
 from oneword.concepts.library import Library
@@ -363,23 +366,92 @@ def pick(tab, place, option):
     tab.get_by_role("option", name=option, exact=True).click()
 
 
-def test_words_are_compared_with_scores(served, tab, put):
-    for token in ("<one>", "<two>"):
-        put(served.page.workspace.words, token)
+@pytest.fixture
+def runs(served, put, mugs):
+    """Two runs of one placeholder by different setups, the second with saved steps."""
+    words = served.page.workspace.words
+    place = put(words, "<alike>")
+    for name, setup, scale in (("alike", "one-word", 1.0), ("alike-xti", "xti", 3.0)):
+        word = formats.load_concept(place)
+        word.rows["clip"].mul_(scale)
+        word.provenance["config"] = {"setup": setup, "preset": "default"}
+        files = [formats.LEARNED]
+        if setup == "xti":
+            files += [f"learned_embeds-steps-{step}.safetensors" for step in (5, 10)]
+        for file in files:
+            formats.save_concept(word, words / name / file)
+        record = {"config": {"train_data_dir": str(Path(mugs[0]).parent)}}
+        (words / name / "config.json").write_text(json.dumps(record))
+    yield
+    for name in ("alike", "alike-xti"):
+        shutil.rmtree(words / name)
+
+
+def test_setups_and_saved_steps_are_compared_with_scores(served, tab, runs):
     open_tab(tab, "Compare")
-    words = tab.locator("#compare-words label")
-    until(lambda: words.get_by_text("<two>", exact=True).count() == 1)
+    box = tab.locator("#compare-words input")
+    options = tab.get_by_role("option")
+    box.click()
+    until(lambda: options.filter(has_text="alike").count() == 4)
     tab.click("#compare-compare")
-    says(tab, "compare-said", "Two or more words are compared, got 0; choose more.")
-    for token in ("<one>", "<two>"):
-        words.get_by_text(token, exact=True).click()
+    says(tab, "compare-said", "Two or more words or saved steps are compared, got 0")
+    for label in (
+        "alike: <alike>, one-word, default",
+        "alike-xti: <alike>, xti, default",
+        "alike-xti, step 10",
+    ):
+        box.blur()
+        box.click()
+        options.filter(has_text=label).first.click()
     fill(tab, "compare-prompts", "a photo of a {} on the beach")
     tab.locator("#compare-prompts textarea").press("Tab")
     tab.click("#compare-compare")
-    says(tab, "compare-said", "4 pictures in")
+    said = says(tab, "compare-said", "6 pictures in")
     scores = tab.locator("#compare-scores")
-    until(lambda: "a photo of a <two> on the beach" in scores.inner_text(), 90, scores.inner_text)
-    assert "--prompts" in tab.locator("#compare-command").inner_text()
+    until(lambda: "alike-xti, step 10" in scores.inner_text(), 90, scores.inner_text)
+    told = scores.inner_text()
+    assert "one-word, default" in told
+    assert "xti, default" in told
+    assert "not known" not in told
+    assert "unknown" not in told
+    # those of one seed stand next to each other
+    captions = tab.locator("#compare-drawn .caption-label")
+    until(lambda: captions.count() == 6)
+    assert captions.all_inner_texts()[:4] == [
+        "alike, seed 0", "alike-xti, seed 0", "alike-xti, step 10, seed 0", "alike, seed 1",
+    ]  # fmt: skip
+    # and the command draws the same
+    command = tab.locator("#compare-command .cm-content").inner_text().replace("\n", "")
+    assert "--score" in command
+    here = Path(said.removeprefix("6 pictures in ").rstrip("."))
+    again = here.parent / "again"
+    words = shlex.split(command)
+    words[words.index("--output-dir") + 1] = str(again)
+    assert main(words[1:]) == 0
+    assert len(list(again.glob("0*.png"))) == 6
+    for file in again.glob("0*.png"):
+        assert png_texts.read(file)["image_similarity"] == png_texts.read(here / file.name)[
+            "image_similarity"]  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_a_sentence(served, tab, runs):
+    open_tab(tab, "Compare")
+    for prompts, words in (
+        ("a mug", "A prompt must be a sentence with {} where the word stands, got 'a mug'."),
+        ("/etc/{}.txt", "A prompt must be a sentence with {}"),
+    ):
+        fill(tab, "compare-prompts", prompts)
+        tab.locator("#compare-prompts textarea").press("Tab")
+        tab.click("#compare-compare")
+        says(tab, "compare-said", words)
+    fill(tab, "compare-prompts", "a photo of a {}")
+    box = tab.locator("#compare-words input")
+    for name in ("../elsewhere", "alike"):
+        box.click()
+        box.fill(name)
+        box.press("Enter")
+    tab.click("#compare-compare")
+    says(tab, "compare-said", "must be those of the list, got '../elsewhere'")
 
 
 def test_words_are_renamed_merged_deleted_brought_back_and_taken_in(served, tab, put, tmp_path):
@@ -551,6 +623,90 @@ def test_a_folder_of_pictures_is_taken_and_captions_are_written_in_place(served,
     says(tab, "teach-about", "The captions are kept.")
     captions = list(served.page.workspace.pictures.glob("draft-*/*.txt"))
     assert [path.read_text() for path in captions] == ["a photo of a <my-thing>"]
+
+
+def drop_at(tab, place, path):
+    """Let go of a file or folder of the disk over a part of the page, as a person does."""
+    box = tab.locator(f"#{place}").bounding_box()
+    browser = tab.context.new_cdp_session(tab)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send(
+            "Input.dispatchDragEvent",
+            {
+                "type": kind, "x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2,
+                "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1},
+            },
+        )  # fmt: skip
+    browser.detach()
+
+
+def test_a_folder_is_dropped_with_what_is_in_its_folders(served, tab, mugs, tmp_path):
+    folder = tmp_path / "mine"
+    (folder / "more" / "deep").mkdir(parents=True)
+    shutil.copy(mugs[0], folder / "1.png")
+    with Image.open(mugs[0]) as picture:
+        picture.convert("RGB").resize((100, 100)).save(folder / "again.jpg", quality=50)
+    for path in mugs[1:]:
+        shutil.copy(path, folder / "more" / "deep")
+    for name in (".hidden.png", "1.mask.png", "more/letter.doc"):
+        shutil.copy(mugs[0], folder / name)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "letter.doc").write_text("no picture")
+    drop_at(tab, "teach-files", tmp_path / "empty")
+    says(tab, "teach-about", "No pictures yet.")
+    tab.requested.clear()
+    drop_at(tab, "teach-files", folder)
+    until(lambda: tab.locator("#teach-seen img").count() == 6)
+    said = text_of(tab, "teach-about")
+    assert "6 pictures." in said
+    assert "Nearly the same picture: 1.png, again.jpg; keep one of them." in said
+    assert {urlparse(url).hostname for url in tab.requested if url.startswith("http")} == {
+        "127.0.0.1"
+    }
+    # single files go the field's own way
+    drop_at(tab, "teach-files", mugs[0])
+    until(lambda: tab.locator("#teach-seen img").count() == 7)
+    assert tab.problems == []
+
+
+def test_a_command_s_box_is_as_high_as_its_text(served, tab):
+    for width in (390, 1280):
+        tab.set_viewport_size({"width": width, "height": 900})
+        open_tab(tab, "Draw")
+        for words, most in (("a mug", 80), ("a photo of a mug on the moon " * 40, 2000)):
+            fill(tab, "draw-prompts", words)
+            code = tab.locator("#draw-command .cm-content")
+            until(lambda: words.strip() in code.inner_text().replace("\n", ""))  # noqa: B023
+
+            def fits(most=most):
+                height, text = (
+                    tab.locator(place).evaluate("e => e.getBoundingClientRect().height")
+                    for place in ("#draw-command", "#draw-command .cm-content")
+                )
+                return text <= height <= min(text + 40, most)
+
+            until(fits, 20)
+    open_tab(tab, "Compare")  # whose command is not there yet
+    tab.wait_for_timeout(300)
+    assert tab.locator("#compare-command").bounding_box()["height"] < 120
+
+
+_BROKEN = """() => [...document.querySelectorAll('#compare-scores th .text')].filter(e => {
+  const range = document.createRange();
+  range.selectNodeContents(e);
+  const words = e.textContent.trim().split(/\\s+/).length;
+  return new Set([...range.getClientRects()].map(one => one.top)).size > words;
+}).map(e => e.textContent)"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_heads_of_the_scores_are_not_broken_within_a_word(served, tab, width):
+    tab.set_viewport_size({"width": width, "height": 900})
+    open_tab(tab, "Compare")
+    tab.wait_for_timeout(500)
+    assert tab.locator("#compare-scores th .text").count() >= 5
+    assert tab.evaluate(_BROKEN) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
 _CUT_OFF = """words => {

@@ -15,7 +15,7 @@ from oneword._files import check_writable, read_bytes
 from oneword._typing import Pixels
 from oneword.cli import options, screen
 from oneword.cli.arguments import ClipDiffusionArguments
-from oneword.cli.words import flat, read_words
+from oneword.concepts.named import flat, read_words
 from oneword.config.commands import command_for
 from oneword.generation import clip_diffusion, generate as generation
 from oneword.generation.clip_diffusion import Denoiser, LatentDenoiser

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from oneword._files import check_writable
 from oneword.cli import options, screen
 from oneword.cli.arguments import EditArguments
-from oneword.cli.words import flat, on_base, read_words
+from oneword.cli.words import on_base
+from oneword.concepts.named import flat, read_words
 from oneword.evaluation.features import load_judge
 from oneword.generation import editing, from_config
 from oneword.models.loading import load_backbone

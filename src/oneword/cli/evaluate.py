@@ -15,8 +15,9 @@ from oneword._typing import Pixels
 from oneword.cli import options, reports, screen
 from oneword.cli.arguments import EvaluateArguments
 from oneword.cli.screen import Console
-from oneword.cli.words import on_base, read_concept
+from oneword.cli.words import on_base
 from oneword.concepts.concept import Concept
+from oneword.concepts.named import read_concept
 from oneword.config.commands import command
 from oneword.config.scoring import EvaluateConfig, ResolvedEvaluateConfig
 from oneword.errors import ConfigError

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from oneword._files import check_writable, sweep
-from oneword._typing import Pixels
 from oneword.cli import grid, options, reports, screen
 from oneword.cli.arguments import GenerateArguments
-from oneword.cli.words import (
-    flat,
-    on_base,
-    read_concepts,
-    read_words,
-    without_token,
-)
+from oneword.cli.words import on_base
 from oneword.concepts.concept import Concept
+from oneword.concepts.named import flat, read_words
 from oneword.config.commands import command
 from oneword.errors import ConfigError
 from oneword.evaluation import choosing, gallery, report
@@ -25,12 +20,10 @@ from oneword.evaluation.choosing import Choice
 from oneword.evaluation.features import load_judge
 from oneword.generation import from_config, generate as generation
 from oneword.generation.generate import Drawing
-from oneword.images import read_folder
 from oneword.models import emphasis, samplers
 from oneword.models.loading import load_backbone
 from oneword.models.memory.count import Work
-from oneword.prompts import expanded, named
-from oneword.runs.folder import pictures_of
+from oneword.prompts import named
 
 
 def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
@@ -42,26 +35,13 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
     samplers.check_names(chosen.sampling.sampler)
     check_writable(chosen.output_dir)
     sweep(chosen.output_dir / DROPPED)
+    if chosen.axes:
+        return grid.run(chosen, partial(_said, chosen))
     words_by_file = read_words(chosen.concepts)
     concepts = flat(words_by_file)
-    kinds = {c.placeholder_token: c.learnable_property for c in concepts}
     seeds = chosen.drawn_seeds
-    away = named(chosen.sampling.negative_prompt, kinds)
-    prompts = expanded(chosen.prompts, {w: k for w, k in kinds.items() if w not in away} or kinds)
-    pairs, _ = generation.without_wildcards(
-        prompts, seeds, folder=chosen.wildcard_dir, words=[*kinds]
-    )
-    said = list(dict.fromkeys(prompt for prompt, _ in pairs))
-    plain = [p for p in said if kinds and not named(p, kinds)]
-    if plain and len(plain) < len(said):
-        options.say(f"{plain[0]!r} contains no loaded word; it is drawn as it is.")
-    for left in emphasis.brackets_left(said, chosen.sampling.emphasis or "numbers"):
-        options.say(
-            f"Brackets without a number are plain text in {left!r}; with --emphasis a1111 they "
-            "are weights."
-        )
-    if chosen.axes:
-        return grid.run(chosen, prompts)
+    prompts = from_config.prompts_of(chosen, concepts)
+    said = _said(chosen, prompts, concepts)
     # guidance draws each picture twice
     work = Work(2 * chosen.batch_size, chosen.sampling.width, trains=False)
     model = on_base(chosen.model, words_by_file)
@@ -70,8 +50,10 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
         options.say(backbone.memory)
     start = from_config.start_of(chosen, backbone)
     references, judge = {}, None
-    if chosen.keep is not None:
-        references = _references(chosen, concepts, backbone.resolution)
+    if chosen.keep is not None or chosen.score:
+        references = choosing.references_of(
+            words_by_file, backbone.resolution, given=chosen.train_data_dir
+        )
         choosing.check_references(said, references, chosen.rank_by)
         judge = load_judge(chosen.judge, backbone)
     with screen.warnings_said(), screen.counting("drawing") as show:
@@ -97,12 +79,16 @@ def run(chosen: GenerateArguments, words: Sequence[str]) -> int:
             ],
         )
         report.write(page, chosen.output_dir / reports.REPORT)
+    elif judge is not None:
+        kept = drawing = choosing.scored(drawing, judge, references=references)
     files = generation.save_drawing(kept, chosen.output_dir)
     pictures = _listed(kept, files, choice, kept=True)
     if dropped is not None:
         aside = generation.save_drawing(dropped, chosen.output_dir / DROPPED)
         pictures += _listed(dropped, aside, choice, kept=False)
     options.write_json(chosen.json, pictures)
+    for line in choosing.means_told(drawing) if chosen.score and choice is None else ():
+        options.tell(line)
     options.tell(f"{len(files) - 1} pictures in {chosen.output_dir}; contact sheet: {files[-1]}.")
     if choice is not None:
         options.tell(
@@ -128,21 +114,21 @@ def _listed(
     return [{"file": str(f)} | drawing.metadata(i) | marks for i, f in enumerate(files[:-1])]
 
 
-def _references(
-    chosen: GenerateArguments, concepts: Sequence[Concept], resolution: int
-) -> dict[str, Pixels]:
-    """Training pictures by word: those of ``--train-data-dir``, or of the words' run folders."""
-    given = chosen.train_data_dir
-    if given and len(given) != len(concepts):
-        raise ConfigError(
-            f"--train-data-dir must be one folder per loaded word, got {len(given)} for "
-            f"{len(concepts)} words."
+def _said(
+    chosen: GenerateArguments, prompts: Sequence[str], concepts: Sequence[Concept]
+) -> list[str]:
+    """What is drawn, once each, with wildcards chosen; says what is to be known of it."""
+    words = [concept.placeholder_token for concept in concepts]
+    pairs, _ = generation.without_wildcards(
+        prompts, chosen.drawn_seeds, folder=chosen.wildcard_dir, words=words
+    )
+    said = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    plain = [p for p in said if words and not named(p, words)]
+    if plain and len(plain) < len(said):
+        options.say(f"{plain[0]!r} contains no loaded word; it is drawn as it is.")
+    for left in emphasis.brackets_left(said, chosen.sampling.emphasis or "numbers"):
+        options.say(
+            f"Brackets without a number are plain text in {left!r}; with --emphasis a1111 they "
+            "are weights."
         )
-    folders: list[Path | None] = [*given]
-    for path in chosen.concepts if not given else ():
-        folders += [pictures_of(without_token(path))] * len(read_concepts(path))
-    return {
-        concept.placeholder_token: read_folder(folder, resolution=resolution).pixels
-        for concept, folder in zip(concepts, folders, strict=True)
-        if folder is not None
-    }
+    return said

@@ -16,8 +16,8 @@ from oneword.cli.arguments import (
     PalavraWordArguments,
 )
 from oneword.cli.screen import Console
-from oneword.cli.words import read_concept
 from oneword.concepts.concept import Concept, is_of_pair
+from oneword.concepts.named import read_concept
 from oneword.config.palavra import PalavraFindConfig, PalavraTrainConfig, PalavraWordConfig
 from oneword.errors import ConfigError
 from oneword.evaluation.retrieval import FEW, Retrieval, retrieval

@@ -10,7 +10,7 @@ from oneword._files import check_writable
 from oneword.cli import options, screen
 from oneword.cli.arguments import VQGANCLIPArguments
 from oneword.cli.baseline import finish
-from oneword.cli.words import flat, read_words
+from oneword.concepts.named import flat, read_words
 from oneword.config.vqgan_clip import VQGANCLIPConfig
 from oneword.generation import vqgan_clip
 from oneword.generation.from_config import fitted

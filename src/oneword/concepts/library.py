@@ -14,11 +14,12 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from oneword._files import hold, is_plain_name, is_there, write_together
 from oneword.concepts import formats, previews
+from oneword.concepts.concept import Concept
 from oneword.concepts.formats.names import family_of, file_name
 from oneword.concepts.mixing import distinct
 from oneword.config.checks import check_placeholder
@@ -54,6 +55,9 @@ class Entry:
     family: str = ""
     """The family that it can be drawn with, in words."""
     kind: str = ""
+    setup: str = ""
+    """The way in which it was learned, and the preset; empty if its file does not say."""
+    preset: str = ""
     num_vectors: int = 0
     steps: int | None = None
     loss: float | None = None
@@ -64,7 +68,8 @@ class Entry:
     @property
     def text(self) -> str:
         """Everything about it that a search looks through."""
-        return " ".join((self.name, *self.tokens, self.base_model, self.family, self.kind)).lower()
+        told = self.base_model, self.family, self.kind, self.setup, self.preset
+        return " ".join((self.name, *self.tokens, *told)).lower()
 
 
 class Library:
@@ -260,6 +265,7 @@ class Library:
             base_model=str(told.get("base_model") or ""),
             family=family_of(dims),
             kind="style" if first.learnable_property == "style" else "object",
+            **how_learned(first),
             num_vectors=first.num_vectors,
             license=str(told.get("license") or ""),
         )
@@ -269,6 +275,13 @@ class Library:
             steps=steps if isinstance(steps, int) else None,
             loss=loss if isinstance(loss, float) else None,
         )
+
+
+def how_learned(concept: Concept) -> dict[str, str]:
+    """The setup and the preset that a word was learned with, as far as it says."""
+    settings = concept.provenance.get("config")
+    given = settings if isinstance(settings, dict) else {}
+    return {name: str(given.get(name) or "") for name in ("setup", "preset")}
 
 
 def _stamps(paths: Iterable[Path]) -> _Stamps:
@@ -283,4 +296,6 @@ def _stamps(paths: Iterable[Path]) -> _Stamps:
 
 def _entry(text: str) -> Entry:
     facts = json.loads(text)
+    if {*facts} != {own.name for own in fields(Entry)}:  # of another version
+        raise ValueError(f"other fields: {', '.join(facts)}")
     return Entry(**facts | {"tokens": tuple(facts["tokens"])})

@@ -98,6 +98,8 @@ class GenerateConfig:
     """Write a page (gallery.html) and sheets with all pictures that were drawn, unselected."""
     keep: int | None = None
     """Number of pictures to keep per prompt, out of num_images_per_prompt (16 in the paper); the others go to the folder "dropped"."""
+    score: bool = False
+    """Score every picture by CLIP: similarity to the training pictures, if they are known, and to the prompt (keep does so by itself)."""
     rank_by: Literal["image", "text", "mean"] | None = None
     """What keep ranks by: similarity to the training pictures, to the prompt, or the mean of both (default: mean if the training pictures are known, else text)."""
     diversity: float = 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ def axes_of(texts: Sequence[str]) -> tuple[Axis, ...]:
     for text in texts:
         name, equals, listed = text.partition("=")
         name = name.strip().replace("-", "_")
-        values = [value.strip() for value in listed.split(",") if value.strip()]
+        values = [value.strip() for value in _split(listed) if value.strip()]
         require(
             bool(equals and values),
             f"A grid axis must be NAME=VALUE,VALUE,..., such as guidance=2,5,8, got {text!r}.",
@@ -78,6 +80,26 @@ def axes_of(texts: Sequence[str]) -> tuple[Axis, ...]:
         )
         found.append(Axis(name, setting, numbers))
     return tuple(found)
+
+
+def axis_text(name: str, values: Sequence[object]) -> str:
+    """An axis as :func:`axes_of` reads it.
+
+    Args:
+        name: The axis, such as "checkpoint".
+        values: What it takes.
+    """
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return f"{name}={line.getvalue()}"
+
+
+def _split(listed: str) -> list[str]:
+    """The values of an axis; one with a comma is in double quotes."""
+    try:
+        return [value for row in csv.reader([listed], skipinitialspace=True) for value in row]
+    except csv.Error as error:
+        raise ConfigError(f"A grid axis must be NAME=VALUE,VALUE,..., got {error}.") from error
 
 
 def _number(text: str, name: str, setting: str) -> Any:

@@ -6,17 +6,22 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from oneword._typing import Pixels
-from oneword.errors import UserError
+from oneword.concepts.concept import Concept
+from oneword.concepts.named import flat, without_token
+from oneword.errors import ConfigError, UserError
 from oneword.evaluation.features import Judge
 from oneword.generation.generate import Drawing
+from oneword.images import read_folder
 from oneword.models.emphasis import plain
 from oneword.prompts import names, without_placeholder
+from oneword.runs.folder import pictures_of
 
 
 RankBy = Literal["image", "text", "mean"]
@@ -163,15 +168,79 @@ def best_of(
     return taken
 
 
-def apart(drawing: Drawing, choice: Choice) -> tuple[Drawing, Drawing | None]:
-    """The kept pictures, and the dropped ones if any, each with its similarities."""
-    facts = tuple(
+def references_of(
+    words: Mapping[Path, Sequence[Concept]], resolution: int, *, given: Sequence[Path] = ()
+) -> dict[str, Pixels]:
+    """Training pictures by word, as far as they are known.
+
+    Args:
+        words: The concepts of each file or run folder.
+        resolution: Side of the pictures, px.
+        given: A folder of pictures for each word; empty: those that the run folders name.
+
+    Raises:
+        ConfigError: ``given`` is not one folder per word.
+        ImageError: a folder's pictures cannot be used.
+    """
+    concepts = flat(words)
+    if given and len(given) != len(concepts):
+        raise ConfigError(
+            f"--train-data-dir must be one folder per loaded word, got {len(given)} for "
+            f"{len(concepts)} words."
+        )
+    folders: list[Path | None] = [*given]
+    for path, own in words.items() if not given else ():
+        folders += [pictures_of(without_token(path))] * len(own)
+    return {
+        concept.placeholder_token: read_folder(folder, resolution=resolution).pixels
+        for concept, folder in zip(concepts, folders, strict=True)
+        if folder is not None
+    }
+
+
+def scored(
+    drawing: Drawing, judge: Judge, *, references: Mapping[str, Pixels] | None = None
+) -> Drawing:
+    """The same pictures, each with its similarities as :func:`choose` finds them.
+
+    Args:
+        drawing: The pictures.
+        judge: The CLIP that scores.
+        references: Training pictures by placeholder; without them image similarity is empty.
+    """
+    return drawing.told(_similarities(choose(drawing, judge, keep=1, references=references)))
+
+
+def means_told(drawing: Drawing) -> list[str]:
+    """A line for each prompt of a drawing that was scored, with the means of its pictures."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for prompt, facts in zip(drawing.prompts, drawing.facts, strict=True):
+        found.setdefault(prompt, []).append(facts)
+    return [
+        f"{prompt}: image similarity {mean_of(own, 'image_similarity')}, text similarity "
+        f"{mean_of(own, 'text_similarity')}"
+        for prompt, own in found.items()
+    ]
+
+
+def mean_of(facts: Sequence[Mapping[str, str]], name: str) -> str:
+    """The mean of a similarity over the text entries of some pictures, as text."""
+    numbers = [float(own[name]) for own in facts if own.get(name)]
+    return f"{sum(numbers) / len(numbers):.3f}" if numbers else "unknown"
+
+
+def _similarities(choice: Choice) -> list[dict[str, str]]:
+    """Text entries of every picture."""
+    return [
         {
             "image_similarity": "" if math.isnan(image) else f"{image:.4f}",
             "text_similarity": f"{text:.4f}",
-            "ranked_by": choice.rank_by,
         }
         for image, text in zip(choice.image, choice.text, strict=True)
-    )
-    told = drawing.told(facts)
+    ]
+
+
+def apart(drawing: Drawing, choice: Choice) -> tuple[Drawing, Drawing | None]:
+    """The kept pictures, and the dropped ones if any, each with its similarities."""
+    told = drawing.told([own | {"ranked_by": choice.rank_by} for own in _similarities(choice)])
     return told.only(choice.kept), told.only(choice.dropped) if choice.dropped else None

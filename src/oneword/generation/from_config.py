@@ -25,6 +25,7 @@ from oneword.generation.generate import Drawing, OnPicture
 from oneword.generation.wildcards import as_text
 from oneword.images import MAX_BYTES, from_uint8, read_image
 from oneword.models.contract import Backbone
+from oneword.prompts import expanded, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,23 @@ def fitted(path: Path, width: int, height: int) -> Pixels:
     """A picture's middle, at the drawn size, as pixels."""
     picture = ImageOps.fit(read_image(path), (width, height), Image.Resampling.LANCZOS)
     return from_uint8(np.asarray(picture)[None])
+
+
+def prompts_of(chosen: GenerateConfig, concepts: Sequence[Concept]) -> tuple[str, ...]:
+    """The prompts of a config: lists inserted, and templates filled with the words.
+
+    A word that is in the negative prompt fills templates only if there is no other.
+
+    Args:
+        chosen: The settings.
+        concepts: The words, loaded.
+
+    Raises:
+        PromptError: a list or file is missing, or no word fits a list or template.
+    """
+    kinds = {c.placeholder_token: c.learnable_property for c in concepts}
+    away = named(chosen.sampling.negative_prompt, kinds)
+    return expanded(chosen.prompts, {w: k for w, k in kinds.items() if w not in away} or kinds)
 
 
 def draw(

@@ -507,8 +507,14 @@ class KeptState:
         """Nothing was done, so there is nothing to keep."""
 
 
-def pictures_of(folder: Path) -> Path | None:
-    """The training pictures that a run folder names, if they still exist."""
+def pictures_of(run: Path) -> Path | None:
+    """The training pictures that a run folder names, if they still exist.
+
+    Args:
+        run: The folder, or the file of a word that the run has written there.
+    """
+    is_word = run.name.startswith(Path(LEARNED).stem) and run.is_file()
+    folder = run.parent if is_word else run
     try:
         record = read_json(folder / "config.json", {"config": {"train_data_dir": str}})
         pictures = Path(record["config"]["train_data_dir"])

@@ -23,6 +23,7 @@ from oneword.models.memory.count import Work
 from oneword.models.speed.compiled import Compiled
 from oneword.prompts import as_template, descriptions, expanded, with_word
 from oneword.runs.folder import versions
+from oneword.runs.remarks import remarks
 from oneword.runs.trackers import check_trackers
 from oneword.training.batches import checked, every_sentence
 from oneword.training.by_library import check_optimizer
@@ -102,7 +103,7 @@ def see(config: TrainConfig, backbone: Backbone) -> Seen:
         config = dataclasses.replace(config, inversion=inversion)
     token = inversion.placeholder_token
     captions, notes = _captions(pictures, token, prefix=config.prefix_captions)
-    return Seen(config, pictures, captions, notes)
+    return Seen(config, pictures, captions, notes + remarks(pictures, backbone.resolution))
 
 
 def prepare(config: TrainConfig, backbone: Backbone | None = None) -> Prepared:

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from oneword.web import model
+from oneword.web.dropping import SCRIPT
 from oneword.web.page import AT_ONCE, REFUSALS, Page, Watch
 from oneword.web.tabs import choose, compare, draw, edit, library, teach
 
@@ -24,7 +25,8 @@ TABS = {
 
 
 # in the head, since gradio leaves out rules with a condition from what it calls css
-HEAD = """<style>
+HEAD = (
+    """<style>
 /* what is said is shown whole, however narrow the page is and whatever tab was open meanwhile */
 @supports (field-sizing: content) {
   textarea:disabled { field-sizing: content; height: auto !important; max-height: none !important; }
@@ -32,10 +34,24 @@ HEAD = """<style>
 .caption-label, .caption { white-space: normal !important; overflow-wrap: anywhere; }
 @media (max-width: 600px) {
   .grid-container { grid-template-columns: repeat(2, minmax(100px, 1fr)) !important; }
+  /* five heads side by side, none broken within a word */
+  #compare-scores th, #compare-scores th * {
+    font-size: 0.68rem !important;
+    overflow-wrap: normal !important;
+    word-break: keep-all !important;
+  }
+  #compare-scores th, #compare-scores .cell-wrap, #compare-scores .header-content {
+    padding: 2px !important;
+  }
 }
 .caption-label { max-width: 100% !important; }
 #draw-facts *, #library-facts * { overflow-wrap: anywhere; }
+/* a command is as high as it is long; gradio gives its box the height of other text */
+.command .cm-scroller { min-height: 0 !important; max-height: none !important; }
+.command .empty { min-height: 4rem !important; }
 </style>"""
+    + SCRIPT
+)
 
 
 def build(page: Page) -> gr.Blocks:

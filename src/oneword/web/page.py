@@ -210,8 +210,8 @@ def status(label: str, **more: Any) -> gr.Textbox:
 def command_box(elem_id: str) -> gr.Code:
     """Where the command that does the same is shown, as high as it is long."""
     return gr.Code(
-        label="The command for this", wrap_lines=True, lines=2, max_lines=30, interactive=False,
-        elem_id=elem_id,
+        label="The command for this", wrap_lines=True, lines=1, max_lines=30, interactive=False,
+        elem_id=elem_id, elem_classes="command",
     )  # fmt: skip
 
 

@@ -10,31 +10,30 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from oneword._typing import Pixels
-from oneword.concepts import formats
-from oneword.concepts.concept import Concept
+from oneword.concepts.library import how_learned
+from oneword.concepts.named import flat, read_words
 from oneword.config.checks import seeds_of
 from oneword.config.drawing import EditConfig, GenerateConfig
 from oneword.config.model import ModelConfig
 from oneword.config.runs import TrainConfig
 from oneword.config.scoring import ChooseConfig
 from oneword.errors import UserError, why
-from oneword.evaluation import choosing, steps
+from oneword.evaluation import choosing, grids, steps
 from oneword.evaluation.features import Judge, load_judge
+from oneword.evaluation.grids import Cell
 from oneword.generation import editing, from_config, generate as generation
-from oneword.images import read_folder
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone, needed_memory
 from oneword.models.memory.count import Work
 from oneword.runs import prepare
 from oneword.runs.events import Ended, Event, Stepped
-from oneword.runs.folder import pictures_of
 from oneword.runs.many import train_many
 from oneword.runs.train import rank_initializers
 from oneword.runs.words import read_saved
@@ -235,7 +234,7 @@ class _Worker:
 
         config = task.config
         if isinstance(config, GenerateConfig):
-            if config.keep is not None and self.judge is None:
+            if (config.keep is not None or config.score) and self.judge is None:
                 self.judge = load_judge(config.judge, self.backbone)
             return drawn(self.backbone, config, show, judge=self.judge)
         if isinstance(config, EditConfig):
@@ -287,20 +286,56 @@ def drawn(
 
     Args:
         backbone: The model.
-        config: What to draw.
+        config: What to draw; of a grid, words alone are an axis.
         on_picture: Told how far it is.
-        judge: The CLIP that ranks, where some are to be kept.
+        judge: The CLIP that ranks or scores, where that is asked for.
+
+    Returns:
+        The pictures; those of a grid have its "checkpoint" and how that was learned, too.
 
     Raises:
         UserError: a word, a prompt or the folder cannot be used.
     """
-    drawing = from_config.draw(config, backbone, _words(config.concepts), on_picture)
-    if config.keep is not None and judge is not None:
-        references = _references(config.concepts, backbone.resolution)
-        choice = choosing.choose(drawing, judge, keep=config.keep, references=references)
-        drawing, _ = choosing.apart(drawing, choice)
+    if config.axes:
+        return _columns(backbone, config, on_picture, judge)
+    words = read_words(config.concepts)
+    drawing = from_config.draw(config, backbone, flat(words), on_picture)
+    if judge is not None and (config.keep is not None or config.score):
+        references = choosing.references_of(words, backbone.resolution)
+        if config.keep is None:
+            drawing = choosing.scored(drawing, judge, references=references)
+        else:
+            choice = choosing.choose(drawing, judge, keep=config.keep, references=references)
+            drawing, _ = choosing.apart(drawing, choice)
     files = generation.save_drawing(drawing, config.output_dir)
     return [(file, drawing.metadata(i)) for i, file in enumerate(files[:-1])]
+
+
+def _columns(
+    backbone: Backbone,
+    config: GenerateConfig,
+    on_picture: Callable[[float, int], None],
+    judge: Judge | None,
+) -> Pictures:
+    """What each file of words draws for the same prompts and seeds."""
+    cells = grids.cells_of(config)
+    count = len(cells[0].prompts) * len(config.drawn_seeds)
+
+    @contextmanager
+    def counting(cell: Cell) -> Iterator[generation.OnPicture]:
+        yield lambda done, _: on_picture(cell.number * count + done, len(cells) * count)
+
+    made: Pictures = []
+    for cell, drawing, files in grids.draw(
+        config,
+        cells,
+        lambda _: backbone,
+        counting,
+        None if judge is None or not config.score else lambda _: judge,
+    ):
+        own = {"checkpoint": str(cell.values[0])} | how_learned(flat(cell.words)[-1])
+        made += [(file, drawing.metadata(i) | own) for i, file in enumerate(files)]
+    return made
 
 
 def edited(
@@ -311,7 +346,7 @@ def edited(
     Raises:
         UserError: the picture, a word, the prompt or the folder cannot be used.
     """
-    edits = from_config.edit(config, backbone, _words(config.concepts), on_picture)
+    edits = from_config.edit(config, backbone, flat(read_words(config.concepts)), on_picture)
     files = editing.save_edits(edits, config.output_dir)
     return [(file, edits.drawing.metadata(i)) for i, file in enumerate(files[:-1])]
 
@@ -348,18 +383,3 @@ def compared(
             generation.save_pictures(drawing, config.run / "steps", mark=f"step {step}")
         )
     ]
-
-
-def _words(paths: Sequence[Path]) -> list[Concept]:
-    return [concept for path in paths for concept in formats.load_all(path)]
-
-
-def _references(paths: Sequence[Path], resolution: int) -> dict[str, Pixels]:
-    """Training pictures by word, as far as run folders name them."""
-    folders = {path: pictures_of(path) for path in paths}
-    return {
-        concept.placeholder_token: read_folder(folder, resolution=resolution).pixels
-        for path, folder in folders.items()
-        if folder is not None
-        for concept in formats.load_all(path)
-    }

@@ -34,7 +34,7 @@ def cut_out(tmp_path):
 
 def seen(folder, how=HOW, family="microworld"):
     found = read_folder(folder, resolution=SIDE)
-    return thumbnails(found, folder, how, family), remarks(found, folder, how, family, SIDE)
+    return thumbnails(found, folder, how, family), remarks(found, how, family, SIDE)
 
 
 def pixels_of(image):
@@ -86,7 +86,7 @@ def test_what_speaks_against_pictures_is_said(cut_out):
     (cut_out / "notes.doc").write_text("")
     _, said = seen(cut_out, family="")  # the model is not loaded yet
     assert "Small, so they will be blurred: a.png, b.png." in said
-    assert "The same picture twice: a.png, b.png." in said
+    assert "Nearly the same picture: a.png, b.png; keep one of them." in said
     assert any("notes.doc" in line for line in said)
 
 

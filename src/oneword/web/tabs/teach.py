@@ -22,6 +22,7 @@ from oneword.errors import UserError
 from oneword.images import read_folder, read_image, save_png
 from oneword.runs.folder import RunFolder
 from oneword.runs.requests import FILES, What
+from oneword.web import dropping
 from oneword.web.desk import Standing, WorkerError
 from oneword.web.foreseen import Foreseen
 from oneword.web.page import (
@@ -53,13 +54,13 @@ def build(page: Page) -> Watch:
     with gr.Row():
         with gr.Column(min_width=320):
             files = gr.File(
-                label="Pictures: three to five of one thing, or a zip of them",
+                label="Pictures: three to five of one thing, or a folder or a zip of them",
                 file_count="multiple",
                 file_types=[*_AS_PICTURES, ".zip"],
-                elem_id="teach-files",
+                elem_id=dropping.FIELD,
             )
             folder = gr.UploadButton(
-                "Or a whole folder", file_count="directory", size="sm", elem_id="teach-folder"
+                "Or a whole folder", file_count="directory", size="sm", elem_id=dropping.BUTTON
             )
             seen = gr.Gallery(
                 fit_columns=False,
@@ -224,7 +225,7 @@ def build(page: Page) -> Watch:
         folder, (family, resolution) = page.workspace.draft(number), _model(page)
         found = read_folder(folder, resolution=resolution)
         how = InversionConfig(placeholder_token="*", setup=setup, preset=preset)
-        said = remarks(found, folder, how, family, resolution)
+        said = remarks(found, how, family, resolution)
         line = " ".join([text, f"{len(found.names)} pictures.", *said]).strip()
         images = list(zip(thumbnails(found, folder, how, family), found.names, strict=True))
         rows = [[n, c or ""] for n, c in zip(found.names, found.captions, strict=True)]
@@ -332,7 +333,7 @@ def build(page: Page) -> Watch:
         plan = future.result(timeout=600)
         own = plan["config"]["inversion"]
         rate = next(iter(plan["learning_rate"].values()))["absolute"]
-        notes = "".join(f" {note.capitalize()}." for note in plan["notes"])
+        notes = "".join(f" {note[:1].upper()}{note[1:].rstrip('.')}." for note in plan["notes"])
         steps = (
             f" at most {own['max_train_steps']} steps of {own['train_batch_size']} samples at the "
             f"rate {rate:.3g},"
