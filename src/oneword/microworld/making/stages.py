@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPModel
 
 from oneword.microworld import weights
@@ -39,11 +39,13 @@ def pixels_of(pictures: np.ndarray, device: torch.device) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _draw(shop: Workshop, seeds: list[int]) -> tuple[np.ndarray, list[inventory.Scene]]:
+def draw(shop: Workshop, seeds: list[int]) -> tuple[np.ndarray, list[inventory.Scene]]:
+    """Draw the scenes of seeds: uint8 (seeds, size, size, 3), and the scenes."""
     return drawing.render_batch(seeds, size=shop.recipe.sizes.size_px)
 
 
-def _seeds(rng: np.random.Generator, num: int) -> list[int]:
+def seeds_of(rng: np.random.Generator, num: int) -> list[int]:
+    """Seeds of so many scenes."""
     return rng.integers(0, 2**40, num).tolist()
 
 
@@ -62,7 +64,7 @@ def train_vae(shop: Workshop) -> bool:
     run = Run(shop, "vae", stage, {"vae": vae})
     for rng in run.steps():
         crops = run.step < 0.8 * stage.num_steps
-        pictures, _ = _draw(shop, _seeds(rng, stage.batch_size // 2 // shop.num_processes))
+        pictures, _ = draw(shop, seeds_of(rng, stage.batch_size // 2 // shop.num_processes))
         pixels = pixels_of(pictures, shop.device)
         if crops:
             half = sizes.size_px // 2
@@ -104,7 +106,7 @@ def _normalise_latents(shop: Workshop, vae: AutoencoderKL) -> None:
     One scaling factor leaves channels three times apart; after this every channel has mean 0 and
     deviation 1, and the stock pipeline needs no change.
     """
-    pictures, _ = _draw(shop, _seeds(shop.rng("check", 0), 512))
+    pictures, _ = draw(shop, seeds_of(shop.rng("check", 0), 512))
     latents = torch.cat(
         [vae.encode(pixels_of(p, shop.device)).latent_dist.mean for p in np.split(pictures, 16)]
     )
@@ -125,7 +127,7 @@ def vae_psnr(folder: Path, recipe: Recipe) -> dict[str, float]:
     """Peak signal-to-noise ratio of unseen drawings through the VAE, dB, by style."""
     vae = weights.load_vae(folder)
     rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 51)))
-    seeds = _seeds(rng, recipe.num_check_pictures)
+    seeds = seeds_of(rng, recipe.num_check_pictures)
     pictures, drawn = drawing.render_batch(seeds, size=recipe.sizes.size_px)
     errors: list[float] = []
     for pixels in pixels_of(pictures, torch.device("cpu")).split(16):
@@ -139,87 +141,6 @@ def vae_psnr(folder: Path, recipe: Recipe) -> dict[str, float]:
     return means | {"all": sum(every) / len(every)}
 
 
-# --- CLIP pairs
-
-
-_CLIP_HEADS = ("noun", "second_noun", "colour", "pattern", "scene", "style", "count", "relation")
-
-
-def _alike(rng: np.random.Generator, num: int) -> list[int]:
-    """Seeds of a batch in groups that share scene, style and colour, so that shape must be learnt.
-
-    Random batches can be told apart by colour, scene and style: a CLIP trained on them was blind to
-    nouns.
-    """
-    seeds = _seeds(rng, 6 * num)
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for seed in seeds:
-        scene = scenes.sample_scene(seed)
-        first = scene.things[0]
-        groups.setdefault((scene.place, scene.style, first.colours[0]), []).append(seed)
-    order = sorted(groups, key=lambda key: (-min(len(groups[key]), 8), rng.random()))
-    picked = [seed for key in order for seed in groups[key][:8]]
-    return picked[:num]
-
-
-def train_clip(shop: Workshop, name: str) -> bool:
-    """A CLIP pair: contrastive loss on hard groups, and attribute heads that are thrown away."""
-    recipe = shop.recipe
-    seed_weights(recipe, name)
-    tokens = models.tokenizer()
-    pair = models.clip(tokens, recipe.sizes, judge=name == "judge").to(shop.device)
-    heads = nn.ModuleDict(
-        {n: nn.Linear(recipe.sizes.text_dim, len(oracle.HEADS[n])) for n in _CLIP_HEADS}
-    ).to(shop.device)
-    stage = getattr(recipe, name)
-    run = Run(shop, name, stage, {"clip": pair, "heads": heads})
-    for rng in run.steps():
-        num = stage.batch_size // shop.num_processes
-        hard = run.step % 4 != 0
-        pictures, drawn = _draw(shop, _alike(rng, num) if hard else _seeds(rng, num))
-        texts = [captions.caption(scene, rng) for scene in drawn]
-        batch = tokens(texts, padding=True, truncation=True, return_tensors="pt").to(shop.device)
-        with shop.amp:
-            seen = pair.vision_model(pixel_values=pixels_of(pictures, shop.device)).pooler_output
-            read = pair.text_model(**batch).pooler_output
-            image = F.normalize(pair.visual_projection(seen).float(), dim=-1)
-            text = F.normalize(pair.text_projection(read).float(), dim=-1)
-            logits = pair.logit_scale.exp().clamp(max=100.0) * image @ text.T
-            same = torch.tensor([[a == b for b in texts] for a in texts], device=shop.device)
-            aim = same.float() / same.sum(dim=1, keepdim=True)
-            loss = (F.cross_entropy(logits, aim) + F.cross_entropy(logits.T, aim)) / 2
-            read = {n: head(image * 8) for n, head in heads.items()}
-            loss = loss + 0.3 * oracle.attribute_loss(read, [oracle.truth(s) for s in drawn])
-        run.update(loss)
-    if shop.rank == 0:
-        weights.save_part(shop.folder, name, pair)
-    return run.done
-
-
-@torch.no_grad()
-def pair_retrieval(folder: Path, recipe: Recipe) -> float:
-    """Share of unseen drawings whose own caption is the nearest of all their captions.
-
-    Args:
-        folder: A CLIP pair's, of the recipe's world.
-        recipe: Whose ``num_check_pictures`` are drawn.
-    """
-    pair, tokens = CLIPModel.from_pretrained(folder).float().eval(), weights.pair_tokenizer(folder)
-    rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 53)))
-    pictures, drawn = drawing.render_batch(
-        _seeds(rng, recipe.num_check_pictures), size=recipe.sizes.size_px
-    )
-    texts = [captions.caption(scene, rng) for scene in drawn]
-    images = []
-    for pixels in pixels_of(pictures, torch.device("cpu")).split(64):
-        seen = pair.vision_model(pixel_values=pixels).pooler_output
-        images.append(F.normalize(pair.visual_projection(seen), dim=-1))
-    batch = tokens(texts, padding=True, truncation=True, return_tensors="pt")
-    read = F.normalize(pair.text_projection(pair.text_model(**batch).pooler_output), dim=-1)
-    nearest = (torch.cat(images) @ read.T).argmax(dim=1).tolist()
-    return sum(texts[n] == text for n, text in zip(nearest, texts, strict=True)) / len(texts)
-
-
 # --- oracle
 
 
@@ -227,7 +148,7 @@ def oracle_batch(
     rng: np.random.Generator, num: int, size_px: int
 ) -> tuple[np.ndarray, list[dict[str, str]]]:
     """Drawn pictures with their truth: the world, and for a third the held-out concepts."""
-    pictures, truths = drawing.render_batch(_seeds(rng, num - num // 3), size=size_px)
+    pictures, truths = drawing.render_batch(seeds_of(rng, num - num // 3), size=size_px)
     told = [oracle.truth(scene) for scene in truths]
     shown = []
     for _ in range(num // 3):
@@ -344,7 +265,7 @@ def make_latents(shop: Workshop) -> bool:
         moments = []
         for start in range(shard * shard_size, (shard + 1) * shard_size, 64):
             seeds = [_picture_seed(shop.recipe, i) for i in range(start, start + 64)]
-            pictures, _ = _draw(shop, seeds)
+            pictures, _ = draw(shop, seeds)
             with torch.inference_mode(), shop.amp:
                 posterior = vae.encode(pixels_of(pictures, shop.device)).latent_dist
             moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half().cpu())

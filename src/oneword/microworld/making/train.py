@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import weights
-from oneword.microworld.making import oracle_pictures, processes, stages as making
+from oneword.microworld.making import oracle_pictures, pairs, processes, stages as making
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
 from oneword.microworld.world.sets import FIRST_WORLD
@@ -31,12 +31,12 @@ from oneword.microworld.world.sets import FIRST_WORLD
 
 _TRAIN: dict[str, Callable[[Workshop], bool]] = {
     "vae": making.train_vae,
-    "clip": lambda shop: making.train_clip(shop, "clip"),
-    "judge": lambda shop: making.train_clip(shop, "judge"),
+    "clip": lambda shop: pairs.train_clip(shop, "clip"),
+    "judge": lambda shop: pairs.train_clip(shop, "judge"),
     "oracle": lambda shop: _reading(shop.recipe).train_oracle(shop),
     "latents": making.make_latents,
     "denoiser": making.train_denoiser,
-    "guide": lambda shop: making.train_clip(shop, "guide"),
+    "guide": lambda shop: pairs.train_clip(shop, "guide"),
 }
 
 
@@ -211,7 +211,7 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
         "vae_psnr_db": making.vae_psnr(folder, recipe),
         "oracle_accuracy": _reading(recipe).oracle_accuracy(folder, recipe),
         "retrieval": {
-            name: making.pair_retrieval(folder / name, recipe) for name in ("judge", "guide")
+            name: pairs.pair_retrieval(folder / name, recipe) for name in ("judge", "guide")
         },
         "scores": {},
     }
@@ -224,8 +224,8 @@ def _of_guide(
     """The landed model's card with what a guide that is added to it changes."""
     before = weights.card_of(weights.checked(target))
     retrieval = {
-        "judge": making.pair_retrieval(target / "judge", recipe),
-        "guide": making.pair_retrieval(folder / "guide", recipe),
+        "judge": pairs.pair_retrieval(target / "judge", recipe),
+        "guide": pairs.pair_retrieval(folder / "guide", recipe),
     }
     made = {
         "from": f"oneword microworld train --model {recipe.model} --stages guide",
