@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +55,9 @@ def test_hard_groups_share_all_but_the_thing():
     first = scenes[:8]
     assert len({lessons.setting(scene) for scene in first}) == 1
     assert len({lessons.truth(scene)["noun"] for scene in first}) > 5
+    wide = [scene for scene in scenes if isinstance(scene, wide_scenes.WideScene)]
+    looks = Counter((s.place, s.style, s.things[0].look, s.things[0].colour) for s in wide)
+    assert looks.most_common(1)[0][1] == 8
     loose = [lessons.sample(seed) for seed in range(64)]
     assert len({*map(lessons.setting, loose)}) > 2 * len({*map(lessons.setting, scenes)})
 
