@@ -16,10 +16,15 @@ from typing import Any, Literal
 import torch
 
 from oneword._files import write_json_atomic
+from oneword.config.inversion import InversionConfig
+from oneword.config.model import is_embedded
+from oneword.images import from_uint8
 from oneword.microworld import weights
 from oneword.microworld.making import models
 from oneword.microworld.making.sizes import SIZES
+from oneword.microworld.world.learnable import Learnable
 from oneword.runs.folder import versions
+from oneword.training.job import Job
 
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +46,12 @@ def commit() -> str | None:
 
 
 def weights_of(*names: str | None) -> dict[str, str]:
-    """The landed versions of those of the names that are embedded models."""
-    return {name: weights.version(name) for name in names if name in SIZES}
+    """The landed versions of those of the names that are embedded models, or folders of some."""
+    return {
+        name if name in SIZES else Path(name).name: weights.version(name)
+        for name in names
+        if name is not None and is_embedded(name)
+    }
 
 
 def record(path: Path | None, *, model: str | None, **numbers: Any) -> None:
@@ -81,6 +90,28 @@ def recorded(path: Path | None, *, model: str | None) -> dict[str, Any]:
             f"here are {landed}; name another file, or remove this one."
         )
     return found
+
+
+def learning(
+    concept: Learnable, config: InversionConfig, *, name: str, cut_out: int, size: int
+) -> Job:
+    """The job that learns a held-out thing or style from its drawings.
+
+    Args:
+        concept: What is learned.
+        config: Settings, whose seed decides the drawings, too.
+        name: Of the job.
+        cut_out: From so many plain drawings, cut out, on white; 0: from five in places.
+        size: Side of a drawing, px.
+    """
+    if not cut_out:
+        drawn = from_uint8(concept.pictures(seed=config.seed, size=size))
+        return Job(name=name, pictures=drawn, config=config)
+    drawn = from_uint8(concept.plain(cut_out, config.seed, size))
+    masks = concept.plain_masks(cut_out, config.seed, size)
+    solid = torch.stack([torch.from_numpy(mask).float()[None] for mask in masks])
+    white = torch.where(solid > 0, drawn, 1.0)
+    return Job(name=name, pictures=white, masks=solid, opacity=solid, config=config)
 
 
 def pipeline_folder(name: Architecture, models_dir: Path) -> Path:

@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 import tyro
-from _common import record, recorded
+from _common import learning, record, recorded
 
 from oneword._files import write_atomic
 from oneword.concepts.concept import Concept
@@ -128,7 +128,7 @@ def main() -> None:
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []  # of other seeds and concepts: they stay in the file
-    for run in _with_nan(recorded(arguments.json, model="microworld").get("runs", [])):
+    for run in _with_nan(recorded(arguments.json, model=arguments.model).get("runs", [])):
         if run.get("world", FIRST_WORLD) != version:
             raise SystemExit(
                 f"{arguments.json} holds rows of another world than the model's, {version}; "
@@ -153,7 +153,7 @@ def main() -> None:
                     f"{run['reached']:.2f}, {run['steps']} steps; {left / 60:.0f} min left",
                     file=sys.stderr,
                 )
-            record(arguments.json, model="microworld", runs=others + runs)
+            record(arguments.json, model=arguments.model, runs=others + runs)
     text = _table(arguments, runs)
     print(text)
     if arguments.markdown is not None:
@@ -194,15 +194,10 @@ def _job(bench: _Bench, concept: Learnable, seed: int) -> Job:
         learnable_property="style" if concept.is_style else "object",
         seed=seed,
     )
-    count, size = bench.arguments.cut_out, bench.backbone.resolution
-    if not count:
-        drawn = concept.pictures(seed=seed, size=size)
-        return Job(name=concept.name, pictures=from_uint8(drawn), config=config)
-    drawn = from_uint8(concept.plain(count, seed, size))
-    masks = concept.plain_masks(count, seed, size)
-    solid = torch.stack([torch.from_numpy(mask).float()[None] for mask in masks])
-    white = torch.where(solid > 0, drawn, 1.0)
-    return Job(name=concept.name, pictures=white, masks=solid, opacity=solid, config=config)
+    return learning(
+        concept, config, name=concept.name, cut_out=bench.arguments.cut_out,
+        size=bench.backbone.resolution,
+    )  # fmt: skip
 
 
 def _scored(

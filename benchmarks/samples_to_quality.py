@@ -3,6 +3,11 @@ r"""How good a word is after so many samples, by the settings of training, on mi
     python benchmarks/samples_to_quality.py --json samples.json --plot samples.png
     python benchmarks/samples_to_quality.py --half test --variants default full-length \
         full-length-low full-length-high --json stopping.json
+    python benchmarks/samples_to_quality.py --model FOLDER --cut-out 1 --json backgrounds.json \
+        --variants default backgrounds-plain backgrounds-world backgrounds-none
+
+The last compares what pictures with transparency are set on, and ``--model`` takes the folder of a
+model of the second world, whose own held-out things are learned.
 
 Every variant learns the same concepts from the same pictures and is drawn from at the same marks,
 at equal samples; those of full length go on to 20,000. Scores are the share of the way from the
@@ -13,7 +18,9 @@ pictures. The rows of the best step so far are drawn (``--keep best``), or the l
 average where a variant keeps those. Where the variance criterion would have stopped stands beside:
 its score there, its mean samples, and the score of that fixed length for all, between the marks.
 Edits are the shares of pictures of edit prompts in which the oracle sees the scene and the style
-that were asked for, where the criterion would have stopped, or at the end of a full length.
+that were asked for, where the criterion would have stopped, or at the end of a full length. A thing
+that has no noun of its own to begin with counts from the one that the judge finds nearest to its
+pictures.
 
 What the file of ``--json`` holds already is not learned again.
 """
@@ -42,7 +49,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from _common import record, recorded
+from _common import learning, record, recorded
 from torch import Tensor
 
 from oneword.concepts.concept import Concept
@@ -54,9 +61,11 @@ from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
-from oneword.microworld.world import concepts, held_out
+from oneword.microworld.making.wide_oracle import WideOracle
+from oneword.microworld.world import held_out, learnable
 from oneword.microworld.world.captions import PLACES
-from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.microworld.world.learnable import Learnable
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
@@ -97,6 +106,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "train_batch_size": 4,
         "evaluation_steps": 20,
     },
+    # vectors, and the rates that go with them
+    "two-vectors": {"num_vectors": 2},
+    "three-vectors": {"num_vectors": 3},
+    "three-vectors-low-rate": {"num_vectors": 3, "learning_rate_ratio": 1 / 3},
+    # what pictures with transparency are set on; the default is "auto"
+    "backgrounds-plain": {"backgrounds": "plain"},
+    "backgrounds-world": {"backgrounds": "world"},
+    "backgrounds-none": {"backgrounds": "none"},
     # optimisers and courses of the rate
     "prodigy": {"optimizer": "prodigy"},
     "lion": {"optimizer": "lion"},
@@ -145,7 +162,9 @@ class Arguments:
     """Held-out concepts in place of the half's; styles have no plain pictures and are left out."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of training, each with other pictures of the concept."""
-    variants: tuple[str, ...] = tuple(v for v in VARIANTS if not v.startswith("full-length"))
+    variants: tuple[str, ...] = tuple(
+        v for v in VARIANTS if not v.startswith(("full-length", "backgrounds"))
+    )
     """Which settings, the first being what others are compared with."""
     marks: tuple[int, ...] = (200, 400, 800, 1200)
     """Samples at which a word is drawn; the last ends the training, but that of full length."""
@@ -157,8 +176,11 @@ class Arguments:
     """Words that a process trains at once."""
     num_processes: int = 2
     """Processes of one thread each."""
-    model: Literal["microworld", "microworld-nano"] = "microworld"
-    """Which embedded model learns and draws; the oracle of the nano one is all but blind."""
+    cut_out: int = 0
+    """Learn from so many plain drawings, cut out; 0: from five pictures in places."""
+    model: str = "microworld"
+    """Which embedded model learns and draws, or the folder of one; the nano one's oracle is all
+    but blind."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Compute type of the model in training; all drawings are made in fp32."""
     thresholds: tuple[float, ...] = ()
@@ -172,7 +194,7 @@ class Arguments:
 
 
 @cache
-def _bench(model: str) -> tuple[Backbone, Judge, Oracle]:
+def _bench(model: str) -> tuple[Backbone, Judge, Oracle | WideOracle]:
     torch.set_num_threads(1)
     backbone = load_backbone(ModelConfig(model=model, dtype="fp32"))
     return backbone, load_judge(None, backbone), weights.load_oracle(model)
@@ -188,11 +210,14 @@ def _learner(model: str, dtype: Literal["fp32", "bf16"]) -> Backbone:
 def main() -> None:
     """Learn, score, print."""
     arguments = tyro.cli(Arguments)
-    chosen = arguments.names or tuple(
-        c.name for c in held_out.HELD_OUT if c.thing and concepts.half(c) == arguments.half
-    )
+    things = [
+        c for c in learnable.learnable(weights.world(arguments.model)).values() if not c.is_style
+    ]
+    chosen = arguments.names or tuple(c.name for c in things if c.half == arguments.half)
     _must_be_known("--variants", arguments.variants, VARIANTS)
-    _must_be_known("--names", chosen, [c.name for c in held_out.HELD_OUT if c.thing])
+    _must_be_known("--names", chosen, [c.name for c in things])
+    if not arguments.cut_out and any(v.startswith("backgrounds") for v in arguments.variants):
+        sys.exit("Backgrounds are of pictures with transparency; pass --cut-out 1 or more.")
     pairs = [(seed, name) for seed in arguments.seeds for name in chosen]
     runs = _known(arguments)
     done = {(run["seed"], run["concept"], run["variant"]) for run in runs}
@@ -237,7 +262,12 @@ def _settings(arguments: Arguments) -> dict[str, Any]:
     names = ("num_images", "num_edit_images")
     found = {"marks": list(arguments.marks)} | {n: getattr(arguments, n) for n in names}
     # earlier files do not tell
-    return found if arguments.model == "microworld" else found | {"model": arguments.model}
+    if arguments.model != "microworld":
+        found["model"] = arguments.model
+    if arguments.cut_out:
+        found["cut_out"] = arguments.cut_out
+    version = weights.world(arguments.model)
+    return found if version == FIRST_WORLD else found | {"world": version}
 
 
 def _known(arguments: Arguments) -> list[dict[str, Any]]:
@@ -262,7 +292,7 @@ def _learn_and_score(
     bench, backbone = _bench(arguments.model), _learner(arguments.model, arguments.dtype)
     jobs = []
     for seed, name, variant in part:
-        concept = concepts.get(name)
+        concept = _concept(arguments, name)
         settings = {"evaluation_steps": 10} | VARIANTS[variant]
         config = InversionConfig(initializer_token=concept.noun, seed=seed, **settings).resolved(
             backbone.family
@@ -271,19 +301,15 @@ def _learn_and_score(
             assert config.train_batch_size is not None
             steps = arguments.marks[-1] // config.train_batch_size
             config = dataclasses.replace(config, max_train_steps=steps)
-        drawn = concept_pictures(concept, seed=seed, size=backbone.resolution)
-        captions = None
+        job = learning(
+            concept, config, name=f"{variant}/{seed}/{name}", cut_out=arguments.cut_out,
+            size=backbone.resolution,
+        )  # fmt: skip
         if variant in CAPTIONED:
-            places = [scene.place for scene in concepts.concept_scenes(concept, len(drawn), seed)]
+            places = concept.places(len(job.pictures), seed, plain=arguments.cut_out > 0)
             captions = tuple(f"a photo of a S*, {PLACES[place][0]}" for place in places)
-        jobs.append(
-            Job(
-                name=f"{variant}/{seed}/{name}",
-                pictures=from_uint8(drawn),
-                config=config,
-                captions=captions,
-            )
-        )
+            job = dataclasses.replace(job, captions=captions)
+        jobs.append(job)
     watches = {job.name: _Watch(_marks(arguments, job.name), job.config) for job in jobs}
     results = invert_many(
         backbone,
@@ -296,7 +322,7 @@ def _learn_and_score(
     for (seed, name, variant), job, result in zip(part, jobs, results, strict=True):
         watch = watches[job.name]
         watch.end(result.steps)
-        scored = _scored(arguments, bench, name, seed, watch, result.losses)
+        scored = _scored(arguments, bench, job, name, seed, watch, result.losses)
         runs.append(
             {"concept": name, "seed": seed, "variant": variant, "status": result.status}
             | {"dtype": arguments.dtype}
@@ -304,6 +330,10 @@ def _learn_and_score(
             | {"losses": result.losses}
         )
     return runs
+
+
+def _concept(arguments: Arguments, name: str) -> Learnable:
+    return learnable.find(name, weights.world(arguments.model), things_alone=True)
 
 
 def _marks(arguments: Arguments, name: str) -> tuple[int, ...]:
@@ -314,15 +344,16 @@ def _marks(arguments: Arguments, name: str) -> tuple[int, ...]:
 
 def _scored(
     arguments: Arguments,
-    bench: tuple[Backbone, Judge, Oracle],
+    bench: tuple[Backbone, Judge, Oracle | WideOracle],
+    job: Job,
     name: str,
     seed: int,
     watch: _Watch,
     losses: Sequence[tuple[int, float]],
 ) -> dict[str, Any]:
     backbone, judge, oracle = bench
-    concept = concepts.get(name)
-    plain = judge.images(from_uint8(concept_plain(concept, size=backbone.resolution)))
+    concept = _concept(arguments, name)
+    plain = judge.images(from_uint8(concept.plain(size=backbone.resolution)))
     seeds = range(1000 * seed, 1000 * seed + arguments.num_images)
 
     def similarity(pictures: Tensor) -> float:
@@ -332,7 +363,9 @@ def _scored(
         word = Concept(placeholder_token="S*", rows=watch.rows[samples], provenance={})
         return harness.word(backbone, "S*", [word])
 
-    noun = harness.word(backbone, concept.noun)
+    known = concept.noun or harness.best_noun(backbone, judge, job.pictures)
+    assert known is not None  # every embedded model has nouns
+    noun = harness.word(backbone, known)
     start, goal = similarity(noun(PLAIN_PROMPT, seeds)), metrics.self_similarity(plain)
     protocol = harness.protocol_for(backbone.family, seeds=seeds[: arguments.num_edit_images])
     texts = judge.texts([harness.bare(template) for template in protocol.edits])
@@ -342,7 +375,7 @@ def _scored(
         method = drawing(samples)
         drawn = method(PLAIN_PROMPT, seeds)
         reached[samples] = metrics.share_of_way(similarity(drawn), start, goal)
-        (seen[samples],) = world.concept_seen({"": oracle.read(drawn)}, concept).values()
+        (seen[samples],) = world.seen_as({"": oracle.read(drawn)}, *concept.read_as).values()
         lowest[samples] = min(own for step, own in losses if step * watch.per_step <= samples)
         if not arguments.num_edit_images or (watch.is_full_length and samples != end):
             continue
@@ -489,7 +522,8 @@ def _notes(arguments: Arguments, runs: list[dict[str, Any]]) -> str:
     types = Counter(run.get("dtype", "fp32") for run in runs)
     failed = sorted({f"{r['variant']} ({r['status']})" for r in runs if r["status"] != "finished"})
     return (
-        f"{len(concepts_of)} concepts ({arguments.half} half), seeds "
+        f"{len(concepts_of)} concepts ({arguments.half} half), learned from "
+        f"{f'{arguments.cut_out} cut out' if arguments.cut_out else '5 pictures'}, seeds "
         f"{', '.join(map(str, arguments.seeds))}, {arguments.num_images} pictures per plain score, "
         f"{arguments.num_edit_images} of each edit prompt. In brackets the paired difference to "
         f"{arguments.variants[0]}; ± is the half-width of the 95 % interval over concepts. Runs: "

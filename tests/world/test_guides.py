@@ -14,7 +14,7 @@ from oneword.config.model import EMBEDDED
 from oneword.generation.guide import Guide, GuideError
 from oneword.images import from_uint8, read_image
 from oneword.microworld import weights
-from oneword.microworld.making import stages
+from oneword.microworld.making import pairs
 from oneword.microworld.making.recipe import recipe_for
 from oneword.models.clip_pairs import is_same
 
@@ -50,7 +50,7 @@ def test_the_guide_finds_captions_about_as_well_as_the_judge(name):
 def test_the_cards_figures_are_found_again(name):
     recipe = recipe_for(name)
     for pair, value in weights.card(name)["retrieval"].items():
-        found = stages.pair_retrieval(weights.WEIGHTS / name / pair, recipe)
+        found = pairs.pair_retrieval(weights.WEIGHTS / name / pair, recipe)
         assert found == pytest.approx(value, abs=0.005)
 
 

@@ -419,7 +419,7 @@ class MicroworldTrainArguments(_Seeded):
     oracle_samples: int | None = None
     """Number of pictures to train the oracle on, starting from its published weights (default: none, use it as it is)."""
     world: Literal[1, 2] | None = None
-    """Version of the world that the oracle learns to read (default: the published model's)."""
+    """Version of the world that oracle, judge and guide learn to read (default: the published model's)."""
     land: Path | None = None
     """Folder to put the finished model into."""
 
@@ -448,6 +448,8 @@ class MicroworldEvaluateArguments(_Seeded):
     """Folder for the contact sheets of generated and drawn pictures."""
     save_to_card: bool = False
     """Write the scores to the embedded model's card."""
+    earlier: tuple[str, ...] = ()
+    """Folders of the same model after fewer training samples, whose cards have scores already. They are shown as a learning curve and written to the card."""
 
 
 @dataclass(frozen=True, kw_only=True)

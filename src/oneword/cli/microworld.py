@@ -59,6 +59,7 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
         )
     if arguments.output_dir is not None:
         check_writable(arguments.output_dir)
+    curve = _curve(arguments)
     backbone = load_backbone(ModelConfig(model=str(arguments.model)))
     with screen.counting("drawing") as show:
         scores = evaluate_world(
@@ -75,10 +76,20 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
         )
     _show(scores)
     found = scores.plain()
+    if curve:
+        _show_curve(
+            [
+                *curve,
+                {
+                    "samples": weights.card(str(arguments.model)).get("denoiser_samples", 0),
+                    "scores": found,
+                },
+            ]
+        )
     options.write_json(arguments.json, found)
     if arguments.save_to_card:
         how = {"num_prompts": arguments.num_prompts, "seed": arguments.seed}
-        weights.add_scores(found | how, str(arguments.model))
+        weights.add_scores(found | how, str(arguments.model), curve)
     if arguments.output_dir is not None:
         for name in ("generated", "drawn"):
             sheet = contact_sheet(getattr(scores, name)[:64], columns=8)
@@ -87,6 +98,36 @@ def _evaluate(arguments: MicroworldEvaluateArguments) -> int:
         write_atomic(arguments.output_dir / "prompts.txt", prompts.encode())
         options.say(f"Contact sheets in {arguments.output_dir}.")
     return 0
+
+
+def _curve(arguments: MicroworldEvaluateArguments) -> list[dict[str, Any]]:
+    """Scores of the model after fewer samples, from the cards of its earlier folders."""
+    own = weights.world(str(arguments.model))
+    for name in arguments.earlier:
+        if weights.card(name) and weights.world(name) != own:
+            raise ConfigError(
+                f"earlier must name models of the same world, {own}, got {name} of world "
+                f"{weights.world(name)}."
+            )
+    return sorted(map(weights.scored_at, arguments.earlier), key=lambda row: row["samples"])
+
+
+def _show_curve(curve: Sequence[dict[str, Any]]) -> None:
+    table = Table(title="The same after fewer samples, with 95 % intervals")
+    table.add_column("samples")
+    for point in curve:
+        table.add_column(f"{point['samples']:,}", justify="right")
+    for name, row in curve[-1]["scores"].items():
+        if "interval" in row:
+            table.add_row(name, *(_share(point["scores"].get(name)) for point in curve))
+    Console().print(table)
+
+
+def _share(row: dict[str, Any] | None) -> str:
+    if row is None or "interval" not in row:
+        return ""
+    low, high = row["interval"]
+    return f"{row['value']:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _show(scores: WorldScores) -> None:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,9 +200,29 @@ def prediction_type(name: str = "microworld") -> str:
     return read_json(path, {"prediction_type": str})["prediction_type"]
 
 
-def add_scores(scores: dict[str, Any], name: str = "microworld") -> None:
-    """Add scores to an embedded model's card."""
-    write_json_atomic(folder_of(name) / CARD, card(name) | {"scores": scores})
+def add_scores(
+    scores: dict[str, Any], name: str = "microworld", curve: Sequence[dict[str, Any]] = ()
+) -> None:
+    """Add scores to an embedded model's card, and those after fewer samples where there are."""
+    found = card(name) | {"scores": scores}
+    if curve:
+        found["curve"] = list(curve)
+    write_json_atomic(folder_of(name) / CARD, found)
+
+
+def scored_at(name: str) -> dict[str, Any]:
+    """The scores on an embedded model's card, with the samples that it has seen.
+
+    Raises:
+        WeightsError: the card has none.
+    """
+    found = card(name)
+    if not found.get("scores"):
+        raise WeightsError(
+            f"Cannot take the scores of {name} because its card has none; run `oneword microworld "
+            f"evaluate --model {name} --save-to-card` first."
+        )
+    return {"samples": found["denoiser_samples"], "scores": found["scores"]}
 
 
 def save_codebook(codebook: torch.Tensor, details: dict[str, Any], name: str) -> Path:
@@ -287,6 +307,19 @@ def check_landing(folder: Path, target: Path) -> None:
         )
 
 
+def denoiser_sizes(folder: Path) -> dict[str, Any]:
+    """Widths of the denoiser and of the text encoder in a work folder, as ``Sizes`` names them."""
+    if not (folder / "unet").exists():
+        return {}
+    unet = json.loads((folder / "unet/config.json").read_text())
+    text = json.loads((folder / "text_encoder/config.json").read_text())
+    return {
+        "unet_channels": unet["block_out_channels"],
+        "text_dim": text["hidden_size"],
+        "text_layers": text["num_hidden_layers"],
+    }
+
+
 def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
     """Put a work folder's finished parts together as the model that ships, fp16.
 
@@ -330,6 +363,9 @@ def land(folder: Path, target: Path, details: dict[str, Any]) -> Path:
         {n: t.half() if t.is_floating_point() else t for n, t in oracle.items()},
         part / "oracle.safetensors",
     )
+    for path in part.rglob("tokenizer.json"):  # indented, they take nearly twice as much
+        told = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(told, ensure_ascii=False, separators=(",", ":")), "utf-8")
     seal(part, details)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(part, target)
@@ -410,11 +446,11 @@ def load_vae(folder: Path) -> AutoencoderKL:
 def take(stage: str, folder: Path, name: str, for_world: int = FIRST_WORLD) -> bool:
     """Put the landed outcome of a stage into a work folder; whether there is one.
 
-    Everything but the denoiser is taken as it is: another VAE would not fit the landed denoiser. An
-    oracle reads its own world alone.
+    Everything but the denoiser is taken as it is: another VAE would not fit the landed denoiser.
+    Oracle, judge and guide read their own world alone.
     """
     landed = folder_of(name)
-    if not (landed / CARD).exists() or (stage == "oracle" and world(name) != for_world):
+    if not (landed / CARD).exists() or (stage != "vae" and world(name) != for_world):
         return False
     if stage == "oracle":
         (folder / "oracle").mkdir(exist_ok=True)

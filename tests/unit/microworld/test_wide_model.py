@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from oneword.cli.main import main
 from oneword.config.model import ModelConfig, is_embedded
 from oneword.evaluation import world
 from oneword.microworld import weights
-from oneword.microworld.making import train as training
+from oneword.microworld.making import models, train as training, wide
 from oneword.microworld.making.oracle import Oracle
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.wide_oracle import WideOracle
@@ -106,6 +107,36 @@ def test_the_command_measures_it_and_writes_its_card(own, tmp_path, capsys):
     assert weights.checked(own)
 
 
+def test_scores_after_fewer_samples_are_a_curve(own, tmp_path, capsys):
+    pytest.importorskip("skia")
+    few = ["--num-prompts", "8", "--num-people", "0", "--num-inference-steps", "1"]
+    command = ["microworld", "evaluate", "--model", str(own), "--save-to-card", *few]
+    bare = Path(shutil.copytree(own, tmp_path / "bare"))
+    card = {n: v for n, v in weights.card_of(bare).items() if n not in ("sha256", "scores")}
+    weights.seal(bare, card)
+    assert main([*command, "--earlier", str(bare)]) != 0
+    told = "".join(capsys.readouterr().err.split())
+    assert f"Cannottakethescoresof{bare}becauseitscardhasnone" in told
+    assert main([*command, "--earlier", "microworld-nano"]) != 0
+    assert "same world, 2, got microworld-nano of world 1" in capsys.readouterr().err
+    earlier = []
+    for samples in (64, 32):
+        folder = Path(shutil.copytree(own, tmp_path / str(samples)))
+        card = weights.card_of(folder) | {"denoiser_samples": samples}
+        score = {"value": 0.5, "interval": [0.25, 0.75], "ceiling": 1.0, "num": 8}
+        weights.seal(folder, {n: v for n, v in card.items() if n != "sha256"})
+        weights.add_scores({"scene": score, "appearance": {}}, str(folder))
+        earlier.append(str(folder))
+    assert main([*command, "--earlier", *earlier]) == 0
+    shown = capsys.readouterr().out
+    assert "50.0% (25.0% to" in " ".join(shown.split())
+    assert shown.index(" 32 ") < shown.index(" 64 ")
+    found = weights.card(str(own))
+    assert [row["samples"] for row in found["curve"]] == [32, 64]
+    assert found["curve"][0]["scores"]["scene"]["value"] == 0.5
+    assert found["scores"]["scene"]["num"] == 8
+
+
 def test_the_sheets_show_everything_that_training_knows(capsys):
     found = sheets.wide(seed=1)
     assert set(found) == {"things", "looks", "styles", "colours", "places", "relations"}
@@ -159,23 +190,48 @@ def test_a_damaged_file_of_a_folder_is_a_sentence(own, capsys, tmp_path):
     assert "must have SHA-256" in " ".join(capsys.readouterr().err.split())
 
 
+def save_pairs(work, recipe):
+    """Pairs that read the second world's captions, with nothing learned."""
+    tokens = wide.tokenizer(recipe.model)
+    for pair in ("judge", "guide"):
+        shutil.rmtree(work / pair, ignore_errors=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # noqa: TID251
+            made = models.clip(tokens, recipe.pair_sizes, judge=pair == "judge")
+        made.save_pretrained(work / pair)
+        tokens.save_pretrained(work / pair)
+
+
 def test_landing_puts_the_parts_of_one_world_together(own, wide_model, tmp_path):
     pytest.importorskip("skia")
     work = tmp_path / "work"
     for part in ("unet", "text_encoder", "tokenizer", "vae"):
         shutil.copytree(own / "pipeline" / part, work / part)
+    recipe = Recipe(model="microworld-nano", num_check_pictures=6, world=2)
     for pair in ("judge", "guide"):
-        shutil.copytree(own / pair, work / pair)
+        shutil.copytree(own / pair, work / pair)  # the first world's
     (work / "oracle").mkdir()
     save_file(load_file(own / "oracle.safetensors"), work / "oracle" / "model.safetensors")
-    made = {"samples": 24, "world": 2, "history": []}
+    made = {"samples": 24, "world": 2, "history": [], "recipe": {"seed": 5},
+            "readings": [{"samples": 12}]}  # fmt: skip
     (work / "denoiser.json").write_text(json.dumps(made))
-    few = {"model": "microworld-nano", "num_check_pictures": 6}
     with pytest.raises(weights.WeightsError, match=r"of one world, got a denoiser of world 2"):
-        training.land(work, tmp_path / "landed", Recipe(**few))
-    landed = training.land(work, tmp_path / "landed", Recipe(world=2, **few))
+        training.land(work, tmp_path / "landed", replace(recipe, world=1))
+    with pytest.raises(weights.WeightsError, match=r"A model's judge must read .* world, 2, got"):
+        training.land(work, tmp_path / "landed", recipe)
+    save_pairs(work, recipe)
+    landed = training.land(work, tmp_path / "landed", recipe)
     card = weights.card(str(landed))
     assert card["world"] == 2
+    assert card["recipe"]["denoiser"] == {"seed": 5}
+    assert card["readings"] == [{"samples": 12}]
+    assert "--world 2" in card["made_by"]
+    # of what is there, whatever the recipe would have made
+    assert card["sizes"]["unet_channels"] == [32, 48]
+    assert card["sizes"]["text_dim"] == 48
+    assert card["pair_sizes"]["text_dim"] == 20
+    assert set(card["retrieval"]) == {"judge", "guide"}
+    assert set(card["vae_psnr_db"]) & {"flat sticker", "line icon", "glossy sticker"}
     assert {"thing", "scene", "colour", "style"} <= card["oracle_accuracy"].keys()
     tokens = [json.loads((Path(f) / "pipeline/tokenizer/tokenizer.json").read_text())["model"]
               for f in (landed, wide_model)]  # fmt: skip

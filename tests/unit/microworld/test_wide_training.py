@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 
 pytest.importorskip("skia")
@@ -130,6 +131,20 @@ def test_no_caption_is_cut_short():
     assert max(len(ids) for ids in tokens(texts).input_ids) <= WideRecipe().short_context
 
 
+def test_the_tiny_model_spells_rare_words_in_pieces():
+    recipe = wide.recipe_for("microworld-nano")
+    assert wide.recipe_for("microworld") == WideRecipe()
+    tokens, rng = wide.tokenizer("microworld-nano"), np.random.default_rng(0)
+    assert len(tokens) < 0.4 * len(wide.tokenizer())
+    assert tokens.tokenize("elephant") == ["elephant</w>"]
+    pieces = tokens.tokenize("elephants")
+    assert len(pieces) > 1
+    assert "".join(pieces) == "elephants</w>"
+    gallery = Gallery(model="microworld-nano", num_pictures=2000)
+    texts = [wide.wide_captions.caption(gallery.scene(i), rng) for i in range(1000)]
+    assert max(len(ids) for ids in tokens(texts).input_ids) <= recipe.short_context
+
+
 def test_matrices_are_shared_evenly():
     matrices = [torch.zeros(rows, 16) for rows in (16, 64, 32, 32, 16)]
     owners = wide._owners(matrices, 2)
@@ -191,6 +206,25 @@ def test_readings_are_taken_on_the_way(shelf, tmp_path, monkeypatch):
     assert row["loss_rows_1"] != row["loss_best_noun"]
     with Image.open(tmp_path / "reading-9.png") as sheet:
         assert 2 * 32 <= sheet.width < 3 * 32
+    # the weights of each reading can be exported later
+    wide.export(tmp_path, tmp_path / "made", RECIPE, at=4)
+    made = json.loads((tmp_path / "made/denoiser.json").read_text())
+    assert made["samples"] == 4
+    assert made["readings"] == [rows["reading-4"]]
+    wide.export(tmp_path, tmp_path / "last", RECIPE)
+    first, last = (
+        wide.plain.state_of(tmp_path / name / "unet")["conv_out.weight"]
+        for name in ("made", "last")
+    )
+    kept = load_file(tmp_path / "average-4.safetensors")["unet.conv_out.weight"]
+    assert torch.equal(first.half(), kept)
+    assert not torch.equal(first, last)
+    made = json.loads((tmp_path / "last/denoiser.json").read_text())
+    assert [row["samples"] for row in made["readings"]] == [4, 12]
+    with pytest.raises(StateError, match=r"kept in .*, 4, 9, got 30"):
+        wide.export(tmp_path, tmp_path / "none", RECIPE, at=30)
+    with pytest.raises(StateError, match="must be of the same recipe, got seed 0"):
+        wide.export(tmp_path, tmp_path / "none", replace(RECIPE, seed=1), at=4)
     # the training did not notice
     plain = wide.train(shelf, tmp_path / "other", RECIPE)
     assert torch.equal(weights_of(plain), weights_of(trained))
@@ -198,7 +232,7 @@ def test_readings_are_taken_on_the_way(shelf, tmp_path, monkeypatch):
 
 def test_a_reading_at_any_time(shelf, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(wide_reading, "Scope", lambda: SCOPE)
-    monkeypatch.setattr(wide, "WideRecipe", lambda **changes: replace(RECIPE, **changes))
+    monkeypatch.setattr(wide, "recipe_for", lambda _, seed: replace(RECIPE, seed=seed))
     wide.train(shelf, tmp_path, replace(RECIPE, num_samples=4), tell=[].append)
     assert wide.main(["--state", str(tmp_path), "--num-samples", "4", "--read"]) == 0
     row = json.loads(capsys.readouterr().out)
@@ -350,7 +384,7 @@ def test_an_exported_model_is_drawn_from(exported, tmp_path, capsys):
 
 
 def test_the_command_line(parts, shelf, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(wide, "WideRecipe", lambda **changes: replace(RECIPE, **changes))
+    monkeypatch.setattr(wide, "recipe_for", lambda _, seed: replace(RECIPE, seed=seed))
     monkeypatch.setattr(wide, "Gallery", lambda **_: shelf.gallery)
     state = ["--state", str(tmp_path), "--num-samples", "8"]
     assert wide.main(["--parts", str(parts), *state, "--minutes", "0"]) == 0

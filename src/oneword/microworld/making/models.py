@@ -88,7 +88,7 @@ def text_config(tokens: CLIPTokenizer, sizes: Sizes, layers: int) -> CLIPTextCon
         hidden_size=sizes.text_dim,
         intermediate_size=4 * sizes.text_dim,
         num_hidden_layers=layers,
-        num_attention_heads=sizes.text_dim // 32,
+        num_attention_heads=max(1, sizes.text_dim // 32),
         max_position_embeddings=CONTEXT,
         projection_dim=sizes.text_dim,
         eos_token_id=tokens.eos_token_id,

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from oneword.microworld.making.sizes import SIZES, Sizes
+from oneword.microworld.making.sizes import PAIRS, SIZES, Sizes
 from oneword.microworld.world.sets import FIRST_WORLD
 
 
@@ -50,7 +51,7 @@ class Recipe:
     model: str = "microworld"
     """Which of ``sizes.SIZES``."""
     world: int = FIRST_WORLD
-    """Version of the world whose pictures the oracle learns to read."""
+    """Version of the world whose pictures oracle, judge and guide learn to read."""
     seed: int = 0
     """Seed of initialisation and of every batch."""
     vae: Stage = Stage(
@@ -99,18 +100,21 @@ class Recipe:
         """Widths and depths of the model that is made."""
         return SIZES[self.model]
 
+    @property
+    def pair_sizes(self) -> Sizes:
+        """The same for its judge and guide."""
+        return (SIZES if self.world == FIRST_WORLD else PAIRS)[self.model]
+
 
 def recipe_for(model: str, seed: int = 0, world: int = FIRST_WORLD) -> Recipe:
     """Return the recipe of an embedded model; the tiny one sees fewer pictures.
 
-    The second world's oracle sees more, for thirty times as many things.
+    The second world's oracle, judge and guide see more, for thirty times as many things.
     """
     recipe = Recipe(model=model, seed=seed, world=world)
-    if world != FIRST_WORLD:
-        recipe = replace(recipe, oracle=replace(recipe.oracle, num_samples=640_000))
     if model == "microworld":
-        return recipe
-    return replace(
+        return recipe if world == FIRST_WORLD else _seeing(recipe, _WIDE_SAMPLES)
+    recipe = replace(
         recipe,
         vae=replace(recipe.vae, num_samples=64_000),
         clip=replace(recipe.clip, num_samples=48_000),
@@ -120,3 +124,14 @@ def recipe_for(model: str, seed: int = 0, world: int = FIRST_WORLD) -> Recipe:
         denoiser=replace(recipe.denoiser, num_samples=192_000),
         num_pictures=16_384,
     )
+    return recipe if world == FIRST_WORLD else _seeing(recipe, _NANO_WIDE_SAMPLES)
+
+
+_WIDE_SAMPLES = {"oracle": 640_000, "judge": 320_000, "guide": 384_000}
+_NANO_WIDE_SAMPLES = {"oracle": 192_000, "judge": 128_000, "guide": 128_000}
+
+
+def _seeing(recipe: Recipe, samples: Mapping[str, int]) -> Recipe:
+    """The recipe with other numbers of samples, by stage."""
+    stages = {n: replace(getattr(recipe, n), num_samples=num) for n, num in samples.items()}
+    return replace(recipe, **stages)

@@ -69,3 +69,5 @@ WIDE = {
     "microworld-nano": replace(NANO, unet_channels=(32, 64), text_dim=96),
 }
 """What the landed models grow to for the second world; their autoencoders stay."""
+PAIRS = {"microworld": MICROWORLD, "microworld-nano": replace(NANO, text_dim=20)}
+"""Sizes of the second world's CLIP pairs, whose text towers have five times as many rows."""

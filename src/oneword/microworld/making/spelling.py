@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
+from oneword.microworld.world import artwork, captions, wide_captions
+
 
 def tokenizer(texts: Iterable[str], context: int = 77) -> CLIPTokenizer:
     """A byte-pair tokenizer in which every word of the texts is one token.
@@ -37,3 +39,16 @@ def tokenizer(texts: Iterable[str], context: int = 77) -> CLIPTokenizer:
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
     return CLIPTokenizer(vocab=vocab, merges=list(merges), model_max_length=context)
+
+
+def wide_tokenizer(model: str) -> CLIPTokenizer:
+    """The tokenizer of a second world's model.
+
+    The tiny model spells plurals, keywords and invented names in pieces: with all of them its
+    tables of rows would be more than half of its weights.
+    """
+    if model == "microworld":
+        return tokenizer(wide_captions.vocabulary())
+    looks = (form for forms in wide_captions.LOOKS.values() for form in forms)
+    nouns = (thing.noun for thing in artwork.things().values())
+    return tokenizer((*captions.vocabulary(), *looks, *nouns))

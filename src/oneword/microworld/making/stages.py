@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,14 +20,24 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPModel
 
 from oneword.microworld import weights
 from oneword.microworld.making import models, oracle, shards, wide_oracle
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import Run, Workshop, seed_weights
-from oneword.microworld.world import captions, concepts, drawing, held_out, inventory, scenes
+from oneword.microworld.world import (
+    captions,
+    concepts,
+    drawing,
+    held_out,
+    inventory,
+    scenes,
+    wide_drawing,
+)
+from oneword.microworld.world.sets import FIRST_WORLD
+from oneword.microworld.world.wide_scenes import WideScene
 
 
 _Reader = TypeVar("_Reader", oracle.Oracle, wide_oracle.WideOracle)
@@ -39,11 +49,18 @@ def pixels_of(pictures: np.ndarray, device: torch.device) -> Tensor:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _draw(shop: Workshop, seeds: list[int]) -> tuple[np.ndarray, list[inventory.Scene]]:
-    return drawing.render_batch(seeds, size=shop.recipe.sizes.size_px)
+def drawn_of(world: int, seeds: list[int], size_px: int) -> tuple[np.ndarray, list[Any]]:
+    """Draw a world's scenes of seeds: uint8 (seeds, size, size, 3), and the scenes."""
+    world_drawing = drawing if world == FIRST_WORLD else wide_drawing
+    return world_drawing.render_batch(seeds, size=size_px)
 
 
-def _seeds(rng: np.random.Generator, num: int) -> list[int]:
+def _draw(shop: Workshop, seeds: list[int]) -> tuple[np.ndarray, list[Any]]:
+    return drawn_of(shop.recipe.world, seeds, shop.recipe.sizes.size_px)
+
+
+def seeds_of(rng: np.random.Generator, num: int) -> list[int]:
+    """Seeds of so many scenes."""
     return rng.integers(0, 2**40, num).tolist()
 
 
@@ -62,7 +79,7 @@ def train_vae(shop: Workshop) -> bool:
     run = Run(shop, "vae", stage, {"vae": vae})
     for rng in run.steps():
         crops = run.step < 0.8 * stage.num_steps
-        pictures, _ = _draw(shop, _seeds(rng, stage.batch_size // 2 // shop.num_processes))
+        pictures, _ = _draw(shop, seeds_of(rng, stage.batch_size // 2 // shop.num_processes))
         pixels = pixels_of(pictures, shop.device)
         if crops:
             half = sizes.size_px // 2
@@ -104,7 +121,7 @@ def _normalise_latents(shop: Workshop, vae: AutoencoderKL) -> None:
     One scaling factor leaves channels three times apart; after this every channel has mean 0 and
     deviation 1, and the stock pipeline needs no change.
     """
-    pictures, _ = _draw(shop, _seeds(shop.rng("check", 0), 512))
+    pictures, _ = _draw(shop, seeds_of(shop.rng("check", 0), 512))
     latents = torch.cat(
         [vae.encode(pixels_of(p, shop.device)).latent_dist.mean for p in np.split(pictures, 16)]
     )
@@ -122,102 +139,26 @@ def _normalise_latents(shop: Workshop, vae: AutoencoderKL) -> None:
 
 @torch.no_grad()
 def vae_psnr(folder: Path, recipe: Recipe) -> dict[str, float]:
-    """Peak signal-to-noise ratio of unseen drawings through the VAE, dB, by style."""
+    """Peak signal-to-noise ratio of unseen drawings through the VAE, dB, by style.
+
+    Artists' things in no style count by their look.
+    """
     vae = weights.load_vae(folder)
     rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 51)))
-    seeds = _seeds(rng, recipe.num_check_pictures)
-    pictures, drawn = drawing.render_batch(seeds, size=recipe.sizes.size_px)
+    seeds = seeds_of(rng, recipe.num_check_pictures)
+    pictures, drawn = drawn_of(recipe.world, seeds, recipe.sizes.size_px)
     errors: list[float] = []
     for pixels in pixels_of(pictures, torch.device("cpu")).split(16):
         decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
         errors += (decoded - pixels).square().flatten(1).mean(1).tolist()
     found: dict[str, list[float]] = {}
     for scene, error in zip(drawn, errors, strict=True):
-        found.setdefault(scene.style, []).append(10 * math.log10(4 / error))
+        own = isinstance(scene, WideScene) and scene.style == "photo"
+        kind = scene.things[0].look if own else scene.style
+        found.setdefault(kind, []).append(10 * math.log10(4 / error))
     every = [value for values in found.values() for value in values]
     means = {style: sum(values) / len(values) for style, values in sorted(found.items())}
     return means | {"all": sum(every) / len(every)}
-
-
-# --- CLIP pairs
-
-
-_CLIP_HEADS = ("noun", "second_noun", "colour", "pattern", "scene", "style", "count", "relation")
-
-
-def _alike(rng: np.random.Generator, num: int) -> list[int]:
-    """Seeds of a batch in groups that share scene, style and colour, so that shape must be learnt.
-
-    Random batches can be told apart by colour, scene and style: a CLIP trained on them was blind to
-    nouns.
-    """
-    seeds = _seeds(rng, 6 * num)
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for seed in seeds:
-        scene = scenes.sample_scene(seed)
-        first = scene.things[0]
-        groups.setdefault((scene.place, scene.style, first.colours[0]), []).append(seed)
-    order = sorted(groups, key=lambda key: (-min(len(groups[key]), 8), rng.random()))
-    picked = [seed for key in order for seed in groups[key][:8]]
-    return picked[:num]
-
-
-def train_clip(shop: Workshop, name: str) -> bool:
-    """A CLIP pair: contrastive loss on hard groups, and attribute heads that are thrown away."""
-    recipe = shop.recipe
-    seed_weights(recipe, name)
-    tokens = models.tokenizer()
-    pair = models.clip(tokens, recipe.sizes, judge=name == "judge").to(shop.device)
-    heads = nn.ModuleDict(
-        {n: nn.Linear(recipe.sizes.text_dim, len(oracle.HEADS[n])) for n in _CLIP_HEADS}
-    ).to(shop.device)
-    stage = getattr(recipe, name)
-    run = Run(shop, name, stage, {"clip": pair, "heads": heads})
-    for rng in run.steps():
-        num = stage.batch_size // shop.num_processes
-        hard = run.step % 4 != 0
-        pictures, drawn = _draw(shop, _alike(rng, num) if hard else _seeds(rng, num))
-        texts = [captions.caption(scene, rng) for scene in drawn]
-        batch = tokens(texts, padding=True, truncation=True, return_tensors="pt").to(shop.device)
-        with shop.amp:
-            seen = pair.vision_model(pixel_values=pixels_of(pictures, shop.device)).pooler_output
-            read = pair.text_model(**batch).pooler_output
-            image = F.normalize(pair.visual_projection(seen).float(), dim=-1)
-            text = F.normalize(pair.text_projection(read).float(), dim=-1)
-            logits = pair.logit_scale.exp().clamp(max=100.0) * image @ text.T
-            same = torch.tensor([[a == b for b in texts] for a in texts], device=shop.device)
-            aim = same.float() / same.sum(dim=1, keepdim=True)
-            loss = (F.cross_entropy(logits, aim) + F.cross_entropy(logits.T, aim)) / 2
-            read = {n: head(image * 8) for n, head in heads.items()}
-            loss = loss + 0.3 * oracle.attribute_loss(read, [oracle.truth(s) for s in drawn])
-        run.update(loss)
-    if shop.rank == 0:
-        weights.save_part(shop.folder, name, pair)
-    return run.done
-
-
-@torch.no_grad()
-def pair_retrieval(folder: Path, recipe: Recipe) -> float:
-    """Share of unseen drawings whose own caption is the nearest of all their captions.
-
-    Args:
-        folder: A CLIP pair's, of the recipe's world.
-        recipe: Whose ``num_check_pictures`` are drawn.
-    """
-    pair, tokens = CLIPModel.from_pretrained(folder).float().eval(), weights.pair_tokenizer(folder)
-    rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 53)))
-    pictures, drawn = drawing.render_batch(
-        _seeds(rng, recipe.num_check_pictures), size=recipe.sizes.size_px
-    )
-    texts = [captions.caption(scene, rng) for scene in drawn]
-    images = []
-    for pixels in pixels_of(pictures, torch.device("cpu")).split(64):
-        seen = pair.vision_model(pixel_values=pixels).pooler_output
-        images.append(F.normalize(pair.visual_projection(seen), dim=-1))
-    batch = tokens(texts, padding=True, truncation=True, return_tensors="pt")
-    read = F.normalize(pair.text_projection(pair.text_model(**batch).pooler_output), dim=-1)
-    nearest = (torch.cat(images) @ read.T).argmax(dim=1).tolist()
-    return sum(texts[n] == text for n, text in zip(nearest, texts, strict=True)) / len(texts)
 
 
 # --- oracle
@@ -227,7 +168,7 @@ def oracle_batch(
     rng: np.random.Generator, num: int, size_px: int
 ) -> tuple[np.ndarray, list[dict[str, str]]]:
     """Drawn pictures with their truth: the world, and for a third the held-out concepts."""
-    pictures, truths = drawing.render_batch(_seeds(rng, num - num // 3), size=size_px)
+    pictures, truths = drawing.render_batch(seeds_of(rng, num - num // 3), size=size_px)
     told = [oracle.truth(scene) for scene in truths]
     shown = []
     for _ in range(num // 3):

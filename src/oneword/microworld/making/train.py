@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import weights
-from oneword.microworld.making import oracle_pictures, processes, stages as making
+from oneword.microworld.making import oracle_pictures, pairs, processes, stages as making
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
 from oneword.microworld.world.sets import FIRST_WORLD
@@ -31,17 +31,17 @@ from oneword.microworld.world.sets import FIRST_WORLD
 
 _TRAIN: dict[str, Callable[[Workshop], bool]] = {
     "vae": making.train_vae,
-    "clip": lambda shop: making.train_clip(shop, "clip"),
-    "judge": lambda shop: making.train_clip(shop, "judge"),
+    "clip": lambda shop: pairs.train_clip(shop, "clip"),
+    "judge": lambda shop: pairs.train_clip(shop, "judge"),
     "oracle": lambda shop: _reading(shop.recipe).train_oracle(shop),
     "latents": making.make_latents,
     "denoiser": making.train_denoiser,
-    "guide": lambda shop: making.train_clip(shop, "guide"),
+    "guide": lambda shop: pairs.train_clip(shop, "guide"),
 }
 
 
 _OF_EVERY_WORLD = ("vae", "judge", "oracle", "guide")
-"""Stages that the recipe of a later world has: its oracle, and what is taken as it has landed."""
+"""Stages that the recipe of a later world has; the VAE is taken as it has landed."""
 
 
 def _reading(recipe: Recipe) -> Any:
@@ -78,8 +78,8 @@ def _check_stages(recipe: Recipe, stages: tuple[str, ...], *, from_scratch: bool
         )
     if from_scratch:
         raise weights.WeightsError(
-            f"Cannot make world {recipe.world}'s oracle from scratch because it starts from the "
-            "landed model's; leave out --from-scratch."
+            f"Cannot make world {recipe.world} from scratch because its oracle starts from the "
+            "landed model's, and its VAE is the landed one; leave out --from-scratch."
         )
 
 
@@ -186,6 +186,7 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
     path = folder / CHECKSUMS
     checksums = json.loads(path.read_text()) if path.exists() else {}
     if weights.holds_guide_alone(folder):
+        pairs.check_pairs(folder, recipe, ("guide",))
         return weights.add_guide(folder, target, _of_guide(folder, target, recipe, checksums))
     weights.check_landing(folder, target)
     begun = folder / "denoiser.json"
@@ -196,14 +197,18 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
             f"{made.get('world', FIRST_WORLD)} in {folder} and the recipe of world {recipe.world}; "
             "pass the denoiser's as --world."
         )
+    pairs.check_pairs(folder, recipe)
+    wide = made.get("recipe")
     details = {
         "name": recipe.model,
         "world": recipe.world,
-        "made_by": f"oneword microworld train --model {recipe.model} --from-scratch",
-        "recipe": dataclasses.asdict(recipe),
-        "sizes": dataclasses.asdict(recipe.sizes),
+        "made_by": _commands(recipe),
+        "recipe": dataclasses.asdict(recipe) | ({} if wide is None else {"denoiser": wide}),
+        "sizes": dataclasses.asdict(recipe.sizes) | weights.denoiser_sizes(folder),
+        "pair_sizes": dataclasses.asdict(recipe.pair_sizes),
         "denoiser_samples": made["samples"],
         "history": made["history"],
+        "readings": made.get("readings", []),
         "checksums": weights.card(recipe.model).get("checksums", {}) | checksums,
         "commit": _commit(),
         "torch": torch.__version__,
@@ -211,21 +216,42 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
         "vae_psnr_db": making.vae_psnr(folder, recipe),
         "oracle_accuracy": _reading(recipe).oracle_accuracy(folder, recipe),
         "retrieval": {
-            name: making.pair_retrieval(folder / name, recipe) for name in ("judge", "guide")
+            name: pairs.pair_retrieval(folder / name, recipe) for name in ("judge", "guide")
         },
         "scores": {},
     }
     return weights.land(folder, target, details)
 
 
+def _commands(recipe: Recipe) -> str:
+    """What makes a model of a recipe."""
+    train = f"oneword microworld train --model {recipe.model}"
+    if recipe.world == FIRST_WORLD:
+        return f"{train} --from-scratch"
+    return (
+        f"python -m oneword.microworld.making.wide --model {recipe.model}, "
+        f"{train} --world {recipe.world}"
+    )
+
+
 def _of_guide(
     folder: Path, target: Path, recipe: Recipe, checksums: dict[str, Any]
 ) -> dict[str, Any]:
-    """The landed model's card with what a guide that is added to it changes."""
+    """The landed model's card with what a guide that is added to it changes.
+
+    Raises:
+        WeightsError: the model is of another world than the guide.
+    """
     before = weights.card_of(weights.checked(target))
+    if before.get("world", FIRST_WORLD) != recipe.world:
+        raise weights.WeightsError(
+            f"A guide must be of its model's world, got one of world {recipe.world} and a model of "
+            f"world {before.get('world', FIRST_WORLD)} in {target}; pass the model's as --world "
+            "when the guide is trained."
+        )
     retrieval = {
-        "judge": making.pair_retrieval(target / "judge", recipe),
-        "guide": making.pair_retrieval(folder / "guide", recipe),
+        "judge": pairs.pair_retrieval(target / "judge", recipe),
+        "guide": pairs.pair_retrieval(folder / "guide", recipe),
     }
     made = {
         "from": f"oneword microworld train --model {recipe.model} --stages guide",

@@ -14,7 +14,8 @@ The same command goes on from the state, which is written every minute on a GPU,
 on CPUs, at SIGTERM and at the end, until all samples are seen; a state may go from one to the
 other. The first part of the samples has pictures of half the side, a quarter of the work.
 ``--read`` takes a reading (``wide_reading``), and ``--export FOLDER`` writes the averaged weights
-as a pipeline; both need diffusers.
+as a pipeline; both need diffusers. The averaged weights of each reading on the way are kept beside
+the state, and ``--at SAMPLES`` exports those.
 """
 
 # The libraries' own annotations are narrower than what they take and return.
@@ -133,6 +134,17 @@ class WideRecipe:
         return step < self.num_steps * self.small_fraction
 
 
+def recipe_for(model: str, seed: int = 0) -> WideRecipe:
+    """The recipe of an embedded model; the tiny one stays as wide as it is and sees fewer pictures.
+
+    Its captions are longer, since it spells many words in pieces.
+    """
+    recipe = WideRecipe(model=model, seed=seed)
+    if model == "microworld":
+        return recipe
+    return replace(recipe, size="landed", num_samples=640_000, short_context=48)
+
+
 # --- batches, functions of (seed, step)
 
 
@@ -152,7 +164,7 @@ class Planner:
 
     def __init__(self, path: Path, recipe: WideRecipe) -> None:
         self.parts, self.recipe = Parts(path), recipe
-        self.tokens = tokenizer()
+        self.tokens = tokenizer(recipe.model)
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step."""
@@ -225,7 +237,7 @@ class Picker:
 
     def __init__(self, recipe: WideRecipe, gallery: Gallery, part: slice) -> None:
         self.recipe, self.gallery, self.part = recipe, gallery, part
-        self.tokens = tokenizer()
+        self.tokens = tokenizer(recipe.model)
 
     def __call__(self, step: int) -> Known:
         """What a step sees."""
@@ -244,9 +256,9 @@ class Picker:
         return Known(numbers, ids, int(rng.integers(2**62)))
 
 
-def tokenizer() -> CLIPTokenizer:
-    """The second world's tokenizer."""
-    return spelling.tokenizer(wide_captions.vocabulary(), CONTEXT)
+def tokenizer(model: str = "microworld") -> CLIPTokenizer:
+    """The second world's tokenizer of a model."""
+    return spelling.wide_tokenizer(model)
 
 
 # --- model and optimiser
@@ -352,7 +364,9 @@ class Trainer:
         self.rank, self.num_processes = rank, num_processes
         landed = plain.landed(recipe.model)
         unet = denoiser(recipe)
-        self.parts = nn.ModuleDict({"unet": unet, "text": text_encoder(recipe, tokenizer())})
+        self.parts = nn.ModuleDict(
+            {"unet": unet, "text": text_encoder(recipe, tokenizer(recipe.model))}
+        )
         self.parts.to(device)
         unet.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.parts).requires_grad_(False)
@@ -455,7 +469,7 @@ class Trainer:
         average = copy.deepcopy(self.average).to(cpu).eval()
         return wide_reading.read(
             average,
-            tokenizer(),
+            tokenizer(self.recipe.model),
             self.path.parent,
             model=self.recipe.model,
             samples=self.samples,
@@ -467,15 +481,47 @@ class Trainer:
     def read_where_due(self, marks: Sequence[int], tell: Callable[[str], None]) -> None:
         """Take the reading of the last mark that is passed, if there is none yet.
 
-        The first process reads, and the others wait; the state is written before.
+        The first process reads, and the others wait; the state and the averaged weights, under the
+        mark's name, are written before.
         """
         due = wide_reading.due(self.path.parent, marks, self.samples)
         if not processes.any_of(self.rank == 0 and due is not None, self.num_processes):
             return
         self.save()
         if self.rank == 0:
+            assert due is not None  # or this process would have returned
+            self.keep(due)
             tell(json.dumps(self.read(due)))
         processes.any_of(False, self.num_processes)
+
+    def keep(self, mark: int) -> None:
+        """Write the averaged weights under a mark's name, fp16."""
+        path = _kept(self.path.parent, mark)
+        tensors = {n: t.half().cpu().contiguous() for n, t in self.average.state_dict().items()}
+        meta = {"recipe": json.dumps(asdict(self.recipe)), "samples": str(self.samples)}
+        save_file(tensors, path.with_suffix(".part"), metadata=meta)
+        path.with_suffix(".part").replace(path)
+
+    def recall_kept(self, mark: int) -> None:
+        """Put the averaged weights of a mark in place, with the history until then.
+
+        Raises:
+            StateError: there are none, or they are of another recipe.
+        """
+        path = _kept(self.path.parent, mark)
+        if not path.exists():
+            there = sorted(int(p.stem.rpartition("-")[2]) for p in path.parent.glob("average-*"))
+            raise StateError(
+                f"--at must be one of the readings whose weights are kept in {path.parent}, "
+                f"{', '.join(map(str, there)) or 'of which there are none'}, got {mark}."
+            )
+        _check_recipe(path, self.recipe)
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            samples = int(file.metadata()["samples"])
+        self.average.load_state_dict(state)
+        self.step = samples // self.recipe.batch_size
+        self.history = [row for row in self.history if row["samples"] <= samples]
 
     def _share(self, tensors: Sequence[Tensor]) -> None:
         """Give every process what the others have of their own matrices.
@@ -568,9 +614,16 @@ def check_state(folder: Path, recipe: WideRecipe) -> None:
     Raises:
         StateError: it is one.
     """
-    path = folder / STATE
-    if not path.exists():
-        return
+    if (folder / STATE).exists():
+        _check_recipe(folder / STATE, recipe)
+
+
+def _kept(folder: Path, mark: int) -> Path:
+    """The file of a mark's averaged weights."""
+    return folder / f"average-{mark}.safetensors"
+
+
+def _check_recipe(path: Path, recipe: WideRecipe) -> None:
     with safe_open(path, "pt") as file:
         theirs = json.loads(file.metadata()["recipe"])
     for name, value in asdict(recipe).items():
@@ -746,7 +799,7 @@ def pipeline(recipe: WideRecipe, parts: nn.ModuleDict) -> Any:
     return StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(landed / "vae"),
         text_encoder=parts["text"],
-        tokenizer=tokenizer(),
+        tokenizer=tokenizer(recipe.model),
         unet=unet,
         scheduler=DDIMScheduler.from_pretrained(landed / "scheduler"),
         safety_checker=None,
@@ -755,9 +808,21 @@ def pipeline(recipe: WideRecipe, parts: nn.ModuleDict) -> Any:
     )
 
 
-def export(folder: Path, target: Path, recipe: WideRecipe) -> None:
-    """Write the averaged weights of a state as a pipeline's folder, fp16; needs diffusers."""
+def export(folder: Path, target: Path, recipe: WideRecipe, at: int | None = None) -> None:
+    """Write averaged weights as a pipeline's folder, fp16; needs diffusers.
+
+    Args:
+        folder: Of the state.
+        target: For the pipeline, and "denoiser.json" on how it was made.
+        recipe: That of the state.
+        at: Mark whose weights are written; unset: the state's.
+
+    Raises:
+        StateError: there are no weights of the mark.
+    """
     trainer = Trainer(recipe, folder, torch.device("cpu"))
+    if at is not None:
+        trainer.recall_kept(at)
     made = pipeline(recipe, trainer.average)
     made.to(dtype=torch.float16)
     made.save_pretrained(target, max_shard_size="14MB")
@@ -768,6 +833,7 @@ def export(folder: Path, target: Path, recipe: WideRecipe) -> None:
                 "world": recipe.world,
                 "recipe": asdict(recipe),
                 "history": trainer.history[:: max(1, len(trainer.history) // 40)],
+                "readings": wide_reading.taken(folder, trainer.samples),
             }
         )
     )
@@ -780,6 +846,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source.add_argument("--parts", type=Path, help="file that packing wrote; draws on the device")
     source.add_argument("--latents", type=Path, help="folder of latents; missing ones are made")
     parser.add_argument("--state", type=Path, required=True, help="folder for the state")
+    parser.add_argument("--model", choices=SIZES, default="microworld", help="what it starts from")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--minutes", type=float, default=math.inf, help="time budget")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that plan ahead")
@@ -801,15 +868,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--read", action="store_true", help="take a reading afterwards")
     parser.add_argument("--export", type=Path, help="folder for the averaged weights afterwards")
+    parser.add_argument("--at", type=int, help="reading whose weights are exported")
     options = parser.parse_args(arguments)
-    recipe = WideRecipe(seed=options.seed)
+    recipe = recipe_for(options.model, options.seed)
     for name in ("num_samples", "batch_size", "size", "start"):
         if getattr(options, name):
             recipe = replace(recipe, **{name: getattr(options, name)})
     if not (options.parts or options.latents or options.read or options.export):
         parser.error("there is nothing to do; pass --latents or --parts, --read or --export")
     if options.parts or options.latents:
-        gallery = Gallery(model=recipe.model)
+        gallery = Gallery(model=recipe.model, **_PICTURES[recipe.model])
         if options.num_pictures:
             gallery = replace(gallery, num_pictures=options.num_pictures)
         trainer = train(
@@ -829,8 +897,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trainer = Trainer(recipe, options.state, torch.device("cpu"))
         _say(json.dumps(trainer.read(), indent=1))
     if options.export is not None:
-        export(options.state, options.export, recipe)
+        export(options.state, options.export, recipe, options.at)
     return 0
+
+
+_PICTURES = {"microworld": {}, "microworld-nano": {"num_pictures": 64_000}}
+"""What the galleries of the models have other than ``Gallery`` says."""
 
 
 def _marks(chosen: Sequence[int] | None, *, drawn: bool) -> tuple[int, ...]:

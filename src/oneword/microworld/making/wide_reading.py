@@ -9,6 +9,7 @@ so it needs skia and diffusers.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -254,6 +255,15 @@ def read(
 def path_of(folder: Path, mark: int) -> Path:
     """The file of a reading."""
     return folder / f"reading-{mark}.json"
+
+
+def taken(folder: Path, samples: int) -> list[dict[str, Any]]:
+    """The readings of a state's folder until so many samples, by their marks."""
+    found = {
+        int(path.stem.removeprefix("reading-")): json.loads(path.read_text())
+        for path in folder.glob("reading-*.json")
+    }
+    return [row for _, row in sorted(found.items()) if row["samples"] <= samples]
 
 
 def due(folder: Path, marks: Sequence[int], samples: int) -> int | None:

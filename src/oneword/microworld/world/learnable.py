@@ -49,6 +49,11 @@ class Learnable:
             return wide_concepts.concept_pictures(self.of, num, seed, size)
         return drawn.concept_pictures(self.of, num, seed, size)
 
+    def places(self, num: int = 5, seed: int = 0, *, plain: bool = False) -> list[str]:
+        """Where it is in ``pictures``, or in ``plain``."""
+        of = wide_concepts if isinstance(self.of, artwork.Drawn) else concepts
+        return [scene.place for scene in of.concept_scenes(self.of, num, seed, plain=plain)]  # pyright: ignore[reportArgumentType]
+
     def plain(self, num: int = 8, seed: int = 0, size: int = 128) -> np.ndarray:
         """Draw it on plain ground, the truth for scores: uint8 (num, size, size, 3)."""
         if isinstance(self.of, artwork.Drawn):
