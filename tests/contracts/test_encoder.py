@@ -400,8 +400,12 @@ def test_the_commands(asked, tiny_folder, data, photos, tmp_path, capsys):
     words = ["encoder", "train", *model, "--data", str(data), "--output-dir", str(tmp_path / "e")]
     words += ["--guide", "latents", "--width", "8", "--max-train-steps", "2", "--seed", "1"]
     words += ["--train-batch-size", "2", "--json", str(tmp_path / "e.json")]
+    assert main([*words, "--minutes", "1e-9"]) == 0
+    assert "Time is up. To continue, run the same command again." in capsys.readouterr().out
     assert main(words) == 0
-    out = capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "Resuming from step 1." in told.err
+    out = told.out
     assert "2 steps on 3 things" in out
     assert "--max-train-steps 20 --train-data-dir PICTURES" in out
     assert json.loads((tmp_path / "e.json").read_text())["status"] == "finished"

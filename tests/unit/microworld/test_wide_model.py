@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,11 +17,12 @@ from oneword.cli.main import main
 from oneword.config.model import ModelConfig, is_embedded
 from oneword.evaluation import world
 from oneword.microworld import weights
-from oneword.microworld.making import train as training
+from oneword.microworld.making import train as training, wide_pair
 from oneword.microworld.making.oracle import Oracle
-from oneword.microworld.making.recipe import Recipe
+from oneword.microworld.making.recipe import Recipe, Stage
 from oneword.microworld.making.wide_oracle import WideOracle
-from oneword.microworld.world import sheets, unseen, wide_prompts, wide_scenes
+from oneword.microworld.world import artwork, sets, sheets, unseen, wide_prompts, wide_scenes
+from oneword.models.guide import Guide
 from oneword.models.loading import load_backbone
 
 
@@ -157,6 +160,39 @@ def test_a_damaged_file_of_a_folder_is_a_sentence(own, capsys, tmp_path):
     arguments = ["--model", str(own), "--output-dir", str(tmp_path / "x"), "a cat"]
     assert main(["microworld", "sample", *arguments]) != 0
     assert "must have SHA-256" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_guide_of_the_second_world_knows_its_words_and_is_added_to_a_model(own, tmp_path):
+    pytest.importorskip("skia")
+    stage = Stage(num_samples=16, batch_size=8, learning_rate=1e-3, matrix_learning_rate=1e-3)
+    recipe = Recipe(model="microworld-nano", world=2, num_check_pictures=6, guide=stage)
+    alone = tmp_path / "alone"
+    assert training.train(alone, recipe=recipe, stages=("guide",))
+    training.land(alone, own, recipe)
+    card = weights.checked(own) and weights.card_of(own)
+    assert card["guide"]["from"].endswith("--stages guide --world 2")
+    assert 0 <= card["retrieval"]["guide"] <= 1
+    guide = Guide.load(None, str(own), device=torch.device("cpu"))
+    first = Guide.load(None, "microworld-nano", device=torch.device("cpu"))
+    noun = next(
+        thing.noun
+        for slug in unseen.known()
+        if " " not in (thing := artwork.things()[slug]).noun
+        and not first.vocabularies[first.tower].is_word(thing.noun)
+    )
+    assert guide.vocabularies[guide.tower].is_word(noun)
+
+
+def test_what_a_guide_learns_from_holds_nothing_that_is_held_out():
+    pytest.importorskip("skia")
+    own, rng = wide_pair.lessons(), np.random.default_rng(0)
+    forbidden = unseen.forbidden_words()
+    _, drawn = own.draw(list(range(300)), 8)
+    sets.check_known(drawn)
+    for scene in drawn:
+        assert not forbidden & {*re.findall(r"\w+", own.caption(scene, rng))}
+        assert all(value in own.heads[n] for n, value in own.truth(scene).items() if n in own.heads)
+    assert own.alike(5)[:2] == (drawn[5].place, drawn[5].style)
 
 
 def test_landing_puts_the_parts_of_one_world_together(own, wide_model, tmp_path):

@@ -189,7 +189,8 @@ def test_a_later_worlds_recipe_has_the_oracle_alone(tmp_path):
 def test_the_recipe_of_the_second_world_sees_more():
     first, second = recipe_for("microworld"), recipe_for("microworld", world=2)
     assert second.oracle.num_samples > first.oracle.num_samples
-    assert replace(second, world=1, oracle=first.oracle) == first
+    assert second.guide.num_samples > first.guide.num_samples
+    assert replace(second, world=1, oracle=first.oracle, guide=first.guide) == first
     assert second.world == wide_scenes.VERSION
 
 

@@ -50,7 +50,7 @@ class Recipe:
     model: str = "microworld"
     """Which of ``sizes.SIZES``."""
     world: int = FIRST_WORLD
-    """Version of the world whose pictures the oracle learns to read."""
+    """Version of the world whose pictures the oracle and the guide learn to read."""
     seed: int = 0
     """Seed of initialisation and of every batch."""
     vae: Stage = Stage(
@@ -103,11 +103,15 @@ class Recipe:
 def recipe_for(model: str, seed: int = 0, world: int = FIRST_WORLD) -> Recipe:
     """Return the recipe of an embedded model; the tiny one sees fewer pictures.
 
-    The second world's oracle sees more, for thirty times as many things.
+    The second world's oracle and guide see more, for thirty times as many things.
     """
     recipe = Recipe(model=model, seed=seed, world=world)
     if world != FIRST_WORLD:
-        recipe = replace(recipe, oracle=replace(recipe.oracle, num_samples=640_000))
+        recipe = replace(
+            recipe,
+            oracle=replace(recipe.oracle, num_samples=640_000),
+            guide=replace(recipe.guide, num_samples=256_000),
+        )
     if model == "microworld":
         return recipe
     return replace(

@@ -10,9 +10,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from oneword.microworld import weights
 from oneword.microworld.making import models, oracle, shards, wide_oracle
@@ -145,7 +145,42 @@ def vae_psnr(folder: Path, recipe: Recipe) -> dict[str, float]:
 _CLIP_HEADS = ("noun", "second_noun", "colour", "pattern", "scene", "style", "count", "relation")
 
 
-def _alike(rng: np.random.Generator, num: int) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What a CLIP pair learns from: the pictures of a world and what is said of them."""
+
+    tokens: CLIPTokenizer
+    heads: Mapping[str, Sequence[str]]
+    """Attributes that are read from pictures while it learns, and the values of each."""
+    alike: Callable[[int], tuple[str, ...]]
+    """What the scene of a seed shares with others besides its things."""
+    draw: Callable[[list[int], int], tuple[np.ndarray, list[Any]]]
+    """Pictures of seeds, of a side in px, with their scenes."""
+    caption: Callable[[Any, np.random.Generator], str]
+    truth: Callable[[Any], dict[str, str]]
+    """What the heads should read."""
+
+
+def lessons() -> Lessons:
+    """Those of the first world."""
+
+    def alike(seed: int) -> tuple[str, ...]:
+        scene = scenes.sample_scene(seed)
+        return scene.place, scene.style, scene.things[0].colours[0]
+
+    return Lessons(
+        tokens=models.tokenizer(),
+        heads={name: oracle.HEADS[name] for name in _CLIP_HEADS},
+        alike=alike,
+        draw=lambda seeds, size_px: drawing.render_batch(seeds, size=size_px),
+        caption=captions.caption,
+        truth=oracle.truth,
+    )
+
+
+def _alike(
+    rng: np.random.Generator, num: int, alike: Callable[[int], tuple[str, ...]]
+) -> list[int]:
     """Seeds of a batch in groups that share scene, style and colour, so that shape must be learnt.
 
     Random batches can be told apart by colour, scene and style: a CLIP trained on them was blind to
@@ -154,30 +189,37 @@ def _alike(rng: np.random.Generator, num: int) -> list[int]:
     seeds = _seeds(rng, 6 * num)
     groups: dict[tuple[str, ...], list[int]] = {}
     for seed in seeds:
-        scene = scenes.sample_scene(seed)
-        first = scene.things[0]
-        groups.setdefault((scene.place, scene.style, first.colours[0]), []).append(seed)
+        groups.setdefault(alike(seed), []).append(seed)
     order = sorted(groups, key=lambda key: (-min(len(groups[key]), 8), rng.random()))
     picked = [seed for key in order for seed in groups[key][:8]]
     return picked[:num]
 
 
-def train_clip(shop: Workshop, name: str) -> bool:
-    """A CLIP pair: contrastive loss on hard groups, and attribute heads that are thrown away."""
+def train_clip(shop: Workshop, name: str, taught: Lessons | None = None) -> bool:
+    """A CLIP pair: contrastive loss on hard groups, and attribute heads that are thrown away.
+
+    Args:
+        shop: Where and how.
+        name: Of the stage.
+        taught: What it learns from; ``None``: the first world. A later world's tokenizer is kept
+            beside the pair.
+    """
     recipe = shop.recipe
     seed_weights(recipe, name)
-    tokens = models.tokenizer()
+    own = lessons() if taught is None else taught
+    tokens = own.tokens
     pair = models.clip(tokens, recipe.sizes, judge=name == "judge").to(shop.device)
     heads = nn.ModuleDict(
-        {n: nn.Linear(recipe.sizes.text_dim, len(oracle.HEADS[n])) for n in _CLIP_HEADS}
+        {n: nn.Linear(recipe.sizes.text_dim, len(v)) for n, v in own.heads.items()}
     ).to(shop.device)
     stage = getattr(recipe, name)
     run = Run(shop, name, stage, {"clip": pair, "heads": heads})
     for rng in run.steps():
         num = stage.batch_size // shop.num_processes
         hard = run.step % 4 != 0
-        pictures, drawn = _draw(shop, _alike(rng, num) if hard else _seeds(rng, num))
-        texts = [captions.caption(scene, rng) for scene in drawn]
+        seeds = _alike(rng, num, own.alike) if hard else _seeds(rng, num)
+        pictures, drawn = own.draw(seeds, recipe.sizes.size_px)
+        texts = [own.caption(scene, rng) for scene in drawn]
         batch = tokens(texts, padding=True, truncation=True, return_tensors="pt").to(shop.device)
         with shop.amp:
             seen = pair.vision_model(pixel_values=pixels_of(pictures, shop.device)).pooler_output
@@ -189,27 +231,30 @@ def train_clip(shop: Workshop, name: str) -> bool:
             aim = same.float() / same.sum(dim=1, keepdim=True)
             loss = (F.cross_entropy(logits, aim) + F.cross_entropy(logits.T, aim)) / 2
             read = {n: head(image * 8) for n, head in heads.items()}
-            loss = loss + 0.3 * oracle.attribute_loss(read, [oracle.truth(s) for s in drawn])
+            told = [own.truth(scene) for scene in drawn]
+            loss = loss + 0.3 * oracle.attribute_loss(read, told, own.heads)
         run.update(loss)
     if shop.rank == 0:
         weights.save_part(shop.folder, name, pair)
+        if taught is not None:
+            tokens.save_pretrained(shop.folder / name)
     return run.done
 
 
 @torch.no_grad()
-def pair_retrieval(folder: Path, recipe: Recipe) -> float:
+def pair_retrieval(folder: Path, recipe: Recipe, taught: Lessons | None = None) -> float:
     """Share of unseen drawings whose own caption is the nearest of all their captions.
 
     Args:
-        folder: A CLIP pair's, of the recipe's world.
+        folder: A CLIP pair's.
         recipe: Whose ``num_check_pictures`` are drawn.
+        taught: What it learned from; ``None``: the first world.
     """
+    own = lessons() if taught is None else taught
     pair, tokens = CLIPModel.from_pretrained(folder).float().eval(), weights.pair_tokenizer(folder)
     rng = np.random.default_rng(np.random.SeedSequence((recipe.seed, 53)))
-    pictures, drawn = drawing.render_batch(
-        _seeds(rng, recipe.num_check_pictures), size=recipe.sizes.size_px
-    )
-    texts = [captions.caption(scene, rng) for scene in drawn]
+    pictures, drawn = own.draw(_seeds(rng, recipe.num_check_pictures), recipe.sizes.size_px)
+    texts = [own.caption(scene, rng) for scene in drawn]
     images = []
     for pixels in pixels_of(pictures, torch.device("cpu")).split(64):
         seen = pair.vision_model(pixel_values=pixels).pooler_output

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 
 from oneword.microworld import weights
-from oneword.microworld.making import oracle_pictures, processes, stages as making
+from oneword.microworld.making import oracle_pictures, processes, stages as making, wide_pair
 from oneword.microworld.making.recipe import Recipe
 from oneword.microworld.making.run import CHECKSUMS, STAGES, Progress, Workshop
 from oneword.microworld.world.sets import FIRST_WORLD
@@ -36,17 +36,23 @@ _TRAIN: dict[str, Callable[[Workshop], bool]] = {
     "oracle": lambda shop: _reading(shop.recipe).train_oracle(shop),
     "latents": making.make_latents,
     "denoiser": making.train_denoiser,
-    "guide": lambda shop: making.train_clip(shop, "guide"),
+    "guide": lambda shop: making.train_clip(shop, "guide", _lessons(shop.recipe)),
 }
 
 
 _OF_EVERY_WORLD = ("vae", "judge", "oracle", "guide")
-"""Stages that the recipe of a later world has: its oracle, and what is taken as it has landed."""
+"""Stages that the recipe of a later world has: its oracle and guide, and what is taken as it has
+landed."""
 
 
 def _reading(recipe: Recipe) -> Any:
     """The module that trains and measures the oracle of the recipe's world."""
     return making if recipe.world == FIRST_WORLD else oracle_pictures
+
+
+def _lessons(recipe: Recipe) -> Any:
+    """What the guide of the recipe's world learns from; ``None``: the first world."""
+    return None if recipe.world == FIRST_WORLD else wide_pair.lessons()
 
 
 def stages_of(recipe: Recipe) -> tuple[str, ...]:
@@ -211,7 +217,8 @@ def land(folder: Path, target: Path, recipe: Recipe) -> Path:
         "vae_psnr_db": making.vae_psnr(folder, recipe),
         "oracle_accuracy": _reading(recipe).oracle_accuracy(folder, recipe),
         "retrieval": {
-            name: making.pair_retrieval(folder / name, recipe) for name in ("judge", "guide")
+            "judge": making.pair_retrieval(folder / "judge", recipe),
+            "guide": making.pair_retrieval(folder / "guide", recipe, _lessons(recipe)),
         },
         "scores": {},
     }
@@ -225,10 +232,11 @@ def _of_guide(
     before = weights.card_of(weights.checked(target))
     retrieval = {
         "judge": making.pair_retrieval(target / "judge", recipe),
-        "guide": making.pair_retrieval(folder / "guide", recipe),
+        "guide": making.pair_retrieval(folder / "guide", recipe, _lessons(recipe)),
     }
     made = {
-        "from": f"oneword microworld train --model {recipe.model} --stages guide",
+        "from": f"oneword microworld train --model {recipe.model} --stages guide"
+        + (f" --world {recipe.world}" if recipe.world != FIRST_WORLD else ""),
         "seed": recipe.seed,
         "commit": _commit(),
         "torch": torch.__version__,
