@@ -54,9 +54,10 @@ from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8
 from oneword.microworld import weights
 from oneword.microworld.making.oracle import Oracle
-from oneword.microworld.world import concepts, held_out
+from oneword.microworld.world import concepts, held_out, learnable
 from oneword.microworld.world.captions import PLACES
 from oneword.microworld.world.drawn import concept_pictures, concept_plain
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.prompts import PLAIN_PROMPT
@@ -321,7 +322,7 @@ def _scored(
     losses: Sequence[tuple[int, float]],
 ) -> dict[str, Any]:
     backbone, judge, oracle = bench
-    concept = concepts.get(name)
+    concept, read_as = concepts.get(name), learnable.find(name, FIRST_WORLD).read_as
     plain = judge.images(from_uint8(concept_plain(concept, size=backbone.resolution)))
     seeds = range(1000 * seed, 1000 * seed + arguments.num_images)
 
@@ -342,7 +343,7 @@ def _scored(
         method = drawing(samples)
         drawn = method(PLAIN_PROMPT, seeds)
         reached[samples] = metrics.share_of_way(similarity(drawn), start, goal)
-        (seen[samples],) = world.concept_seen({"": oracle.read(drawn)}, concept).values()
+        (seen[samples],) = world.seen_as({"": oracle.read(drawn)}, *read_as).values()
         lowest[samples] = min(own for step, own in losses if step * watch.per_step <= samples)
         if not arguments.num_edit_images or (watch.is_full_length and samples != end):
             continue
