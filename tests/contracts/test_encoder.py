@@ -279,10 +279,13 @@ def test_others_that_set_the_start_themselves_refuse_it(photos):
 
 
 def test_a_study_has_arms_that_an_encoder_starts(photos):
-    setups = ("encoder", "one-word:initializer=encoder,max_train_steps=20", "one-word")
+    weights_too = "pivotal:initializer=encoder,max_train_steps=20,tuning_steps=15"
+    setups = ("encoder", "one-word:initializer=encoder,max_train_steps=20", "one-word", weights_too)
     study = Study(StudyConfig(concepts=(str(photos),), setups=setups))
     starts = {s.setup: study.inversion(s).resolved("microworld") for s in study.specs}
-    assert [c.initializer for c in starts.values()] == ["encoder", "encoder", "word"]
+    assert [c.initializer for c in starts.values()] == ["encoder", "encoder", "word", "encoder"]
+    assert starts[weights_too].max_train_steps == 20
+    assert starts[weights_too].resolved_tuning.tuning_steps == 15
     assert [c.initializer_token for c in starts.values()][:2] == [None, None]
 
 
