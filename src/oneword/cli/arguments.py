@@ -422,7 +422,7 @@ class MicroworldTrainArguments(_Seeded):
     oracle_samples: int | None = None
     """Number of pictures to train the oracle on, starting from its published weights (default: none, use it as it is)."""
     world: Literal[1, 2] | None = None
-    """Version of the world that the oracle learns to read (default: the published model's)."""
+    """Version of the world for the oracle and the guide (default: the published model's)."""
     land: Path | None = None
     """Folder to put the finished model into."""
 
