@@ -134,7 +134,11 @@ def main() -> None:
     found, pixels = parts[arguments.part](bench)
     record(arguments.json, model=arguments.model, found=found)
     if arguments.sheet is not None:
-        save_png(contact_sheet(pixels, columns=arguments.num_prompts), arguments.sheet)
+        columns, labels = arguments.num_prompts, None
+        if arguments.part == "figure5":  # a row for each method
+            columns = len(pixels) // len(found)
+            labels = [f"{row['concept']}, seed {row['seed']}: {row['method']}" for row in found]
+        save_png(contact_sheet(pixels, columns=columns, row_labels=labels), arguments.sheet)
 
 
 def _prompts(num: int) -> list[Any]:
