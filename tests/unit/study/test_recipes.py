@@ -40,6 +40,7 @@ def test_the_second_worlds_recipe_has_both_figures_on_things_of_the_test_half(wi
     study, notes = study_of(["--config", str(SECOND), "--model", wide_model])
     assert not notes
     assert all("left out for artists' things" in note for note in study.notes)
+    assert len(study.notes) == 4  # two kinds of captions, variations of captions, the initialiser
     test = {s.name for s in subjects.find(["test"], wide_model)}
     assert study.subjects.keys() <= test
     artists = {s.name for s in study.subjects.values() if s.noun is None}
