@@ -28,7 +28,6 @@ from typing import Any
 import tyro
 from _common import record
 
-from oneword.cli.arguments import Embedded
 from oneword.concepts.concept import Concept
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -37,8 +36,8 @@ from oneword.evaluation.features import load_judge
 from oneword.evaluation.metrics import mean_interval
 from oneword.images import from_uint8
 from oneword.microworld import weights
-from oneword.microworld.world import concepts, held_out
-from oneword.microworld.world.drawn import concept_pictures
+from oneword.microworld.world import held_out, learnable
+from oneword.microworld.world.learnable import Learnable
 from oneword.models.contract import Backbone
 from oneword.models.loading import load_backbone
 from oneword.training.job import Job, Result
@@ -59,8 +58,8 @@ COMPARED = (
 class Arguments:
     """Find words of held-out concepts with and without an encoder, and compare."""
 
-    model: Embedded = "microworld"
-    """Which embedded model."""
+    model: str = "microworld"
+    """An embedded model, or the folder of one."""
     encoder: Path | None = None
     """Encoder of one's own; unset: the model's."""
     num_vectors: int = 1
@@ -75,6 +74,8 @@ class Arguments:
     """Pictures per prompt."""
     draw: bool = True
     """Draw and read pictures, rather than compare losses alone."""
+    most_steps: int | None = None
+    """Most steps of any way, for a trial of this script; unset: as many as it is named for."""
     slots: int = 4
     """Concepts learned at once."""
     json: Path | None = None
@@ -87,9 +88,9 @@ def main() -> None:
     backbone = load_backbone(ModelConfig(model=arguments.model, device="cpu"))
     chosen = [
         concept
-        for concept in held_out.HELD_OUT
+        for concept in learnable.learnable(weights.world(arguments.model)).values()
         if concept.name in arguments.names
-        or (not arguments.names and concepts.half(concept) == arguments.half)
+        or (not arguments.names and concept.half == arguments.half)
     ]
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
@@ -119,14 +120,15 @@ def _settings() -> dict[str, dict[str, Any]]:
     }
 
 
-def _job(
-    arguments: Arguments, backbone: Backbone, concept: held_out.HeldOut, seed: int, way: str
-) -> Job:
-    own = _settings()[way]
+def _job(arguments: Arguments, backbone: Backbone, concept: Learnable, seed: int, way: str) -> Job:
+    own = dict(_settings()[way])
+    if arguments.most_steps is not None:
+        most = own.get("max_train_steps", arguments.most_steps)
+        own |= {"max_train_steps": min(most, arguments.most_steps)} if way != ENCODER else {}
     encodes = "encoder" in own.values()
     config = InversionConfig(
         placeholder_token="S*",
-        learnable_property="object" if concept.thing else "style",
+        learnable_property="object" if not concept.is_style else "style",
         initializer_token=None if encodes else concept.noun,
         encoder=arguments.encoder if encodes else None,
         num_vectors=arguments.num_vectors,
@@ -134,14 +136,14 @@ def _job(
         seed=seed,
         **own,
     )
-    pixels = from_uint8(concept_pictures(concept, seed=seed, size=backbone.resolution))
+    pixels = from_uint8(concept.pictures(seed=seed, size=backbone.resolution))
     return Job(name=concept.name, pictures=pixels, config=config)
 
 
 def _learned(
     arguments: Arguments,
     backbone: Backbone,
-    chosen: Sequence[held_out.HeldOut],
+    chosen: Sequence[Learnable],
     seed: int,
     way: str,
 ) -> list[Result]:
@@ -155,7 +157,7 @@ def _learned(
 def _row(
     arguments: Arguments,
     backbone: Backbone,
-    concept: held_out.HeldOut,
+    concept: Learnable,
     seed: int,
     words: dict[str, Result],
 ) -> dict[str, Any]:
@@ -173,10 +175,13 @@ def _row(
     judge, oracle = load_judge(None, backbone), weights.load_oracle(arguments.model)
     protocol = harness.protocol_for(
         backbone.family,
-        learnable_property="object" if concept.thing else "style",
+        learnable_property="object" if not concept.is_style else "style",
         seeds=range(1000 * seed, 1000 * seed + arguments.num_images),
     )
-    drawn: dict[str, tuple[str, list[Concept]]] = {INITIALIZER: (concept.noun, [])}
+    whole = words[WHOLE].concept
+    assert whole is not None
+    started_from = concept.noun or whole.provenance["initializer_token"]  # that the loss found
+    drawn: dict[str, tuple[str, list[Concept]]] = {INITIALIZER: (started_from, [])}
     for way, result in words.items():
         assert result.concept is not None
         drawn[way] = ("S*", [result.concept])
@@ -189,7 +194,7 @@ def _row(
     seen = {}
     for way, pictures in found.pictures.items():
         read = {protocol.photo: oracle.read(pictures[protocol.photo])}
-        seen[way] = world.concept_seen(read, concept)[protocol.photo]
+        seen[way] = world.seen_as(read, *concept.read_as)[protocol.photo]
     text = {way: found.scores[way].text_similarity for way in drawn}
     return row | {"seen": seen, "text": text, "judge": judge.name}
 
@@ -219,7 +224,7 @@ def _tables(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
 
 def _seconds_per_word(arguments: Arguments, backbone: Backbone) -> float:
     """From five pictures to the encoder's word, with its first scoring; the best of five."""
-    concept = held_out.HELD_OUT[0]
+    concept = next(iter(learnable.learnable(weights.world(arguments.model)).values()))
     job = _job(arguments, backbone, concept, 0, ENCODER)
     found = []
     for _ in range(5):

@@ -41,9 +41,9 @@ from oneword.generation.clip_diffusion import LatentDenoiser
 from oneword.generation.guide import Guide, spherical_distance
 from oneword.images import contact_sheet, from_uint8, save_png
 from oneword.microworld import weights
-from oneword.microworld.world import concepts
+from oneword.microworld.world import learnable
 from oneword.microworld.world.captions import evaluation_prompts
-from oneword.microworld.world.drawn import concept_pictures
+from oneword.microworld.world.learnable import Learnable
 from oneword.models.loading import load_backbone
 from oneword.prompts import fill
 from oneword.training.job import Job
@@ -56,8 +56,8 @@ class Arguments:
 
     part: tyro.conf.Positional[Literal["adversarial", "scales", "figure5"]]
     """What is measured."""
-    model: Literal["microworld", "microworld-nano"] = "microworld"
-    """An embedded model."""
+    model: str = "microworld"
+    """An embedded model, or the folder of one."""
     num_prompts: int = 8
     """Prompts of the first two parts, which training never saw, one picture each."""
     num_steps: int = 200
@@ -71,13 +71,15 @@ class Arguments:
     sampler: Literal["ddpm", "ddim"] | None = None
     """Its sampler; unset: the preset's."""
     names: tuple[str, ...] = ("gold-mug", "clown-fish", "circus-bus", "sunny-ball")
-    """Held-out concepts of "figure5"."""
+    """Held-out things of "figure5", which must have a noun; these are of the development half."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the words of "figure5", each with other pictures."""
     skips: tuple[int, ...] = (200, 300, 350, 500)
     """How much of the way the picture keeps in "figure5"."""
     num_images: int = 2
     """Pictures of each prompt of "figure5"."""
+    max_train_steps: int | None = None
+    """Steps of the words of "figure5"; unset: the default."""
     json: Path | None = None
     """File for the numbers."""
     sheet: Path | None = None
@@ -132,7 +134,11 @@ def main() -> None:
     found, pixels = parts[arguments.part](bench)
     record(arguments.json, model=arguments.model, found=found)
     if arguments.sheet is not None:
-        save_png(contact_sheet(pixels, columns=arguments.num_prompts), arguments.sheet)
+        columns, labels = arguments.num_prompts, None
+        if arguments.part == "figure5":  # a row for each method
+            columns = len(pixels) // len(found)
+            labels = [f"{row['concept']}, seed {row['seed']}: {row['method']}" for row in found]
+        save_png(contact_sheet(pixels, columns=columns, row_labels=labels), arguments.sheet)
 
 
 def _prompts(num: int) -> list[Any]:
@@ -203,12 +209,20 @@ def _figure5(bench: _Bench) -> tuple[Any, Pixels]:
     """A learned word beside drawings that begin from a training picture."""
     arguments, backbone = bench.arguments, bench.denoiser.backbone
     oracle = weights.load_oracle(arguments.model)
-    pairs = [(concepts.get(name), seed) for name in arguments.names for seed in arguments.seeds]
+    version = weights.world(arguments.model)
+    chosen = [learnable.find(name, version, things_alone=True) for name in arguments.names]
+    if unnamed := [one.name for one in chosen if one.noun is None]:
+        raise SystemExit(f"These things have no noun for the sentences: {', '.join(unnamed)}.")
+    pairs = [(one, seed) for one in chosen for seed in arguments.seeds]
     jobs = [
         Job(
             name=held_out.name,
-            pictures=from_uint8(concept_pictures(held_out, seed=seed, size=backbone.resolution)),
-            config=InversionConfig(initializer_token=held_out.noun, seed=seed),
+            pictures=from_uint8(held_out.pictures(seed=seed, size=backbone.resolution)),
+            config=InversionConfig(
+                initializer_token=held_out.noun,
+                max_train_steps=arguments.max_train_steps,
+                seed=seed,
+            ),
         )
         for held_out, seed in pairs
     ]
@@ -242,7 +256,7 @@ def _figure5(bench: _Bench) -> tuple[Any, Pixels]:
             edits = [t for t in by_template if t != protocol.photo]
             obeyed = [v for v in world.edits_obeyed(read).values() if v == v]
             kept = [structure_kept(by_template[t], init.expand_as(by_template[t])) for t in edits]
-            seen = world.concept_seen(read, held_out)
+            seen = world.seen_as(read, *held_out.read_as)
             rows.append(
                 {
                     "concept": held_out.name, "seed": seed, "method": name,
@@ -259,15 +273,12 @@ def _figure5(bench: _Bench) -> tuple[Any, Pixels]:
     return rows, torch.cat(sheets)
 
 
-def _both(read: dict[str, list[dict[str, str]]], held_out: Any, edits: Sequence[str]) -> float:
+def _both(
+    read: dict[str, list[dict[str, str]]], held_out: Learnable, edits: Sequence[str]
+) -> float:
     """Share of pictures of edits that show the concept and all that the sentence asks for."""
-    hits = [
-        picture["concept"] == held_out.name
-        and all(picture[k] == v for k, v in world.asked(template).items())
-        for template in edits
-        for picture in read[template]
-    ]
-    return sum(hits) / len(hits)
+    found = world.seen_and_obeyed({t: read[t] for t in edits}, *held_out.read_as)
+    return math.fsum(found.values()) / len(found)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> None:

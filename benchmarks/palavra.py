@@ -18,7 +18,7 @@ import _briefly  # noqa: F401  (before torch)
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 from _common import record
@@ -28,8 +28,10 @@ from oneword.config.palavra import Mode, PalavraTrainConfig
 from oneword.evaluation.metrics import mean_interval
 from oneword.evaluation.retrieval import BOTH, NOUN, WORD, retrieval
 from oneword.images import from_uint8
-from oneword.microworld.world import concepts, held_out
-from oneword.microworld.world.drawn import concept_pictures, noun_pictures
+from oneword.microworld import weights
+from oneword.microworld.world import held_out, learnable
+from oneword.microworld.world.drawn import noun_pictures
+from oneword.microworld.world.learnable import Learnable
 from oneword.models.guide import Guide
 from oneword.runs import palavra as runs
 from oneword.training.palavra.maps import Maps, Reader, picture_features, reading
@@ -43,8 +45,8 @@ _UNSEEN = 1000  # first seed of pictures that no word learns from
 class Arguments:
     """Learn maps and words, and look for pictures with them."""
 
-    model: Literal["microworld", "microworld-nano"] = "microworld"
-    """Whose guide."""
+    model: str = "microworld"
+    """Whose guide: an embedded model, or the folder of one."""
     output_dir: Path = Path("palavra-maps")
     """Folder of the maps; they go on if they are there."""
     epochs: int | None = None
@@ -74,11 +76,11 @@ class Arguments:
 
 
 def _word(
-    reader: Reader, maps: Maps, concept: held_out.HeldOut, seed: int, asked: Arguments
+    reader: Reader, maps: Maps, concept: Learnable, seed: int, asked: Arguments
 ) -> tuple[Any, Any]:
     """The word's row as it begins and as it ends."""
     guide = reader.guide
-    pixels = from_uint8(concept_pictures(concept, 5, seed, guide.size))
+    pixels = from_uint8(concept.pictures(5, seed, guide.size))
     sets = [picture_features(guide, pixels)]
     words = begun(maps, sets, guide.device)
     first = words.rows.clone()
@@ -90,8 +92,9 @@ def _word(
     return first, words.rows
 
 
-def _found(guide: Guide, rows: Any, concept: held_out.HeldOut, seed: int, num: int) -> Any:
-    pixels = from_uint8(concept_pictures(concept, 5, _UNSEEN + seed, guide.size))
+def _found(guide: Guide, rows: Any, concept: Learnable, seed: int, num: int) -> Any:
+    pixels = from_uint8(concept.pictures(5, _UNSEEN + seed, guide.size))
+    assert concept.noun is not None
     others = from_uint8(noun_pictures(concept.noun, num, seed, guide.size))
     word = Concept(placeholder_token="<word>", rows={guide.tower: rows})
     features = picture_features(guide, pixels), picture_features(guide, others)
@@ -113,8 +116,8 @@ def main(asked: Arguments) -> None:
     guide = runs.load_clip(asked.model, device="cpu")
     chosen = [
         concept
-        for concept in held_out.HELD_OUT
-        if concept.family in ("recombination", "character") and concepts.half(concept) == asked.half
+        for concept in learnable.learnable(weights.world(asked.model)).values()
+        if concept.family in ("recombination", "character") and concept.half == asked.half
     ][: asked.num_concepts]
     rows: list[dict[str, Any]] = []
     for concept in chosen:

@@ -37,8 +37,8 @@ from oneword.generation.generate import save_drawing
 from oneword.generation.guide import Guide
 from oneword.images import from_uint8
 from oneword.microworld import weights
-from oneword.microworld.world import concepts
-from oneword.microworld.world.drawn import concept_pictures
+from oneword.microworld.world import learnable
+from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.models import quantised
 
 
@@ -54,6 +54,8 @@ CONCEPTS = (
 class Arguments:
     """Draw concepts by VQGAN-CLIP and read them back."""
 
+    model: str = "microworld"
+    """An embedded model, or the folder of one, whose rows are then given with --rows."""
     names: tuple[str, ...] = CONCEPTS
     """Held-out things."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -80,11 +82,16 @@ def main() -> None:
     """Draw, read, compare."""
     arguments = tyro.cli(Arguments)
     device = pick_device(arguments.device)
-    vq = quantised.embedded("microworld", device)
-    guide = Guide.load(None, "microworld", device=device)
-    oracle = weights.load_oracle()
+    vq = quantised.embedded(arguments.model, device)
+    guide = Guide.load(None, arguments.model, device=device)
+    oracle, version = weights.load_oracle(arguments.model), weights.world(arguments.model)
     others = {(r["concept"], r["seed"]): r for r in json.loads(arguments.rows.read_text())["runs"]}
-    runs = recorded(arguments.json, model="microworld").get("runs", [])
+    if version not in {row.get("world", FIRST_WORLD) for row in others.values()}:
+        raise SystemExit(
+            f"{arguments.rows} must hold rows of the model's world, version {version}; make them "
+            "with benchmarks/concepts.py --model and --json, and pass that file as --rows."
+        )
+    runs = recorded(arguments.json, model=arguments.model).get("runs", [])
     done = {(run["concept"], run["seed"], run["share"]) for run in runs}
     waiting = [
         (name, seed, share)
@@ -95,10 +102,10 @@ def main() -> None:
     ]
     started = time.monotonic()
     for number, (name, seed, share) in enumerate(waiting, 1):
-        concept, row = concepts.get(name), others[name, seed]
+        concept, row = learnable.find(name, version), others[name, seed]
         size = vq.resolution
         assert size is not None
-        pictures = from_uint8(concept_pictures(concept, seed=seed, size=size))
+        pictures = from_uint8(concept.pictures(seed=seed, size=size))
         prompt = row["photo_prompt"].replace("{}", row["words"]["initializer"])
         first = 1000 * seed
         config = VQGANCLIPConfig(
@@ -112,7 +119,8 @@ def main() -> None:
         drawing = vqgan_clip.draw_all(vq, guide, config, [prompt], pictures=pictures)
         if arguments.sheets is not None:
             save_drawing(drawing, arguments.sheets / f"{name}-{seed}-{share}")
-        seen = world.concept_seen({prompt: oracle.read(drawing.pixels)}, concept)[prompt]
+        read = {prompt: oracle.read(drawing.pixels)}
+        seen = world.seen_as(read, *concept.read_as)[prompt]
         losses = [facts["guide_loss"] for facts in drawing.facts]
         runs.append(
             {
@@ -124,7 +132,7 @@ def main() -> None:
         print(f"{name} seed {seed} share {share}: seen {seen:.0%}; {left / 60:.0f} min left",
               file=sys.stderr)  # fmt: skip
         constants = dataclasses.asdict(config.constants(size))
-        record(arguments.json, model="microworld", runs=runs, settings=constants)
+        record(arguments.json, model=arguments.model, runs=runs, settings=constants)
     for share in arguments.shares:
         print(verdict([run for run in runs if run["share"] == share], share))
 

@@ -279,10 +279,13 @@ def test_others_that_set_the_start_themselves_refuse_it(photos):
 
 
 def test_a_study_has_arms_that_an_encoder_starts(photos):
-    setups = ("encoder", "one-word:initializer=encoder,max_train_steps=20", "one-word")
+    weights_too = "pivotal:initializer=encoder,max_train_steps=20,tuning_steps=15"
+    setups = ("encoder", "one-word:initializer=encoder,max_train_steps=20", "one-word", weights_too)
     study = Study(StudyConfig(concepts=(str(photos),), setups=setups))
     starts = {s.setup: study.inversion(s).resolved("microworld") for s in study.specs}
-    assert [c.initializer for c in starts.values()] == ["encoder", "encoder", "word"]
+    assert [c.initializer for c in starts.values()] == ["encoder", "encoder", "word", "encoder"]
+    assert starts[weights_too].max_train_steps == 20
+    assert starts[weights_too].resolved_tuning.tuning_steps == 15
     assert [c.initializer_token for c in starts.values()][:2] == [None, None]
 
 
@@ -400,8 +403,12 @@ def test_the_commands(asked, tiny_folder, data, photos, tmp_path, capsys):
     words = ["encoder", "train", *model, "--data", str(data), "--output-dir", str(tmp_path / "e")]
     words += ["--guide", "latents", "--width", "8", "--max-train-steps", "2", "--seed", "1"]
     words += ["--train-batch-size", "2", "--json", str(tmp_path / "e.json")]
+    assert main([*words, "--minutes", "1e-9"]) == 0
+    assert "Time is up. To continue, run the same command again." in capsys.readouterr().out
     assert main(words) == 0
-    out = capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "Resuming from step 1." in told.err
+    out = told.out
     assert "2 steps on 3 things" in out
     assert "--max-train-steps 20 --train-data-dir PICTURES" in out
     assert json.loads((tmp_path / "e.json").read_text())["status"] == "finished"

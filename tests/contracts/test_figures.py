@@ -6,12 +6,14 @@ import dataclasses
 import json
 import re
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from transformers import CLIPModel
 
 from oneword.cli.main import main
+from oneword.config import variations as config_of_variations
 from oneword.config.drawing import SamplingConfig
 from oneword.config.inversion import InversionConfig
 from oneword.config.model import ModelConfig
@@ -24,12 +26,15 @@ from oneword.generation import variations
 from oneword.images import from_uint8, read_folder, to_images
 from oneword.microworld import weights
 from oneword.microworld.making import models, sizes
-from oneword.microworld.world.drawn import world_pictures
+from oneword.microworld.world.drawn import noun_pictures, world_pictures
+from oneword.models.assembly import is_here
+from oneword.models.clip_pairs import DEFAULT_GUIDE
 from oneword.models.guide import Guide
 from oneword.models.loading import load_backbone
+from oneword.prompts import COMMON_WORDS
 from oneword.runs.events import Ended
 from oneword.runs.palavra import train_maps
-from oneword.study import grid, methods, page, pictures, work
+from oneword.study import cost, grid, methods, page, pictures, work
 from oneword.study.plan import BASELINES, GROUPS, Study
 from oneword.training import projector
 
@@ -310,6 +315,23 @@ def test_guided_methods_draw_on_the_embedded_model(guided):
     assert len(drawn["vqgan-clip"]) > 1
 
 
+def test_a_dry_run_times_methods_that_optimise_every_picture(guided):
+    study = guided("vqgan-clip", "clip-diffusion", "palavra-vqgan-clip", "image-only")
+    found = cost.estimate(study, study.specs)
+    assert found.guided_s.keys() == {"vqgan-clip", "clip-diffusion"}  # there are no maps
+    assert min(found.guided_s.values()) > 0
+    drawings = sum(study.drawing_passes(s) for s in study.specs if s.setup not in found.guided_s)
+    assert found.drawing_s == pytest.approx(found.drawing_pass_s * drawings)
+    whole = found.training_s + found.drawing_s + sum(found.guided_s.values())
+    assert found.wall_s(2) == pytest.approx(whole / 2)
+    longer = guided("vqgan-clip", vqgan_steps=400)
+    assert methods.steps_of("palavra-vqgan-clip", given_of(longer)) == 400
+    assert methods.steps_of("clip-diffusion", given_of(longer)) == 4
+    usual = guided("clip-diffusion", vqgan_steps=None, diffusion_steps=None)
+    assert methods.steps_of("vqgan-clip", given_of(usual)) == 200
+    assert methods.steps_of("clip-diffusion", given_of(usual)) == 50
+
+
 def given_of(study):
     tools = work.bench(NANO, None, None)
     spec = study.specs[0]
@@ -348,6 +370,75 @@ def test_palavras_word_is_learned_and_drawn(guided, tmp_path):
         plain = methods.METHODS[setup.removeprefix("palavra-")](given)
         assert not torch.equal(one, plain(shown, "a photo of a {} on the moon", 0))
     assert (study.folder / "palavra" / "parrot--seed0" / "learned_embeds.safetensors").is_file()
+
+
+def test_things_of_the_second_world_have_rows_of_what_draws_them(wide_model, tmp_path):
+    """The artists' ones, which have neither noun nor descriptions, beside those that have both."""
+    model = ModelConfig(model=wide_model, device="cpu")
+    study = Study(StudyConfig(
+        output_dir=tmp_path / "s", concepts=("rocket", "parrot"), seeds=(0,), model=model,
+        setups=("fig3", "clip-diffusion", "initializer"), num_images_per_prompt=1, slots=1,
+        inversion=InversionConfig(max_train_steps=1, train_batch_size=1, num_evaluation_samples=1),
+        sampling=SamplingConfig(num_inference_steps=1, guidance_scale=1.0),
+        baselines=BaselinesConfig(diffusion_steps=2),
+    ))  # fmt: skip
+    left_out = {"captions-short", "captions-long", "variations-captions", "initializer"}
+    every = {*study.arms}
+    own = {name: {s.setup for s in study.specs if s.concept == name} for name in study.subjects}
+    assert own == {"rocket": every - left_out, "parrot": every}
+    assert len(study.notes) == len(left_out)
+    assert study.notes[0].endswith("which have neither noun nor descriptions: rocket.")
+    ended = grid.run(study, on_event=ignore)
+    assert not ended.failed
+    assert {s.setup for s in ended.absent} == {"variations-captions", "variations"}
+    assert "it has no projector; train one with" in grid.absences(study)["variations"]
+    rows = [r for r in page.gather(study) if r["kind"] != work.TRAINING]
+    for setup in ("one-word", "clip-diffusion", "image-only"):
+        for name in study.subjects:
+            some = [r for r in rows if (r["setup"], r["concept"]) == (setup, name)]
+            assert all(r["world"] == 2 and 0 <= r["seen"] <= 1 for r in some)
+            assert any(r.get("seen_and_obeyed") is not None for r in some)
+            assert any("silhouette_overlap" in r for r in some)
+    page.write(study, command="x")
+    tools = work.bench(model, None, None)
+    given = methods.Given(
+        config=study.config, backbone=tools.backbone, subject=study.subjects["rocket"], seed=0,
+        sampling=study.config.sampling, pictures_dir=tmp_path,
+    )  # fmt: skip
+    boats = from_uint8(noun_pictures("boat", 6, size=64))
+    named = methods._with_noun("clip-diffusion", given, boats).noun
+    assert named in COMMON_WORDS["microworld"]["object"]
+    assert methods._with_noun("variations", given, boats).noun == ""
+
+
+def test_what_will_be_downloaded_is_named_before(guided, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    karlo, text = (
+        own["source"] for own in (config_of_variations.VARIATIONS["karlo"],
+                                  config_of_variations.KARLO_TEXT)
+    )  # fmt: skip
+    real = dataclasses.replace(guided("fig5").config, model=ModelConfig(model=str(tiny_folder)))
+
+    def named(*setups, **own):
+        return methods.downloads(
+            dataclasses.replace(real, baselines=BaselinesConfig(**own)), setups
+        )
+
+    assert named("one-word", "variations", "variations-captions") == []  # nothing unasked
+    assert named("vqgan-clip") == [DEFAULT_GUIDE]
+    assert named("variations", variations="karlo") == [karlo]
+    assert named("variations", "variations-captions", variations="karlo") == [karlo, text]
+    assert named("variations", variations=str(tiny_folder)) == []
+    embedded = guided("fig5").config
+    assert methods.downloads(embedded, GROUPS["fig5"]) == []  # all of it is in the package
+    folder = tmp_path / "hub" / f"models--{karlo.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("a" * 40)
+    (folder / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    assert not is_here(karlo)  # nothing but its name
+    (folder / "snapshots" / ("a" * 40) / "model.safetensors").write_bytes(b"weights")
+    assert is_here(karlo)
+    assert named("variations", "variations-captions", variations="karlo") == [text]
 
 
 def test_a_real_model_without_a_vqgan_says_so(guided, tiny_sd):

@@ -442,6 +442,10 @@ def test_the_pictures_page_shows_what_each_description_drew(make, concepts, tmp_
     ended = grid.run(study, on_event=Events())
     assert len(ended.done) == 4
     assert {spec.setup for spec in ended.absent} == {"variations", "variations-captions"}
+    why = "the weights of kakaobrain/karlo-v1-alpha{} are not on this machine; pass --variations"
+    told = grid.absences(study)
+    assert why.format("-image-variations") in told["variations"]
+    assert why.format("") in told["variations-captions"]
     page.write(study, command="x")
     html = (study.folder / "pictures.html").read_text()
     (line,) = re.findall(r"<tr><th>captions-long</th>(.*?)</tr>", html, re.S)

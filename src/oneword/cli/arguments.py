@@ -291,6 +291,8 @@ class EncoderTrainArguments(EncoderConfig):
     To use it: oneword train --initializer encoder --encoder FOLDER, or --setup encoder.
     """
 
+    minutes: float | None = None
+    """Time budget of this call, in minutes (default: none). Run the same command again to continue."""
     json: Path | None = None
     """JSON file for the results."""
 
@@ -373,6 +375,9 @@ class ProjectorArguments(ProjectorConfig):
     The network turns a picture's CLIP features into vectors that the frozen model reads in place of
     a word. The loss is the paper's equation 2.
     """
+
+    minutes: float | None = None
+    """Time budget of this call, in minutes (default: none). Run the same command again to continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -536,8 +541,8 @@ class CodebookArguments(_Seeded):
     The codebook is saved next to the model's weights. Run it once per new model.
     """
 
-    model: Embedded = "microworld"
-    """Embedded model."""
+    model: EmbeddedOrFolder = "microworld"
+    """Embedded model, or the folder of one."""
     seed: int = 0
     """Random seed of the pictures and the first rows."""
 

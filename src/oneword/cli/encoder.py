@@ -15,6 +15,7 @@ from oneword.runs.encoder import train_encoder
 def run(chosen: EncoderTrainArguments, words: Sequence[str]) -> int:  # noqa: ARG001  (its shape)
     """Train, with progress; 130 where it was stopped."""
     config = options.settings(EncoderConfig, chosen)
+    deadline = options.Deadline(chosen.minutes)
     with screen.display() as shown:
         counters: dict[str, screen.Counter] = {}
 
@@ -22,12 +23,17 @@ def run(chosen: EncoderTrainArguments, words: Sequence[str]) -> int:  # noqa: AR
             if what not in counters:
                 counters[what] = shown.counting(what)
             counters[what](done, total, numbers)
+            if what == "steps":
+                deadline.check()
 
         outcome = train_encoder(config, on_progress=on_progress, on_message=shown.say)
     options.write_json(
         chosen.json,
         dataclasses.asdict(outcome) | {"file": str(outcome.file) if outcome.file else None},
     )
+    if outcome.file is None and deadline.is_over:
+        options.tell(deadline.said)
+        return 0
     if outcome.file is None:
         options.tell(f"Stopped after step {outcome.steps}. To resume, run the same command again.")
         return 130

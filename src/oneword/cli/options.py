@@ -12,8 +12,10 @@ import difflib
 import importlib.util
 import inspect
 import io
+import math
 import re
 import sys
+import time
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +32,7 @@ from oneword.cli.arguments import COMMON
 from oneword.config.inversion import InversionConfig
 from oneword.config.presets import PRESETS, SETUPS
 from oneword.config.runs import TrackerName
-from oneword.errors import ConfigError, UserError
+from oneword.errors import ConfigError, UserError, require
 
 
 T = TypeVar("T")
@@ -520,6 +522,40 @@ def write_json(path: Path | None, value: Any) -> None:
     if path is not None:
         write_json_atomic(path, value)
         sweep(path.parent, below=False)
+
+
+class TimeUp(KeyboardInterrupt):
+    """The minutes of this call are over."""
+
+
+class Deadline:
+    """The end of a call's time.
+
+    Args:
+        minutes: From now on; ``None``: no end.
+
+    Raises:
+        ConfigError: the number is not positive.
+    """
+
+    said = "Time is up. To continue, run the same command again."
+
+    def __init__(self, minutes: float | None) -> None:
+        require(minutes is None or minutes > 0, f"minutes must be above 0, got {minutes}.")
+        self._end_s = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._end_s
+
+    def check(self) -> None:
+        """Stop what can be stopped and resumed, if the time is over.
+
+        Raises:
+            TimeUp: it is.
+        """
+        if self.is_over:
+            raise TimeUp
 
 
 def tell(message: str) -> None:

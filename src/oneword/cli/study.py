@@ -20,7 +20,7 @@ from oneword.config.model import is_embedded
 from oneword.config.scoring import StudyConfig
 from oneword.errors import ConfigError
 from oneword.runs.events import Advanced, Ended, Event, Message, OnEvent, interrupted
-from oneword.study import cost, grid, page, pictures
+from oneword.study import cost, grid, methods, page, pictures
 from oneword.study.cost import Cost
 from oneword.study.plan import Study
 from oneword.study.work import failure_file
@@ -31,6 +31,9 @@ def run(chosen: StudyArguments, words: Sequence[str]) -> int:
     study = Study(options.settings(StudyConfig, chosen))
     for note in study.notes:
         options.say(note)
+    setups = [arm.setup for arm in study.arms.values()]
+    if missing := methods.downloads(study.config, setups):
+        options.say(f"Not on this machine, and downloaded when needed: {', '.join(missing)}.")
     if chosen.markdown is not None:
         page.around(chosen.markdown)  # refuses a page without its marks
     if chosen.rows is not None:
@@ -145,10 +148,10 @@ def _dry_run(study: Study, target: Path | None, tflops: float) -> int:
         options.tell(f"  {count:5d} x {setup}")
     if found is not None:
         _show_cost(found, plan["pictures"], hands, tflops)
-        if study.baselines:
+        if counted := [name for name in study.baselines if name not in found.guided_s]:
             options.tell(
                 "These cost more than estimated, because they are counted as drawings of the "
-                f"model: {', '.join(study.baselines)}."
+                f"model: {', '.join(counted)}."
             )
     return 0
 
@@ -159,6 +162,8 @@ def _show_cost(found: Cost, pictures: int, hands: int, tflops: float) -> None:
         f"sample and step). Drawing: {pictures} pictures, {found.drawing_s / 3600:.2f} h "
         f"({found.picture_s:.3g} s each)."
     )
+    for setup, seconds in found.guided_s.items():
+        options.tell(f"{setup}, which optimises every picture: {seconds / 3600:.2f} h.")
     memory = "" if found.peak_mb is None else f" Peak memory: {found.peak_mb:.0f} MB."
     options.tell(
         f"Total: about {found.wall_s(hands) / 3600:.2f} h with {hands} "
@@ -171,7 +176,8 @@ def _show_cost(found: Cost, pictures: int, hands: int, tflops: float) -> None:
         f"Counted: {found.training_flop:.3g} operations of training and {found.drawing_flop:.3g} of "
         f"drawing. A GPU that does {tflops:g} TFLOP/s (--card-tflops) takes {training:.3g} + "
         f"{drawing:.3g} = {training + drawing:.3g} hours. Assumed: it does so all the time. Left "
-        "out: loading, networks that a setup adds, gradients of weights that it changes."
+        "out: loading, networks that a setup adds, gradients of weights that it changes, and "
+        "methods that optimise every picture."
     )
 
 

@@ -15,9 +15,11 @@ from oneword.generation import variations
 from oneword.generation.generate import save_drawing
 from oneword.generation.variations import Wishes
 from oneword.images import MAX_BYTES, from_uint8, read_folder, read_image
+from oneword.microworld import weights
 from oneword.microworld.world.drawn import world_pictures
 from oneword.models.guide import Guide
 from oneword.models.loading import load_backbone
+from oneword.runs.events import interrupted
 from oneword.training import projector
 
 
@@ -78,6 +80,7 @@ def _variations(chosen: VariationsArguments, _words: Sequence[str]) -> None:
 
 def _projector(chosen: ProjectorArguments, _words: Sequence[str]) -> None:
     config = options.settings(ProjectorConfig, chosen)
+    deadline = options.Deadline(chosen.minutes)
     check_writable(config.output_dir)
     backbone = load_backbone(config.model)
     guide = Guide.load(
@@ -90,15 +93,21 @@ def _projector(chosen: ProjectorArguments, _words: Sequence[str]) -> None:
     side = backbone.resolution
     if config.train_data_dir is None:
         options.say(f"Drawing {config.num_pictures} pictures ...")
-        pixels = from_uint8(world_pictures(config.num_pictures, config.seed, side))
+        world = weights.world(config.model.model)
+        pixels = from_uint8(world_pictures(config.num_pictures, config.seed, side, world))
     else:
         pixels = read_folder(config.train_data_dir, resolution=side, masks=False).pixels
-    with hold(config.output_dir), screen.display() as shown:
+    try:
+        with hold(config.output_dir), screen.display() as shown, interrupted():
 
-        def show(done: int, total: int, loss: float) -> None:
-            shown.bar("training the projector", total).show(done, f"loss {loss:.4f}")
+            def show(done: int, total: int, loss: float) -> None:
+                shown.bar("training the projector", total).show(done, f"loss {loss:.4f}")
+                deadline.check()
 
-        trained = projector.train(backbone, guide, pixels, config, on_step=show)
+            trained = projector.train(backbone, guide, pixels, config, on_step=show)
+    except options.TimeUp:
+        options.tell(deadline.said)
+        return
     options.tell(
         f"Loss on the fixed batch: {trained.first_loss:.4f} before, {trained.loss:.4f} after "
         f"{trained.steps} steps. Projector: {config.output_dir / projector.FILE}. To draw: "

@@ -132,7 +132,7 @@ class BaselinesConfig:
     guide: str | None = None
     """CLIP that guides the rows of figure 5: hub id or folder (default: the embedded model's own guide, openai/clip-vit-base-patch16 elsewhere). It must differ from the judge."""
     variations: str | None = None
-    """Model for picture variations, as --model of oneword baseline variations (default: the embedded model's projector, karlo elsewhere)."""
+    """Model for picture variations, as --model of oneword baseline variations (default: the embedded model's projector; elsewhere karlo, only if its weights are on this machine)."""
     palavra: Path | None = None
     """Maps from oneword palavra train for the guide's CLIP (default: none, which leaves out PALAVRA's rows)."""
     vqgan: Path | None = None

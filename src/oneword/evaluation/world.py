@@ -17,7 +17,6 @@ from oneword.images import from_uint8
 from oneword.microworld import weights
 from oneword.microworld.world import captions, inventory, scenes, wide_prompts
 from oneword.microworld.world.captions import Prompt
-from oneword.microworld.world.held_out import HeldOut
 from oneword.microworld.world.sets import FIRST_WORLD
 from oneword.microworld.world.wide_prompts import WidePrompt
 from oneword.models.contract import Backbone
@@ -224,27 +223,28 @@ def asked(template: str) -> dict[str, str]:
     return found
 
 
-def concept_seen(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dict[str, float]:
-    """Share of pictures in which a held-out concept is read, by template."""
-    head, value = ("concept", concept.name) if concept.thing else ("style", concept.style)
-    return seen_as(read, head, value)
-
-
 def seen_as(read: Mapping[str, Sequence[Reading]], head: str, value: str) -> dict[str, float]:
-    """Share of pictures whose attribute is read as a value, by template."""
+    """Share of pictures whose attribute is read as a value, by template.
+
+    Args:
+        read: Readings of the pictures, by template.
+        head: The attribute; ``Learnable.read_as`` has both for a held-out thing.
+        value: Its value.
+    """
     return {
         template: sum(picture[head] == value for picture in pictures) / len(pictures)
         for template, pictures in read.items()
     }
 
 
-def seen_and_obeyed(read: Mapping[str, Sequence[Reading]], concept: HeldOut) -> dict[str, float]:
+def seen_and_obeyed(
+    read: Mapping[str, Sequence[Reading]], head: str, value: str
+) -> dict[str, float]:
     """Share of pictures that show a held-out concept and everything that their template asks for.
 
     Templates that ask for nothing are left out, and so are those that ask for another style than a
-    learned one.
+    learned one. The arguments are those of ``seen_as``.
     """
-    head, value = ("concept", concept.name) if concept.thing else ("style", concept.style)
     found = {}
     for template, pictures in read.items():
         wanted = asked(template)

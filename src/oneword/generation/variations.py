@@ -428,13 +428,20 @@ class Projected(Variations):
         ).pixels
 
 
-def load_projected(folder: Path, wishes: Wishes, *, backbone: Backbone | None = None) -> Projected:
+def load_projected(
+    folder: Path,
+    wishes: Wishes,
+    *,
+    backbone: Backbone | None = None,
+    model: str | None = None,
+) -> Projected:
     """A projector of a folder, with the model and the guide that it was trained for.
 
     Args:
         folder: A folder that ``oneword baseline projector`` wrote.
         wishes: How it draws.
         backbone: A loaded model; it is used if it is the projector's.
+        model: The model to load otherwise; ``None``: the one that the projector names.
 
     Raises:
         ProjectorError: there is no projector, or it does not fit its model or guide.
@@ -448,17 +455,15 @@ def load_projected(folder: Path, wishes: Wishes, *, backbone: Backbone | None = 
                 "because it is for published models; leave it out."
             )
     trained = projecting.load(folder, torch.device("cpu"))
-    if backbone is None or backbone.name != trained.base_model:
+    if backbone is None or not projecting.is_for(trained, backbone):
         config = ModelConfig(
-            model=trained.base_model,
+            model=model or trained.base_model,
             dtype=wishes.dtype,
             device=wishes.device,
             safety_checker=wishes.safety_checker,
         )
         backbone = load_backbone(config)
-    guide = Guide.load(
-        trained.guide, trained.base_model, device=backbone.device, judge=wishes.judge
-    )
+    guide = Guide.load(trained.guide, backbone.name, device=backbone.device, judge=wishes.judge)
     projecting.check_fits(trained, backbone, guide, folder)
     return Projected(backbone, guide, trained, wishes)
 
@@ -488,10 +493,10 @@ def load(name: str, wishes: Wishes, *, backbone: Backbone | None = None) -> Vari
         folder = weights.projector_folder(name)
         if not (folder / projecting.FILE).is_file():
             raise VariationsError(
-                f"Cannot vary pictures with {name} because it has no projector in this package; "
-                f"train one with oneword baseline projector --model {name}, and pass its folder."
+                f"Cannot vary pictures with {name} because it has no projector; train one with "
+                f"oneword baseline projector --model {name}, and pass its folder."
             )
-        return load_projected(folder, wishes, backbone=backbone)
+        return load_projected(folder, wishes, backbone=backbone, model=name)
     if (Path(name) / projecting.FILE).is_file():
         return load_projected(Path(name), wishes, backbone=backbone)
     return _CLASSES[_class_of(name, wishes)](name, wishes)

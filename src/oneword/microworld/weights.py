@@ -238,8 +238,8 @@ def save_codebook(codebook: torch.Tensor, details: dict[str, Any], name: str) ->
 
     folder, told = folder_of(name), card(name)
     rows = codebook.to("cpu", torch.float16).contiguous()
-    # of another autoencoder it would be noise
-    of = {"vae_sha256": told.pop("sha256")[VAE_FILE]}
+    # of another autoencoder it would be noise, and of another world it lacks much
+    of = {"vae_sha256": told.pop("sha256")[VAE_FILE], "world": str(world(name))}
     save_file({"codebook": rows}, folder / CODEBOOK, metadata=of)
     seal(folder, told | {"codebook": details})
     return folder / CODEBOOK
@@ -249,7 +249,7 @@ def load_codebook(name: str = "microworld") -> torch.Tensor:
     """The rows that stand for cells of an embedded model's latents: (rows, channels), float32.
 
     Raises:
-        WeightsError: there is no codebook, or it is for another autoencoder.
+        WeightsError: there is no codebook, or it is for another autoencoder or world.
     """
     from safetensors import safe_open
 
@@ -260,9 +260,14 @@ def load_codebook(name: str = "microworld") -> torch.Tensor:
             f"Cannot find the codebook of the embedded model at {folder / CODEBOOK}; {again}."
         )
     with safe_open(folder / CODEBOOK, "pt") as file:
-        of = (file.metadata() or {}).get("vae_sha256")
+        told = file.metadata() or {}
         rows = file.get_tensor("codebook")
-    if of != card(name)["sha256"][VAE_FILE]:
+    if told.get("world", str(FIRST_WORLD)) != str(world(name)):
+        raise WeightsError(
+            f"The codebook in {folder / CODEBOOK} must be for this model's world, version "
+            f"{world(name)}, got one for version {told.get('world', FIRST_WORLD)}; {again}."
+        )
+    if told.get("vae_sha256") != card(name)["sha256"][VAE_FILE]:
         raise WeightsError(
             f"The codebook in {folder / CODEBOOK} must be for this model's autoencoder, got one "
             f"for another; {again}."

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import snapshot_download
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -20,6 +21,24 @@ from oneword.models import single_file
 from oneword.models.memory import shapes, ways
 from oneword.models.speed import few_cells
 from oneword.models.speed.streaming import streamed
+
+
+def is_here(source: str, revision: str | None = None) -> bool:
+    """Whether a model's weights are on this machine, so that loading it downloads nothing.
+
+    A hub model of which some files are missing counts as here if any of its weights are.
+
+    Args:
+        source: Hub id, folder or file.
+        revision: Branch, tag or commit of a hub model.
+    """
+    if Path(source).exists():
+        return True
+    try:
+        folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
+    except (OSError, ValueError):  # nothing of it is here, or it is no hub id
+        return False
+    return any(path.suffix in (".safetensors", ".bin") for path in folder.rglob("*"))
 
 
 def load_pipeline(

@@ -5,6 +5,7 @@ Pictures optimised on a CLIP fool that CLIP first, so the guide must not be the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +121,14 @@ class Guide:
             source=place,
             tower=OWN_TOWER if own else None,
         )
+
+    def sha256(self) -> str:
+        """SHA-256 of the pair's weights, which identifies it in the files of what it trained."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def image_features(self, pictures: Pictures) -> Features:
         """Features of pictures of the guide's own size, unit length; differentiable.

@@ -37,6 +37,7 @@ from oneword.concepts.concept import Concept
 from oneword.config.model import is_embedded
 from oneword.config.palavra import PalavraTrainConfig, PalavraWordConfig, ResolvedPalavra
 from oneword.images import read_folder
+from oneword.microworld import weights
 from oneword.models.guide import Guide
 from oneword.training.palavra import classes as gathering
 from oneword.training.palavra.classes import OnClass
@@ -44,7 +45,6 @@ from oneword.training.palavra.maps import (
     Maps,
     PalavraError,
     Reader,
-    fingerprint,
     picture_features,
     reading,
 )
@@ -69,6 +69,7 @@ _OF_MAPS = {
     "clip": str,
     "clip_sha256": str,
     "data_sha256": str,
+    "world?": (int, type(None)),
     "history": [{str: float}],
 }
 _OF_WORD = {
@@ -153,7 +154,7 @@ def train_maps(
             judge=config.judge,
             allow_same_clip=config.allow_same_clip,
         )
-        clip = fingerprint(guide)
+        clip = guide.sha256()
         width = guide.vocabularies[guide.tower].dim
         with reading(guide) as reader:
             classes = _classes(reader, config, on_class)
@@ -162,6 +163,7 @@ def train_maps(
                 "clip": config.clip,
                 "clip_sha256": clip,
                 "data_sha256": classes.sha256,
+                "world": weights.world(config.clip) if config.train_data_dir is None else None,
             }
             maps = Maps(settings, guide.dim, width)
             if path.exists():
@@ -192,7 +194,11 @@ def _classes(
 ) -> gathering.Classes:
     if config.train_data_dir is None:
         return gathering.of_world(
-            reader, num_pictures=config.num_pictures, seed=config.seed, on_class=on_class
+            reader,
+            num_pictures=config.num_pictures,
+            seed=config.seed,
+            world=weights.world(config.clip),
+            on_class=on_class,
         )
     return gathering.of_folder(
         reader,
@@ -208,21 +214,28 @@ def _save_maps(path: Path, maps: Maps, facts: Mapping[str, Any]) -> None:
     write_atomic(path, _packed(maps.tensors(), {**facts, **more}))
 
 
-def load_maps(path: Path, guide: Guide) -> Maps:
+def load_maps(path: Path, guide: Guide, clip: str | None = None) -> Maps:
     """The maps of a folder or file.
 
     Args:
         path: Output of ``train_maps``.
         guide: The CLIP that they must be for.
+        clip: Its name as for ``load_clip``; an embedded model's has a world.
 
     Raises:
-        PalavraError: there are no maps, or they are for another CLIP.
+        PalavraError: there are no maps, or they are for another CLIP or world.
     """
     tensors, told = _opened(_maps_file(path), _OF_MAPS, "the maps of oneword palavra train")
-    if told["clip_sha256"] != fingerprint(guide):
+    if told["clip_sha256"] != guide.sha256():
         raise PalavraError(
             f"Cannot use the maps {path} with {guide.name} because they are for {told['clip']}; "
             f"pass that one with --clip, or run oneword palavra train on {guide.name}."
+        )
+    theirs = told.get("world")
+    if theirs is not None and is_embedded(clip) and theirs != weights.world(clip):
+        raise PalavraError(
+            f"The maps {path} must be of the model's world, version {weights.world(clip)}, got "
+            f"maps of version {theirs}; run oneword palavra train --clip {clip}."
         )
     settings = ResolvedPalavra(**_own(told["settings"]), epochs=told["epochs"])
     maps = Maps(settings, guide.dim, guide.vocabularies[guide.tower].dim)
@@ -252,7 +265,7 @@ def learn_word(
         guide = load_clip(
             name, device=config.device, judge=config.judge, allow_same_clip=config.allow_same_clip
         )
-        maps = load_maps(place, guide)
+        maps = load_maps(place, guide, name)
         width = guide.vocabularies[guide.tower].dim
         free = Concept(
             placeholder_token=config.placeholder_token, rows={guide.tower: torch.zeros(1, width)}
@@ -357,7 +370,7 @@ def check_clip(concept: Concept, guide: Guide) -> None:
         PalavraError: the word's file says so.
     """
     own = concept.provenance.get("clip_sha256")
-    if own is not None and own != fingerprint(guide):
+    if own is not None and own != guide.sha256():
         raise PalavraError(
             f"Cannot read the word {concept.placeholder_token!r} with {guide.name} because it was "
             f"learned on {concept.provenance.get('clip')}, with other weights; pass that one with "

@@ -19,9 +19,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from oneword.config.model import is_embedded
 from oneword.evaluation import harness
-from oneword.study import work
-from oneword.study.plan import Spec, Study
+from oneword.study import methods, work
+from oneword.study.plan import GUIDED, Spec, Study
 from oneword.training.job import Job
 from oneword.training.loop import invert_many
 
@@ -42,6 +43,9 @@ class Cost:
     """Time of one picture of the protocol."""
     training_s: float
     drawing_s: float
+    guided_s: dict[str, float]
+    """Time of all drawing of the methods that optimise each picture, by setup. A method that is not
+    available is left out, and counted as drawings of the model."""
     training_flop: float | None
     """Operations of all training, counted; ``None`` on a GPU, which is timed itself."""
     drawing_flop: float | None
@@ -50,7 +54,7 @@ class Cost:
 
     def wall_s(self, hands: int) -> float:
         """Time until the end with this number of processes."""
-        return (self.training_s + self.drawing_s) / hands
+        return (self.training_s + self.drawing_s + sum(self.guided_s.values())) / hands
 
     def gpu_hours(self, tflops: float) -> tuple[float, float]:
         """Hours of a GPU for training and for drawing.
@@ -59,7 +63,8 @@ class Cost:
             tflops: Rate of the card, TFLOP/s; of no account where a GPU was timed.
         """
         if self.training_flop is None or self.drawing_flop is None:
-            return self.training_s / 3600, self.drawing_s / 3600
+            drawing_s = self.drawing_s + sum(self.guided_s.values())
+            return self.training_s / 3600, drawing_s / 3600
         per_hour = 3600e12 * tflops
         return self.training_flop / per_hour, self.drawing_flop / per_hour
 
@@ -88,17 +93,19 @@ def estimate(study: Study, specs: Sequence[Spec]) -> Cost:
             drawing_pass_flop = _drawing_pass(study, _flop, 1)
         training_pass_s = _training_pass(study, specs[0], _seconds, _STEPS, warm=not cuda)
         drawing_pass_s = _drawing_pass(study, _seconds, _STEPS, warm=not cuda)
+        guided_s = _guided(study, specs)
     finally:
         torch.set_num_threads(threads)
     family = backbone.family
     trained = sum({s.run: study.training_passes(s, family) for s in specs}.values())
-    drawn = sum(study.drawing_passes(s) for s in specs)
+    drawn = sum(study.drawing_passes(s) for s in specs if s.setup not in guided_s)
     return Cost(
         training_pass_s=training_pass_s,
         drawing_pass_s=drawing_pass_s,
         picture_s=drawing_pass_s * 2 * study.num_inference_steps,
         training_s=training_pass_s * trained,
         drawing_s=drawing_pass_s * drawn,
+        guided_s=guided_s,
         training_flop=None if training_pass_flop is None else training_pass_flop * trained,
         drawing_flop=None if drawing_pass_flop is None else drawing_pass_flop * drawn,
         peak_mb=torch.cuda.max_memory_allocated(backbone.device) / 1e6 if cuda else None,
@@ -151,6 +158,57 @@ def _training_pass(
     more, one = measure(lambda: run(1 + steps)), measure(lambda: run(1))
     # the cost of a run besides its steps cancels out
     return max(1e-9, more - one) / (3.0 * steps * batch * slots)
+
+
+def _guided(study: Study, specs: Sequence[Spec]) -> dict[str, float]:
+    """Seconds of all pictures of each guided method that is available here."""
+    found: dict[str, float] = {}
+    for setup in (name for name in GUIDED if name in study.arms):
+        own = [spec for spec in specs if spec.setup == setup]
+        if own and (each := _guided_picture(study, own[0])) is not None:
+            found[setup] = each * sum(map(study.pictures, own))
+    return found
+
+
+def _guided_picture(study: Study, spec: Spec) -> float | None:
+    """Seconds of one picture of a guided method; ``None`` if it is not available, or takes minutes.
+
+    PALAVRA's word takes no longer to draw than another; learning it is left out. Of large models
+    without a GPU a few steps would take minutes.
+    """
+    config, subject = study.config, study.subjects[spec.concept]
+    backbone = work.bench(config.model, config.judge, config.dino).backbone
+    lacks_maps = spec.setup.startswith("palavra") and config.baselines.palavra is None
+    is_quick = is_embedded(config.model.model) or backbone.device.type == "cuda"
+    if lacks_maps or not is_quick or methods.downloads(config, [spec.setup]):
+        return None
+    pictures = subject.pixels(spec.seed, backbone.resolution)
+    setup = spec.setup.removeprefix("palavra-")
+
+    def given(steps: int | None) -> methods.Given:
+        own = config.baselines
+        if steps is not None:
+            own = dataclasses.replace(own, vqgan_steps=steps, diffusion_steps=steps)
+        return methods.Given(
+            config=dataclasses.replace(config, baselines=own),
+            backbone=backbone,
+            subject=subject,
+            seed=spec.seed,
+            sampling=config.sampling,
+            pictures_dir=study.folder,  # for PALAVRA's word alone
+        )
+
+    def seconds(steps: int) -> float:
+        draw = methods.method(setup, given(steps), pictures)
+        return _seconds(lambda: draw("a photo of a {}", [0]))
+
+    try:
+        seconds(1)  # loads
+        few, more = seconds(2), seconds(2 + _STEPS)
+        total = methods.steps_of(setup, given(None))
+    except methods.NotAvailableError:
+        return None
+    return max(1e-9, more - few) / _STEPS * total
 
 
 def _drawing_pass(study: Study, measure: Measure, steps: int, *, warm: bool = True) -> float:

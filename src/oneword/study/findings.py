@@ -467,7 +467,9 @@ class _Judge:
             "The word captures the thing's details better than people's descriptions do, and "
             "better than a model that is shown a picture."
         )
-        return _finding(claim, "section 4.1, figure 3", parts)
+        nearer = {"variations", "prompt-only"} <= {*self.setups}  # or they show no picture at all
+        beside = [self.above("variations", "prompt-only", IMAGE)] if nearer else []
+        return _finding(claim, "section 4.1, figure 3", parts, beside)
 
     def palavra(self) -> Finding:
         words = [name for name in GUIDED if name.startswith("palavra")]

@@ -7,7 +7,7 @@ and is listed with that reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from oneword.config.drawing import SamplingConfig
 from oneword.config.model import is_embedded
 from oneword.config.palavra import PalavraWordConfig
 from oneword.config.scoring import StudyConfig
+from oneword.config.variations import KARLO_TEXT, VARIATIONS
 from oneword.config.vqgan_clip import VQGANCLIPConfig
 from oneword.errors import ConfigError, UserError
 from oneword.generation import clip_diffusion, variations, vqgan_clip
@@ -31,16 +32,17 @@ from oneword.generation.clip_diffusion import Denoiser, LatentDenoiser
 from oneword.generation.variations import KarloText, Variations, Wishes
 from oneword.images import to_images
 from oneword.models import quantised
+from oneword.models.assembly import is_here
 from oneword.models.clip_pairs import guide_source, is_same, judge_source
 from oneword.models.contract import Backbone
 from oneword.models.guide import Guide
 from oneword.models.quantised import Quantised
 from oneword.models.unconditional import load_unconditional
-from oneword.prompts import fill
+from oneword.prompts import COMMON_WORDS, PHOTO_PROMPTS, fill, of_family
 from oneword.runs.palavra import learn_word
-from oneword.study.plan import BASELINES
+from oneword.study.plan import BASELINES, GUIDED, VARIED
 from oneword.study.subjects import Subject
-from oneword.training.palavra.maps import fingerprint
+from oneword.training.projector import features_of
 
 
 class NotAvailableError(UserError):
@@ -99,6 +101,7 @@ def _load_variations(given: Given) -> Draw:
     """Variations of the training pictures in turn; with the prompt if the model reads one."""
     config = given.config
     name = _varies(config)
+    _check_here(config, VARIATIONS["karlo"]["source"])
     model = _variations(name, config.judge, given.backbone, given.sampling)
     known: dict[int, Tensor] = {}
 
@@ -122,6 +125,20 @@ def _varies(config: StudyConfig) -> str:
     return config.model.model if is_embedded(config.model.model) else "karlo"
 
 
+def _check_here(config: StudyConfig, source: str) -> None:
+    """Refuse to download a model that only a default names.
+
+    Raises:
+        NotAvailableError: its weights are not on this machine.
+    """
+    named = config.baselines.variations is not None or is_embedded(config.model.model)
+    if not named and not is_here(source):
+        raise NotAvailableError(
+            f"the weights of {source} are not on this machine; pass --variations karlo to download "
+            "them, or another model for variations"
+        )
+
+
 @cache
 def _karlo_text(device: str) -> KarloText:
     return KarloText(Wishes(device=device))
@@ -139,6 +156,7 @@ def _load_captions(given: Given) -> Draw:
             f"{name} has no published way to draw from its own text; on a model of this package "
             "use captions-short and captions-long, or pass --variations karlo"
         )
+    _check_here(given.config, KARLO_TEXT["source"])
     captions = [*given.subject.captions("captions-short"), *given.subject.captions("captions-long")]
     order = np.random.default_rng(given.seed % 2**64).permutation(len(captions)).tolist()
     model = _karlo_text(given.config.model.device)
@@ -216,6 +234,12 @@ def _by_diffusion(given: Given, concepts: Sequence[Concept], say: Say, *, begun:
     return draw
 
 
+def _own_clip(config: StudyConfig) -> str | None:
+    """The embedded model whose guide PALAVRA's word is for; ``None``: the maps name their CLIP."""
+    model = config.model.model
+    return model if config.baselines.guide is None and is_embedded(model) else None
+
+
 def _palavra(given: Given) -> tuple[Sequence[Concept], Say]:
     """PALAVRA's word for the training pictures, and prompts with its noun before it.
 
@@ -233,6 +257,7 @@ def _palavra(given: Given) -> tuple[Sequence[Concept], Say]:
         PalavraWordConfig(
             train_data_dir=given.pictures_dir,
             maps=config.baselines.palavra,
+            clip=_own_clip(config),
             judge=config.judge,
             placeholder_token=token,
             initializer_token=given.noun or None,
@@ -241,7 +266,7 @@ def _palavra(given: Given) -> tuple[Sequence[Concept], Say]:
         )
     ).concept
     guide = _guide_of(given)
-    if found.provenance["clip_sha256"] != fingerprint(guide):
+    if found.provenance["clip_sha256"] != guide.sha256():
         raise NotAvailableError(
             f"the maps in {config.baselines.palavra} are for another CLIP than the guide "
             f"{guide.name}; pass theirs with --guide"
@@ -299,6 +324,46 @@ def check(config: StudyConfig, setups: Sequence[str]) -> None:
         )
 
 
+def steps_of(setup: str, given: Given) -> int:
+    """Steps of each picture of a setup that a CLIP guides.
+
+    Raises:
+        NotAvailableError: its weights are missing.
+    """
+    config = given.config.baselines
+    if setup.endswith("vqgan-clip"):
+        vq = _codes(config.vqgan, given.config.model.model, given.backbone.device)
+        settings = VQGANCLIPConfig(
+            prompts=("-",), checkpoint=config.vqgan, steps=config.vqgan_steps
+        )
+        return settings.constants(vq.resolution).num_steps
+    return ClipDiffusionConfig(
+        prompts=("-",),
+        checkpoint=config.unconditional,
+        num_inference_steps=config.diffusion_steps,
+    ).settled("num_inference_steps")
+
+
+def downloads(config: StudyConfig, setups: Sequence[str]) -> list[str]:
+    """What the methods will load from the hub, because it is not on this machine.
+
+    Args:
+        config: The study's settings.
+        setups: Its setups, by name.
+    """
+    model, own = config.model.model, config.baselines
+    wanted: list[tuple[str, str | None]] = []
+    if {*setups} & {*GUIDED}:
+        wanted.append((guide_source(own.guide, model), None))
+    name = own.variations
+    if name is not None and {*setups} & {*VARIED} and not is_embedded(name):
+        published = VARIATIONS.get(name, {"source": name})
+        wanted.append((published["source"], published.get("revision")))
+        if name == "karlo" and "variations-captions" in setups:
+            wanted.append((KARLO_TEXT["source"], None))
+    return [source for source, revision in wanted if not is_here(source, revision)]
+
+
 def method(setup: str, given: Given, pictures: Shown) -> Callable[[str, Sequence[int]], Pixels]:
     """A setup for the study: pictures of the model's size, whatever the method's own size.
 
@@ -311,7 +376,7 @@ def method(setup: str, given: Given, pictures: Shown) -> Callable[[str, Sequence
         NotAvailableError: its weights or its code are missing.
     """
     try:
-        one = METHODS[setup](given)
+        one = METHODS[setup](_with_noun(setup, given, pictures))
     except NotAvailableError:
         raise
     except UserError as error:
@@ -322,6 +387,24 @@ def method(setup: str, given: Given, pictures: Shown) -> Callable[[str, Sequence
         return torch.cat([_sized(one(pictures, template, seed), side) for seed in seeds])
 
     return draw
+
+
+@torch.no_grad()
+def _with_noun(setup: str, given: Given, pictures: Shown) -> Given:
+    """The same; a drawn thing without a noun gets the one whose text its pictures are nearest to.
+
+    The guide decides, among common nouns that its text encoder knows. Photographs without a class
+    stay without a noun, as they were.
+    """
+    subject = given.subject
+    if setup not in GUIDED or subject.held_out is None or subject.noun is not None:
+        return given
+    guide = _guide_of(given)
+    common = of_family(COMMON_WORDS, given.backbone.family, subject.learnable_property)
+    nouns = [noun for noun in common if guide.vocabularies[guide.tower].is_word(noun)]
+    said = guide.text_features([fill(PHOTO_PROMPTS["microworld"]["object"], n) for n in nouns])
+    near = said @ features_of(guide, pictures).to(said).mean(dim=0)
+    return replace(given, subject=replace(subject, noun=nouns[int(near.argmax())]))
 
 
 def _sized(drawn: Tensor, side: int) -> Pixels:

@@ -256,8 +256,16 @@ class Study:
             Spec(concept=concept, setup=label, seed=seed)
             for seed in config.seeds
             for label in self.arms
-            for concept in self.subjects
+            for concept, subject in self.subjects.items()
+            if self.arms[label].setup not in subject.left_out
         ]
+        for setup in dict.fromkeys(arm.setup for arm in self.arms.values()):
+            silent = [name for name, own in self.subjects.items() if setup in own.left_out]
+            if silent:
+                notes.append(
+                    f"The setup {setup} is left out for artists' things, which have neither noun "
+                    f"nor descriptions: {', '.join(silent)}."
+                )
         swept = config.set_size_concepts or tuple(self.subjects)[:1]
         swept = tuple(self.subjects) if swept == ("all",) else swept
         for concept in swept if config.set_sizes else ():
@@ -277,6 +285,7 @@ class Study:
                 Spec(concept=concept, setup=label, seed=seed, num_pictures=size)
                 for seed in config.seeds
                 for label in (BASE, *(a for a in _SWEPT_REFERENCES if a in self.arms))
+                if label not in self.subjects[concept].left_out
                 for size in (sizes if label == BASE else sizes[-1:])
             ]
         if config.set_sizes:
@@ -307,7 +316,7 @@ class Study:
     def templates(self, subject: Subject) -> dict[str, str]:
         """Templates that are drawn for a subject, with their kinds."""
         found = prompts_for(self.prompt_set, subject.kind).kinds
-        plain = subject.held_out is not None and subject.held_out.thing is not None
+        plain = subject.held_out is not None and not subject.held_out.is_style
         return found | ({PLAIN_PROMPT: PLAIN} if plain else {})
 
     def inversion(self, spec: Spec) -> InversionConfig:

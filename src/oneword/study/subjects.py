@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -16,9 +16,10 @@ from oneword.config.model import is_embedded
 from oneword.errors import ConfigError
 from oneword.evaluation.silhouettes import filled
 from oneword.images import from_uint8, png_bytes, read_folder, to_images
-from oneword.microworld.world import concepts
-from oneword.microworld.world.drawn import concept_masks, concept_pictures, concept_plain
-from oneword.microworld.world.held_out import HELD_OUT, HeldOut
+from oneword.microworld import weights
+from oneword.microworld.world import learnable
+from oneword.microworld.world.held_out import HeldOut
+from oneword.microworld.world.learnable import Learnable
 from oneword.prompts import descriptions
 
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _CLASSES = "prompts_and_classes.txt"  # DreamBench's own list
 _LIVE = ("cat", "dog")  # its classes of live subjects
 _MAX_FILE = 2**30  # bytes of a picture, or of a file next to it
+_OF_TEXTS = ("initializer", "captions-short", "captions-long", "variations-captions")
 _USUAL = 5  # pictures that a held-out concept is learned from
 
 
@@ -40,7 +42,7 @@ class Subject:
     noun: str | None
     """Word that training starts from; ``None``: chosen on the pictures."""
     kind: Literal["object", "live", "style"] = "object"
-    source: Path | HeldOut
+    source: Path | Learnable
     """The folder of its photographs, or a concept that the embedded model's world draws."""
     num: int | None = None
     """Most pictures to learn from; ``None``: all photographs, or five drawings."""
@@ -50,7 +52,7 @@ class Subject:
         return "style" if self.kind == "style" else "object"
 
     @property
-    def held_out(self) -> HeldOut | None:
+    def held_out(self) -> Learnable | None:
         """The concept that the world draws; ``None`` if it has photographs."""
         return None if isinstance(self.source, Path) else self.source
 
@@ -70,6 +72,12 @@ class Subject:
             for p in sorted(self.source.iterdir(), key=lambda p: p.name)
             if p.suffix.lower() in known and not p.name.endswith(".mask.png") and p.name[0] != "."
         ]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Setups that it has no texts for: an artist's thing has neither noun nor descriptions."""
+        drawn = not isinstance(self.source, Path)
+        return _OF_TEXTS if drawn and not isinstance(self.source.of, HeldOut) else ()
 
     @property
     def num_pictures(self) -> int:
@@ -99,7 +107,7 @@ class Subject:
             return folder
         folder = place / f"{self.name}--seed{seed}--n{num}"
         if not (folder / f"{num - 1:02d}.png").exists():
-            drawn = from_uint8(concept_pictures(self.source, num, seed, size_px))
+            drawn = from_uint8(self.source.pictures(num, seed, size_px))
             for i, picture in enumerate(to_images(drawn)):
                 write_atomic(folder / f"{i:02d}.png", png_bytes(picture))
         return folder
@@ -108,17 +116,22 @@ class Subject:
         """The default number of pictures."""
         if isinstance(self.source, Path):
             return read_folder(self.source, resolution=size_px).pixels[: self.num_pictures]
-        return from_uint8(concept_pictures(self.source, self.num_pictures, seed, size_px))
+        return from_uint8(self.source.pictures(self.num_pictures, seed, size_px))
 
     def captions(self, setup: str) -> tuple[str, ...]:
         """People's descriptions of it, of the setup "captions-short" or "captions-long".
 
         Raises:
-            ConfigError: there are none next to its pictures.
+            ConfigError: there are none next to its pictures, or of an artist's thing.
             DescriptionError: they are not valid.
         """
         if not isinstance(self.source, Path):
-            found: Any = self.source
+            found = self.source.of
+            if not isinstance(found, HeldOut):
+                raise ConfigError(
+                    f"Cannot use the setup {setup} for {self.name} because nobody has described "
+                    "the artists' things; leave it out."
+                )
             return found.captions_short if setup == "captions-short" else found.captions_long
         given = descriptions.read(self.source)
         if given is None:
@@ -130,19 +143,18 @@ class Subject:
 
     def plain(self, size_px: int) -> Pixels | None:
         """Drawings of the thing alone on plain backgrounds; ``None`` if the truth is not known."""
-        if self.held_out is None or self.held_out.thing is None:
+        if self.held_out is None or self.held_out.is_style:
             return None
-        return from_uint8(concept_plain(self.held_out, size=size_px))
+        return from_uint8(self.held_out.plain(size=size_px))
 
     def outlines(self, size_px: int) -> Tensor | None:
         """The true outlines of those drawings."""
-        if self.held_out is None or self.held_out.thing is None:
+        if self.held_out is None or self.held_out.is_style:
             return None
         import numpy as np
         import torch
 
-        found = concept_masks(self.held_out, 8, size=size_px, plain=True)
-        return filled(torch.from_numpy(np.stack([parts["silhouette"] for parts in found])))
+        return filled(torch.from_numpy(np.stack(self.held_out.plain_masks(size=size_px))))
 
 
 def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subject]:
@@ -165,7 +177,7 @@ def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subje
         if Path(name).is_dir():
             found += _in_folder(Path(name))
         elif is_embedded(model):
-            found += _of_world(name)
+            found += _of_world(name, weights.world(model))
         else:
             raise ConfigError(
                 f"A concept must be a folder of pictures or a folder of such folders, got {name}, "
@@ -180,16 +192,16 @@ def find(names: Sequence[str], model: str, num: int | None = None) -> list[Subje
     return [replace(subject, num=num) for subject in chosen.values()]
 
 
-def _of_world(name: str) -> list[Subject]:
+def _of_world(name: str, world: int) -> list[Subject]:
     if name in ("test", "development"):
-        chosen = [c for c in HELD_OUT if concepts.half(c) == name]
+        chosen = [one for one in learnable.learnable(world).values() if one.half == name]
     else:
-        chosen = [concepts.get(name)]
+        chosen = [learnable.find(name, world)]
     return [
         Subject(
             name=concept.name,
             noun=concept.noun,
-            kind="object" if concept.thing else "style",
+            kind="style" if concept.is_style else "object",
             source=concept,
         )
         for concept in chosen

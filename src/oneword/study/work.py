@@ -524,12 +524,12 @@ class Scorer:
             read = {template: tools.oracle.read(pixels)}
             for share in world.background_leaked(read, self.places).values():
                 row["background_leaked"] = share
-            row["seen"] = world.concept_seen(read, self.subject.held_out)[template]
+            row["seen"] = world.seen_as(read, *self.subject.held_out.read_as)[template]
             asked = world.edits_obeyed(read)
             row |= {f"{name}_obeyed": value for name, value in asked.items()}
             row["obeyed"] = sum(asked.values()) / len(asked) if asked else math.nan
             if self.together:
-                both = world.seen_and_obeyed(read, self.subject.held_out)
+                both = world.seen_and_obeyed(read, *self.subject.held_out.read_as)
                 row["seen_and_obeyed"] = both.get(template, math.nan)
         return row
 

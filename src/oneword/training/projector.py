@@ -8,7 +8,6 @@ its own (Ramesh et al. 2022, arXiv:2204.06125, section 2.1).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from oneword.models.contract import Backbone
 from oneword.models.guide import Features, Guide
 from oneword.prompts import TEMPLATES
 from oneword.training.batches import Batches
+from oneword.training.encoder.files import version_of
 from oneword.training.extensions.losses import loss
 from oneword.training.fit import filled
 from oneword.training.job import Job
@@ -105,10 +105,12 @@ class Trained:
 
     projector: Projector
     base_model: str
+    version: str
+    """For an embedded model, a short checksum of its weights; otherwise empty."""
     guide: str | None
     """The guide of the settings; ``None``: the embedded model's own, or the default."""
-    fingerprint: str
-    """Fingerprint of the guide."""
+    guide_sha256: str
+    """SHA-256 of the guide's weights."""
     steps: int
     first_loss: float
     """On the fixed batch, before the first step."""
@@ -130,12 +132,6 @@ class Trained:
             kind=OUTPUT_VECTORS,
             provenance={"initializer_token": INITIALIZER, "base_model": self.base_model},
         )
-
-
-def fingerprint(guide: Guide) -> str:
-    """Identifies a guide: a hash of its last layer for pictures."""
-    weight = guide.model.visual_projection.weight.detach().cpu().float().contiguous()
-    return hashlib.sha256(weight.numpy().tobytes()).hexdigest()
 
 
 @torch.no_grad()
@@ -255,8 +251,9 @@ class _Run:
             trained = Trained(
                 projector=self.projector.eval(),
                 base_model=self.backbone.name,
+                version=version_of(self.backbone),
                 guide=self.config.guide,
-                fingerprint=fingerprint(self.guide),
+                guide_sha256=self.guide.sha256(),
                 steps=self.step,
                 first_loss=self.first_loss,
                 loss=self._fixed_loss(),
@@ -320,7 +317,11 @@ class _Run:
         places = ("output_dir", "judge", "allow_same_clip")
         own = {name: value for name, value in plain.items() if name not in places}
         own["model"] = {n: v for n, v in own["model"].items() if n != "device"}
-        return own | {"guide": fingerprint(self.guide), "pictures": len(self.features)}
+        return own | {
+            "version": version_of(self.backbone),
+            "guide": self.guide.sha256(),
+            "pictures": len(self.features),
+        }
 
     def _save(self, path: Path) -> None:
         tensors = {f"projector/{n}": t for n, t in self.projector.state_dict().items()}
@@ -358,8 +359,9 @@ class _Run:
 
 _FORM = {
     "base_model": str,
+    "version": str,
     "guide": (str, type(None)),
-    "fingerprint": str,
+    "guide_sha256": str,
     "dim": int,
     "places": {str: [int]},
     "steps": int,
@@ -402,18 +404,31 @@ def load(folder: Path, device: torch.device) -> Trained:
     return Trained(projector=projector, **{name: told[name] for name in _FORM if name in told})
 
 
+def is_for(trained: Trained, backbone: Backbone) -> bool:
+    """Whether a projector was trained on a model; embedded ones go by weights, others by name."""
+    version = version_of(backbone)
+    if version or trained.version:
+        return trained.version == version
+    return trained.base_model == backbone.name
+
+
 def check_fits(trained: Trained, backbone: Backbone, guide: Guide, folder: Path) -> None:
-    """Refuse a projector that was trained for another model or another guide.
+    """Refuse a projector that was trained for another model, version of it, or guide.
 
     Raises:
         ProjectorError: the projector does not fit.
     """
-    if trained.base_model != backbone.name:
+    if not is_for(trained, backbone) and trained.base_model == backbone.name:
+        raise ProjectorError(
+            f"Cannot use the projector {folder} because it was trained on another version of "
+            f"{backbone.name}; train one with oneword baseline projector."
+        )
+    if not is_for(trained, backbone):
         raise ProjectorError(
             f"Cannot use the projector {folder} with {backbone.name} because it was trained on "
             f"{trained.base_model}; use that model."
         )
-    if trained.projector.dim != guide.dim or trained.fingerprint != fingerprint(guide):
+    if trained.projector.dim != guide.dim or trained.guide_sha256 != guide.sha256():
         raise ProjectorError(
             f"Cannot use the projector {folder} with the guide {guide.name} because it was "
             "trained with another guide; train one with oneword baseline projector."

@@ -6,7 +6,7 @@ import pytest
 
 from oneword.evaluation import world
 from oneword.microworld.making.oracle import HEADS, truth
-from oneword.microworld.world import concepts, inventory, scenes
+from oneword.microworld.world import concepts, inventory, learnable, scenes
 from oneword.microworld.world.captions import Prompt
 from oneword.prompts import COMMON_WORDS, EDIT_PROMPTS
 
@@ -104,7 +104,7 @@ def test_a_concept_is_read_by_its_own_head(name):
         for scene in concepts.concept_scenes(concept, 3)
     ]
     read[2] = reading(concept="parrot", style="photo")
-    found = world.concept_seen({"a {}": read, "the {}": read[2:]}, concept)
+    found = world.seen_as({"a {}": read, "the {}": read[2:]}, *learnable.find(name, 1).read_as)
     assert found == {"a {}": pytest.approx(2 / 3), "the {}": 0.0}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from oneword.errors import ConfigError, ModelError
 from oneword.generation import variations
 from oneword.generation.variations import KarloText, Projected, VariationsError, Wishes
 from oneword.images import from_uint8, to_images
+from oneword.microworld import weights
 from oneword.microworld.making import models, sizes
+from oneword.microworld.world import wide_drawing
 from oneword.microworld.world.drawn import world_pictures
 from oneword.models.guide import Guide, GuideError
 from oneword.models.loading import load_backbone
@@ -333,6 +336,11 @@ def test_a_projector_is_refused_where_it_does_not_fit(trained, nano, guide, tmp_
     folder, found, _ = trained
     with pytest.raises(ProjectorError, match="was trained on microworld-nano"):
         projector.check_fits(found, tiny_sd, guide, folder)
+    later = dataclasses.replace(found, version="0123456789ab")
+    with pytest.raises(ProjectorError, match="was trained on another version of microworld-nano"):
+        projector.check_fits(later, nano, guide, folder)
+    renamed = dataclasses.replace(found, base_model="elsewhere/microworld-nano")
+    projector.check_fits(renamed, nano, guide, folder)
     other = Guide.load(str(pair(tmp_path, 1)), "microworld-nano", device=torch.device("cpu"))
     with pytest.raises(ProjectorError, match="was trained with another guide"):
         projector.check_fits(found, nano, other, folder)
@@ -386,6 +394,64 @@ def test_the_commands_train_a_projector_and_draw_with_it(guide_folder, tmp_path,
              "--prompt", "a {} on the beach", "--output-dir", str(tmp_path / "out")]  # fmt: skip
     assert main(words) == 0
     assert "1 variations by projector (ours) on microworld-nano" in capsys.readouterr().out
+
+
+def test_a_projectors_time_may_be_up(guide_folder, tmp_path, capsys):
+    words = ["baseline", "projector", "--model", "microworld-nano", "--device", "cpu",
+             "--guide", str(guide_folder), "--num-pictures", "4", "--num-samples", "6",
+             "--train-batch-size", "2", "--output-dir", str(tmp_path / "p")]  # fmt: skip
+    assert main([*words, "--minutes", "1e-9"]) == 0
+    assert "Time is up. To continue, run the same command again." in capsys.readouterr().out
+    assert (tmp_path / "p" / projector.STATE).is_file()
+    assert not (tmp_path / "p" / projector.FILE).exists()
+    assert main(words) == 0
+    assert "after 3 steps" in capsys.readouterr().out
+    assert main([*words, "--minutes", "0"]) == 2
+    assert "minutes must be above 0, got 0.0" in capsys.readouterr().err
+
+
+def test_a_model_of_the_second_world_has_its_projector_from_its_own_pictures(
+    wide_model, tmp_path, monkeypatch, capsys
+):
+    drawn = world_pictures(3, seed=5, size=64, world=2)
+    seeds = np.random.default_rng(np.random.SeedSequence((5, 83))).integers(0, 2**40, 3)
+    assert np.array_equal(drawn, wide_drawing.render_batch(seeds.tolist(), 64)[0])
+    folder = tmp_path / "second"
+    shutil.copytree(wide_model, folder)
+    shown = []
+    plain = projector.train
+    monkeypatch.setattr(projector, "train", lambda *a, **k: shown.append(a[2]) or plain(*a, **k))
+    words = ["baseline", "projector", "--model", str(folder), "--device", "cpu", "--seed", "5",
+             "--num-pictures", "3", "--num-samples", "4", "--train-batch-size", "2",
+             "--output-dir", str(folder / "projector")]  # fmt: skip
+    assert main(words) == 0
+    assert torch.equal(shown[0], from_uint8(drawn))
+    folder = folder.rename(tmp_path / "moved")  # it goes along
+    model = variations.load(str(folder), Wishes(num_inference_steps=1, device="cpu"))
+    assert isinstance(model, Projected)
+    picture().save(tmp_path / "a.png")
+    words = [
+        "baseline",
+        "variations",
+        str(tmp_path / "a.png"),
+        "--candidates",
+        "1",
+        "--num-inference-steps",
+        "1",
+        "--device",
+        "cpu",
+        "--output-dir",
+        str(tmp_path / "o"),
+    ]
+    assert main([*words, "--model", str(folder)]) == 0
+    # another model of the same world and guide
+    shutil.copytree(folder, tmp_path / "later")
+    unet = next((tmp_path / "later" / "pipeline" / "unet").glob("*.safetensors"))
+    unet.write_bytes(unet.read_bytes()[:-1] + b"\x01")
+    told = {n: v for n, v in weights.card_of(tmp_path / "later").items() if n != "sha256"}
+    weights.seal(tmp_path / "later", told)
+    assert main([*words, "--model", str(tmp_path / "later")]) == 2
+    assert "was trained on" in capsys.readouterr().err
 
 
 def test_an_embedded_model_without_a_projector_says_how_to_make_one(monkeypatch, tmp_path):

@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from oneword.cli.main import main
 from oneword.microworld import weights
 from oneword.microworld.making import codebook
 from oneword.microworld.weights import WeightsError
+from oneword.microworld.world import wide_drawing
 
 
 NANO = "microworld-nano"
@@ -51,7 +53,7 @@ def test_the_perplexity_is_the_number_of_rows_in_equal_use():
 
 
 def test_the_landed_codebooks_are_of_the_landed_autoencoders():
-    for name, rows in codebook.ROWS.items():
+    for name, rows in (("microworld", 4096), ("microworld-nano", 1024)):
         found = weights.load_codebook(name)
         assert found.shape == (rows, 8)
         assert found.dtype == torch.float32
@@ -64,7 +66,7 @@ def test_the_landed_codebooks_are_of_the_landed_autoencoders():
 def test_a_codebook_is_made_anew(own_weights, monkeypatch):
     for name, value in (("_PICTURES", 24), ("_CHECKED", 2), ("_PASSES", 2)):
         monkeypatch.setattr(codebook, name, value)
-    monkeypatch.setitem(codebook.ROWS, NANO, 64)
+    monkeypatch.setattr(codebook, "CELLS_PER_ROW", 24)  # of 24 pictures with 64 cells each
     told = []
     path = codebook.make(NANO, seed=1, on_picture=lambda *done: told.append(done))
     assert path == own_weights / weights.CODEBOOK
@@ -79,6 +81,31 @@ def test_a_codebook_is_made_anew(own_weights, monkeypatch):
     assert card["codebook"]["seed"] == 1
     assert {"recipe", "sizes", "scores"} <= card.keys()
     assert card["sha256"].keys() >= {weights.CODEBOOK, weights.VAE_FILE}
+
+
+def test_a_model_of_the_second_world_has_rows_of_its_own_drawings(
+    wide_model, tmp_path, monkeypatch
+):
+    for name, value in (("_PICTURES", 6), ("_CHECKED", 2), ("_PASSES", 1)):
+        monkeypatch.setattr(codebook, name, value)
+    drawn = []
+    plain = codebook.pictures_of
+    monkeypatch.setattr(
+        codebook, "pictures_of", lambda *given: drawn.append((given, plain(*given))) or drawn[-1][1]
+    )
+    folder = tmp_path / "second"
+    shutil.copytree(wide_model, folder)
+    assert main(["microworld", "codebook", "--model", str(folder)]) == 0
+    ((seeds, size, world), pictures), *more = drawn
+    assert (len(seeds), size, world, more) == (8, 64, 2, [])
+    assert np.array_equal(pictures, wide_drawing.render_batch(seeds, size)[0])
+    assert weights.load_codebook(str(folder)).shape == (6 * 64 // 16, 8)
+    told = {n: v for n, v in weights.card_of(folder).items() if n != "sha256"}
+    weights.seal(folder, told | {"world": 1})
+    says = r"world, version 1, got one for version 2; make it with `oneword microworld codebook"
+    with pytest.raises(WeightsError, match=says):
+        weights.load_codebook(str(folder))
+    assert main(["microworld", "codebook", "--model", str(tmp_path)]) == 2
 
 
 def test_a_codebook_of_another_autoencoder_is_refused(own_weights):

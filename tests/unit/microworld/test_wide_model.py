@@ -18,9 +18,10 @@ from oneword.evaluation import world
 from oneword.microworld import weights
 from oneword.microworld.making import models, train as training, wide
 from oneword.microworld.making.oracle import Oracle
-from oneword.microworld.making.recipe import Recipe
+from oneword.microworld.making.recipe import Recipe, Stage
 from oneword.microworld.making.wide_oracle import WideOracle
-from oneword.microworld.world import sheets, unseen, wide_prompts, wide_scenes
+from oneword.microworld.world import artwork, sheets, unseen, wide_prompts, wide_scenes
+from oneword.models.guide import Guide
 from oneword.models.loading import load_backbone
 
 
@@ -200,6 +201,27 @@ def save_pairs(work, recipe):
             made = models.clip(tokens, recipe.pair_sizes, judge=pair == "judge")
         made.save_pretrained(work / pair)
         tokens.save_pretrained(work / pair)
+
+
+def test_a_guide_of_the_second_world_knows_its_words_and_is_added_to_a_model(own, tmp_path):
+    pytest.importorskip("skia")
+    stage = Stage(num_samples=16, batch_size=8, learning_rate=1e-3, matrix_learning_rate=1e-3)
+    recipe = Recipe(model="microworld-nano", world=2, num_check_pictures=6, guide=stage)
+    alone = tmp_path / "alone"
+    assert training.train(alone, recipe=recipe, stages=("guide",))
+    training.land(alone, own, recipe)
+    card = weights.checked(own) and weights.card_of(own)
+    assert card["guide"]["from"].endswith("--stages guide --world 2")
+    assert 0 <= card["retrieval"]["guide"] <= 1
+    guide = Guide.load(None, str(own), device=torch.device("cpu"))
+    first = Guide.load(None, "microworld-nano", device=torch.device("cpu"))
+    noun = next(
+        thing.noun
+        for slug in unseen.known()
+        if " " not in (thing := artwork.things()[slug]).noun
+        and not first.vocabularies[first.tower].is_word(thing.noun)
+    )
+    assert guide.vocabularies[guide.tower].is_word(noun)
 
 
 def test_landing_puts_the_parts_of_one_world_together(own, wide_model, tmp_path):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from oneword.evaluation import world
-from oneword.microworld.world import concepts
+from oneword.microworld.world import learnable
 from oneword.study import findings, statistics
 from oneword.study.plan import FIGURE_3, FIGURE_5, GROUPS
 
@@ -92,6 +92,14 @@ def test_the_oracle_decides_by_its_own_scores():
     assert against.text.startswith("thing and prompt seen, one-word minus vqgan-clip -0.150")
 
 
+def test_variations_are_compared_with_drawings_from_text_alone_which_decides_nothing():
+    text = {"prompt-only": {"image": 0.3, "text": 0.6, "edited": 0.3}}
+    assert judged(AS_IN_THE_PAPER)["The"].beside == ()
+    (part,) = judged(AS_IN_THE_PAPER | text)["The"].beside
+    assert (part.verdict, part.holm) == ("holds", None)
+    assert part.text.startswith("image similarity, variations less prompt-only +0.400")
+
+
 def test_a_method_that_has_no_rows_leaves_its_claims_undecided():
     scores = {n: own for n, own in AS_IN_THE_PAPER.items() if n not in ("vqgan-clip", "variations")}
     rows = [row for setup, own in scores.items() for row in rows_of(setup, **own)]
@@ -125,16 +133,16 @@ def test_other_studies_have_the_findings_that_they_had():
 
 
 def test_a_picture_counts_where_it_shows_the_thing_and_all_that_is_asked():
-    parrot = concepts.get("parrot")
+    parrot = learnable.find("parrot", 1)
     on_moon = {"concept": "parrot", "scene": "moon", "style": "photo"}
     template = "a photo of a {} on the moon"
     read = {template: [on_moon, on_moon | {"scene": "beach"}, on_moon | {"concept": "none"},
                        on_moon]}  # fmt: skip
-    assert world.seen_and_obeyed(read, parrot) == {template: 0.5}
-    assert world.seen_and_obeyed({"a photo of a {}": [on_moon]}, parrot) == {}
-    neon = concepts.get("neon")
-    cat = {"noun": "cat", "style": neon.style}
+    assert world.seen_and_obeyed(read, *parrot.read_as) == {template: 0.5}
+    assert world.seen_and_obeyed({"a photo of a {}": [on_moon]}, *parrot.read_as) == {}
+    neon = learnable.find("neon", 1)
+    cat = {"noun": "cat", "style": neon.of.style}
     asked = world.asked("a cat in the style of {}")
-    assert world.seen_and_obeyed({"a cat in the style of {}": [cat, cat | {"noun": "dog"}]}, neon)[
-        "a cat in the style of {}"
-    ] == (0.5 if "noun" in asked else 1.0 if asked else None)
+    assert world.seen_and_obeyed(
+        {"a cat in the style of {}": [cat, cat | {"noun": "dog"}]}, *neon.read_as
+    )["a cat in the style of {}"] == (0.5 if "noun" in asked else 1.0 if asked else None)

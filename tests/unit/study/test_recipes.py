@@ -20,11 +20,39 @@ FAMILY = {
     "ldm-dreambench": "ldm",
     "sd15-dreambench": "stable_diffusion",
 }
-RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
+FOLDER = Path(__file__).parents[3] / "recipes"
+SECOND = FOLDER / "second-world.toml"
+"""Of a model that is a folder, and of figures 3 and 5 and the encoder alone."""
+RECIPES = sorted({*FOLDER.glob("*.toml")} - {SECOND})
+
+
+def study_of(arguments):
+    chosen, notes = options.parse(StudyArguments, "study", arguments)
+    fields = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(StudyConfig)}
+    return Study(StudyConfig(**fields)), notes
 
 
 def test_there_are_recipes():
     assert {p.stem for p in RECIPES} == {"microworld", "ldm-dreambench", "sd15-dreambench"}
+
+
+def test_the_second_worlds_recipe_has_both_figures_on_things_of_the_test_half(wide_model):
+    study, notes = study_of(["--config", str(SECOND), "--model", wide_model])
+    assert not notes
+    assert all("left out for artists' things" in note for note in study.notes)
+    assert len(study.notes) == 4  # two kinds of captions, variations of captions, the initialiser
+    test = {s.name for s in subjects.find(["test"], wide_model)}
+    assert study.subjects.keys() <= test
+    artists = {s.name for s in study.subjects.values() if s.noun is None}
+    assert (len(study.subjects), len(artists), len(study.config.seeds)) == (12, 4, 3)
+    wanted = {label for group in (FIGURE_3, FIGURE_5) for label in GROUPS[group]}
+    assert wanted <= study.arms.keys()
+    guided = [s for s in study.specs if s.setup == "palavra-vqgan-clip"]
+    assert {s.concept for s in guided} == {*study.subjects}
+    (three,) = (s for s in study.specs if "num_vectors=3" in s.setup and (s.concept, s.seed)
+                == ("fox", 0))  # fmt: skip
+    started = study.inversion(three).resolved("microworld")
+    assert (started.initializer, started.num_vectors, started.max_train_steps) == ("encoder", 3, 20)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
@@ -37,9 +65,7 @@ def test_a_recipe_makes_a_plan(recipe, tmp_path):
                 Image.new("RGB", (8, 8)).save(tmp_path / name / f"{i}.jpg")
         (tmp_path / "prompts_and_classes.txt").write_text("dog,dog\nmug,mug\n")
         arguments += ["--concepts", str(tmp_path)]
-    chosen, notes = options.parse(StudyArguments, "study", arguments)
-    fields = {f.name: getattr(chosen, f.name) for f in dataclasses.fields(StudyConfig)}
-    study = Study(StudyConfig(**fields))
+    study, notes = study_of(arguments)
     assert not [*notes, *study.notes]
     assert len(study.config.seeds) == 3
     assert {s.num_pictures for s in study.specs} == {None, *study.config.set_sizes}

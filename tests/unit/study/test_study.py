@@ -28,7 +28,7 @@ from oneword.evaluation.features import Judge, JudgeError, load_dino
 from oneword.generation.generate import generate
 from oneword.images import from_uint8
 from oneword.microworld import weights
-from oneword.microworld.world import concepts, drawing
+from oneword.microworld.world import concepts, drawing, learnable
 from oneword.prompts import PromptError
 from oneword.runs.events import Advanced, Ended
 from oneword.study import findings, grid, page, plots, statistics, subjects, work
@@ -125,7 +125,7 @@ def test_what_leaks_is_read_from_pictures_whose_places_are_known(tiny_sd):
     mug = concepts.get("gold-mug")
     oracle = weights.load_oracle("microworld-nano")
     tools = work.Bench(tiny_sd, StubJudge(), None, oracle)
-    subject = Subject(name="gold-mug", noun="mug", source=mug)
+    subject = Subject(name="gold-mug", noun="mug", source=learnable.find("gold-mug", 1))
     scores = work.Scorer(tools, subject, shown_in(mug, "beach", "moon", "forest"))
     assert scores.places == {"beach", "moon", "forest"}
     drawn = shown_in(mug, "moon", "stage", "plain", "forest")
@@ -292,7 +292,7 @@ def test_descriptions_lie_beside_the_pictures(photos):
         ((), "microworld", "without concepts; pass for example --concepts test"),
         ((), "other", "--concepts FOLDER"),
         (("nowhere",), "other", "must be a folder of pictures or a folder of such folders"),
-        (("nowhere",), "microworld", "held-out concept must be one of"),
+        (("nowhere",), "microworld", "held-out thing must be one of the model's world"),
     ],
 )
 def test_concepts_that_do_not_exist_are_refused(names, model, text):
@@ -1213,8 +1213,8 @@ def test_the_pictures_page_has_a_row_for_each_method_and_a_column_for_each_promp
     ]  # fmt: skip
     for name, count in kinds.items():
         for seed in (0, 3):
-            texts = {"captions-short": concepts.get(name).captions_short,
-                     "captions-long": concepts.get(name).captions_long}  # fmt: skip
+            texts = {"captions-short": learnable.find(name, 1).of.captions_short,
+                     "captions-long": learnable.find(name, 1).of.captions_long}  # fmt: skip
             title = f"{name}, seed {seed}"
             first = found[title, "training pictures", heads[name][0]]
             assert [below for _, below in first] == [""] * 3

@@ -30,7 +30,14 @@ from oneword.config.palavra import (
 from oneword.errors import ConfigError
 from oneword.evaluation.retrieval import BOTH, NOUN, WORD, ranks_of, retrieval
 from oneword.images import ImageError
-from oneword.microworld.world import inventory, scenes
+from oneword.microworld.world import (
+    artwork,
+    inventory,
+    scenes,
+    unseen,
+    wide_captions,
+    wide_scenes,
+)
 from oneword.models.clip_pairs import ClipPair
 from oneword.models.guide import Guide, GuideError
 from oneword.runs import palavra as runs
@@ -39,7 +46,6 @@ from oneword.training.palavra.maps import (
     Maps,
     PalavraError,
     contrastive_loss,
-    fingerprint,
     picture_features,
     reading,
     unit_distance,
@@ -48,6 +54,7 @@ from oneword.training.palavra.word import Learning, begun, learn, word_loss
 from oneword.vocabulary.word import PlaceholderError
 
 
+NANO = "microworld-nano"
 SMALL = {"hidden": 24, "batch_size": 8, "set_size": 3}
 
 
@@ -292,6 +299,45 @@ def test_the_worlds_nouns_and_names_are_classes_with_exact_captions(guide, monke
         assert gathering.of_world(reader, num_pictures=3, seed=1).sha256 != found.sha256
 
 
+def few_of(world, monkeypatch):
+    """Let there be two nouns of the first world, and of a later one three artists' things too."""
+    kinds = gathering._kinds(0, world)
+    count = len(inventory.NOUNS)
+    few = [*kinds[:2], *kinds[count : count + 3]]
+    monkeypatch.setattr(gathering, "_kinds", lambda seed, world: few if world == 2 else few[:2])
+    return few
+
+
+def test_the_second_worlds_things_are_classes_too(guide, monkeypatch):
+    few = few_of(2, monkeypatch)
+    names, keywords = wide_scenes.names(), wide_captions.keywords()
+    with reading(guide) as reader:
+        found = gathering.of_world(reader, num_pictures=3, world=2)
+        first = gathering.of_world(reader, num_pictures=3)
+    tested = [found.members[i].words for i in found.tested]
+    assert tested[:2] == [first.members[i].words for i in first.tested]
+    slugs = [next(s for s in unseen.known() if artwork.things()[s].noun == k.noun) for k in few[2:]]
+    assert tested[2:] == [
+        (artwork.things()[slug].noun, *keywords[slug], names[slug][1]) for slug in slugs
+    ]
+    assert len(found.members) == len(first.members) + 2 * 3  # a class for each name
+    assert {len(own.pictures) for own in found.members} == {3}
+    assert found.sha256 != first.sha256
+
+
+def test_every_known_thing_has_a_sentence_and_no_held_out_word_is_among_them():
+    rng = np.random.default_rng(0)
+    kinds = gathering._kinds(0, 2)
+    assert len({kind.noun for kind in kinds}) == len(kinds) > 600
+    forbidden = unseen.forbidden_words()
+    for kind in kinds:
+        scene = kind.sample(kind.first)
+        text = gathering._sentence(wide_captions.caption, scene, kind.noun, rng)
+        assert text.count("{}") == 1
+        said = {kind.noun, *kind.keywords, *kind.names, *text.split()}
+        assert not forbidden & {word for part in said for word in part.split()}
+
+
 # --- stage A
 
 
@@ -498,7 +544,7 @@ def test_the_words_file_says_what_it_is(data, tmp_path, trained, guide):
     assert {n: tuple(rows.shape) for n, rows in word.rows.items()} == {"clip_b8": (1, 16)}
     told = word.provenance
     assert (told["method"], told["initializer_token"], told["steps"]) == ("palavra", "cat", 3)
-    assert told["clip_sha256"] == fingerprint(guide)
+    assert told["clip_sha256"] == guide.sha256()
     assert "base_model" not in told
     assert guide.text_features(["a photo of a cat <my-cat>"], [word]).shape == (1, 12)
 
@@ -552,6 +598,18 @@ def test_maps_of_another_clip_are_refused(data, tmp_path, trained, other_clip):
     config = word_config(trained, data, tmp_path, clip=str(other_clip))
     with pytest.raises(PalavraError, match="Cannot use the maps"):
         runs.learn_word(config)
+
+
+def test_maps_of_another_world_are_refused(wide_model, monkeypatch, tmp_path):
+    """Both models have the same guide."""
+    few_of(2, monkeypatch)
+    config = train_config(wide_model, None, tmp_path, num_pictures=2, epochs=1)
+    path = runs.train_maps(config).path
+    guide = runs.load_clip(wide_model, device="cpu")
+    assert runs.load_maps(path, guide, wide_model).epochs == 1
+    says = r"world, version 1, got maps of version 2; run oneword palavra train --clip microworld-n"
+    with pytest.raises(PalavraError, match=says):
+        runs.load_maps(path, runs.load_clip(NANO, device="cpu"), NANO)
 
 
 def test_a_text_encoder_alone_is_refused(guide, data, tmp_path):
@@ -735,7 +793,7 @@ def test_pictures_that_lie_where_the_sentence_does_are_found_first(guide):
 
 def test_a_word_of_other_weights_is_refused(guide):
     rows = {guide.tower: torch.ones(1, 16)}
-    for sha256, fits in ((fingerprint(guide), True), ("0" * 64, False), (None, True)):
+    for sha256, fits in ((guide.sha256(), True), ("0" * 64, False), (None, True)):
         word = Concept(placeholder_token="<c>", rows=rows, provenance={"clip_sha256": sha256})
         with nullcontext() if fits else pytest.raises(PalavraError, match="with other weights"):
             runs.check_clip(word, guide)

@@ -22,13 +22,13 @@ from scipy.cluster import vq
 from torch import Tensor
 
 from oneword.microworld import weights
-from oneword.microworld.making.sizes import SIZES
 from oneword.microworld.making.stages import pixels_of
-from oneword.microworld.world import drawing
+from oneword.microworld.world.drawn import pictures_of
 
 
-ROWS = {"microworld": 4096, "microworld-nano": 1024}
-"""Rows of each model's codebook."""
+CELLS_PER_ROW = 16
+"""Cells of drawn pictures' latents for each row: 4,096 rows on microworld, 1,024 on the tiny
+model."""
 _PICTURES = 256  # 65,536 cells of microworld's latents, 16,384 of the tiny model's
 _CHECKED = 64  # unseen pictures that the error is measured on
 _PASSES = 20
@@ -36,10 +36,10 @@ _AT_ONCE = 16  # pictures
 
 
 def make(name: str, *, seed: int = 0, on_picture: Callable[[int, int], None] | None = None) -> Path:
-    """Make the codebook of an embedded model and save it with its weights.
+    """Make the codebook of an embedded model from what its world draws; save it with the weights.
 
     Args:
-        name: The model.
+        name: The model, or its folder.
         seed: Of the pictures and of the first rows.
         on_picture: ``on_picture(done, total)``, called as pictures are encoded.
 
@@ -47,19 +47,21 @@ def make(name: str, *, seed: int = 0, on_picture: Callable[[int, int], None] | N
         The file.
 
     Raises:
-        WeightsError: the model is not in the package.
+        WeightsError: there is no such model, or a file of it is damaged.
     """
     vae = weights.load_vae(weights.pipeline_folder(name)).eval()
-    size, show = SIZES[name].size_px, on_picture or _tell_nobody
+    size, world = weights.size_px(name), weights.world(name)
+    show = on_picture or _tell_nobody
     rng = np.random.default_rng(np.random.SeedSequence((seed, 61)))
     seeds = rng.integers(0, 2**40, _PICTURES + _CHECKED).tolist()
-    pictures, _ = drawing.render_batch(seeds, size=size)
+    pictures = pictures_of(seeds, size, world)
     latents = []
     for start in range(0, len(pictures), _AT_ONCE):
         latents.append(_latents(vae, pictures[start : start + _AT_ONCE]))
         show(min(start + _AT_ONCE, len(pictures)), len(pictures))
     known = torch.cat(latents)
-    rows = clustered(_cells(known[:_PICTURES]), ROWS[name], rng)
+    cells = _cells(known[:_PICTURES])
+    rows = clustered(cells, len(cells) // CELLS_PER_ROW, rng)
     details = {
         "rows": len(rows),
         "pictures": _PICTURES,

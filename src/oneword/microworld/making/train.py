@@ -254,7 +254,8 @@ def _of_guide(
         "guide": pairs.pair_retrieval(folder / "guide", recipe),
     }
     made = {
-        "from": f"oneword microworld train --model {recipe.model} --stages guide",
+        "from": f"oneword microworld train --model {recipe.model} --stages guide"
+        + (f" --world {recipe.world}" if recipe.world != FIRST_WORLD else ""),
         "seed": recipe.seed,
         "commit": _commit(),
         "torch": torch.__version__,

@@ -10,6 +10,7 @@ from oneword.microworld.world.concepts import concept_scenes
 from oneword.microworld.world.held_out import HeldOut
 from oneword.microworld.world.inventory import Scene
 from oneword.microworld.world.scenes import sample_scene
+from oneword.microworld.world.sets import FIRST_WORLD
 
 
 if TYPE_CHECKING:
@@ -49,12 +50,27 @@ def concept_masks(
     return [drawing.masks(scene, size=size) for scene in found]
 
 
-def world_pictures(num: int, seed: int = 0, size: int = 128) -> np.ndarray:
-    """Draw scenes as in training, without held-out things: uint8 (num, size, size, 3)."""
-    from oneword.microworld.world import drawing  # needs the optional extra
+def world_pictures(
+    num: int, seed: int = 0, size: int = 128, world: int = FIRST_WORLD
+) -> np.ndarray:
+    """Draw scenes as in training, without held-out things: uint8 (num, size, size, 3).
 
+    Args:
+        num: How many.
+        seed: Decides the scenes.
+        size: Side in pixels.
+        world: Version of the world.
+    """
     rng = np.random.default_rng(np.random.SeedSequence((seed, _SCENES)))
-    return drawing.render_batch(rng.integers(0, 2**40, num).tolist(), size=size)[0]
+    return pictures_of(rng.integers(0, 2**40, num).tolist(), size, world)
+
+
+def pictures_of(seeds: Sequence[int], size: int, world: int) -> np.ndarray:
+    """Draw the scene of each seed in a version of the world: uint8 (seeds, size, size, 3)."""
+    from oneword.microworld.world import drawing, wide_drawing  # needs the optional extra
+
+    render = (drawing if world == FIRST_WORLD else wide_drawing).render_batch
+    return render(seeds, size=size)[0]
 
 
 def _drawn(found: Sequence[Scene], size: int) -> np.ndarray:

@@ -6,7 +6,9 @@ import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,17 @@ from oneword.images import (
     read_image,
     to_pixels,
 )
-from oneword.microworld.world import captions, inventory, scenes
+from oneword.microworld.world import (
+    artwork,
+    captions,
+    inventory,
+    scenes,
+    unseen,
+    wide_captions,
+    wide_scenes,
+)
+from oneword.microworld.world.sets import FIRST_WORLD
+from oneword.microworld.world.wide_scenes import WideScene
 from oneword.models.guide import Features
 from oneword.prompts import with_word
 from oneword.training.palavra.maps import PalavraError, Reader, picture_features
@@ -169,59 +181,125 @@ def _further_words(path: Path | None, known: Mapping[str, Path]) -> dict[str, li
     return {name: [w for w in words if w.strip()] for name, words in more.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Things of one noun, as a world draws them."""
+
+    noun: str
+    keywords: tuple[str, ...]
+    """Further words for all of them."""
+    names: tuple[str, ...]
+    """Words for those with a look that has a name of its own."""
+    first: int
+    """Number of the first scene."""
+    key: tuple[int, ...]
+    """Of the captions' draws."""
+    sample: Callable[[int], inventory.Scene | WideScene]
+    """The scene of a number, with the thing alone."""
+
+
+def _kinds(seed: int, world: int) -> list[_Kind]:
+    """All nouns of a world; one that artists drew too is the first world's."""
+    nouns, looks = inventory.NOUNS, scenes.named()
+    found = [
+        _Kind(
+            noun=noun,
+            keywords=(),
+            names=tuple(looks[noun]),
+            first=_FIRST_SCENE + (seed * len(nouns) + number) * _SCENES,
+            key=(seed, 61, number),
+            sample=partial(scenes.sample_scene, nouns=(noun,), relation="alone"),
+        )
+        for number, noun in enumerate(nouns, 1)
+    ]
+    if world == FIRST_WORLD:
+        return found
+    known, names, keywords = unseen.known(), wide_scenes.names(), wide_captions.keywords()
+    taken = {*nouns}
+    for number, slug in enumerate(known):
+        noun = artwork.things()[slug].noun
+        if noun in taken:
+            continue
+        taken.add(noun)
+        _, name = names[slug]
+        found.append(
+            _Kind(
+                noun=noun,
+                keywords=keywords[slug],
+                names=(name,),
+                first=_FIRST_SCENE + (seed * len(known) + number) * _SCENES,
+                key=(seed, 61, len(nouns) + 1 + number),
+                sample=partial(wide_scenes.sample_wide, slugs=(slug,), relation="alone"),
+            )
+        )
+    return found
+
+
 def of_world(
-    reader: Reader, *, num_pictures: int, seed: int = 0, on_class: OnClass | None = None
+    reader: Reader,
+    *,
+    num_pictures: int,
+    seed: int = 0,
+    world: int = FIRST_WORLD,
+    on_class: OnClass | None = None,
 ) -> Classes:
     """The nouns of the embedded models' world, and the things in it that have names of their own.
 
-    Each noun is a class whose further words are the names of its six named looks, and each name is
-    a class by itself. Captions are exact; held-out things are not drawn.
+    Each noun is a class whose further words are its keywords, which artists' things have, and the
+    names of its named looks; and each name is a class by itself. Captions are exact; held-out
+    things are not drawn.
 
     Args:
         reader: Reader of the CLIP.
         num_pictures: Pictures of each noun; names have 16, or this number if it is smaller.
         seed: Seed of the scenes.
+        world: Version of the world.
         on_class: Called with the progress.
     """
-    from oneword.microworld.world import drawing  # needs the optional extra
+    from oneword.microworld.world import wide_drawing  # needs the optional extra
 
-    found = _Gathering(reader)
+    found, tested = _Gathering(reader), list[int]()
     side = reader.guide.size
     each = min(num_pictures, _NAMED)
+    write = captions.caption if world == FIRST_WORLD else wide_captions.caption
 
-    def add(words: Sequence[str], drawn: Sequence[tuple[inventory.Scene, str]]) -> None:
-        pictures = np.stack([drawing.render(scene, side) for scene, _ in drawn])
+    def add(words: Sequence[str], drawn: Sequence[tuple[Any, str]]) -> None:
+        pictures = np.stack([wide_drawing.render(scene, side) for scene, _ in drawn])
         found.add(words, [text for _, text in drawn], from_uint8(pictures))
 
-    looks = scenes.named()
-    for number, noun in enumerate(inventory.NOUNS, 1):
-        first = _FIRST_SCENE + (seed * len(inventory.NOUNS) + number) * _SCENES
-        rng = np.random.default_rng(np.random.SeedSequence((seed, 61, number)))
-        plain: list[tuple[inventory.Scene, str]] = []
-        named: dict[str, list[tuple[inventory.Scene, str]]] = {name: [] for name in looks[noun]}
-        for index in itertools.count(first):
-            scene = scenes.sample_scene(index, nouns=(noun,), relation="alone")
+    kinds = _kinds(seed, world)
+    for number, kind in enumerate(kinds, 1):
+        rng = np.random.default_rng(np.random.SeedSequence(kind.key))
+        plain: list[tuple[Any, str]] = []
+        named: dict[str, list[tuple[Any, str]]] = {name: [] for name in kind.names}
+        for index in itertools.count(kind.first):
+            scene = kind.sample(index)
             name = scene.things[0].name
             if len(plain) < num_pictures:
-                plain.append((scene, _sentence(scene, noun, rng)))
+                plain.append((scene, _sentence(write, scene, kind.noun, rng)))
             elif name and len(named[name]) < each:
-                named[name].append((scene, _sentence(scene, name, rng)))
+                named[name].append((scene, _sentence(write, scene, name, rng)))
             elif all(len(own) == each for own in named.values()):
                 break
-        add([noun, *named], plain)
+        tested.append(len(found.members))
+        add([kind.noun, *kind.keywords, *named], plain)
         for name, own in named.items():
             add([name], own)
         if on_class is not None:
-            on_class(number, len(inventory.NOUNS))
-    is_noun = [member.words[0] in inventory.NOUNS for member in found.members]
-    return found.classes([i for i, own in enumerate(is_noun) if own])
+            on_class(number, len(kinds))
+    return found.classes(tested)
 
 
-def _sentence(scene: inventory.Scene, word: str, rng: np.random.Generator) -> str:
+def _sentence(
+    write: Callable[[Any, np.random.Generator], str],
+    scene: Any,
+    word: str,
+    rng: np.random.Generator,
+) -> str:
     """A true caption with "{}" instead of the thing's noun, or of its name."""
     thing = scene.things[0]
     own = replace(scene, things=(replace(thing, name=thing.name if word == thing.name else ""),))
     while True:  # a caption names a thing by its name four times in five
-        text = with_word(captions.caption(own, rng), "{}", word)
+        text = with_word(write(own, rng), "{}", word)
         if not text.startswith("{}, "):
             return text

@@ -6,7 +6,6 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -267,12 +266,3 @@ def picture_features(guide: Guide, pixels: Pixels) -> Features:
         guide.image_features((part.to(guide.device) + 1) / 2).cpu() for part in pixels.split(_CHUNK)
     ]
     return torch.cat(parts)
-
-
-def fingerprint(guide: Guide) -> str:
-    """SHA-256 of a CLIP's weights, which identifies it."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(guide.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
