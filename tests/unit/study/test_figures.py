@@ -97,7 +97,7 @@ def test_variations_are_compared_with_drawings_from_text_alone_which_decides_not
     assert judged(AS_IN_THE_PAPER)["The"].beside == ()
     (part,) = judged(AS_IN_THE_PAPER | text)["The"].beside
     assert (part.verdict, part.holm) == ("holds", None)
-    assert part.text.startswith("image similarity, variations less prompt-only +0.400")
+    assert part.text.startswith("image similarity, variations minus prompt-only +0.400")
 
 
 def test_a_method_that_has_no_rows_leaves_its_claims_undecided():

@@ -343,23 +343,38 @@ def build(page: Page) -> Watch:
             f"{plan['device']}.{notes}"
         )
 
+    def ranked_by(*given: Any) -> str:
+        """What a ranking depends on: model, pictures with captions and masks, settings."""
+        number, _, kind, _, *costs = given
+        files = page.workspace.draft(number).iterdir() if number else ()
+        made = sorted((path.name, _written(path)) for path in files)
+        return repr((page.model.model, made, kind, costs))
+
     def ranked(*given: Any) -> Iterator[tuple[Any, ...]]:
-        """What happens, the words to start from, and the command."""
+        """What happens, the words to start from, what they depend on, and the command."""
         try:
-            asked = config(*_with_pictures(given))
+            by = ranked_by(*_with_pictures(given))
+            asked = config(*given)
             _, future = page.desk.ask(Rank(asked))
             while wait([future], timeout=0.3).not_done:
-                yield "The words are being ranked.", gr.skip(), gr.skip()
+                yield "The words are being ranked.", gr.skip(), gr.skip(), gr.skip()
             found = future.result()
             choices = [(f"{word} {loss:.4f}", word) for word, loss in found.items()]
             yield (
                 f"{len(found)} words are ranked; without one in the field, learning starts from "
                 "the best noun.",
                 gr.update(choices=choices, value=None, visible=True),
+                by,
                 f"{_command(asked)} --rank-initializers",
             )
         except REFUSALS as error:
-            yield sentence(error), gr.skip(), gr.skip()
+            yield sentence(error), gr.skip(), gr.skip(), gr.skip()
+
+    def unranked(by: str, *given: Any) -> Any:
+        """The ranking gone, if it is of other pictures or settings than these."""
+        if by == ranked_by(*given):
+            return gr.skip()
+        return gr.update(choices=[], value=None, visible=False)
 
     @saying(1)
     def begun(*given: Any) -> tuple[Any, ...]:
@@ -453,16 +468,16 @@ def build(page: Page) -> Watch:
     }  # fmt: skip
     gr.on([part.change for part in costs], expected, costs, takes, **counted)
     plan.click(planned, settings, said, api_name="plan")
-    ranks = rank.click(
-        ranked, settings, [said, ranking, again], api_name="rank_words", show_progress="hidden"
-    )
-    ranking.input(lambda word: (word, None), ranking, [initializer, ranking], **AT_ONCE)
-    # with other pictures or settings it may be another one
-    unranked: dict[str, Any] = {
-        "fn": lambda: gr.update(choices=[], value=None, visible=False),
-        "inputs": None, "outputs": ranking, "cancels": [ranks], **AT_ONCE,
+    basis = gr.State("")
+    if_true: dict[str, Any] = {
+        "fn": unranked, "inputs": [basis, *settings], "outputs": ranking, **AT_ONCE,
     }  # fmt: skip
-    gr.on([seen.change, captions.input, *(part.change for part in (kind, *costs))], **unranked)
+    rank.click(
+        ranked, settings, [said, ranking, basis, again], api_name="rank_words",
+        show_progress="hidden",
+    ).then(**if_true)  # they may have changed meanwhile  # fmt: skip
+    ranking.input(lambda word: (word, None), ranking, [initializer, ranking], **AT_ONCE)
+    gr.on([seen.change, captions.input, *(part.change for part in (kind, *costs))], **if_true)
     learn.click(begun, settings, [said, word], api_name="learn", queue=False)
     stop.click(stopped, word, said, api_name="stop", queue=False)
     go_on.click(gone_on, word, said, api_name="go_on", queue=False)
@@ -475,7 +490,7 @@ def build(page: Page) -> Watch:
             {"fn": written, "inputs": settings, "outputs": again, **AT_ONCE},
             {"fn": expected, "inputs": costs, "outputs": takes, **counted},
             {"fn": shown_anew, "inputs": look, "outputs": pictures, **AT_ONCE},
-            unranked,
+            if_true,
         ],
     )  # fmt: skip
     word.input(watch.look, watch.inputs, watch.outputs, **AT_ONCE)
