@@ -31,6 +31,7 @@ THEIRS = {
     "--at",
     "--batch-size",
     "--compile",
+    "--cut-out",
     "--export",
     "--made",
     "--names",
