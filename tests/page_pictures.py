@@ -107,7 +107,7 @@ def _use(tab: Any, served: Any) -> None:
     tab.click("#compare-compare")
     until(lambda: tab.locator("#compare-drawn img").count() >= 4, 900)
     open_tab(tab, "Library")
-    tab.get_by_text("Look again").click()
+    tab.get_by_text("Refresh").click()
     tab.wait_for_timeout(1500)
     tab.locator("#library-layout").get_by_text("ComfyUI", exact=True).click()
     tab.click("#library-away")

@@ -107,12 +107,12 @@ def run_of(mugs, folder, **inversion):
 def test_a_worker_that_dies_is_said_and_the_word_goes_on(own_desk, mugs, tmp_path):
     config = run_of(mugs, tmp_path / "mug")
     own_desk.teach(config)
-    with pytest.raises(WorkerError, match="is being learned; stop it first"):
+    with pytest.raises(WorkerError, match="because it is already training; stop it first"):
         own_desk.teach(config)
     until(lambda: own_desk.standing("mug").step >= 7)
     os.kill(own_desk._process.pid, signal.SIGKILL)
     until(lambda: own_desk.standing("mug").phase == "failed")
-    assert "exit code -9; it can go on" in own_desk.standing("mug").text
+    assert "exit code -9. It can be resumed" in own_desk.standing("mug").text
     own_desk.teach(config)  # a new worker
     until(lambda: own_desk.standing("mug").step >= 12)
     own_desk.close()  # as when the server ends: the state is kept
@@ -184,7 +184,7 @@ def test_an_upload_that_a_full_disk_does_not_take_is_said(tmpfs):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(request)
         assert caught.value.code == 507
-        assert "No space left on device; make room" in caught.value.read().decode()
+        assert "No space left on device); free some disk space" in caught.value.read().decode()
         clear()
         with urllib.request.urlopen(request) as answer:
             assert Path(json.load(answer)[0]).read_bytes() == picture.getvalue()
@@ -200,7 +200,7 @@ def test_a_full_disk_is_said_and_the_word_goes_on_when_there_is_room(desk, mugs,
     until(lambda: desk.standing("mug").phase == "failed")
     said = _line(desk.standing("mug"), run)
     assert "must be writable, got: " in said
-    assert said.endswith("\u201cGo on\u201d takes it up from there.")
+    assert said.endswith("\u201cResume\u201d continues from it.")
     kept, course = run.state.path.read_bytes(), run.course()
     desk.teach(config)  # too soon
     until(lambda: desk.standing("mug").phase == "failed")
@@ -261,13 +261,13 @@ def test_what_the_page_cannot_write_is_a_sentence(tmp_path, full):
         raise OSError(28, "No space left on device", "/web/x") if full else OSError("odd")
 
     said, _ = act()
-    assert ("/web/x cannot be used because of this: No space left" in said) == full
-    assert ("It could not be done because of this: OSError: odd;" in said) != full
+    assert ("Cannot use /web/x because of an error (No space left" in said) == full
+    assert ("Cannot do this because of an error (OSError: odd);" in said) != full
 
 
 def megabytes(line):
     """Of the memory that is said; counted in another process, whose allocator rounds otherwise."""
-    said = re.search(r"Memory: ([\d.]+) MB expected at the peak, the model included", line)
+    said = re.search(r"Memory: ([\d.]+) MB expected at the peak, including the model", line)
     assert said, line
     return float(said[1])
 
@@ -276,13 +276,13 @@ def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
     workspace = Workspace(tmp_path / "web")
     config = run_of(mugs, workspace.words / "mug")
     unknown = Foreseen(workspace, Desk(NANO, slots=2)).lines(config)
-    assert [*unknown] == ["Not known before the model is loaded."]
+    assert [*unknown] == ["Unknown until the model is loaded."]
     foreseen = Foreseen(workspace, desk)
     desk.start()
     until(lambda: desk.loaded)
     *_, line = foreseen.lines(config)
     batch, side = config.inversion.resolved("microworld").train_batch_size, desk.loaded.resolution
-    assert line.startswith(f"At most 40 steps of {batch} samples; how long they take is not known")
+    assert line.startswith(f"At most 40 steps of {batch} samples; the time is unknown until")
     needed = needed_memory(NANO, Work(samples=batch, batch=batch, resolution=side))
     assert megabytes(line) == pytest.approx(needed.expected / 1e6, rel=0.1)
 
@@ -293,13 +293,13 @@ def test_what_a_word_will_take_is_said_before_it_begins(desk, mugs, tmp_path):
     longer = run_of(mugs, tmp_path / "longer", max_train_steps=900_000, train_batch_size=2 * batch)
     before, line = foreseen.lines(longer)
     hours = 900_000 * 2 * step_s / 3600
-    assert f"{hours:.1f} h by what the last word like it took here" in line
-    assert before.endswith("Memory: being counted.")
+    assert f"about {hours:.1f} h, based on the last similar word" in line
+    assert before.endswith("Memory: being estimated.")
     more = needed_memory(NANO, Work(samples=2 * batch, batch=2 * batch, resolution=side))
     assert megabytes(line) == pytest.approx(more.expected / 1e6, rel=0.1)
     assert more.expected > needed.expected
     pivotal = run_of(mugs, tmp_path / "pivotal", setup="pivotal")
-    assert "not known where weights are changed" in next(foreseen.lines(pivotal))
+    assert "unknown for setups that change the model's weights" in next(foreseen.lines(pivotal))
 
 
 def test_what_cannot_be_done_is_its_task_s_error_alone(desk, mugs, tmp_path):
@@ -344,7 +344,7 @@ def test_another_model_is_loaded_once_nothing_is_under_way(own_desk, mugs, tmp_p
     own_desk.teach(config)
     until(lambda: own_desk.standing("mug").step >= 7)
     with pytest.raises(
-        WorkerError, match="because the word in mug is being learned; stop it or wait"
+        WorkerError, match="because training is in progress \\(mug\\); stop it or wait"
     ):
         own_desk.use(there)
     step = own_desk.standing("mug").step
@@ -367,11 +367,13 @@ def test_another_model_is_loaded_once_nothing_is_under_way(own_desk, mugs, tmp_p
     # what is counted or planned is no reason to wait; it is asked for again
     asked = [own_desk.ask(Rank(config))[1] for _ in range(20)]
     chosen = own_desk.use(there)
-    with pytest.raises(WorkerError, match="another model is being loaded; ask again"):
+    with pytest.raises(WorkerError, match="another model is being loaded; try again"):
         asked[-1].result(300)
     # what was asked for just before is refused, so that no word says a model that it has not
     for late in (lambda: own_desk.teach(config), lambda: own_desk.ask(drawing)):
-        with pytest.raises(WorkerError, match=r"Cannot use microworld-nano because .*other has"):
+        with pytest.raises(
+            WorkerError, match=r"Cannot use microworld-nano because the model is now .*other; try"
+        ):
             late()
     assert chosen.result(300).name == str(other)
     ((file, facts),) = own_desk.ask(
@@ -385,14 +387,16 @@ def test_another_model_is_loaded_once_nothing_is_under_way(own_desk, mugs, tmp_p
     (broken / "pipeline" / "unet" / "config.json").write_text("{}")
     first = own_desk.use(replace(NANO, model="microworld"))
     second = own_desk.use(replace(NANO, model=str(broken)))
-    with pytest.raises(WorkerError, match=r"not loaded because .*broken was chosen meanwhile"):
+    with pytest.raises(
+        WorkerError, match=r"Not loaded because .*broken was chosen in the meantime"
+    ):
         first.result(0)
-    with pytest.raises(WorkerError, match=r"broken could not be loaded: .* is loaded again\.$"):
+    with pytest.raises(WorkerError, match=r"Could not load .*broken: .* Reloading .*other\.$"):
         second.result(300)
     assert own_desk.model == there
     until(lambda: own_desk.loaded)
     assert own_desk.loaded.name == str(other)
-    assert f"{broken} could not be loaded: The embedded model's file" in own_desk.refused
+    assert f"Could not load {broken}: The embedded model's file" in own_desk.refused
     assert own_desk.problem == ""
 
 

@@ -187,7 +187,7 @@ def test_the_same_person_is_taken_once(opened, answers_file):
     served, key = opened
     place = "/study/first/match-001.html"
     first = answered(key, "match-001", participant="ann")
-    assert json.loads(asked(served, place, first)[1])["text"] == "Your answers have arrived."
+    assert json.loads(asked(served, place, first)[1])["text"] == "Your answers have been received."
     # the answer was lost on its way, and the page sends once more
     code, text = asked(served, place, first)
     assert (code, json.loads(text)["taken"]) == (200, True)
@@ -225,7 +225,7 @@ def test_what_is_no_answer_to_the_form_is_refused_in_a_sentence(opened, answers_
         assert words in json.loads(text)["text"]
     assert asked(served, place, json.dumps(good).encode(), kind="text/plain")[0] == 413
     code, text = asked(served, "/study/first/match-009.html", good)
-    assert (code, json.loads(text)["text"]) == (404, "There is no such form here; check the link.")
+    assert (code, json.loads(text)["text"]) == (404, "This form does not exist; check the link.")
     assert not answers_file.exists()
 
 
@@ -279,7 +279,7 @@ def test_a_form_is_filled_in_and_sent(opened, answers_file, phone):
     served, key = opened
     address = f"{served.url}/study/first/match-001.html?PROLIFIC_PID=ann"
     fill_in(phone, address, key)
-    until(lambda: phone.inner_text("#sent") == "Your answers have arrived.")
+    until(lambda: phone.inner_text("#sent") == "Your answers have been received.")
     assert not phone.locator("#download").is_visible()
     assert not phone.locator("#end-back").is_visible()
     ((_, content),) = answers.read_files([answers_file])
@@ -304,5 +304,5 @@ def test_answers_are_not_lost_where_the_server_does_not_take_them(opened, answer
         assert answers.examine(key, json.load(file)).failed_checks == 0
     answers_file.rmdir()
     phone.click("#send")
-    until(lambda: phone.inner_text("#sent") == "Your answers have arrived.")
+    until(lambda: phone.inner_text("#sent") == "Your answers have been received.")
     assert len(answers.read_files([answers_file])) == 1

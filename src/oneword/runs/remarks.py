@@ -19,14 +19,13 @@ def remarks(found: PictureSet, resolution: int) -> list[str]:
     said = []
     if len(found.names) == 1:
         said.append(
-            "One picture only, which shows the word one side of the thing; three to five are "
-            "better."
+            "Only one picture, which shows only one side of the thing; three to five are better."
         )
     least = min(_LEAST_PX, resolution)
     sides = found.crops[:, :2].min(1).values.tolist()
     small = [name for name, side in zip(found.names, sides, strict=True) if side < least]
     if small:
-        said.append(f"Small, so they will be blurred: {', '.join(small)}.")
+        said.append(f"Too small, will look blurred: {', '.join(small)}.")
     frame = list(found.pixels.shape[-2:])
     sizes = [frame] * len(found.names) if found.sizes is None else found.sizes.tolist()
     images = [
@@ -35,5 +34,5 @@ def remarks(found: PictureSet, resolution: int) -> list[str]:
     ]
     for own in alike.groups(images):
         names = ", ".join(found.names[i] for i in own)
-        said.append(f"Nearly the same picture: {names}; keep one of them.")
+        said.append(f"Near-duplicates: {names}; keep only one of them.")
     return said

@@ -122,7 +122,7 @@ class Desk:
             self.model, self.problem, self.refused = model, "", ""
             if self._chosen is not None:
                 self._chosen.set_exception(
-                    WorkerError(f"It is not loaded because {model.model} was chosen meanwhile.")
+                    WorkerError(f"Not loaded because {model.model} was chosen in the meantime.")
                 )
             self._chosen = chosen = Future[Loaded]()
             self.start()
@@ -137,13 +137,13 @@ class Desk:
         words = [name for name, one in self._standings.items() if one.is_under_way]
         if words:
             raise WorkerError(
-                f"Cannot load another model because the word in {' and '.join(words)} is being "
-                "learned; stop it or wait for its end, then try again."
+                f"Cannot load another model because training is in progress ({', '.join(words)}); "
+                "stop it or wait until it ends, then try again."
             )
         if any(isinstance(config, _Drawn) for config in self._asked.values()):
             raise WorkerError(
                 "Cannot load another model because pictures are being drawn; try again when they "
-                "are there."
+                "are done."
             )
 
     def _let_go(self) -> None:
@@ -158,7 +158,9 @@ class Desk:
             process.kill()
             process.join()
         self.loaded = None
-        self._fail_tasks("another model is being loaded; ask again")
+        self._fail_tasks(
+            "Cannot do this because another model is being loaded; try again when it is there."
+        )
 
     def close(self) -> None:
         """Let the worker save every state and end."""
@@ -182,8 +184,10 @@ class Desk:
         with self._lock:
             self._check_model(config)
             if self.standing(name).is_under_way:
-                raise WorkerError(f"The word in {name} is being learned; stop it first.")
-            self._standings[name] = Standing("waiting", "Waiting for its turn.")
+                raise WorkerError(
+                    f"Cannot train {name} because it is already training; stop it first."
+                )
+            self._standings[name] = Standing("waiting", "Queued.")
             self._send(Teach(config))
 
     def stop(self, name: str) -> None:
@@ -219,8 +223,8 @@ class Desk:
         own = config.config if isinstance(config, Rank) else config
         if not isinstance(own, Work) and own.model.model not in (AUTO, self.model.model):
             raise WorkerError(
-                f"Cannot use {own.model.model} because {self.model.model} has been chosen "
-                "meanwhile; try again."
+                f"Cannot use {own.model.model} because the model is now {self.model.model}; "
+                "try again."
             )
 
     def share(self, number: int) -> float:
@@ -244,7 +248,9 @@ class Desk:
         try:
             self._pipe.send(message)
         except OSError as error:
-            raise WorkerError(f"The worker cannot be reached: {error}") from error
+            raise WorkerError(
+                f"Cannot reach the worker process because {error}; try again."
+            ) from error
 
     def _listen(self, process: Any, pipe: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -282,11 +288,11 @@ class Desk:
                     else:
                         future.set_result(told.result)
                 case Queued():
-                    self._stands(told.name, "waiting", "Waiting for its turn.")
+                    self._stands(told.name, "waiting", "Queued.")
                 case Left():
-                    self._stands(told.name, "stopped", "Stopped; it can go on from here.")
+                    self._stands(told.name, "stopped", "Stopped; it can be resumed.")
                 case Plan():
-                    self._stands(told.job, "waiting", "Its pictures are read.")
+                    self._stands(told.job, "waiting", "Preparing to train.")
                 case Message():
                     self._stands(told.job, None, told.text)
                 case Ended():
@@ -310,7 +316,7 @@ class Desk:
         self._standings[name] = replace(before, phase=phase or before.phase, text=text)
 
     def _reason(self, process: Any) -> str:
-        return self.problem or f"the worker ended with exit code {process.exitcode}"
+        return self.problem or f"The worker process ended with exit code {process.exitcode}."
 
     def _over(self, reason: str) -> None:
         """The worker has ended: whatever it had to do has its reason."""
@@ -318,13 +324,13 @@ class Desk:
         self._process = self._pipe = None
         for name, standing in self._standings.items():
             if standing.is_under_way:
-                self._stands(name, "failed", f"Stopped, because {reason}; it can go on.")
+                self._stands(name, "failed", f"Stopped: {reason.rstrip('.')}. It can be resumed.")
         self._fail_tasks(reason)
         before = self._good
         if not was_loaded and before is not None and before != self.model:
-            reason = f"{self.model.model} could not be loaded: {reason.rstrip('.')}."
+            reason = f"Could not load {self.model.model}: {reason.rstrip('.')}."
             self.model, self.problem, self.refused = before, "", reason
-            reason += f" {before.model} is loaded again."
+            reason += f" Reloading {before.model}."
             self.start()
         if self._chosen is not None:
             self._chosen.set_exception(WorkerError(reason))

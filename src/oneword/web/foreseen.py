@@ -44,30 +44,34 @@ class Foreseen:
         """
         loaded = self.desk.loaded
         if loaded is None:
-            yield "Not known before the model is loaded."
+            yield "Unknown until the model is loaded."
             return
         resolved = config.resolved(loaded.family, loaded.resolution)
         time = self._time(resolved)
         if resolved.inversion.setup in TUNING:
-            yield f"{time} Memory: not known where weights are changed."
+            yield f"{time} Memory: unknown for setups that change the model's weights."
         elif loaded.memory:  # which the model was loaded by
             yield f"{time} {loaded.memory[:1].upper()}{loaded.memory[1:]}."
         else:
-            yield f"{time} Memory: being counted."
+            yield f"{time} Memory: being estimated."
             yield f"{time} {self._memory(resolved)}"
 
     def _time(self, config: ResolvedTrainConfig) -> str:
         own = config.inversion
         if not own.total_steps:
-            return "Nothing is trained: the word is what the encoder makes of the pictures at once."
+            return "No training: the encoder makes the word from the pictures in one step."
         steps = f"At most {own.total_steps} steps of {own.train_batch_size} samples"
         found = pace(self.workspace.words.glob("*"), config)
         if found is None:
-            return f"{steps}; how long they take is not known before a word like it was learned."
-        words = "the last word" if found.num_runs == 1 else f"the last {found.num_runs} words"
+            return f"{steps}; the time is unknown until a similar word has been trained."
+        words = (
+            "the last similar word"
+            if found.num_runs == 1
+            else f"the last {found.num_runs} similar words"
+        )
         return (
-            f"{steps}, {told(own.total_steps * found.step_s)} by what {words} like it took here "
-            f"({found.step_s:.2g} s a step)."
+            f"{steps}, about {told(own.total_steps * found.step_s)}, based on {words} "
+            f"({found.step_s:.2g} s per step)."
         )
 
     def _memory(self, config: ResolvedTrainConfig) -> str:
@@ -78,16 +82,16 @@ class Foreseen:
         try:
             plan: Plan = self._needs[key].result(timeout=_PATIENCE_S)
         except TimeoutError:
-            return "Memory: still being counted."
+            return "Memory: still being estimated."
         except WorkerError:
             self._needs.pop(key, None)  # another worker may know
-            return "Memory: not known."
+            return "Memory: unknown."
         if plan.expected is None:
-            return "Memory: not known for this kind of file."
+            return "Memory: unknown for this kind of file."
         least = "" if plan.counted else "at least "
         return (
-            f"Memory: {least}{gb(plan.expected)} expected at the peak, the model included; "
-            f"{gb(plan.free)} are free besides what is in use."
+            f"Memory: {least}{gb(plan.expected)} expected at the peak, including the model; "
+            f"{gb(plan.free)} free on top of what is in use."
         )
 
 

@@ -95,11 +95,13 @@ class Forms:
             respondent=found["respondent"],
             content=content,
         )
-        return "Your answers have arrived." if is_new else "Your answers had arrived before."
+        return (
+            "Your answers have been received." if is_new else "Your answers were received before."
+        )
 
     def _known(self, name: str) -> str:
         if name not in self.names:
-            raise UserStudyError("There is no such form here; check the link.")
+            raise UserStudyError("This form does not exist; check the link.")
         return name
 
     def _check(self, name: str, found: Any) -> None:
@@ -125,14 +127,16 @@ def routes(studies: Mapping[str, Forms]) -> list[Route]:
         study, _, name = request.path_params.get("path", "").partition("/")
         one, name = studies.get(study), name.removesuffix(".html")
         if one is None or name not in one.names:
-            return _refused(request, 404, "There is no such form here; check the link.")
+            return _refused(request, 404, "This form does not exist; check the link.")
         try:
             if request.method != "POST":
                 html = await run_in_threadpool(one.page, name)
                 return HTMLResponse(html, headers=_HEADERS)
             body = await _body(request)
             if body is None:
-                text = f"The answers must be JSON of at most {MOST_BYTES} bytes, got other ones."
+                text = (
+                    f"The answers must be JSON of at most {MOST_BYTES} bytes, got something else."
+                )
                 return _refused(request, 413, text)
             text = await run_in_threadpool(one.take, name, body)
         except kept.TwiceError as error:

@@ -32,14 +32,14 @@ def build(page: Page) -> tuple[gr.Textbox, Watch]:
             name = gr.Dropdown(
                 [],
                 value="",
-                label="A name, a hub id, or the path of a folder or checkpoint on the server",
+                label="Model name, Hub ID, or path of a folder or checkpoint on the server",
                 allow_custom_value=True,
                 interactive=True,
                 scale=3,
                 elem_id="model-name",
             )
             load = gr.Button("Load for everyone", min_width=140, scale=1, elem_id="model-load")
-        said = status("What happens to the model", elem_id="model-said")
+        said = status("Model status", elem_id="model-said")
         again = command_box("model-command")
 
     def loaded(name: str | None) -> Iterator[tuple[Any, Any]]:
@@ -52,7 +52,10 @@ def build(page: Page) -> tuple[gr.Textbox, Watch]:
             future.result()
             # without what only the server may know
             asked = replace(page.config, model=config, auth=None)
-            yield f"{config.model} is loaded for everyone at this page.", command_for("web", asked)
+            yield (
+                f"Loaded {config.model} for everyone who uses this page.",
+                command_for("web", asked),
+            )
         except REFUSALS as error:
             yield sentence(error), gr.skip()
 
@@ -73,7 +76,9 @@ def _config(page: Page, name: str) -> ModelConfig:
     """
     start = page.config.model
     if not name:
-        raise WorkspaceError("Cannot load a model without its name; choose or type one first.")
+        raise WorkspaceError(
+            "Cannot load a model because no name is given; choose or type one first."
+        )
     if name == start.model:
         return start
     return replace(
@@ -91,9 +96,9 @@ def _names(page: Page) -> list[str]:
 def _line(page: Page) -> str:
     desk = page.desk
     if desk.problem:
-        return f"The model could not be loaded: {desk.problem}"
+        return f"Could not load the model: {desk.problem}"
     if desk.loaded is None:
         line = f"Loading {desk.model.model} ..."
     else:
-        line = f"Model: {desk.loaded.name}, pictures of {desk.loaded.resolution} px."
+        line = f"Model: {desk.loaded.name}, {desk.loaded.resolution} px."
     return f"{line} {desk.refused}".strip()

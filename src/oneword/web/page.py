@@ -104,7 +104,7 @@ class Page:
                     break
                 except NotYet:
                     share = self.desk.share(number)
-                    line = f"Drawing: {share:.0%}." if share else "It begins after this step."
+                    line = f"Drawing: {share:.0%}." if share else "Drawing starts after this step."
                     yield line, *unchanged
             yield f"{len(made)} pictures in {made[0][0].parent}.", *show(config, made)
         except REFUSALS as error:
@@ -165,10 +165,10 @@ def sentence(error: UserError | OSError) -> str:
     """How one of them is said."""
     if isinstance(error, UserError):
         return str(error)
-    where = f"{error.filename} cannot be used" if error.filename else "It could not be done"
+    where = f"Cannot use {error.filename}" if error.filename else "Cannot do this"
     return (
-        f"{where} because of this: {error.strerror or why(error)}; make room, or see to it that "
-        "the page's folder is there and can be written."
+        f"{where} because of an error ({error.strerror or why(error)}); free some disk space, or "
+        "make sure that the page's folder exists and is writable."
     )
 
 
@@ -210,7 +210,7 @@ def status(label: str, **more: Any) -> gr.Textbox:
 def command_box(elem_id: str) -> gr.Code:
     """Where the command that does the same is shown, as high as it is long."""
     return gr.Code(
-        label="The command for this", wrap_lines=True, lines=1, max_lines=30, interactive=False,
+        label="Equivalent command", wrap_lines=True, lines=1, max_lines=30, interactive=False,
         elem_id=elem_id, elem_classes="command",
     )  # fmt: skip
 

@@ -56,8 +56,8 @@ def remarks(found: PictureSet, config: InversionConfig, family: str, resolution:
     if found.opacity is not None:
         clear = (found.opacity < 1).flatten(1).any(1).tolist()
         own = [name for name, is_clear in zip(found.names, clear, strict=True) if is_clear]
-        on = "on another ground each step"
+        on = "on a new background each step"
         if config.resolved(family).backgrounds == "none":
             on = "on white"
-        said.append(f"Transparent: {', '.join(own)}; learned {on}, which does not count.")
+        said.append(f"Transparent: {', '.join(own)}; trained {on}, which the loss ignores.")
     return [*said, *map(str, found.skipped)]

@@ -86,7 +86,7 @@ def serving(config: WebConfig) -> Iterator[Served]:
         )
     except OSError as error:
         raise ServerError(
-            f"The page cannot be served at {config.host}:{config.port} because {error}; pass "
+            f"Cannot serve the page at {config.host}:{config.port} because {error}; pass "
             "another --port, or --port 0 for any free one."
         ) from error
     # before gradio's own, which ask for the password

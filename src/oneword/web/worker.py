@@ -224,7 +224,7 @@ class _Worker:
             self._send(Done(task.number, error=str(error)))
         except Exception as error:
             traceback.print_exc()
-            self._send(Done(task.number, error=f"It failed: {why(error)}"))
+            self._send(Done(task.number, error=f"Failed: {why(error)}"))
         else:
             self._send(Done(task.number, result))
 

@@ -101,7 +101,8 @@ class Workspace:
         there = self.listed(number)
         if len(there) + len(files) > most:
             raise WorkspaceError(
-                f"A word takes at most {most} pictures, got {len(there) + len(files)}; remove some."
+                f"A word can have at most {most} pictures, got {len(there) + len(files)}; "
+                "remove some."
             )
         are_placed = bool(there) and all(_PLACE.match(path.name) for path in there)
         last = int(there[-1].name[:3]) if are_placed else 0
@@ -140,9 +141,11 @@ class Workspace:
         paths = self.listed(number)
         place = next((i for i, path in enumerate(paths) if path.name == name), None)
         if place is None:
-            raise WorkspaceError(f"There must be a picture to move, got no {name}.")
+            raise WorkspaceError(f"The picture to move must be one of the set, got {name}.")
         if not 0 <= place + by < len(paths):
-            raise WorkspaceError(f"{name} is the {'last' if by > 0 else 'first'} already.")
+            raise WorkspaceError(
+                f"Cannot move {name} because it is already {'last' if by > 0 else 'first'}."
+            )
         paths.insert(place + by, paths.pop(place))
         for own, path in enumerate(paths, start=1):
             target = path.with_name(f"{own:03d}-{_plain(path)}")
@@ -203,7 +206,7 @@ class Workspace:
         folder = self.words / (name or "")
         if not is_plain_name(name or "") or not (folder / "config.json").is_file():
             gone = f" There is no run in {folder}." if is_plain_name(name or "") else ""
-            raise WorkspaceError(f"Choose a word that was taught here.{gone}")
+            raise WorkspaceError(f"Choose a word that was trained here.{gone}")
         return folder
 
     @staticmethod

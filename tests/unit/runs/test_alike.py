@@ -109,8 +109,8 @@ def test_a_set_s_remarks_name_its_pictures(pictures, tmp_path):
     jpeg(scaled(one, 0.7), 60).save(tmp_path / "c.jpg")
     found = read_folder(tmp_path, resolution=128)
     assert remarks(found, 128) == [
-        "Small, so they will be blurred: c.jpg.",
-        "Nearly the same picture: a.png, c.jpg; keep one of them.",
+        "Too small, will look blurred: c.jpg.",
+        "Near-duplicates: a.png, c.jpg; keep only one of them.",
     ]
     noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "wide.png")

@@ -43,9 +43,9 @@ def pixels_of(image):
 
 def test_a_cut_out_thing_is_shown_on_its_first_grounds(cut_out):
     (image,), said = seen(cut_out)
-    assert said[0].startswith("One picture only")
+    assert said[0].startswith("Only one picture")
     assert said[1] == (
-        "Transparent: thing.png; learned on another ground each step, which does not count."
+        "Transparent: thing.png; trained on a new background each step, which the loss ignores."
     )
     found = read_folder(cut_out, resolution=SIDE)
     job = Job(name="", pictures=found.pixels, config=HOW, opacity=found.opacity)
@@ -64,7 +64,7 @@ def test_settings_that_leave_it_on_white_show_it_on_white(cut_out):
     (image,), said = seen(cut_out, InversionConfig(placeholder_token="*", preset="paper"))
     assert image.size == (SIDE, SIDE)
     assert image.getpixel((0, 0)) == (255, 255, 255)
-    assert said[1] == "Transparent: thing.png; learned on white, which does not count."
+    assert said[1] == "Transparent: thing.png; trained on white, which the loss ignores."
 
 
 def test_solid_pictures_are_as_they_are_and_a_painted_mask_dims_the_rest(cut_out):
@@ -76,7 +76,7 @@ def test_solid_pictures_are_as_they_are_and_a_painted_mask_dims_the_rest(cut_out
     assert [image.size == (SIDE, SIDE) for image in images] == [False, True]
     assert images[1].getpixel((4, 16)) == (200, 200, 200)
     assert images[1].getpixel((28, 16)) == (60, 60, 60)
-    assert not any("One picture" in line for line in said)
+    assert not any("Only one picture" in line for line in said)
 
 
 def test_what_speaks_against_pictures_is_said(cut_out):
@@ -85,8 +85,8 @@ def test_what_speaks_against_pictures_is_said(cut_out):
     (cut_out / "b.png").write_bytes((cut_out / "a.png").read_bytes())
     (cut_out / "notes.doc").write_text("")
     _, said = seen(cut_out, family="")  # the model is not loaded yet
-    assert "Small, so they will be blurred: a.png, b.png." in said
-    assert "Nearly the same picture: a.png, b.png; keep one of them." in said
+    assert "Too small, will look blurred: a.png, b.png." in said
+    assert "Near-duplicates: a.png, b.png; keep only one of them." in said
     assert any("notes.doc" in line for line in said)
 
 

@@ -17,7 +17,7 @@ def test_a_run_outside_the_words_is_none(tmp_path, name):
     for folder in (tmp_path / "run", tmp_path / "web", workspace.root / "other", workspace.words):
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text("{}")
-    with pytest.raises(WorkspaceError, match="taught here"):
+    with pytest.raises(WorkspaceError, match="trained here"):
         workspace.run_folder(name)
 
 
@@ -70,7 +70,7 @@ def test_pictures_are_learned_in_the_order_that_they_are_moved_to(pictures):
         place, by = rng.randrange(3), rng.choice([-1, 1])
         name = workspace.listed(number)[place].name
         if not 0 <= place + by < 3:
-            with pytest.raises(WorkspaceError, match=r"is the (first|last) already\."):
+            with pytest.raises(WorkspaceError, match=r"because it is already (first|last)\."):
                 workspace.move(number, name, by)
             continue
         assert workspace.move(number, name, by) == place + by
@@ -80,7 +80,7 @@ def test_pictures_are_learned_in_the_order_that_they_are_moved_to(pictures):
     assert [name.removesuffix(".png")[-1] for name in seen.names] == expected
     assert [caption[-1] for caption in seen.captions] == expected
     assert len([*workspace.draft(number).iterdir()]) == 9  # nothing was left behind
-    with pytest.raises(WorkspaceError, match="must be a picture to move, got no z"):
+    with pytest.raises(WorkspaceError, match="picture to move must be one of the set, got z"):
         workspace.move(number, "z.png", 1)
 
 

@@ -31,24 +31,24 @@ def build(page: Page) -> Watch:
     with gr.Row():
         with gr.Column(min_width=320):
             run = gr.Dropdown(
-                [], label="Word that was taught with saved steps", interactive=True,
+                [], label="Word with saved steps", interactive=True,
                 allow_custom_value=True, elem_id="choose-run",
             )  # fmt: skip
             prompts = gr.Textbox(
                 value="",
-                label="Prompts, one a line; empty: those of the previews", lines=2,
+                label="Prompts, one per line (empty: those of the previews)", lines=2,
                 elem_id="choose-prompts",
             )  # fmt: skip
-            draw = gr.Button("Draw what each draws", variant="primary", elem_id="choose-draw")
+            draw = gr.Button("Draw with every step", variant="primary", elem_id="choose-draw")
             place = gr.Slider(0, 1, value=0, step=1, label="Saved step", elem_id="choose-place")
-            which = status("The step that is shown", elem_id="choose-which")
-            keep = gr.Button("Keep this one", elem_id="choose-keep")
-            back = gr.Button("Go back to what training kept")
-            said = status("What happens", elem_id="choose-said")
+            which = status("Step shown", elem_id="choose-which")
+            keep = gr.Button("Use this step", elem_id="choose-keep")
+            back = gr.Button("Go back to the word that training kept")
+            said = status("Status", elem_id="choose-said")
             again = command_box("choose-command")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
-                label="With this word",
+                label="Pictures",
                 columns=2,
                 height=420,
                 fit_columns=False,
@@ -76,7 +76,7 @@ def build(page: Page) -> Watch:
         """The step at a place of the slider, and its pictures."""
         steps = _steps(made)
         if not steps:
-            return "Nothing is drawn yet.", []
+            return "Nothing drawn yet.", []
         step = steps[min(int(place), len(steps) - 1)]
         own = [(file, facts) for file, facts in made if facts["step"] == step]
         return f"{step}" if step == _FIRST else f"step {step}", captioned(own)
@@ -89,13 +89,15 @@ def build(page: Page) -> Watch:
             raise WorkspaceError("Choose a saved step with the slider first.")
         folder = _folder(page, name)
         choose_word(folder, int(step))
-        return f"The word is that of step {step} now.", command("choose", folder, "--step", step)
+        return f"The word is now that of step {step}.", command("choose", folder, "--step", step)
 
     @saying(1)
     def taken_back(name: str | None) -> tuple[str, Any]:
         folder = _folder(page, name)
         choose_word(folder, None)
-        return "The word is what training kept.", command("choose", folder, "--by", "training")
+        return "The word is again the one that training kept.", command(
+            "choose", folder, "--by", "training"
+        )
 
     def names() -> list[Shown]:
         found = {path.parent for path in page.workspace.words.glob("*/learned_embeds-steps-*")}

@@ -17,7 +17,7 @@ from oneword.web.page import Made, Page, Shown, Watch, changed, command_box, sta
 from oneword.web.workspace import WorkspaceError
 
 
-_HEAD = ("word", "learned by", "prompt", "likeness", "match")
+_HEAD = ("word", "setup", "prompt", "likeness", "match")
 
 
 def build(page: Page) -> Watch:
@@ -26,27 +26,27 @@ def build(page: Page) -> Watch:
         with gr.Column(min_width=320):
             words = gr.Dropdown(
                 [],
-                label="Words and saved steps, two or more, by their folders",
+                label="Words and saved steps, by folder (two or more)",
                 multiselect=True,
                 interactive=True,
                 allow_custom_value=True,
                 elem_id="compare-words",
             )
             prompts = gr.Textbox(
-                label="Prompts, one a line, with {} where the word stands",
+                label="Prompts, one per line, with {} for the word",
                 value="a photo of a {} on the moon",
                 lines=3,
                 elem_id="compare-prompts",
             )
             with gr.Row():
-                count = gr.Slider(1, 8, value=2, step=1, label="Pictures of each")
+                count = gr.Slider(1, 8, value=2, step=1, label="Pictures per prompt")
                 seed = gr.Number(label="First seed", value=0, precision=0)
             run = gr.Button("Compare", variant="primary", elem_id="compare-compare")
-            said = status("What happens", elem_id="compare-said")
+            said = status("Status", elem_id="compare-said")
             again = command_box("compare-command")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
-                label="Pictures, a row for each prompt and seed",
+                label="Pictures, one row per prompt and seed",
                 columns=2,
                 height=420,
                 fit_columns=False,
@@ -56,7 +56,7 @@ def build(page: Page) -> Watch:
             )
     scores = gr.Dataframe(
         headers=[*_HEAD],
-        label="CLIP scores: likeness to the training pictures, match with the prompt",
+        label="CLIP scores: likeness to the training pictures, match to the prompt",
         interactive=False,
         wrap=True,
         elem_id="compare-scores",
@@ -138,11 +138,11 @@ def _chosen(files: Mapping[str, Path], names: Sequence[str]) -> list[Path]:
     own = [*dict.fromkeys(names)]
     if len(own) < 2:
         raise WorkspaceError(
-            f"Two or more words or saved steps are compared, got {len(own)}; choose more."
+            f"Comparing needs two or more words or saved steps, got {len(own)}; choose more."
         )
     gone = next((name for name in own if name not in files), None)
     if gone is not None:
-        raise WorkspaceError(f"Words and saved steps must be those of the list, got {gone!r}.")
+        raise WorkspaceError(f"Words and saved steps must be from the list, got {gone!r}.")
     return [files[name] for name in own]
 
 
@@ -156,8 +156,7 @@ def _templates(prompts: str) -> tuple[str, ...]:
     without = next((line for line in lines if "{}" not in line or line.endswith(".txt")), None)
     if without is not None or not lines:
         raise WorkspaceError(
-            f"A prompt must be a sentence with {{}} where the word stands, got "
-            f"{without or 'none'!r}."
+            f"A prompt must be a sentence with {{}} for the word, got {without or 'none'!r}."
         )
     return (*lines,)
 

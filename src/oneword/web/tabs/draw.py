@@ -26,27 +26,27 @@ def build(page: Page) -> Watch:
         with gr.Column(min_width=320):
             prompts = gr.Textbox(
                 value="",
-                label="Prompts, one a line",
+                label="Prompts, one per line",
                 lines=3,
                 placeholder="a photo of a <my-thing> on the moon",
                 elem_id="draw-prompts",
             )
-            words = gr.Radio([], label="Words; a click puts one in", elem_id="draw-words")
+            words = gr.Radio([], label="Words (click to insert)", elem_id="draw-words")
             with gr.Row():
-                count = gr.Slider(1, 16, value=4, step=1, label="Pictures of each")
+                count = gr.Slider(1, 16, value=4, step=1, label="Pictures per prompt")
                 seed = gr.Number(label="First seed", value=0, precision=0)
             keep = gr.Number(
-                label="Keep the best of each, by CLIP; 0: all", value=0, precision=0,
+                label="Keep the best per prompt, by CLIP (0: all)", value=0, precision=0,
                 elem_id="draw-keep",
             )  # fmt: skip
-            beside = gr.Checkbox(label="The initialiser beside, with the same seeds")
+            beside = gr.Checkbox(label="Also draw the initialiser, with the same seeds")
             with gr.Accordion("Advanced", open=False):
                 negative = gr.Textbox(value="", label="Negative prompt")
-                guidance = gr.Number(label="Guidance; 0: the model's", value=0)
-                steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
+                guidance = gr.Number(label="Guidance (0: model default)", value=0)
+                steps = gr.Number(label="Steps (0: model default)", value=0, precision=0)
             again = command_box("draw-command")
             draw = gr.Button("Draw", variant="primary", elem_id="draw-draw")
-            said = status("What happens", elem_id="draw-said")
+            said = status("Status", elem_id="draw-said")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
                 fit_columns=False,
@@ -59,7 +59,7 @@ def build(page: Page) -> Watch:
                 elem_id="draw-drawn",
             )
             made = gr.State([])
-            facts = gr.JSON(label="What made the chosen picture", elem_id="draw-facts")
+            facts = gr.JSON(label="Settings of the selected picture", elem_id="draw-facts")
 
     settings = [prompts, count, seed, keep, beside, negative, guidance, steps]
 
@@ -76,7 +76,7 @@ def build(page: Page) -> Watch:
     ) -> GenerateConfig:
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
         if not lines:
-            raise WorkspaceError("There must be a prompt, got none.")
+            raise WorkspaceError("There must be at least one prompt, got none.")
         files = page.learned()
         away = [*lines, negative]
         own = {token: file for token, file in files.items() if any(named(p, [token]) for p in away)}

@@ -18,7 +18,7 @@ from oneword.web.workspace import WorkspaceError
 
 def build(page: Page) -> Watch:
     """Put the tab's controls and what they do into the page."""
-    gr.Markdown("Drop in a picture, then paint over what is to change.")
+    gr.Markdown("Add a picture, then paint over the part to change.")
     # alone in its row: beside another component it is cut off
     canvas = gr.ImageEditor(
         label="Picture",
@@ -32,26 +32,28 @@ def build(page: Page) -> Watch:
     )
     with gr.Row():
         with gr.Column(min_width=320):
-            prompt = gr.Textbox(value="", label="What the result shows", elem_id="edit-prompt")
+            prompt = gr.Textbox(
+                value="", label="What the result should show", elem_id="edit-prompt"
+            )
             strength = gr.Slider(
                 0.05, 1.0, value=1.0, step=0.05,
-                label="Strength: how much is drawn over; 1 starts from noise",
+                label="Strength: how much to change (1: start from noise)",
             )  # fmt: skip
             background = gr.Dropdown(
                 ["paste", "optimize", "poisson", "blend"],
                 value="paste",
-                label="How what was not painted over is put back",
+                label="How to restore the unpainted part",
             )
             invert = gr.Textbox(
                 value="",
-                label="Or invert: what the picture shows now; it is drawn again as a whole",
+                label="Or invert: what the picture shows now (all of it is redrawn)",
             )
             with gr.Row():
                 count = gr.Slider(1, 8, value=4, step=1, label="Candidates")
                 seed = gr.Number(label="First seed", value=0, precision=0)
-            steps = gr.Number(label="Steps; 0: the model's", value=0, precision=0)
+            steps = gr.Number(label="Steps (0: model default)", value=0, precision=0)
             run = gr.Button("Edit", variant="primary", elem_id="edit-edit")
-            said = status("What happens", elem_id="edit-said")
+            said = status("Status", elem_id="edit-said")
             again = command_box("edit-command")
         with gr.Column(min_width=320):
             drawn = gr.Gallery(
@@ -108,7 +110,7 @@ def _kept(given: dict[str, Any] | None, folder: Path) -> tuple[Path, Path | None
     """
     background = None if given is None else given.get("background")
     if given is None or background is None:
-        raise WorkspaceError("An edit needs a picture, got none; drop one in first.")
+        raise WorkspaceError("An edit needs a picture, got none; add one first.")
     save_png(background.convert("RGB"), folder / "picture.png")
     painted = painted_on(given)
     if painted is None:

@@ -34,7 +34,7 @@ def build(page: Page) -> Watch:
     library = page.library
     with gr.Row():
         search = gr.Textbox(value="", label="Search", elem_id="library-search", scale=3)
-        refresh = gr.Button("Look again", min_width=100, scale=1)
+        refresh = gr.Button("Refresh", min_width=100, scale=1)
     cards = gr.Gallery(
         fit_columns=False,
         label="Words", columns=5, height=260, object_fit="contain", interactive=False,
@@ -47,13 +47,13 @@ def build(page: Page) -> Watch:
             name = gr.Dropdown(
                 [], label="Word", elem_id="library-name", interactive=True, allow_custom_value=True
             )
-            facts = gr.JSON(label="What is inside", elem_id="library-facts")
+            facts = gr.JSON(label="Contents", elem_id="library-facts")
             with gr.Row():
                 token = gr.Textbox(value="", label="New name", min_width=160)
                 rename = gr.Button("Rename", min_width=90)
             with gr.Row():
                 delete = gr.Button("Delete", variant="stop", min_width=90, elem_id="library-delete")
-                undo = gr.Button("Undo the last delete", min_width=140, elem_id="library-undo")
+                undo = gr.Button("Undo last delete", min_width=140, elem_id="library-undo")
             with gr.Row():
                 others = gr.Dropdown(
                     [], label="Merge with", multiselect=True, min_width=160, interactive=True,
@@ -62,32 +62,34 @@ def build(page: Page) -> Watch:
                 merge = gr.Button("Merge", min_width=90, elem_id="library-merge")
             with gr.Accordion("Card and Hub", open=False):
                 license_ = gr.Textbox(
-                    value="unknown", label="Licence, by the Hub's name of it, such as cc-by-4.0"
+                    value="unknown", label="Licence, as named on the Hub, such as cc-by-4.0"
                 )
                 write = gr.Button("Write the card", elem_id="library-card")
-                text = gr.Code(label="The card", language="markdown", interactive=False, lines=8)
-                repository = gr.Textbox(value="", label="Repository: OWNER/NAME")
+                text = gr.Code(label="Card", language="markdown", interactive=False, lines=8)
+                repository = gr.Textbox(value="", label="Repository (OWNER/NAME)")
                 secret = gr.Textbox(
-                    value="", label="Token; empty: that of `hf auth login`", type="password"
+                    value="", label="Token (empty: that of `hf auth login`)", type="password"
                 )
                 push = gr.Button("Upload", elem_id="library-push")
         with gr.Column(min_width=320):
             layout = gr.Radio(
                 [("oneword", "oneword"), *((tool, own) for own, tool in formats.TOOLS.items())],
-                label="Take away for",
+                label="Export for",
                 value="oneword",
                 elem_id="library-layout",
             )
-            away = gr.Button("Take away", elem_id="library-away")
-            files = gr.File(label="The file", interactive=False, elem_id="library-files")
-            typed = status("Type this in its prompt", buttons=["copy"], elem_id="library-typed")
+            away = gr.Button("Export", elem_id="library-away")
+            files = gr.File(label="Exported files", interactive=False, elem_id="library-files")
+            typed = status(
+                "Type this in the tool's prompt", buttons=["copy"], elem_id="library-typed"
+            )
             again = command_box("library-command")
             taken = gr.File(
-                label="Bring words in: a file of any tool",
+                label="Import words (files of any tool)",
                 file_count="multiple",
                 elem_id="library-import",
             )
-    said = status("What happened", elem_id="library-said")
+    said = status("Status", elem_id="library-said")
 
     def looked(search: str, name: str | None) -> list[Shown]:
         """The cards, their words' names, and the fields that choose among these."""
@@ -131,18 +133,18 @@ def build(page: Page) -> Watch:
     @saying(0)
     def renamed(name: str | None, token: str) -> str:
         library.rename(_given(name), token.strip())
-        return f"The word is {token.strip()} now."
+        return f"Renamed to {token.strip()}."
 
     @saying(0)
     def merged(name: str | None, others: Sequence[str] | None) -> str:
-        return f"Both are in {library.merge([_given(name), *(others or ())])} now."
+        return f"Merged into {library.merge([_given(name), *(others or ())])}."
 
     @saying(2)
     def written(name: str | None, license_: str) -> tuple[Any, ...]:
         folder = library.file(_given(name)).parent
         file = card.write_card(folder, license=license_.strip())
         line = command("concept card", folder, "--license", license_.strip(), "--no-preview")
-        return f"The card is {file}; read it over.", read_text(file), line
+        return f"Wrote the card to {file}; check it before you upload it.", read_text(file), line
 
     @saying(1)
     def pushed(name: str | None, repository: str, secret: str) -> tuple[Any, ...]:
@@ -153,17 +155,17 @@ def build(page: Page) -> Watch:
     @saying(1)
     def deleted(name: str | None) -> tuple[str, None]:
         if page.desk.standing(_given(name)).is_under_way:
-            raise WorkspaceError("The word is being learned; stop it first.")
+            raise WorkspaceError(f"Cannot delete {name} because it is training; stop it first.")
         library.delete(_given(name))
-        return f"{name} is deleted; it can be brought back.", None
+        return f"Deleted {name}; you can undo this.", None
 
     @saying(1)
     def restored() -> tuple[str, str]:
         kept = library.deleted()
         if not kept:
-            raise WorkspaceError("Nothing was deleted.")
+            raise WorkspaceError("There is nothing to undo.")
         name = library.restore(kept[0])
-        return f"{name} is back.", name
+        return f"Restored {name}.", name
 
     @saying(3)
     def taken_away(name: str | None, layout: Any) -> tuple[Any, ...]:
@@ -179,14 +181,14 @@ def build(page: Page) -> Watch:
             found += map(str, own)
             types.append(formats.to_type(word, next(iter(own)), layout))
         line = command("concept convert", path, "--to", layout, "--output-dir", target)
-        return f"For {formats.TOOLS.get(layout, layout)}.", found, " ".join(types), line
+        return f"Exported for {formats.TOOLS.get(layout, layout)}.", found, " ".join(types), line
 
     @saying(0)
     def brought(paths: Sequence[str] | None) -> str:
         lines = []
         for path in map(Path, paths or ()):
             try:
-                lines.append(f"{path.name}: {', '.join(library.take(path))} taken in.")
+                lines.append(f"Imported {', '.join(library.take(path))} from {path.name}.")
             except UserError as error:
                 lines.append(f"{path.name}: {error}")
         return "\n".join(lines)
@@ -242,7 +244,7 @@ def _title(page: Page, entry: Entry) -> str:
         return f"{entry.name}: cannot be read"
     loss = "" if entry.loss is None else f", loss {entry.loss:.3f}"
     terms = "" if entry.license in ("", "unknown") else f", {entry.license}"
-    other = ", which is not the loaded model" if page.stranger(entry) else ""
+    other = ", not the loaded model" if page.stranger(entry) else ""
     return f"{' '.join(entry.tokens)} ({entry.base_model or entry.family}{other}{loss}{terms})"
 
 

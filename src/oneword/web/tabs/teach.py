@@ -54,13 +54,13 @@ def build(page: Page) -> Watch:
     with gr.Row():
         with gr.Column(min_width=320):
             files = gr.File(
-                label="Pictures: three to five of one thing, or a folder or a zip of them",
+                label="Pictures: three to five of one thing, or a folder or zip of them",
                 file_count="multiple",
                 file_types=[*_AS_PICTURES, ".zip"],
                 elem_id=dropping.FIELD,
             )
             folder = gr.UploadButton(
-                "Or a whole folder", file_count="directory", size="sm", elem_id=dropping.BUTTON
+                "Or choose a folder", file_count="directory", size="sm", elem_id=dropping.BUTTON
             )
             seen = gr.Gallery(
                 fit_columns=False,
@@ -76,70 +76,70 @@ def build(page: Page) -> Watch:
                 left = gr.Button("Move left", size="sm", min_width=100, elem_id="teach-left")
                 right = gr.Button("Move right", size="sm", min_width=100, elem_id="teach-right")
             with gr.Row():
-                remove = gr.Button("Remove the chosen picture", size="sm", min_width=140)
+                remove = gr.Button("Remove selected picture", size="sm", min_width=140)
                 clear = gr.Button("Remove all", size="sm", min_width=100)
             captions = gr.Dataframe(
                 headers=["picture", "caption"],
                 column_count=2,
                 static_columns=[0],
-                label="Captions, with the new word in each; empty: the usual sentences",
+                label="Captions, each with the new word (empty: the standard prompts)",
                 interactive=True,
                 wrap=True,
                 max_height=270,
                 elem_id="teach-captions",
             )
-            about = status("About the pictures", elem_id="teach-about")
+            about = status("Notes on the pictures", elem_id="teach-about")
         with gr.Column(min_width=320):
-            token = gr.Textbox(label="The new word", value="<my-thing>", elem_id="teach-token")
+            token = gr.Textbox(label="New word", value="<my-thing>", elem_id="teach-token")
             kind = gr.Radio(
                 ["object", "style"], value="object", label="What the pictures have in common"
             )
             initializer = gr.Textbox(
                 value="",
-                label="Word to start from; empty: nouns are ranked on the pictures",
+                label="Word to start from (empty: the best noun for the pictures)",
                 elem_id="teach-initializer",
             )
             rank = gr.Button("Rank words on the pictures", size="sm", elem_id="teach-rank")
             ranking = gr.Radio(
                 [],
-                label="Words with their loss on the pictures, the best first; a click takes one",
+                label="Words by loss on the pictures, best first (click to use one)",
                 visible=False,
                 elem_id="teach-ranking",
             )
             with gr.Accordion("Advanced", open=False):
                 setup = gr.Dropdown(
-                    [*SETUPS], value="one-word", label="Way to find the word", elem_id="teach-setup"
+                    [*SETUPS], value="one-word", label="Method", elem_id="teach-setup"
                 )
                 preset = gr.Dropdown([*PRESETS], value="default", label="Preset")
-                vectors = gr.Number(label="Vectors; 0: the preset's", value=0, precision=0)
+                vectors = gr.Number(label="Vectors (0: from the preset)", value=0, precision=0)
                 steps = gr.Number(
-                    label="Steps at most; 0: the preset's",
+                    label="Maximum steps (0: from the preset)",
                     value=0,
                     precision=0,
                     elem_id="teach-steps",
                 )
                 saved = gr.Number(
-                    label="Save the word every N steps, to choose from; 0: never",
+                    label="Save the word every N steps (0: never)",
                     value=0,
                     precision=0,
                     elem_id="teach-save-steps",
                 )
                 seed = gr.Number(label="Seed", value=0, precision=0)
                 encoded = gr.Checkbox(
-                    label="Start from what the model's encoder makes of the pictures",
+                    label="Start from the encoder's word for the pictures",
                     value=False,
                     elem_id="teach-encoded",
                 )
             again = command_box("teach-command")
-            takes = status("What it will take", elem_id="teach-takes")
+            takes = status("Time and memory", elem_id="teach-takes")
             with gr.Row():
-                plan = gr.Button("Check it first", min_width=140, elem_id="teach-check")
-                learn = gr.Button("Learn", variant="primary", min_width=100, elem_id="teach-learn")
-            said = status("What happens", elem_id="teach-said")
-    with gr.Accordion("A mask: paint over the thing, so that only it is learned", open=False):
+                plan = gr.Button("Check first", min_width=140, elem_id="teach-check")
+                learn = gr.Button("Train", variant="primary", min_width=100, elem_id="teach-learn")
+            said = status("Status", elem_id="teach-said")
+    with gr.Accordion("Mask: paint over the thing so that only it is learned", open=False):
         # alone in its row: beside another component it is cut off
         canvas = gr.ImageEditor(
-            label="Choose a picture above first",
+            label="Select a picture above first",
             type="pil",
             image_mode="RGBA",
             brush=gr.Brush(default_size=24, colors=["#ffffff"], color_mode="fixed"),
@@ -149,17 +149,17 @@ def build(page: Page) -> Watch:
             height=360,
             elem_id="teach-canvas",
         )
-        mask = gr.Button("Keep the mask; an empty one is taken away", elem_id="teach-mask")
-    gr.Markdown("### Learning")
+        mask = gr.Button("Save the mask (an empty mask is removed)", elem_id="teach-mask")
+    gr.Markdown("### Training")
     word = gr.Dropdown(
         [], label="Word", elem_id="learning-word", allow_custom_value=True, interactive=True
     )
-    stands = status("How it stands", elem_id="learning-stands")
+    stands = status("Progress", elem_id="learning-stands")
     with gr.Row():
         stop = gr.Button("Stop", min_width=90, elem_id="learning-stop")
-        go_on = gr.Button("Go on", min_width=90, elem_id="learning-go-on")
+        go_on = gr.Button("Resume", min_width=90, elem_id="learning-go-on")
         save = gr.Button("Save now", min_width=90, elem_id="learning-save")
-        preview = gr.Button("Draw now", min_width=90, elem_id="learning-draw")
+        preview = gr.Button("Preview now", min_width=90, elem_id="learning-draw")
     with gr.Row():
         course = gr.LinePlot(
             x="step",
@@ -171,7 +171,7 @@ def build(page: Page) -> Watch:
         )
         previews = gr.Gallery(
             fit_columns=False,
-            label="Previews, the last first",
+            label="Previews, latest first",
             columns=2,
             object_fit="contain",
             height=260,
@@ -293,7 +293,7 @@ def build(page: Page) -> Watch:
             mask_of(paths[place]).unlink(missing_ok=True)
             return shown(number, setup, preset, f"{paths[place].name} has no mask.")
         save_png(painted, mask_of(paths[place]))
-        return shown(number, setup, preset, f"The mask of {paths[place].name} is kept.")
+        return shown(number, setup, preset, f"Saved the mask of {paths[place].name}.")
 
     @saying(3)
     def cleared(number: str, setup: str, preset: Any) -> tuple[Any, ...]:
@@ -311,12 +311,12 @@ def build(page: Page) -> Watch:
                     write_atomic(target, str(caption).strip().encode())
                 else:
                     target.unlink(missing_ok=True)
-        return "The captions are kept."
+        return "Saved the captions."
 
     @saying(0)
     def written(*given: Any) -> str:
         if not given[0]:
-            return "# put pictures in first"
+            return "# add pictures first"
         return _command(config(*given))
 
     def expected(*given: Any) -> Iterator[str]:
@@ -335,8 +335,8 @@ def build(page: Page) -> Watch:
         rate = next(iter(plan["learning_rate"].values()))["absolute"]
         notes = "".join(f" {note[:1].upper()}{note[1:].rstrip('.')}." for note in plan["notes"])
         steps = (
-            f" at most {own['max_train_steps']} steps of {own['train_batch_size']} samples at the "
-            f"rate {rate:.3g},"
+            f" at most {own['max_train_steps']} steps of {own['train_batch_size']} samples at "
+            f"learning rate {rate:.3g},"
         )
         return (
             f"{len(plan['pictures'])} pictures,{steps if plan['num_samples'] else ''} on "
@@ -357,12 +357,12 @@ def build(page: Page) -> Watch:
             asked = config(*given)
             _, future = page.desk.ask(Rank(asked))
             while wait([future], timeout=0.3).not_done:
-                yield "The words are being ranked.", gr.skip(), gr.skip(), gr.skip()
+                yield "Ranking words.", gr.skip(), gr.skip(), gr.skip()
             found = future.result()
             choices = [(f"{word} {loss:.4f}", word) for word, loss in found.items()]
             yield (
-                f"{len(found)} words are ranked; without one in the field, learning starts from "
-                "the best noun.",
+                f"Ranked {len(found)} words; if the field is empty, training starts from the "
+                "best noun.",
                 gr.update(choices=choices, value=None, visible=True),
                 by,
                 f"{_command(asked)} --rank-initializers",
@@ -381,13 +381,13 @@ def build(page: Page) -> Watch:
         asked = config(*_with_pictures(given))
         if (asked.output_dir / "config.json").exists():
             raise WorkspaceError(
-                f"The library has a word in {asked.output_dir.name} already; give the new word "
-                "another name, or delete the old one there."
+                f"Cannot train this word because the library already has {asked.output_dir.name}; "
+                "choose another name, or delete the old word there."
             )
         # of its own: what becomes of the set shall not keep the word from going on
         kept = page.workspace.keep(given[0], asked.output_dir.name)
         page.desk.teach(replace(asked, train_data_dir=kept))
-        return "In the queue; how it goes is shown below.", gr.update(value=asked.output_dir.name)
+        return "Queued; progress is shown below.", gr.update(value=asked.output_dir.name)
 
     def names() -> list[str]:
         folders = [path.parent for path in page.workspace.words.glob("*/config.json")]
@@ -400,7 +400,7 @@ def build(page: Page) -> Watch:
         word = name_field(choices, name)
         name = name or next(iter(choices), None)
         if not name or name not in choices:
-            line = "Nothing is being learned."
+            line = "No word is training."
             return [word, (line, line), ((), None), ((), [])]
         folder = RunFolder(page.workspace.words / name, steps=1)
         try:
@@ -422,9 +422,9 @@ def build(page: Page) -> Watch:
     @saying(0)
     def stopped(name: str | None) -> str:
         if not name or not page.desk.standing(name).is_under_way:
-            raise WorkerError("Nothing of that name is being learned.")
+            raise WorkerError("No word of that name is training.")
         page.desk.stop(name)
-        return "It stops after this step."
+        return "Stopping after this step."
 
     @saying(0)
     def gone_on(name: str | None) -> str:
@@ -432,21 +432,21 @@ def build(page: Page) -> Watch:
         begun = restored(TrainConfig, record["config"])
         if begun.model.model != page.model.model:
             raise WorkspaceError(
-                f"Cannot go on with the word because it was begun on {begun.model.model} and the "
-                f"model is {page.model.model}; load {begun.model.model} first, under "
+                f"Cannot resume the word because it was started on {begun.model.model} and the "
+                f"model is now {page.model.model}; load {begun.model.model} first, under "
                 "\u201cAnother model\u201d."
             )
         # as the other words of the batch have it
         page.desk.teach(replace(begun, model=page.model))
-        return "It goes on."
+        return "Resumed."
 
     def asked_for(what: What) -> Callable[[str | None], str]:
         @saying(0)
         def ask(name: str | None) -> str:
             if not name or page.desk.standing(name).phase != "learning":
-                raise WorkerError("Nothing of that name is being learned.")
+                raise WorkerError("No word of that name is training.")
             (page.workspace.run_folder(name) / FILES[what]).touch()
-            return "It is done after the next step."
+            return "This will be done after the next step."
 
         return ask
 
@@ -499,7 +499,7 @@ def build(page: Page) -> Watch:
 
 def _with_pictures(given: Sequence[Any]) -> Sequence[Any]:
     if not given[0]:
-        raise WorkspaceError("A word is learned from pictures, got none; drop some in first.")
+        raise WorkspaceError("Training needs pictures, got none; add some first.")
     return given
 
 
@@ -546,7 +546,9 @@ def _unpacked(given: Sequence[str], page: Page) -> list[Path]:
                     target.write_bytes(archive.read(item))
                     found.append(target)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise WorkspaceError(f"{path.name} cannot be read as a zip: {error}") from error
+            raise WorkspaceError(
+                f"Cannot read {path.name} as a zip because of an error ({error}); use another."
+            ) from error
     return found
 
 
@@ -575,9 +577,9 @@ def _line(standing: Standing, folder: RunFolder) -> str:
         line = f"Step {standing.step} of {standing.max_train_steps}{loss}{left}."
         return f"{line} {standing.text}".strip()
     if standing.phase == "failed" and folder.record.is_file():
-        return f"{standing.text} What was written stays: \u201cGo on\u201d takes it up from there."
+        return f"{standing.text} The saved state is kept; \u201cResume\u201d continues from it."
     if standing.text:
         return standing.text
     if folder.learned.is_file():
-        return "Learned; it is in the library."
-    return "Stopped; it can go on from here."
+        return "Trained; the word is in the library."
+    return "Stopped; it can be resumed."
