@@ -674,7 +674,7 @@ def test_a_command_s_box_is_as_high_as_its_text(served, tab):
     for width in (390, 1280):
         tab.set_viewport_size({"width": width, "height": 900})
         open_tab(tab, "Draw")
-        for words, most in (("a mug", 80), ("a photo of a mug on the moon " * 40, 2000)):
+        for words, most in (("a mug", 160), ("a photo of a mug on the moon " * 40, 2000)):
             fill(tab, "draw-prompts", words)
             code = tab.locator("#draw-command .cm-content")
             until(lambda: words.strip() in code.inner_text().replace("\n", ""))  # noqa: B023
