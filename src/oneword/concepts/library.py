@@ -257,7 +257,7 @@ class Library:
         except UserError as error:
             return Entry(name=name, problem=str(error))
         first = words[0]
-        told = first.provenance
+        told, how = first.provenance, how_learned(first)
         dims = {encoder: rows.shape[1] for encoder, rows in first.rows.items()}
         entry = Entry(
             name=name,
@@ -265,7 +265,8 @@ class Library:
             base_model=str(told.get("base_model") or ""),
             family=family_of(dims),
             kind="style" if first.learnable_property == "style" else "object",
-            **how_learned(first),
+            setup=how["setup"],
+            preset=how["preset"],
             num_vectors=first.num_vectors,
             license=str(told.get("license") or ""),
         )

@@ -34,8 +34,8 @@ _STRIPS = (0.0, 0.05, 0.1)  # share of a side that is tried to be cut off first
 _STEPS = (0.05, 0.025, 0.0125)
 _MOST_STRIP = 0.15
 
-Strips = tuple[float, float, float, float]
-"""Shares of a picture that are cut off left, top, right and bottom."""
+Strips = tuple[float, ...]
+"""Shares of a picture that are cut off left, top, right and bottom: four."""
 _TRIED: tuple[Strips, ...] = tuple(itertools.product(_STRIPS, repeat=4))
 _WHOLE: Strips = (0.0, 0.0, 0.0, 0.0)
 

@@ -76,8 +76,9 @@ class Subject:
     @property
     def left_out(self) -> tuple[str, ...]:
         """Setups that it has no texts for: an artist's thing has neither noun nor descriptions."""
-        drawn = not isinstance(self.source, Path)
-        return _OF_TEXTS if drawn and not isinstance(self.source.of, HeldOut) else ()
+        if isinstance(self.source, Path) or isinstance(self.source.of, HeldOut):
+            return ()
+        return _OF_TEXTS
 
     @property
     def num_pictures(self) -> int:
