@@ -217,12 +217,15 @@ def build(page: Page) -> Watch:
             ),
         )
 
+    shown_with: dict[str, tuple[str, int]] = {}  # by number of the set, as _model gives it
+
     def shown(number: str, setup: str, preset: Any, text: str = "") -> tuple[Any, ...]:
         """The pictures as they are now: a sentence, the set, thumbnails, captions."""
         paths = page.workspace.listed(number) if number else []
         if not paths:
             return text or "No pictures yet.", number, [], [["", ""]]
-        folder, (family, resolution) = page.workspace.draft(number), _model(page)
+        folder, model = page.workspace.draft(number), _model(page)
+        shown_with[number], (family, resolution) = model, model
         found = read_folder(folder, resolution=resolution)
         how = InversionConfig(placeholder_token="*", setup=setup, preset=preset)
         said = remarks(found, how, family, resolution)
@@ -233,6 +236,17 @@ def build(page: Page) -> Watch:
 
     @saying(3)
     def shown_anew(number: str, setup: str, preset: Any) -> tuple[Any, ...]:
+        return shown(number, setup, preset)
+
+    @saying(3)
+    def shown_for_model(number: str, setup: str, preset: Any) -> tuple[Any, ...]:
+        """The pictures as another model sees them.
+
+        The model's line changes when the page is opened, too: what was said of pictures, and a
+        caption that is being written, then stay.
+        """
+        if not number or shown_with.get(number, _model(page)) == _model(page):
+            return (gr.skip(),) * 4
         return shown(number, setup, preset)
 
     def taken(number: str, setup: str, preset: Any, given: Sequence[str] | None) -> tuple[Any, ...]:
@@ -489,7 +503,7 @@ def build(page: Page) -> Watch:
         with_model=[
             {"fn": written, "inputs": settings, "outputs": again, **AT_ONCE},
             {"fn": expected, "inputs": costs, "outputs": takes, **counted},
-            {"fn": shown_anew, "inputs": look, "outputs": pictures, **AT_ONCE},
+            {"fn": shown_for_model, "inputs": look, "outputs": pictures, **AT_ONCE},
             if_true,
         ],
     )  # fmt: skip
