@@ -680,6 +680,8 @@ def test_a_command_s_box_is_as_high_as_its_text(served, tab):
             until(lambda: words.strip() in code.inner_text().replace("\n", ""))  # noqa: B023
 
             def fits(most=most):
+                # its editor measures itself where it is seen
+                tab.locator("#draw-command").scroll_into_view_if_needed()
                 height, text = (
                     tab.locator(place).evaluate("e => e.getBoundingClientRect().height")
                     for place in ("#draw-command", "#draw-command .cm-content")

@@ -338,6 +338,7 @@ def other(tmp_path):
     return shutil.copytree(folder, tmp_path / "other")
 
 
+@pytest.mark.slow  # five workers, one after the other
 def test_another_model_is_loaded_once_nothing_is_under_way(own_desk, mugs, tmp_path, other):
     there = replace(NANO, model=str(other))
     config = run_of(mugs, tmp_path / "mug", max_train_steps=4000)
