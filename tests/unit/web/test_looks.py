@@ -16,7 +16,7 @@ from oneword.config.web import WebConfig
 pytest.importorskip("gradio")
 import gradio as gr
 
-from oneword.web.app import TABS
+from oneword.web.app import TABS, build
 from oneword.web.desk import Desk
 from oneword.web.page import Page
 from oneword.web.uploads import Uploads
@@ -76,3 +76,14 @@ def test_an_empty_field_gets_the_first_name(page, name, field):
     _, *found = watch.look([], *empty)
     places = [own.elem_id for own in watch.outputs[1:]]
     assert found[places.index(field)]["value"] == "ant"
+
+
+def test_no_text_field_waits_for_an_event_that_backspace_does_not_send(page):
+    built = build(page)
+    heard = [
+        (event, type(built.blocks.get(number)))
+        for own in built.fns.values()
+        for number, event in own.targets
+    ]
+    assert ("change", gr.Textbox) in heard
+    assert ("input", gr.Textbox) not in heard

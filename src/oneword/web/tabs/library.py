@@ -207,7 +207,8 @@ def build(page: Page) -> Watch:
         "outputs": watch.outputs,
         **AT_ONCE,
     }
-    gr.on([search.input, refresh.click], **look)
+    # not "input", which gradio does not send for Backspace
+    gr.on([search.change, refresh.click], **look)
     # by hand, since a word that is gone from the field because it was deleted has just been said so
     name.input(told, name, [said, facts], **AT_ONCE)
     name.change(inside_now, name, facts, **AT_ONCE)
