@@ -287,7 +287,7 @@ def test_hostile_uploads_are_sentences(served, tab, mugs, tmp_path):
     text.write_text("<script>window.hacked = 1</script>")
     tab.set_input_files("#teach-files input[type=file]", [str(text), mugs[0]])
     said = says(tab, "teach-about", "not-a-picture.png")
-    assert "1 pictures." in said  # the other one is taken
+    assert "1 picture." in said  # the other one is taken
     assert str(served.page.workspace.root) not in said
     tab.get_by_text("Remove all").click()
     says(tab, "teach-about", "No pictures yet")

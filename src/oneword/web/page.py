@@ -106,7 +106,7 @@ class Page:
                     share = self.desk.share(number)
                     line = f"Drawing: {share:.0%}." if share else "Drawing starts after this step."
                     yield line, *unchanged
-            yield f"{len(made)} pictures in {made[0][0].parent}.", *show(config, made)
+            yield f"{num_pictures(len(made))} in {made[0][0].parent}.", *show(config, made)
         except REFUSALS as error:
             yield sentence(error), *unchanged
 
@@ -179,6 +179,11 @@ def captioned(pictures: Made) -> list[tuple[str, str]]:
         (str(file), f"seed {own['seed']}" if alone else f"{own['prompt']}, seed {own['seed']}")
         for file, own in pictures
     ]
+
+
+def num_pictures(count: int) -> str:
+    """How many pictures, in words."""
+    return f"{count} picture{'' if count == 1 else 's'}"
 
 
 def saying(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -34,6 +34,7 @@ from oneword.web.page import (
     changed,
     command_box,
     name_field,
+    num_pictures,
     painted_on,
     saying,
     sentence,
@@ -229,7 +230,7 @@ def build(page: Page) -> Watch:
         found = read_folder(folder, resolution=resolution)
         how = InversionConfig(placeholder_token="*", setup=setup, preset=preset)
         said = remarks(found, how, family, resolution)
-        line = " ".join([text, f"{len(found.names)} pictures.", *said]).strip()
+        line = " ".join([text, f"{num_pictures(len(found.names))}.", *said]).strip()
         images = list(zip(thumbnails(found, folder, how, family), found.names, strict=True))
         rows = [[n, c or ""] for n, c in zip(found.names, found.captions, strict=True)]
         return line, number, images, rows
@@ -353,7 +354,7 @@ def build(page: Page) -> Watch:
             f"learning rate {rate:.3g},"
         )
         return (
-            f"{len(plan['pictures'])} pictures,{steps if plan['num_samples'] else ''} on "
+            f"{num_pictures(len(plan['pictures']))},{steps if plan['num_samples'] else ''} on "
             f"{plan['device']}.{notes}"
         )
 
